@@ -1,0 +1,1 @@
+"""Behaviour: who owns what, and what happens next."""

@@ -1,0 +1,1 @@
+"""The words of the gateway: requests, replies, frames, events, errors and settings. No I/O."""

@@ -1,0 +1,1 @@
+"""Bytes and protocols: child processes, NDJSON, the front door. No policy."""
