@@ -1,0 +1,138 @@
+"""A turn seen from both sides: the caller's `Turn`, and the `Port` the session answers into.
+
+Knows: the bounded channel between them (the backpressure), how a turn ends once, and how a caller
+hangs up. Refuses to know: what a conversation is, and where the items come from.
+
+The outcome does not travel through the channel. It is put down beside it, then the channel is
+closed: so ending a turn is synchronous and cannot be held up by a caller that does not read.
+"""
+
+from __future__ import annotations
+
+import math
+
+import trio
+
+from ..schemas.errors import GatewayError, InternalError
+from ..schemas.turn import Completed, Failed, Outcome, Reply, TurnItem, Usage
+
+REPLY_SLOTS = 32
+
+
+class CallerGone(Exception):
+    """The caller no longer takes items: it has hung up, or its turn has ended."""
+
+
+class Port:
+    """The session's side: items go in, the outcome is set once."""
+
+    def __init__(self, send: trio.MemorySendChannel[TurnItem]) -> None:
+        self._send = send
+        self.outcome: Outcome | None = None
+        self.over = trio.Event()
+        """Set when either side is done: the turn has ended, or the caller has hung up."""
+
+    def deliver_nowait(self, item: TurnItem) -> None:
+        """Raises `trio.WouldBlock` when the caller lags by the whole channel, or `CallerGone`."""
+        try:
+            self._send.send_nowait(item)
+        except (trio.BrokenResourceError, trio.ClosedResourceError):
+            raise CallerGone from None
+
+    async def deliver(self, item: TurnItem) -> None:
+        """Wait for room. Raises `CallerGone`, also when the turn ends meanwhile."""
+        try:
+            await self._send.send(item)
+        except (trio.BrokenResourceError, trio.ClosedResourceError):
+            raise CallerGone from None
+
+    def end(self, outcome: Outcome) -> None:
+        """End the turn. What was delivered stays readable; a second end is an error."""
+        assert self.outcome is None, "a turn ends exactly once"
+        self.outcome = outcome
+        self._send.close()
+        self.over.set()
+
+
+class Turn:
+    """The caller's side: iterate it for the answer's items, then read how it ended.
+
+    ``async for item in turn`` yields `TurnItem`s as the CLI produces them and ends with a whole
+    answer; it raises the `GatewayError` with which the turn failed. Afterwards `usage` and
+    `finish_reason` are there. A caller that reads slowly slows its own turn down, and nobody's
+    else; one that stops reading for `server.stall_seconds` is taken to have gone.
+    """
+
+    def __init__(
+        self, turn_id: str, conversation_id: str, model: str, port: Port,
+        receive: trio.MemoryReceiveChannel[TurnItem],
+    ) -> None:  # fmt: skip
+        self.turn_id = turn_id
+        self.conversation_id = conversation_id
+        self.model = model
+        self._port = port
+        self._receive = receive
+
+    def __repr__(self) -> str:
+        state = "running" if self._port.outcome is None else type(self._port.outcome).__name__
+        return f"<Turn {self.turn_id} {state}>"
+
+    def __aiter__(self) -> Turn:
+        return self
+
+    async def __anext__(self) -> TurnItem:
+        try:
+            return await self._receive.receive()
+        except trio.EndOfChannel:
+            self._check()
+            raise StopAsyncIteration from None
+
+    def receive_nowait(self) -> TurnItem:
+        """An item that is already waiting. Raises `trio.WouldBlock` when there is none (yet)."""
+        try:
+            return self._receive.receive_nowait()
+        except trio.EndOfChannel:
+            raise trio.WouldBlock from None
+
+    def _check(self) -> Completed:
+        match self._port.outcome:
+            case Completed() as completed:
+                return completed
+            case Failed(error):
+                raise error
+            case None:
+                raise InternalError("The turn has not ended.")
+
+    @property
+    def finish_reason(self) -> str:
+        """Why the answer ended. Raises the turn's error where it failed."""
+        return self._check().finish_reason
+
+    @property
+    def usage(self) -> Usage:
+        """What the turn cost. Raises the turn's error where it failed."""
+        return self._check().usage
+
+    async def reply(self, timeout: float = math.inf) -> Reply:
+        """Read the rest of the turn and return it whole. Raises its `GatewayError`."""
+        with trio.fail_after(timeout):
+            text = "".join([item.text async for item in self])
+        completed = self._check()
+        return Reply(
+            text, completed.finish_reason, completed.usage, self.conversation_id, self.model
+        )
+
+    def hang_up(self) -> None:
+        """Take no more items. A turn still running is interrupted; what was not read is lost."""
+        self._receive.close()
+        self._port.over.set()
+
+
+def open_turn(turn_id: str, conversation_id: str, model: str) -> tuple[Turn, Port]:
+    """Both sides of a new turn."""
+    send, receive = trio.open_memory_channel[TurnItem](REPLY_SLOTS)
+    port = Port(send)
+    return Turn(turn_id, conversation_id, model, port, receive), port
+
+
+__all__ = ["REPLY_SLOTS", "CallerGone", "GatewayError", "Port", "Turn", "open_turn"]

@@ -1,0 +1,193 @@
+"""The one taxonomy of failures, each with the HTTP status it means.
+
+Knows: which fault is whose (the caller's, the child's, no room, out of time) and how each is said
+to an OpenAI client. Refuses to know: who raises it, and how it is written to a socket.
+
+Leaves raise plain errors where they stand; a boundary turns anything that is not a `GatewayError`
+into `InternalError`, whose message says nothing of internals.
+"""
+
+from __future__ import annotations
+
+import math
+from typing import Any, ClassVar
+
+
+class GatewayError(Exception):
+    """A failure that can be told to a client.
+
+    Attributes: `status` (HTTP status), `type` (OpenAI error type), `code` (machine-readable
+    reason), `param` (the offending field, as in ``messages[2].content``, or None), `message`
+    (for people) and `retry_after` (seconds after which trying again may help, or None).
+    """
+
+    status: ClassVar[int] = 500
+    type: ClassVar[str] = "server_error"
+    default_code: ClassVar[str] = "internal_error"
+
+    def __init__(
+        self,
+        message: str,
+        *,
+        code: str | None = None,
+        param: str | None = None,
+        retry_after: float | None = None,
+    ) -> None:
+        super().__init__(message)
+        self.message = message
+        self.code = code or self.default_code
+        self.param = param
+        self.retry_after = retry_after
+
+    def __repr__(self) -> str:
+        return f"<{type(self).__name__} {self.status} {self.code}: {self.message}>"
+
+    def body(self) -> dict[str, Any]:
+        """The OpenAI error envelope: ``{"error": {"message", "type", "param", "code"}}``."""
+        return {
+            "error": {
+                "message": self.message,
+                "type": self.type,
+                "param": self.param,
+                "code": self.code,
+            }
+        }
+
+    def headers(self) -> dict[str, str]:
+        """Headers that belong to this failure: ``retry-after`` in whole seconds, rounded up."""
+        if self.retry_after is None:
+            return {}
+        return {
+            "retry-after": str(max(1, math.ceil(self.retry_after))),
+            "retry-after-ms": str(max(1, math.ceil(self.retry_after * 1000))),
+        }
+
+
+class InternalError(GatewayError):
+    """Our bug. The log has the cause under the request id."""
+
+
+# -- the caller's fault ------------------------------------------------------------------------
+
+
+class CallerError(GatewayError):
+    """The request cannot be served as it stands; sending it again unchanged will not help."""
+
+    status = 400
+    type = "invalid_request_error"
+    default_code = "invalid_request"
+
+
+class InvalidRequest(CallerError):
+    """A field is missing, of the wrong type or not supported; `param` names it."""
+
+
+class Unauthenticated(CallerError):
+    status = 401
+    type = "authentication_error"
+    default_code = "invalid_api_key"
+
+
+class Forbidden(CallerError):
+    status = 403
+    type = "permission_error"
+    default_code = "origin_not_allowed"
+
+
+class NotFound(CallerError):
+    """No such thing, or it belongs to another key: the two are not told apart."""
+
+    status = 404
+    type = "not_found_error"
+    default_code = "not_found"
+
+
+class MethodNotAllowed(CallerError):
+    status = 405
+    default_code = "method_not_allowed"
+
+
+class Conflict(CallerError):
+    status = 409
+    type = "conflict_error"
+    default_code = "conversation_busy"
+
+
+class TooLarge(CallerError):
+    status = 413
+    default_code = "request_too_large"
+
+
+class UnsupportedMediaType(CallerError):
+    status = 415
+    default_code = "unsupported_media_type"
+
+
+class NotImplementedHere(GatewayError):
+    """A part of the OpenAI surface that this gateway does not offer."""
+
+    status = 501
+    type = "invalid_request_error"
+    default_code = "not_implemented"
+
+
+# -- no room -------------------------------------------------------------------------------------
+
+
+class RateLimited(GatewayError):
+    """Too much is asked for at once, here or at the API behind the CLI."""
+
+    status = 429
+    type = "rate_limit_error"
+    default_code = "too_many_turns"
+
+
+class Overloaded(GatewayError):
+    """The gateway cannot take the request now: draining, no CLI, no capacity."""
+
+    status = 503
+    type = "overloaded_error"
+    default_code = "no_capacity"
+
+
+# -- the child's fault ---------------------------------------------------------------------------
+
+
+class ChildError(GatewayError):
+    """The CLI, or the API behind it, failed the turn."""
+
+    status = 502
+    type = "upstream_error"
+    default_code = "upstream_failed"
+
+
+class ChildDied(ChildError):
+    """The process ended, or could not be started, while a turn needed it."""
+
+    default_code = "child_died"
+
+
+class ChildProtocolError(ChildError):
+    """The process wrote what is not stream-json, or a line over the limit."""
+
+    default_code = "child_protocol_error"
+
+
+# -- out of time ---------------------------------------------------------------------------------
+
+
+class TurnTimeout(GatewayError):
+    status = 504
+    type = "timeout_error"
+    default_code = "turn_timeout"
+
+
+class TurnInterrupted(GatewayError):
+    """The turn was stopped by its own caller, or by someone who may stop it.
+
+    The status is nginx's "client closed request": whoever would read it has usually gone.
+    """
+
+    status = 499
+    type = "invalid_request_error"
+    default_code = "turn_interrupted"

@@ -1,0 +1,129 @@
+"""Facts that the actors publish: past tense, one per turn phase or change of life, never per token.
+
+Knows: what happened. Refuses to know: who listens, and what it is counted as.
+"""
+
+from __future__ import annotations
+
+from attrs import frozen
+
+from .errors import GatewayError
+from .turn import Answer, Usage
+
+
+@frozen
+class ConversationOpened:
+    conversation_id: str
+
+
+@frozen
+class ConversationClosed:
+    """The conversation left memory; `reason` is ``deleted``, ``expired``, ``shutdown`` or
+    ``crashed``."""
+
+    conversation_id: str
+    reason: str
+
+
+@frozen
+class PhaseChanged:
+    """A session moved from one phase of its machine to another (names as in `actors.machine`)."""
+
+    conversation_id: str
+    old: str
+    new: str
+
+
+@frozen
+class TurnStarted:
+    """A session accepted a turn; it ends with exactly one `TurnFinished` or `TurnFailed`."""
+
+    turn_id: str
+    conversation_id: str
+    model: str
+
+
+@frozen
+class TurnFinished:
+    """A turn ended with a whole answer. Times are in seconds since the turn was accepted."""
+
+    turn_id: str
+    conversation_id: str
+    model: str
+    usage: Usage
+    seconds: float
+    first_delta_seconds: float | None
+    cache_key: str | None
+    answer: Answer
+
+
+@frozen
+class TurnFailed:
+    """A turn ended without a whole answer (also by interruption: `error.code` tells)."""
+
+    turn_id: str
+    conversation_id: str
+    model: str
+    error: GatewayError
+    seconds: float
+    cache_key: str | None
+
+
+@frozen
+class ChildSpawned:
+    pid: int
+    resumed: bool
+
+
+@frozen
+class ChildAdopted:
+    """A child went to a session; `warm` when it came out of the pool, `waited` seconds in queue."""
+
+    pid: int
+    conversation_id: str
+    warm: bool
+    waited: float
+
+
+@frozen
+class ChildExited:
+    """A child is gone and reaped. `expected` when the gateway had asked it to leave."""
+
+    pid: int
+    returncode: int | None
+    expected: bool
+
+
+@frozen
+class ChildFrozen:
+    pid: int
+
+
+@frozen
+class CacheAsked:
+    """The cache was asked for an answer: ``hit``, ``miss`` or ``joined`` (someone else's turn)."""
+
+    outcome: str
+
+
+@frozen
+class EventsLost:
+    """Told to one listener that lagged: how many events it did not get, and will not."""
+
+    count: int
+
+
+Event = (
+    ConversationOpened
+    | ConversationClosed
+    | PhaseChanged
+    | TurnStarted
+    | TurnFinished
+    | TurnFailed
+    | ChildSpawned
+    | ChildAdopted
+    | ChildExited
+    | ChildFrozen
+    | CacheAsked
+    | EventsLost
+)

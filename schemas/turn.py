@@ -1,0 +1,226 @@
+"""One turn, as every face of the gateway sees it: what is asked, what comes out, how it ends.
+
+Knows: messages, the setup of a child, the items of an answer, usage, outcomes. Refuses to know:
+OpenAI's wire format (`schemas.chat`), the CLI's (`schemas.frames`), and anything that runs.
+"""
+
+from __future__ import annotations
+
+import hashlib
+from collections.abc import Iterable, Sequence
+from typing import Literal
+
+from attrs import field, frozen
+
+from .errors import GatewayError
+
+Role = Literal["user", "assistant"]
+FinishReason = Literal["stop", "length", "content_filter"]
+
+
+@frozen
+class Message:
+    """One message of a conversation. System text is not a message here: see `Setup`.
+
+    `content` is the message's text blocks in order, at least one. The blocks are kept apart,
+    because the Messages API and the CLI tell them apart.
+    """
+
+    role: Role
+    content: tuple[str, ...]
+
+    @property
+    def text(self) -> str:
+        return "".join(self.content)
+
+
+@frozen
+class Setup:
+    """What a child is told when it is adopted, and cannot be told again: the first wins.
+
+    `model` is a model id that the CLI understands, `system` the whole system prompt (empty:
+    none), `profile` the kind of child.
+    """
+
+    model: str
+    system: str = ""
+    profile: Literal["chat"] = "chat"
+
+
+@frozen
+class Prompt:
+    """What one turn asks.
+
+    `messages` ends with a user message and may repeat what the conversation holds (`unseen`).
+    What stands before the last message is history to be replayed, never answered. `model` and
+    `system` None keep the conversation's. `cache_key` travels with the turn, so that the cache
+    knows whose answer it hears of.
+    """
+
+    messages: tuple[Message, ...]
+    model: str | None = None
+    system: str | None = None
+    cache_key: str | None = None
+
+
+@frozen
+class Usage:
+    """Tokens of one turn, summed over the API calls it took, as the CLI reports them.
+
+    `prompt_tokens` counts everything the model read: fresh, `cached_tokens` (read from the prompt
+    cache) and `cache_write_tokens` (written to it). `cost_usd` is the CLI's own figure.
+    """
+
+    prompt_tokens: int = 0
+    completion_tokens: int = 0
+    cached_tokens: int = 0
+    cache_write_tokens: int = 0
+    cost_usd: float = 0.0
+
+    @property
+    def total_tokens(self) -> int:
+        return self.prompt_tokens + self.completion_tokens
+
+
+# -- what a turn delivers ------------------------------------------------------------------------
+
+
+@frozen
+class TextDelta:
+    """A piece of the answer's text, exactly as the CLI produced it."""
+
+    text: str
+
+
+TurnItem = TextDelta
+
+
+# -- how a turn ends -----------------------------------------------------------------------------
+
+
+@frozen
+class Completed:
+    """The model's answer is whole."""
+
+    finish_reason: FinishReason
+    usage: Usage
+
+
+@frozen
+class Failed:
+    """The turn ended without a whole answer; `error` says why, to the client too."""
+
+    error: GatewayError
+
+
+Outcome = Completed | Failed
+
+
+@frozen
+class Answer:
+    """A whole answer that can be given again: its text in the pieces it came in."""
+
+    pieces: tuple[str, ...]
+    finish_reason: FinishReason
+    usage: Usage
+
+    @property
+    def text(self) -> str:
+        return "".join(self.pieces)
+
+
+@frozen
+class Reply:
+    """A finished turn, for a caller that did not want a stream."""
+
+    text: str
+    finish_reason: FinishReason
+    usage: Usage
+    conversation_id: str
+    model: str
+
+
+# -- what a conversation remembers -----------------------------------------------------------------
+
+
+@frozen
+class ResumePoint:
+    """Where a new child takes the conversation up: the CLI's session, up to its last whole answer.
+
+    `assistant_uuid` is the uuid of the last assistant frame of the last finished turn; what the
+    transcript holds after it (a turn that failed or was killed) is left behind.
+    """
+
+    session_id: str
+    assistant_uuid: str | None
+
+
+@frozen
+class Memory:
+    """All that must outlive a child, and a session actor, for the conversation to go on.
+
+    `digests` has one digest per message held, `resume` is None until a turn has finished, `seed`
+    is history that no child has seen yet (a continued cache hit).
+    """
+
+    setup: Setup
+    digests: tuple[bytes, ...] = ()
+    resume: ResumePoint | None = None
+    seed: tuple[Message, ...] = ()
+    turns: int = 0
+    usage: Usage = field(factory=Usage)
+
+
+def digest(message: Message) -> bytes:
+    """A message's identity: SHA-256 over its role and its whole text (32 bytes).
+
+    Block borders do not count, since OpenAI clients send an answer back as one string.
+    """
+    # surrogatepass: a lone surrogate is legal in JSON, and must not fail here of all places.
+    text = message.text.encode("utf-8", "surrogatepass")
+    return hashlib.sha256(message.role.encode() + b"\0" + text).digest()
+
+
+def unseen(held: Sequence[bytes], messages: Sequence[Message]) -> tuple[Message, ...] | None:
+    """The messages of a request that the conversation does not hold yet.
+
+    A client may send only what is new, its whole history again, or the end of it. Returns None
+    where the request contradicts what is held: it has an assistant message the conversation never
+    produced.
+    """
+    incoming = [digest(message) for message in messages]
+    for overlap in range(min(len(held), len(messages) - 1), 0, -1):
+        if incoming[:overlap] == list(held[-overlap:]):
+            return tuple(messages[overlap:])
+    if held and any(message.role == "assistant" for message in messages):
+        return None
+    return tuple(messages)
+
+
+def add_usage(left: Usage, right: Usage) -> Usage:
+    return Usage(
+        prompt_tokens=left.prompt_tokens + right.prompt_tokens,
+        completion_tokens=left.completion_tokens + right.completion_tokens,
+        cached_tokens=left.cached_tokens + right.cached_tokens,
+        cache_write_tokens=left.cache_write_tokens + right.cache_write_tokens,
+        cost_usd=left.cost_usd + right.cost_usd,
+    )
+
+
+def trim(messages: Sequence[Message], limit: int) -> tuple[Message, ...]:
+    """The last `limit` messages, starting with a user message: what a cold child is given."""
+    kept = list(messages[-limit:])
+    while len(kept) > 1 and kept[0].role != "user":
+        kept.pop(0)
+    return tuple(kept)
+
+
+def merge_turns(messages: Iterable[Message]) -> tuple[Message, ...]:
+    """The same history with neighbours of one role joined, as the Messages API reads it anyway."""
+    merged: list[Message] = []
+    for message in messages:
+        if merged and merged[-1].role == message.role:
+            merged[-1] = Message(message.role, merged[-1].content + message.content)
+        else:
+            merged.append(message)
+    return tuple(merged)
