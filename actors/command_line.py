@@ -1,0 +1,157 @@
+"""The command line: `ccapi serve` and `ccapi config`.
+
+Knows how settings are spelled as options, and how a refusal reaches a person: one line for each
+reason on stderr, exit code 2 for settings, 1 for a gateway that could not run, never a traceback.
+Refuses to know how to serve: `serve.run_server` is imported only when it is needed, because
+everything here is waited for by somebody at a terminal.
+"""
+
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Any, get_origin
+
+import click
+from click.core import ParameterSource
+from typed_settings.cli_click import ClickHandler
+from typed_settings.cli_utils import TypeArgsMaker
+
+from ..schemas.settings import SettingsError
+from ..transport.configuration import (
+    DEFAULT_FILE,
+    KEYS,
+    SHORT_OPTIONS,
+    Key,
+    LoadedSettings,
+    load_settings,
+    render_json,
+    render_toml,
+)
+
+
+def _path_kwargs(typ: type, default: object, is_optional: bool) -> dict[str, Any]:
+    return {"type": str, "metavar": "PATH"}  # the loader makes the Path, the same for all sources
+
+
+CLICK_TYPES = TypeArgsMaker(ClickHandler({Path: _path_kwargs}))
+
+
+class SettingOption(click.Option):
+    """One setting as an option; given on the command line, its value goes into the context's
+    dict under the setting's `section.key`."""
+
+    def __init__(self, key: Key) -> None:
+        self.key = key
+        kwargs = CLICK_TYPES.get_kwargs(key.type, None)
+        if get_origin(key.type) is Mapping:
+            kwargs = {"type": str, "multiple": True, "metavar": "NAME=VALUE"}
+        kwargs |= {"callback": self._collect, "expose_value": False, "default": None}
+        names = [key.option, *filter(None, [SHORT_OPTIONS.get(key.path)])]
+        if kwargs.get("is_flag"):
+            names = [f"{key.option}/{key.option.replace('--', '--no-', 1)}"]
+        note = "; may be repeated" if kwargs.get("multiple") else ""
+        help_text = f"{key.help} (default: {key.default_text.replace('`', '')}{note})"
+        super().__init__(names, help=help_text, **kwargs)
+
+    def _collect(self, context: click.Context, _: click.Parameter, value: Any) -> None:
+        if context.get_parameter_source(self.name or "") is not ParameterSource.COMMANDLINE:
+            return
+        if get_origin(self.key.type) is Mapping:
+            pairs = [item.partition("=") for item in value]
+            if not all(equals for _, equals, _ in pairs):
+                raise click.BadParameter("must be NAME=VALUE", context, self)
+            value = {name: text for name, _, text in pairs}
+        context.ensure_object(dict)[self.key.path] = value
+
+
+class SettingsCommand(click.Command):
+    """A command that takes every setting, its help grouped by section."""
+
+    def __init__(self, *, params: list[click.Parameter], **kwargs: Any) -> None:
+        params.extend(SettingOption(key) for key in KEYS.values())
+        super().__init__(params=params, **kwargs)
+
+    def format_options(self, ctx: click.Context, formatter: click.HelpFormatter) -> None:
+        groups: dict[str, list[tuple[str, str]]] = {}
+        for parameter in self.get_params(ctx):
+            record = parameter.get_help_record(ctx)
+            section = parameter.key.section if isinstance(parameter, SettingOption) else ""
+            if record is not None:
+                groups.setdefault(section, []).append(record)
+        for section, records in groups.items():
+            with formatter.section(f"Settings [{section}]" if section else "Options"):
+                formatter.write_dl(records)
+
+
+class SettingsRefused(click.ClickException):
+    """Ends the program with the reasons on stderr."""
+
+    exit_code = 2
+
+
+@contextmanager
+def _refusals() -> Iterator[None]:
+    try:
+        yield
+    except SettingsError as error:
+        lines = [str(problem) for problem in error.problems]
+        text = lines[0] if len(lines) == 1 else "\n  ".join(["these settings are refused:", *lines])
+        raise SettingsRefused(text) from None
+
+
+def _load(context: click.Context, config_file: Path | None) -> LoadedSettings:
+    return load_settings(config_file, options=context.obj)
+
+
+config_option = click.option(
+    "--config",
+    "config_file",
+    type=click.Path(path_type=Path),
+    metavar="PATH",
+    help=f"Settings file in TOML, instead of {DEFAULT_FILE}.",
+)
+
+
+@click.group(context_settings={"help_option_names": ["-h", "--help"], "max_content_width": 100})
+@click.version_option(package_name="ccapi", prog_name="ccapi")
+def main() -> None:
+    """An OpenAI-compatible gateway in front of the Claude Code CLI.
+
+    Settings come from their defaults, a TOML file, environment variables
+    (CLAUDE_CODE__SECTION__KEY) and options; the later wins.
+    """
+
+
+@main.command(cls=SettingsCommand)
+@config_option
+@click.option("--demo", is_flag=True, help="Answer from a scripted child; needs no account.")
+@click.pass_context
+def serve(context: click.Context, config_file: Path | None, demo: bool) -> None:
+    """Run the gateway until it is told to stop."""
+    if demo and "claude.command" in context.ensure_object(dict):
+        raise click.UsageError("--demo runs its own child, not --claude-command.")
+    with _refusals():
+        settings = _load(context, config_file).settings
+        from ..schemas.errors import GatewayError
+        from .serve import run_server
+
+        try:
+            code = run_server(settings, demo=demo)
+        except GatewayError as error:
+            raise click.ClickException(error.message) from error
+    context.exit(code)
+
+
+@main.command(cls=SettingsCommand)
+@config_option
+@click.option("--json", "as_json", is_flag=True, help="Print JSON instead of TOML.")
+@click.pass_context
+def config(context: click.Context, config_file: Path | None, as_json: bool) -> None:
+    """Print the settings in force and where each comes from; secrets are masked."""
+    with _refusals():
+        loaded = _load(context, config_file)
+    click.echo(render_json(loaded) if as_json else render_toml(loaded), nl=as_json)
+
+
+if __name__ == "__main__":
+    main()

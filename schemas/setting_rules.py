@@ -1,0 +1,183 @@
+"""What a setting may hold: one small rule per kind of value, and how a refusal is worded.
+
+Knows kinds of values (ports, origins, host names, key lists). Refuses to know which settings there
+are (`settings`) and where a value came from (`ccapi.transport.configuration`).
+
+A rule looks at one value and answers with what is wrong ("must be ..."), or None. It never quotes
+the value: only who knows whether it is a secret may do that.
+"""
+
+from collections.abc import Callable, Iterable, Mapping
+from ipaddress import IPv6Address, ip_address
+from pathlib import Path
+from typing import Any
+from urllib.parse import urlsplit
+
+from attrs import frozen
+
+MASK = "********"
+"""What stands for a secret wherever settings are shown; refused as a secret's value, so that
+masked output fed back in does not become a key that everyone knows."""
+
+LARGEST = 1e12
+
+
+@frozen
+class Problem:
+    """One reason why settings are refused. `key` is `section.key`, empty for a whole file;
+    `source` says where the value stood, empty for settings made in code."""
+
+    key: str
+    reason: str
+    source: str = ""
+
+    def __str__(self) -> str:
+        return ": ".join(part for part in (self.source, self.key, self.reason) if part)
+
+
+class SettingsError(ValueError):
+    """Settings are refused; `problems` has every reason found, `str()` one line for each."""
+
+    def __init__(self, problems: Iterable[Problem]) -> None:
+        self.problems = tuple(problems)
+        super().__init__("\n".join(map(str, self.problems)))
+
+
+Rule = Callable[[Any], str | None]
+
+
+def is_loopback(host: str) -> bool:
+    """Whether `host` can only be reached from this machine; unknown names count as exposed."""
+    if host.lower() == "localhost":
+        return True
+    try:
+        address = ip_address(host)
+    except ValueError:
+        return False
+    mapped = address.ipv4_mapped if isinstance(address, IPv6Address) else None
+    return (mapped or address).is_loopback
+
+
+def whole(low: int, high: int | None = None) -> Rule:
+    bounds = f"from {low} to {high}" if high is not None else f"of at least {low}"
+
+    def rule(value: object) -> str | None:
+        fits = type(value) is int and low <= value and (high is None or value <= high)
+        return None if fits else f"must be a whole number {bounds}"
+
+    return rule
+
+
+def _number(value: object) -> bool:
+    # The bound keeps out infinity and integers that no clock can add; NaN fails any comparison.
+    return type(value) in {int, float} and -LARGEST <= value <= LARGEST  # type: ignore[operator]
+
+
+def positive(value: Any) -> str | None:
+    return None if _number(value) and value > 0 else "must be a number greater than 0"
+
+
+def not_negative(value: Any) -> str | None:
+    return None if _number(value) and value >= 0 else "must be a number, 0 or greater"
+
+
+def boolean(value: object) -> str | None:
+    return None if type(value) is bool else "must be true or false"
+
+
+def one_of(*choices: str) -> Rule:
+    return lambda value: None if value in choices else f"must be one of {', '.join(choices)}"
+
+
+def _printable(value: object) -> bool:
+    return isinstance(value, str) and bool(value) and value.isprintable()
+
+
+def is_visible_ascii(value: object) -> bool:
+    return isinstance(value, str) and bool(value) and all("!" <= char <= "~" for char in value)
+
+
+def each(fits: Callable[[Any], bool], reason: str) -> Rule:
+    """A tuple without duplicates whose every item fits."""
+
+    def rule(value: object) -> str | None:
+        if not isinstance(value, tuple) or not all(map(fits, value)):
+            return reason
+        return None if len(set(value)) == len(value) else "must not hold anything twice"
+
+    return rule
+
+
+def host(value: Any) -> str | None:
+    return None if is_host(value) else "must be a host name or address"
+
+
+def is_host(value: Any) -> bool:
+    """A bare host name or address: no scheme, no port, no brackets."""
+    if not is_visible_ascii(value):
+        return False
+    try:
+        ip_address(value)
+    except ValueError:
+        return not set(value) & set(":/[]@?#*,\\")
+    return True
+
+
+def is_origin(value: Any) -> bool:
+    """`*` or exactly `scheme://host[:port]`, as a browser sends it."""
+    if value == "*":
+        return True
+    if not is_visible_ascii(value):
+        return False
+    try:
+        parts = urlsplit(value)
+        sound = bool(parts.scheme and parts.hostname) and (parts.port or 1) > 0
+    except ValueError:
+        return False
+    return sound and value == f"{parts.scheme}://{parts.netloc}".lower() and "@" not in value
+
+
+def command(value: Any) -> str | None:
+    """A program: its name or its path, spaces in it allowed, without arguments."""
+    sound = _printable(value) and value == value.strip()
+    return None if sound else "must be the name or the path of a program"
+
+
+def path(value: object) -> str | None:
+    return None if isinstance(value, Path) and "\0" not in str(value) else "must be a path"
+
+
+def optional_path(value: object) -> str | None:
+    return None if value is None else path(value)
+
+
+def model(value: Any) -> str | None:
+    return None if is_visible_ascii(value) else "must be a model id"
+
+
+def environment(value: Any) -> str | None:
+    if not isinstance(value, Mapping):
+        return "must map names to strings"
+    for name, text in value.items():
+        if not is_visible_ascii(name) or "=" in name:
+            return "has a name that no environment variable can have"
+        if not isinstance(text, str) or "\0" in text:
+            return f"{name} must be a string without NUL"
+        if text == MASK:
+            return f"{name} holds the mask that stands for a secret, not the secret"
+    return None
+
+
+def api_keys(value: Any) -> str | None:
+    if not isinstance(value, tuple) or not all(map(is_visible_ascii, value)):
+        return "every key must be visible ASCII and not empty"
+    if MASK in value:
+        return "holds the mask that stands for a key, not the key"
+    return None if len(set(value)) == len(value) else "must not hold a key twice"
+
+
+def model_map(value: Any) -> str | None:
+    sound = isinstance(value, Mapping) and all(
+        is_visible_ascii(name) for pair in value.items() for name in pair
+    )
+    return None if sound else "must map model ids to model ids"

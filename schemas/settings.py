@@ -1,0 +1,341 @@
+"""The settings: every key, its default, its meaning and what it may hold.
+
+Knows the words of the configuration: frozen attrs classes, one per section, whose fields carry
+their help text (typed-settings) and their rule. An instance that exists has passed its rules.
+Refuses to know where a value came from: files, environment and command line are read by
+`ccapi.transport.configuration`.
+
+Units are in the names (`_seconds`, `_minutes`, `_bytes`). No message here holds a secret.
+"""
+
+import os
+from collections.abc import Iterator, Mapping
+from pathlib import Path
+from typing import Any, ClassVar, Literal
+from urllib.parse import urlsplit
+
+import attrs
+import typed_settings as ts
+from attrs import frozen
+
+from . import setting_rules as rules
+from .setting_rules import Problem, SettingsError, is_loopback
+
+__all__ = [
+    "AuthSettings",
+    "CacheSettings",
+    "ClaudeSettings",
+    "ConversationSettings",
+    "LogSettings",
+    "ModelSettings",
+    "Problem",
+    "ServerSettings",
+    "Settings",
+    "SettingsError",
+    "StorageSettings",
+    "check_exposure",
+    "complaint",
+    "default_state_directory",
+    "is_loopback",
+]
+
+LOOPBACK_NAMES = ("localhost", "127.0.0.1", "::1")
+MIB = 1024 * 1024
+
+
+def complaint(attribute: "attrs.Attribute[Any]", value: object) -> str | None:
+    """What `attribute`'s rule has against `value`; quotes the value unless it is secret."""
+    rule: rules.Rule | None = attribute.metadata.get("rule")
+    reason = None if rule is None else rule(value)
+    if reason is None or attribute.metadata["secret"]:
+        return reason
+    shown = repr(value)
+    return f"{reason}, got {shown if len(shown) <= 80 else shown[:80] + '…'}"
+
+
+def _validate(section: "Section", attribute: "attrs.Attribute[Any]", value: object) -> None:
+    reason = complaint(attribute, value)
+    if reason is not None:
+        raise SettingsError([Problem(f"{section.section}.{attribute.name}", reason)])
+
+
+def _key(
+    default: object,
+    rule: rules.Rule,
+    help: str,
+    *,
+    secret: bool = False,
+    default_text: str = "",
+) -> Any:
+    """A field with its default (called for a fresh one if callable), rule and help text."""
+    make: Any = ts.secret if secret else ts.option
+    source = {"factory": default} if callable(default) else {"default": default}
+    metadata = {"rule": rule, "secret": secret, "default_text": default_text}
+    return make(**source, validator=_validate, help=help, metadata=metadata)
+
+
+class Section:
+    """What all sections share. `conflicts` yields (key, reason) for values that are sound each
+    but not together."""
+
+    section: ClassVar[str]
+
+    def __attrs_post_init__(self) -> None:
+        problems = [Problem(f"{self.section}.{key}", why) for key, why in self.conflicts()]
+        if problems:
+            raise SettingsError(problems)
+
+    def conflicts(self) -> Iterator[tuple[str, str]]:
+        yield from ()
+
+
+@frozen(kw_only=True)
+class ServerSettings(Section):
+    section: ClassVar[str] = "server"
+
+    host: str = _key(
+        "127.0.0.1",
+        rules.host,
+        "Address to listen on. Anything but loopback needs `auth.api_keys`.",
+    )
+    port: int = _key(8080, rules.whole(0, 65535), "Port to listen on; 0 takes a free one.")
+    graceful_seconds: float = _key(
+        30.0, rules.not_negative, "How long running turns may finish after a stop signal."
+    )
+    stall_seconds: float = _key(
+        30.0, rules.positive, "A client that takes no byte for so long is treated as gone."
+    )
+    heartbeat_seconds: float = _key(
+        15.0, rules.positive, "Silence in a stream after which a comment is sent to keep it open."
+    )
+    max_body_bytes: int = _key(20 * MIB, rules.whole(1), "Largest request body; more is a 413.")
+    max_header_bytes: int = _key(65536, rules.whole(1024), "Largest request head.")
+    head_timeout_seconds: float = _key(
+        10.0, rules.positive, "Time a connection has to send its request head."
+    )
+    max_connections: int = _key(1000, rules.whole(1), "Connections open at once; more wait.")
+    allowed_hosts: tuple[str, ...] = _key(
+        (),
+        rules.each(
+            lambda host: host == "*" or rules.is_host(host),
+            "must list host names without port, or *",
+        ),
+        "Host names requests may be addressed to (`*`: any), against DNS rebinding. "
+        "Empty: the loopback names and `server.host`.",
+    )
+    cors_origins: tuple[str, ...] = _key(
+        (),
+        rules.each(rules.is_origin, "must list origins such as https://example.org, or *"),
+        "Origins whose pages may call from a browser (`*`: any). "
+        "Empty: pages from this machine, on any port.",
+    )
+    tls_cert_file: Path | None = _key(  # noqa: RUF009
+        None, rules.optional_path, "Certificate chain (PEM); with `tls_key_file`, serves TLS."
+    )
+    tls_key_file: Path | None = _key(  # noqa: RUF009
+        None, rules.optional_path, "Private key (PEM)."
+    )
+
+    def conflicts(self) -> Iterator[tuple[str, str]]:
+        if self.tls_cert_file is not None and self.tls_key_file is None:
+            yield "tls_cert_file", "needs server.tls_key_file too"
+        if self.tls_key_file is not None and self.tls_cert_file is None:
+            yield "tls_key_file", "needs server.tls_cert_file too"
+
+    def allows_host(self, host: str) -> bool:
+        """Whether a request may be addressed to `host` (no port, an IPv6 address without
+        brackets); RFC 9110 7.2 makes the comparison ignore case."""
+        names = self.allowed_hosts or (*LOOPBACK_NAMES, self.host)
+        return "*" in names or host.lower() in {name.lower() for name in names}
+
+    def allows_origin(self, origin: str) -> bool:
+        """Whether a page from `origin` (the header as it came) may call from a browser."""
+        if self.cors_origins:
+            return "*" in self.cors_origins or origin in self.cors_origins
+        if origin == "*" or not rules.is_origin(origin):
+            return False
+        parts = urlsplit(origin)
+        return parts.scheme in {"http", "https"} and is_loopback(parts.hostname or "")
+
+
+@frozen(kw_only=True)
+class ClaudeSettings(Section):
+    section: ClassVar[str] = "claude"
+
+    command: str = _key(
+        "claude", rules.command, "The Claude Code CLI: the name or the path of the program."
+    )
+    env: Mapping[str, str] = _key(
+        dict, rules.environment, "Environment variables for the CLI's processes.", secret=True
+    )
+    timeout_seconds: float = _key(300.0, rules.positive, "Longest turn.")
+    idle_timeout_seconds: float = _key(
+        120.0, rules.positive, "Longest silence of a child during a turn."
+    )
+    start_timeout_seconds: float = _key(30.0, rules.positive, "Longest start of a child.")
+    max_concurrent_sessions: int = _key(10, rules.whole(1), "Children running at once.")
+    max_waiting_turns: int = _key(
+        64, rules.whole(0), "Turns that may wait for a child; more is a 503."
+    )
+    queue_timeout_seconds: float = _key(30.0, rules.not_negative, "Longest wait for a child.")
+    prewarm: int = _key(2, rules.whole(0), "Children kept ready for new conversations.")
+    use_interactive_sessions: bool = _key(
+        True, rules.boolean, "Keep a conversation's child between turns; otherwise one per request."
+    )
+    freeze_after_seconds: float = _key(
+        30.0,
+        rules.not_negative,
+        "Idle time after which a child is stopped from using CPU; 0: never.",
+    )
+    hibernate_after_seconds: float = _key(
+        300.0,
+        rules.not_negative,
+        "Idle time after which a child ends, to be resumed on demand; 0: never.",
+    )
+    max_retries: int = _key(2, rules.whole(0), "The CLI's own retries of an API call.")
+    max_line_bytes: int = _key(64 * MIB, rules.whole(65536), "Longest line a child may print.")
+    stop_seconds: float = _key(
+        5.0, rules.not_negative, "Time a child has to end by itself before it is killed."
+    )
+
+    def conflicts(self) -> Iterator[tuple[str, str]]:
+        if self.prewarm > self.max_concurrent_sessions:
+            yield "prewarm", f"{self.prewarm} is more than claude.max_concurrent_sessions allows"
+
+
+@frozen(kw_only=True)
+class AuthSettings(Section):
+    section: ClassVar[str] = "auth"
+
+    api_keys: tuple[str, ...] = _key(
+        (),
+        rules.api_keys,
+        "Keys that callers must show one of. Empty: no key is asked for.",
+        secret=True,
+    )
+
+
+@frozen(kw_only=True)
+class ModelSettings(Section):
+    section: ClassVar[str] = "models"
+
+    default: str = _key(
+        "sonnet",
+        rules.model,
+        "Model of a request that names none.",
+    )
+    available: tuple[str, ...] = _key(
+        ("opus", "sonnet", "haiku", "claude-opus-4-8", "claude-sonnet-5", "claude-haiku-4-5"),
+        rules.each(rules.is_visible_ascii, "must list model ids"),
+        "Model ids that requests may name.",
+    )
+    aliases: Mapping[str, str] = _key(
+        dict, rules.model_map, "Other names for them, such as `gpt-4o` for `sonnet`."
+    )
+
+    def conflicts(self) -> Iterator[tuple[str, str]]:
+        known = {*self.available, *self.aliases}
+        if self.default not in known:
+            yield "default", f"is not in models.available, got {self.default!r}"
+        for name, model in self.aliases.items():
+            if model not in self.available:
+                yield "aliases", f"{name} stands for {model!r}, which is not in models.available"
+
+
+@frozen(kw_only=True)
+class CacheSettings(Section):
+    section: ClassVar[str] = "cache"
+
+    enabled: bool = _key(True, rules.boolean, "Answer identical requests from memory.")
+    max_entries: int = _key(1000, rules.whole(1), "Answers kept.")
+    ttl_seconds: float = _key(3600.0, rules.positive, "Age at which an answer is dropped.")
+    max_bytes: int = _key(64 * MIB, rules.whole(1), "Size of all answers kept.")
+
+
+@frozen(kw_only=True)
+class ConversationSettings(Section):
+    section: ClassVar[str] = "conversation"
+
+    session_timeout_minutes: float = _key(
+        30.0, rules.positive, "Idle time after which a conversation leaves memory."
+    )
+    max_history_messages: int = _key(
+        20,
+        rules.whole(1),
+        "Messages replayed into a new child for a request that brings its history.",
+    )
+    max_queued_turns: int = _key(
+        16, rules.whole(0), "Turns that may wait in one conversation; more is a 429."
+    )
+    max_conversations: int = _key(10000, rules.whole(1), "Conversations in memory.")
+
+
+def default_state_directory(environ: Mapping[str, str] | None = None) -> Path:
+    """`$XDG_STATE_HOME/ccapi`, else `~/.local/state/ccapi`.
+
+    A relative XDG_STATE_HOME is ignored, as the XDG Base Directory Specification says. Raises
+    SettingsError where no home directory can be found."""
+    environ = os.environ if environ is None else environ
+    given = Path(environ.get("XDG_STATE_HOME", ""))
+    if given.is_absolute():
+        return given / "ccapi"
+    try:
+        home = Path(environ.get("HOME") or Path.home())
+    except RuntimeError as error:
+        problem = Problem("storage.path", "must be set where there is no home directory")
+        raise SettingsError([problem]) from error
+    return home / ".local" / "state" / "ccapi"
+
+
+@frozen(kw_only=True)
+class StorageSettings(Section):
+    section: ClassVar[str] = "storage"
+
+    path: Path = _key(  # noqa: RUF009
+        default_state_directory,
+        rules.path,
+        "Folder for what outlives the process, the children's working directories among it.",
+        default_text="`$XDG_STATE_HOME/ccapi`, else `~/.local/state/ccapi`",
+    )
+
+
+@frozen(kw_only=True)
+class LogSettings(Section):
+    section: ClassVar[str] = "log"
+
+    level: Literal["debug", "info", "warning", "error"] = _key(
+        "info", rules.one_of("debug", "info", "warning", "error"), "Least level that is written."
+    )
+    format: Literal["auto", "console", "json"] = _key(
+        "auto",
+        rules.one_of("auto", "console", "json"),
+        "For people, for machines, or by whether stderr is a terminal.",
+    )
+
+
+@frozen(kw_only=True)
+class Settings:
+    """All settings. `Settings()` has every default; `attrs.evolve` makes variants."""
+
+    server: ServerSettings = attrs.field(factory=ServerSettings)
+    claude: ClaudeSettings = attrs.field(factory=ClaudeSettings)
+    auth: AuthSettings = attrs.field(factory=AuthSettings)
+    models: ModelSettings = attrs.field(factory=ModelSettings)
+    cache: CacheSettings = attrs.field(factory=CacheSettings)
+    conversation: ConversationSettings = attrs.field(factory=ConversationSettings)
+    storage: StorageSettings = attrs.field(factory=StorageSettings)
+    log: LogSettings = attrs.field(factory=LogSettings)
+
+
+def check_exposure(settings: Settings) -> None:
+    """Raise SettingsError if callers from other machines would need no key.
+
+    Not part of `Settings` itself: a program may make its settings in steps, and only who is
+    about to listen is exposed."""
+    host = settings.server.host
+    if not is_loopback(host) and not settings.auth.api_keys:
+        reason = (
+            f"{host} can be reached from other machines, and whoever reaches it could use your "
+            "Claude account: set auth.api_keys, or listen on 127.0.0.1"
+        )
+        raise SettingsError([Problem("server.host", reason)])
