@@ -5,60 +5,88 @@ Knows: who subscribed, and how far behind each one is. Refuses to know: what an 
 
 from __future__ import annotations
 
+from collections import deque
 from collections.abc import Iterator
 from contextlib import contextmanager
 
 import trio
-from attrs import define
 
 from ..schemas.events import Event, EventsLost
 
 BUFFER = 1024
 
 
-@define(eq=False)
 class Subscription:
     """One listener's end of the bus: iterate it to receive events, in the order published.
 
-    After a gap the listener first gets `EventsLost` with the number it missed, then what follows.
-    Iteration ends when the bus is closed and the buffer is empty.
+    Where the listener lagged by more than its buffer it gets one `EventsLost` with the number it
+    missed, in the place of what it missed. Iteration ends when the subscription or the bus is
+    closed and everything buffered has been read. `lost` counts all events ever missed.
+
+    An event stays in the buffer until a task takes it, and taking it has no checkpoint in it: a
+    loop over the subscription handles an event in the step in which it leaves the buffer. So
+    another task of the same actor that reads `receive_nowait` dry has seen to it that whatever
+    was published before is handled. (A memory channel hands an item to a task that will run
+    later; in between nobody can see it.)
     """
 
-    _send: trio.MemorySendChannel[Event]
-    _receive: trio.MemoryReceiveChannel[Event]
-    lost: int = 0
-    _untold: int = 0
+    def __init__(self, buffer: int) -> None:
+        self._events: deque[Event] = deque()
+        self._buffer = buffer
+        self._closed = False
+        self._changed = trio.Event()
+        self.lost = 0
+
+    def __repr__(self) -> str:
+        lost = f" lost {self.lost}" if self.lost else ""
+        closed = " closed" if self._closed else ""
+        return f"<Subscription {len(self._events)}/{self._buffer}{lost}{closed}>"
 
     def __aiter__(self) -> Subscription:
         return self
 
     async def __anext__(self) -> Event:
-        if self._untold and self._receive.statistics().current_buffer_used == 0:
-            return self._tell_loss()
-        try:
-            return await self._receive.receive()
-        except trio.EndOfChannel:
-            if self._untold:
-                return self._tell_loss()
-            raise StopAsyncIteration from None
+        await trio.lowlevel.checkpoint()
+        while True:
+            try:
+                return self.receive_nowait()
+            except trio.EndOfChannel:
+                raise StopAsyncIteration from None
+            except trio.WouldBlock:
+                if self._changed.is_set():
+                    self._changed = trio.Event()
+            await self._changed.wait()
 
-    def _tell_loss(self) -> EventsLost:
-        count, self._untold = self._untold, 0
-        return EventsLost(count)
+    def receive_nowait(self) -> Event:
+        """The next event. Raises `trio.WouldBlock` when there is none yet, or, once closed,
+        `trio.EndOfChannel`."""
+        if self._events:
+            return self._events.popleft()
+        raise trio.EndOfChannel if self._closed else trio.WouldBlock
 
-    def _put(self, event: Event) -> None:
-        try:
-            if self._untold:
-                # One slot for the news of the gap, so that order and loss are both told truly.
-                self._send.send_nowait(EventsLost(self._untold))
-                self._untold = 0
-            self._send.send_nowait(event)
-        except trio.WouldBlock:
-            self.lost += 1
-            self._untold += 1
+    def close(self) -> None:
+        """Hear of nothing more; what is buffered stays readable."""
+        self._closed = True
+        self._changed.set()
 
-    def _close(self) -> None:
-        self._send.close()
+    def put_nowait(self, event: Event) -> None:
+        """The bus's side: buffer `event`, or count it as lost."""
+        if self._closed:
+            return
+        if len(self._events) < self._buffer:
+            self._events.append(event)
+        else:
+            self._lose()
+        self._changed.set()
+
+    def _lose(self) -> None:
+        # The news of a gap stands where the gap is, and grows with it: one slot over the buffer.
+        self.lost += 1
+        match self._events[-1] if self._events else None:
+            case EventsLost(count):
+                self._events[-1] = EventsLost(count + 1)
+            case _:
+                self._events.append(EventsLost(1))
 
 
 class Bus:
@@ -76,26 +104,27 @@ class Bus:
         return f"<Bus {len(self._subscriptions)} listeners{' closed' if self._closed else ''}>"
 
     def publish(self, event: Event) -> None:
+        """Put `event` before every listener. After `close`: nothing happens."""
         if self._closed:
             return
         for subscription in self._subscriptions:
-            subscription._put(event)  # noqa: SLF001 (the two classes are one thing)
+            subscription.put_nowait(event)
 
     @contextmanager
     def subscribe(self, buffer: int = BUFFER) -> Iterator[Subscription]:
         """Listen from now on, with room for `buffer` events that have not been read yet."""
-        subscription = Subscription(*trio.open_memory_channel[Event](buffer))
+        subscription = Subscription(buffer)
         if self._closed:
-            subscription._close()  # noqa: SLF001
+            subscription.close()
         self._subscriptions.append(subscription)
         try:
             yield subscription
         finally:
             self._subscriptions.remove(subscription)
-            subscription._close()  # noqa: SLF001
+            subscription.close()
 
     def close(self) -> None:
         """No more events: listeners read what they have, then their iteration ends."""
         self._closed = True
         for subscription in self._subscriptions:
-            subscription._close()  # noqa: SLF001
+            subscription.close()

@@ -1,13 +1,16 @@
 """What one actor holds of another: a `Ref`, the sending end of a bounded mailbox.
 
-Knows: telling, asking, and that an actor may be gone. Refuses to know: what a message means.
-An actor itself is an async function that receives from the other end; there is no base class.
+Knows: telling, asking, answering, and that an actor may be gone. Refuses to know: what a message
+means. An actor itself is an async function that receives from the other end; there is no base
+class.
 """
 
 from __future__ import annotations
 
-from collections.abc import Callable
-from typing import Generic, TypeVar
+from collections.abc import Callable, Sequence
+from contextlib import suppress
+from types import TracebackType
+from typing import Any, Generic, Self, TypeVar
 
 import trio
 
@@ -15,6 +18,9 @@ MAILBOX = 16
 
 M = TypeVar("M")
 A = TypeVar("A")
+
+Asked = set[trio.MemorySendChannel[Any]]
+"""The reply channels of those who wait for an answer of one actor."""
 
 
 class ActorGone(Exception):
@@ -24,9 +30,10 @@ class ActorGone(Exception):
 class Ref(Generic[M]):
     """Where to send messages of type `M`."""
 
-    def __init__(self, send: trio.MemorySendChannel[M], name: str) -> None:
+    def __init__(self, send: trio.MemorySendChannel[M], name: str, asked: Asked) -> None:
         self._send = send
         self._name = name
+        self._asked = asked
 
     def __repr__(self) -> str:
         waiting = self._send.statistics().current_buffer_used
@@ -50,19 +57,83 @@ class Ref(Generic[M]):
     async def ask(self, message: Callable[[trio.MemorySendChannel[A]], M]) -> A:
         """Tell a message that carries a reply channel of one slot, and wait for the answer.
 
-        Raises `ActorGone` when the actor ends, or drops the channel, without answering.
+        Raises `ActorGone` when the actor ends, or closes the reply channel, without answering.
         """
         send, receive = trio.open_memory_channel[A](1)
-        with receive:
-            # The asker keeps no end of the reply: an actor that dies takes the only one with it.
-            await self.tell(message(send))
-            try:
+        # A channel that is merely dropped does not close (trio leaves that to its owner), so an
+        # actor that dies with the question unread would leave the asker waiting: its mailbox
+        # closes the reply channels of all who wait.
+        self._asked.add(send)
+        try:
+            with receive:
+                await self.tell(message(send))
                 return await receive.receive()
-            except trio.EndOfChannel:
-                raise ActorGone(self._name) from None
+        except trio.EndOfChannel:
+            raise ActorGone(self._name) from None
+        finally:
+            self._asked.discard(send)
 
 
-def open_mailbox(name: str) -> tuple[Ref[M], trio.MemoryReceiveChannel[M]]:
+class Mailbox(Generic[M]):
+    """The actor's own end: ``with mailbox:`` around its life, ``async for message in mailbox``.
+
+    Closing it makes the actor gone: nothing more is taken, what was not read is left in `unread`,
+    and whoever waits for an answer gets `ActorGone`.
+    """
+
+    unread: Sequence[M] = ()
+
+    def __init__(self, receive: trio.MemoryReceiveChannel[M], asked: Asked) -> None:
+        self._receive = receive
+        self._asked = asked
+
+    def __aiter__(self) -> Self:
+        return self
+
+    async def __anext__(self) -> M:
+        return await self._receive.receive()
+
+    async def receive(self) -> M:
+        return await self._receive.receive()
+
+    def receive_nowait(self) -> M:
+        """A message that is already there. Raises `trio.WouldBlock`."""
+        return self._receive.receive_nowait()
+
+    def close(self) -> None:
+        left = []
+        with suppress(trio.WouldBlock, trio.ClosedResourceError, trio.EndOfChannel):
+            while True:
+                left.append(self._receive.receive_nowait())
+        self.unread = [*self.unread, *left]
+        self._receive.close()
+        for reply in tuple(self._asked):
+            reply.close()
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(
+        self,
+        exc_type: type[BaseException] | None,
+        exc_value: BaseException | None,
+        traceback: TracebackType | None,
+    ) -> None:
+        self.close()
+
+
+def answer(reply: trio.MemorySendChannel[A], value: A) -> bool:
+    """Answer who asked, once; says whether they still wait. An asker that was cancelled must not
+    take the actor down with it."""
+    try:
+        reply.send_nowait(value)
+    except (trio.BrokenResourceError, trio.ClosedResourceError):
+        return False
+    return True
+
+
+def open_mailbox(name: str) -> tuple[Ref[M], Mailbox[M]]:
     """A bounded mailbox: the `Ref` for everybody, the receiving end for the actor alone."""
     send, receive = trio.open_memory_channel[M](MAILBOX)
-    return Ref(send, name), receive
+    asked: Asked = set()
+    return Ref(send, name, asked), Mailbox(receive, asked)

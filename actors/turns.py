@@ -10,10 +10,11 @@ closed: so ending a turn is synchronous and cannot be held up by a caller that d
 from __future__ import annotations
 
 import math
+from contextlib import suppress
 
 import trio
 
-from ..schemas.errors import GatewayError, InternalError
+from ..schemas.errors import InternalError
 from ..schemas.turn import Completed, Failed, Outcome, Reply, TurnItem, Usage
 
 REPLY_SLOTS = 32
@@ -81,11 +82,11 @@ class Turn:
         return self
 
     async def __anext__(self) -> TurnItem:
-        try:
+        with suppress(trio.EndOfChannel):
             return await self._receive.receive()
-        except trio.EndOfChannel:
-            self._check()
-            raise StopAsyncIteration from None
+        # Out of the handler, so that the turn's error does not bring the channel's as its context.
+        self._check()
+        raise StopAsyncIteration
 
     def receive_nowait(self) -> TurnItem:
         """An item that is already waiting. Raises `trio.WouldBlock` when there is none (yet)."""
@@ -114,7 +115,11 @@ class Turn:
         return self._check().usage
 
     async def reply(self, timeout: float = math.inf) -> Reply:
-        """Read the rest of the turn and return it whole. Raises its `GatewayError`."""
+        """Read the rest of the turn and return it whole.
+
+        Raises the turn's `GatewayError`, or `trio.TooSlowError` after `timeout` seconds (the turn
+        then goes on: only `hang_up` stops it).
+        """
         with trio.fail_after(timeout):
             text = "".join([item.text async for item in self])
         completed = self._check()
@@ -133,6 +138,3 @@ def open_turn(turn_id: str, conversation_id: str, model: str) -> tuple[Turn, Por
     send, receive = trio.open_memory_channel[TurnItem](REPLY_SLOTS)
     port = Port(send)
     return Turn(turn_id, conversation_id, model, port, receive), port
-
-
-__all__ = ["REPLY_SLOTS", "CallerGone", "GatewayError", "Port", "Turn", "open_turn"]

@@ -18,11 +18,17 @@ class ConversationOpened:
 
 @frozen
 class ConversationClosed:
-    """The conversation left memory; `reason` is ``deleted``, ``expired``, ``shutdown`` or
-    ``crashed``."""
+    """The conversation left memory; `reason` is ``deleted``, ``expired`` or ``forgotten``."""
 
     conversation_id: str
     reason: str
+
+
+@frozen
+class SessionCrashed:
+    """A session actor failed by a fault of ours. The conversation goes on with the next turn."""
+
+    conversation_id: str
 
 
 @frozen
@@ -116,6 +122,7 @@ class EventsLost:
 Event = (
     ConversationOpened
     | ConversationClosed
+    | SessionCrashed
     | PhaseChanged
     | TurnStarted
     | TurnFinished

@@ -12,7 +12,7 @@ from typing import Literal
 
 from attrs import field, frozen
 
-from .errors import GatewayError
+from .errors import GatewayError, InvalidRequest
 
 Role = Literal["user", "assistant"]
 FinishReason = Literal["stop", "length", "content_filter"]
@@ -195,6 +195,30 @@ def unseen(held: Sequence[bytes], messages: Sequence[Message]) -> tuple[Message,
     if held and any(message.role == "assistant" for message in messages):
         return None
     return tuple(messages)
+
+
+def messages_of(prompt: str | Sequence[Message]) -> tuple[Message, ...]:
+    """What a caller asks, as messages. Raises `InvalidRequest` for what cannot be asked."""
+    if isinstance(prompt, str):
+        prompt = (Message("user", (prompt,)),)
+    messages = tuple(prompt)
+    if not messages:
+        raise InvalidRequest("There must be at least one message.", param="messages")
+    for index, message in enumerate(messages):
+        # The CLI answers blank text by itself, without asking the model; and the Messages API
+        # refuses empty blocks.
+        if not message.text.strip():
+            raise InvalidRequest(
+                f"A {message.role} message must have text.",
+                code="empty_content",
+                param=f"messages[{index}].content",
+            )
+    if messages[-1].role != "user":
+        raise InvalidRequest(
+            "The last message must be the user's: there is nothing to answer.",
+            param=f"messages[{len(messages) - 1}].role",
+        )
+    return messages
 
 
 def add_usage(left: Usage, right: Usage) -> Usage:

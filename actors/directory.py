@@ -1,0 +1,90 @@
+"""The directory: which conversations there are, whose they are, and where each one's actor is.
+
+Knows: ids, owners, the bound on how many. Refuses to know: what a conversation does, and how an
+actor is started. Pure bookkeeping: every method is a table operation.
+"""
+
+from __future__ import annotations
+
+import secrets
+
+from attrs import define, field
+
+from ..schemas.errors import NotFound, RateLimited
+from ..schemas.turn import Memory
+from .budget import RestartBudget
+from .mailbox import Ref
+from .session import SessionMessage, SessionState
+
+
+@define(eq=False)
+class Entry:
+    """One conversation; its `state` outlives actors.
+
+    `created_at` and `used_at` are in unix seconds.
+    """
+
+    conversation_id: str
+    owner: str
+    state: SessionState
+    created_at: float
+    used_at: float
+    crashes: RestartBudget = field(factory=RestartBudget)
+
+    @property
+    def ref(self) -> Ref[SessionMessage] | None:
+        """Where its actor is told things; None while none runs."""
+        return self.state.ref
+
+
+class Directory:
+    """Conversations by id, in the order they were made."""
+
+    def __init__(self, limit: int) -> None:
+        self._limit = limit
+        self._entries: dict[str, Entry] = {}
+
+    def __repr__(self) -> str:
+        live = sum(entry.ref is not None for entry in self._entries.values())
+        return f"<Directory {len(self._entries)} conversations, {live} live>"
+
+    def __len__(self) -> int:
+        return len(self._entries)
+
+    def __contains__(self, entry: Entry) -> bool:
+        return self._entries.get(entry.conversation_id) is entry
+
+    def create(self, owner: str, memory: Memory, now: float) -> Entry:
+        """A new conversation. Raises `RateLimited` when there are too many."""
+        if len(self._entries) >= self._limit:
+            raise RateLimited(
+                f"There are {self._limit} conversations already; delete some, or let them expire.",
+                code="too_many_conversations",
+                retry_after=60,
+            )
+        conversation_id = f"conv_{secrets.token_hex(16)}"
+        entry = Entry(conversation_id, owner, SessionState(memory), now, now)
+        self._entries[conversation_id] = entry
+        return entry
+
+    def find(self, conversation_id: str, owner: str) -> Entry:
+        """Raises `NotFound`, and does so for another owner's conversation too."""
+        entry = self._entries.get(conversation_id)
+        if entry is None or entry.owner != owner:
+            raise NotFound(
+                "No such conversation.", code="conversation_not_found", param="conversation_id"
+            )
+        return entry
+
+    def of(self, owner: str) -> list[Entry]:
+        return [entry for entry in self._entries.values() if entry.owner == owner]
+
+    def all(self) -> list[Entry]:
+        return list(self._entries.values())
+
+    def remove(self, entry: Entry) -> bool:
+        """Forget a conversation; says whether it was there."""
+        if entry not in self:
+            return False
+        del self._entries[entry.conversation_id]
+        return True

@@ -1,0 +1,318 @@
+"""The gateway: the tree of actors, and what an embedding program (or a front) holds of it.
+
+Knows: the order in which the parts live and die. Refuses to know: HTTP, and how a turn runs.
+
+Listeners outside, then the children, then the sessions; whoever uses the gateway is innermost.
+So users stop first, sessions next, no child is left after that, and the listeners, who end last,
+hear of everything.
+"""
+
+from __future__ import annotations
+
+import os
+import time
+from collections import Counter
+from collections.abc import AsyncIterator, Iterable, Mapping, Sequence
+from contextlib import AbstractAsyncContextManager, asynccontextmanager
+from uuid import uuid4
+
+import trio
+from attrs import frozen
+
+from ..schemas.errors import GatewayError, Overloaded
+from ..schemas.events import ConversationOpened
+from ..schemas.settings import Settings
+from ..schemas.turn import Memory, Message, Prompt, Reply, Setup, Usage, digest, messages_of
+from ..transport.cli import find_cli
+from .bus import Bus
+from .cache import Cache, open_cache
+from .directory import Directory, Entry
+from .models import ModelCatalog
+from .pool import ChildPool, PoolStatistics, open_pool
+from .session import Submit
+from .signals import StartTurn
+from .stats import Stats, open_stats
+from .supervisor import Supervisor, open_supervisor
+from .turns import Turn, open_turn
+
+LOCAL = "local"
+"""The owner of everything when no API keys are configured, and of what a program embeds."""
+
+
+@frozen
+class ConversationInfo:
+    """A conversation as it stands. Times are unix seconds; `phase` is the session's."""
+
+    conversation_id: str
+    model: str
+    system: str
+    phase: str
+    created_at: float
+    last_used_at: float
+    turns: int
+    messages: int
+    usage: Usage
+
+
+@frozen
+class GatewayStatistics:
+    """How the house stands: children, sessions by phase, conversations, turns under way."""
+
+    children: PoolStatistics
+    sessions: Mapping[str, int]
+    conversations: int
+    turns_running: int
+    draining: bool
+
+
+class Gateway:
+    """Made by `open_gateway`."""
+
+    def __init__(
+        self, settings: Settings, bus: Bus, stats: Stats, cache: Cache, directory: Directory,
+        pool: ChildPool, supervisor: Supervisor,
+    ) -> None:  # fmt: skip
+        self.settings = settings
+        self.bus = bus
+        self.stats = stats
+        self.cache = cache
+        self.models = ModelCatalog(settings.models)
+        self._directory = directory
+        self._pool = pool
+        self._supervisor = supervisor
+        self._running = 0
+        self._quiet = trio.Event()
+        self.draining = False
+
+    def __repr__(self) -> str:
+        state = "draining" if self.draining else "open"
+        return f"<Gateway {state} {self._directory!r} {self._pool!r}>"
+
+    # -- conversations ---------------------------------------------------------------------------
+
+    def conversation(
+        self,
+        *,
+        system: str = "",
+        model: str | None = None,
+        owner: str = LOCAL,
+        seed: Sequence[Message] = (),
+    ) -> Conversation:
+        """A new conversation; nothing is started until its first turn.
+
+        `model` is any name the gateway knows (default: `models.default`), `seed` a history that
+        it shall hold already, ending with an assistant message. Raises `NotFound`
+        (``model_not_found``), `RateLimited` (``too_many_conversations``).
+        """
+        memory = Memory(
+            setup=Setup(self.models.resolve(model), system),
+            digests=tuple(digest(message) for message in seed),
+            seed=tuple(seed),
+        )
+        entry = self._directory.create(owner, memory, time.time())
+        self.bus.publish(ConversationOpened(entry.conversation_id))
+        return Conversation(self, entry)
+
+    def find(self, conversation_id: str, *, owner: str = LOCAL) -> Conversation:
+        """A conversation that exists. Raises `NotFound` (``conversation_not_found``)."""
+        return Conversation(self, self._directory.find(conversation_id, owner))
+
+    def conversations(self, *, owner: str = LOCAL) -> list[ConversationInfo]:
+        """The owner's conversations, oldest first."""
+        return [_info(entry) for entry in self._directory.of(owner)]
+
+    async def forget(self, conversation_id: str, *, owner: str = LOCAL) -> None:
+        """Delete a conversation. A turn that runs in it ends. Raises `NotFound`."""
+        await self._supervisor.forget(self._directory.find(conversation_id, owner))
+
+    # -- without a conversation ------------------------------------------------------------------
+
+    async def query(
+        self, prompt: str | Sequence[Message], *, system: str = "", model: str | None = None
+    ) -> Reply:
+        """One question, one answer; the conversation is forgotten. Raises `GatewayError`."""
+        conversation = self.conversation(system=system, model=model)
+        try:
+            return await conversation.ask(prompt)
+        finally:
+            with trio.move_on_after(1, shield=True):
+                await self._supervisor.forget(conversation.entry, "forgotten")
+
+    def batch(
+        self, prompts: Iterable[str], *, limit: int = 4, system: str = "", model: str | None = None
+    ) -> AbstractAsyncContextManager[AsyncIterator[tuple[int, Reply | GatewayError]]]:
+        """Many independent questions, at most `limit` at once, in the order of completion:
+
+        ``async with gateway.batch(prompts) as answers: async for index, reply in answers: ...``
+
+        A prompt that fails gives its error in place of a reply; the others go on. `prompts` is
+        read as places come free, so it may be endless. Leaving the block ends what still runs.
+        """
+        return self._batch(prompts, limit, system, model)
+
+    @asynccontextmanager
+    async def _batch(
+        self, prompts: Iterable[str], limit: int, system: str, model: str | None
+    ) -> AsyncIterator[AsyncIterator[tuple[int, Reply | GatewayError]]]:
+        if limit < 1:
+            raise ValueError("limit must be at least 1")
+        numbered = enumerate(prompts)
+        send, receive = trio.open_memory_channel[tuple[int, Reply | GatewayError]](0)
+
+        async def work(send: trio.MemorySendChannel[tuple[int, Reply | GatewayError]]) -> None:
+            with send:
+                for index, prompt in numbered:  # shared: each prompt goes to one worker
+                    try:
+                        outcome: Reply | GatewayError = await self.query(
+                            prompt, system=system, model=model
+                        )
+                    except GatewayError as error:
+                        outcome = error
+                    await send.send((index, outcome))
+
+        async with trio.open_nursery() as nursery:
+            with send:
+                for _ in range(limit):
+                    nursery.start_soon(work, send.clone())
+            with receive:
+                yield receive
+            nursery.cancel_scope.cancel()
+
+    # -- the house -------------------------------------------------------------------------------
+
+    def statistics(self) -> GatewayStatistics:
+        phases = Counter(entry.state.phase.value for entry in self._directory.all())
+        return GatewayStatistics(
+            children=self._pool.statistics(),
+            sessions=dict(phases),
+            conversations=len(self._directory),
+            turns_running=self._running,
+            draining=self.draining,
+        )
+
+    def drain(self) -> None:
+        """Take no more turns; those that run may finish. For good."""
+        self.draining = True
+        if not self._running:
+            self._quiet.set()
+
+    async def wait_drained(self) -> None:
+        """Wait until no turn is under way, after `drain`."""
+        await self._quiet.wait()
+
+    def kill_children(self) -> None:
+        """End every child at once, without its stop sequence."""
+        self._pool.kill_all()
+
+    @asynccontextmanager
+    async def _run_turn(self, entry: Entry, start: StartTurn) -> AsyncIterator[Turn]:
+        if self.draining:
+            raise Overloaded("The gateway is stopping.", code="draining", retry_after=5)
+        model = start.prompt.model or entry.state.memory.setup.model
+        turn, port = open_turn(start.turn_id, entry.conversation_id, model)
+        entry.used_at = time.time()
+        self._running += 1
+        try:
+            await self._supervisor.submit(entry, Submit(start, port))
+            yield turn
+        finally:
+            turn.hang_up()
+            self._running -= 1
+            if self.draining and not self._running:
+                self._quiet.set()
+
+
+class Conversation:
+    """One conversation: turns run in it one at a time, in the order they came."""
+
+    def __init__(self, gateway: Gateway, entry: Entry) -> None:
+        self._gateway = gateway
+        self.entry = entry
+
+    def __repr__(self) -> str:
+        return f"<Conversation {self.conversation_id} {self.entry.state.phase.value}>"
+
+    @property
+    def conversation_id(self) -> str:
+        return self.entry.conversation_id
+
+    @property
+    def info(self) -> ConversationInfo:
+        return _info(self.entry)
+
+    def turn(
+        self,
+        prompt: str | Sequence[Message],
+        *,
+        model: str | None = None,
+        system: str | None = None,
+        reject_if_busy: bool = False,
+        cache_key: str | None = None,
+    ) -> AbstractAsyncContextManager[Turn]:
+        """One turn: ``async with conversation.turn("Hi") as turn: async for item in turn: ...``
+
+        Leaving the block before the turn has ended, or being cancelled in it, interrupts it.
+        A turn that fails raises its `GatewayError` where it is read, and leaves no trace in the
+        conversation. `model` and `system` change the conversation's from here on. Raises
+        `InvalidRequest` for a prompt that cannot be asked, `NotFound`, `Overloaded`.
+        """
+        known = None if model is None else self._gateway.models.resolve(model)
+        asked = Prompt(messages_of(prompt), known, system, cache_key)
+        start = StartTurn(str(uuid4()), asked, reject_if_busy)
+        return self._gateway._run_turn(self.entry, start)  # noqa: SLF001 (one idea, two classes)
+
+    async def ask(
+        self,
+        prompt: str | Sequence[Message],
+        *,
+        model: str | None = None,
+        system: str | None = None,
+    ) -> Reply:
+        """One turn, whole. Raises its `GatewayError`."""
+        async with self.turn(prompt, model=model, system=system) as turn:
+            return await turn.reply()
+
+
+def _info(entry: Entry) -> ConversationInfo:
+    memory = entry.state.memory
+    return ConversationInfo(
+        conversation_id=entry.conversation_id,
+        model=memory.setup.model,
+        system=memory.setup.system,
+        phase=entry.state.phase.value,
+        created_at=entry.created_at,
+        last_used_at=entry.used_at,
+        turns=memory.turns,
+        messages=len(memory.digests),
+        usage=memory.usage,
+    )
+
+
+@asynccontextmanager
+async def open_gateway(
+    settings: Settings | None = None,
+    *,
+    environ: Mapping[str, str] | None = None,
+    demo: bool = False,
+) -> AsyncIterator[Gateway]:
+    """Run a gateway while the block runs; afterwards no task and no process of it is left.
+
+    `environ` is what children may inherit from (default: this process's), `demo` runs the
+    scripted child in place of the CLI. Raises `Overloaded` (``cli_not_found``).
+    """
+    settings = settings or Settings()
+    cli = find_cli(settings, os.environ if environ is None else environ, demo=demo)
+    bus = Bus()
+    directory = Directory(settings.conversation.max_conversations)
+    async with (
+        open_stats(bus) as stats,
+        open_cache(settings.cache, bus) as cache,
+    ):
+        try:
+            async with (
+                open_pool(cli, settings.claude, bus) as pool,
+                open_supervisor(settings, directory, pool, bus) as supervisor,
+            ):
+                yield Gateway(settings, bus, stats, cache, directory, pool, supervisor)
+        finally:
+            bus.close()

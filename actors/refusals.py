@@ -1,0 +1,71 @@
+"""Why a session refuses or fails a turn, in the words its caller reads.
+
+Knows: texts, codes and statuses. Refuses to know: when each one applies (`actors.machine`).
+"""
+
+from __future__ import annotations
+
+from ..schemas.errors import (
+    ChildDied,
+    ChildError,
+    Conflict,
+    InvalidRequest,
+    RateLimited,
+    TurnInterrupted,
+    TurnTimeout,
+)
+
+
+def interrupted() -> TurnInterrupted:
+    return TurnInterrupted("The turn was interrupted.")
+
+
+def closed() -> TurnInterrupted:
+    return TurnInterrupted("The conversation is closed.")
+
+
+def expired() -> TurnInterrupted:
+    return TurnInterrupted("The conversation has expired.", code="expired")
+
+
+def busy() -> Conflict:
+    return Conflict("Another turn of this conversation is running.")
+
+
+def queue_full() -> RateLimited:
+    return RateLimited("Too many turns wait in this conversation.", retry_after=1)
+
+
+def contradicted() -> InvalidRequest:
+    return InvalidRequest(
+        "These messages contradict what the conversation holds. Send what is new, or the exact "
+        "history, or leave the conversation id out.",
+        code="history_mismatch",
+        param="messages",
+    )
+
+
+def keeps_dying(wait: float) -> ChildDied:
+    return ChildDied(
+        "The CLI process of this conversation keeps dying; it is left alone for a while.",
+        code="restart_budget_spent",
+        retry_after=wait,
+    )
+
+
+def not_set_up(reason: str) -> ChildError:
+    return ChildError(f"The CLI process could not be set up: {reason}")
+
+
+def took_too_long(seconds: float) -> TurnTimeout:
+    return TurnTimeout(f"The turn took longer than {seconds:g} seconds.")
+
+
+def fell_silent(seconds: float) -> TurnTimeout:
+    return TurnTimeout(f"The CLI process gave no sign of life for {seconds:g} seconds.")
+
+
+def never_ready(seconds: float) -> TurnTimeout:
+    return TurnTimeout(
+        f"The CLI process was not ready within {seconds:g} seconds.", code="child_start_timeout"
+    )

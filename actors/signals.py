@@ -1,0 +1,143 @@
+"""What a session's machine is told (events) and what it answers (actions).
+
+Knows: the words only. Refuses to know: which follows which (`actors.machine`), and how an action
+is performed (`actors.session`).
+"""
+
+from __future__ import annotations
+
+from attrs import frozen
+
+from ..schemas.errors import GatewayError
+from ..schemas.frames import Frame
+from ..schemas.turn import Answer, Outcome, Prompt, ResumePoint, TurnItem
+
+# -- events; the child's frames come as they are --------------------------------------------------
+
+
+@frozen
+class StartTurn:
+    """A caller wants a turn. `turn_id` is a uuid. With `reject_if_busy` it does not wait for
+    another turn of this conversation, but fails at once."""
+
+    turn_id: str
+    prompt: Prompt
+    reject_if_busy: bool = False
+
+
+@frozen
+class Interrupt:
+    """End this turn, running or waiting: its caller has gone, or somebody says so."""
+
+    turn_id: str
+
+
+@frozen
+class ChildReady:
+    """A child was found, and waits to be initialized."""
+
+
+@frozen
+class WakeFailed:
+    """No child could be had."""
+
+    error: GatewayError
+
+
+@frozen
+class ChildGone:
+    """The child is reaped. `error` says why, for a turn that needed it."""
+
+    error: GatewayError
+
+
+@frozen
+class TimedOut:
+    """The machine's `deadline` has passed."""
+
+
+@frozen
+class GiveWay:
+    """Others need the room: an idle child should go."""
+
+
+@frozen
+class Close:
+    """The conversation ends. Turns that are not finished end with `error`."""
+
+    error: GatewayError
+
+
+Event = (
+    StartTurn | Interrupt | ChildReady | WakeFailed | ChildGone | TimedOut | GiveWay | Close | Frame
+)
+
+
+# -- actions, to be performed in order ----------------------------------------------------------
+
+
+@frozen
+class Wake:
+    """Find a child: one that resumes at `resume`, or any generic one. Answered by `ChildReady` or
+    `WakeFailed`."""
+
+    resume: ResumePoint | None
+
+
+@frozen
+class CancelWake:
+    """Stop looking for a child. Neither `ChildReady` nor `WakeFailed` may follow."""
+
+
+@frozen
+class Write:
+    """Write one line to the child."""
+
+    line: bytes
+
+
+@frozen
+class Deliver:
+    """Hand an item to the turn's caller. The only action that may wait."""
+
+    turn_id: str
+    item: TurnItem
+
+
+@frozen
+class Started:
+    """The turn was accepted: its caller is to be watched from now on."""
+
+    turn_id: str
+    model: str
+
+
+@frozen
+class End:
+    """The turn is over. Said exactly once per accepted turn, and nothing is delivered after it."""
+
+    turn_id: str
+    outcome: Outcome
+    prompt: Prompt
+    model: str
+    answer: Answer | None
+    accepted: float
+    first_delta: float | None
+
+
+@frozen
+class Freeze:
+    """Stop the child's clock until the next `Write`."""
+
+
+@frozen
+class Retire:
+    """Let the child go in peace. `ChildGone` follows."""
+
+
+@frozen
+class Kill:
+    """End the child at once. `ChildGone` follows."""
+
+
+Action = Wake | CancelWake | Write | Deliver | Started | End | Freeze | Retire | Kill

@@ -1,0 +1,280 @@
+"""One child process: its pipes, its process group, its end.
+
+Knows: bytes in and out, lines, signals, the stop sequence. Refuses to know: what a frame means,
+whose conversation it is, and when a child should go (`actors.pool` and `actors.session` decide).
+
+A child's process group is its own (`start_new_session`), so that signals reach what the child
+started too, and nothing of it is left behind.
+"""
+
+from __future__ import annotations
+
+import os
+import signal
+import subprocess
+from collections import deque
+from collections.abc import AsyncIterator, Mapping, Sequence
+from contextlib import asynccontextmanager, suppress
+from pathlib import Path
+
+import trio
+from attrs import frozen
+
+from ..schemas.errors import ChildDied, ChildProtocolError, GatewayError, Overloaded
+from ..schemas.frames import Frame, decode
+from .guardian import Guardian
+from .ndjson import LineSplitter, LineTooLong
+
+READ_BYTES = 65536
+STDERR_TAIL_BYTES = 8192
+UNWRITTEN_LINES = 1024
+"""Lines that may wait for a child to read them. More than a replayed history needs by far: a
+child that lets so many wait has stopped reading."""
+
+
+@frozen
+class ChildCommand:
+    """How to start a child: the whole argument vector, environment and working directory."""
+
+    argv: Sequence[str]
+    env: Mapping[str, str]
+    cwd: Path
+    stop_seconds: float = 5.0
+    max_line_bytes: int = 64 * 1024 * 1024
+
+
+class Child:
+    """A running child. Made by `open_child`, which also ends it.
+
+    Reading belongs to one task at a time (`receive_frames`). Everything else is synchronous, so
+    that nobody who gives an order can be held up by a child that hangs.
+    """
+
+    def __init__(self, process: trio.Process, command: ChildCommand) -> None:
+        self.pid = process.pid
+        self._process = process
+        self._lines = LineSplitter(command.max_line_bytes)
+        self._outbox, self._to_write = trio.open_memory_channel[bytes](UNWRITTEN_LINES)
+        self._stderr: deque[bytes] = deque()
+        self._stderr_bytes = 0
+        self._frozen = False
+        self._reading = False
+        self._stderr_done = trio.Event()
+        self.leave = trio.Event()
+        """Set when the child is to go, or has gone by itself: `open_child`'s block should end."""
+        self.gone = trio.Event()
+        """Set when the process is reaped and its whole group has been ended."""
+        self.expected = False
+        """Whether the gateway asked the child to go."""
+
+    def __repr__(self) -> str:
+        if self.gone.is_set():
+            state = f"gone {self.returncode}"
+        elif self.leave.is_set():
+            state = "leaving"
+        else:
+            state = "frozen" if self._frozen else "alive"
+        return f"<Child {self.pid} {state}>"
+
+    @property
+    def returncode(self) -> int | None:
+        return self._process.returncode
+
+    @property
+    def frozen(self) -> bool:
+        return self._frozen
+
+    @property
+    def stderr_tail(self) -> str:
+        """The end of what the child wrote to stderr (up to 8 KiB)."""
+        return b"".join(self._stderr)[-STDERR_TAIL_BYTES:].decode("utf-8", "replace").strip()
+
+    def post_mortem(self) -> GatewayError:
+        """Why the child is gone, as an error a turn can end with."""
+        code = self.returncode
+        how = f"by signal {-code}" if code is not None and code < 0 else f"with status {code}"
+        tail = self.stderr_tail[-500:]
+        return ChildDied(f"The CLI process ended {how}" + (f": {tail}" if tail else "."))
+
+    # -- in ----------------------------------------------------------------------------------------
+
+    def write(self, line: bytes) -> None:
+        """Hand over one line, newline included, to be written in order; thaws a frozen child.
+
+        A child that reads nothing is killed once `UNWRITTEN_LINES` wait.
+        """
+        self.thaw()
+        try:
+            self._outbox.send_nowait(line)
+        except trio.WouldBlock:
+            self.kill()
+        except (trio.BrokenResourceError, trio.ClosedResourceError):
+            pass  # it is leaving or gone; whoever reads from it will see that
+
+    # -- out ---------------------------------------------------------------------------------------
+
+    async def receive_frames(self) -> list[Frame]:
+        """The frames of the next piece of stdout (none, if it completes no line).
+
+        Raises `ChildProtocolError` on a line that is not JSON or is too long, and `EOFError` when
+        the child has closed its stdout. Whoever has begun to read must `stop_reading` in the end:
+        what a child wrote before it went can then still be read after it has gone.
+        """
+        self._reading = True
+        try:
+            data = await _fd(self._process.stdout).receive_some(READ_BYTES)
+        except (trio.BrokenResourceError, trio.ClosedResourceError):
+            data = b""
+        if not data:
+            self.leave.set()
+            if self._lines.unfinished:
+                raise ChildProtocolError("The CLI process stopped in the middle of a line.")
+            raise EOFError
+        try:
+            return [decode(line) for line in self._lines.feed(data)]
+        except LineTooLong as error:
+            raise ChildProtocolError(f"The CLI process wrote {error}.") from None
+        except ValueError:
+            raise ChildProtocolError("The CLI process wrote a line that is not JSON.") from None
+
+    def stop_reading(self) -> None:
+        """Close our end of stdout, and let the child go if it has not."""
+        self.leave.set()
+        _fd(self._process.stdout).close()
+
+    # -- life --------------------------------------------------------------------------------------
+
+    def freeze(self) -> None:
+        """Stop the whole group (SIGSTOP): no CPU until the next `write`."""
+        if not self._frozen and not self.leave.is_set():
+            self._frozen = True
+            self._signal(signal.SIGSTOP)
+
+    def thaw(self) -> None:
+        if self._frozen:
+            self._frozen = False
+            self._signal(signal.SIGCONT)
+
+    def retire(self) -> None:
+        """Ask the child to go: its stdin is closed, and it may finish what it does.
+
+        It has `stop_seconds` before it gets SIGTERM, then SIGKILL.
+        """
+        self.expected = not self.leave.is_set()
+        self.thaw()
+        self._outbox.close()
+        self.leave.set()
+
+    def kill(self) -> None:
+        """End the whole group at once."""
+        self.expected = not self.leave.is_set()
+        self._signal(signal.SIGKILL)
+        self._outbox.close()
+        self.leave.set()
+
+    def _signal(self, number: signal.Signals) -> None:
+        if not self.gone.is_set():
+            with suppress(ProcessLookupError):
+                os.killpg(self.pid, number)
+
+    # -- the tasks that serve it, all in open_child's nursery --------------------------------------
+
+    async def _drain_stderr(self) -> None:
+        try:
+            async for data in _fd(self._process.stderr):
+                self._stderr.append(bytes(data))
+                self._stderr_bytes += len(data)
+                while self._stderr_bytes - len(self._stderr[0]) > STDERR_TAIL_BYTES:
+                    self._stderr_bytes -= len(self._stderr.popleft())
+        except trio.BrokenResourceError:
+            pass
+        finally:
+            self._stderr_done.set()
+
+    async def _write_lines(self) -> None:
+        """The one writer. Ends when told to retire, having written what was handed over."""
+        with suppress(trio.BrokenResourceError):
+            async with _fd(self._process.stdin) as stdin, self._to_write:
+                async for line in self._to_write:
+                    await stdin.send_all(line)
+
+    async def _await_exit(self) -> None:
+        await self._process.wait()
+        self.leave.set()
+
+    async def _stop(self, stop_seconds: float) -> None:
+        """Closed stdin, then SIGTERM, then SIGKILL, each to the group; the last is certain."""
+        self.thaw()
+        self._outbox.close()
+        with trio.move_on_after(stop_seconds, shield=True) as patience:
+            await self._process.wait()
+        if patience.cancelled_caught:
+            self._signal(signal.SIGTERM)
+            with trio.move_on_after(min(1.0, stop_seconds), shield=True):
+                await self._process.wait()
+        # What the leader left in its group goes too. The group's number cannot belong to another
+        # by now: the leader was reaped this moment, or is not reaped yet.
+        self._signal(signal.SIGKILL)
+        # Bounded by the kernel, unless a process hangs in it: then nothing is left to be done.
+        with trio.move_on_after(5, shield=True):
+            await self._process.wait()
+        with trio.move_on_after(0.5, shield=True):
+            await self._stderr_done.wait()
+
+    def _close(self) -> None:
+        self.leave.set()
+        self.gone.set()
+        pipes = [self._process.stdin, self._process.stderr]
+        if not self._reading:
+            pipes.append(self._process.stdout)
+        for pipe in pipes:
+            _fd(pipe).close()
+
+
+def _fd(pipe: object) -> trio.lowlevel.FdStream:
+    assert isinstance(pipe, trio.lowlevel.FdStream)
+    return pipe
+
+
+@asynccontextmanager
+async def open_child(command: ChildCommand, guardian: Guardian) -> AsyncIterator[Child]:
+    """Start a child, serve its pipes while the block runs, and end it for certain afterwards.
+
+    Raises `ChildDied` when it cannot be started, `Overloaded` (``cli_not_found``) when there is
+    no such program. The block should end when `child.leave` is set.
+    """
+    process = await _start(command)
+    guardian.watch(process.pid)
+    child = Child(process, command)
+    try:
+        async with trio.open_nursery() as nursery:
+            nursery.start_soon(child._drain_stderr)  # noqa: SLF001 (its own module)
+            nursery.start_soon(child._write_lines)  # noqa: SLF001
+            nursery.start_soon(child._await_exit)  # noqa: SLF001
+            try:
+                yield child
+            finally:
+                await child._stop(command.stop_seconds)  # noqa: SLF001
+                nursery.cancel_scope.cancel()
+    finally:
+        child._close()  # noqa: SLF001
+        guardian.forget(process.pid)
+
+
+async def _start(command: ChildCommand) -> trio.Process:
+    try:
+        return await trio.lowlevel.open_process(
+            list(command.argv),
+            stdin=subprocess.PIPE,
+            stdout=subprocess.PIPE,
+            stderr=subprocess.PIPE,
+            cwd=command.cwd,
+            env=dict(command.env),
+            start_new_session=True,
+        )
+    except FileNotFoundError:
+        raise Overloaded(
+            f"The CLI was not found at {command.argv[0]}.", code="cli_not_found"
+        ) from None
+    except OSError as error:
+        raise ChildDied(f"The CLI process could not be started: {error.strerror}.") from error

@@ -1,0 +1,139 @@
+"""Which CLI to run, and how: program, flags, environment, working directory.
+
+Knows: the flags and variables of the Claude Code CLI that the gateway relies on (each has a test
+in the contract suite). Refuses to know: what is said to a child once it runs.
+"""
+
+from __future__ import annotations
+
+import importlib.util
+import shutil
+import sys
+from collections.abc import Mapping
+from pathlib import Path
+
+from attrs import frozen
+
+from ..schemas.errors import Overloaded
+from ..schemas.frames import AGENT
+from ..schemas.settings import Settings
+from ..schemas.turn import ResumePoint
+from .child import ChildCommand
+
+GENERIC_FLAGS = (
+    "-p",
+    *("--input-format", "stream-json"),
+    *("--output-format", "stream-json"),
+    "--verbose",
+    "--include-partial-messages",
+    *("--tools", ""),
+    "--strict-mcp-config",
+    *("--setting-sources", ""),
+    "--disable-slash-commands",
+    *("--agent", AGENT),
+)
+"""A child that can still become any conversation: prompt and model come when it is adopted."""
+
+FIXED_ENVIRONMENT = {
+    "CLAUDE_CODE_DISABLE_ATTACHMENTS": "1",  # without it "@path" in a user's text reads that file
+    "CLAUDE_CODE_SIMPLE": "1",  # nothing of its own before the first user text
+    "CLAUDE_CODE_DISABLE_NONSTREAMING_FALLBACK": "1",  # no second, silent request after a cut
+    "CLAUDE_CODE_EAGER_FLUSH": "1",  # the transcript is whole when the result is told
+    "CLAUDE_CODE_DISABLE_NONESSENTIAL_TRAFFIC": "1",
+    "DISABLE_AUTOUPDATER": "1",
+    "DISABLE_TELEMETRY": "1",
+}
+
+_INHERITED_NAMES = frozenset(
+    ("PATH", "HOME", "LANG", "TZ", "TMPDIR", "USER", "LOGNAME", "SHELL")
+    + ("XDG_CONFIG_HOME", "XDG_DATA_HOME", "XDG_STATE_HOME", "XDG_CACHE_HOME")
+    + ("CLOUD_ML_REGION", "NODE_EXTRA_CA_CERTS")
+)
+_INHERITED_PREFIXES = ("LC_", "ANTHROPIC_", "CLAUDE_", "AWS_", "GOOGLE_", "SSL_CERT_")
+_OURS = "CLAUDE_CODE__"
+_NESTED = frozenset({"CLAUDECODE", "CLAUDE_CODE_ENTRYPOINT", "CLAUDE_CODE_SSE_PORT"})
+"""Set inside a Claude Code session; a child must not take itself for part of that one."""
+
+SCRIPTED = (sys.executable, "-E", "-s", "-m", "ccapi.transport.scripted_child")
+"""The child of ``--demo``: it speaks the protocol and needs no account."""
+
+
+@frozen
+class Cli:
+    """A program that speaks stream-json, ready to be started again and again."""
+
+    program: tuple[str, ...]
+    env: Mapping[str, str]
+    cwd: Path
+    stop_seconds: float
+    max_line_bytes: int
+
+    def command(self, resume: ResumePoint | None = None) -> ChildCommand:
+        """A generic child; or, with `resume`, one that takes up an earlier session."""
+        argv = [*self.program, *GENERIC_FLAGS]
+        if resume is not None:
+            argv += ["--resume", resume.session_id]
+            if resume.assistant_uuid is not None:
+                argv += ["--resume-session-at", resume.assistant_uuid]
+        return ChildCommand(argv, self.env, self.cwd, self.stop_seconds, self.max_line_bytes)
+
+
+def find_cli(settings: Settings, environ: Mapping[str, str], *, demo: bool = False) -> Cli:
+    """The CLI that `settings` mean. Raises `Overloaded` (``cli_not_found``).
+
+    `environ` is what the child may inherit from (an allow-list is taken of it). The working
+    directory is made under ``storage.path``: the CLI files transcripts by working directory, so
+    the gateway's stay apart from the operator's own.
+    """
+    cwd = settings.storage.path.expanduser().absolute() / "chat"
+    cwd.mkdir(parents=True, exist_ok=True)
+    return Cli(
+        program=SCRIPTED if demo else (_find_program(settings.claude.command, environ),),
+        env=child_environment(settings, environ),
+        cwd=cwd,
+        stop_seconds=settings.claude.stop_seconds,
+        max_line_bytes=settings.claude.max_line_bytes,
+    )
+
+
+def child_environment(settings: Settings, environ: Mapping[str, str]) -> dict[str, str]:
+    """What a child sees: an allow-list of `environ`, then ``claude.env``, then what is fixed."""
+    inherited = {
+        name: value
+        for name, value in environ.items()
+        if (
+            name in _INHERITED_NAMES
+            or name.startswith(_INHERITED_PREFIXES)
+            or name.upper().endswith("_PROXY")
+        )
+        and not name.startswith(_OURS)
+        and name not in _NESTED
+    }
+    retries = {"CLAUDE_CODE_MAX_RETRIES": str(settings.claude.max_retries)}
+    return {**inherited, **retries, **settings.claude.env, **FIXED_ENVIRONMENT}
+
+
+def _find_program(command: str, environ: Mapping[str, str]) -> str:
+    found = shutil.which(command, path=environ.get("PATH", ""))
+    if found is not None:
+        return found
+    if command == "claude":
+        bundled = _bundled()
+        if bundled is not None:
+            return str(bundled)
+        raise Overloaded(
+            "The Claude Code CLI was not found. Install it (npm install -g "
+            "@anthropic-ai/claude-code, or pip install 'ccapi[cli]'), set claude.command to its "
+            "path, or try the gateway without it: ccapi serve --demo.",
+            code="cli_not_found",
+        )
+    raise Overloaded(f"claude.command is {command!r}: no such program.", code="cli_not_found")
+
+
+def _bundled() -> Path | None:
+    """The binary inside the claude-agent-sdk wheel, found without importing the SDK."""
+    spec = importlib.util.find_spec("claude_agent_sdk")
+    if spec is None or spec.origin is None:
+        return None
+    path = Path(spec.origin).parent / "_bundled" / "claude"
+    return path if path.is_file() else None
