@@ -133,12 +133,13 @@ def serve(context: click.Context, config_file: Path | None, demo: bool) -> None:
     with _refusals():
         settings = _load(context, config_file).settings
         from ..schemas.errors import GatewayError
+        from ..transport.front_door import ListenError
         from .serve import run_server
 
         try:
             code = run_server(settings, demo=demo)
-        except GatewayError as error:
-            raise click.ClickException(error.message) from error
+        except (GatewayError, ListenError) as error:
+            raise click.ClickException(str(error)) from error
     context.exit(code)
 
 

@@ -1,0 +1,140 @@
+"""The server: a gateway with its fronts, listening until it is told to stop.
+
+Knows: the order of starting and stopping, and what a signal means. Refuses to know: requests.
+
+Stopping: the first SIGTERM or SIGINT drains. New turns are refused (`/ready` says so while the
+port is still open), running ones may finish within `server.graceful_seconds`; then the fronts
+close, then the sessions, then the children. A second signal ends all of it at once.
+"""
+
+from __future__ import annotations
+
+import os
+import signal
+from collections.abc import Mapping
+from contextlib import AsyncExitStack
+from functools import partial
+
+import structlog
+import trio
+
+from ..schemas.settings import Settings, check_exposure
+from ..transport.front_door import FrontDoorLimits, open_listeners, serve_connections, tls_context
+from .gateway import Gateway, open_gateway
+from .http_front import http_app
+from .logs import configure_logging
+from .websocket_front import refuse_websocket
+
+log = structlog.get_logger("ccapi.serve")
+
+DRAIN_MARGIN = 1.0
+"""Seconds that the fronts have, after the last turn has ended, to send what is left."""
+
+
+def run_server(settings: Settings, *, demo: bool = False) -> int:
+    """Serve until a signal says to stop; returns the exit code.
+
+    Raises `ListenError`, `SettingsError` or `GatewayError` when it cannot start.
+    """
+    configure_logging(settings.log)
+    trio.run(partial(_serve_until_signalled, settings, demo=demo))
+    return 0
+
+
+async def serve(
+    settings: Settings,
+    *,
+    demo: bool = False,
+    environ: Mapping[str, str] | None = None,
+    stop: trio.Event,
+    abort: trio.Event | None = None,
+    task_status: trio.TaskStatus[tuple[str, Gateway]] = trio.TASK_STATUS_IGNORED,
+) -> None:
+    """Serve until `stop` is set, then drain and return; `abort` cuts that short.
+
+    Started with the URL and the gateway.
+    """
+    check_exposure(settings)
+    tls = None
+    if settings.server.tls_cert_file is not None and settings.server.tls_key_file is not None:
+        tls = tls_context(str(settings.server.tls_cert_file), str(settings.server.tls_key_file))
+    # The port first: if it is taken, no child is ever started.
+    listeners = await open_listeners(settings.server.host, settings.server.port)
+    async with AsyncExitStack() as stack:
+        for listener in listeners:
+            stack.push_async_callback(listener.aclose)
+        gateway = await stack.enter_async_context(
+            open_gateway(settings, environ=os.environ if environ is None else environ, demo=demo)
+        )
+        async with trio.open_nursery() as fronts:
+            if abort is not None:
+                fronts.start_soon(_end_at_once, abort, gateway, fronts.cancel_scope)
+            async with trio.open_nursery() as doors:
+                close_doors = trio.Event()
+                await doors.start(
+                    partial(
+                        serve_connections,
+                        listeners,
+                        http_app(gateway),
+                        lambda request, peer: refuse_websocket(request, gateway),
+                        limits_of(settings),
+                        ssl_context=tls,
+                        stop=close_doors,
+                    )
+                )
+                url = _url(settings, listeners)
+                log.info("listening", url=url, demo=demo)
+                task_status.started((url, gateway))
+                await stop.wait()
+                await _drain(gateway)
+                close_doors.set()
+            fronts.cancel_scope.cancel()
+    log.info("stopped")
+
+
+async def _drain(gateway: Gateway) -> None:
+    """Refuse new turns, and give those that run `server.graceful_seconds`."""
+    log.info("draining", turns_running=gateway.statistics().turns_running)
+    gateway.drain()
+    with trio.move_on_after(gateway.settings.server.graceful_seconds):
+        await gateway.wait_drained()
+
+
+async def _end_at_once(abort: trio.Event, gateway: Gateway, fronts: trio.CancelScope) -> None:
+    await abort.wait()
+    log.warning("stopping at once")
+    gateway.kill_children()
+    fronts.cancel()
+
+
+def limits_of(settings: Settings) -> FrontDoorLimits:
+    """What the settings allow a connection."""
+    server = settings.server
+    return FrontDoorLimits(
+        stall_seconds=server.stall_seconds,
+        head_timeout_seconds=server.head_timeout_seconds,
+        max_header_bytes=server.max_header_bytes,
+        max_connections=server.max_connections,
+        graceful_seconds=DRAIN_MARGIN,
+    )
+
+
+async def _serve_until_signalled(settings: Settings, *, demo: bool) -> None:
+    stop, abort = trio.Event(), trio.Event()
+
+    async def obey() -> None:
+        async for _ in signals:
+            (abort if stop.is_set() else stop).set()
+
+    with trio.open_signal_receiver(signal.SIGTERM, signal.SIGINT) as signals:
+        async with trio.open_nursery() as nursery:
+            nursery.start_soon(obey)
+            await serve(settings, demo=demo, stop=stop, abort=abort)
+            nursery.cancel_scope.cancel()
+
+
+def _url(settings: Settings, listeners: list[trio.SocketListener]) -> str:
+    scheme = "https" if settings.server.tls_cert_file else "http"
+    host = settings.server.host
+    port = listeners[0].socket.getsockname()[1]
+    return f"{scheme}://[{host}]:{port}" if ":" in host else f"{scheme}://{host}:{port}"

@@ -1,0 +1,72 @@
+"""A whole gateway on a real port, in front of the real CLI on the stub, or the scripted child."""
+
+from __future__ import annotations
+
+from collections.abc import AsyncIterator, Mapping
+from contextlib import asynccontextmanager
+from functools import partial
+from pathlib import Path
+from typing import Any
+
+import attrs
+import trio
+from ccapi.actors.gateway import Gateway
+from ccapi.actors.serve import serve
+from ccapi.schemas.settings import ClaudeSettings, ServerSettings, Settings, StorageSettings
+
+from .messages_stub import MessagesStub, open_messages_stub
+from .raw_cli import cli_binary, cli_environment
+
+
+@attrs.frozen
+class Live:
+    """`url` without a path; `stub` is what the real CLI talks to (None with the scripted child)."""
+
+    url: str
+    gateway: Gateway
+    stop: trio.Event
+    stub: MessagesStub | None = None
+
+    @property
+    def base_url(self) -> str:
+        return f"{self.url}/v1"
+
+
+def settings_for(
+    tmp_path: Path, env: Mapping[str, str], command: str = "claude", **sections: Any
+) -> Settings:
+    """Settings with everything in `tmp_path`, a free port, and `claude`/`server` keys replaced by
+    ``claude={…}``, ``server={…}``; other sections are given whole."""
+    claude = ClaudeSettings(env=dict(env), command=command, **sections.pop("claude", {}))
+    server = ServerSettings(port=0, **sections.pop("server", {}))
+    storage = StorageSettings(path=tmp_path / "state")
+    return Settings(claude=claude, server=server, storage=storage, **sections)
+
+
+@asynccontextmanager
+async def open_live(settings: Settings, *, demo: bool = False) -> AsyncIterator[Live]:
+    """Serve while the block runs; leaving it drains, and then nothing is left."""
+    async with trio.open_nursery() as nursery:
+        stop = trio.Event()
+        url, gateway = await nursery.start(
+            partial(serve, settings, demo=demo, environ={"PATH": "/usr/bin:/bin"}, stop=stop)
+        )
+        yield Live(url, gateway, stop)
+        stop.set()
+
+
+@asynccontextmanager
+async def open_live_cli(tmp_path: Path, **sections: Any) -> AsyncIterator[Live]:
+    """A gateway in front of the real CLI, in surroundings of its own."""
+    async with open_messages_stub() as stub:
+        env = cli_environment(tmp_path, stub.url)
+        async with open_live(settings_for(tmp_path, env, cli_binary(), **sections)) as live:
+            yield attrs.evolve(live, stub=stub)
+
+
+@asynccontextmanager
+async def open_live_demo(tmp_path: Path, **sections: Any) -> AsyncIterator[Live]:
+    """A gateway in front of the scripted child, its switches on."""
+    env = {"HOME": str(tmp_path), "SCRIPTED_CHILD": "{}"}
+    async with open_live(settings_for(tmp_path, env, **sections), demo=True) as live:
+        yield live
