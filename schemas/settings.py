@@ -175,7 +175,7 @@ class ClaudeSettings(Section):
     start_timeout_seconds: float = _key(30.0, rules.positive, "Longest start of a child.")
     max_concurrent_sessions: int = _key(10, rules.whole(1), "Children running at once.")
     max_waiting_turns: int = _key(
-        64, rules.whole(0), "Turns that may wait for a child; more is a 503."
+        64, rules.whole(0), "Turns that may wait for a child; more is a 429."
     )
     queue_timeout_seconds: float = _key(30.0, rules.not_negative, "Longest wait for a child.")
     prewarm: int = _key(2, rules.whole(0), "Children kept ready for new conversations.")

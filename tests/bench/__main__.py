@@ -1,0 +1,173 @@
+"""Prints the table of the gateway's speed and memory: each figure beside its bound.
+
+The pairs of one row are measured in turn within one run: the machine's mood is in both.
+"""
+
+from __future__ import annotations
+
+import sys
+from collections.abc import AsyncIterator, Awaitable, Callable
+from contextlib import asynccontextmanager
+from statistics import median
+from time import perf_counter
+
+import trio
+
+from tests.bench.parts import (
+    Client,
+    House,
+    conversation_of,
+    cpu_seconds,
+    open_house,
+    private_bytes,
+)
+from tests.support.raw_cli import (  # fmt: skip
+    GENERIC_FLAGS,
+    RawCli,
+    adoption,
+    is_result,
+    is_text_delta,
+    open_raw_cli,
+    user_frame,
+)
+
+Row = tuple[str, str, str, bool]
+
+
+def ask(text: str, **fields: object) -> dict[str, object]:
+    message = {"role": "user", "content": text}
+    return {"model": "haiku", "stream": True, "messages": [message], **fields}
+
+
+async def first_delta_raw(cli: RawCli, text: str) -> float:
+    began = perf_counter()
+    await cli.send(user_frame(text))
+    await cli.until(is_text_delta)
+    took = perf_counter() - began
+    await cli.until(is_result)
+    return took
+
+
+async def first_delta_gateway(client: Client, text: str, **fields: object) -> float:
+    began = perf_counter()
+    answered = await client.post(ask(text, **fields), "cache-control: no-store")
+    return answered.first_delta - began
+
+
+@asynccontextmanager
+async def raw_child(house: House) -> AsyncIterator[RawCli]:
+    async with open_raw_cli(house.cli_env, house.folder, GENERIC_FLAGS) as cli:
+        await cli.send(cli.control_frame("initialize", **adoption(model="haiku")))
+        yield cli
+
+
+async def warm_turn(house: House, rounds: int = 60) -> Row:
+    client = await house.connect()
+    answered = await client.post(ask("hello"), "cache-control: no-store")
+    conversation = conversation_of(answered)
+    through, straight = [], []
+    async with raw_child(house) as cli:
+        for _ in range(5):
+            await first_delta_raw(cli, "warm up")
+            await first_delta_gateway(client, "warm up", conversation_id=conversation)
+        for number in range(rounds):
+            text = f"turn {number}"
+            straight.append(await first_delta_raw(cli, text))
+            through.append(await first_delta_gateway(client, text, conversation_id=conversation))
+    extra = (median(through) - median(straight)) * 1000
+    figure = f"{median(through) * 1000:.1f} - {median(straight) * 1000:.1f} = {extra:.2f} ms"
+    return "(a) first delta of a warm turn, minus a raw child's", figure, "<= 3 ms", extra <= 3
+
+
+async def new_conversation(house: House, rounds: int = 10) -> Row:
+    client = await house.connect()
+    pooled, cold = [], []
+    for number in range(rounds):
+        await trio.sleep(2.5)  # the pool has refilled, and the machine is quiet again
+        pooled.append(await first_delta_gateway(client, f"new {number}"))
+        await trio.sleep(2.5)
+        began = perf_counter()
+        async with raw_child(house) as cli:
+            await cli.send(user_frame(f"new {number}"))
+            await cli.until(is_text_delta)
+            cold.append(perf_counter() - began)
+    ratio = median(pooled) / median(cold)
+    figure = f"{median(pooled) * 1000:.0f} / {median(cold) * 1000:.0f} ms = {ratio:.2f}"
+    return "(b) first delta of a new conversation / cold spawn", figure, "<= 0.30", ratio <= 0.3
+
+
+async def cpu_per_delta(house: House, deltas: int, pause: float) -> Row:
+    client = await house.connect()
+    answered = await client.post(ask("hello"), "cache-control: no-store")
+    conversation = conversation_of(answered)
+    text = f"stream {deltas} {pause}"
+    before = cpu_seconds(house.gateway_pid)
+    rounds = 3
+    for _ in range(rounds):
+        answered = await client.post(
+            ask(text, conversation_id=conversation), "cache-control: no-store"
+        )
+        got = answered.body.count(b'"delta":{"content":')
+        assert got >= deltas, (got, deltas)
+    spent = (cpu_seconds(house.gateway_pid) - before) / (rounds * deltas) * 1e6
+    pace = f"{pause:g} ms apart" if pause else "full speed"
+    name = f"(c) gateway CPU per streamed delta, {pace}"
+    return name, f"{spent:.0f} µs", "<= 60 µs", spent <= 60
+
+
+async def memory_per_session(house: House, sessions: int = 30) -> Row:
+    client = await house.connect()
+    for _ in range(3):  # what is allocated once
+        await client.post(ask("hello"), "cache-control: no-store")
+    before = private_bytes(house.gateway_pid)
+    for number in range(sessions):
+        await client.post(ask(f"session {number}"), "cache-control: no-store")
+    await trio.sleep(0.5)
+    each = (private_bytes(house.gateway_pid) - before) / sessions / 1024
+    name = f"(d) gateway memory per live session (of {sessions})"
+    return name, f"{each:.0f} KB", "<= 100 KB", each <= 100
+
+
+async def startup(house: House) -> Row:
+    return "(e) start to serving", f"{house.startup:.2f} s", "<= 1 s", house.startup <= 1
+
+
+async def cache_hit(house: House, rounds: int = 300) -> Row:
+    client = await house.connect()
+    request = ask("what is cached?", stream=False)
+    took = []
+    for number in range(rounds):
+        began = perf_counter()
+        answered = await client.post(request)
+        took.append(perf_counter() - began)
+        assert number < 1 or b"x-ccapi-cache: hit" in answered.head.lower()
+    p50 = median(took[1:]) * 1000
+    return "(f) a cache hit over HTTP, p50", f"{p50:.2f} ms", "<= 1.5 ms", p50 <= 1.5
+
+
+async def main(chosen: str) -> None:
+    rows: list[Row] = []
+
+    async def measure(key: str, make: Callable[[], Awaitable[Row]]) -> None:
+        if not chosen or key in chosen:
+            rows.append(await make())
+            name, figure, bound, good = rows[-1]
+            print(f"| {name} | {figure} | {bound} | {'yes' if good else 'NO'} |", flush=True)
+
+    print("| what | measured | bound | holds |\n|---|---|---|---|", flush=True)
+    async with open_house() as house:
+        await measure("e", lambda: startup(house))
+        await measure("f", lambda: cache_hit(house))
+        await measure("a", lambda: warm_turn(house))
+        await measure("c", lambda: cpu_per_delta(house, 2000, 0))
+        await measure("c", lambda: cpu_per_delta(house, 500, 2))
+        await measure("b", lambda: new_conversation(house))
+    if not chosen or "d" in chosen:
+        async with open_house(
+            CLAUDE_CODE__CLAUDE__MAX_CONCURRENT_SESSIONS="40",
+        ) as house:
+            await measure("d", lambda: memory_per_session(house))
+
+
+if __name__ == "__main__":
+    trio.run(main, "".join(sys.argv[1:]))

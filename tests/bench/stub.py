@@ -1,0 +1,31 @@
+"""The benchmark's model, in a process of its own: the user's text says what it streams.
+
+``stream 2000 1.5`` is 2000 deltas with 1.5 ms between them; anything else is answered ``ok``.
+"""
+
+from __future__ import annotations
+
+from functools import lru_cache, partial
+
+import trio
+
+from tests.support.messages_answers import Answer, say
+from tests.support.messages_stub import Request, serve
+
+
+@lru_cache
+def scripted(text: str) -> Answer:
+    match text.split():
+        case ["stream", deltas, milliseconds]:
+            count = int(deltas)
+            return say("five " * count, chunks=count, pause=float(milliseconds) / 1000)
+        case _:
+            return say("ok")
+
+
+def answer(request: Request) -> Answer:
+    return scripted(request.last_user_text)
+
+
+if __name__ == "__main__":
+    trio.run(serve, answer, 0, partial(print, flush=True))
