@@ -38,6 +38,7 @@ FIXED_ENVIRONMENT = {
     "CLAUDE_CODE_DISABLE_ATTACHMENTS": "1",  # without it "@path" in a user's text reads that file
     "CLAUDE_CODE_SIMPLE": "1",  # nothing of its own before the first user text
     "CLAUDE_CODE_DISABLE_NONSTREAMING_FALLBACK": "1",  # no second, silent request after a cut
+    "CLAUDE_CODE_DISABLE_REFUSAL_RETRY": "1",  # nor one after a refusal
     "CLAUDE_CODE_EAGER_FLUSH": "1",  # the transcript is whole when the result is told
     "CLAUDE_CODE_DISABLE_NONESSENTIAL_TRAFFIC": "1",
     "DISABLE_AUTOUPDATER": "1",
