@@ -11,15 +11,22 @@ from __future__ import annotations
 
 import os
 import signal
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
 from contextlib import AsyncExitStack
 from functools import partial
 
 import structlog
 import trio
 
-from ..schemas.settings import Settings, check_exposure
-from ..transport.front_door import FrontDoorLimits, open_listeners, serve_connections, tls_context
+from ..schemas.errors import GatewayError
+from ..schemas.settings import Settings, SettingsError, check_exposure
+from ..transport.front_door import (
+    FrontDoorLimits,
+    ListenError,
+    open_listeners,
+    serve_connections,
+    tls_context,
+)
 from .gateway import Gateway, open_gateway
 from .http_front import http_app
 from .logs import configure_logging
@@ -37,7 +44,14 @@ def run_server(settings: Settings, *, demo: bool = False) -> int:
     Raises `ListenError`, `SettingsError` or `GatewayError` when it cannot start.
     """
     configure_logging(settings.log)
-    trio.run(partial(_serve_until_signalled, settings, demo=demo))
+    refusals: list[Exception] = []
+    try:
+        trio.run(partial(_serve_until_signalled, settings, demo=demo))
+    except* (ListenError, SettingsError, GatewayError) as group:
+        # Out of the nurseries it came through: it is told to a person.
+        refusals = [*_leaves(group)]
+    if refusals:
+        raise refusals[0]
     return 0
 
 
@@ -131,6 +145,14 @@ async def _serve_until_signalled(settings: Settings, *, demo: bool) -> None:
             nursery.start_soon(obey)
             await serve(settings, demo=demo, stop=stop, abort=abort)
             nursery.cancel_scope.cancel()
+
+
+def _leaves(group: BaseExceptionGroup[Exception]) -> Iterator[Exception]:
+    for error in group.exceptions:
+        if isinstance(error, BaseExceptionGroup):
+            yield from _leaves(error)
+        else:
+            yield error
 
 
 def _url(settings: Settings, listeners: list[trio.SocketListener]) -> str:

@@ -1,0 +1,192 @@
+"""The whole server as a process: starting, refusing to start, draining, ending at once."""
+
+from __future__ import annotations
+
+import json
+import signal
+import subprocess
+import sys
+from collections.abc import AsyncIterator
+from contextlib import asynccontextmanager
+from pathlib import Path
+from typing import Any
+
+import httpx
+import trio
+from attrs import frozen
+
+SLOW = '!script {"deltas": 10, "pace_ms": 100}'
+ENDLESS = '!script {"deltas": 100000, "pace_ms": 50}'
+
+
+@frozen
+class Server:
+    process: trio.Process
+    url: str
+    client: httpx.AsyncClient
+
+    async def ended(self) -> int:
+        with trio.fail_after(20):
+            return await self.process.wait()
+
+
+@asynccontextmanager
+async def open_server(tmp_path: Path, **settings: str) -> AsyncIterator[Server]:
+    """``ccapi serve --demo`` in surroundings of its own."""
+    env = {
+        "PATH": "/usr/bin:/bin",
+        "HOME": str(tmp_path),
+        "CLAUDE_CODE__CLAUDE__ENV": json.dumps({"SCRIPTED_CHILD": "{}"}),
+        "CLAUDE_CODE__STORAGE__PATH": str(tmp_path / "state"),
+        "CLAUDE_CODE__LOG__FORMAT": "json",
+        **{f"CLAUDE_CODE__{name}": value for name, value in settings.items()},
+    }
+    process = await trio.lowlevel.open_process(
+        [sys.executable, "-m", "ccapi.actors.command_line", "serve", "--demo", "--port", "0"],
+        env=env,
+        cwd=tmp_path,
+        stderr=subprocess.PIPE,
+    )
+    assert process.stderr is not None
+    try:
+        with trio.fail_after(20):
+            url = await _listening(process.stderr)
+        async with trio.open_nursery() as nursery:
+            nursery.start_soon(_drain, process.stderr)
+            async with httpx.AsyncClient(base_url=url, timeout=20) as client:
+                yield Server(process, url, client)
+            nursery.cancel_scope.cancel()
+    finally:
+        if process.returncode is None:
+            process.kill()
+            with trio.move_on_after(5, shield=True):
+                await process.wait()
+        await process.stderr.aclose()
+
+
+async def _listening(stderr: trio.abc.ReceiveStream) -> str:
+    text = b""
+    while b'"listening"' not in text or not text.endswith(b"\n"):
+        more = await stderr.receive_some(4096)
+        assert more, text.decode()
+        text += more
+    lines = [json.loads(line) for line in text.splitlines()]
+    return str(next(line["url"] for line in lines if line["event"] == "listening"))
+
+
+async def _drain(stderr: trio.abc.ReceiveStream) -> None:
+    async for _ in stderr:
+        pass
+
+
+def chat(text: str, **fields: Any) -> dict[str, Any]:
+    return {"model": "sonnet", "messages": [{"role": "user", "content": text}], **fields}
+
+
+async def wait_for_turn(server: Server) -> None:
+    with trio.fail_after(10):
+        while (await server.client.get("/stats")).json()["turns"]["running"] == 0:
+            await trio.sleep(0.02)
+
+
+async def test_a_signal_drains_running_turns_finish_and_new_ones_are_refused(
+    tmp_path: Path,
+) -> None:
+    async with open_server(tmp_path) as server:
+        answers: list[httpx.Response] = []
+
+        async def ask() -> None:
+            answers.append(await server.client.post("/v1/chat/completions", json=chat(SLOW)))
+
+        async with trio.open_nursery() as nursery:
+            nursery.start_soon(ask)
+            await wait_for_turn(server)
+            assert (await server.client.get("/ready")).status_code == 200
+            server.process.send_signal(signal.SIGTERM)
+            with trio.fail_after(10):
+                while (await server.client.get("/ready")).status_code != 503:
+                    await trio.sleep(0.02)
+            assert (await server.client.get("/health")).status_code == 200
+            refused = await server.client.post("/v1/chat/completions", json=chat("Hello"))
+            assert refused.status_code == 503
+            assert refused.json()["error"]["code"] == "draining"
+            assert "retry-after" in refused.headers
+        assert answers[0].status_code == 200
+        assert len(answers[0].json()["choices"][0]["message"]["content"]) == 50
+        assert await server.ended() == 0
+
+
+async def test_turns_that_outlast_the_drain_end_with_it(tmp_path: Path) -> None:
+    async with open_server(tmp_path, SERVER__GRACEFUL_SECONDS="0.5") as server:
+        async with server.client.stream(
+            "POST", "/v1/chat/completions", json=chat(ENDLESS, stream=True)
+        ) as response:
+            lines = response.aiter_lines()
+            await anext(lines)
+            server.process.send_signal(signal.SIGINT)
+            rest = []
+            try:
+                async for line in lines:
+                    rest.append(line)
+            except httpx.RemoteProtocolError:
+                pass  # the connection may be cut: what matters is that no end mark was sent
+            await lines.aclose()  # type: ignore[attr-defined]
+        assert "data: [DONE]" not in rest
+        assert await server.ended() == 0
+
+
+async def test_a_second_signal_ends_it_at_once(tmp_path: Path) -> None:
+    async with open_server(tmp_path, SERVER__GRACEFUL_SECONDS="3600") as server:
+        async with trio.open_nursery() as nursery:
+
+            async def ask() -> None:
+                try:
+                    await server.client.post("/v1/chat/completions", json=chat(ENDLESS))
+                except httpx.HTTPError:
+                    pass
+
+            nursery.start_soon(ask)
+            await wait_for_turn(server)
+            server.process.send_signal(signal.SIGTERM)
+            with trio.fail_after(10):
+                while (await server.client.get("/ready")).status_code != 503:
+                    await trio.sleep(0.02)
+            server.process.send_signal(signal.SIGTERM)
+            assert await server.ended() == 0
+            nursery.cancel_scope.cancel()
+
+
+def refused_start(tmp_path: Path, *arguments: str) -> subprocess.CompletedProcess[str]:
+    return subprocess.run(
+        [sys.executable, "-m", "ccapi.actors.command_line", "serve", *arguments],
+        env={"PATH": "/nowhere", "HOME": str(tmp_path)},
+        cwd=tmp_path,
+        capture_output=True,
+        text=True,
+        timeout=30,
+        check=False,
+    )
+
+
+def test_a_host_beyond_loopback_without_keys_refuses_to_start(tmp_path: Path) -> None:
+    refused = refused_start(tmp_path, "--demo", "--host", "0.0.0.0")
+    assert refused.returncode == 2
+    assert "auth.api_keys" in refused.stderr
+    assert "Traceback" not in refused.stderr
+
+
+def test_a_missing_cli_refuses_to_start_and_says_how_to_get_it(tmp_path: Path) -> None:
+    refused = refused_start(tmp_path, "--claude-command", "no-such-claude", "--port", "0")
+    assert refused.returncode == 1
+    assert "no-such-claude" in refused.stderr
+    assert "Traceback" not in refused.stderr
+
+
+async def test_a_port_that_is_taken_refuses_to_start(tmp_path: Path) -> None:
+    [listener] = await trio.open_tcp_listeners(0, host="127.0.0.1")
+    async with listener:
+        port = str(listener.socket.getsockname()[1])
+        refused = await trio.to_thread.run_sync(refused_start, tmp_path, "--demo", "--port", port)
+    assert refused.returncode == 1
+    assert port in refused.stderr
+    assert "Traceback" not in refused.stderr
