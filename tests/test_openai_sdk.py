@@ -10,6 +10,7 @@ from collections.abc import AsyncIterator, Awaitable, Callable, Iterator
 from contextlib import contextmanager
 from functools import partial
 from pathlib import Path
+from typing import Any
 
 import anyio
 import openai
@@ -92,7 +93,7 @@ async def test_the_sync_client_streams(live: Live) -> None:
     assert live.stub is not None
     live.stub.queue.append(say("one two three four", chunks=4))
 
-    def talk() -> tuple[list[str], list[str | None], int]:
+    def talk() -> tuple[list[str], list[Any], int]:
         with sync_client(live) as client:
             stream = client.chat.completions.create(
                 model="sonnet",

@@ -1,0 +1,132 @@
+"""The HTTP front: the routes, and the ASGI app that has them all.
+
+Knows: which path is whose, which of them need a key, and what is honestly not there. Refuses to
+know: servers, sockets and TLS; any ASGI server that runs on trio can serve the app.
+"""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Any, NoReturn
+
+from attrs import asdict
+from prometheus_client import CONTENT_TYPE_LATEST
+from starlette.routing import Router
+from starlette.types import ASGIApp, Receive, Scope, Send
+
+from ..schemas.errors import NotFound, NotImplementedHere, Overloaded
+from ..transport.asgi import send_response
+from .chat_front import complete_chat
+from .conversation_front import (
+    create_conversation,
+    delete_conversation,
+    list_conversations,
+    show_conversation,
+)
+from .gateway import LOCAL
+from .http_call import Call, route
+from .http_guards import Authenticated, guarded
+from .http_policy import KeyRing
+from .models import Model
+
+if TYPE_CHECKING:
+    from .gateway import Gateway
+
+NOT_OFFERED = (
+    "/v1/responses", "/v1/responses/{rest:path}", "/v1/completions", "/v1/embeddings",
+    "/v1/audio/{rest:path}", "/v1/images/{rest:path}",
+)  # fmt: skip
+
+
+def http_app(gateway: Gateway) -> ASGIApp:
+    """The OpenAI surface of `gateway`, to be mounted anywhere while the gateway is open."""
+    keys = KeyRing(gateway.settings.auth.api_keys, nobody=LOCAL)
+    # What a supervisor of processes asks needs no key; everything else does, what is not there
+    # included.
+    public = Router(
+        [
+            route(gateway, "/health", GET=tell_health),
+            route(gateway, "/ready", GET=tell_readiness),
+        ],
+        redirect_slashes=False,
+        default=Authenticated(_keyed_routes(gateway), keys),
+    )
+    return guarded(public, gateway.settings.server)
+
+
+def _keyed_routes(gateway: Gateway) -> Router:
+    return Router(
+        [
+            route(gateway, "/v1/chat/completions", POST=complete_chat),
+            route(gateway, "/v1/models", GET=list_models),
+            route(gateway, "/v1/models/{model:path}", GET=show_model),
+            route(gateway, "/v1/conversations", GET=list_conversations, POST=create_conversation),
+            route(
+                gateway,
+                "/v1/conversations/{conversation_id}",
+                GET=show_conversation,
+                DELETE=delete_conversation,
+            ),
+            route(gateway, "/stats", GET=tell_statistics),
+            route(gateway, "/metrics", GET=tell_metrics),
+            *(route(gateway, path, GET=not_offered, POST=not_offered) for path in NOT_OFFERED),
+        ],
+        redirect_slashes=False,
+        default=no_such_path,
+    )
+
+
+# -- models --------------------------------------------------------------------------------------
+
+
+async def list_models(call: Call) -> None:
+    models = [_encode_model(model) for model in call.gateway.models.list()]
+    await call.answer({"object": "list", "data": models})
+
+
+async def show_model(call: Call) -> None:
+    await call.answer(_encode_model(call.gateway.models.get(call.path("model"))))
+
+
+def _encode_model(model: Model) -> dict[str, Any]:
+    return {
+        "id": model.id,
+        "object": "model",
+        "created": model.created,
+        "owned_by": model.owned_by,
+    }
+
+
+# -- for operators -------------------------------------------------------------------------------
+
+
+async def tell_health(call: Call) -> None:
+    """The process lives; that is all this says."""
+    await call.answer({"status": "ok"})
+
+
+async def tell_readiness(call: Call) -> None:
+    """Whether new turns are taken. Draining, this goes first, so that nobody is sent here."""
+    if call.gateway.draining:
+        raise Overloaded("The gateway is draining and takes no new turns.", code="draining")
+    await call.answer({"status": "ready"})
+
+
+async def tell_statistics(call: Call) -> None:
+    gateway = call.gateway
+    await call.answer({**gateway.stats.snapshot(), "gateway": asdict(gateway.statistics())})
+
+
+async def tell_metrics(call: Call) -> None:
+    """Prometheus' text exposition format."""
+    await send_response(call.send, 200, CONTENT_TYPE_LATEST, call.gateway.stats.prometheus())
+
+
+# -- what is not there -----------------------------------------------------------------------------
+
+
+async def not_offered(call: Call) -> NoReturn:
+    raise NotImplementedHere(f"{call.scope['path']} is not served by this gateway.")
+
+
+async def no_such_path(scope: Scope, receive: Receive, send: Send) -> NoReturn:
+    raise NotFound(f"There is nothing at {scope['method']} {scope['path']}.")

@@ -1,0 +1,126 @@
+"""Who may call, from where, under which name: the checks that HTTP and WebSocket share.
+
+Knows: request headers and the operator's rules for them. Refuses to know: ASGI, sockets, and what
+is being asked for. Nothing here waits.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import hmac
+import re
+import reprlib
+import uuid
+from collections.abc import Iterable, Iterator, Sequence
+
+import structlog
+
+from ..schemas.errors import Forbidden, GatewayError, InternalError, Unauthenticated
+from ..schemas.settings import ServerSettings
+
+log = structlog.get_logger("ccapi.http")
+
+Headers = Sequence[tuple[bytes, bytes]]
+"""Names in lower case, values as they came."""
+
+_SANE_ID = re.compile(rb"[!-~]{1,128}")
+
+
+def header_values(headers: Iterable[tuple[bytes, bytes]], name: bytes) -> list[bytes]:
+    return [value for key, value in headers if key == name]
+
+
+def request_id(headers: Headers) -> str:
+    """The caller's own ``x-request-id`` where it is 1-128 visible ASCII, else a new one."""
+    for given in header_values(headers, b"x-request-id")[:1]:
+        if _SANE_ID.fullmatch(given):
+            return given.decode("ascii")
+    return f"req_{uuid.uuid4().hex}"
+
+
+def check_host(server: ServerSettings, hosts: Sequence[bytes]) -> None:
+    """Refuse a request that is addressed to somebody else: a page whose DNS name was rebound to
+    this machine says that name here. Raises `Forbidden`."""
+    if hosts and all(server.allows_host(_host_name(host.decode("latin-1"))) for host in hosts):
+        return
+    named = reprlib.repr(hosts[0].decode("latin-1")) if hosts else "no host"
+    raise Forbidden(
+        f"This server does not answer to {named}; server.allowed_hosts says to whom it does.",
+        code="host_not_allowed",
+    )
+
+
+def _host_name(host: str) -> str:
+    """`host` without its port, and an IPv6 address without its brackets (RFC 3986, 3.2.2)."""
+    if host.startswith("["):
+        return host[1:].partition("]")[0]
+    return host.partition(":")[0]
+
+
+def check_origin(server: ServerSettings, headers: Headers) -> None:
+    """Refuse a page from elsewhere. Raises `Forbidden`; callers that are no browser pass."""
+    for origin in header_values(headers, b"origin"):
+        if not server.allows_origin(origin.decode("latin-1")):
+            raise Forbidden(
+                f"Pages from {reprlib.repr(origin.decode('latin-1'))} may not call this server;"
+                " server.cors_origins says which may.",
+                code="origin_not_allowed",
+            )
+
+
+class KeyRing:
+    """The API keys, and whose request it is that shows one of them.
+
+    A caller's identity is the SHA-256 of its key (hex), so that no key is kept in memory or
+    written beside what belongs to it.
+    """
+
+    def __init__(self, keys: Iterable[str], *, nobody: str) -> None:
+        self._digests = [hashlib.sha256(key.encode()).digest() for key in keys]
+        self._nobody = nobody
+
+    def __repr__(self) -> str:
+        return f"<KeyRing {len(self._digests)} keys>"
+
+    def owner(self, headers: Headers) -> str:
+        """Who calls: `nobody` in particular where no keys are configured.
+
+        Raises `Unauthenticated`.
+        """
+        if not self._digests:
+            return self._nobody
+        offered = False
+        for key in _offered_keys(headers):
+            offered = True
+            digest = hashlib.sha256(key).digest()
+            # Every key is compared, in constant time each: a refusal tells nothing of any.
+            if sum([hmac.compare_digest(digest, own) for own in self._digests]):
+                return digest.hex()
+        raise Unauthenticated(
+            "The API key is not valid."
+            if offered
+            else "An API key is needed: Authorization: Bearer KEY, or x-api-key: KEY."
+        )
+
+
+def _offered_keys(headers: Headers) -> Iterator[bytes]:
+    for value in header_values(headers, b"authorization"):
+        scheme, _, key = value.partition(b" ")
+        if scheme.lower() == b"bearer":
+            yield key.strip()
+    yield from header_values(headers, b"x-api-key")
+
+
+def tell(error: Exception) -> GatewayError:
+    """What a client is told of `error`. What is not meant for clients goes to the log, and to them
+    as `InternalError`.
+
+    A nursery wraps what goes wrong inside it; a single `GatewayError` is found in there.
+    """
+    cause: BaseException = error
+    while isinstance(cause, BaseExceptionGroup) and len(cause.exceptions) == 1:
+        cause = cause.exceptions[0]
+    if isinstance(cause, GatewayError):
+        return cause
+    log.error("request_failed", exc_info=error)
+    return InternalError("The gateway failed on this request; its log has the cause.")

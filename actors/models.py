@@ -1,0 +1,61 @@
+"""The models that requests may name, and what the CLI is told for each.
+
+Knows: the operator's list and the other names for its entries. Refuses to know: which model does
+what, and whether the account behind the CLI may use it.
+"""
+
+from __future__ import annotations
+
+import reprlib
+import time
+
+from attrs import frozen
+
+from ..schemas.errors import NotFound
+from ..schemas.settings import ModelSettings
+
+OWNER = "anthropic"
+
+
+@frozen
+class Model:
+    """A name that requests may use. `created` is when it was listed here, in Unix seconds."""
+
+    id: str
+    created: int
+    owned_by: str = OWNER
+
+
+class ModelCatalog:
+    """Every name, in the operator's order: the models, then the other names for them."""
+
+    def __init__(self, settings: ModelSettings, *, created: int | None = None) -> None:
+        created = int(time.time()) if created is None else created
+        self._default = settings.default
+        self._meaning = {name: name for name in settings.available} | dict(settings.aliases)
+        self._models = {name: Model(name, created) for name in self._meaning}
+
+    def __repr__(self) -> str:
+        return f"<ModelCatalog {', '.join(self._models)}>"
+
+    def list(self) -> list[Model]:
+        return list(self._models.values())
+
+    def get(self, name: str) -> Model:
+        """The entry called `name`. Raises `NotFound`."""
+        try:
+            return self._models[name]
+        except KeyError:
+            raise NotFound(
+                f"There is no model {reprlib.repr(name)} here; GET /v1/models lists those there"
+                " are.",
+                code="model_not_found",
+                param="model",
+            ) from None
+
+    def resolve(self, name: str | None) -> str:
+        """The model id for the CLI that `name` stands for; None is the default model.
+
+        Raises `NotFound`.
+        """
+        return self._meaning[self.get(self._default if name is None else name).id]

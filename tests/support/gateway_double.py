@@ -1,0 +1,236 @@
+"""A gateway without children, for tests of the fronts: turns are played by the test's own scripts.
+
+It follows `actors.gateway` word for word where the fronts touch it. Turn, port, bus, cache and
+model catalog are the real ones, so backpressure, failures, hang-ups and single-flight are real.
+"""
+
+from __future__ import annotations
+
+from collections.abc import AsyncIterator, Awaitable, Callable, Sequence
+from contextlib import asynccontextmanager
+from typing import Any, cast
+
+import trio
+from attrs import define, field
+from starlette.types import ASGIApp
+
+from ccapi.actors.bus import Bus
+from ccapi.actors.cache import Cache, open_cache
+from ccapi.actors.gateway import LOCAL, ConversationInfo, Gateway, GatewayStatistics
+from ccapi.actors.http_front import http_app
+from ccapi.actors.models import ModelCatalog
+from ccapi.actors.pool import PoolStatistics
+from ccapi.actors.turns import CallerGone, Port, Turn, open_turn
+from ccapi.schemas.errors import Conflict, GatewayError, NotFound, Overloaded
+from ccapi.schemas.events import TurnFinished
+from ccapi.schemas.settings import Settings
+from ccapi.schemas.turn import Answer, Completed, Failed, Message, TextDelta, Usage
+
+USAGE = Usage(prompt_tokens=12, completion_tokens=3, cached_tokens=10)
+
+
+@define(eq=False)
+class Asked:
+    """One turn as the gateway was asked for it. `over`: the caller hung up or the turn ended."""
+
+    conversation: ConversationDouble
+    messages: tuple[Message, ...]
+    model: str | None
+    system: str | None
+    cache_key: str | None
+    port: Port
+
+    async def say(self, *pieces: str) -> None:
+        for piece in pieces:
+            await self.port.deliver(TextDelta(piece))
+
+    def end(self, finish_reason: Any = "stop", usage: Usage = USAGE) -> None:
+        self.port.end(Completed(finish_reason, usage))
+
+    def fail(self, error: GatewayError) -> None:
+        self.port.end(Failed(error))
+
+
+Script = Callable[[Asked], Awaitable[None]]
+
+
+def saying(*pieces: str, finish_reason: str = "stop") -> Script:
+    """A turn that says `pieces` and ends well."""
+
+    async def script(asked: Asked) -> None:
+        await asked.say(*pieces)
+        asked.end(finish_reason)
+
+    return script
+
+
+def failing(error: GatewayError, *pieces: str) -> Script:
+    """A turn that says `pieces` and then fails."""
+
+    async def script(asked: Asked) -> None:
+        await asked.say(*pieces)
+        asked.fail(error)
+
+    return script
+
+
+@define(eq=False)
+class ConversationDouble:
+    gateway: GatewayDouble
+    conversation_id: str
+    owner: str
+    model: str
+    system: str
+    seed: tuple[Message, ...]
+    created_at: float
+    busy: bool = False
+
+    @property
+    def info(self) -> ConversationInfo:
+        return ConversationInfo(
+            conversation_id=self.conversation_id,
+            model=self.model,
+            system=self.system,
+            phase="busy" if self.busy else "asleep",
+            created_at=self.created_at,
+            last_used_at=self.created_at,
+            turns=0,
+            messages=len(self.seed),
+            usage=USAGE,
+        )
+
+    @asynccontextmanager
+    async def turn(
+        self,
+        prompt: Sequence[Message],
+        *,
+        model: str | None = None,
+        system: str | None = None,
+        reject_if_busy: bool = False,
+        cache_key: str | None = None,
+    ) -> AsyncIterator[Turn]:
+        if self.gateway.draining:
+            raise Overloaded("The gateway is stopping.", code="draining", retry_after=5)
+        if self.busy and reject_if_busy:
+            raise Conflict("The conversation is busy.")
+        turn_id = f"turn_{len(self.gateway.asked)}"
+        turn, port = open_turn(turn_id, self.conversation_id, model or self.model)
+        asked = Asked(self, tuple(prompt), model, system, cache_key, port)
+        self.gateway.begin(asked)
+        try:
+            yield turn
+        finally:
+            turn.hang_up()
+
+
+@define
+class StatsDouble:
+    def snapshot(self) -> dict[str, Any]:
+        return {"turns": {"finished": 7}}
+
+    def prometheus(self) -> bytes:
+        return b"ccapi_turns_total 7.0\n"
+
+
+@define(eq=False)
+class GatewayDouble:
+    """`script` plays the turns that follow; `asked` has every turn so far."""
+
+    settings: Settings
+    bus: Bus
+    cache: Cache
+    nursery: trio.Nursery
+    models: ModelCatalog
+    stats: StatsDouble = field(factory=StatsDouble)
+    draining: bool = False
+    script: Script = field(factory=saying)
+    asked: list[Asked] = field(factory=list)
+    made: list[ConversationDouble] = field(factory=list)
+
+    def begin(self, asked: Asked) -> None:
+        self.asked.append(asked)
+        self.nursery.start_soon(self._play, self.script, asked)
+
+    async def _play(self, script: Script, asked: Asked) -> None:
+        try:
+            await script(asked)
+        except CallerGone:
+            return
+
+    def conversation(
+        self,
+        *,
+        system: str = "",
+        model: str | None = None,
+        owner: str = LOCAL,
+        seed: Sequence[Message] = (),
+    ) -> ConversationDouble:
+        number = len(self.made)
+        conversation = ConversationDouble(
+            self, f"conv_{number:032x}", owner, self.models.resolve(model), system, tuple(seed),
+            created_at=1_700_000_000.5 + number,
+        )  # fmt: skip
+        self.made.append(conversation)
+        return conversation
+
+    def find(self, conversation_id: str, *, owner: str = LOCAL) -> ConversationDouble:
+        for conversation in self.made:
+            if (conversation.conversation_id, conversation.owner) == (conversation_id, owner):
+                return conversation
+        raise NotFound(
+            "No such conversation.", code="conversation_not_found", param="conversation_id"
+        )
+
+    def conversations(self, *, owner: str = LOCAL) -> list[ConversationInfo]:
+        return [conversation.info for conversation in self.made if conversation.owner == owner]
+
+    async def forget(self, conversation_id: str, *, owner: str = LOCAL) -> None:
+        self.made.remove(self.find(conversation_id, owner=owner))
+
+    def statistics(self) -> GatewayStatistics:
+        return GatewayStatistics(
+            children=PoolStatistics(limit=10, live=2, warm=1, idle=1, waiting=0),
+            sessions={"idle": 1},
+            conversations=len(self.made),
+            turns_running=0,
+            draining=self.draining,
+        )
+
+    def publish_finished(self, asked: Asked, *pieces: str) -> None:
+        """What a session tells the bus at the end of a turn; the cache learns from it."""
+        self.bus.publish(
+            TurnFinished(
+                turn_id="turn",
+                conversation_id=asked.conversation.conversation_id,
+                model=asked.conversation.model,
+                usage=USAGE,
+                seconds=1.0,
+                first_delta_seconds=0.5,
+                cache_key=asked.cache_key,
+                answer=Answer(pieces, "stop", USAGE),
+            )
+        )
+
+    def remembered(self, *pieces: str) -> Script:
+        """A turn that says `pieces`, ends well, and is told of on the bus."""
+
+        async def script(asked: Asked) -> None:
+            await asked.say(*pieces)
+            self.publish_finished(asked, *pieces)
+            asked.end()
+
+        return script
+
+
+def app_of(gateway: GatewayDouble) -> ASGIApp:
+    """The HTTP front over `gateway`."""
+    return http_app(cast(Gateway, gateway))
+
+
+@asynccontextmanager
+async def open_gateway_double(settings: Settings | None = None) -> AsyncIterator[GatewayDouble]:
+    settings = settings or Settings()
+    bus = Bus()
+    async with open_cache(settings.cache, bus) as cache, trio.open_nursery() as nursery:
+        yield GatewayDouble(settings, bus, cache, nursery, ModelCatalog(settings.models))
+        nursery.cancel_scope.cancel()

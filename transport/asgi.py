@@ -1,0 +1,156 @@
+"""HTTP as an ASGI application sees it: read a bounded body, answer JSON, stream events, hear a
+hang-up.
+
+Knows: ASGI's HTTP messages (ASGI specification, "HTTP & WebSocket"). Refuses to know: routes, who
+is calling, what a body means.
+
+Starlette's `Request` and `StreamingResponse` do this through anyio; here it is plain trio, so that
+a hang-up is an ordinary cancellation and a silence an ordinary deadline.
+"""
+
+from __future__ import annotations
+
+from collections.abc import AsyncIterator, Mapping
+from contextlib import asynccontextmanager
+
+import trio
+from starlette.types import Receive, Scope, Send
+
+from ..schemas import sse
+from ..schemas.convert import write_json
+from ..schemas.errors import TooLarge
+
+JSON = "application/json"
+
+_EVENT_STREAM_HEADERS = {
+    "content-type": sse.CONTENT_TYPE,
+    "cache-control": "no-cache",
+    "x-accel-buffering": "no",  # nginx would collect the events of a whole answer
+}
+
+
+class ClientGone(Exception):
+    """The client hung up before its request was read; there is nobody to answer."""
+
+
+def encode_headers(headers: Mapping[str, str]) -> list[tuple[bytes, bytes]]:
+    return [(name.encode("latin-1"), value.encode("latin-1")) for name, value in headers.items()]
+
+
+async def read_body(scope: Scope, receive: Receive, limit: int) -> bytes:
+    """The request's body, at most `limit` bytes.
+
+    Raises `TooLarge` (before anything is read, where the client says how much is coming) and
+    `ClientGone`.
+    """
+    refusal = TooLarge(f"The request's body is larger than {limit} bytes.")
+    for name, value in scope["headers"]:
+        # Twenty digits are more than any limit, and int() refuses to read some thousands.
+        declared = name == b"content-length" and value.isdigit()
+        if declared and (len(value) > 20 or int(value) > limit):
+            raise refusal
+    pieces: list[bytes] = []
+    size = 0
+    while True:
+        message = await receive()
+        if message["type"] == "http.disconnect":
+            raise ClientGone
+        piece = message.get("body", b"")
+        size += len(piece)
+        if size > limit:
+            raise refusal
+        pieces.append(piece)
+        if not message.get("more_body", False):
+            return b"".join(pieces)
+
+
+async def send_response(
+    send: Send,
+    status: int,
+    content_type: str,
+    body: bytes,
+    headers: Mapping[str, str] | None = None,
+) -> None:
+    """A whole response at once."""
+    fields = {"content-type": content_type, "content-length": str(len(body)), **(headers or {})}
+    await send({"type": "http.response.start", "status": status, "headers": encode_headers(fields)})
+    await send({"type": "http.response.body", "body": body})
+
+
+async def send_json(
+    send: Send, status: int, value: object, headers: Mapping[str, str] | None = None
+) -> None:
+    await send_response(send, status, JSON, write_json(value), headers)
+
+
+@asynccontextmanager
+async def while_connected(receive: Receive) -> AsyncIterator[None]:
+    """Cancel the block when the client hangs up; what follows the block runs then, too.
+
+    The request's body must have been read. An error in the block comes out in an
+    `ExceptionGroup`, as it does of every nursery.
+    """
+    async with trio.open_nursery() as nursery:
+        nursery.start_soon(_cancel_at_hang_up, receive, nursery.cancel_scope)
+        yield
+        nursery.cancel_scope.cancel()
+
+
+async def _cancel_at_hang_up(receive: Receive, scope: trio.CancelScope) -> None:
+    while (await receive())["type"] != "http.disconnect":
+        pass
+    scope.cancel()
+
+
+class EventStream:
+    """A response of server-sent events, whose head is sent with the first of them.
+
+    So a failure before it can still be told as a real status. `opened` says that it cannot any
+    more. While `beating`, a comment is sent after every `heartbeat_seconds` of silence, and opens
+    the response if nothing else has.
+    """
+
+    def __init__(self, send: Send, heartbeat_seconds: float) -> None:
+        self._send = send
+        self._heartbeat_seconds = heartbeat_seconds
+        self._lock = trio.Lock()
+        self._written_at = trio.current_time()
+        self.opened = False
+
+    def __repr__(self) -> str:
+        return f"<EventStream {'opened' if self.opened else 'silent'}>"
+
+    async def write(self, events: bytes, *, last: bool = False) -> None:
+        """Send `events`, whole events every one, and end the response with the `last`."""
+        try:
+            # An uncontended trio.Lock.acquire gives way to the scheduler, once per delta.
+            self._lock.acquire_nowait()
+        except trio.WouldBlock:
+            await self._lock.acquire()
+        try:
+            await self._put(events, last)
+        finally:
+            self._lock.release()
+
+    @asynccontextmanager
+    async def beating(self) -> AsyncIterator[None]:
+        async with trio.open_nursery() as nursery:
+            nursery.start_soon(self._beat)
+            yield
+            nursery.cancel_scope.cancel()
+
+    async def _beat(self) -> None:
+        while True:
+            await trio.sleep_until(self._written_at + self._heartbeat_seconds)
+            async with self._lock:
+                # Who held the lock has written meanwhile.
+                if trio.current_time() >= self._written_at + self._heartbeat_seconds:
+                    await self._put(sse.HEARTBEAT, last=False)
+
+    async def _put(self, events: bytes, last: bool) -> None:
+        if not self.opened:
+            self.opened = True
+            headers = encode_headers(_EVENT_STREAM_HEADERS)
+            await self._send({"type": "http.response.start", "status": 200, "headers": headers})
+        await self._send({"type": "http.response.body", "body": events, "more_body": not last})
+        self._written_at = trio.current_time()

@@ -1,0 +1,133 @@
+"""One request and its response, as the ASGI application sees them.
+
+Knows: the ASGI message flow, a body that stops coming, a client that hangs up, an application that
+fails. Refuses to know: HTTP versions and sockets; the two callables of a protocol are all it has.
+
+Source: ASGI, "HTTP & WebSocket" specification, version 2.1 (the version that hypercorn speaks):
+after a hang-up `receive` gives ``http.disconnect``, and `send` does nothing.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Awaitable, Callable
+from contextlib import suppress
+
+import structlog
+import trio
+from starlette.types import ASGIApp, Message, Scope
+
+from ..schemas.convert import write_json
+from ..schemas.errors import CallerError, GatewayError, InternalError
+
+log = structlog.get_logger("ccapi.front_door")
+
+BODY_SLOTS = 8
+"""Pieces of a request body (64 KiB at most each) that may wait for the application."""
+
+
+class RequestTimedOut(CallerError):
+    """The rest of the request did not come in time."""
+
+    status = 408
+    default_code = "request_timeout"
+
+
+def error_response(error: GatewayError) -> tuple[list[tuple[bytes, bytes]], bytes]:
+    """Headers and body (the OpenAI envelope) of a response that tells `error`."""
+    body = write_json(error.body())
+    headers = [
+        (b"content-type", b"application/json"),
+        (b"content-length", b"%d" % len(body)),
+        *((name.encode(), value.encode()) for name, value in error.headers().items()),
+    ]
+    return headers, body
+
+
+class Exchange:
+    """What stands between a protocol and the application for one request.
+
+    The protocol calls `put` for what the client sends; the application calls `receive` and `send`.
+    `answer` is the protocol's side of `send`; called with None, it learns that nothing follows.
+    """
+
+    def __init__(
+        self,
+        scope: Scope,
+        answer: Callable[[Message | None], Awaitable[None]],
+        stall_seconds: float,
+    ) -> None:
+        self._scope = scope
+        self._answer = answer
+        self._stall_seconds = stall_seconds
+        self._to_app, self._from_client = trio.open_memory_channel[Message](BODY_SLOTS)
+        self._body_complete = False
+        self._hung_up = False
+        self._responding = False
+        self._given_up = False
+
+    def __repr__(self) -> str:
+        phase = "hung up" if self._hung_up else "responding" if self._responding else "asked"
+        return f"<Exchange {self._scope['method']} {self._scope['path']} {phase}>"
+
+    async def put(self, message: Message) -> None:
+        """Passes on a piece of the body, waiting for room, or the hang-up, which never waits."""
+        if message["type"] == "http.disconnect":
+            self._hung_up = True
+            self._to_app.close()
+            return
+        # Broken: the application has ended. Closed: the client has hung up. Nobody wants the rest.
+        with suppress(trio.BrokenResourceError, trio.ClosedResourceError):
+            await self._to_app.send(message)
+
+    async def receive(self) -> Message:
+        if self._body_complete:
+            return await self._next_message()  # only a hang-up can come, and it may take for ever
+        with trio.move_on_after(self._stall_seconds) as patience:
+            return await self._next_message()
+        assert patience.cancelled_caught
+        late = RequestTimedOut(f"No part of the request body came for {self._stall_seconds:g} s.")
+        await self._tell(late)
+        self._hung_up = self._given_up = True
+        return {"type": "http.disconnect"}
+
+    async def _next_message(self) -> Message:
+        try:
+            message = await self._from_client.receive()
+        except (trio.EndOfChannel, trio.ClosedResourceError):
+            return {"type": "http.disconnect"}
+        self._body_complete = not message.get("more_body", False)
+        return message
+
+    async def send(self, message: Message) -> None:
+        if self._hung_up:
+            # What the protocol drops costs no time: an application that pays no attention to the
+            # hang-up must still let others run.
+            await trio.lowlevel.checkpoint()
+            if self._given_up:
+                return
+        if message["type"] == "http.response.start":
+            self._responding = True
+        await self._answer(message)
+
+    async def run(self, app: ASGIApp) -> None:
+        """Runs the application. Its failure ends this exchange and nothing else: a 500 where no
+        response had begun, else a response that is visibly cut short."""
+        try:
+            await app(self._scope, self.receive, self.send)
+            if not self._responding and not self._hung_up:
+                raise RuntimeError("the application returned without a response")
+        except Exception as error:  # noqa: BLE001
+            # An application may well raise when its client is gone, and is not to blame for it.
+            report = log.info if self._hung_up else log.error
+            report("app_failed", exc_info=error, request=repr(self))
+            await self._tell(InternalError("The gateway failed on this request; its log says why."))
+        finally:
+            self._from_client.close()
+        await self._answer(None)
+
+    async def _tell(self, error: GatewayError) -> None:
+        if self._responding:
+            return
+        headers, body = error_response(error)
+        await self.send({"type": "http.response.start", "status": error.status, "headers": headers})
+        await self.send({"type": "http.response.body", "body": body})
