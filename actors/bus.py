@@ -104,9 +104,7 @@ class Bus:
         return f"<Bus {len(self._subscriptions)} listeners{' closed' if self._closed else ''}>"
 
     def publish(self, event: Event) -> None:
-        """Put `event` before every listener. After `close`: nothing happens."""
-        if self._closed:
-            return
+        """Put `event` before every listener. After `close` nobody listens any more."""
         for subscription in self._subscriptions:
             subscription.put_nowait(event)
 

@@ -1,0 +1,294 @@
+"""The stats actor: counts what the bus tells, for people (`/stats`) and for Prometheus.
+
+Knows: what an event is counted as. Refuses to know: who publishes it, and how the numbers are
+served. It hears of turns and lives, never of tokens one by one, and has no label whose values
+callers choose: no conversation, no model.
+
+The numbers live in prometheus-client metrics in a registry of their own, and the snapshot reads
+them there, so that the two faces cannot disagree. Percentiles alone are not Prometheus's: they
+are exact, over the last `RECENT` values.
+"""
+
+from __future__ import annotations
+
+from collections import Counter as Tally
+from collections.abc import AsyncIterator
+from contextlib import asynccontextmanager
+from typing import Any, assert_never
+
+import structlog
+import trio
+from prometheus_client import generate_latest
+
+from ..schemas import events
+from .bus import Bus, Subscription
+from .metrics import Metrics, bounded
+
+TURN_BUCKETS = (0.05, 0.1, 0.25, 0.5, 1, 2.5, 5, 10, 30, 60, 120, 300)
+DELTA_BUCKETS = (0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1, 2.5, 5, 10, 30)
+WAIT_BUCKETS = (0.001, 0.01, 0.05, 0.1, 0.25, 0.5, 1, 2.5, 5, 10, 30)
+
+log = structlog.get_logger(__name__)
+
+
+class _Turns:
+    """What turns did, took and cost."""
+
+    def __init__(self, make: Metrics) -> None:
+        self._started = make.count("turns_started", "Turns accepted.")
+        self._finished = make.count("turns_finished", "Turns that ended with a whole answer.")
+        self._failed = make.counts("turns_failed", "Turns that ended without, by error.", "code")
+        self._running = make.gauge("turns_running", "Turns under way.")
+        self._seconds = make.durations(
+            "turn", "From a turn's acceptance to its whole answer.", TURN_BUCKETS
+        )
+        self._first_delta = make.durations(
+            "first_delta", "From a turn's acceptance to its first text.", DELTA_BUCKETS
+        )
+        self._tokens = make.counts(
+            "tokens",
+            "Tokens of finished turns. cached and cache_write are parts of prompt.",
+            "kind", "prompt", "completion", "cached", "cache_write",
+        )  # fmt: skip
+        self._cost = make.count("cost_usd", "US dollars for finished turns, by the CLI's figure.")
+        self._under_way: set[str] = set()
+
+    def start(self, event: events.TurnStarted) -> None:
+        self._started.add()
+        self._under_way.add(event.turn_id)
+        self._running.set(len(self._under_way))
+
+    def finish(self, event: events.TurnFinished) -> None:
+        self._end(event.turn_id)
+        self._finished.add()
+        self._seconds.add(event.seconds)
+        if event.first_delta_seconds is not None:
+            self._first_delta.add(event.first_delta_seconds)
+        self._tokens.add("prompt", event.usage.prompt_tokens)
+        self._tokens.add("completion", event.usage.completion_tokens)
+        self._tokens.add("cached", event.usage.cached_tokens)
+        self._tokens.add("cache_write", event.usage.cache_write_tokens)
+        self._cost.add(event.usage.cost_usd)
+
+    def fail(self, event: events.TurnFailed) -> None:
+        self._end(event.turn_id)
+        self._failed.add(event.error.code)
+
+    def _end(self, turn_id: str) -> None:
+        self._under_way.discard(turn_id)
+        self._running.set(len(self._under_way))
+
+    def forget(self) -> None:
+        self._under_way.clear()
+        self._running.set(0)
+
+    def read(self) -> dict[str, Any]:
+        return {
+            "turns": {
+                "started": int(self._started.read()),
+                "finished": int(self._finished.read()),
+                "failed": self._failed.read(),
+                "running": len(self._under_way),
+            },
+            "latency": {
+                "first_delta_ms": self._first_delta.read(),
+                "turn_ms": self._seconds.read(),
+            },
+            "tokens": self._tokens.read(),
+            "cost_usd": round(self._cost.read(), 9),
+        }
+
+
+class _Children:
+    """Where children came from and how they went."""
+
+    def __init__(self, make: Metrics) -> None:
+        self._spawned = make.counts(
+            "children_spawned", "Children started.", "kind", "new", "resumed"
+        )
+        self._adopted = make.counts(
+            "children_adopted", "Children given to a session; warm: out of the pool.", "kind",
+            "warm", "cold",
+        )  # fmt: skip
+        self._wait = make.durations("child_wait", "What a session waited for it.", WAIT_BUCKETS)
+        self._exited = make.counts(
+            "children_exited", "Children gone.", "reason", "expected", "unexpected"
+        )
+        self._frozen = make.count("children_frozen", "Times a child was frozen.")
+
+    def spawn(self, event: events.ChildSpawned) -> None:
+        self._spawned.add("resumed" if event.resumed else "new")
+
+    def adopt(self, event: events.ChildAdopted) -> None:
+        self._adopted.add("warm" if event.warm else "cold")
+        self._wait.add(event.waited)
+
+    def exit(self, event: events.ChildExited) -> None:
+        self._exited.add("expected" if event.expected else "unexpected")
+
+    def freeze(self) -> None:
+        self._frozen.add()
+
+    def read(self) -> dict[str, Any]:
+        spawned = self._spawned.read()
+        return {
+            "spawned": sum(spawned.values()),
+            "resumed": spawned["resumed"],
+            "adopted": self._adopted.read(),
+            "exited": self._exited.read(),
+            "frozen": int(self._frozen.read()),
+            "wait_ms": self._wait.read(),
+        }
+
+
+class _Conversations:
+    """Conversations in memory, and the phases of their sessions."""
+
+    def __init__(self, make: Metrics) -> None:
+        self._opened = make.count("conversations_opened", "Conversations opened.")
+        self._closed = make.counts(
+            "conversations_closed", "Conversations that left memory.", "reason"
+        )
+        self._crashed = make.count("sessions_crashed", "Sessions ended by a fault of the gateway.")
+        self._sessions = make.gauge("sessions", "Sessions by phase.", "phase")
+        self._phases: dict[str, str] = {}
+        self._seen: set[str] = set()
+
+    def open(self) -> None:
+        self._opened.add()
+
+    def close(self, event: events.ConversationClosed) -> None:
+        self._closed.add(event.reason)
+        self._place(event.conversation_id, None)
+
+    def crash(self, event: events.SessionCrashed) -> None:
+        self._crashed.add()
+        self._place(event.conversation_id, None)
+
+    def move(self, event: events.PhaseChanged) -> None:
+        phase = event.new.lower()
+        self._place(event.conversation_id, None if phase == "closed" else phase)
+
+    def _place(self, conversation_id: str, phase: str | None) -> None:
+        old = self._phases.pop(conversation_id, None)
+        if old is not None:
+            self._sessions.labels(old).dec()
+        if phase is not None:
+            self._phases[conversation_id] = phase = bounded(phase, self._seen)
+            self._sessions.labels(phase).inc()
+
+    def forget(self) -> None:
+        for conversation_id in tuple(self._phases):
+            self._place(conversation_id, None)
+
+    def read(self) -> dict[str, Any]:
+        return {
+            "conversations": {
+                "opened": int(self._opened.read()),
+                "closed": self._closed.read(),
+            },
+            "sessions": {
+                "by_phase": dict(Tally(self._phases.values())),
+                "crashed": int(self._crashed.read()),
+            },
+        }
+
+
+class Stats:
+    """The numbers since the gateway was opened."""
+
+    def __init__(self) -> None:
+        make = Metrics()
+        self._since = trio.current_time()
+        self._registry = make.registry
+        self._turns = _Turns(make)
+        self._children = _Children(make)
+        self._conversations = _Conversations(make)
+        self._cache = make.counts(
+            "cache_asked", "Questions to the cache.", "outcome", "hit", "miss", "joined"
+        )
+        self._lost = make.count("events_lost", "Events that happened and are not counted here.")
+        self._uptime = make.gauge("uptime_seconds", "Time since the gateway was opened.")
+
+    def count(self, event: events.Event) -> None:
+        match event:
+            case events.TurnStarted():
+                self._turns.start(event)
+            case events.TurnFinished():
+                self._turns.finish(event)
+            case events.TurnFailed():
+                self._turns.fail(event)
+            case events.ChildSpawned():
+                self._children.spawn(event)
+            case events.ChildAdopted():
+                self._children.adopt(event)
+            case events.ChildExited():
+                self._children.exit(event)
+            case events.ChildFrozen():
+                self._children.freeze()
+            case events.ConversationOpened():
+                self._conversations.open()
+            case events.ConversationClosed():
+                self._conversations.close(event)
+            case events.SessionCrashed():
+                self._conversations.crash(event)
+            case events.PhaseChanged():
+                self._conversations.move(event)
+            case events.CacheAsked(outcome):
+                self._cache.add(outcome)
+            case events.EventsLost(missed):
+                # Ends may be among what was missed. What is under way is better counted anew, from
+                # each one's next event, than wrong for good.
+                self._lost.add(missed)
+                self._turns.forget()
+                self._conversations.forget()
+            case _:
+                assert_never(event)
+
+    def snapshot(self) -> dict[str, Any]:
+        """All numbers as plain JSON values, in the groups of `/stats`.
+
+        ``uptime_seconds``; ``turns`` (started, finished, failed by error code, running);
+        ``latency`` (of finished turns: first_delta_ms and turn_ms, each with count, mean, p50,
+        p95, p99 and max over the last `RECENT`, None while there are none); ``tokens`` by kind;
+        ``cost_usd``; ``children`` (spawned, resumed among them, adopted warm or cold, exited
+        expected or not, frozen, wait_ms); ``conversations`` (opened, closed by reason);
+        ``sessions`` (by_phase, crashed); ``cache`` by outcome; ``events_lost``.
+        """
+        return {
+            "uptime_seconds": round(trio.current_time() - self._since, 3),
+            **self._turns.read(),
+            "children": self._children.read(),
+            **self._conversations.read(),
+            "cache": self._cache.read(),
+            "events_lost": int(self._lost.read()),
+        }
+
+    def prometheus(self) -> bytes:
+        """All numbers in Prometheus's text format (`prometheus_client.CONTENT_TYPE_LATEST`)."""
+        self._uptime.set(trio.current_time() - self._since)
+        return generate_latest(self._registry)
+
+
+async def _listen(bus: Bus, stats: Stats, *, task_status: trio.TaskStatus[Subscription]) -> None:
+    try:
+        with bus.subscribe() as subscription:
+            task_status.started(subscription)
+            async for event in subscription:
+                stats.count(event)
+    except Exception:
+        log.exception("The stats actor has crashed. Its numbers stand still from now on.")
+
+
+@asynccontextmanager
+async def open_stats(bus: Bus) -> AsyncIterator[Stats]:
+    """Run the stats actor while the block runs, or until `bus` is closed.
+
+    It counts everything published after this has been entered, also what it had not yet read when
+    the block ended.
+    """
+    stats = Stats()
+    async with trio.open_nursery() as nursery:
+        subscription: Subscription = await nursery.start(_listen, bus, stats)
+        yield stats
+        subscription.close()
