@@ -95,15 +95,21 @@ class _Desk:
                 for ask in self._flights.land(key):
                     answer(ask.reply, whole)
 
+    def find(self, key: str) -> Answer | None:
+        """An answer that is kept; counted as a hit. None is not a question yet: see `seat`."""
+        self._catch_up()
+        kept = self._table.get(key, trio.current_time())
+        if kept is not None:
+            self._count("hit")
+        return kept
+
     def seat(self, ask: Ask) -> bool:
         """Answer `ask`, or let it lead or wait; says whether its leaving will matter."""
-        self._catch_up()
         if not ask.present:
             return False
-        kept = self._table.get(ask.key, trio.current_time())
+        kept = self.find(ask.key)
         if kept is not None:
             answer(ask.reply, kept)
-            self._count("hit")
         elif self._flights.join(ask.key, ask):
             answer(ask.reply, None)
             self._count("miss")
@@ -160,6 +166,10 @@ class Cache:
         with `cache_key=key`, so that those who wait for it hear of its end. Leaving the block
         without a finished turn, in whatever way, lets the next one try.
         """
+        kept = self._desk.find(key)
+        if kept is not None:  # a table read; the mailbox is for those who may have to wait
+            yield kept
+            return
         lifeline, held = trio.open_memory_channel[None](0)
         with held:
             found: Answer | None = None
