@@ -76,6 +76,10 @@ class Directory:
             )
         return entry
 
+    def dormant(self, since: float) -> list[Entry]:
+        """Conversations that have no actor, and that nobody has used since then (unix seconds)."""
+        return [e for e in self._entries.values() if e.ref is None and e.used_at <= since]
+
     def of(self, owner: str) -> list[Entry]:
         return [entry for entry in self._entries.values() if entry.owner == owner]
 

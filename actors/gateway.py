@@ -12,14 +12,14 @@ from __future__ import annotations
 import os
 import time
 from collections import Counter
-from collections.abc import AsyncIterator, Iterable, Mapping, Sequence
+from collections.abc import AsyncIterator, Iterable, Iterator, Mapping, Sequence
 from contextlib import AbstractAsyncContextManager, asynccontextmanager
 from uuid import uuid4
 
 import trio
 from attrs import frozen
 
-from ..schemas.errors import GatewayError, Overloaded
+from ..schemas.errors import GatewayError, InvalidRequest, Overloaded
 from ..schemas.events import ConversationOpened
 from ..schemas.settings import Settings
 from ..schemas.turn import Memory, Message, Prompt, Reply, Setup, Usage, digest, messages_of
@@ -101,9 +101,11 @@ class Gateway:
         """A new conversation; nothing is started until its first turn.
 
         `model` is any name the gateway knows (default: `models.default`), `seed` a history that
-        it shall hold already, ending with an assistant message. Raises `NotFound`
-        (``model_not_found``), `RateLimited` (``too_many_conversations``).
+        it shall hold already, ending with an assistant message. Raises `InvalidRequest`,
+        `NotFound` (``model_not_found``), `RateLimited` (``too_many_conversations``).
         """
+        if seed and seed[-1].role != "assistant":
+            raise InvalidRequest("A seed must end with an assistant message.", param="seed")
         memory = Memory(
             setup=Setup(self.models.resolve(model), system),
             digests=tuple(digest(message) for message in seed),
@@ -139,7 +141,12 @@ class Gateway:
                 await self._supervisor.forget(conversation.entry, "forgotten")
 
     def batch(
-        self, prompts: Iterable[str], *, limit: int = 4, system: str = "", model: str | None = None
+        self,
+        prompts: Iterable[str | Sequence[Message]],
+        *,
+        limit: int = 4,
+        system: str = "",
+        model: str | None = None,
     ) -> AbstractAsyncContextManager[AsyncIterator[tuple[int, Reply | GatewayError]]]:
         """Many independent questions, at most `limit` at once, in the order of completion:
 
@@ -147,36 +154,52 @@ class Gateway:
 
         A prompt that fails gives its error in place of a reply; the others go on. `prompts` is
         read as places come free, so it may be endless. Leaving the block ends what still runs.
+        What `prompts` or the block raises comes out as it is.
         """
-        return self._batch(prompts, limit, system, model)
+        if limit < 1:
+            raise ValueError("limit must be at least 1")
+        return self._batch(iter(enumerate(prompts)), limit, system, model)
 
     @asynccontextmanager
     async def _batch(
-        self, prompts: Iterable[str], limit: int, system: str, model: str | None
+        self,
+        numbered: Iterator[tuple[int, str | Sequence[Message]]],
+        limit: int,
+        system: str,
+        model: str | None,
     ) -> AsyncIterator[AsyncIterator[tuple[int, Reply | GatewayError]]]:
-        if limit < 1:
-            raise ValueError("limit must be at least 1")
-        numbered = enumerate(prompts)
         send, receive = trio.open_memory_channel[tuple[int, Reply | GatewayError]](0)
+        failure: Exception | None = None
 
         async def work(send: trio.MemorySendChannel[tuple[int, Reply | GatewayError]]) -> None:
+            nonlocal failure
             with send:
-                for index, prompt in numbered:  # shared: each prompt goes to one worker
-                    try:
-                        outcome: Reply | GatewayError = await self.query(
-                            prompt, system=system, model=model
-                        )
-                    except GatewayError as error:
-                        outcome = error
-                    await send.send((index, outcome))
+                try:
+                    for index, prompt in numbered:  # shared: each prompt goes to one worker
+                        try:
+                            outcome: Reply | GatewayError = await self.query(
+                                prompt, system=system, model=model
+                            )
+                        except GatewayError as error:
+                            outcome = error
+                        await send.send((index, outcome))
+                except Exception as error:  # noqa: BLE001 (the prompts' own, raised again below)
+                    failure = error
+                    nursery.cancel_scope.cancel()
 
         async with trio.open_nursery() as nursery:
             with send:
                 for _ in range(limit):
                     nursery.start_soon(work, send.clone())
             with receive:
-                yield receive
-            nursery.cancel_scope.cancel()
+                try:
+                    yield receive
+                except Exception as error:  # noqa: BLE001 (the block's own, raised again below)
+                    failure = error
+                # Before the channel closes, which would break a worker that is about to send.
+                nursery.cancel_scope.cancel()
+        if failure is not None:
+            raise failure  # past the nursery, so that it comes out as it is
 
     # -- the house -------------------------------------------------------------------------------
 
@@ -298,12 +321,14 @@ async def open_gateway(
     """Run a gateway while the block runs; afterwards no task and no process of it is left.
 
     `environ` is what children may inherit from (default: this process's), `demo` runs the
-    scripted child in place of the CLI. Raises `Overloaded` (``cli_not_found``).
+    scripted child in place of the CLI. Raises `Overloaded` (``cli_not_found``). What the block
+    raises comes out of it as it is, never in an exception group.
     """
     settings = settings or Settings()
     cli = find_cli(settings, os.environ if environ is None else environ, demo=demo)
     bus = Bus()
     directory = Directory(settings.conversation.max_conversations)
+    failure: Exception | None = None
     async with (
         open_stats(bus) as stats,
         open_cache(settings.cache, bus) as cache,
@@ -313,6 +338,11 @@ async def open_gateway(
                 open_pool(cli, settings.claude, bus) as pool,
                 open_supervisor(settings, directory, pool, bus) as supervisor,
             ):
-                yield Gateway(settings, bus, stats, cache, directory, pool, supervisor)
+                try:
+                    yield Gateway(settings, bus, stats, cache, directory, pool, supervisor)
+                except Exception as error:  # noqa: BLE001 (raised again, past the nurseries)
+                    failure = error
         finally:
             bus.close()
+    if failure is not None:
+        raise failure

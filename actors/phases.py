@@ -12,19 +12,25 @@ from attrs import frozen
 
 
 class Phase(enum.Enum):
-    ASLEEP = "asleep"
-    WAKING = "waking"
-    IDLE = "idle"
-    BUSY = "busy"
-    INTERRUPTING = "interrupting"
-    BACKOFF = "backoff"
-    STOPPING = "stopping"
-    CLOSED = "closed"
+    ASLEEP = "asleep"  # no child, nothing to do
+    WAKING = "waking"  # a child is sought for the turn
+    IDLE = "idle"  # a child waits for the next turn
+    BUSY = "busy"  # the child works on the turn
+    INTERRUPTING = "interrupting"  # the child takes back a turn that has ended
+    BACKOFF = "backoff"  # children kept dying: none is sought for a while
+    STOPPING = "stopping"  # the child was told to go, and has not gone yet
+    CLOSED = "closed"  # the end
 
 
 @frozen
 class Limits:
-    """The settings a machine obeys; times in seconds, `math.inf` for never."""
+    """The settings a machine obeys; times in seconds, `math.inf` for never.
+
+    `turn`: from acceptance to end. `silence`: of a child that works, `start`: until it is set up,
+    `interrupt`: until it has taken a turn back. `freeze` and `hibernate`: of an idle child,
+    `expire`: of a conversation that nobody uses. `queued`: turns that may wait behind another.
+    `keep_child` False: one child per turn.
+    """
 
     turn: float = 300.0
     silence: float = 120.0

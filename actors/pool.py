@@ -14,20 +14,22 @@ from __future__ import annotations
 import math
 from collections import deque
 from collections.abc import AsyncIterator, Callable
-from contextlib import asynccontextmanager
+from contextlib import AbstractAsyncContextManager, asynccontextmanager
+from itertools import islice
 
 import structlog
 import trio
 from attrs import define, field, frozen
 
-from ..schemas.errors import ChildDied, GatewayError, Overloaded, RateLimited
+from ..schemas.errors import ChildDied, GatewayError, InternalError, Overloaded, RateLimited
 from ..schemas.events import ChildAdopted, ChildExited, ChildFrozen, ChildSpawned
 from ..schemas.settings import ClaudeSettings
 from ..schemas.turn import ResumePoint
 from ..transport.child import Child, open_child
 from ..transport.cli import Cli
-from ..transport.guardian import Guardian, open_guardian
+from ..transport.guardian import open_guardian
 from .bus import Bus
+from .pace import Pace
 
 log = structlog.get_logger("ccapi.pool")
 
@@ -36,6 +38,12 @@ REFILL_PAUSE = 0.5, 30.0
 
 SPAWN_SECONDS = 20.0
 """Bound on starting the process itself (not on its boot), usually a few milliseconds."""
+
+OpenChild = Callable[[ResumePoint | None], AbstractAsyncContextManager[Child]]
+"""How a child comes to be, and goes: `transport.child.open_child`, all but the resume point given.
+
+The block ends when `Child.leave` is set; `Child.gone` is set when the context has been left.
+"""
 
 
 @frozen
@@ -51,43 +59,22 @@ class PoolStatistics:
 
 @define(eq=False)
 class _Waiter:
-    """Someone who waits for room. `granted` means: one place is theirs, already counted."""
+    """Someone who waits for room. `served`: they have `child`, or else one place, counted."""
 
-    granted: trio.Event = field(factory=trio.Event)
-
-
-@define
-class _Pace:
-    """How fast places come free, for a truthful retry-after. Seconds."""
-
-    interval: float | None = None
-    last: float | None = None
-
-    def released(self, now: float) -> None:
-        if self.last is not None:
-            gap = now - self.last
-            self.interval = gap if self.interval is None else 0.7 * self.interval + 0.3 * gap
-        self.last = now
-
-    def expect(self, position: int, now: float, fallback: float) -> float:
-        """When the one at `position` (from 1) in the queue may count on a place."""
-        if self.interval is None or self.last is None:
-            return fallback
-        # A place that is overdue shows that the pace has slowed down.
-        return position * max(self.interval, now - self.last, 1.0)
+    takes_warm: bool
+    served: trio.Event = field(factory=trio.Event)
+    child: Child | None = None
 
 
 class ChildPool:
     """Made by `open_pool`. All decisions are synchronous; only `acquire` waits."""
 
     def __init__(
-        self, cli: Cli, settings: ClaudeSettings, bus: Bus, guardian: Guardian,
-        nursery: trio.Nursery,
-    ) -> None:  # fmt: skip
-        self._cli = cli
+        self, open_one: OpenChild, settings: ClaudeSettings, bus: Bus, nursery: trio.Nursery
+    ) -> None:
+        self._open = open_one
         self._settings = settings
         self._bus = bus
-        self._guardian = guardian
         self._nursery = nursery
         self._places = 0  # children alive or on their way, warm ones included
         self._children: set[Child] = set()
@@ -97,7 +84,7 @@ class ChildPool:
         self._waiters: deque[_Waiter] = deque()
         self._refill = trio.Event()
         self._failures = 0  # warm children that died since one was adopted
-        self._pace = _Pace()
+        self._pace = Pace()
         self._closing = False
 
     def __repr__(self) -> str:
@@ -121,11 +108,15 @@ class ChildPool:
         `RateLimited` when the queue is full or the wait was in vain, `ChildDied` or `Overloaded`
         when a child cannot be started. It goes back by `Child.retire` or `Child.kill`.
         """
+        await trio.lowlevel.checkpoint()  # first: past it, whoever is given a child receives it
+        if self._closing:
+            raise _stopping()
         began = trio.current_time()
-        child = self._take_warm() if resume is None and not self._waiters else None
+        child = self._take_warm() if resume is None else None
+        if child is None:
+            child = await self._wait_for_room(takes_warm=resume is None)
         warm = child is not None
         if child is None:
-            await self._wait_for_room()
             child = await self._spawn(resume)
         waited = trio.current_time() - began
         self._bus.publish(ChildAdopted(child.pid, conversation_id, warm, waited))
@@ -134,8 +125,9 @@ class ChildPool:
     def offer(self, child: Child, give_way: Callable[[], None]) -> None:
         """This child is idle. When others need the room, `give_way` is called, at once and
         synchronously; it must retire the child."""
-        self._idle[child] = give_way
-        self._make_way()
+        if not child.leave.is_set():  # else its place comes free without anybody's doing
+            self._idle[child] = give_way
+            self._make_way()
 
     def withdraw(self, child: Child) -> None:
         """This child is in use again, or going."""
@@ -144,43 +136,78 @@ class ChildPool:
     def freeze(self, child: Child) -> None:
         """Stop an idle child's clock until it is written to."""
         child.freeze()
-        self._bus.publish(ChildFrozen(child.pid))
+        if child.frozen:
+            self._bus.publish(ChildFrozen(child.pid))
 
     # -- room --------------------------------------------------------------------------------------
 
     def _take_warm(self) -> Child | None:
+        """The oldest warm child (it is the readiest). Those left over are for anyone: whoever
+        waits has made their own way (`_make_way`)."""
         while self._warm:
-            child = self._warm.popleft()  # the oldest is the readiest
-            if not child.leave.is_set():
-                self._failures = 0
-                self._refill.set()
+            child = self._warm.popleft()
+            # The exit status is asked for: it is known a step before `leave` is set.
+            if not child.leave.is_set() and child.returncode is None:
+                self._adopted()
                 return child
         return None
 
-    async def _wait_for_room(self) -> None:
-        """Return with one place counted as the caller's."""
+    def _adopted(self) -> None:
+        self._failures = 0
+        self._refill.set()
+
+    def _welcome(self, child: Child) -> None:
+        """A warm child is there: for whoever waits and can use it, or to be kept.
+
+        It passes over those at the head of the queue for whose room a child is leaving, and
+        goes no further than the first for whom none is.
+        """
+        if child.leave.is_set():
+            self._failures += not child.expected  # nobody had it, and it is not in `_warm`
+            return
+        for waiter in islice(self._waiters, len(self._making_way) + 1):
+            if waiter.takes_warm:
+                self._waiters.remove(waiter)
+                waiter.child = child
+                waiter.served.set()
+                self._adopted()
+                return
+        self._warm.append(child)
+        self._make_way()
+
+    async def _wait_for_room(self, *, takes_warm: bool) -> Child | None:
+        """A warm child that came meanwhile, or None with one place counted as the caller's."""
         limit, queue = self._settings.max_concurrent_sessions, self._waiters
         if not queue and self._places < limit:
             self._places += 1
-            return
-        if len(queue) >= self._settings.max_waiting_turns:
+            return None
+        # Who takes the room of a child that nobody uses does not wait for others to be done.
+        unused = len(self._warm) + len(self._idle) + len(self._making_way)
+        if len(queue) >= self._settings.max_waiting_turns + unused:
             raise self._full(f"All {limit} children are busy, and {len(queue)} turns wait already.")
-        waiter = _Waiter()
+        waiter = _Waiter(takes_warm)
         queue.append(waiter)
         self._make_way()
         patience = self._settings.queue_timeout_seconds
         try:
             with trio.move_on_after(patience):
-                await waiter.granted.wait()
+                await waiter.served.wait()
         except BaseException:
-            if waiter.granted.is_set():
-                self._give_back()
-            else:
-                queue.remove(waiter)
+            self._stand_back(waiter)
             raise
-        if not waiter.granted.is_set():
-            queue.remove(waiter)
+        if not waiter.served.is_set():
+            self._stand_back(waiter)
             raise self._full(f"All {limit} children were busy for {patience:g} seconds.")
+        return waiter.child
+
+    def _stand_back(self, waiter: _Waiter) -> None:
+        """This one waits no more; what they were given goes to others."""
+        if not waiter.served.is_set():
+            self._waiters.remove(waiter)
+        elif waiter.child is not None:
+            self._welcome(waiter.child)
+        else:
+            self._give_back()
 
     def _full(self, message: str) -> RateLimited:
         fallback = self._settings.queue_timeout_seconds
@@ -193,14 +220,14 @@ class ChildPool:
         self._places -= 1
         while self._waiters and self._places < self._settings.max_concurrent_sessions:
             self._places += 1
-            self._waiters.popleft().granted.set()
+            self._waiters.popleft().served.set()
         self._refill.set()
 
     def _make_way(self) -> None:
         """For each one who waits, have one child go that nobody is using."""
         while len(self._waiters) > len(self._making_way):
             if self._warm:
-                # Whoever waits could not use it: it needs a child that resumes.
+                # Whoever waits cannot use it: they need a child that resumes.
                 child = self._warm.pop()
                 child.kill()
             elif self._idle:
@@ -215,7 +242,8 @@ class ChildPool:
     async def _spawn(self, resume: ResumePoint | None) -> Child:
         """Start a child on a place that is already counted. Its keeper gives the place back."""
         if self._closing:
-            raise Overloaded("The gateway is stopping.", code="draining")
+            self._give_back()
+            raise _stopping()
         child: Child | None = None
         # Shielded, so that a caller that is cancelled cannot lose the child it was just given.
         with trio.move_on_after(SPAWN_SECONDS, shield=True):
@@ -225,20 +253,33 @@ class ChildPool:
         return child
 
     async def _keep(self, resume: ResumePoint | None, task_status: trio.TaskStatus[Child]) -> None:
-        """Stay with one child from spawn to burial."""
+        """Stay with one child from spawn to burial. A boundary: its fault ends this child only."""
+        child: Child | None = None
         try:
-            async with open_child(self._cli.command(resume), self._guardian) as child:
-                self._children.add(child)
-                self._bus.publish(ChildSpawned(child.pid, resumed=resume is not None))
+            async with self._open(resume) as child:
+                self._admit(child, resumed=resume is not None)
                 task_status.started(child)
                 with trio.move_on_after(self._settings.freeze_after_seconds or math.inf):
                     await child.leave.wait()
                 if child in self._warm:
                     self.freeze(child)
                 await child.leave.wait()
-            self._bury(child)
+        except GatewayError:
+            raise  # it could not be started, and whoever asked for it hears why
+        except Exception as fault:
+            log.exception("the keeper of a child failed", pid=child and child.pid)
+            if child is None:
+                raise InternalError("The CLI process could not be started.") from fault
         finally:
+            if child is not None:
+                self._bury(child)
             self._give_back()
+
+    def _admit(self, child: Child, *, resumed: bool) -> None:
+        self._children.add(child)
+        self._bus.publish(ChildSpawned(child.pid, resumed))
+        if self._closing:
+            child.kill()
 
     def _bury(self, child: Child) -> None:
         self._children.discard(child)
@@ -246,56 +287,75 @@ class ChildPool:
         self._idle.pop(child, None)
         if child in self._warm:
             self._warm.remove(child)
-            self._failures += 1
-            log.warning("a warm child died", pid=child.pid, stderr=child.stderr_tail[-500:])
+            if not child.expected:
+                self._failures += 1
+                log.warning("a warm child died", pid=child.pid, stderr=child.stderr_tail[-500:])
         self._pace.released(trio.current_time())
         self._bus.publish(ChildExited(child.pid, child.returncode, child.expected))
 
     async def keep_warm(self) -> None:
         """Keep `claude.prewarm` children ready, as far as the bound leaves room. Never ends."""
         while True:
-            while self._wants_warm():
-                if self._failures:
-                    first, most = REFILL_PAUSE
-                    await trio.sleep(min(most, first * 2 ** min(self._failures - 1, 10)))
-                    if not self._wants_warm():
-                        break
-                self._places += 1
-                try:
-                    child = await self._spawn(None)
-                except GatewayError as error:
-                    self._failures += 1
-                    log.warning("no child could be warmed", error=error.message)
+            while not self._wants_warm():
+                self._refill = trio.Event()
+                await self._refill.wait()
+            if self._failures:
+                first, most = REFILL_PAUSE
+                await trio.sleep(min(most, first * 2 ** min(self._failures - 1, 10)))
+                if not self._wants_warm():
                     continue
-                if child.leave.is_set():
-                    self._failures += 1
-                else:
-                    self._warm.append(child)
-            self._refill = trio.Event()
-            await self._refill.wait()
+            self._places += 1
+            try:
+                self._welcome(await self._spawn(None))
+            except GatewayError as error:
+                self._failures += 1
+                log.warning("no child could be warmed", error=error.message)
 
     def _wants_warm(self) -> bool:
         return (
             len(self._warm) < self._settings.prewarm
             and self._places < self._settings.max_concurrent_sessions
             and not self._waiters
+            and not self._closing
         )
 
-    def kill_all(self) -> None:
-        """End every child at once, without the stop sequence."""
+    def close(self) -> None:
+        """Start no more children."""
         self._closing = True
+
+    def kill_all(self) -> None:
+        """End every child at once, without the stop sequence, and start no more."""
+        self.close()
         for child in self._children:
             child.kill()
+
+
+def _stopping() -> Overloaded:
+    return Overloaded("The gateway is stopping.", code="draining")
 
 
 @asynccontextmanager
 async def open_pool(cli: Cli, settings: ClaudeSettings, bus: Bus) -> AsyncIterator[ChildPool]:
     """Run a pool while the block runs; after it no child is left, its own children included."""
-    async with open_guardian() as guardian, trio.open_nursery() as nursery:
-        pool = ChildPool(cli, settings, bus, guardian, nursery)
+    async with open_guardian() as guardian:
+
+        def open_one(resume: ResumePoint | None) -> AbstractAsyncContextManager[Child]:
+            return open_child(cli.command(resume), guardian)
+
+        async with run_pool(open_one, settings, bus) as pool:
+            yield pool
+
+
+@asynccontextmanager
+async def run_pool(
+    open_one: OpenChild, settings: ClaudeSettings, bus: Bus
+) -> AsyncIterator[ChildPool]:
+    """A pool of the children that `open_one` makes. Ends when the last of them is gone."""
+    async with trio.open_nursery() as nursery:
+        pool = ChildPool(open_one, settings, bus, nursery)
         nursery.start_soon(pool.keep_warm)
         try:
             yield pool
         finally:
-            pool._closing = True  # noqa: SLF001 (the two are one thing)
+            pool.close()
             nursery.cancel_scope.cancel()

@@ -7,24 +7,29 @@ Three kinds of task, all in the session's own nursery: the actor itself (the mai
 attendant of the present child (it finds one, reads it, and sees it go), and one watcher per turn
 (it waits for the caller to hang up). All of them feed the machine synchronously, so its events
 are taken one at a time; only the attendant ever waits for a caller, so a caller that stalls holds
-up nothing but its own turn.
+up nothing but its own turn. A fault in any of them ends the session, and nobody else.
 """
 
 from __future__ import annotations
 
+import math
+from collections.abc import Callable
+from typing import Generic, Protocol, TypeVar
+
+import structlog
 import trio
 from attrs import define, frozen
 
 from ..schemas.errors import ChildProtocolError, GatewayError, InternalError, Overloaded
-from ..schemas.events import PhaseChanged, TurnFailed, TurnFinished, TurnStarted
+from ..schemas.events import PhaseChanged
 from ..schemas.frames import Frame
-from ..schemas.turn import Completed, Failed, Memory, ResumePoint, TextDelta
-from ..transport.child import Child
+from ..schemas.turn import Failed, Memory, ResumePoint, TextDelta
+from . import refusals
 from .bus import Bus
+from .callers import Callers
 from .machine import Machine
-from .mailbox import Mailbox, Ref, open_mailbox
+from .mailbox import Mailbox, Ref
 from .phases import Limits, Phase
-from .pool import ChildPool
 from .signals import (
     Action,
     CancelWake,
@@ -48,6 +53,33 @@ from .signals import (
 )
 from .turns import CallerGone, Port
 
+log = structlog.get_logger("ccapi.session")
+
+
+class Borrowed(Protocol):
+    """What a session needs of a child (`transport.child.Child`)."""
+
+    gone: trio.Event
+
+    def write(self, line: bytes) -> None: ...
+    async def receive_frames(self) -> list[Frame]: ...
+    def stop_reading(self) -> None: ...
+    def retire(self) -> None: ...
+    def kill(self) -> None: ...
+    def post_mortem(self) -> GatewayError: ...
+
+
+C = TypeVar("C", bound=Borrowed)
+
+
+class Lender(Protocol[C]):
+    """What a session needs of the pool (`actors.pool.ChildPool`)."""
+
+    async def acquire(self, conversation_id: str, resume: ResumePoint | None) -> C: ...
+    def offer(self, child: C, give_way: Callable[[], None]) -> None: ...
+    def withdraw(self, child: C) -> None: ...
+    def freeze(self, child: C) -> None: ...
+
 
 @frozen
 class Submit:
@@ -69,12 +101,22 @@ class SessionState:
     ref: Ref[SessionMessage] | None = None
 
 
-class _Session:
+@frozen
+class Ended:
+    """How a session actor ended: what whoever still waited was told, and whose fault it was."""
+
+    error: GatewayError
+    crashed: bool = False
+
+
+class _Session(Generic[C]):
     """The shell around one machine. Lives inside `run_session`."""
+
+    _nursery: trio.Nursery
 
     def __init__(
         self, conversation_id: str, state: SessionState, limits: Limits, stall_seconds: float,
-        pool: ChildPool, bus: Bus, nursery: trio.Nursery,
+        pool: Lender[C], bus: Bus,
     ) -> None:  # fmt: skip
         self.id = conversation_id
         self.machine = Machine(state.memory, limits, trio.current_time())
@@ -83,29 +125,35 @@ class _Session:
         self._stall_seconds = stall_seconds
         self._pool = pool
         self._bus = bus
-        self._nursery = nursery
-        self._ports: dict[str, Port] = {}
-        self._child: Child | None = None
-        self._offered: Child | None = None
+        self._callers = Callers(conversation_id, bus, stall_seconds)
+        self._child: C | None = None
+        self._offered: C | None = None
         self._attending: trio.CancelScope | None = None
 
     # -- the mailbox's side ------------------------------------------------------------------------
 
     async def run(self, mailbox: Mailbox[SessionMessage]) -> None:
         """Take messages until the machine is closed."""
-        while self.machine.phase is not Phase.CLOSED:
-            message: SessionMessage | None = None
-            self._alarm = trio.CancelScope(deadline=self.machine.deadline)
-            with self._alarm:
-                message = await mailbox.receive()
-            match message:
-                case Submit(start, port):
-                    self._ports[start.turn_id] = port
-                    self.feed(start)
-                case None:
-                    self.feed(TimedOut())
-                case Interrupt() | Close():
-                    self.feed(message)
+        async with trio.open_nursery() as self._nursery:
+            while self.machine.phase is not Phase.CLOSED:
+                message: SessionMessage | None = None
+                self._alarm = trio.CancelScope(deadline=self.machine.deadline)
+                with self._alarm:
+                    message = await mailbox.receive()
+                self._take(message)
+
+    def _take(self, message: SessionMessage | None) -> None:
+        match message:
+            case None:
+                self.feed(TimedOut())
+            case Interrupt() | Close():
+                self.feed(message)
+            case Submit(port=port) if port.over.is_set():
+                # Its caller left while it lay in the mailbox: nothing is spent on it.
+                port.end(Failed(refusals.interrupted()))
+            case Submit(start, port):
+                self._callers.take(start, port)
+                self.feed(start)
 
     def feed(self, event: Event) -> None:
         """Take one event in, where none of its actions can have to wait."""
@@ -118,18 +166,21 @@ class _Session:
         actions = machine.advance(event, trio.current_time())
         if machine.phase is not self._state.phase:
             self._change_phase(machine.phase)
-        if machine.phase is Phase.CLOSED:
-            self._alarm.cancel()
-        elif machine.deadline != self._alarm.deadline:
-            self._alarm.deadline = machine.deadline
+        self._set_alarm()
         return actions
+
+    def _set_alarm(self) -> None:
+        if self.machine.phase is Phase.CLOSED:
+            self._alarm.cancel()
+        else:
+            self._alarm.deadline = self.machine.deadline
 
     def _change_phase(self, new: Phase) -> None:
         old, self._state.phase = self._state.phase, new
-        if self._offered is not None:
-            self._pool.withdraw(self._offered)
-            self._offered = None
+        self._withdraw()
         self._bus.publish(PhaseChanged(self.id, old.value, new.value))
+
+    # -- an idle child -----------------------------------------------------------------------------
 
     def _rest(self) -> None:
         """Offer an idle child to whoever needs the room, once no action is outstanding."""
@@ -138,8 +189,20 @@ class _Session:
             self._offered = self._child
             self._pool.offer(self._child, self._give_way)
 
+    def _withdraw(self) -> None:
+        if self._offered is not None:
+            self._pool.withdraw(self._offered)
+            self._offered = None
+
     def _give_way(self) -> None:
-        self.feed(GiveWay())
+        """The pool's call, in the middle of another session's step."""
+        try:
+            self.feed(GiveWay())
+        except Exception as fault:  # noqa: BLE001 (it is raised again, where it belongs)
+            self._nursery.start_soon(self._fail, fault)
+
+    async def _fail(self, fault: Exception) -> None:
+        raise fault
 
     # -- performing --------------------------------------------------------------------------------
 
@@ -150,10 +213,11 @@ class _Session:
                 assert self._child is not None
                 self._child.write(line)
             case End():
-                self._end(action)
+                self._state.memory = self.machine.memory
+                self._callers.end(action)
             case Started(turn_id, model):
-                self._bus.publish(TurnStarted(turn_id, self.id, model))
-                self._nursery.start_soon(self._watch, turn_id, self._ports[turn_id])
+                port = self._callers.started(turn_id, model)
+                self._nursery.start_soon(self._watch, turn_id, port)
             case Wake(resume):
                 self._attending = trio.CancelScope()
                 self._nursery.start_soon(self._attend, resume, self._attending)
@@ -172,69 +236,53 @@ class _Session:
             case _:
                 raise AssertionError(f"not an action to perform here: {action!r}")
 
-    def _end(self, end: End) -> None:
-        self._state.memory = self.machine.memory
-        seconds = trio.current_time() - end.accepted
-        key = end.prompt.cache_key
-        match end.outcome:
-            case Completed(usage=usage):
-                assert end.answer is not None
-                first = None if end.first_delta is None else end.first_delta - end.accepted
-                self._bus.publish(
-                    TurnFinished(
-                        end.turn_id, self.id, end.model, usage, seconds, first, key, end.answer
-                    )
-                )
-            case Failed(error):
-                self._bus.publish(TurnFailed(end.turn_id, self.id, end.model, error, seconds, key))
-        self._ports.pop(end.turn_id).end(end.outcome)
-
     async def _watch(self, turn_id: str, port: Port) -> None:
         """Wait until the turn is over, or its caller hangs up: then interrupt it."""
         await port.over.wait()
         if port.outcome is None:
             self.feed(Interrupt(turn_id))
 
-    def abort(self, error: GatewayError) -> None:
-        """The actor ends with turns unfinished: tell their callers."""
-        ports, self._ports = self._ports, {}
-        for port in ports.values():
-            port.end(Failed(error))
+    def finish(self, ended: Ended) -> None:
+        """The actor has ended: so do the turns it leaves unfinished, and its child goes."""
+        self._withdraw()
+        if self._child is not None:
+            if self.machine.phase is Phase.IDLE and not ended.crashed:
+                self._child.retire()
+            else:
+                self._child.kill()
+            self._child.stop_reading()
+            self._child = None
+        self._callers.abandon(ended.error)
 
     # -- the attendant of one child ----------------------------------------------------------------
 
     async def _attend(self, resume: ResumePoint | None, scope: trio.CancelScope) -> None:
         """Find a child, serve the machine what it says, and see it go."""
-        child: Child | None = None
+        child: C | None = None
         failure: GatewayError | None = None
         with scope:
             try:
                 child = await self._pool.acquire(self.id, resume)
             except GatewayError as error:
                 failure = error
-        if scope.cancel_called:
-            if child is not None:  # found in the moment it was no longer wanted
+        # It may have been found in the very moment in which it, or all this, was called off.
+        if scope.cancel_called or trio.current_effective_deadline() == -math.inf:
+            if child is not None:
                 child.kill()
             return
         if child is None:
             assert failure is not None
             self.feed(WakeFailed(failure))
             return
-        self._child = child
-        try:
-            self.feed(ChildReady())
-            failure = await self._read(child)
-            await child.gone.wait()
-        finally:
-            if self.machine.phase is Phase.IDLE:
-                child.retire()
-            else:
-                child.kill()
-            child.stop_reading()
-            self._child = None
+        self._child = child  # from here on `finish` sees to it, should this be cut short
+        self.feed(ChildReady())
+        failure = await self._read(child)
+        await child.gone.wait()
+        child.stop_reading()
+        self._child = None
         self.feed(ChildGone(failure or child.post_mortem()))
 
-    async def _read(self, child: Child) -> GatewayError | None:
+    async def _read(self, child: C) -> GatewayError | None:
         """Take in what the child says until it says no more; answers with its fault, if any."""
         machine = self.machine
         try:
@@ -248,14 +296,14 @@ class _Session:
                         for action in machine.advance(frame, now):
                             await self._deliver(action)
                     else:
-                        await self._take(frame)
+                        await self._hear(frame)
         except EOFError:
             return None
         except ChildProtocolError as error:
             child.kill()
             return error
 
-    async def _take(self, frame: Frame) -> None:
+    async def _hear(self, frame: Frame) -> None:
         for action in self._advance(frame):
             if isinstance(action, Deliver):
                 await self._deliver(action)
@@ -266,53 +314,49 @@ class _Session:
     async def _deliver(self, action: Action) -> None:
         """Hand an item over, waiting while the caller lags; one that stalls has gone."""
         assert isinstance(action, Deliver)
-        port = self._ports.get(action.turn_id)
-        if port is None:
-            return
         try:
             try:
-                port.deliver_nowait(action.item)
+                self._callers.deliver_nowait(action.turn_id, action.item)
             except trio.WouldBlock:
-                with trio.move_on_after(self._stall_seconds) as patience:
-                    await port.deliver(action.item)
-                if patience.cancelled_caught:
-                    raise CallerGone from None
+                await self._deliver_late(action)
         except CallerGone:
             self.feed(Interrupt(action.turn_id))
+
+    async def _deliver_late(self, action: Deliver) -> None:
+        # Nobody reads the child meanwhile: the silence is the caller's, not the child's.
+        self.machine.heard(trio.current_time() + self._stall_seconds)
+        await self._callers.deliver(action.turn_id, action.item)
+        self.machine.heard(trio.current_time())
+        self._set_alarm()
 
 
 async def run_session(
     conversation_id: str,
     state: SessionState,
+    mailbox: Mailbox[SessionMessage],
     limits: Limits,
     stall_seconds: float,
-    pool: ChildPool,
+    pool: Lender[C],
     bus: Bus,
-    *,
-    task_status: trio.TaskStatus[Ref[SessionMessage]],
-) -> GatewayError:
-    """The session actor. Ends when its conversation is closed, and answers why.
+) -> Ended:
+    """The session actor. Ends when its conversation is closed, when it fails, or is cancelled.
 
-    Whatever ends it, every turn it has accepted ends too, and its child goes.
+    Whatever ends it, every turn that was put into its mailbox ends too, and its child goes.
+    `state.ref` is taken back only then, so that no second actor can begin before.
     """
-    ref: Ref[SessionMessage]
-    ref, mailbox = open_mailbox(conversation_id)
-    error: GatewayError = InternalError("The conversation's session failed.")
-    async with trio.open_nursery() as nursery:
-        session = _Session(conversation_id, state, limits, stall_seconds, pool, bus, nursery)
-        try:
-            state.ref = ref
-            task_status.started(ref)
-            await session.run(mailbox)
-            error = session.machine.closing or error
-        except trio.Cancelled:
-            error = Overloaded("The gateway is stopping.", code="draining")
-            raise
-        finally:
-            state.ref, state.phase = None, Phase.ASLEEP
-            mailbox.close()
-            session.abort(error)
-            for message in mailbox.unread:
-                if isinstance(message, Submit):
-                    message.port.end(Failed(error))
-    return error
+    ended = Ended(Overloaded("The gateway is stopping.", code="draining"))
+    session = _Session(conversation_id, state, limits, stall_seconds, pool, bus)
+    try:
+        await session.run(mailbox)
+        ended = Ended(session.machine.closing or refusals.closed())
+    except* Exception as fault:
+        log.exception("a session crashed", conversation_id=conversation_id, exc_info=fault)
+        ended = Ended(InternalError("The conversation's session failed."), crashed=True)
+    finally:
+        state.ref, state.phase = None, Phase.ASLEEP
+        mailbox.close()
+        session.finish(ended)
+        for message in mailbox.unread:
+            if isinstance(message, Submit):
+                message.port.end(Failed(ended.error))
+    return ended

@@ -98,7 +98,8 @@ class Write:
 
 @frozen
 class Deliver:
-    """Hand an item to the turn's caller. The only action that may wait."""
+    """Hand an item to the turn's caller. The only action that may wait, so it comes alone: nothing
+    that is already decided waits behind it."""
 
     turn_id: str
     item: TurnItem
@@ -106,7 +107,8 @@ class Deliver:
 
 @frozen
 class Started:
-    """The turn was accepted: its caller is to be watched from now on."""
+    """The turn was taken on: its caller is to be watched from now on. `End` follows for certain,
+    in the same breath where the turn is refused."""
 
     turn_id: str
     model: str
@@ -114,7 +116,8 @@ class Started:
 
 @frozen
 class End:
-    """The turn is over. Said exactly once per accepted turn, and nothing is delivered after it."""
+    """The turn is over. Said exactly once for each `Started`; nothing is delivered after it. Times
+    are points in time, in seconds; `first_delta` is None where nothing was delivered."""
 
     turn_id: str
     outcome: Outcome

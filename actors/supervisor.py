@@ -4,32 +4,40 @@ Knows: which conversation has an actor, how often an actor may crash, what to do
 Refuses to know: turns and tokens. It creates; streams go past it.
 
 A conversation costs no task until somebody speaks to it. An actor that crashed comes back on the
-next demand, with what its conversation remembers, within the restart budget.
+next demand, with what its conversation remembers, within the restart budget. An actor sees to it
+itself that its conversation expires; the supervisor does so for those that have none.
 """
 
 from __future__ import annotations
 
 import math
+import time
 from collections.abc import AsyncIterator
-from contextlib import asynccontextmanager, suppress
+from contextlib import asynccontextmanager
 from functools import partial
+from typing import Any
 
-import structlog
 import trio
 from attrs import frozen
 
-from ..schemas.errors import GatewayError, InternalError, NotFound, TurnInterrupted
+from ..schemas.errors import (
+    GatewayError,
+    InternalError,
+    NotFound,
+    Overloaded,
+    TurnInterrupted,
+)
 from ..schemas.events import ConversationClosed, SessionCrashed
 from ..schemas.settings import Settings
 from .bus import Bus
 from .directory import Directory, Entry
 from .mailbox import ActorGone, Mailbox, Ref, answer, open_mailbox
 from .phases import Limits
-from .pool import ChildPool
-from .session import SessionMessage, Submit, run_session
+from .session import Lender, SessionMessage, Submit, run_session
 from .signals import Close
 
-log = structlog.get_logger("ccapi.supervisor")
+SWEEP_SECONDS = 60.0
+"""How late, at most, a conversation that has no actor expires."""
 
 Awakened = Ref[SessionMessage] | GatewayError
 
@@ -53,32 +61,47 @@ class Supervisor:
     async def submit(self, entry: Entry, message: Submit) -> None:
         """Put a turn into the conversation's mailbox, waking its actor if there is none.
 
-        A table read when the actor lives. Raises `NotFound` when the conversation is gone, and
-        the error that keeps an actor from starting.
+        A table read when the actor lives. Raises `NotFound` when the conversation is gone,
+        `InternalError` when its actor may not start, `Overloaded` when the gateway stops.
         """
-        for _ in range(2):
+        while True:
             ref = entry.ref
             if ref is None:
-                awakened: Awakened = await self._ref.ask(partial(Awaken, entry))
-                if isinstance(awakened, GatewayError):
-                    raise awakened
-                ref = awakened
+                ref = await self._awaken(entry)
+            elif entry not in self._directory:
+                raise _not_found()
             try:
                 await ref.tell(message)
             except ActorGone:
                 continue  # it ended while we knocked: look again
             return
-        raise InternalError("The conversation's session cannot be reached.")
+
+    async def _awaken(self, entry: Entry) -> Ref[SessionMessage]:
+        try:
+            awakened: Awakened = await self._ref.ask(partial(Awaken, entry))
+        except ActorGone:
+            raise Overloaded("The gateway is stopping.", code="draining") from None
+        if isinstance(awakened, GatewayError):
+            raise awakened
+        return awakened
 
     async def forget(self, entry: Entry, reason: str = "deleted") -> None:
-        """Take a conversation out of the directory; what it still does ends."""
-        if not self._directory.remove(entry):
+        """Take a conversation out of the directory; what it still does ends.
+
+        Whoever is cancelled in here has forgotten nothing: an actor that nobody could find any
+        more would stay for as long as it likes.
+        """
+        if entry not in self._directory:
             return
-        self._bus.publish(ConversationClosed(entry.conversation_id, reason))
-        if entry.ref is not None:
-            error = TurnInterrupted("The conversation was deleted.", code=reason)
-            with suppress(ActorGone):
+        error = TurnInterrupted("The conversation was deleted.", code=reason)
+        while entry.ref is not None:
+            try:
                 await entry.ref.tell(Close(error))
+            except ActorGone:
+                continue  # it ended while we knocked: another may have begun
+            break
+        if self._directory.remove(entry):
+            self._bus.publish(ConversationClosed(entry.conversation_id, reason))
 
 
 @frozen
@@ -86,20 +109,30 @@ class _Supervision:
     """What every session actor is started with."""
 
     directory: Directory
-    pool: ChildPool
+    pool: Lender[Any]
     bus: Bus
     limits: Limits
     stall_seconds: float
 
     async def run(self, mailbox: Mailbox[Awaken]) -> None:
-        with mailbox:
-            async with trio.open_nursery() as sessions:
-                async for message in mailbox:
-                    answer(message.reply, await self._awaken(message.entry, sessions))
+        interval = min(SWEEP_SECONDS, self.limits.expire)
+        async with trio.open_nursery() as sessions:
+            with mailbox:  # closed first: nobody has to wait until the sessions have ended
+                sweep = trio.current_time() + interval
+                while True:
+                    message: Awaken | None = None
+                    with trio.move_on_at(sweep):
+                        message = await mailbox.receive()
+                    if message is None:
+                        self._sweep()
+                        sweep = trio.current_time() + interval
+                    else:
+                        answer(message.reply, self._awaken(message.entry, sessions))
 
-    async def _awaken(self, entry: Entry, sessions: trio.Nursery) -> Awakened:
+    def _awaken(self, entry: Entry, sessions: trio.Nursery) -> Awakened:
+        # Decided in one step: a conversation that is forgotten meanwhile must not get an actor.
         if entry not in self.directory:
-            return NotFound("No such conversation.", code="conversation_not_found")
+            return _not_found()
         if entry.ref is not None:
             return entry.ref
         now = trio.current_time()
@@ -109,30 +142,40 @@ class _Supervision:
                 code="restart_budget_spent",
                 retry_after=entry.crashes.free_at - now,
             )
-        ref: Ref[SessionMessage] = await sessions.start(self._guard, entry)
-        return ref
+        mailbox: Mailbox[SessionMessage]
+        entry.state.ref, mailbox = open_mailbox(entry.conversation_id)
+        sessions.start_soon(self._look_after, entry, mailbox)
+        return entry.state.ref
 
-    async def _guard(self, entry: Entry, task_status: trio.TaskStatus[Ref[SessionMessage]]) -> None:
-        """The boundary around one session: its crash is its own."""
-        try:
-            why = await run_session(
-                entry.conversation_id,
-                entry.state,
-                self.limits,
-                self.stall_seconds,
-                self.pool,
-                self.bus,
-                task_status=task_status,
-            )
-        except* Exception as crash:
+    async def _look_after(self, entry: Entry, mailbox: Mailbox[SessionMessage]) -> None:
+        """Stay with one session actor. Its crash is its own."""
+        ended = await run_session(
+            entry.conversation_id,
+            entry.state,
+            mailbox,
+            self.limits,
+            self.stall_seconds,
+            self.pool,
+            self.bus,
+        )
+        if ended.crashed:
             entry.crashes.spend(trio.current_time())
-            log.exception(
-                "a session crashed", conversation_id=entry.conversation_id, exc_info=crash
-            )
             self.bus.publish(SessionCrashed(entry.conversation_id))
         else:
-            if self.directory.remove(entry):
-                self.bus.publish(ConversationClosed(entry.conversation_id, why.code))
+            self._close(entry, ended.error.code)
+
+    def _sweep(self) -> None:
+        """Conversations that have no actor expire here: new ones, and those whose actor crashed."""
+        for entry in self.directory.dormant(since=time.time() - self.limits.expire):
+            self._close(entry, "expired")
+
+    def _close(self, entry: Entry, reason: str) -> None:
+        if self.directory.remove(entry):
+            self.bus.publish(ConversationClosed(entry.conversation_id, reason))
+
+
+def _not_found() -> NotFound:
+    return NotFound("No such conversation.", code="conversation_not_found", param="conversation_id")
 
 
 def limits_of(settings: Settings) -> Limits:
@@ -152,7 +195,7 @@ def limits_of(settings: Settings) -> Limits:
 
 @asynccontextmanager
 async def open_supervisor(
-    settings: Settings, directory: Directory, pool: ChildPool, bus: Bus
+    settings: Settings, directory: Directory, pool: Lender[Any], bus: Bus
 ) -> AsyncIterator[Supervisor]:
     """Run a supervisor while the block runs. Afterwards no session is left."""
     ref: Ref[Awaken]

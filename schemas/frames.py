@@ -15,34 +15,32 @@ from typing import Any
 import orjson
 from attrs import frozen
 
-from .turn import Setup, TextDelta, Usage
+from .turn import Setup, TextDelta, Usage, is_blank
 
 AGENT = "gw"
 """The agent every generic child is spawned with; `initialize` gives it its model."""
 
 
 @frozen
-class SessionStarted:
-    """``system/init``: a turn begins in the CLI session `session_id`."""
-
-    session_id: str
-
-
-@frozen
 class AssistantDone:
-    """A whole assistant message. `synthetic` when the CLI wrote it itself, to report an error."""
+    """A block of an assistant message is whole; `text` is the block's, if it is one of text.
+
+    `synthetic` when the CLI wrote it itself, to report an error or to answer a command.
+    """
 
     uuid: str
     synthetic: bool
+    text: str = ""
 
 
 @frozen
 class TurnResult:
-    """``result``: the CLI is done with a user frame.
+    """``result``: the CLI is done with a user frame, `user_uuid` (None: it does not say which).
 
     Errors are told by `is_error` and `api_error_status` (None: no answer from the API), never by
-    the subtype. `num_turns` is 0 for a frame that was only put into the history. `total_cost_usd`
-    is a running total of the process, while `usage` is this turn's.
+    the subtype. `num_turns` is 0 for a frame that the model was not asked about. `text` is only
+    the last block of an answer. `total_cost_usd` is a running total of the CLI session, while
+    `usage` is this turn's.
     """
 
     is_error: bool
@@ -54,6 +52,7 @@ class TurnResult:
     session_id: str
     usage: Usage
     total_cost_usd: float = 0.0
+    user_uuid: str | None = None
 
 
 @frozen
@@ -74,32 +73,15 @@ class ControlAsked:
 
 
 @frozen
-class Retrying:
-    """The CLI tries the API again after an error; `status` is None when there was no answer."""
-
-    attempt: int
-    status: int | None
-
-
-@frozen
 class Noise:
     """A frame that nothing here depends on. It still shows that the child lives."""
 
     kind: str
 
 
-Frame = (
-    TextDelta
-    | SessionStarted
-    | AssistantDone
-    | TurnResult
-    | ControlAnswer
-    | ControlAsked
-    | Retrying
-    | Noise
-)
+Frame = TextDelta | AssistantDone | TurnResult | ControlAnswer | ControlAsked | Noise
 
-_NOISE = Noise("stream_event")
+_STREAM_NOISE = Noise("stream_event")
 
 
 # -- reading -------------------------------------------------------------------------------------
@@ -107,7 +89,10 @@ _NOISE = Noise("stream_event")
 
 def decode(line: bytes) -> Frame:
     """One line of a child's stdout as a frame. Raises `ValueError` where it is not JSON."""
-    frame = orjson.loads(line)
+    try:
+        frame = orjson.loads(line)
+    except ValueError:
+        frame = _load_halves(line)
     if type(frame) is not dict:
         return Noise(type(frame).__name__)
     kind = frame.get("type")
@@ -123,66 +108,97 @@ def decode(line: bytes) -> Frame:
                 and frame.get("parent_tool_use_id") is None
             ):
                 return TextDelta(delta["text"])
-        return _NOISE
+        return _STREAM_NOISE
     try:
         return _decode_rare(kind, frame)
     except (KeyError, TypeError, ValueError, AttributeError):
         return Noise(str(kind))
 
 
+def _load_halves(line: bytes) -> Any:
+    """JSON with halves of surrogate pairs in it, each read as U+FFFD. Raises `ValueError`.
+
+    JavaScript writes such an escape wherever a text was cut in the middle of a pair. It is legal
+    JSON, but orjson refuses it, and nothing behind here could put it into UTF-8.
+    """
+    try:
+        text = json.dumps(json.loads(line), ensure_ascii=False)
+    except RecursionError:
+        raise ValueError("nested too deeply") from None
+    return orjson.loads(text.encode("utf-16-le", "surrogatepass").decode("utf-16-le", "replace"))
+
+
 def _decode_rare(kind: Any, frame: dict[str, Any]) -> Frame:
     match kind:
         case "assistant":
-            if frame.get("parent_tool_use_id") is not None:
-                return Noise("subagent")
-            return AssistantDone(
-                uuid=str(frame["uuid"]), synthetic=frame["message"].get("model") == "<synthetic>"
-            )
+            return _decode_assistant(frame)
         case "result":
             return _decode_result(frame)
         case "control_response":
             response = frame["response"]
+            body = response.get("response")
             failed = response.get("subtype") != "success"
             return ControlAnswer(
                 request_id=str(response["request_id"]),
-                body=response.get("response") or {},
+                body=body if isinstance(body, dict) else {},
                 error=str(response.get("error", "refused")) if failed else None,
             )
         case "control_request":
             return ControlAsked(str(frame["request_id"]), str(frame["request"].get("subtype")))
-        case "system" if frame.get("subtype") == "init":
-            return SessionStarted(str(frame["session_id"]))
-        case "system" if frame.get("subtype") == "api_retry":
-            return Retrying(int(frame.get("attempt", 0)), frame.get("error_status"))
         case _:
             return Noise(str(kind))
 
 
+def _decode_assistant(frame: dict[str, Any]) -> Frame:
+    if frame.get("parent_tool_use_id") is not None:
+        return Noise("subagent")
+    message = frame["message"]
+    content = message.get("content")
+    blocks = content if isinstance(content, list) else []
+    return AssistantDone(
+        uuid=str(frame["uuid"]),
+        synthetic=message.get("model") == "<synthetic>",
+        text="".join(str(block["text"]) for block in blocks if block.get("type") == "text"),
+    )
+
+
 def _decode_result(frame: dict[str, Any]) -> TurnResult:
-    status = frame.get("api_error_status")
-    text = frame.get("result")
+    text, errors = frame.get("result"), frame.get("errors")
+    if not isinstance(text, str):
+        # A failure that is not the API's is told here, such as a session that is not there.
+        text = "; ".join(map(str, errors)) if isinstance(errors, list) else ""
+    status, stop_reason = frame.get("api_error_status"), frame.get("stop_reason")
+    user_uuid, cost = frame.get("user_message_uuid"), frame.get("total_cost_usd")
     return TurnResult(
         is_error=bool(frame.get("is_error")),
         subtype=str(frame.get("subtype", "")),
-        num_turns=int(frame.get("num_turns") or 0),
-        text=text if isinstance(text, str) else "",
-        stop_reason=frame.get("stop_reason"),
+        num_turns=_count(frame, "num_turns"),
+        text=text,
+        stop_reason=stop_reason if isinstance(stop_reason, str) else None,
         api_error_status=status if isinstance(status, int) else None,
         session_id=str(frame.get("session_id", "")),
-        usage=_decode_usage(frame.get("usage") or {}),
-        total_cost_usd=float(frame.get("total_cost_usd") or 0.0),
+        usage=_decode_usage(frame.get("usage")),
+        total_cost_usd=float(cost) if isinstance(cost, int | float) else 0.0,
+        user_uuid=user_uuid if isinstance(user_uuid, str) else None,
     )
 
 
-def _decode_usage(usage: dict[str, Any]) -> Usage:
-    read = int(usage.get("cache_read_input_tokens") or 0)
-    written = int(usage.get("cache_creation_input_tokens") or 0)
+def _decode_usage(usage: Any) -> Usage:
+    if not isinstance(usage, dict):
+        return Usage()
+    read = _count(usage, "cache_read_input_tokens")
+    written = _count(usage, "cache_creation_input_tokens")
     return Usage(
-        prompt_tokens=int(usage.get("input_tokens") or 0) + read + written,
-        completion_tokens=int(usage.get("output_tokens") or 0),
+        prompt_tokens=_count(usage, "input_tokens") + read + written,
+        completion_tokens=_count(usage, "output_tokens"),
         cached_tokens=read,
         cache_write_tokens=written,
     )
+
+
+def _count(fields: dict[str, Any], name: str) -> int:
+    value = fields.get(name)
+    return value if isinstance(value, int) and value > 0 else 0
 
 
 # -- writing -------------------------------------------------------------------------------------
@@ -217,15 +233,11 @@ def initialize(request_id: str, setup: Setup) -> bytes:
     return _control(request_id, request)
 
 
-def interrupt(request_id: str) -> bytes:
-    """Stop the running turn; it ends with a result. Harmless when none runs."""
-    return _control(request_id, {"subtype": "interrupt"})
-
-
 def rewind(request_id: str, user_uuid: str) -> bytes:
     """Take the last user message, and what followed it, out of the CLI's history.
 
-    A turn that still runs is interrupted. The first user message of a session cannot be taken out.
+    A turn that still runs is interrupted, and its result comes before the answer to this. The
+    answer is a success either way; its ``rewound`` tells whether it was done.
     """
     request = {
         "subtype": "rewind_conversation",
@@ -244,10 +256,15 @@ def refuse(request_id: str, reason: str) -> bytes:
 def user(uuid: str, content: Sequence[str], *, query: bool = True) -> bytes:
     """A user message. `query` False puts it into the history; the CLI then sends a zero-turn
     result, which has to come before an assistant message may follow."""
+    blocks = [{"type": "text", "text": text} for text in content]
+    if content[-1].startswith("/"):
+        # The CLI takes a last block that starts with "/" for a command. It drops blank blocks
+        # before it calls the API, so an empty one behind keeps the text exact and inert.
+        blocks.append({"type": "text", "text": ""})
     frame: dict[str, Any] = {
         "type": "user",
         "uuid": uuid,
-        "message": {"role": "user", "content": _blocks(content)},
+        "message": {"role": "user", "content": blocks},
         "parent_tool_use_id": None,
     }
     if not query:
@@ -258,25 +275,17 @@ def user(uuid: str, content: Sequence[str], *, query: bool = True) -> bytes:
 def assistant(uuid: str, content: Sequence[str], model: str) -> bytes:
     """An assistant message of the history. The CLI appends it silently.
 
-    The message id has to be unique: the CLI merges messages that share one.
+    The message id has to be unique: the CLI merges messages that share one. Blank blocks are left
+    out, since the Messages API refuses them; at least one has to have text.
     """
     message = {
         "id": f"msg_{uuid}",
         "type": "message",
         "role": "assistant",
         "model": model,
-        "content": [{"type": "text", "text": text} for text in content],
+        "content": [{"type": "text", "text": text} for text in content if not is_blank(text)],
         "stop_reason": "end_turn",
         "usage": {"input_tokens": 1, "output_tokens": 1},
     }
     frame = {"type": "assistant", "uuid": uuid, "message": message, "parent_tool_use_id": None}
     return _line(frame)
-
-
-def _blocks(content: Sequence[str]) -> list[dict[str, str]]:
-    blocks = [{"type": "text", "text": text} for text in content]
-    if content[-1].startswith("/"):
-        # The CLI takes a last block that starts with "/" for a command. It drops blank blocks
-        # before it calls the API, so an empty one behind keeps the text exact and inert.
-        blocks.append({"type": "text", "text": ""})
-    return blocks

@@ -10,7 +10,7 @@ import hashlib
 from collections.abc import Iterable, Sequence
 from typing import Literal
 
-from attrs import field, frozen
+from attrs import evolve, field, frozen
 
 from .errors import GatewayError, InvalidRequest
 
@@ -61,6 +61,14 @@ class Prompt:
     model: str | None = None
     system: str | None = None
     cache_key: str | None = None
+
+    def setup(self, held: Setup) -> Setup:
+        """The setup this prompt needs, in a conversation that has `held` so far."""
+        return evolve(
+            held,
+            model=held.model if self.model is None else self.model,
+            system=held.system if self.system is None else self.system,
+        )
 
 
 @frozen
@@ -160,7 +168,8 @@ class Memory:
     """All that must outlive a child, and a session actor, for the conversation to go on.
 
     `digests` has one digest per message held, `resume` is None until a turn has finished, `seed`
-    is history that no child has seen yet (a continued cache hit).
+    is history that no child has seen yet (a continued cache hit). Only a finished turn changes
+    anything here: one that fails leaves no trace.
     """
 
     setup: Setup
@@ -169,6 +178,19 @@ class Memory:
     seed: tuple[Message, ...] = ()
     turns: int = 0
     usage: Usage = field(factory=Usage)
+
+    def grown(
+        self, setup: Setup, said: Iterable[Message], resume: ResumePoint, usage: Usage
+    ) -> Memory:
+        """After one more turn: `said` are its new messages, the answer last."""
+        return Memory(
+            setup=setup,
+            digests=(*self.digests, *map(digest, said)),
+            resume=resume,
+            seed=(),  # a child has seen it by now, and its transcript holds it
+            turns=self.turns + 1,
+            usage=add_usage(self.usage, usage),
+        )
 
 
 def digest(message: Message) -> bytes:
@@ -182,15 +204,17 @@ def digest(message: Message) -> bytes:
 
 
 def unseen(held: Sequence[bytes], messages: Sequence[Message]) -> tuple[Message, ...] | None:
-    """The messages of a request that the conversation does not hold yet.
+    """The messages of a request that the conversation does not hold yet, at least the last one.
 
-    A client may send only what is new, its whole history again, or the end of it. Returns None
-    where the request contradicts what is held: it has an assistant message the conversation never
-    produced.
+    A client may send only what is new, its whole history again, or the end of it; it may have
+    gone on elsewhere in between (a cached answer), so assistant messages may be among what is
+    new. Returns None where the request contradicts what is held: it has assistant messages, and
+    does not join on to the end of the conversation.
     """
     incoming = [digest(message) for message in messages]
     for overlap in range(min(len(held), len(messages) - 1), 0, -1):
-        if incoming[:overlap] == list(held[-overlap:]):
+        # One look at the border first: long histories are not copied for every overlap tried.
+        if incoming[overlap - 1] == held[-1] and incoming[:overlap] == list(held[-overlap:]):
             return tuple(messages[overlap:])
     if held and any(message.role == "assistant" for message in messages):
         return None
@@ -205,11 +229,10 @@ def messages_of(prompt: str | Sequence[Message]) -> tuple[Message, ...]:
     if not messages:
         raise InvalidRequest("There must be at least one message.", param="messages")
     for index, message in enumerate(messages):
-        # The CLI answers blank text by itself, without asking the model; and the Messages API
-        # refuses empty blocks.
-        if not message.text.strip():
+        # The CLI answers blank text by itself, without asking the model. Answers may be empty.
+        if message.role == "user" and is_blank(message.text):
             raise InvalidRequest(
-                f"A {message.role} message must have text.",
+                "A user message must have text.",
                 code="empty_content",
                 param=f"messages[{index}].content",
             )
@@ -219,6 +242,11 @@ def messages_of(prompt: str | Sequence[Message]) -> tuple[Message, ...]:
             param=f"messages[{len(messages) - 1}].role",
         )
     return messages
+
+
+def is_blank(text: str) -> bool:
+    """Whether the CLI would find no text in it: JavaScript takes a byte order mark for space."""
+    return not text.replace("\ufeff", "").strip()
 
 
 def add_usage(left: Usage, right: Usage) -> Usage:
@@ -232,7 +260,8 @@ def add_usage(left: Usage, right: Usage) -> Usage:
 
 
 def trim(messages: Sequence[Message], limit: int) -> tuple[Message, ...]:
-    """The last `limit` messages, starting with a user message: what a cold child is given."""
+    """The last `limit` (at least 1) messages, starting with a user message where there is one:
+    what a cold child is given."""
     kept = list(messages[-limit:])
     while len(kept) > 1 and kept[0].role != "user":
         kept.pop(0)
@@ -240,9 +269,12 @@ def trim(messages: Sequence[Message], limit: int) -> tuple[Message, ...]:
 
 
 def merge_turns(messages: Iterable[Message]) -> tuple[Message, ...]:
-    """The same history with neighbours of one role joined, as the Messages API reads it anyway."""
+    """The same history as the Messages API takes it: neighbours of one role are joined (it reads
+    them so anyway), and messages without text are left out (it refuses them)."""
     merged: list[Message] = []
     for message in messages:
+        if is_blank(message.text):
+            continue
         if merged and merged[-1].role == message.role:
             merged[-1] = Message(message.role, merged[-1].content + message.content)
         else:

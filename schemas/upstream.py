@@ -6,11 +6,23 @@ Knows: `TurnResult`'s fields. Refuses to know: when a result comes. Errors go by
 
 from __future__ import annotations
 
-from .errors import ChildError, GatewayError, InvalidRequest, Overloaded, RateLimited, TooLarge
+from .errors import (
+    ChildError,
+    GatewayError,
+    InvalidRequest,
+    NotFound,
+    Overloaded,
+    RateLimited,
+    TooLarge,
+)
 from .frames import TurnResult
 from .turn import FinishReason
 
-_FINISH: dict[str | None, FinishReason] = {"max_tokens": "length", "refusal": "content_filter"}
+_FINISH: dict[str | None, FinishReason] = {
+    "max_tokens": "length",
+    "model_context_window_exceeded": "length",
+    "refusal": "content_filter",
+}
 
 
 def finish_reason(result: TurnResult) -> FinishReason:
@@ -19,13 +31,15 @@ def finish_reason(result: TurnResult) -> FinishReason:
 
 
 def upstream_error(result: TurnResult) -> GatewayError:
-    """The error that a failed result is told as."""
-    text = result.text.strip() or "The CLI could not answer."
+    """What a result without an answer of the model is told as. The text is the CLI's own."""
+    text = result.text.strip() or "The CLI gave no answer."
     match result.api_error_status:
         case 400:
             return InvalidRequest(text, code="upstream_rejected")
         case 401 | 403:
             return Overloaded(text, code="cli_not_logged_in")
+        case 404:
+            return NotFound(text, code="model_not_found", param="model")
         case 413:
             return TooLarge(text)
         case 429:

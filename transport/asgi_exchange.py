@@ -75,8 +75,8 @@ class Exchange:
             self._hung_up = True
             self._to_app.close()
             return
-        # Broken: the application has ended. Closed: the client has hung up. Nobody wants the rest.
-        with suppress(trio.BrokenResourceError, trio.ClosedResourceError):
+        # Closed, maybe while this waits, when the exchange is over: nobody wants the rest.
+        with suppress(trio.ClosedResourceError):
             await self._to_app.send(message)
 
     async def receive(self) -> Message:
@@ -121,8 +121,6 @@ class Exchange:
             report = log.info if self._hung_up else log.error
             report("app_failed", exc_info=error, request=repr(self))
             await self._tell(InternalError("The gateway failed on this request; its log says why."))
-        finally:
-            self._from_client.close()
         await self._answer(None)
 
     async def _tell(self, error: GatewayError) -> None:

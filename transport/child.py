@@ -26,6 +26,9 @@ from .guardian import Guardian
 from .ndjson import LineSplitter, LineTooLong
 
 READ_BYTES = 65536
+PIPE_BYTES = 1 << 20
+"""More than a pipe holds (64 KiB here): one read of so much takes all that is in it."""
+
 STDERR_TAIL_BYTES = 8192
 UNWRITTEN_LINES = 1024
 """Lines that may wait for a child to read them. More than a replayed history needs by far: a
@@ -58,7 +61,9 @@ class Child:
         self._stderr: deque[bytes] = deque()
         self._stderr_bytes = 0
         self._frozen = False
-        self._reading = False
+        self._stdout_kept = False  # somebody reads, and will read what is left in the end
+        self._receiving: trio.CancelScope | None = None
+        self._fault: ChildProtocolError | None = None
         self._stderr_done = trio.Event()
         self.leave = trio.Event()
         """Set when the child is to go, or has gone by itself: `open_child`'s block should end."""
@@ -91,10 +96,17 @@ class Child:
 
     def post_mortem(self) -> GatewayError:
         """Why the child is gone, as an error a turn can end with."""
-        code = self.returncode
-        how = f"by signal {-code}" if code is not None and code < 0 else f"with status {code}"
+        match self.returncode:
+            case None:
+                how = "closed its output"
+            case code if code < 0:
+                how = f"ended by signal {-code}"
+            case code:
+                how = f"ended with status {code}"
+        if self._lines.unfinished:
+            how += ", in the middle of a line"
         tail = self.stderr_tail[-500:]
-        return ChildDied(f"The CLI process ended {how}" + (f": {tail}" if tail else "."))
+        return ChildDied(f"The CLI process {how}" + (f": {tail}" if tail else "."))
 
     # -- in ----------------------------------------------------------------------------------------
 
@@ -116,26 +128,55 @@ class Child:
     async def receive_frames(self) -> list[Frame]:
         """The frames of the next piece of stdout (none, if it completes no line).
 
-        Raises `ChildProtocolError` on a line that is not JSON or is too long, and `EOFError` when
-        the child has closed its stdout. Whoever has begun to read must `stop_reading` in the end:
+        Raises `ChildProtocolError` on a line that is not JSON or is too long, after the frames
+        before it, and kills the child; and `EOFError` when the child has closed its stdout, or is
+        gone and all it wrote is read. Whoever has begun to read must `stop_reading` in the end:
         what a child wrote before it went can then still be read after it has gone.
         """
-        self._reading = True
+        self._stdout_kept = True
+        frames: list[Frame] = []
+        if self._fault is None:
+            data = await self._receive()
+            if not data:
+                self.leave.set()
+                raise EOFError
+            self._fault = self._decode(data, frames)
+        if self._fault is not None and not frames:
+            self.kill()
+            raise self._fault
+        return frames
+
+    async def _receive(self) -> bytes:
+        """The next bytes of stdout; none at its end."""
+        if self._receiving is not None:
+            raise trio.BusyResourceError("another task reads from this child")
+        stdout = _fd(self._process.stdout)
         try:
-            data = await _fd(self._process.stdout).receive_some(READ_BYTES)
-        except (trio.BrokenResourceError, trio.ClosedResourceError):
-            data = b""
-        if not data:
-            self.leave.set()
-            if self._lines.unfinished:
-                raise ChildProtocolError("The CLI process stopped in the middle of a line.")
-            raise EOFError
+            if not self.gone.is_set():
+                with trio.CancelScope() as self._receiving:
+                    return bytes(await stdout.receive_some(READ_BYTES))
+            # What the child wrote is in the pipe. Its end may never come: a process that left
+            # the child's group may hold the pipe open, and owes us nothing.
+            await trio.lowlevel.checkpoint()
+            data = os.read(stdout.fileno(), PIPE_BYTES)
+            stdout.close()
+        except (trio.BrokenResourceError, trio.ClosedResourceError, OSError):
+            return b""
+        else:
+            return data
+        finally:
+            self._receiving = None
+
+    def _decode(self, data: bytes, frames: list[Frame]) -> ChildProtocolError | None:
+        """Add the frames that `data` completes to `frames`, up to the first fault."""
         try:
-            return [decode(line) for line in self._lines.feed(data)]
+            for line in self._lines.feed(data):
+                frames.append(decode(line))  # noqa: PERF401 (what came before a fault counts)
         except LineTooLong as error:
-            raise ChildProtocolError(f"The CLI process wrote {error}.") from None
+            return ChildProtocolError(f"The CLI process wrote {error}.")
         except ValueError:
-            raise ChildProtocolError("The CLI process wrote a line that is not JSON.") from None
+            return ChildProtocolError("The CLI process wrote a line that is not JSON.")
+        return None
 
     def stop_reading(self) -> None:
         """Close our end of stdout, and let the child go if it has not."""
@@ -160,21 +201,22 @@ class Child:
 
         It has `stop_seconds` before it gets SIGTERM, then SIGKILL.
         """
-        self.expected = not self.leave.is_set()
+        self.expected = self.expected or not self.leave.is_set()
         self.thaw()
         self._outbox.close()
         self.leave.set()
 
     def kill(self) -> None:
         """End the whole group at once."""
-        self.expected = not self.leave.is_set()
+        self.expected = self.expected or not self.leave.is_set()
         self._signal(signal.SIGKILL)
         self._outbox.close()
         self.leave.set()
 
     def _signal(self, number: signal.Signals) -> None:
         if not self.gone.is_set():
-            with suppress(ProcessLookupError):
+            # Some kernels forbid to signal a group of which nothing but a zombie is left.
+            with suppress(ProcessLookupError, PermissionError):
                 os.killpg(self.pid, number)
 
     # -- the tasks that serve it, all in open_child's nursery --------------------------------------
@@ -225,8 +267,10 @@ class Child:
         self.leave.set()
         self.gone.set()
         pipes = [self._process.stdin, self._process.stderr]
-        if not self._reading:
+        if not self._stdout_kept:
             pipes.append(self._process.stdout)
+        if self._receiving is not None:
+            self._receiving.cancel()
         for pipe in pipes:
             _fd(pipe).close()
 
@@ -254,6 +298,7 @@ async def open_child(command: ChildCommand, guardian: Guardian) -> AsyncIterator
             try:
                 yield child
             finally:
+                child.expected = child.expected or not child.leave.is_set()
                 await child._stop(command.stop_seconds)  # noqa: SLF001
                 nursery.cancel_scope.cancel()
     finally:
@@ -272,9 +317,19 @@ async def _start(command: ChildCommand) -> trio.Process:
             env=dict(command.env),
             start_new_session=True,
         )
-    except FileNotFoundError:
-        raise Overloaded(
-            f"The CLI was not found at {command.argv[0]}.", code="cli_not_found"
-        ) from None
     except OSError as error:
-        raise ChildDied(f"The CLI process could not be started: {error.strerror}.") from error
+        raise _not_started(command, error) from error
+
+
+def _not_started(command: ChildCommand, error: OSError) -> GatewayError:
+    """What keeps a process from starting, in words for whoever runs the gateway."""
+    program = command.argv[0]
+    if not command.cwd.is_dir():
+        why = f"there is no directory {command.cwd}"
+    elif not isinstance(error, FileNotFoundError):
+        why = f"{program}: {error.strerror}"
+    elif Path(program).exists():
+        why = f"{program} is a script, and what its first line names does not exist"
+    else:
+        return Overloaded(f"The CLI was not found: there is no {program}.", code="cli_not_found")
+    return ChildDied(f"The CLI process could not be started: {why}.")

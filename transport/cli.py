@@ -46,16 +46,18 @@ FIXED_ENVIRONMENT = {
 }
 
 _INHERITED_NAMES = frozenset(
-    ("PATH", "HOME", "LANG", "TZ", "TMPDIR", "USER", "LOGNAME", "SHELL")
-    + ("XDG_CONFIG_HOME", "XDG_DATA_HOME", "XDG_STATE_HOME", "XDG_CACHE_HOME")
-    + ("CLOUD_ML_REGION", "NODE_EXTRA_CA_CERTS")
+    (
+        *("PATH", "HOME", "LANG", "TZ", "TMPDIR", "USER", "LOGNAME", "SHELL"),
+        *("XDG_CONFIG_HOME", "XDG_DATA_HOME", "XDG_STATE_HOME", "XDG_CACHE_HOME"),
+        *("CLOUD_ML_REGION", "NODE_EXTRA_CA_CERTS"),
+    )
 )
 _INHERITED_PREFIXES = ("LC_", "ANTHROPIC_", "CLAUDE_", "AWS_", "GOOGLE_", "SSL_CERT_")
 _OURS = "CLAUDE_CODE__"
 _NESTED = frozenset({"CLAUDECODE", "CLAUDE_CODE_ENTRYPOINT", "CLAUDE_CODE_SSE_PORT"})
 """Set inside a Claude Code session; a child must not take itself for part of that one."""
 
-SCRIPTED = (sys.executable, "-E", "-s", "-m", "ccapi.transport.scripted_child")
+SCRIPTED = (sys.executable, "-I", "-m", "ccapi.transport.scripted_child")
 """The child of ``--demo``: it speaks the protocol and needs no account."""
 
 
@@ -115,9 +117,11 @@ def child_environment(settings: Settings, environ: Mapping[str, str]) -> dict[st
 
 
 def _find_program(command: str, environ: Mapping[str, str]) -> str:
-    found = shutil.which(command, path=environ.get("PATH", ""))
+    name = str(Path(command).expanduser()) if command.startswith("~") else command
+    found = shutil.which(name, path=environ.get("PATH", ""))
     if found is not None:
-        return found
+        # A child runs in another directory, from where a relative path leads elsewhere.
+        return str(Path(found).absolute())
     if command == "claude":
         bundled = _bundled()
         if bundled is not None:
@@ -128,7 +132,10 @@ def _find_program(command: str, environ: Mapping[str, str]) -> str:
             "path, or try the gateway without it: ccapi serve --demo.",
             code="cli_not_found",
         )
-    raise Overloaded(f"claude.command is {command!r}: no such program.", code="cli_not_found")
+    raise Overloaded(
+        f"claude.command is {command!r}: there is no such program, or it cannot be executed.",
+        code="cli_not_found",
+    )
 
 
 def _bundled() -> Path | None:

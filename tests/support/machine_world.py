@@ -1,0 +1,370 @@
+"""A session's surroundings in miniature: it performs the machine's actions and checks each one.
+
+Knows what must hold whatever happens. Every step takes one number (0-255) that chooses among what
+is possible, so that a sequence of steps is a sequence of numbers. Refuses to know which transition
+is right: that is for the playbooks.
+"""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Sequence
+from uuid import NAMESPACE_OID, uuid5
+
+from attrs import define, evolve, field
+from ccapi.actors.budget import RESTARTS, WINDOW
+from ccapi.actors.machine import Machine
+from ccapi.actors.phases import Limits, Phase
+from ccapi.actors.signals import (
+    Action,
+    CancelWake,
+    ChildGone,
+    ChildReady,
+    Close,
+    Deliver,
+    End,
+    Event,
+    Freeze,
+    GiveWay,
+    Interrupt,
+    Kill,
+    Retire,
+    Started,
+    StartTurn,
+    TimedOut,
+    Wake,
+    WakeFailed,
+    Write,
+)
+from ccapi.schemas.errors import ChildDied, Overloaded, TurnInterrupted
+from ccapi.schemas.frames import AssistantDone, ControlAnswer, ControlAsked, Frame, TurnResult
+from ccapi.schemas.turn import (
+    Completed,
+    Memory,
+    Message,
+    Prompt,
+    ResumePoint,
+    Setup,
+    TextDelta,
+    Usage,
+    digest,
+    merge_turns,
+)
+
+from tests.support.model_cli import ModelCli, Transcripts
+
+LIMITS = (
+    Limits(queued=2),
+    Limits(turn=50, silence=20, start=10, freeze=30, hibernate=60, expire=200, queued=1),
+    Limits(turn=5, silence=20, start=10, freeze=10, hibernate=10, expire=10, queued=0),
+    Limits(keep_child=False, expire=100, queued=3),
+)
+WITH_CHILD = {Phase.IDLE, Phase.BUSY, Phase.INTERRUPTING, Phase.STOPPING}
+WITHOUT_TURN = {Phase.ASLEEP, Phase.IDLE, Phase.BACKOFF, Phase.CLOSED}
+SEED = (Message("user", ("seed?",)), Message("assistant", ("seed!",)))
+
+
+@define(eq=False)
+class Told:
+    """What the caller of one turn has got."""
+
+    items: list[str] = field(factory=list)
+    end: End | None = None
+
+
+class World:
+    """One machine and its surroundings. With `honest`, its children are `ModelCli`s that say what
+    the real one would; else they say anything."""
+
+    def __init__(self, *, honest: bool, variant: int = 0) -> None:
+        self.honest = honest
+        self.now = 1000.0
+        self.limits = LIMITS[variant % len(LIMITS)]
+        memory = Memory(Setup("sonnet"))
+        self.texts: dict[bytes, Message] = {}  # whatever was said, by its digest
+        if variant % 8 >= 4:
+            memory = evolve(memory, seed=SEED, digests=tuple(map(self._note, SEED)))
+        self.machine = Machine(memory, self.limits, self.now)
+        self.turns: dict[str, Told] = {}
+        self.open: set[str] = set()
+        self.seeking = False
+        self.resume: ResumePoint | None = None
+        self.child: ModelCli | None = None
+        self.told_to_go = False
+        self.deaths: list[float] = []
+        self.asked: set[str] = set()
+        self.transcripts: Transcripts = {}
+
+    def _note(self, message: Message) -> bytes:
+        key = digest(message)
+        self.texts[key] = message
+        return key
+
+    @property
+    def held(self) -> list[Message]:
+        return [self.texts[key] for key in self.machine.memory.digests]
+
+    # -- what may happen ---------------------------------------------------------------------------
+
+    def nothing(self, choice: int) -> None:
+        pass
+
+    def begin(self, choice: int) -> None:
+        """All goes well for a while: a turn, and a child that works on it."""
+        if not self.open:
+            self.start_turn(choice)
+        self._go_on(0, 0, 0, choice)
+
+    def serve(self, choice: int) -> None:
+        """All goes well: a turn, and a child that answers it."""
+        self.begin(choice)
+        self._go_on(200, 0, 0, 200)
+
+    def _go_on(self, *choices: int) -> None:
+        for choice in choices:
+            self.find_child(0)
+            self.child_works(choice)
+            self.hear(3)
+
+    def start_turn(self, choice: int) -> None:
+        number = len(self.turns)
+        last = Message("user", (f"prompt {number}",))
+        elsewhere = (Message("user", ("?",)), Message("assistant", (f"elsewhere {number}",)))
+        held = self.held
+        kinds: Sequence[Sequence[Message]] = (
+            (),
+            (),
+            held,
+            held[-2:],
+            (*held, *elsewhere),
+            elsewhere,
+            (Message("user", (f"before {number}",)),),
+            (Message("assistant", (f"before {number}",)),),
+        )
+        messages = (*kinds[choice % 8], last)
+        for message in messages:
+            self._note(message)
+        change = (choice // 8) % 8
+        prompt = Prompt(
+            messages,
+            model={1: "opus", 2: "sonnet"}.get(change),
+            system={3: "Be brief."}.get(change),
+        )
+        turn_id = str(uuid5(NAMESPACE_OID, str(number)))
+        self.turns[turn_id] = Told()
+        self.feed(StartTurn(turn_id, prompt, reject_if_busy=change == 4))
+
+    def interrupt(self, choice: int) -> None:
+        if self.turns:
+            ids = list(self.turns)
+            self.feed(Interrupt(ids[-1 - choice % min(len(ids), 4)]))
+
+    def find_child(self, choice: int) -> None:
+        if self.seeking and choice < 230:
+            self.seeking = False
+            resume = self.resume if self.honest else None
+            self.child = ModelCli.start(self.transcripts, resume)
+            self.told_to_go = False
+            self.feed(ChildReady())
+        elif self.seeking:
+            self.seeking = False
+            self.feed(WakeFailed(Overloaded("no")))
+
+    def child_works(self, choice: int) -> None:
+        if self.child is not None and not self.told_to_go:
+            self.child.work(choice)
+
+    def hear(self, choice: int) -> None:
+        """Read some of what the child said; what it says when it was told to go comes late."""
+        child = self.child
+        self.machine.heard(self.now)
+        for _ in range(1 + choice % 4):
+            if child is not None and self.child is child and child.said:
+                self.feed(child.said.popleft())
+
+    def child_goes(self, choice: int) -> None:
+        """A child that was told to go is gone in the end; another one dies seldom."""
+        if self.child is not None and (self.told_to_go or choice < 100):
+            self.child = None
+            if not self.told_to_go:
+                self.deaths.append(self.now)
+            self.feed(ChildGone(ChildDied("gone")))
+
+    def lie(self, choice: int) -> None:
+        """A child that says what it should not."""
+        if self.child is not None and not self.honest:
+            lies = self._lies(choice // 16)
+            self.feed(lies[choice % len(lies)])
+
+    def _lies(self, choice: int) -> Sequence[Frame]:
+        written = [frame for frame in self.child.inbox if "uuid" in frame] if self.child else []
+        uuid = str(written[-1]["uuid"]) if written and choice % 2 else None
+        requests = (
+            [f["request_id"] for f in self.child.inbox if "request_id" in f] if self.child else []
+        )
+        request_id = requests[-1] if requests and choice % 4 else "initialize"
+        good = TurnResult(False, "success", choice % 2, "", None, None, "s", Usage(), 0.1, uuid)
+        return (
+            TextDelta(f"lie {choice}"),
+            AssistantDone(f"uuid {choice}", synthetic=choice % 8 == 0, text=f"block {choice}"),
+            good,
+            evolve(good, num_turns=0),
+            evolve(good, is_error=True, api_error_status=500),
+            evolve(good, session_id="", total_cost_usd=-1.0),
+            ControlAnswer(request_id, {}, None),
+            ControlAnswer(request_id, {"rewound": True}, None),
+            ControlAnswer(request_id, {"rewound": False}, "no" if choice % 2 else None),
+            ControlAsked("r", "can_use_tool"),
+        )
+
+    def time_passes(self, choice: int) -> None:
+        self.now += choice / 16
+
+    def alarm(self, choice: int) -> None:
+        """The alarm: when it is due, at any other time, or late."""
+        due = self.machine.deadline
+        if choice < 64 and due < self.now + 10_000:
+            self.now = max(self.now, due + (choice % 3) * 7)
+        self.feed(TimedOut())
+        assert self.machine.deadline > self.now, "an alarm that rings for ever"
+
+    def give_way(self, choice: int) -> None:
+        if self.machine.phase is Phase.IDLE or choice % 4 == 0:
+            self.feed(GiveWay())
+
+    def close(self, choice: int) -> None:
+        if choice < 16:
+            self.feed(Close(TurnInterrupted("closed")))
+
+    # -- performing, and checking ------------------------------------------------------------------
+
+    def feed(self, event: Event) -> None:
+        before = self.machine.memory
+        actions = self.machine.advance(event, self.now)
+        completed = False
+        for action in actions:
+            if isinstance(action, Deliver):
+                assert len(actions) == 1, "nothing that is decided waits behind a delivery"
+            completed |= isinstance(action, End) and isinstance(action.outcome, Completed)
+            self._perform(action)
+        if not completed:
+            assert self.machine.memory == before, "only a finished turn is remembered"
+        self._check()
+
+    def _perform(self, action: Action) -> None:
+        match action:
+            case Started(turn_id):
+                assert turn_id not in self.open
+                assert self.turns[turn_id].end is None
+                self.open.add(turn_id)
+            case End():
+                self._end(action)
+            case Deliver(turn_id, item):
+                assert turn_id in self.open, (
+                    "nothing is delivered before the start or after the end"
+                )
+                self.turns[turn_id].items.append(item.text)
+            case Wake(resume):
+                assert self.child is None, "a second child"
+                assert not self.seeking, "a second child is sought"
+                recent = [death for death in self.deaths if death > self.now - WINDOW]
+                assert len(recent) <= RESTARTS, "the restart budget is spent"
+                self.seeking, self.resume = True, resume
+            case CancelWake():
+                assert self.seeking
+                self.seeking = False
+            case _:
+                self._tell_child(action)
+
+    def _tell_child(self, action: Action) -> None:
+        assert self.child is not None, f"{action} without a child"
+        assert not self.told_to_go, f"{action} for a child that was told to go"
+        match action:
+            case Write(line):
+                frame = json.loads(line)
+                if frame["type"] == "user" and frame.get("shouldQuery", True):
+                    assert frame["uuid"] not in self.asked, "a prompt is written once"
+                    self.asked.add(frame["uuid"])
+                self.child.write(line)
+            case Retire() | Kill():
+                self.told_to_go = True
+            case _:
+                assert isinstance(action, Freeze)
+                assert self.machine.phase is Phase.IDLE
+
+    def _end(self, end: End) -> None:
+        self.open.remove(end.turn_id)  # exactly once, and only what was started
+        told = self.turns[end.turn_id]
+        assert told.end is None
+        told.end = end
+        if end.answer is None:
+            return
+        assert list(end.answer.pieces) == told.items, "the answer is what was delivered"
+        answer = Message("assistant", ("".join(told.items),))
+        digests = self.machine.memory.digests
+        assert digests[-2:] == (digest(end.prompt.messages[-1]), self._note(answer))
+        if self.honest:
+            self._compare()
+
+    def _compare(self) -> None:
+        """What the child holds is what the machine remembers: no turn that failed left a trace."""
+        assert self.child is not None
+        held, remembered = merge_turns(self.child.messages), merge_turns(self.held)
+        assert [(m.role, m.text) for m in held] == [(m.role, m.text) for m in remembered]
+
+    def _check(self) -> None:
+        machine, phase = self.machine, self.machine.phase
+        assert (self.child is not None) == (phase in WITH_CHILD)
+        assert self.seeking == (phase is Phase.WAKING)
+        assert (self.child is not None and self.told_to_go) == (phase is Phase.STOPPING)
+        assert len(self.open) <= self.limits.queued + 1, "more turns wait than may"
+        if phase in WITHOUT_TURN:
+            assert not self.open, "a turn that nobody serves"
+        if self.honest and phase is Phase.IDLE and self.child is not None and self.child.quiet:
+            self._compare()
+        if machine.closing is not None:
+            assert phase in {Phase.STOPPING, Phase.CLOSED}
+            assert not self.open
+
+    # -- the end -----------------------------------------------------------------------------------
+
+    def let_it_be(self) -> None:
+        """Nobody does anything any more: time alone ends every turn."""
+        for _ in range(10 + 4 * len(self.open)):
+            if not self.open:
+                return
+            if self.told_to_go and self.child is not None:
+                self.child_goes(0)
+            else:
+                self.now = max(self.now, self.machine.deadline)
+                self.feed(TimedOut())
+                assert self.machine.deadline > self.now
+        raise AssertionError(f"turns that do not end: {self.machine!r}")
+
+    def shut(self) -> None:
+        """After `Close` and the child's going there is nothing left."""
+        self.feed(Close(TurnInterrupted("closed")))
+        self.child_goes(0)
+        assert self.machine.phase is Phase.CLOSED
+        assert not self.open
+        for turn_id, told in self.turns.items():
+            assert told.end is not None
+            assert told.end.turn_id == turn_id
+
+
+STEPS = (
+    World.nothing,  # what shrinking makes of a step that does not matter
+    World.start_turn,
+    World.find_child,
+    World.child_works,
+    World.hear,
+    World.begin,
+    World.serve,
+    World.interrupt,
+    World.child_goes,
+    World.lie,
+    World.time_passes,
+    World.alarm,
+    World.give_way,
+    World.close,
+)

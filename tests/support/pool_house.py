@@ -1,0 +1,166 @@
+"""A pool whose children are made by hand: no process, so that the clock may jump.
+
+Knows what the pool needs of a child, and counts every child from the first step of its making to
+its last. The bound on their number is asserted when the house closes. Refuses to know what the
+pool should decide.
+"""
+
+from __future__ import annotations
+
+from collections import deque
+from collections.abc import AsyncIterator, Callable
+from contextlib import asynccontextmanager
+from typing import Any
+
+import trio
+from trio.testing import wait_all_tasks_blocked
+
+from ccapi.actors.bus import Bus, Subscription
+from ccapi.actors.pool import ChildPool, run_pool
+from ccapi.schemas.errors import GatewayError
+from ccapi.schemas.settings import ClaudeSettings
+from ccapi.schemas.turn import ResumePoint
+from ccapi.transport.child import Child
+
+POINT = ResumePoint("session", "uuid")
+
+
+class HandMade(Child):
+    """A child without a process: the pool sees the same events and attributes."""
+
+    def __init__(self, pid: int, resume: ResumePoint | None) -> None:
+        self.pid = pid
+        self.resume = resume
+        self.status: int | None = None
+        self.signals: list[int] = []
+        self._outbox, _ = trio.open_memory_channel[bytes](1)
+        self._stderr = deque()
+        self._frozen = False
+        self.leave = trio.Event()
+        self.gone = trio.Event()
+        self.expected = False
+
+    @property
+    def returncode(self) -> int | None:
+        return self.status
+
+    def die(self) -> None:
+        """It ends, and the pool has noticed."""
+        self.status = 1
+        self.leave.set()
+
+    def _signal(self, number: int) -> None:
+        self.signals.append(number)
+
+
+class Works:
+    """Where children are made. Counts every child from the first step of its making to its end."""
+
+    def __init__(self) -> None:
+        self.spawn_seconds = 0.01
+        self.stop_seconds = 0.1
+        self.broken: Exception | None = None  # raised instead of making one
+        self.breaks_later: Exception | None = None  # raised when one has ended
+        self.at_birth: Callable[[], object] = int  # called in the step in which one is there
+        self.at_end: Callable[[], object] = int  # called in the step in which one has gone
+        self.made: list[HandMade] = []
+        self.began: list[float] = []
+        self.count = 0
+        self.most = 0
+
+    @asynccontextmanager
+    async def open_one(self, resume: ResumePoint | None) -> AsyncIterator[Child]:
+        self.began.append(trio.current_time())
+        self.count += 1
+        self.most = max(self.most, self.count)
+        try:
+            if self.broken is not None:
+                raise self.broken
+            await trio.sleep(self.spawn_seconds)
+            child = HandMade(len(self.made) + 1, resume)
+            self.made.append(child)
+            self.at_birth()
+            try:
+                yield child
+            finally:
+                child.expected = child.expected or not child.leave.is_set()
+                with trio.CancelScope(shield=True):  # bounded by what the test says
+                    await trio.sleep(0 if child.status is not None else self.stop_seconds)
+                child.leave.set()
+                child.gone.set()
+                self.at_end()
+                if self.breaks_later is not None:
+                    raise self.breaks_later
+        finally:
+            self.count -= 1
+
+    @property
+    def alive(self) -> list[HandMade]:
+        return [child for child in self.made if not child.gone.is_set()]
+
+
+class House:
+    """A pool, its works, and what it published."""
+
+    def __init__(self, pool: ChildPool, works: Works, events: Subscription) -> None:
+        self.pool = pool
+        self.works = works
+        self.events = events
+
+    async def settle(self) -> None:
+        """Let a second pass: whatever was under way has happened."""
+        await trio.sleep(1)
+
+    def heard(self) -> list[Any]:
+        found = []
+        while True:
+            try:
+                found.append(self.events.receive_nowait())
+            except (trio.WouldBlock, trio.EndOfChannel):
+                return found
+
+
+@asynccontextmanager
+async def open_house(works: Works | None = None, **claude: Any) -> AsyncIterator[House]:
+    works = works or Works()
+    bus = Bus()
+    given = {"prewarm": 0, "max_concurrent_sessions": 3, "freeze_after_seconds": 0.0, **claude}
+    with bus.subscribe(10_000) as events:
+        async with run_pool(works.open_one, ClaudeSettings(**given), bus) as pool:
+            yield House(pool, works, events)
+    assert works.count == 0
+    assert works.most <= given["max_concurrent_sessions"]
+
+
+class Seeker:
+    """A task that wants a child: `got` is set when it has one, or an error."""
+
+    def __init__(self, house: House, nursery: trio.Nursery, resume: ResumePoint | None) -> None:
+        self.scope = trio.CancelScope()
+        self.got = trio.Event()
+        self.child: HandMade | None = None
+        self.error: GatewayError | None = None
+        self._pool = house.pool
+        nursery.start_soon(self._run, resume)
+
+    async def _run(self, resume: ResumePoint | None) -> None:
+        with self.scope:
+            try:
+                child = await self._pool.acquire("c", resume)
+            except GatewayError as error:
+                self.error = error
+            else:
+                assert isinstance(child, HandMade)
+                self.child = child
+            self.got.set()
+
+
+async def seek(
+    house: House, nursery: trio.Nursery, count: int = 1, resume: ResumePoint | None = None
+) -> list[Seeker]:
+    """Begin to acquire, one after the other."""
+    seekers = []
+    for _ in range(count):
+        seekers.append(Seeker(house, nursery, resume))
+        await wait_all_tasks_blocked()
+    return seekers

@@ -1,0 +1,210 @@
+"""A house for session actors: conversations beside each other, a bus, a listener that hears all.
+
+Knows how a session is started, as the supervisor does it, and what must hold for every session
+whatever a test does: that is asserted when the house closes (`House.check`). Refuses to know the
+supervisor, so that sessions can be tested without one.
+"""
+
+from __future__ import annotations
+
+from collections import Counter
+from collections.abc import AsyncIterator, Iterator
+from contextlib import asynccontextmanager
+from typing import Any
+from uuid import uuid4
+
+import pytest
+import trio
+
+from ccapi.actors.bus import Bus, Subscription
+from ccapi.actors.mailbox import Ref, open_mailbox
+from ccapi.actors.phases import Limits, Phase
+from ccapi.actors.session import Ended, SessionMessage, SessionState, Submit, run_session
+from ccapi.actors.signals import StartTurn
+from ccapi.actors.turns import Port, Turn, open_turn
+from ccapi.schemas import events
+from ccapi.schemas.errors import GatewayError
+from ccapi.schemas.turn import Completed, Failed, Memory, Prompt, Setup, messages_of
+
+from .fake_child import Brain, FakeChild, FakePool, echo, silent
+
+
+class Seat:
+    """One conversation, and its actor if one runs."""
+
+    def __init__(self, house: House, conversation_id: str, state: SessionState) -> None:
+        self.conversation_id = conversation_id
+        self.state = state
+        self.ended: Ended | None = None
+        self.turns: list[Turn] = []
+        self._house = house
+        self._over = trio.Event()
+
+    def start(self) -> None:
+        """Start an actor for it, as the supervisor does."""
+        ref: Ref[SessionMessage]
+        ref, mailbox = open_mailbox(self.conversation_id)
+        assert self.state.ref is None, "two actors for one conversation"
+        self.state.ref = ref
+        self.ended, self._over = None, trio.Event()
+
+        async def run() -> None:
+            house = self._house
+            try:
+                with house.scopes[self.conversation_id]:
+                    self.ended = await run_session(
+                        self.conversation_id,
+                        self.state,
+                        mailbox,
+                        house.limits,
+                        house.stall_seconds,
+                        house.pool,
+                        house.bus,
+                    )
+            finally:
+                self._over.set()
+
+        self._house.scopes[self.conversation_id] = trio.CancelScope()
+        self._house.nursery.start_soon(run)
+
+    def cancel(self) -> None:
+        """Cancel the actor, as the gateway's end does."""
+        self._house.scopes[self.conversation_id].cancel()
+
+    async def wait_ended(self) -> Ended | None:
+        """How the actor ended; None if it was cancelled."""
+        await self._over.wait()
+        return self.ended
+
+    @property
+    def ref(self) -> Ref[SessionMessage]:
+        assert self.state.ref is not None
+        return self.state.ref
+
+    def prepare(self, text: str, **options: Any) -> tuple[Turn, Submit]:
+        prompt = Prompt(
+            messages_of(text), options.get("model"), options.get("system"), options.get("cache_key")
+        )
+        turn, port = open_turn(str(uuid4()), self.conversation_id, options.get("model") or "haiku")
+        start = StartTurn(turn.turn_id, prompt, options.get("reject_if_busy", False))
+        self.turns.append(turn)
+        self._house.ports.append(port)
+        return turn, Submit(start, port)
+
+    async def submit(self, text: str, **options: Any) -> Turn:
+        turn, message = self.prepare(text, **options)
+        await self.ref.tell(message)
+        return turn
+
+    def submit_nowait(self, text: str, **options: Any) -> Turn:
+        turn, message = self.prepare(text, **options)
+        assert self.ref.tell_nowait(message)
+        return turn
+
+    async def ask(self, text: str, **options: Any) -> str:
+        """One turn, whole."""
+        return (await (await self.submit(text, **options)).reply()).text
+
+    async def wait_phase(self, phase: Phase) -> None:
+        while self.state.phase is not phase:
+            await self._house.wait_event()
+
+
+class House:
+    """Sessions beside each other, the bus they publish on, and a listener that hears everything."""
+
+    nursery: trio.Nursery
+
+    def __init__(self, pool: FakePool, limits: Limits, stall_seconds: float) -> None:
+        self.pool = pool
+        self.limits = limits
+        self.stall_seconds = stall_seconds
+        self.bus = Bus()
+        self.heard: list[events.Event] = []
+        self.ports: list[Port] = []
+        self.scopes: dict[str, trio.CancelScope] = {}
+        self._news = trio.Event()
+
+    def seat(self, name: str = "conv_a", memory: Memory | None = None) -> Seat:
+        seat = Seat(self, name, SessionState(memory or Memory(Setup("haiku"))))
+        seat.start()
+        return seat
+
+    async def listen(self, subscription: Subscription) -> None:
+        async for event in subscription:
+            self.heard.append(event)
+            self._news.set()
+            self._news = trio.Event()
+
+    async def wait_event(self) -> None:
+        await self._news.wait()
+
+    def of(self, kind: type[Any]) -> Iterator[Any]:
+        return (event for event in self.heard if isinstance(event, kind))
+
+    def check(self) -> None:
+        """What must hold when every actor has ended, whatever happened before."""
+        assert all(port.outcome is not None for port in self.ports), "a turn did not end"
+        begun = Counter(event.turn_id for event in self.of(events.TurnStarted))
+        ended = Counter(
+            event.turn_id
+            for event in self.heard
+            if isinstance(event, events.TurnFinished | events.TurnFailed)
+        )
+        assert begun == ended
+        assert set(begun.values()) <= {1}
+        assert all(child.fate for child in self.pool.lent), "a child was left behind"
+        assert not self.pool.offered, "a child that is gone is on offer"
+
+
+@asynccontextmanager
+async def open_house(
+    brain: Brain = echo, *, limits: Limits | None = None, stall_seconds: float = 30.0
+) -> AsyncIterator[House]:
+    """Afterwards no actor is left, and `House.check` has passed."""
+    house = House(FakePool(brain), limits or Limits(), stall_seconds)
+    async with trio.open_nursery() as listening:
+        with house.bus.subscribe(buffer=1 << 20) as subscription:
+            listening.start_soon(house.listen, subscription)
+            async with trio.open_nursery() as house.nursery:
+                try:
+                    yield house
+                finally:
+                    for scope in house.scopes.values():
+                        scope.cancel()
+    house.check()
+
+
+# -- what tests ask --------------------------------------------------------------------------------
+
+
+def outcome(turn: Turn) -> str:
+    """How a turn ended, in a word."""
+    match turn._port.outcome:
+        case Completed():
+            return "completed"
+        case Failed(error):
+            return error.code
+        case None:
+            return "running"
+
+
+async def drain(turn: Turn) -> list[str]:
+    return [item.text async for item in turn]
+
+
+async def failure(turn: Turn) -> GatewayError:
+    """The error with which the turn fails, and must."""
+    with pytest.raises(GatewayError) as caught:
+        await drain(turn)
+    return caught.value
+
+
+async def running_turn(house: House, seat: Seat, text: str = "go on") -> tuple[Turn, FakeChild]:
+    """A turn that runs, of which nothing was said yet, in a child that holds one turn already."""
+    await seat.ask("first")
+    child = house.pool.child
+    child.brain = silent
+    turn = await seat.submit(text)
+    await child.wait_prompts(2)
+    return turn, child

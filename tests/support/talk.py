@@ -1,0 +1,230 @@
+"""A session's machine in conversation with a test: events go in by name, actions come out as words.
+
+Knows how each action reads: ``started one``, ``wake``, ``initialize sonnet``, ``ask one``, ``end
+one: completed stop``. A turn goes by the text of its prompt. Refuses to know what should happen.
+"""
+
+from __future__ import annotations
+
+import json
+from typing import Any
+from uuid import NAMESPACE_OID, UUID, uuid5
+
+from ccapi.actors.machine import Machine
+from ccapi.actors.phases import Limits, Phase
+from ccapi.actors.signals import (
+    Action,
+    ChildGone,
+    ChildReady,
+    Close,
+    Deliver,
+    End,
+    Event,
+    GiveWay,
+    Interrupt,
+    Started,
+    StartTurn,
+    TimedOut,
+    Wake,
+    WakeFailed,
+    Write,
+)
+from ccapi.schemas.errors import ChildDied, GatewayError, Overloaded, TurnInterrupted
+from ccapi.schemas.frames import AssistantDone, ControlAnswer, ControlAsked, TurnResult
+from ccapi.schemas.turn import Completed, Failed, Memory, Message, Prompt, Setup, TextDelta, Usage
+
+SESSION = "cli-session"
+MEMORY = Memory(Setup("sonnet"))
+
+
+def user(*blocks: str) -> Message:
+    return Message("user", blocks)
+
+
+def assistant(*blocks: str) -> Message:
+    return Message("assistant", blocks)
+
+
+def turn_id(name: str) -> str:
+    return str(uuid5(NAMESPACE_OID, name))
+
+
+class Talk:
+    """One machine, its clock (`now`, in seconds), what was written to its children, and how its
+    turns ended, in order."""
+
+    def __init__(self, limits: Limits | None = None, memory: Memory = MEMORY) -> None:
+        self.now = 0.0
+        self.machine = Machine(memory, limits or Limits(), self.now)
+        self.written: list[dict[str, Any]] = []
+        self.ends: list[End] = []
+        self._names: dict[str, str] = {}  # of turns by id, and of user messages by uuid
+
+    @property
+    def phase(self) -> Phase:
+        return self.machine.phase
+
+    def feed(self, event: Event) -> list[str]:
+        return [self._word(action) for action in self.machine.advance(event, self.now)]
+
+    # -- callers, and others above ---------------------------------------------------------------
+
+    def turn(
+        self,
+        *said: str | Message,
+        model: str | None = None,
+        system: str | None = None,
+        reject_if_busy: bool = False,
+    ) -> list[str]:
+        """A turn that asks `said`, named by its last message."""
+        messages = tuple(user(text) if isinstance(text, str) else text for text in said)
+        name = messages[-1].text
+        self._names[turn_id(name)] = name
+        prompt = Prompt(messages, model, system)
+        return self.feed(StartTurn(turn_id(name), prompt, reject_if_busy))
+
+    def interrupt(self, name: str) -> list[str]:
+        return self.feed(Interrupt(turn_id(name)))
+
+    def close(self, error: GatewayError | None = None) -> list[str]:
+        return self.feed(Close(error or TurnInterrupted("Deleted.", code="deleted")))
+
+    def give_way(self) -> list[str]:
+        return self.feed(GiveWay())
+
+    def rings(self) -> list[str]:
+        """The alarm goes off when it is set."""
+        self.now = self.machine.deadline
+        return self.feed(TimedOut())
+
+    def rings_now(self) -> list[str]:
+        """The alarm goes off now, whenever it was set for."""
+        return self.feed(TimedOut())
+
+    # -- the child -------------------------------------------------------------------------------
+
+    def ready(self) -> list[str]:
+        return self.feed(ChildReady())
+
+    def wake_failed(self) -> list[str]:
+        return self.feed(WakeFailed(Overloaded("There is no CLI.", code="cli_not_found")))
+
+    def gone(self) -> list[str]:
+        return self.feed(ChildGone(ChildDied("It ended.")))
+
+    def set_up(self, error: str | None = None) -> list[str]:
+        return self.feed(ControlAnswer("initialize", {}, error))
+
+    def says(self, *pieces: str) -> list[str]:
+        return [word for piece in pieces for word in self.feed(TextDelta(piece))]
+
+    def done(self, text: str, uuid: str = "", *, synthetic: bool = False) -> list[str]:
+        return self.feed(AssistantDone(uuid or f"uuid of {text}", synthetic, text))
+
+    def asks(self, request_id: str, subtype: str = "can_use_tool") -> list[str]:
+        return self.feed(ControlAsked(request_id, subtype))
+
+    def result(self, text: str = "", **changes: Any) -> list[str]:
+        """A result for the user message that was written last."""
+        fields: dict[str, Any] = {
+            "is_error": False,
+            "subtype": "success",
+            "num_turns": 1,
+            "text": text,
+            "stop_reason": "end_turn",
+            "api_error_status": None,
+            "session_id": SESSION,
+            "usage": Usage(prompt_tokens=10, completion_tokens=2),
+            "user_uuid": self.last_user_uuid,
+        }
+        return self.feed(TurnResult(**fields | changes))
+
+    def taken_in(self) -> list[str]:
+        """The zero-turn result of a message of the history."""
+        return self.result(num_turns=0, usage=Usage())
+
+    def fails(self, status: int | None = 500) -> list[str]:
+        """An error of the API, as the CLI tells it."""
+        return self.result("API Error", is_error=True, api_error_status=status)
+
+    def aborted(self) -> list[str]:
+        """The result of a turn that a rewind has interrupted."""
+        return self.result(is_error=True, subtype="error_during_execution", stop_reason=None)
+
+    def rewound(self, request_id: str | None = None, **body: Any) -> list[str]:
+        """The answer to the rewind that was written last."""
+        last = [frame["request_id"] for frame in self.written if "request_id" in frame][-1]
+        return self.feed(ControlAnswer(request_id or last, {"rewound": True} | body, None))
+
+    def answer(self, *pieces: str) -> list[str]:
+        """The whole of an answer."""
+        text = "".join(pieces)
+        return self.says(*pieces) + self.done(text) + self.result(text)
+
+    # -- shortcuts -------------------------------------------------------------------------------
+
+    @property
+    def last_user_uuid(self) -> str:
+        """Of the user message that was written last."""
+        return str([frame["uuid"] for frame in self.written if frame["type"] == "user"][-1])
+
+    def finish(self, name: str, answer: str) -> None:
+        """A whole turn, however the machine stands."""
+        self.turn(name)
+        self.serve(answer)
+
+    def serve(self, answer: str) -> None:
+        """A child for the turn under way, if it needs one, and its answer."""
+        if self.phase is Phase.WAKING:
+            self.ready()
+            self.set_up()
+        assert self.answer(answer), f"not answered in {self.machine!r}"
+
+    # -- how actions read ------------------------------------------------------------------------
+
+    def _word(self, action: Action) -> str:
+        match action:
+            case Started(turn_id=number):
+                return f"started {self._names[number]}"
+            case Wake(resume=None):
+                return "wake"
+            case Wake(resume):
+                assert resume is not None
+                return f"wake at {resume.assistant_uuid}"
+            case Write(line):
+                return self._frame(json.loads(line))
+            case Deliver(item=item):
+                return f"deliver {item.text}"
+            case End():
+                self.ends.append(action)
+                return f"end {self._names[action.turn_id]}: {self._outcome(action)}"
+            case _:
+                return {"CancelWake": "cancel wake"}.get(
+                    type(action).__name__, type(action).__name__.lower()
+                )
+
+    def _outcome(self, end: End) -> str:
+        match end.outcome:
+            case Completed(reason):
+                assert end.answer is not None
+                return f"completed {reason}, {end.answer.text}"
+            case Failed(error):
+                assert end.answer is None
+                return error.code
+
+    def _frame(self, frame: dict[str, Any]) -> str:
+        self.written.append(frame)
+        match frame:
+            case {"type": "control_request", "request": {"subtype": "initialize"} as request}:
+                system = "".join(f", {text}" for text in request["systemPrompt"])
+                return f"initialize {request['agents']['gw']['model']}{system}"
+            case {"type": "control_request", "request": {"target_message_uuid": uuid}}:
+                return f"rewind {self._names[uuid]}"
+            case {"type": "control_response", "response": {"subtype": "error"} as response}:
+                return f"refuse {response['request_id']}"
+            case {"type": kind, "uuid": uuid, "message": {"content": content}}:
+                assert UUID(uuid)
+                text = self._names[uuid] = "|".join(block["text"] for block in content)
+                asked = kind == "user" and frame.get("shouldQuery", True)
+                return f"ask {text}" if asked else f"history {kind} {text}"
+        raise AssertionError(f"what is {frame}?")

@@ -1,0 +1,1024 @@
+"""Playbooks of the session's machine: what comes in, and word for word what is to be done.
+
+How events are said and actions read: `tests.support.talk`. A turn goes by the text of its prompt.
+"""
+
+import math
+from collections.abc import Callable
+
+import pytest
+from attrs import evolve
+from ccapi.actors.budget import RESTARTS, WINDOW
+from ccapi.actors.phases import Limits, Phase
+from ccapi.actors.signals import Deliver, Started, StartTurn
+from ccapi.schemas.frames import AssistantDone, Noise
+from ccapi.schemas.turn import (
+    Failed,
+    Memory,
+    Prompt,
+    ResumePoint,
+    Setup,
+    TextDelta,
+    Usage,
+    digest,
+)
+
+from tests.support.talk import MEMORY, SESSION, Talk, assistant, turn_id, user
+
+ASLEEP, WAKING, IDLE, BUSY = Phase.ASLEEP, Phase.WAKING, Phase.IDLE, Phase.BUSY
+INTERRUPTING, BACKOFF = Phase.INTERRUPTING, Phase.BACKOFF
+STOPPING, CLOSED = Phase.STOPPING, Phase.CLOSED
+
+
+def asleep(**limits: float) -> Talk:
+    """No child; but a turn, ``zero``, has been answered by an earlier one."""
+    talk = idle(**limits)
+    talk.give_way()
+    talk.gone()
+    assert talk.phase is ASLEEP
+    return talk
+
+
+def idle(**limits: float) -> Talk:
+    """A child that has answered one turn, ``zero``."""
+    talk = Talk(evolve(Limits(), **limits))
+    talk.finish("zero", "null")
+    assert talk.phase is IDLE
+    return talk
+
+
+def waking() -> Talk:
+    talk = asleep()
+    assert talk.turn("one") == ["started one", "wake at uuid of null"]
+    return talk
+
+
+def busy(**limits: float) -> Talk:
+    """A child that works on its second turn, ``one``."""
+    talk = idle(**limits)
+    assert talk.turn("one") == ["started one", "ask one"]
+    return talk
+
+
+def interrupting(**limits: float) -> Talk:
+    talk = busy(**limits)
+    assert talk.interrupt("one") == ["end one: turn_interrupted", "rewind one"]
+    return talk
+
+
+def backing_off() -> Talk:
+    talk = asleep()
+    for number in range(RESTARTS + 1):
+        talk.turn(f"victim {number}")
+        talk.ready()
+        talk.gone()
+    assert talk.phase is BACKOFF
+    return talk
+
+
+def stopping() -> Talk:
+    talk = idle()
+    assert talk.give_way() == ["retire"]
+    return talk
+
+
+def closed() -> Talk:
+    talk = asleep()
+    assert talk.close() == []
+    return talk
+
+
+IN_PHASE: dict[Phase, Callable[[], Talk]] = {
+    ASLEEP: asleep,
+    WAKING: waking,
+    IDLE: idle,
+    BUSY: busy,
+    INTERRUPTING: interrupting,
+    BACKOFF: backing_off,
+    STOPPING: stopping,
+    CLOSED: closed,
+}
+
+every_phase = pytest.mark.parametrize("phase", Phase, ids=lambda phase: phase.value)
+
+
+@every_phase
+def test_the_phases_of_these_playbooks_are_what_they_are_called(phase: Phase) -> None:
+    assert IN_PHASE[phase]().phase is phase
+
+
+# -- turns -----------------------------------------------------------------------------------------
+
+
+def test_a_first_turn() -> None:
+    talk = Talk()
+    assert talk.turn("one") == ["started one", "wake"]
+    # The prompt does not wait for the answer to the initialize.
+    assert talk.ready() == ["initialize sonnet", "ask one"]
+    assert talk.set_up() == []
+    assert talk.says("Hel", "lo") == ["deliver Hel", "deliver lo"]
+    assert talk.done("Hello") == []
+    assert talk.result("Hello") == ["end one: completed stop, Hello"]
+    assert talk.phase is IDLE
+
+
+def test_a_second_turn_goes_to_the_same_child() -> None:
+    talk = Talk()
+    talk.finish("one", "eins")
+    assert talk.turn("two") == ["started two", "ask two"]
+    assert talk.answer("zw", "ei") == ["deliver zw", "deliver ei", "end two: completed stop, zwei"]
+
+
+def test_what_a_conversation_remembers() -> None:
+    talk = Talk()
+    talk.finish("one", "eins")
+    talk.turn("two")
+    talk.says("zw")
+    talk.done("zw", "first block")
+    talk.says("ei")
+    talk.done("ei", "last block")
+    talk.result("ei")
+    said = (user("one"), assistant("eins"), user("two"), assistant("zwei"))
+    assert talk.machine.memory == Memory(
+        setup=Setup("sonnet"),
+        digests=tuple(map(digest, said)),
+        resume=ResumePoint(SESSION, "last block"),
+        turns=2,
+        usage=Usage(prompt_tokens=20, completion_tokens=4),
+    )
+
+
+def test_turns_are_served_one_at_a_time_in_the_order_they_came() -> None:
+    talk = busy()
+    assert talk.turn("two") == ["started two"]
+    assert talk.turn("three") == ["started three"]
+    assert talk.answer("1") == ["deliver 1", "end one: completed stop, 1", "ask two"]
+    assert talk.answer("2") == ["deliver 2", "end two: completed stop, 2", "ask three"]
+    assert talk.answer("3") == ["deliver 3", "end three: completed stop, 3"]
+
+
+def test_a_turn_that_would_have_to_wait_is_rejected_if_it_says_so() -> None:
+    talk = busy()
+    assert talk.turn("two", reject_if_busy=True) == ["started two", "end two: conversation_busy"]
+    talk.answer("1")
+    assert talk.turn("three", reject_if_busy=True) == ["started three", "ask three"]
+
+
+def test_the_queue_is_bounded() -> None:
+    talk = busy(queued=2)
+    assert talk.turn("two") == ["started two"]
+    assert talk.turn("three") == ["started three"]
+    assert talk.turn("four") == ["started four", "end four: too_many_turns"]
+
+
+def test_where_no_turn_may_wait_one_is_served_all_the_same() -> None:
+    talk = busy(queued=0)
+    assert talk.turn("two") == ["started two", "end two: too_many_turns"]
+    talk.answer("1")
+    assert talk.turn("three") == ["started three", "ask three"]
+    # Nor does the one behind it, that waits for a child and not for a turn.
+    talk.interrupt("three")
+    assert talk.phase is INTERRUPTING
+    assert talk.turn("four") == ["started four"]
+    assert talk.turn("five") == ["started five", "end five: too_many_turns"]
+
+
+def test_a_message_that_starts_with_a_slash_is_no_command() -> None:
+    talk = idle()
+    assert talk.turn("/help") == ["started /help", "ask /help|"]
+
+
+# -- what is new in a request ----------------------------------------------------------------------
+
+
+def test_of_a_repeated_history_only_what_is_new_is_sent() -> None:
+    talk = Talk()
+    talk.finish("one", "eins")
+    assert talk.turn("one", assistant("eins"), "two") == ["started two", "ask two"]
+    talk.answer("zwei")
+    assert talk.turn(assistant("zwei"), "three") == ["started three", "ask three"]
+
+
+def test_user_messages_in_a_row_are_one_message_of_several_blocks() -> None:
+    talk = idle()
+    assert talk.turn("one", "two") == ["started two", "ask one|two"]
+    # It was all that was said, so one rewind takes it back.
+    assert talk.interrupt("two") == ["end two: turn_interrupted", "rewind one|two"]
+
+
+def test_a_history_that_contradicts_the_conversation_fails_the_turn() -> None:
+    talk = idle()
+    assert talk.turn("else", assistant("no"), "on") == ["started on", "end on: history_mismatch"]
+    assert talk.phase is IDLE
+    assert talk.turn("one") == ["started one", "ask one"]
+
+
+def test_a_contradiction_is_found_only_when_the_turn_is_due() -> None:
+    talk = busy()
+    assert talk.turn("one", assistant("eins"), "two") == ["started two"]
+    assert talk.turn("else", assistant("no"), "bad") == ["started bad"]
+    assert talk.turn("three") == ["started three"]
+    assert talk.answer("eins")[-1] == "ask two"
+    assert talk.answer("zwei")[-2:] == ["end bad: history_mismatch", "ask three"]
+
+
+def test_history_is_put_before_a_child_in_batches() -> None:
+    talk = Talk()
+    history = (assistant("hi"), user("a"), assistant("A"), user("b", "c"), assistant("B"))
+    assert talk.turn(*history, "one") == ["started one", "wake"]
+    assert talk.ready() == ["initialize sonnet", "history assistant hi", "history user a"]
+    assert talk.set_up() == []
+    assert talk.taken_in() == ["history assistant A", "history user b|c"]
+    assert talk.taken_in() == ["history assistant B", "ask one"]
+    assert talk.answer("eins") == ["deliver eins", "end one: completed stop, eins"]
+    held = (*history, user("one"), assistant("eins"))
+    assert talk.machine.memory.digests == tuple(map(digest, held))
+
+
+def test_a_live_child_is_given_history_too() -> None:
+    talk = idle()
+    said = (user("zero"), assistant("null"), user("a"), assistant("A"))
+    assert talk.turn(*said, "one") == ["started one", "history user a"]
+    assert talk.taken_in() == ["history assistant A", "ask one"]
+
+
+def test_a_result_of_another_message_does_not_go_on_with_the_history() -> None:
+    talk = Talk()
+    talk.turn("a", assistant("A"), "b", assistant("B"), "one")
+    talk.ready()
+    first = talk.last_user_uuid
+    assert talk.taken_in() == ["history assistant A", "history user b"]
+    assert talk.result(num_turns=0, user_uuid=first) == []
+    assert talk.taken_in() == ["history assistant B", "ask one"]
+    assert talk.result(num_turns=0, user_uuid=first) == []
+    assert talk.answer("eins")[-1] == "end one: completed stop, eins"
+
+
+def test_history_that_is_answered_fails_the_turn() -> None:
+    talk = Talk()
+    talk.turn("a", assistant("A"), "one")
+    talk.ready()
+    talk.set_up()
+    talk.done("what?")
+    assert talk.result("what?") == ["end one: upstream_failed", "kill"]
+
+
+def test_history_that_is_refused_fails_the_turn() -> None:
+    talk = Talk()
+    talk.turn("a", assistant("A"), "one")
+    talk.ready()
+    talk.set_up()
+    assert talk.fails() == ["end one: upstream_failed", "kill"]
+
+
+def test_a_seed_is_history_that_no_child_has_seen() -> None:
+    said = (user("a"), assistant("A"))
+    seeded = evolve(MEMORY, seed=said, digests=tuple(map(digest, said)))
+    talk = Talk(memory=seeded)
+    assert talk.turn(*said, "one") == ["started one", "wake"]
+    assert talk.ready() == ["initialize sonnet", "history user a"]
+    # Until a turn is finished it stays one: the next child is given it again.
+    talk.set_up()
+    assert talk.gone() == ["end one: child_died"]
+    assert talk.turn("two") == ["started two", "wake"]
+    assert talk.ready() == ["initialize sonnet", "history user a"]
+    assert talk.taken_in() == ["history assistant A", "ask two"]
+    talk.answer("zwei")
+    talk.give_way()
+    talk.gone()
+    assert talk.turn("three") == ["started three", "wake at uuid of zwei"]
+    assert talk.ready() == ["initialize sonnet", "ask three"]
+
+
+# -- model and system prompt -----------------------------------------------------------------------
+
+
+@pytest.mark.parametrize(
+    ("changes", "words"),
+    [({"model": "opus"}, "opus"), ({"system": "Be brief."}, "sonnet, Be brief.")],
+)
+def test_another_model_or_system_prompt_takes_another_child(
+    changes: dict[str, str], words: str
+) -> None:
+    talk = Talk()
+    talk.finish("one", "eins")
+    assert talk.turn("two", **changes) == ["started two", "retire"]  # type: ignore[arg-type]
+    assert talk.phase is STOPPING
+    assert talk.gone() == ["wake at uuid of eins"]
+    assert talk.ready() == [f"initialize {words}", "ask two"]
+    talk.set_up()
+    talk.answer("zwei")
+    # From here on it is the conversation's.
+    assert talk.turn("three") == ["started three", "ask three"]
+
+
+def test_what_a_failed_turn_wanted_is_not_the_conversations() -> None:
+    talk = Talk()
+    talk.finish("one", "eins")
+    talk.turn("two", model="opus")
+    talk.gone()
+    talk.ready()
+    talk.set_up()
+    assert talk.fails() == ["end two: upstream_failed", "rewind two"]
+    talk.rewound()
+    assert talk.machine.memory.setup == Setup("sonnet")
+    assert talk.turn("three") == ["started three", "retire"]
+    talk.gone()
+    assert talk.ready() == ["initialize sonnet", "ask three"]
+
+
+def test_a_turn_ends_with_the_model_that_served_it() -> None:
+    talk = busy()
+    talk.turn("two", model="opus")
+    talk.turn("three")
+    assert talk.answer("1")[-1] == "retire"
+    talk.gone()
+    talk.serve("2")
+    talk.serve("3")
+    assert [end.model for end in talk.ends[-3:]] == ["sonnet", "opus", "opus"]
+
+
+def test_a_turn_that_waits_for_another_child_may_be_interrupted() -> None:
+    talk = idle()
+    talk.turn("one", model="opus")
+    assert talk.interrupt("one") == ["end one: turn_interrupted"]
+    assert talk.turn("two") == ["started two"]
+    assert talk.gone() == ["wake at uuid of null"]
+
+
+def test_a_turn_that_waits_for_another_child_has_its_time_limit() -> None:
+    talk = idle(turn=100)
+    talk.turn("one", model="opus")
+    assert talk.machine.deadline == 100
+    assert talk.rings() == ["end one: turn_timeout"]
+    assert talk.phase is STOPPING
+    assert talk.gone() == []
+    assert talk.phase is ASLEEP
+
+
+# -- interrupts ------------------------------------------------------------------------------------
+
+
+def test_a_running_turn_is_taken_back() -> None:
+    talk = busy()
+    assert talk.says("half") == ["deliver half"]
+    assert talk.interrupt("one") == ["end one: turn_interrupted", "rewind one"]
+    assert talk.turn("two") == ["started two"]
+    # What was under way is dropped, the aborted result too.
+    assert talk.says("an", "swer") == []
+    assert talk.done("half an") == []
+    assert talk.aborted() == []
+    assert talk.rewound() == ["ask two"]
+    assert talk.answer("zwei") == ["deliver zwei", "end two: completed stop, zwei"]
+    said = (user("zero"), assistant("null"), user("two"), assistant("zwei"))
+    assert talk.machine.memory.digests == tuple(map(digest, said))
+
+
+@pytest.mark.parametrize("body", [{"rewound": False}, {"rewound": "yes"}, {"rewound": 1}])
+def test_a_child_that_cannot_take_a_turn_back_goes(body: dict[str, object]) -> None:
+    talk = interrupting()
+    talk.turn("two")
+    assert talk.rewound(**body) == ["kill"]
+    assert talk.gone() == ["wake at uuid of null"]
+    assert talk.ready() == ["initialize sonnet", "ask two"]
+
+
+def test_only_the_answer_to_the_rewind_ends_it() -> None:
+    talk = interrupting()
+    assert talk.rewound("initialize") == []
+    assert talk.rewound("rewind of old") == []
+    assert talk.phase is INTERRUPTING
+
+
+def test_the_child_of_a_first_turn_goes_with_it() -> None:
+    talk = Talk()
+    talk.turn("one")
+    talk.ready()
+    talk.set_up()
+    talk.says("half")
+    assert talk.interrupt("one") == ["end one: turn_interrupted", "kill"]
+    assert talk.turn("two") == ["started two"]
+    assert talk.gone() == ["wake"]
+
+
+def test_a_turn_that_brought_history_takes_its_child_along() -> None:
+    talk = idle()
+    talk.turn("zero", assistant("null"), "a", assistant("A"), "one")
+    talk.taken_in()
+    assert talk.interrupt("one") == ["end one: turn_interrupted", "kill"]
+    talk.gone()
+    assert talk.turn("two") == ["started two", "wake at uuid of null"]
+
+
+def test_a_child_that_is_not_set_up_goes_with_the_interrupted_turn() -> None:
+    talk = waking()
+    talk.ready()
+    assert talk.interrupt("one") == ["end one: turn_interrupted", "kill"]
+
+
+def test_a_turn_that_waits_for_a_child_may_be_interrupted() -> None:
+    talk = waking()
+    talk.turn("two")
+    assert talk.interrupt("one") == [
+        "end one: turn_interrupted",
+        "cancel wake",
+        "wake at uuid of null",
+    ]
+    assert talk.interrupt("two") == ["end two: turn_interrupted", "cancel wake"]
+    assert talk.phase is ASLEEP
+
+
+@pytest.mark.parametrize("phase", [WAKING, BUSY, INTERRUPTING, STOPPING])
+def test_a_turn_that_waits_its_turn_may_be_interrupted(phase: Phase) -> None:
+    talk = IN_PHASE[phase]()
+    talk.turn("two")
+    talk.turn("three")
+    assert talk.interrupt("two") == ["end two: turn_interrupted"]
+    assert talk.interrupt("two") == []
+    assert talk.interrupt("three") == ["end three: turn_interrupted"]
+    assert talk.phase is phase
+
+
+@every_phase
+def test_an_interrupt_of_a_turn_that_has_ended_comes_too_late(phase: Phase) -> None:
+    talk = IN_PHASE[phase]()
+    assert talk.interrupt("zero") == []
+    assert talk.phase is phase
+
+
+def test_an_interrupt_behind_the_result_comes_too_late() -> None:
+    talk = busy()
+    talk.turn("two")
+    assert talk.answer("1")[-1] == "ask two"
+    assert talk.interrupt("one") == []
+    assert talk.answer("2")[-1] == "end two: completed stop, 2"
+
+
+def test_a_result_that_crosses_the_rewind_is_not_remembered() -> None:
+    talk = busy()
+    talk.says("whole")
+    talk.done("whole")
+    held = talk.machine.memory
+    talk.interrupt("one")
+    assert talk.result("whole") == []
+    assert talk.rewound() == []
+    assert talk.phase is IDLE
+    assert talk.machine.memory == held
+
+
+def test_without_a_kept_child_a_turn_is_not_taken_back() -> None:
+    talk = Talk(Limits(keep_child=False))
+    talk.finish("one", "eins")
+    talk.gone()
+    talk.turn("two")
+    talk.ready()
+    talk.set_up()
+    assert talk.interrupt("two") == ["end two: turn_interrupted", "kill"]
+
+
+# -- results ---------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize(
+    ("status", "code"),
+    [(400, "upstream_rejected"), (429, "upstream_rate_limited"), (500, "upstream_failed")],
+)
+def test_an_error_of_the_api_is_taken_back_too(status: int, code: str) -> None:
+    talk = busy()
+    held = talk.machine.memory
+    assert talk.done("API Error", synthetic=True) == []
+    assert talk.fails(status) == [f"end one: {code}", "rewind one"]
+    assert talk.rewound() == []
+    assert (talk.phase, talk.machine.memory) == (IDLE, held)
+
+
+def test_a_result_is_no_success_just_because_it_is_no_error() -> None:
+    talk = busy()
+    talk.done("eins")
+    assert talk.result(subtype="error_max_turns") == ["end one: upstream_failed", "rewind one"]
+
+
+def test_what_the_cli_answers_by_itself_is_no_answer() -> None:
+    talk = busy()
+    assert talk.done("Not available here.", synthetic=True) == []
+    words = talk.result("Not available here.", num_turns=0)
+    assert words == ["end one: upstream_failed", "rewind one"]
+
+
+def test_a_success_without_a_session_could_not_be_resumed() -> None:
+    talk = busy()
+    talk.says("eins")
+    talk.done("eins")
+    assert talk.result("eins", session_id="") == ["end one: upstream_failed", "rewind one"]
+
+
+def test_an_answer_without_a_stream_is_delivered_in_one_piece() -> None:
+    talk = busy()
+    assert talk.done("eins") == ["deliver eins"]
+    assert talk.result("eins") == ["end one: completed stop, eins"]
+
+
+def test_no_block_is_delivered_twice_and_none_is_lost() -> None:
+    talk = busy()
+    assert talk.done("") == []  # thoughts
+    assert talk.says("ei", "ns") == ["deliver ei", "deliver ns"]
+    assert talk.done("eins") == []
+    assert talk.done(" zwei") == ["deliver  zwei"]
+    assert talk.says(" drei") == ["deliver  drei"]
+    assert talk.done(" drei") == []
+    assert talk.result(" drei") == ["end one: completed stop, eins zwei drei"]
+
+
+def test_an_empty_answer_is_an_answer() -> None:
+    talk = busy()
+    talk.done("")
+    assert talk.result() == ["end one: completed stop, "]
+
+
+def test_a_cut_answer_is_told_as_such() -> None:
+    talk = busy()
+    talk.says("ei")
+    talk.done("ei")
+    assert talk.result("ei", stop_reason="max_tokens") == ["end one: completed length, ei"]
+
+
+def test_a_result_that_names_no_message_is_taken_for_the_turns_own() -> None:
+    talk = busy()
+    talk.done("eins")
+    assert talk.result(user_uuid=None) == ["end one: completed stop, eins"]
+
+
+def test_a_late_result_of_an_earlier_turn_ends_nothing() -> None:
+    talk = busy()
+    late = talk.last_user_uuid
+    talk.interrupt("one")
+    talk.rewound()
+    talk.turn("two")
+    assert talk.result(is_error=True, user_uuid=late) == []
+    assert talk.result("eins", user_uuid=late) == []
+    assert talk.phase is BUSY
+
+
+@pytest.mark.parametrize("continues", [True, False])
+def test_each_turn_is_billed_its_own_share(continues: bool) -> None:
+    """The CLI's figure is a running total, which a resumed child may or may not go on with."""
+    talk = Talk()
+    costs = []
+
+    def bill(total: float) -> None:
+        talk.turn(f"turn {total}")
+        if talk.phase is WAKING:
+            talk.ready()
+            talk.set_up()
+        talk.done("said")
+        before = talk.machine.memory.usage.cost_usd
+        talk.result(total_cost_usd=total)
+        costs.append(round(talk.machine.memory.usage.cost_usd - before, 6))
+
+    bill(0.25)
+    bill(0.75)
+    talk.turn("failed")
+    talk.fails()  # its total is 0 in this talk; the next ones go on
+    talk.rewound()
+    talk.give_way()
+    talk.gone()
+    bill(1.75 if continues else 0.5)
+    bill(2.0 if continues else 0.75)
+    assert costs == [0.25, 0.5, 1.0 if continues else 0.5, 0.25]
+
+
+def test_a_failed_turn_is_not_billed_to_the_next() -> None:
+    talk = Talk()
+    talk.finish("one", "eins")
+    talk.turn("two")
+    talk.interrupt("two")
+    talk.result(is_error=True, total_cost_usd=5.0)
+    talk.rewound()
+    talk.turn("three")
+    talk.done("drei")
+    talk.result(total_cost_usd=5.25)
+    assert talk.machine.memory.usage.cost_usd == 0.25
+
+
+def test_the_first_item_is_timed() -> None:
+    talk = Talk()
+    talk.turn("one")
+    talk.now = 2.0
+    talk.ready()
+    talk.set_up()
+    talk.now = 3.0
+    talk.says("ei")
+    talk.now = 4.0
+    talk.says("ns")
+    talk.done("eins")
+    talk.now = 5.0
+    talk.result("eins")
+    assert (talk.ends[-1].accepted, talk.ends[-1].first_delta) == (0.0, 3.0)
+
+
+def test_a_delivery_comes_alone() -> None:
+    talk = busy()
+    assert talk.machine.advance(TextDelta("x"), 0) == [Deliver(turn_id("one"), TextDelta("x"))]
+
+
+# -- children that go ------------------------------------------------------------------------------
+
+
+def test_a_child_that_dies_fails_its_turn_alone() -> None:
+    talk = busy()
+    talk.turn("two")
+    assert talk.gone() == ["end one: child_died", "wake at uuid of null"]
+    assert talk.ready() == ["initialize sonnet", "ask two"]
+
+
+def test_an_idle_child_that_dies_is_not_missed() -> None:
+    talk = idle()
+    assert talk.gone() == []
+    assert talk.phase is ASLEEP
+    assert talk.turn("one") == ["started one", "wake at uuid of null"]
+
+
+def test_a_child_that_dies_while_it_takes_back_leaves_the_queue_alone() -> None:
+    talk = interrupting()
+    talk.turn("two")
+    assert talk.gone() == ["wake at uuid of null"]
+
+
+@every_phase
+def test_a_child_that_goes(phase: Phase) -> None:
+    talk = IN_PHASE[phase]()
+    words = talk.gone()
+    assert words == (["end one: child_died"] if phase is BUSY else [])
+    stays = {WAKING, BACKOFF, CLOSED}
+    assert talk.phase is (phase if phase in stays else ASLEEP)
+
+
+def test_no_child_can_be_had() -> None:
+    talk = waking()
+    talk.turn("two")
+    assert talk.wake_failed() == ["end one: cli_not_found", "wake at uuid of null"]
+    assert talk.wake_failed() == ["end two: cli_not_found"]
+    assert talk.phase is ASLEEP
+
+
+def test_a_child_that_cannot_be_set_up() -> None:
+    talk = waking()
+    talk.ready()
+    assert talk.set_up("no such agent") == ["end one: upstream_failed", "kill"]
+    assert talk.gone() == []
+    assert talk.phase is ASLEEP
+
+
+def test_a_session_that_is_lost_is_told_as_what_it_is() -> None:
+    talk = waking()
+    talk.ready()
+    text = "No conversation found with session ID: cli-session"
+    lost = talk.result(text, is_error=True, subtype="error_during_execution", user_uuid=None)
+    assert lost == ["end one: upstream_failed", "kill"]
+
+
+def test_an_answer_shows_that_the_child_is_set_up() -> None:
+    talk = idle(start=10, silence=50, turn=1000)
+    talk.give_way()
+    talk.gone()
+    talk.turn("one")
+    talk.ready()
+    talk.answer("eins")
+    talk.now = 100.0
+    talk.turn("two")
+    assert talk.machine.deadline == 150
+
+
+def test_one_more_death_than_the_budget_has_room_for() -> None:
+    talk = asleep()
+    for number in range(RESTARTS):
+        assert talk.turn(f"victim {number}")[1:] == ["wake at uuid of null"]
+        talk.ready()
+        assert talk.gone() == [f"end victim {number}: child_died"]
+        talk.now += 10
+    talk.turn("last")
+    talk.turn("waiting")
+    talk.ready()
+    assert talk.gone() == ["end last: child_died", "end waiting: restart_budget_spent"]
+    assert talk.phase is BACKOFF
+    assert talk.turn("more") == ["started more", "end more: restart_budget_spent"]
+    # The first one died at zero.
+    assert talk.machine.deadline == WINDOW
+    assert talk.rings() == []
+    assert talk.phase is ASLEEP
+    assert talk.turn("again") == ["started again", "wake at uuid of null"]
+
+
+def test_a_turn_need_not_wait_for_the_alarm() -> None:
+    talk = backing_off()
+    talk.now = talk.machine.deadline
+    assert talk.turn("again") == ["started again", "wake at uuid of null"]
+
+
+def test_the_time_to_wait_is_told() -> None:
+    talk = backing_off()
+    talk.now += 20
+    talk.turn("too early")
+    outcome = talk.ends[-1].outcome
+    assert isinstance(outcome, Failed)
+    assert outcome.error.retry_after == WINDOW - 20
+
+
+def test_children_that_cannot_be_set_up_spend_the_budget_too() -> None:
+    talk = asleep()
+    talk.turn("one")
+    talk.ready()
+    talk.set_up("no")
+    talk.gone()
+    talk.turn("two")
+    talk.ready()
+    talk.fails()
+    talk.gone()
+    talk.turn("three")
+    talk.ready()
+    assert talk.rings() == ["end three: child_start_timeout", "kill"]
+    talk.gone()
+    talk.turn("four")
+    talk.turn("five")
+    talk.ready()
+    assert talk.set_up("no") == ["end four: upstream_failed", "kill"]
+    assert talk.gone() == ["end five: restart_budget_spent"]
+    assert talk.phase is BACKOFF
+
+
+def test_children_that_were_told_to_go_spend_nothing() -> None:
+    talk = idle()
+    for number in range(10):
+        talk.give_way()
+        assert talk.gone() == []
+        assert talk.turn(f"{number}")[1:] == ["wake at uuid of null"]
+        talk.ready()
+        assert talk.interrupt(f"{number}")[1:] == ["kill"]
+        talk.gone()
+        talk.turn(f"and {number}")
+        talk.serve("null")
+
+
+def test_a_child_that_is_not_kept() -> None:
+    talk = Talk(Limits(keep_child=False))
+    talk.turn("one")
+    talk.turn("two")
+    talk.ready()
+    talk.set_up()
+    assert talk.answer("eins") == ["deliver eins", "end one: completed stop, eins", "retire"]
+    assert talk.gone() == ["wake at uuid of eins"]
+    assert talk.ready() == ["initialize sonnet", "ask two"]
+
+
+def test_an_idle_child_gives_way() -> None:
+    talk = idle()
+    assert talk.give_way() == ["retire"]
+    assert talk.turn("one") == ["started one"]
+    assert talk.gone() == ["wake at uuid of null"]
+
+
+@pytest.mark.parametrize("phase", set(Phase) - {IDLE}, ids=lambda phase: phase.value)
+def test_nobody_else_gives_way(phase: Phase) -> None:
+    talk = IN_PHASE[phase]()
+    assert talk.give_way() == []
+    assert talk.phase is phase
+
+
+# -- time ------------------------------------------------------------------------------------------
+
+
+def test_a_turn_that_takes_too_long() -> None:
+    talk = busy(turn=100, silence=math.inf)
+    assert talk.machine.deadline == 100
+    talk.now = 60
+    talk.turn("two")
+    assert talk.rings() == ["end one: turn_timeout", "rewind one"]
+    talk.rewound()
+    assert talk.machine.deadline == 160
+    assert talk.rings() == ["end two: turn_timeout", "rewind two"]
+
+
+def test_a_turn_that_waits_too_long_for_a_child() -> None:
+    talk = asleep(turn=100)
+    talk.turn("one")
+    talk.now = 30
+    talk.turn("two")
+    assert talk.machine.deadline == 100
+    assert talk.rings() == ["end one: turn_timeout", "cancel wake", "wake at uuid of null"]
+    assert talk.rings() == ["end two: turn_timeout", "cancel wake"]
+
+
+def test_a_turn_that_waits_too_long_for_its_turn() -> None:
+    talk = interrupting(turn=3, interrupt=5)
+    talk.turn("two")
+    assert talk.machine.deadline == 3
+    assert talk.rings() == ["end two: turn_timeout"]
+    assert (talk.phase, talk.machine.deadline) == (INTERRUPTING, 5)
+
+
+def test_turns_that_ran_out_of_time_together_wake_nobody() -> None:
+    talk = asleep(turn=100)
+    for name in ("one", "two", "three"):
+        talk.turn(name)
+    assert talk.rings() == [
+        "end two: turn_timeout",
+        "end three: turn_timeout",
+        "end one: turn_timeout",
+        "cancel wake",
+    ]
+
+
+def test_a_child_that_falls_silent() -> None:
+    talk = busy(silence=20)
+    talk.now = 15
+    talk.machine.heard(talk.now)
+    assert talk.machine.deadline == 35
+    assert talk.rings() == ["end one: turn_timeout", "rewind one"]
+
+
+def test_an_idle_child_may_be_silent() -> None:
+    talk = idle(silence=20)
+    assert talk.machine.deadline == math.inf
+    talk.now = 100
+    talk.turn("one")
+    assert talk.machine.deadline == 120
+
+
+def test_an_alarm_that_was_set_before_the_child_showed_life() -> None:
+    talk = busy(silence=20)
+    due = talk.machine.deadline
+    talk.machine.heard(19)
+    talk.now = due
+    assert talk.rings_now() == []
+    assert (talk.phase, talk.machine.deadline) == (BUSY, 39)
+
+
+def test_a_child_that_is_never_set_up() -> None:
+    talk = Talk(Limits(start=10))
+    talk.turn("one")
+    talk.now = 5
+    talk.ready()
+    talk.now = 12
+    talk.machine.heard(talk.now)  # words, but not the answer
+    assert talk.machine.deadline == 15
+    assert talk.rings() == ["end one: child_start_timeout", "kill"]
+
+
+def test_a_child_that_does_not_take_back_in_time() -> None:
+    talk = interrupting(interrupt=5)
+    talk.turn("two")
+    assert talk.machine.deadline == 5
+    assert talk.rings() == ["kill"]
+    assert talk.rewound() == []  # too late
+    assert talk.gone() == ["wake at uuid of null"]
+
+
+def test_an_idle_child_is_frozen_then_hibernated_then_forgotten() -> None:
+    talk = idle(freeze=30, hibernate=300, expire=1800)
+    assert talk.machine.deadline == 30
+    assert talk.rings() == ["freeze"]
+    assert talk.machine.deadline == 300
+    assert talk.rings() == ["retire"]
+    talk.now += 1
+    assert talk.gone() == []
+    assert talk.machine.deadline == 1800
+    assert talk.rings() == []
+    assert talk.phase is CLOSED
+    assert talk.machine.closing is not None
+    assert talk.machine.closing.code == "expired"
+
+
+def test_a_child_is_frozen_after_every_turn() -> None:
+    talk = idle(freeze=30)
+    assert talk.rings() == ["freeze"]
+    talk.turn("one")
+    talk.answer("eins")
+    assert talk.machine.deadline == talk.now + 30
+    assert talk.rings() == ["freeze"]
+
+
+def test_an_alarm_that_comes_late_does_what_is_left_to_do() -> None:
+    talk = idle(freeze=30, hibernate=300)
+    talk.now = 1000
+    assert talk.rings_now() == ["retire"]
+
+
+def test_a_conversation_expires_with_its_child() -> None:
+    talk = idle(freeze=30, hibernate=3000, expire=1800)
+    talk.rings()
+    assert talk.machine.deadline == 1800
+    assert talk.rings() == ["retire"]
+    assert talk.phase is STOPPING
+    assert talk.turn("one") == ["started one", "end one: expired"]
+    assert talk.gone() == []
+    assert talk.phase is CLOSED
+
+
+def test_a_conversation_that_was_never_used_expires_too() -> None:
+    talk = Talk(Limits(expire=1800))
+    assert talk.machine.deadline == 1800
+    talk.rings()
+    assert talk.phase is CLOSED
+
+
+# -- the end ---------------------------------------------------------------------------------------
+
+CLOSING: dict[Phase, list[str]] = {
+    ASLEEP: [],
+    WAKING: ["end one: deleted", "cancel wake"],
+    IDLE: ["retire"],
+    BUSY: ["end one: deleted", "kill"],
+    INTERRUPTING: ["kill"],
+    BACKOFF: [],
+    STOPPING: [],
+    CLOSED: [],
+}
+
+
+@every_phase
+def test_closing(phase: Phase) -> None:
+    talk = IN_PHASE[phase]()
+    assert talk.close() == CLOSING[phase]
+    at_once = {ASLEEP, WAKING, BACKOFF, CLOSED}
+    assert talk.phase is (CLOSED if phase in at_once else STOPPING)
+    assert talk.close() == []
+    assert talk.turn("late") == ["started late", "end late: deleted"]
+    assert talk.gone() == []
+    assert talk.phase is CLOSED
+    assert talk.machine.deadline == math.inf
+    assert talk.turn("later") == ["started later", "end later: deleted"]
+
+
+def test_closing_ends_the_turns_that_wait() -> None:
+    talk = busy()
+    talk.turn("two")
+    assert talk.close() == ["end one: deleted", "end two: deleted", "kill"]
+
+
+def test_closing_ends_a_turn_that_waits_for_another_child() -> None:
+    talk = idle()
+    talk.turn("one", model="opus")
+    assert talk.close() == ["end one: deleted"]
+    assert talk.gone() == []
+    assert talk.phase is CLOSED
+
+
+# -- children that say what they should not --------------------------------------------------------
+
+
+@pytest.mark.parametrize("phase", [IDLE, BUSY, INTERRUPTING])
+def test_what_the_child_asks_for_is_refused(phase: Phase) -> None:
+    talk = IN_PHASE[phase]()
+    assert talk.asks("r1") == ["refuse r1"]
+    refusal = talk.written[-1]["response"]
+    assert refusal["error"] == "can_use_tool is not served here"
+    assert talk.phase is phase
+
+
+@pytest.mark.parametrize("phase", set(Phase) - {IDLE, BUSY, INTERRUPTING}, ids=lambda p: p.value)
+def test_nothing_is_written_where_no_child_is(phase: Phase) -> None:
+    assert IN_PHASE[phase]().asks("r1") == []
+
+
+@pytest.mark.parametrize("phase", set(Phase) - {BUSY}, ids=lambda phase: phase.value)
+def test_frames_that_come_late_change_nothing(phase: Phase) -> None:
+    talk = IN_PHASE[phase]()
+    memory, deadline = talk.machine.memory, talk.machine.deadline
+    late = (TextDelta("late"), AssistantDone("u", synthetic=False, text="late"), Noise("system"))
+    for frame in late:
+        assert talk.feed(frame) == []
+    assert talk.result("late") == []
+    assert talk.set_up() == []
+    assert talk.set_up("late") == []
+    assert (talk.phase, talk.machine.memory) == (phase, memory)
+    assert talk.machine.deadline == deadline
+
+
+@pytest.mark.parametrize("phase", set(Phase) - {WAKING}, ids=lambda phase: phase.value)
+def test_a_child_that_nobody_sought_is_not_taken(phase: Phase) -> None:
+    talk = IN_PHASE[phase]()
+    assert talk.ready() == []
+    assert talk.wake_failed() == []
+    assert talk.phase is phase
+
+
+def test_a_second_answer_to_the_initialize_changes_nothing() -> None:
+    talk = Talk()
+    talk.turn("one")
+    talk.ready()
+    talk.set_up()
+    assert talk.set_up("second thoughts") == []
+    assert talk.phase is BUSY
+
+
+def test_an_error_before_the_turn_is_taken_on_is_a_started_turn_too() -> None:
+    talk = closed()
+    actions = talk.machine.advance(StartTurn(turn_id("x"), Prompt((user("x"),))), 0)
+    assert actions[0] == Started(turn_id("x"), "sonnet")
+
+
+def test_the_machine_shows_its_phase_and_its_turns() -> None:
+    talk = busy()
+    talk.turn("two")
+    assert repr(talk.machine) == f"<Machine BUSY <TurnQueue current={turn_id('one')} waiting=1>>"
+    assert repr(Talk().machine) == "<Machine ASLEEP <TurnQueue current=none waiting=0>>"

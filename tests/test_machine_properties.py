@@ -1,0 +1,49 @@
+"""What holds for every session's machine, whatever happens and in whatever order.
+
+The invariants are asserted by `tests.support.machine_world`, at every action. Here are the orders:
+thousands of scripts, each a string of bytes, which costs Hypothesis far less than rules would and
+shrinks as well. A script that breaks something is told as a story, step by step.
+"""
+
+from hypothesis import HealthCheck, given, note, settings
+from hypothesis import strategies as st
+
+from tests.support.machine_world import STEPS, World
+
+STEPS_PER_SCRIPT = 30
+# Two bytes a step: which one, and what it chooses.
+SCRIPTS = st.binary(min_size=2 * STEPS_PER_SCRIPT, max_size=2 * STEPS_PER_SCRIPT)
+VARIANTS = st.integers(0, 255)
+# A conversation has to get somewhere before things can go wrong in it.
+WHEEL = (
+    *STEPS,
+    *(World.begin,) * 7,
+    *(World.serve, World.child_works, World.hear, World.interrupt, World.child_goes) * 2,
+)
+
+many = settings(
+    max_examples=6000, deadline=None, database=None, suppress_health_check=list(HealthCheck)
+)
+
+
+def play(world: World, script: bytes) -> None:
+    for number, choice in zip(script[::2], script[1::2], strict=True):
+        step = WHEEL[number % len(WHEEL)]
+        note(f"{step.__name__}({choice})")
+        step(world, choice)
+    if script[0] % 2:
+        note("let_it_be()")
+        world.let_it_be()
+    world.shut()
+
+
+@many
+@given(variant=VARIANTS, script=SCRIPTS)
+def test_with_children_that_keep_to_the_protocol(variant: int, script: bytes) -> None:
+    play(World(honest=True, variant=variant), script)
+
+
+@many
+@given(variant=VARIANTS, script=SCRIPTS)
+def test_with_children_that_say_anything(variant: int, script: bytes) -> None:
+    play(World(honest=False, variant=variant), script)

@@ -1,0 +1,510 @@
+"""The pool's decisions, on children made by hand and a clock that jumps.
+
+What it does with real processes is in test_pool_processes.
+"""
+
+from __future__ import annotations
+
+import itertools
+import math
+
+import pytest
+import trio
+from trio.testing import MockClock, wait_all_tasks_blocked
+
+from ccapi.actors.pool import SPAWN_SECONDS
+from ccapi.schemas.errors import ChildDied, InternalError, Overloaded, RateLimited
+from ccapi.schemas.events import ChildAdopted, ChildExited, ChildFrozen, ChildSpawned
+from tests.support.pool_house import POINT, HandMade, Works, open_house, seek
+
+# --- warm children --------------------------------------------------------------------------------
+
+
+async def test_children_are_kept_warm_and_replaced(autojump_clock: MockClock) -> None:
+    async with open_house(prewarm=2) as house:
+        await house.settle()
+        first, second = house.works.made
+        assert house.pool.statistics().warm == 2
+        assert await house.pool.acquire("c", None) is first
+        assert house.pool.statistics().warm == 1
+        await house.settle()
+        assert house.pool.statistics().warm == 2
+        assert house.pool.statistics().live == 3
+        assert await house.pool.acquire("c", None) is second
+        adopted = [event for event in house.heard() if isinstance(event, ChildAdopted)]
+        assert adopted == [ChildAdopted(1, "c", True, 0.0), ChildAdopted(2, "c", True, 0.0)]
+
+
+async def test_the_bound_counts_warm_children(autojump_clock: MockClock) -> None:
+    async with open_house(prewarm=2, max_concurrent_sessions=3) as house:
+        await house.settle()
+        for _ in range(3):
+            await house.pool.acquire("c", None)
+            await house.settle()
+        assert house.pool.statistics().warm == 0
+        assert house.pool.statistics().live == house.works.count == 3
+
+
+async def test_a_child_that_resumes_is_a_new_one(autojump_clock: MockClock) -> None:
+    async with open_house(prewarm=1) as house:
+        await house.settle()
+        child = await house.pool.acquire("c", POINT)
+        assert isinstance(child, HandMade)
+        assert child.resume == POINT
+        assert house.pool.statistics().warm == 1
+        spawned = [event.resumed for event in house.heard() if isinstance(event, ChildSpawned)]
+        assert spawned == [False, True]
+
+
+async def test_a_warm_child_makes_way_for_one_that_resumes(autojump_clock: MockClock) -> None:
+    async with open_house(prewarm=3) as house:
+        await house.settle()
+        child = await house.pool.acquire("c", POINT)
+        assert child.pid == 4
+        assert house.works.made[2].expected  # the one that was warmed last
+        await house.settle()
+        assert house.pool.statistics().warm == 2
+
+
+async def test_a_warm_child_on_its_way_goes_to_who_waits(autojump_clock: MockClock) -> None:
+    # At the start the one place is taken by the child that is being warmed.
+    async with open_house(prewarm=1, max_concurrent_sessions=1) as house:
+        await wait_all_tasks_blocked()
+        child = await house.pool.acquire("c", None)
+        assert child.pid == 1
+        assert house.heard()[-1] == ChildAdopted(1, "c", True, house.works.spawn_seconds)
+
+
+async def test_a_warm_child_on_its_way_gives_way_to_one_that_resumes(
+    autojump_clock: MockClock, nursery: trio.Nursery
+) -> None:
+    async with open_house(prewarm=1, max_concurrent_sessions=1) as house:
+        await wait_all_tasks_blocked()
+        [resumes, fresh] = [
+            *await seek(house, nursery, resume=POINT),
+            *await seek(house, nursery),
+        ]
+        await resumes.got.wait()  # it came first, though it cannot use the child
+        assert resumes.child is not None
+        assert resumes.child.resume == POINT
+        assert not fresh.got.is_set()
+
+
+async def test_whose_room_is_coming_lets_a_warm_child_pass(
+    autojump_clock: MockClock, nursery: trio.Nursery
+) -> None:
+    works = Works()
+    works.stop_seconds = 20
+    async with open_house(works, max_concurrent_sessions=2, prewarm=1) as house:
+        await house.settle()
+        used = await house.pool.acquire("c", None)
+        await house.settle()
+        works.spawn_seconds = 2
+        house.works.made[1].die()  # its successor takes two seconds to make
+        await trio.sleep(1)
+        house.pool.offer(used, used.retire)
+        [resumes] = await seek(house, nursery, resume=POINT)  # `used` leaves for it
+        assert used.expected
+        [fresh] = await seek(house, nursery)
+        with trio.fail_after(10):
+            await fresh.got.wait()
+        assert fresh.child is house.works.made[2]
+        assert not resumes.got.is_set()
+        await resumes.got.wait()
+        assert resumes.child is not None
+
+
+async def test_warm_children_that_die_are_replaced_at_growing_pauses(
+    autojump_clock: MockClock,
+) -> None:
+    works = Works()
+    works.spawn_seconds = 0.0
+    async with open_house(works, prewarm=1) as house:
+        pauses = []
+        for number in range(8):
+            await trio.sleep(60)
+            works.made[number].die()
+            died = trio.current_time()
+            await trio.sleep(60)
+            pauses.append(works.began[-1] - died)
+        assert house.pool.statistics().warm == 1
+        assert pauses == pytest.approx([0.5, 1, 2, 4, 8, 16, 30, 30], abs=0.02)
+
+
+async def test_a_child_that_dies_at_once_makes_no_hot_loop(
+    autojump_clock: MockClock, nursery: trio.Nursery
+) -> None:
+    works = Works()
+    async with open_house(works, prewarm=1) as house:
+
+        def die_at_once() -> None:
+            works.made[-1].die()
+
+        works.at_birth = die_at_once
+        await trio.sleep(100)
+        gaps = [later - earlier for earlier, later in itertools.pairwise(works.began)]
+        assert gaps[:8] == pytest.approx([0.5, 1, 2, 4, 8, 16, 30, 30], abs=0.02)
+        assert house.pool.statistics().live == 0
+
+
+async def test_an_adoption_ends_the_pauses(autojump_clock: MockClock) -> None:
+    async with open_house(prewarm=1) as house:
+        for number in range(6):
+            await trio.sleep(40)
+            house.works.made[number].die()
+        await trio.sleep(40)
+        await house.pool.acquire("c", None)
+        await trio.sleep(0.1)
+        assert house.pool.statistics().warm == 1
+
+
+async def test_a_warm_child_that_died_this_moment_is_not_adopted(autojump_clock: MockClock) -> None:
+    async with open_house(prewarm=2) as house:
+        await house.settle()
+        first, second = house.works.made
+        first.status = -9  # killed; the task that waits for its exit has not run yet
+        assert await house.pool.acquire("c", None) is second
+        first.leave.set()
+        await house.settle()
+        assert house.pool.statistics().live == house.works.count
+
+
+async def test_a_warm_child_is_frozen_after_a_while(autojump_clock: MockClock) -> None:
+    async with open_house(prewarm=2, freeze_after_seconds=10) as house:
+        await trio.sleep(5)
+        used = await house.pool.acquire("c", None)
+        await trio.sleep(10)
+        assert [child.frozen for child in house.works.made] == [False, True, False]
+        assert not used.frozen
+        assert [event for event in house.heard() if isinstance(event, ChildFrozen)] == [
+            ChildFrozen(2)
+        ]
+
+
+# --- idle children give way -----------------------------------------------------------------------
+
+
+async def test_the_least_recently_used_gives_way(autojump_clock: MockClock) -> None:
+    async with open_house() as house:
+        children = [await house.pool.acquire("c", None) for _ in range(3)]
+        for child in children:
+            house.pool.offer(child, child.retire)
+        house.pool.withdraw(children[0])  # a turn, and idle again: now it is the latest
+        house.pool.offer(children[0], children[0].retire)
+        house.pool.withdraw(children[2])  # in a turn
+        for expected in (children[1], children[0]):
+            new = await house.pool.acquire("c", None)
+            assert new not in children
+            assert expected.gone.is_set()
+        assert not children[2].leave.is_set()
+
+
+async def test_a_child_that_becomes_idle_gives_way_at_once(
+    autojump_clock: MockClock, nursery: trio.Nursery
+) -> None:
+    async with open_house(max_concurrent_sessions=1) as house:
+        child = await house.pool.acquire("c", None)
+        [seeker] = await seek(house, nursery)
+        house.pool.offer(child, child.retire)
+        assert child.expected
+        assert house.pool.statistics().idle == 0
+        await seeker.got.wait()
+
+
+async def test_one_who_waits_displaces_one_child(
+    autojump_clock: MockClock, nursery: trio.Nursery
+) -> None:
+    async with open_house() as house:
+        children = [await house.pool.acquire("c", None) for _ in range(3)]
+        for child in children:
+            house.pool.offer(child, child.retire)
+        seekers = await seek(house, nursery, 2)
+        assert [child.leave.is_set() for child in children] == [True, True, False]
+        for seeker in seekers:
+            await seeker.got.wait()
+        assert house.pool.statistics().idle == 1
+
+
+async def test_a_child_that_died_unnoticed_is_not_counted_on(
+    autojump_clock: MockClock, nursery: trio.Nursery
+) -> None:
+    # A session may hear of its child's end later than the pool, and offer what is gone.
+    async with open_house(max_concurrent_sessions=2) as house:
+        dead, busy = [await house.pool.acquire("c", None) for _ in range(2)]
+        assert isinstance(dead, HandMade)
+        dead.die()
+        await house.settle()
+        house.pool.offer(dead, dead.retire)
+        assert house.pool.statistics().idle == 0
+        await house.pool.acquire("c", None)
+        [seeker] = await seek(house, nursery)
+        house.pool.offer(busy, busy.retire)
+        with trio.fail_after(1):
+            await seeker.got.wait()
+
+
+# --- the queue ------------------------------------------------------------------------------------
+
+
+async def test_first_come_first_served(autojump_clock: MockClock, nursery: trio.Nursery) -> None:
+    async with open_house() as house:
+        children = [await house.pool.acquire("c", None) for _ in range(3)]
+        seekers = await seek(house, nursery, 3)
+        assert house.pool.statistics().waiting == 3
+        for number, child in enumerate(children):
+            child.kill()
+            await seekers[number].got.wait()
+            assert [seeker.got.is_set() for seeker in seekers] == [
+                later <= number for later in range(3)
+            ]
+
+
+async def test_nobody_passes_the_queue(autojump_clock: MockClock, nursery: trio.Nursery) -> None:
+    async with open_house(max_concurrent_sessions=1) as house:
+        child = await house.pool.acquire("c", None)
+        [first] = await seek(house, nursery)
+        child.kill()
+        await child.gone.wait()  # its place is given to `first`, who has not run yet
+        [second] = await seek(house, nursery)
+        await first.got.wait()
+        assert not second.got.is_set()
+
+
+async def test_a_full_queue_refuses_and_says_when_to_try_again(
+    autojump_clock: MockClock, nursery: trio.Nursery
+) -> None:
+    async with open_house(max_concurrent_sessions=1, max_waiting_turns=2) as house:
+        await house.pool.acquire("c", None)
+        await seek(house, nursery, 2)
+        with pytest.raises(RateLimited) as raised:
+            await house.pool.acquire("c", None)
+        assert raised.value.code == "too_many_turns"
+        assert raised.value.retry_after == 30  # nothing is known of the pace: the queue's own time
+        assert house.pool.statistics().waiting == 2
+
+
+async def test_retry_after_follows_the_pace(
+    autojump_clock: MockClock, nursery: trio.Nursery
+) -> None:
+    async with open_house(max_concurrent_sessions=1, max_waiting_turns=1) as house:
+        for _ in range(4):
+            child = await house.pool.acquire("c", None)
+            await trio.sleep(8)
+            child.kill()
+            await child.gone.wait()
+        await house.pool.acquire("c", None)
+        await seek(house, nursery)
+        with pytest.raises(RateLimited) as raised:
+            await house.pool.acquire("c", None)
+        assert raised.value.retry_after == pytest.approx(16, rel=0.1)  # second in the queue
+
+
+async def test_who_takes_unused_room_is_not_refused(autojump_clock: MockClock) -> None:
+    async with open_house(max_concurrent_sessions=2, max_waiting_turns=0, prewarm=1) as house:
+        child = await house.pool.acquire("c", None)
+        await house.settle()
+        house.pool.offer(child, child.retire)
+        for _ in range(2):
+            assert (await house.pool.acquire("c", POINT)) in house.works.alive
+        with pytest.raises(RateLimited):
+            await house.pool.acquire("c", POINT)
+
+
+async def test_a_wait_in_vain_ends(autojump_clock: MockClock) -> None:
+    async with open_house(max_concurrent_sessions=1, queue_timeout_seconds=7) as house:
+        child = await house.pool.acquire("c", None)
+        began = trio.current_time()
+        with pytest.raises(RateLimited) as raised:
+            await house.pool.acquire("c", None)
+        assert trio.current_time() - began == 7
+        assert raised.value.retry_after == 7
+        assert house.pool.statistics().waiting == 0
+        child.kill()
+        await house.settle()
+        assert house.pool.statistics().live == 0
+
+
+async def test_one_who_leaves_the_queue_leaves_no_trace(
+    autojump_clock: MockClock, nursery: trio.Nursery
+) -> None:
+    async with open_house(max_concurrent_sessions=1) as house:
+        child = await house.pool.acquire("c", None)
+        first, second = await seek(house, nursery, 2)
+        first.scope.cancel()
+        await wait_all_tasks_blocked()
+        assert house.pool.statistics().waiting == 1
+        child.kill()
+        await second.got.wait()
+        assert not first.got.is_set()
+
+
+async def test_one_who_leaves_with_a_place_in_hand_leaves_it_to_the_next(
+    autojump_clock: MockClock, nursery: trio.Nursery
+) -> None:
+    async with open_house(max_concurrent_sessions=1) as house:
+        child = await house.pool.acquire("c", None)
+        first, second = await seek(house, nursery, 2)
+        # It is served in the step in which it is cancelled, before it can leave the queue.
+        house.works.at_end = first.scope.cancel
+        child.kill()
+        await second.got.wait()
+        assert not first.got.is_set()
+        assert house.pool.statistics().live == 1
+
+
+async def test_one_who_leaves_with_a_warm_child_in_hand_leaves_it_to_the_next(
+    autojump_clock: MockClock, nursery: trio.Nursery
+) -> None:
+    for _ in range(20):  # the order of two tasks in a step is random
+        async with open_house(max_concurrent_sessions=1, prewarm=1) as house:
+            await wait_all_tasks_blocked()
+            first, second = await seek(house, nursery, 2)
+            house.works.at_birth = first.scope.cancel
+            await second.got.wait()
+            assert first.child is None
+            assert second.child is not None
+            assert second.child.pid == 1
+
+
+# --- trouble --------------------------------------------------------------------------------------
+
+
+async def test_a_program_that_is_missing_fails_the_turn_and_not_the_pool(
+    autojump_clock: MockClock,
+) -> None:
+    works = Works()
+    works.broken = Overloaded("There is no CLI.", code="cli_not_found")
+    async with open_house(works, prewarm=1) as house:
+        for _ in range(5):
+            with pytest.raises(Overloaded, match="There is no CLI"):
+                await house.pool.acquire("c", None)
+        await trio.sleep(100)
+        assert len(works.began) < 20  # it is tried again, at growing pauses
+        assert house.pool.statistics().live == 0
+        works.broken = None
+        await trio.sleep(31)
+        assert house.pool.statistics().warm == 1
+
+
+async def test_a_fault_of_ours_at_the_start_fails_the_turn_and_not_the_pool(
+    autojump_clock: MockClock,
+) -> None:
+    works = Works()
+    works.broken = ZeroDivisionError("a bug")
+    async with open_house(works, prewarm=1) as house:
+        with pytest.raises(InternalError) as raised:
+            await house.pool.acquire("c", POINT)
+        assert isinstance(raised.value.__cause__, ZeroDivisionError)
+        await wait_all_tasks_blocked()
+        assert house.pool.statistics().live == 0
+        works.broken = None
+        await trio.sleep(31)
+        assert house.pool.statistics().warm == 1
+
+
+async def test_a_fault_of_ours_at_the_end_gives_the_place_back(autojump_clock: MockClock) -> None:
+    works = Works()
+    works.breaks_later = ZeroDivisionError("a bug")
+    async with open_house(works, max_concurrent_sessions=1) as house:
+        for _ in range(3):
+            child = await house.pool.acquire("c", None)
+            child.kill()
+        await house.settle()
+        works.breaks_later = None
+        assert house.pool.statistics().live == 0
+        exits = [event for event in house.heard() if isinstance(event, ChildExited)]
+        assert len(exits) == 3
+
+
+async def test_a_process_that_will_not_start_ends_the_wait(autojump_clock: MockClock) -> None:
+    works = Works()
+    works.spawn_seconds = math.inf
+    async with open_house(works) as house:
+        began = trio.current_time()
+        with pytest.raises(ChildDied, match="in time"):
+            await house.pool.acquire("c", None)
+        assert trio.current_time() - began == SPAWN_SECONDS
+        assert house.pool.statistics().live == 0
+
+
+async def test_a_cancelled_caller_does_not_lose_the_child_it_was_given(
+    autojump_clock: MockClock, nursery: trio.Nursery
+) -> None:
+    async with open_house() as house:
+        [seeker] = await seek(house, nursery)
+        seeker.scope.cancel()  # while the process starts
+        await seeker.got.wait()
+        assert seeker.child in house.works.alive  # nobody else knows of it
+        seeker.child.kill()
+        await house.settle()
+        assert house.pool.statistics().live == 0
+
+
+async def test_whoever_is_cancelled_already_is_given_nothing(autojump_clock: MockClock) -> None:
+    async with open_house(prewarm=1) as house:
+        await house.settle()
+        with trio.CancelScope() as scope:
+            scope.cancel()
+            await house.pool.acquire("c", None)
+        assert scope.cancelled_caught
+        assert house.pool.statistics().warm == 1
+
+
+# --- the end --------------------------------------------------------------------------------------
+
+
+async def test_closing_ends_every_child_and_tells_of_it(
+    autojump_clock: MockClock, nursery: trio.Nursery
+) -> None:
+    works = Works()
+    works.stop_seconds = 3
+    async with open_house(works, prewarm=2, max_concurrent_sessions=5) as house:
+        await house.settle()
+        used = await house.pool.acquire("c", None)
+        idle = await house.pool.acquire("c", None)
+        house.pool.offer(idle, idle.retire)
+        leaving = await house.pool.acquire("c", POINT)
+        leaving.retire()
+        works.spawn_seconds = 0.5
+        await seek(house, nursery)
+        began = trio.current_time()
+    assert trio.current_time() - began <= 0.5 + 3
+    assert house.pool.statistics().live == 0
+    heard = house.heard()
+    born = {event.pid for event in heard if isinstance(event, ChildSpawned)}
+    ended = {event.pid: event.expected for event in heard if isinstance(event, ChildExited)}
+    assert ended == dict.fromkeys(born, True)
+    assert used.pid in born
+
+
+async def test_once_closed_it_lends_nothing(autojump_clock: MockClock) -> None:
+    async with open_house(prewarm=1) as house:
+        pass
+    for resume in (None, POINT):
+        with pytest.raises(Overloaded) as raised:
+            await house.pool.acquire("c", resume)
+        assert raised.value.code == "draining"
+
+
+async def test_kill_all_leaves_nothing_and_nobody_waiting(
+    autojump_clock: MockClock, nursery: trio.Nursery
+) -> None:
+    works = Works()
+    works.spawn_seconds = 1
+    async with open_house(works, prewarm=1, max_concurrent_sessions=3) as house:
+        await trio.sleep(2)
+        used = await house.pool.acquire("c", None)
+        await trio.sleep(2)
+        [spawning, *waiting] = await seek(house, nursery, 4, resume=POINT)
+        house.pool.kill_all()
+        assert used.leave.is_set()
+        await trio.sleep(5)
+        assert house.pool.statistics().live == works.count == 0
+        for seeker in waiting:
+            assert seeker.error is not None
+            assert seeker.error.code == "draining"
+        assert spawning.child is not None
+        assert spawning.child.gone.is_set()
+        with pytest.raises(Overloaded):
+            await house.pool.acquire("c", None)
+        assert len(works.began) == 3  # and none was started since

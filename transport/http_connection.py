@@ -1,0 +1,291 @@
+"""One HTTP connection: what reads, writes, waits and ends it.
+
+Knows: which protocol is spoken, deadlines, the tasks of the requests in flight. Refuses to know:
+what a request means, how a connection was accepted, what happens on a WebSocket.
+
+This takes the place of hypercorn's ``trio/tcp_server.py``, whose writes are shielded without a
+deadline, so that a client which stops reading can be neither cancelled nor waited for.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Awaitable, Callable
+from math import inf
+from typing import Any, cast
+
+import trio
+from attrs import frozen
+from hypercorn.config import Config
+from hypercorn.events import Closed, Event, RawData, Updated
+from hypercorn.protocol.h11 import H2ProtocolAssumedError
+from hypercorn.trio.worker_context import WorkerContext
+from hypercorn.typing import ConnectionState
+from starlette.types import ASGIApp, Message, Scope
+
+from .asgi_exchange import Exchange
+from .guarded_stream import GONE, GuardedStream, ReplayStream
+from .http1_protocol import Http1, WebSocketRequested
+from .http2_protocol import Http2
+from .http_limits import HttpLimits, hypercorn_config
+
+READ_BYTES = 65536
+
+
+@frozen(kw_only=True)
+class Peer:
+    """Both ends of a connection, as ASGI has them: (address, port), or None for a local socket."""
+
+    client: tuple[str, int] | None
+    server: tuple[str, int] | None
+    tls: bool
+
+
+class HttpService:
+    """What all connections of a front door share: the application, the limits, the end."""
+
+    def __init__(self, app: ASGIApp, limits: HttpLimits) -> None:
+        self.app = app
+        self.limits = limits
+        self.config: Config = hypercorn_config(limits)
+        self.context = WorkerContext(max_requests=None)
+        self.connections: set[HttpConnection] = set()
+
+    async def drain(self) -> None:
+        """Ends every connection that is between requests, and the others after their response."""
+        await self.context.terminated.set()
+        for connection in self.connections:
+            connection.finish_if_idle()
+
+
+class HttpConnection:
+    """Serves HTTP/1.1 and HTTP/2 on `stream` until one side ends the connection.
+
+    `guard` is the socket below `stream` (the same object where there is no TLS). A handshake for a
+    WebSocket is passed to `on_upgrade`, with a stream that gives the request head once more.
+    """
+
+    def __init__(
+        self,
+        service: HttpService,
+        stream: trio.abc.Stream,
+        guard: GuardedStream,
+        peer: Peer,
+        on_upgrade: Callable[[ReplayStream], Awaitable[None]],
+    ) -> None:
+        self._service = service
+        self._limits = service.limits
+        self._stream = stream
+        self._guard = guard
+        self._peer = peer
+        self._on_upgrade = on_upgrade
+        self._protocol: Http1 | Http2
+        self._nursery: trio.Nursery
+        self._write_lock = trio.Lock()
+        self._reading: trio.CancelScope | None = None
+        self._deadline = trio.current_time() + self._limits.head_timeout_seconds
+        self._in_head = True  # the deadline above is that of the first head
+        self._idle = True
+        self._input_waits = False
+        self._finished = False
+        self._running = 0
+
+    async def serve(self, http2: bool) -> None:
+        """Serves until the end, whatever it is, and closes the stream. What goes wrong between a
+        client and its connection raises nothing but, at times, `trio.BrokenResourceError`."""
+        self._service.connections.add(self)
+        try:
+            async with trio.open_nursery() as self._nursery:
+                try:
+                    self._protocol = self._new_http2() if http2 else self._new_http1()
+                    await self._protocol.initiate()
+                    await self._read_requests()
+                    await self._protocol.end()
+                    if self._finished:
+                        await self._stream.aclose()
+                except BaseException:
+                    # Applications may be in a shielded write; this wakes them.
+                    self._guard.close()
+                    raise
+            # Applications have ended. A client that only stopped sending has had its responses.
+            await self._stream.aclose()
+        finally:
+            self._guard.close()
+            self._service.connections.discard(self)
+
+    def finish_if_idle(self) -> None:
+        if self._idle:
+            self._guard.linger_seconds = 0  # nothing is on its way in either direction
+            self._finish()
+
+    def _new_http1(self) -> Http1:
+        return Http1(*self._protocol_arguments())
+
+    def _new_http2(self) -> Http2:
+        stall_seconds = self._limits.stall_seconds
+        return Http2(*self._protocol_arguments(), stall_seconds=stall_seconds)
+
+    def _protocol_arguments(self) -> tuple[Any, ...]:
+        service, peer = self._service, self._peer
+        return (
+            service.app,
+            service.config,
+            service.context,
+            self,  # hypercorn's TaskGroup: `spawn` and `spawn_app`
+            ConnectionState({}),
+            peer.tls,
+            peer.client,
+            peer.server,
+            self._send,
+        )
+
+    # -- reading ----------------------------------------------------------------------------------
+
+    async def _read_requests(self) -> None:
+        while not self._finished:
+            try:
+                if self._input_waits:
+                    self._input_waits = False
+                    await cast(Http1, self._protocol).resume()
+                else:
+                    data = await self._receive()
+                    if data is None:
+                        continue
+                    if not data:
+                        return
+                    await self._protocol.handle(RawData(data=data))
+            except H2ProtocolAssumedError as assumed:
+                await self._switch_to_http2(assumed.data)
+            except WebSocketRequested as handshake:
+                await self._on_upgrade(ReplayStream(handshake.data, self._stream))
+                self._finish()
+            self._time_head()
+
+    async def _receive(self) -> bytes | None:
+        """The next input; empty when the client hung up; None when the wait was ended from here
+        (`_wake`) or by the deadline."""
+        try:
+            with trio.CancelScope(deadline=self._deadline) as self._reading:
+                if self._has_enough_input():
+                    await trio.sleep_forever()
+                return bytes(await self._stream.receive_some(READ_BYTES))
+        except GONE:
+            return b""
+        finally:
+            self._reading = None
+        if not (self._finished or self._input_waits):
+            await self._time_out()
+        return None
+
+    def _has_enough_input(self) -> bool:
+        """Whether the client has sent so many requests ahead that reading on, only to notice its
+        hang-up, would take too much memory."""
+        protocol = self._protocol
+        return (
+            isinstance(protocol, Http1)
+            and not self._idle
+            and protocol.waiting_bytes > self._limits.max_header_bytes
+        )
+
+    async def _time_out(self) -> None:
+        if isinstance(self._protocol, Http1) and self._protocol.waiting_bytes:
+            await self._protocol.refuse_slow_head()
+        else:
+            self.finish_if_idle()
+
+    async def _switch_to_http2(self, data: bytes) -> None:
+        self._protocol = self._new_http2()
+        self._set_deadline(trio.current_time() + self._limits.head_timeout_seconds)
+        self._idle = True
+        await self._protocol.initiate()
+        await self._protocol.handle(RawData(data=data))
+
+    def _time_head(self) -> None:
+        """Gives a request head its deadline once its first byte is here."""
+        if not self._idle or self._in_head or not isinstance(self._protocol, Http1):
+            return
+        if self._protocol.waiting_bytes:
+            self._in_head = True
+            self._set_deadline(trio.current_time() + self._limits.head_timeout_seconds)
+
+    def _set_deadline(self, deadline: float) -> None:
+        self._deadline = deadline
+        if self._reading is not None:
+            self._reading.deadline = deadline
+
+    def _wake(self) -> None:
+        if self._reading is not None:
+            self._reading.cancel()
+
+    # -- what the protocol asks for ---------------------------------------------------------------
+
+    async def _send(self, event: Event) -> None:
+        if isinstance(event, RawData):
+            await self._write(event.data)
+        elif isinstance(event, Updated):
+            self._note_idle(event.idle)
+        else:
+            self._finish()
+            await self._protocol.handle(Closed())
+
+    async def _write(self, data: bytes) -> None:
+        try:
+            try:
+                self._write_lock.acquire_nowait()
+            except trio.WouldBlock:
+                await self._write_lock.acquire()
+            try:
+                await self._stream.send_all(data)
+            finally:
+                self._write_lock.release()
+        except GONE:
+            # The stream has closed itself; the reader notices, and tells whom it concerns. A
+            # caller that pays no attention must let it run.
+            await trio.lowlevel.checkpoint()
+        except BaseException:
+            # The protocol counts these bytes as sent. Nothing may follow in their place.
+            self._guard.close()
+            raise
+
+    def _note_idle(self, idle: bool) -> None:
+        self._idle = idle
+        self._in_head = False
+        if not idle:
+            self._set_deadline(inf)
+            return
+        if self._service.context.terminated.is_set():
+            self._finish()
+            return
+        self._set_deadline(trio.current_time() + self._limits.keep_alive_seconds)
+        if isinstance(self._protocol, Http1) and self._protocol.waiting_bytes:
+            self._input_waits = True
+            self._wake()
+
+    def _finish(self) -> None:
+        self._finished = True
+        self._wake()
+
+    # -- hypercorn's TaskGroup --------------------------------------------------------------------
+
+    def spawn(self, function: Callable[..., Awaitable[object]], *args: Any) -> None:
+        self._nursery.start_soon(function, *args)
+
+    async def spawn_app(
+        self,
+        app: ASGIApp,
+        config: Config,
+        scope: Scope,
+        send: Callable[[Message | None], Awaitable[None]],
+    ) -> Callable[[Message], Awaitable[None]]:
+        if self._running > 2 * self._limits.max_streams:
+            # Requests opened and reset faster than the application ends them (CVE-2023-44487).
+            raise trio.BrokenResourceError("the client abandons requests as fast as it makes them")
+        self._running += 1
+        exchange = Exchange(scope, send, self._limits.stall_seconds)
+        self._nursery.start_soon(self._run_app, app, exchange)
+        return exchange.put
+
+    async def _run_app(self, app: ASGIApp, exchange: Exchange) -> None:
+        try:
+            await exchange.run(app)
+        finally:
+            self._running -= 1
