@@ -6,7 +6,7 @@ import errno
 import logging
 import ssl
 from collections.abc import AsyncIterator
-from contextlib import asynccontextmanager
+from contextlib import AsyncExitStack, asynccontextmanager
 from functools import partial
 from typing import Any
 
@@ -17,6 +17,7 @@ import structlog
 import trio
 import trustme
 from starlette.types import ASGIApp, Receive, Scope, Send
+from trio.testing import wait_all_tasks_blocked
 from trio_websocket import (
     ConnectionClosed,
     WebSocketConnection,
@@ -389,15 +390,31 @@ async def test_a_websocket_message_over_the_limit_ends_it() -> None:
 # -- the end -------------------------------------------------------------------------------------
 
 
-async def test_clients_that_never_read_do_not_hold_up_cancellation() -> None:
+@pytest.mark.parametrize("tls", [False, True], ids=["plain", "tls"])
+async def test_clients_that_never_read_do_not_hold_up_cancellation(
+    server_tls: ssl.SSLContext, client_tls: ssl.SSLContext, tls: bool
+) -> None:
     app = Streamer()
-    with trio.fail_after(10):
-        async with open_door(app) as port, knock(port) as client, knock(port) as websocket:
-            await client.send(GET)
-            await websocket.send(HANDSHAKE)
-            await app.streaming.wait()
-            await trio.sleep(0.1)  # until the buffers are full; what follows holds anyway
-    assert app.ended.is_set()
+    flooding = trio.Event()
+
+    async def flood(request: WebSocketRequest, peer: Peer) -> None:
+        connection = await request.accept()
+        while True:
+            await connection.send_message("x" * 65536)
+            flooding.set()
+
+    async with AsyncExitStack() as clients:
+        with trio.fail_after(10):
+            async with open_door(app, flood, ssl_context=server_tls if tls else None) as port:
+                for request in (GET, HANDSHAKE):
+                    knocking = knock(port, client_tls if tls else None)
+                    client = await clients.enter_async_context(knocking)
+                    await client.send(request)
+                    clients.push_async_callback(trio.aclose_forcefully, client.stream)
+                await app.streaming.wait()
+                await flooding.wait()
+                await wait_all_tasks_blocked()
+        assert app.ended.is_set()
 
 
 class Stopping:

@@ -5,7 +5,7 @@ from __future__ import annotations
 import random
 import ssl
 from collections.abc import AsyncIterator, Awaitable, Callable
-from contextlib import asynccontextmanager
+from contextlib import AsyncExitStack, asynccontextmanager
 from typing import Any, TypeVar
 
 import h2.config
@@ -350,15 +350,17 @@ async def test_an_idle_connection_ends_with_a_goodbye() -> None:
 
 async def test_clients_that_never_read_do_not_hold_up_cancellation() -> None:
     app = Streamer(b"x" * 1_000)
-    with trio.fail_after(10):
-        async with open_door(app) as port, greet(port) as client:
-            client.h2.increment_flow_control_window(2**30)
-            for _ in range(3):
-                client.h2.increment_flow_control_window(2**30, await client.ask())
-            await client.flush()
-            await app.streaming.wait()
-            await trio.sleep(0.1)  # until the buffers are full; what follows holds anyway
-    assert app.ended.is_set()
+    async with AsyncExitStack() as clients:
+        with trio.fail_after(10):
+            async with open_door(app) as port:
+                client = await clients.enter_async_context(greet(port))
+                client.h2.increment_flow_control_window(2**30)
+                for _ in range(3):
+                    client.h2.increment_flow_control_window(2**30, await client.ask())
+                await client.flush()
+                await app.streaming.wait()
+                await wait_all_tasks_blocked()
+        assert app.ended.is_set()
 
 
 async def test_nor_do_they_in_the_middle_of_a_head() -> None:
@@ -369,11 +371,13 @@ async def test_nor_do_they_in_the_middle_of_a_head() -> None:
         sending.set()
         await send({"type": "http.response.start", "status": 200, "headers": heads})
 
-    with trio.fail_after(10):
-        async with open_door(app) as port, greet(port) as client:
-            await client.ask()
-            await sending.wait()
-            await wait_all_tasks_blocked()
+    async with AsyncExitStack() as clients:
+        with trio.fail_after(10):
+            async with open_door(app) as port:
+                client = await clients.enter_async_context(greet(port))
+                await client.ask()
+                await sending.wait()
+                await wait_all_tasks_blocked()
 
 
 class BlockedDoor:

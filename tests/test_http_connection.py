@@ -406,6 +406,35 @@ async def test_an_application_that_raises_is_a_500_in_the_envelope() -> None:
     assert "/bad" in logs[0]["request"]
 
 
+async def test_a_failure_after_the_response_is_logged_as_one() -> None:
+    async def app(scope: Scope, receive: Receive, send: Send) -> None:
+        await respond(send, "fine")
+        raise ValueError("in what was left to do")
+
+    with structlog.testing.capture_logs() as logs:
+        async with open_door(app) as port, knock(port) as client:
+            for _ in range(2):
+                await client.send(GET)
+                assert (await client.response()).body == b'"fine"'
+            while len(logs) < 2:
+                await trio.sleep(0.01)
+    assert [(entry["event"], entry["log_level"]) for entry in logs] == [("app_failed", "error")] * 2
+
+
+async def test_a_failure_for_want_of_a_client_is_no_error() -> None:
+    async def app(scope: Scope, receive: Receive, send: Send) -> None:
+        if await read_body(receive) is None:
+            raise ValueError("who is there?")
+
+    with structlog.testing.capture_logs() as logs:
+        async with open_door(app) as port:
+            async with knock(port) as client:
+                await client.send(POST_HEAD % 10 + b"five!")
+            while not logs:
+                await trio.sleep(0.01)
+    assert [(entry["event"], entry["log_level"]) for entry in logs] == [("app_failed", "info")]
+
+
 async def test_an_application_that_does_not_respond_is_a_500() -> None:
     async def app(scope: Scope, receive: Receive, send: Send) -> None:
         await read_body(receive)

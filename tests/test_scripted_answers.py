@@ -7,8 +7,8 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from ccapi.transport import scripted_answers as answers
 
+from ccapi.transport import scripted_answers as answers
 from tests.support.scripted import (
     Frame,
     Scripted,
@@ -147,7 +147,21 @@ async def test_an_interrupt_while_a_tool_runs(tmp_path: Path) -> None:
         frames = await child.until(is_result)
         assert any(map(asks("notifications/cancelled"), (f for f in frames if "request" in f)))
         assert kind(frames[-1]) == "error_during_execution"
+        refusal, _ = [f["message"]["content"][0] for f in frames if f["type"] == "user"]
+        assert (refusal["type"], refusal["is_error"]) == ("tool_result", True)
         assert (await child.turn("repeat: fine"))[-1]["result"] == "fine"
+
+
+async def test_an_interrupt_after_a_tool_has_answered(tmp_path: Path) -> None:
+    async with open_scripted(tmp_path) as child:
+        calls = [{"name": "nope"}]
+        await child.send(user(script(tool_calls=calls, deltas=5000, pace_ms=2)))
+        await child.until(lambda f: is_delta(f) and f["event"]["delta"]["type"] == "text_delta")
+        await child.send(control("interrupt"))
+        frames = await child.until(is_result)
+        (marker,) = [f["message"]["content"][0] for f in frames if f["type"] == "user"]
+        assert marker["type"] == "text"
+        assert kind(frames[-1]) == "error_during_execution"
 
 
 async def test_a_tool_that_is_not_offered(tmp_path: Path) -> None:

@@ -13,6 +13,7 @@ from typing import Any
 
 import pytest
 import trio
+
 from ccapi.transport.scripted_switches import (
     Switches,
     UnknownSwitch,
@@ -20,7 +21,6 @@ from ccapi.transport.scripted_switches import (
     read_directive,
     read_variable,
 )
-
 from tests.support.scripted import (
     MODULE,
     Scripted,

@@ -63,6 +63,7 @@ class Exchange:
         self._body_complete = False
         self._hung_up = False
         self._responding = False
+        self._complete = False
         self._given_up = False
 
     def __repr__(self) -> str:
@@ -72,7 +73,7 @@ class Exchange:
     async def put(self, message: Message) -> None:
         """Passes on a piece of the body, waiting for room, or the hang-up, which never waits."""
         if message["type"] == "http.disconnect":
-            self._hung_up = True
+            self._hung_up = not self._complete
             self._to_app.close()
             return
         # Closed, maybe while this waits, when the exchange is over: nobody wants the rest.
@@ -93,7 +94,7 @@ class Exchange:
     async def _next_message(self) -> Message:
         try:
             message = await self._from_client.receive()
-        except (trio.EndOfChannel, trio.ClosedResourceError):
+        except trio.EndOfChannel:
             return {"type": "http.disconnect"}
         self._body_complete = not message.get("more_body", False)
         return message
@@ -107,6 +108,8 @@ class Exchange:
                 return
         if message["type"] == "http.response.start":
             self._responding = True
+        elif not message.get("more_body", False):
+            self._complete = True
         await self._answer(message)
 
     async def run(self, app: ASGIApp) -> None:

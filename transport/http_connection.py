@@ -93,6 +93,8 @@ class HttpConnection:
         """Serves until the end, whatever it is, and closes the stream. What goes wrong between a
         client and its connection raises nothing but, at times, `trio.BrokenResourceError`."""
         self._service.connections.add(self)
+        if self._service.context.terminated.is_set():
+            self.finish_if_idle()
         try:
             async with trio.open_nursery() as self._nursery:
                 try:
