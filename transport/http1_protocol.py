@@ -18,8 +18,9 @@ from __future__ import annotations
 
 import h11
 import wsproto
-from hypercorn.events import Closed, RawData, Updated
-from hypercorn.protocol.events import Body, EndBody
+from hypercorn.events import Closed, Event, RawData, Updated
+from hypercorn.protocol.events import Body, EndBody, StreamClosed
+from hypercorn.protocol.events import Event as StreamEvent
 from hypercorn.protocol.h11 import STREAM_ID, H2ProtocolAssumedError, H11Protocol
 from wsproto.utilities import RemoteProtocolError as HandshakeRefused
 
@@ -45,10 +46,20 @@ class WebSocketRequested(Exception):
         self.data = data
 
 
+class Flush(Event):
+    """What was said so far has to be on its way before anything else is done."""
+
+
 class Http1(H11Protocol):
     """The server side of HTTP/1.1 (RFC 9112) on one connection."""
 
     connection: h11.Connection
+
+    async def stream_send(self, event: StreamEvent) -> None:
+        if isinstance(event, StreamClosed):
+            # Next the application hears that its client is gone, and may cancel a write.
+            await self.send(Flush())
+        await super().stream_send(event)
 
     @property
     def waiting_bytes(self) -> int:

@@ -81,6 +81,7 @@ class HttpConnection:
         self._protocol: Http1 | Http2
         self._nursery: trio.Nursery
         self._write_lock = trio.Lock()
+        self._corked: list[bytes] | None = None
         self._reading: trio.CancelScope | None = None
         self._deadline = trio.current_time() + self._limits.head_timeout_seconds
         self._in_head = True  # the deadline above is that of the first head
@@ -222,12 +223,43 @@ class HttpConnection:
 
     async def _send(self, event: Event) -> None:
         if isinstance(event, RawData):
-            await self._write(event.data)
-        elif isinstance(event, Updated):
+            if self._corked is None:
+                await self._write(event.data)
+            else:
+                self._corked.append(event.data)
+            return
+        if self._corked:
+            await self._flush(self._corked)
+        if isinstance(event, Updated):
             self._note_idle(event.idle)
-        else:
+        elif isinstance(event, Closed):
             self._finish()
             await self._protocol.handle(Closed())
+
+    async def _flush(self, pieces: list[bytes]) -> None:
+        data = b"".join(pieces)
+        pieces.clear()
+        await self._write(data)
+
+    def _in_one_write(
+        self, send: Callable[[Message | None], Awaitable[None]]
+    ) -> Callable[[Message | None], Awaitable[None]]:
+        """One ASGI message, one write: hypercorn makes a head, a chunk and an end of it.
+
+        For HTTP/1.1, where one response is under way at a time; nothing in between waits.
+        """
+
+        async def corked(message: Message | None) -> None:
+            pieces: list[bytes] = []
+            self._corked = pieces
+            try:
+                await send(message)
+            finally:
+                self._corked = None
+            if pieces:
+                await self._flush(pieces)
+
+        return corked
 
     async def _write(self, data: bytes) -> None:
         try:
@@ -282,6 +314,8 @@ class HttpConnection:
             # Requests opened and reset faster than the application ends them (CVE-2023-44487).
             raise trio.BrokenResourceError("the client abandons requests as fast as it makes them")
         self._running += 1
+        if isinstance(self._protocol, Http1):
+            send = self._in_one_write(send)
         exchange = Exchange(scope, send, self._limits.stall_seconds)
         self._nursery.start_soon(self._run_app, app, exchange)
         return exchange.put
