@@ -37,7 +37,8 @@ REFILL_PAUSE = 0.5, 30.0
 """Seconds before another child is warmed when the last one died: at first, and at most."""
 
 SPAWN_SECONDS = 20.0
-"""Bound on starting the process itself (not on its boot), usually a few milliseconds."""
+"""Bound on starting the process itself (not on its boot), usually a few milliseconds. A start that
+hangs in the kernel cannot be given up: it would leave a process that nobody knows."""
 
 OpenChild = Callable[[ResumePoint | None], AbstractAsyncContextManager[Child]]
 """How a child comes to be, and goes: `transport.child.open_child`, all but the resume point given.
@@ -83,6 +84,7 @@ class ChildPool:
         self._making_way: set[Child] = set()
         self._waiters: deque[_Waiter] = deque()
         self._refill = trio.Event()
+        self._warming = 0  # warm children on their way
         self._failures = 0  # warm children that died since one was adopted
         self._pace = Pace()
         self._closing = False
@@ -105,8 +107,9 @@ class ChildPool:
         """A child for one conversation: a warm one, a new one, or one that resumes.
 
         Waits while there is no room, for `claude.queue_timeout_seconds` at most. Raises
-        `RateLimited` when the queue is full or the wait was in vain, `ChildDied` or `Overloaded`
-        when a child cannot be started. It goes back by `Child.retire` or `Child.kill`.
+        `RateLimited` when the queue is full or the wait was in vain, `ChildDied`, `Overloaded` or
+        `InternalError` when a child cannot be started, `Overloaded` (``draining``) when the pool
+        is closing. It goes back by `Child.retire` or `Child.kill`.
         """
         await trio.lowlevel.checkpoint()  # first: past it, whoever is given a child receives it
         if self._closing:
@@ -155,6 +158,7 @@ class ChildPool:
     def _adopted(self) -> None:
         self._failures = 0
         self._refill.set()
+        self._make_way_for_warm()
 
     def _welcome(self, child: Child) -> None:
         """A warm child is there: for whoever waits and can use it, or to be kept.
@@ -178,7 +182,7 @@ class ChildPool:
     async def _wait_for_room(self, *, takes_warm: bool) -> Child | None:
         """A warm child that came meanwhile, or None with one place counted as the caller's."""
         limit, queue = self._settings.max_concurrent_sessions, self._waiters
-        if not queue and self._places < limit:
+        if self._places < limit:
             self._places += 1
             return None
         # Who takes the room of a child that nobody uses does not wait for others to be done.
@@ -216,7 +220,7 @@ class ChildPool:
         return RateLimited(message, retry_after=wait)
 
     def _give_back(self) -> None:
-        """A place is free: whoever waits longest gets it."""
+        """A place is free: whoever waits longest gets it. So nobody waits beside a free place."""
         self._places -= 1
         while self._waiters and self._places < self._settings.max_concurrent_sessions:
             self._places += 1
@@ -235,6 +239,24 @@ class ChildPool:
                 self._idle.pop(child)()
             else:
                 return
+            self._making_way.add(child)
+        self._make_way_for_warm()
+
+    def _make_way_for_warm(self) -> None:
+        """Have idle children go while they leave the pool dry, the least recently used first.
+
+        Without this a house full of idle conversations could never warm a child again, and every
+        new conversation would wait for a cold one. A quarter of the room at most is kept so, and
+        the idle keep at least as many children as are warm.
+        """
+        reserve = min(self._settings.prewarm, self._settings.max_concurrent_sessions // 4)
+        while True:
+            free = self._settings.max_concurrent_sessions - self._places
+            ready = len(self._warm) + self._warming + free + len(self._making_way)
+            if ready >= reserve or len(self._idle) <= ready:
+                return
+            child = next(iter(self._idle))
+            self._idle.pop(child)()
             self._making_way.add(child)
 
     # -- keeping -----------------------------------------------------------------------------------
@@ -305,17 +327,21 @@ class ChildPool:
                 if not self._wants_warm():
                     continue
             self._places += 1
+            self._warming += 1
             try:
-                self._welcome(await self._spawn(None))
+                child = await self._spawn(None)
             except GatewayError as error:
                 self._failures += 1
                 log.warning("no child could be warmed", error=error.message)
+            else:
+                self._welcome(child)
+            finally:
+                self._warming -= 1
 
     def _wants_warm(self) -> bool:
         return (
             len(self._warm) < self._settings.prewarm
             and self._places < self._settings.max_concurrent_sessions
-            and not self._waiters
             and not self._closing
         )
 

@@ -1,0 +1,56 @@
+"""The pool's reserve: idle conversations must not leave it dry for new ones."""
+
+from __future__ import annotations
+
+from trio.testing import MockClock
+
+from tests.support.pool_house import House, open_house
+
+
+async def use_and_rest(house: House) -> None:
+    """What a request without a conversation id does: a new child, a turn, then idleness."""
+    child = await house.pool.acquire("c", None)
+    await house.settle()
+    house.pool.offer(child, child.retire)
+    await house.settle()
+
+
+async def test_new_conversations_find_a_warm_child_however_many_are_idle(
+    autojump_clock: MockClock,
+) -> None:
+    async with open_house(prewarm=2, max_concurrent_sessions=8) as house:
+        await house.settle()
+        for _ in range(20):
+            assert house.pool.statistics().warm == 2
+            await use_and_rest(house)
+            assert house.pool.statistics().live <= 8
+        assert house.pool.statistics().idle == 6
+        survivors = [child.pid for child in house.works.alive]
+        assert survivors == [*range(15, 23)], "the least recently used went"
+
+
+async def test_a_small_house_keeps_its_conversations(autojump_clock: MockClock) -> None:
+    async with open_house(prewarm=1, max_concurrent_sessions=3) as house:
+        await house.settle()
+        for _ in range(3):
+            await use_and_rest(house)
+        assert house.pool.statistics().idle == 3
+        assert house.pool.statistics().warm == 0
+
+
+async def test_busy_children_are_left_alone(autojump_clock: MockClock) -> None:
+    async with open_house(prewarm=2, max_concurrent_sessions=8) as house:
+        await house.settle()
+        busy = [await house.pool.acquire("c", None) for _ in range(2)]
+        await house.settle()
+        for _ in range(6):
+            busy.append(await house.pool.acquire("c", None))
+            await house.settle()
+        assert not any(child.leave.is_set() for child in busy)
+        house.pool.offer(busy[0], busy[0].retire)
+        await house.settle()
+        assert house.pool.statistics().idle == 0, "one of the idle goes, so that one is warm"
+        assert house.pool.statistics().warm == 1
+        house.pool.offer(busy[1], busy[1].retire)
+        await house.settle()
+        assert house.pool.statistics().idle == 1, "but not more than stay"
