@@ -178,7 +178,9 @@ class ClaudeSettings(Section):
         64, rules.whole(0), "Turns that may wait for a child; more is a 429."
     )
     queue_timeout_seconds: float = _key(30.0, rules.not_negative, "Longest wait for a child.")
-    prewarm: int = _key(2, rules.whole(0), "Children kept ready for new conversations.")
+    prewarm: int = _key(
+        2, rules.whole(0), "Children kept ready for new conversations, as far as there is room."
+    )
     use_interactive_sessions: bool = _key(
         True, rules.boolean, "Keep a conversation's child between turns; otherwise one per request."
     )
@@ -197,10 +199,6 @@ class ClaudeSettings(Section):
     stop_seconds: float = _key(
         5.0, rules.not_negative, "Time a child has to end by itself before it is killed."
     )
-
-    def conflicts(self) -> Iterator[tuple[str, str]]:
-        if self.prewarm > self.max_concurrent_sessions:
-            yield "prewarm", f"{self.prewarm} is more than claude.max_concurrent_sessions allows"
 
 
 @frozen(kw_only=True)

@@ -175,14 +175,14 @@ def test_refused_settings_end_with_the_reason_and_code_2(
 
 def test_all_problems_are_listed(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("CLAUDE_CODE__SERVER__PRT", "1")
-    result = run("config", "--claude-prewarm", "11", "--cache-max-entries", "0")
+    result = run("config", "--models-default", "nope", "--cache-max-entries", "0")
     assert result.exit_code == 2
     first, *reasons = result.stderr.splitlines()
     assert first == "Error: these settings are refused:"
     assert [line.split(":")[0] for line in reasons] == [
         "  environment CLAUDE_CODE__SERVER__PRT",
         "  option --cache-max-entries",
-        "  option --claude-prewarm",
+        "  option --models-default",
     ]
 
 

@@ -239,10 +239,6 @@ def test_whatever_a_source_gives_is_of_the_keys_type_or_refused(path: str, value
     [
         ('[server]\ntls_cert_file = "c.pem"', "server.tls_cert_file: needs server.tls_key_file"),
         ('[server]\ntls_key_file = "k.pem"', "server.tls_key_file: needs server.tls_cert_file"),
-        (
-            "[claude]\nprewarm = 3\nmax_concurrent_sessions = 2",
-            "claude.prewarm: 3 is more than claude.max_concurrent_sessions",
-        ),
         ('[models]\ndefault = "gpt-4o"', "models.default: is not in models.available"),
         ('[models.aliases]\ngpt-4o = "nope"', "models.aliases: gpt-4o stands for 'nope'"),
     ],
@@ -253,8 +249,8 @@ def test_values_that_do_not_go_together_are_refused(toml: str, reason: str) -> N
 
 
 def test_a_conflict_names_the_source_that_set_the_value() -> None:
-    (message,) = refusals("[claude]\nmax_concurrent_sessions = 1", CLAUDE__PREWARM="2")
-    assert message.startswith("environment CLAUDE_CODE__CLAUDE__PREWARM: claude.prewarm: ")
+    (message,) = refusals('[models]\navailable = ["own"]', MODELS__DEFAULT="other")
+    assert message.startswith("environment CLAUDE_CODE__MODELS__DEFAULT: models.default: ")
 
 
 def test_no_conflict_is_guessed_where_a_value_is_missing() -> None:
@@ -449,7 +445,7 @@ def test_names_count_in_their_exact_case() -> None:
 
 def test_all_problems_of_all_sources_are_told_at_once_even_of_overridden_values() -> None:
     found = refusals(
-        'server = 5\n[cache]\nmax_entries = 0\nenabled = "x"\n[claude]\nprewarm = 99\n',
+        'server = 5\n[cache]\nmax_entries = 0\nenabled = "x"\n[models]\ndefault = "nope"\n',
         {"cache.max_entries": 5},
         SERVER__HOST="not a host",
         LOG__LEVEL="loud",
@@ -460,7 +456,7 @@ def test_all_problems_of_all_sources_are_told_at_once_even_of_overridden_values(
         ["file config/local.toml", "cache.enabled"],
         ["environment CLAUDE_CODE__LOG__LEVEL", "log.level"],
         ["environment CLAUDE_CODE__SERVER__HOST", "server.host"],
-        ["file config/local.toml", "claude.prewarm"],
+        ["file config/local.toml", "models.default"],
     ]
 
 
