@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import hashlib
 from collections.abc import Iterable, Sequence
+from itertools import chain
 from typing import Literal
 
 from attrs import evolve, field, frozen
@@ -206,16 +207,22 @@ def digest(message: Message) -> bytes:
 def unseen(held: Sequence[bytes], messages: Sequence[Message]) -> tuple[Message, ...] | None:
     """The messages of a request that the conversation does not hold yet, at least the last one.
 
-    A client may send only what is new, its whole history again, or the end of it; it may have
+    A client may send only what is new, its whole history again, or the end of it; its history may
+    begin before what is held (a cold child is given only the end of a long one), and it may have
     gone on elsewhere in between (a cached answer), so assistant messages may be among what is
     new. Returns None where the request contradicts what is held: it has assistant messages, and
     does not join on to the end of the conversation.
     """
     incoming = [digest(message) for message in messages]
-    for overlap in range(min(len(held), len(messages) - 1), 0, -1):
-        # One look at the border first: long histories are not copied for every overlap tried.
-        if incoming[overlap - 1] == held[-1] and incoming[:overlap] == list(held[-overlap:]):
-            return tuple(messages[overlap:])
+    whole = min(len(held), len(messages) - 1)
+    # First as if both began together; only then as if the client knew of earlier times.
+    borders = chain(range(whole, 0, -1), range(len(messages) - 1, whole, -1)) if held else ()
+    for border in borders:
+        # One look at the border first: long histories are not copied for every one that is tried.
+        if incoming[border - 1] == held[-1]:
+            overlap = min(border, len(held))
+            if incoming[border - overlap : border] == list(held[-overlap:]):
+                return tuple(messages[border:])
     if held and any(message.role == "assistant" for message in messages):
         return None
     return tuple(messages)
