@@ -240,6 +240,7 @@ class Gateway:
             yield turn
         finally:
             turn.hang_up()
+            entry.used_at = time.time()
             self._running -= 1
             if self.draining and not self._running:
                 self._quiet.set()

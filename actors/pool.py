@@ -333,10 +333,10 @@ class ChildPool:
             except GatewayError as error:
                 self._failures += 1
                 log.warning("no child could be warmed", error=error.message)
-            else:
-                self._welcome(child)
+                continue
             finally:
                 self._warming -= 1
+            self._welcome(child)
 
     def _wants_warm(self) -> bool:
         return (

@@ -43,9 +43,9 @@ from tests.support.processes import (
     text_of,
 )
 
-SLEEPS = "import time; time.sleep(600)"
+SLEEPS = "import time; time.sleep(60)"
 DEAF = "import signal, time; signal.signal(signal.SIGTERM, signal.SIG_IGN); print(1, flush=True);"
-DEAF += "time.sleep(600)"
+DEAF += "time.sleep(60)"
 
 # --- what it says ---------------------------------------------------------------------------------
 
@@ -98,7 +98,7 @@ async def test_garbage_is_a_fault_after_the_frames_before_it(tmp_path: Path, siz
         "import sys, time; n = int(sys.argv[1]);"
         'data = b\'{"type":"result","result":"heard"}\\nNo JSON!\\n{"type":"result"}\\n\';'
         "[sys.stdout.buffer.raw.write(data[i:i+n]) for i in range(0, len(data), n)];"
-        "time.sleep(600)"
+        "time.sleep(60)"
     )
     async with running(python(tmp_path, program, str(size))) as child:
         seen, fault = await read_all(child)
@@ -127,12 +127,13 @@ async def test_half_a_line_and_then_the_end(tmp_path: Path) -> None:
 
 async def test_what_it_wrote_before_it_went_is_read_after_it_has_gone(tmp_path: Path) -> None:
     async with running(scripted(tmp_path)) as child:
+        adopt(child)
+        await read_until(child, lambda frame: isinstance(frame, ControlAnswer))
         say(child, "", answer="last words", die_at="result", exit_code=3)
-        seen = await read_until(child, bool)
         await gone(child)
-        rest, fault = await read_all(child)
-    assert text_of(seen + rest) == "last words"
-    assert isinstance(rest[-1], TurnResult)
+        seen, fault = await read_all(child)
+    assert text_of(seen) == "last words"
+    assert isinstance(seen[-1], TurnResult)
     assert fault is None
     assert child.returncode == 3
 
@@ -279,6 +280,16 @@ async def test_a_cancelled_block_ends_the_child_in_its_time(tmp_path: Path) -> N
     assert not group(child.pid)
 
 
+async def test_a_cancelled_block_lets_a_frozen_child_go_by_itself(tmp_path: Path) -> None:
+    async with open_guardian() as guardian:
+        with trio.CancelScope() as scope:
+            async with open_child(scripted(tmp_path), guardian) as child:
+                child.freeze()
+                scope.cancel()
+                await trio.sleep_forever()
+    assert child.returncode == 0
+
+
 async def test_a_cancelled_block_ends_a_deaf_child_too(tmp_path: Path) -> None:
     with trio.fail_after(PATIENCE):
         async with open_guardian() as guardian:
@@ -318,7 +329,7 @@ async def test_who_left_the_group_with_stdout_in_hand_hangs_no_reader(tmp_path: 
     # Like a daemon: it is none of ours any more, but our pipe stays open as long as it likes.
     program = (
         "import os, subprocess, sys;"
-        "p = subprocess.Popen(['sleep', '600'], start_new_session=True);"
+        "p = subprocess.Popen(['sleep', '60'], start_new_session=True);"
         'print(\'{"type":"result","result":"\' + str(p.pid) + \'"}\', flush=True)'
     )
     async with running(python(tmp_path, program)) as child:
@@ -334,7 +345,7 @@ async def test_who_left_the_group_with_stdout_in_hand_hangs_no_reader(tmp_path: 
 
 
 async def test_a_child_that_closes_stdout_and_stays_is_ended(tmp_path: Path) -> None:
-    program = "import os, time; os.close(1); time.sleep(600)"
+    program = "import os, time; os.close(1); time.sleep(60)"
     async with running(python(tmp_path, program, stop_seconds=0.1)) as child:
         seen, fault = await read_all(child)
         await gone(child)

@@ -101,7 +101,7 @@ async def test_a_killed_gateway_leaves_nothing(tmp_path: Path, case: str) -> Non
 @contextmanager
 def sleeping() -> Iterator[int]:
     """A process in a group of its own; its id is the group's."""
-    with subprocess.Popen(["sleep", "600"], start_new_session=True) as process:
+    with subprocess.Popen(["sleep", "60"], start_new_session=True) as process:
         try:
             yield process.pid
         finally:

@@ -84,9 +84,8 @@ async def test_a_warm_child_on_its_way_gives_way_to_one_that_resumes(
             *await seek(house, nursery, resume=POINT),
             *await seek(house, nursery),
         ]
-        await resumes.got.wait()  # it came first, though it cannot use the child
-        assert resumes.child is not None
-        assert resumes.child.resume == POINT
+        child = await resumes.obtain()  # it came first, though it cannot use the warm one
+        assert child.resume == POINT
         assert not fresh.got.is_set()
 
 
@@ -107,11 +106,9 @@ async def test_whose_room_is_coming_lets_a_warm_child_pass(
         assert used.expected
         [fresh] = await seek(house, nursery)
         with trio.fail_after(10):
-            await fresh.got.wait()
-        assert fresh.child is house.works.made[2]
+            assert await fresh.obtain() is house.works.made[2]
         assert not resumes.got.is_set()
-        await resumes.got.wait()
-        assert resumes.child is not None
+        await resumes.obtain()
 
 
 async def test_warm_children_that_die_are_replaced_at_growing_pauses(
@@ -208,7 +205,7 @@ async def test_a_child_that_becomes_idle_gives_way_at_once(
         house.pool.offer(child, child.retire)
         assert child.expected
         assert house.pool.statistics().idle == 0
-        await seeker.got.wait()
+        await seeker.obtain()
 
 
 async def test_one_who_waits_displaces_one_child(
@@ -221,7 +218,7 @@ async def test_one_who_waits_displaces_one_child(
         seekers = await seek(house, nursery, 2)
         assert [child.leave.is_set() for child in children] == [True, True, False]
         for seeker in seekers:
-            await seeker.got.wait()
+            await seeker.obtain()
         assert house.pool.statistics().idle == 1
 
 
@@ -240,7 +237,7 @@ async def test_a_child_that_died_unnoticed_is_not_counted_on(
         [seeker] = await seek(house, nursery)
         house.pool.offer(busy, busy.retire)
         with trio.fail_after(1):
-            await seeker.got.wait()
+            await seeker.obtain()
 
 
 # --- the queue ------------------------------------------------------------------------------------
@@ -253,7 +250,7 @@ async def test_first_come_first_served(autojump_clock: MockClock, nursery: trio.
         assert house.pool.statistics().waiting == 3
         for number, child in enumerate(children):
             child.kill()
-            await seekers[number].got.wait()
+            await seekers[number].obtain()
             assert [seeker.got.is_set() for seeker in seekers] == [
                 later <= number for later in range(3)
             ]
@@ -266,7 +263,7 @@ async def test_nobody_passes_the_queue(autojump_clock: MockClock, nursery: trio.
         child.kill()
         await child.gone.wait()  # its place is given to `first`, who has not run yet
         [second] = await seek(house, nursery)
-        await first.got.wait()
+        await first.obtain()
         assert not second.got.is_set()
 
 
@@ -334,7 +331,7 @@ async def test_one_who_leaves_the_queue_leaves_no_trace(
         await wait_all_tasks_blocked()
         assert house.pool.statistics().waiting == 1
         child.kill()
-        await second.got.wait()
+        await second.obtain()
         assert not first.got.is_set()
 
 
@@ -347,7 +344,7 @@ async def test_one_who_leaves_with_a_place_in_hand_leaves_it_to_the_next(
         # It is served in the step in which it is cancelled, before it can leave the queue.
         house.works.at_end = first.scope.cancel
         child.kill()
-        await second.got.wait()
+        await second.obtain()
         assert not first.got.is_set()
         assert house.pool.statistics().live == 1
 
@@ -360,10 +357,8 @@ async def test_one_who_leaves_with_a_warm_child_in_hand_leaves_it_to_the_next(
             await wait_all_tasks_blocked()
             first, second = await seek(house, nursery, 2)
             house.works.at_birth = first.scope.cancel
-            await second.got.wait()
+            assert (await second.obtain()).pid == 1
             assert first.child is None
-            assert second.child is not None
-            assert second.child.pid == 1
 
 
 # --- trouble --------------------------------------------------------------------------------------
@@ -433,9 +428,9 @@ async def test_a_cancelled_caller_does_not_lose_the_child_it_was_given(
     async with open_house() as house:
         [seeker] = await seek(house, nursery)
         seeker.scope.cancel()  # while the process starts
-        await seeker.got.wait()
-        assert seeker.child in house.works.alive  # nobody else knows of it
-        seeker.child.kill()
+        child = await seeker.obtain()
+        assert child in house.works.alive  # nobody else knows of it
+        child.kill()
         await house.settle()
         assert house.pool.statistics().live == 0
 

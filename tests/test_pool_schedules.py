@@ -85,7 +85,7 @@ async def _play(steps: list[tuple[str, int, float]], limit: int, prewarm: int) -
         assert figures.live == figures.warm == min(prewarm, limit)
 
 
-@settings(max_examples=300, deadline=None)
+@settings(max_examples=200, deadline=None)
 @given(STEPS, st.integers(1, 4), st.integers(0, 2))
 def test_in_any_order_nothing_is_lost_and_nothing_is_stuck(
     steps: list[tuple[str, int, float]], limit: int, prewarm: int

@@ -17,8 +17,8 @@ from ccapi.actors.budget import RESTARTS
 from ccapi.actors.bus import Bus, Subscription
 from ccapi.actors.directory import Directory, Entry
 from ccapi.actors.machine import Machine
-from ccapi.actors.mailbox import MAILBOX
-from ccapi.actors.session import Submit
+from ccapi.actors.mailbox import MAILBOX, ActorGone, Ref
+from ccapi.actors.session import SessionMessage, Submit
 from ccapi.actors.signals import Action, Event, StartTurn
 from ccapi.actors.supervisor import SWEEP_SECONDS, Supervisor, limits_of, open_supervisor
 from ccapi.actors.turns import Port, Turn, open_turn
@@ -277,6 +277,26 @@ async def test_those_who_knock_while_a_session_crashes_get_an_answer(crash: set[
         assert set(ends) <= {"internal_error", "echo: hi", "too_many_turns"}
         assert "internal_error" in ends
         assert await desk.ask(entry, "two") == "echo: two"
+
+
+async def test_a_turn_that_finds_the_actor_gone_knocks_again() -> None:
+    class Vanishing(Ref[SessionMessage]):
+        """An actor that ends in the moment in which it is told something."""
+
+        async def tell(self, message: SessionMessage) -> None:
+            entry.state.ref = None
+            raise ActorGone("it")
+
+    async with open_desk() as desk:
+        nowhere, _ = trio.open_memory_channel[SessionMessage](1)
+        entry = desk.entry()
+        entry.state.ref = Vanishing(nowhere, "it", set())
+        assert await desk.ask(entry, "anybody?") == "echo: anybody?"
+        await desk.supervisor.forget(entry)
+        entry = desk.entry()
+        entry.state.ref = Vanishing(nowhere, "it", set())
+        await desk.supervisor.forget(entry)
+        assert entry not in desk.directory
 
 
 # -- expiry ----------------------------------------------------------------------------------------

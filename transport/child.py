@@ -61,6 +61,7 @@ class Child:
         self._stderr: deque[bytes] = deque()
         self._stderr_bytes = 0
         self._frozen = False
+        self._ended = False  # the last signal is sent: the group's number may go to others
         self._stdout_kept = False  # somebody reads, and will read what is left in the end
         self._receiving: trio.CancelScope | None = None
         self._fault: ChildProtocolError | None = None
@@ -214,7 +215,7 @@ class Child:
         self.leave.set()
 
     def _signal(self, number: signal.Signals) -> None:
-        if not self.gone.is_set():
+        if not self._ended:
             # Some kernels forbid to signal a group of which nothing but a zombie is left.
             with suppress(ProcessLookupError, PermissionError):
                 os.killpg(self.pid, number)
@@ -257,6 +258,7 @@ class Child:
         # What the leader left in its group goes too. The group's number cannot belong to another
         # by now: the leader was reaped this moment, or is not reaped yet.
         self._signal(signal.SIGKILL)
+        self._ended = True
         # Bounded by the kernel, unless a process hangs in it: then nothing is left to be done.
         with trio.move_on_after(5, shield=True):
             await self._process.wait()

@@ -6,7 +6,8 @@ Refuses to know: what runs in a group.
 Why a process: a SIGKILLed gateway cannot clean up, a child in the middle of a turn would run it
 out, a frozen (SIGSTOPped) child would stay for ever, and so would a child's own children.
 PR_SET_PDEATHSIG does not serve: it is tied to the thread that forked, and trio forks in a worker
-thread that ends when it has been idle.
+thread that ends when it has been idle. A child that was started and not yet announced when the
+gateway was killed goes by itself: nothing was said to it, and its stdin ends.
 
 The protocol, on the guardian's stdin: lines ``+PGID`` and ``-PGID``.
 """

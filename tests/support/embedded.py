@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import json
 import secrets
-from collections.abc import AsyncIterator, Callable
+from collections.abc import AsyncIterator, Callable, Iterator
 from contextlib import asynccontextmanager, contextmanager
 from pathlib import Path
 from typing import Any
@@ -16,6 +16,7 @@ from typing import Any
 import trio
 
 from ccapi.actors import Conversation, Gateway, Turn, open_gateway
+from ccapi.actors.bus import Subscription
 from ccapi.schemas import events
 from ccapi.schemas.settings import ClaudeSettings, Settings, StorageSettings
 
@@ -84,7 +85,7 @@ async def open_embedded(
 @asynccontextmanager
 async def open_embedded_cli(tmp_path: Path) -> AsyncIterator[tuple[Gateway, MessagesStub]]:
     """A gateway over the real CLI, and the API that it talks to."""
-    async with open_messages_stub() as stub, leaving_nothing() as mark:
+    async with leaving_nothing() as mark, open_messages_stub() as stub:
         env = {**cli_environment(tmp_path, stub.url), MARK: mark}
         settings = Settings(
             claude=ClaudeSettings(command=cli_binary(), env=env, prewarm=0, max_retries=0),
@@ -101,7 +102,7 @@ class Ear:
         self.heard: list[events.Event] = []
         self._news = trio.Event()
 
-    async def listen(self, subscription: Any) -> None:
+    async def listen(self, subscription: Subscription) -> None:
         async for event in subscription:
             self.heard.append(event)
             self._news.set()
@@ -155,7 +156,7 @@ async def first_delta(turn: Turn) -> str:
 
 
 @contextmanager
-def patience() -> Any:
+def patience() -> Iterator[None]:
     """Fail where something that has to happen does not."""
     with trio.fail_after(PATIENCE):
         yield

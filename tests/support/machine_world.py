@@ -12,6 +12,7 @@ from collections.abc import Sequence
 from uuid import NAMESPACE_OID, uuid5
 
 from attrs import define, evolve, field
+
 from ccapi.actors.budget import RESTARTS, WINDOW
 from ccapi.actors.machine import Machine
 from ccapi.actors.phases import Limits, Phase
@@ -50,7 +51,6 @@ from ccapi.schemas.turn import (
     digest,
     merge_turns,
 )
-
 from tests.support.model_cli import ModelCli, Transcripts
 
 LIMITS = (
@@ -304,6 +304,8 @@ class World:
         digests = self.machine.memory.digests
         assert digests[-2:] == (digest(end.prompt.messages[-1]), self._note(answer))
         if self.honest:
+            assert self.child is not None
+            assert self.child.setup == self.machine.memory.setup
             self._compare()
 
     def _compare(self) -> None:

@@ -13,8 +13,9 @@ from typing import Any, TypeAlias
 from uuid import uuid4
 
 from attrs import define, field, frozen
+
 from ccapi.schemas.frames import AssistantDone, ControlAnswer, Frame, Noise, TurnResult
-from ccapi.schemas.turn import Message, ResumePoint, TextDelta, Usage
+from ccapi.schemas.turn import Message, ResumePoint, Setup, TextDelta, Usage
 
 Json: TypeAlias = dict[str, Any]
 
@@ -38,7 +39,7 @@ class ModelCli:
     history: list[Entry] = field(factory=list)
     inbox: deque[Json] = field(factory=deque)
     said: deque[Frame] = field(factory=deque)
-    initialized: bool = False
+    setup: Setup | None = None
     _queue: deque[tuple[Entry, bool]] = field(factory=deque)
     _asked: Entry | None = None
     _partial: str = ""
@@ -91,7 +92,7 @@ class ModelCli:
             case {"type": "control_request", "request_id": request_id, "request": request}:
                 body: Json = {}
                 if request["subtype"] == "initialize":
-                    self.initialized = True
+                    self.setup = self.setup or _setup(request)
                 else:
                     body["rewound"] = self._rewind(request["target_message_uuid"])
                 self.said.append(ControlAnswer(request_id, body, None))
@@ -158,6 +159,10 @@ class ModelCli:
             usage=Usage(),
             user_uuid=entry.uuid,
         )
+
+
+def _setup(request: Json) -> Setup:
+    return Setup(request["agents"]["gw"]["model"], "".join(request["systemPrompt"]))
 
 
 def _texts(frame: Json) -> tuple[str, ...]:

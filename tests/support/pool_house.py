@@ -143,6 +143,12 @@ class Seeker:
         self._pool = house.pool
         nursery.start_soon(self._run, resume)
 
+    async def obtain(self) -> HandMade:
+        """The child, once it is there."""
+        await self.got.wait()
+        assert self.child is not None, self.error
+        return self.child
+
     async def _run(self, resume: ResumePoint | None) -> None:
         with self.scope:
             try:

@@ -1,15 +1,18 @@
 """A session's machine in conversation with a test: events go in by name, actions come out as words.
 
 Knows how each action reads: ``started one``, ``wake``, ``initialize sonnet``, ``ask one``, ``end
-one: completed stop``. A turn goes by the text of its prompt. Refuses to know what should happen.
+one: completed stop``; and how to get a machine into each phase. A turn goes by the text of its
+prompt. Refuses to know what should happen.
 """
 
 from __future__ import annotations
 
 import json
+from collections.abc import Callable
 from typing import Any
 from uuid import NAMESPACE_OID, UUID, uuid5
 
+from ccapi.actors.budget import RESTARTS
 from ccapi.actors.machine import Machine
 from ccapi.actors.phases import Limits, Phase
 from ccapi.actors.signals import (
@@ -35,6 +38,10 @@ from ccapi.schemas.turn import Completed, Failed, Memory, Message, Prompt, Setup
 
 SESSION = "cli-session"
 MEMORY = Memory(Setup("sonnet"))
+
+ASLEEP, WAKING, IDLE, BUSY = Phase.ASLEEP, Phase.WAKING, Phase.IDLE, Phase.BUSY
+INTERRUPTING, BACKOFF = Phase.INTERRUPTING, Phase.BACKOFF
+STOPPING, CLOSED = Phase.STOPPING, Phase.CLOSED
 
 
 def user(*blocks: str) -> Message:
@@ -151,10 +158,10 @@ class Talk:
         """The result of a turn that a rewind has interrupted."""
         return self.result(is_error=True, subtype="error_during_execution", stop_reason=None)
 
-    def rewound(self, request_id: str | None = None, **body: Any) -> list[str]:
+    def rewound(self, request_id: str | None = None, *, done: object = True) -> list[str]:
         """The answer to the rewind that was written last."""
         last = [frame["request_id"] for frame in self.written if "request_id" in frame][-1]
-        return self.feed(ControlAnswer(request_id or last, {"rewound": True} | body, None))
+        return self.feed(ControlAnswer(request_id or last, {"rewound": done}, None))
 
     def answer(self, *pieces: str) -> list[str]:
         """The whole of an answer."""
@@ -223,8 +230,81 @@ class Talk:
             case {"type": "control_response", "response": {"subtype": "error"} as response}:
                 return f"refuse {response['request_id']}"
             case {"type": kind, "uuid": uuid, "message": {"content": content}}:
-                assert UUID(uuid)
+                assert str(UUID(uuid)) == uuid
                 text = self._names[uuid] = "|".join(block["text"] for block in content)
                 asked = kind == "user" and frame.get("shouldQuery", True)
                 return f"ask {text}" if asked else f"history {kind} {text}"
         raise AssertionError(f"what is {frame}?")
+
+
+# -- machines at hand, one in each phase ----------------------------------------------------------
+
+
+def asleep(limits: Limits | None = None) -> Talk:
+    """No child; but a turn, ``zero``, has been answered by an earlier one."""
+    talk = idle(limits)
+    talk.give_way()
+    talk.gone()
+    assert talk.phase is ASLEEP
+    return talk
+
+
+def idle(limits: Limits | None = None) -> Talk:
+    """A child that has answered one turn, ``zero``."""
+    talk = Talk(limits)
+    talk.finish("zero", "null")
+    assert talk.phase is IDLE
+    return talk
+
+
+def waking() -> Talk:
+    talk = asleep()
+    assert talk.turn("one") == ["started one", "wake at uuid of null"]
+    return talk
+
+
+def busy(limits: Limits | None = None) -> Talk:
+    """A child that works on its second turn, ``one``."""
+    talk = idle(limits)
+    assert talk.turn("one") == ["started one", "ask one"]
+    return talk
+
+
+def interrupting(limits: Limits | None = None) -> Talk:
+    talk = busy(limits)
+    assert talk.interrupt("one") == ["end one: turn_interrupted", "rewind one"]
+    return talk
+
+
+def backing_off() -> Talk:
+    talk = asleep()
+    for number in range(RESTARTS + 1):
+        talk.turn(f"victim {number}")
+        talk.ready()
+        talk.gone()
+    assert talk.phase is BACKOFF
+    return talk
+
+
+def stopping() -> Talk:
+    talk = idle()
+    assert talk.give_way() == ["retire"]
+    return talk
+
+
+def closed() -> Talk:
+    talk = asleep()
+    assert talk.close() == []
+    return talk
+
+
+IN_PHASE: dict[Phase, Callable[[], Talk]] = {
+    ASLEEP: asleep,
+    WAKING: waking,
+    IDLE: idle,
+    BUSY: busy,
+    INTERRUPTING: interrupting,
+    BACKOFF: backing_off,
+    STOPPING: stopping,
+    CLOSED: closed,
+}
