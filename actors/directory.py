@@ -14,6 +14,7 @@ from ..schemas.errors import NotFound, RateLimited
 from ..schemas.turn import Memory
 from .budget import RestartBudget
 from .mailbox import Ref
+from .phases import Phase
 from .session import SessionMessage, SessionState
 
 
@@ -56,7 +57,7 @@ class Directory:
 
     def create(self, owner: str, memory: Memory, now: float) -> Entry:
         """A new conversation. Raises `RateLimited` when there are too many."""
-        if len(self._entries) >= self._limit:
+        if self.full:
             raise RateLimited(
                 f"There are {self._limit} conversations already; delete some, or let them expire.",
                 code="too_many_conversations",
@@ -79,6 +80,17 @@ class Directory:
     def dormant(self, since: float) -> list[Entry]:
         """Conversations that have no actor, and that nobody has used since then (unix seconds)."""
         return [e for e in self._entries.values() if e.ref is None and e.used_at <= since]
+
+    def longest_asleep(self, since: float) -> Entry | None:
+        """Of the conversations without a child, the one that nobody has used for longest, if it
+        has not been since then (unix seconds)."""
+        asleep = (e for e in self._entries.values() if e.state.phase is Phase.ASLEEP)
+        entry = min(asleep, key=lambda e: e.used_at, default=None)
+        return entry if entry is not None and entry.used_at <= since else None
+
+    @property
+    def full(self) -> bool:
+        return len(self._entries) >= self._limit
 
     def of(self, owner: str) -> list[Entry]:
         return [entry for entry in self._entries.values() if entry.owner == owner]

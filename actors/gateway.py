@@ -38,6 +38,9 @@ from .turns import Turn, open_turn
 LOCAL = "local"
 """The owner of everything when no API keys are configured, and of what a program embeds."""
 
+EVICTABLE_SECONDS = 60.0
+"""A conversation that has slept so long makes way for a new one when there are too many."""
+
 
 @frozen
 class ConversationInfo:
@@ -111,7 +114,9 @@ class Gateway:
             digests=tuple(digest(message) for message in seed),
             seed=tuple(seed),
         )
-        entry = self._directory.create(owner, memory, time.time())
+        now = time.time()
+        self._supervisor.make_room(now - EVICTABLE_SECONDS)
+        entry = self._directory.create(owner, memory, now)
         self.bus.publish(ConversationOpened(entry.conversation_id))
         return Conversation(self, entry)
 

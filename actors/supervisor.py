@@ -51,7 +51,7 @@ class Awaken:
 
 
 class Supervisor:
-    """The handle others hold. `submit` and `forget` are all there is to say."""
+    """The handle others hold: `submit`, `forget` and `make_room` are all there is to say."""
 
     def __init__(self, ref: Ref[Awaken], directory: Directory, bus: Bus) -> None:
         self._ref = ref
@@ -84,6 +84,18 @@ class Supervisor:
         if isinstance(awakened, GatewayError):
             raise awakened
         return awakened
+
+    def make_room(self, since: float) -> None:
+        """If the directory is full, forget the conversation that has been asleep for longest, if
+        nobody has used it since then (unix seconds)."""
+        entry = self._directory.longest_asleep(since) if self._directory.full else None
+        if entry is None:
+            return
+        error = TurnInterrupted("The conversation has made room for others.", code="evicted")
+        if entry.ref is not None and not entry.ref.tell_nowait(Close(error)):
+            return  # somebody speaks to it at this moment
+        self._directory.remove(entry)
+        self._bus.publish(ConversationClosed(entry.conversation_id, "evicted"))
 
     async def forget(self, entry: Entry, reason: str = "deleted") -> None:
         """Take a conversation out of the directory; what it still does ends.

@@ -18,7 +18,8 @@ class ConversationOpened:
 
 @frozen
 class ConversationClosed:
-    """The conversation left memory; `reason` is ``deleted``, ``expired`` or ``forgotten``."""
+    """The conversation left memory; `reason` is ``deleted``, ``expired``, ``evicted`` or
+    ``forgotten``."""
 
     conversation_id: str
     reason: str
