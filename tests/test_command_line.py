@@ -11,11 +11,12 @@ from types import ModuleType
 
 import click
 import pytest
+from click.testing import CliRunner, Result
+
 from ccapi.actors.command_line import main
 from ccapi.schemas.errors import GatewayError
 from ccapi.schemas.settings import Problem, Settings, SettingsError
 from ccapi.transport.configuration import KEYS
-from click.testing import CliRunner, Result
 
 SECRET = "sk-very-secret-4711"
 Server = Callable[..., int]

@@ -74,8 +74,10 @@ def imported(module: str) -> set[str]:
     paths = set()
     for name in imports(module):
         if name.startswith("ccapi."):
-            folder, *rest = name.split(".")[1:]
-            paths.add(f"{folder}/{rest[0] if rest else '__init__'}.py")
+            path = "/".join(name.split(".")[1:])
+            # A name out of a module counts as that module, a package as its __init__.
+            found = (f"{path}.py", f"{path}/__init__.py", f"{path.rpartition('/')[0]}.py")
+            paths.add(next((module for module in found if module in MODULES), found[0]))
     return paths
 
 

@@ -8,7 +8,7 @@ from typing import Any
 
 import pytest
 
-from ccapi.transport import scripted_answers as answers
+from ccapi.transport.scripted import answers
 from tests.support.scripted import (
     Frame,
     Scripted,

@@ -8,6 +8,9 @@ from typing import Any, get_args, get_origin
 
 import attrs
 import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
 from ccapi.schemas.setting_rules import MASK
 from ccapi.schemas.settings import (
     AuthSettings,
@@ -35,8 +38,6 @@ from ccapi.transport.configuration import (
     settings_table,
     with_settings_table,
 )
-from hypothesis import given
-from hypothesis import strategies as st
 
 README = Path(__file__).parent.parent / "README.md"
 HOME = {"HOME": "/home/someone"}

@@ -57,7 +57,7 @@ _OURS = "CLAUDE_CODE__"
 _NESTED = frozenset({"CLAUDECODE", "CLAUDE_CODE_ENTRYPOINT", "CLAUDE_CODE_SSE_PORT"})
 """Set inside a Claude Code session; a child must not take itself for part of that one."""
 
-SCRIPTED = (sys.executable, "-I", "-m", "ccapi.transport.scripted_child")
+SCRIPTED = (sys.executable, "-I", "-m", "ccapi.transport.scripted")
 """The child of ``--demo``: it speaks the protocol and needs no account."""
 
 

@@ -9,6 +9,7 @@ import sys
 import tempfile
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
+from functools import partial
 from pathlib import Path
 from time import perf_counter
 from typing import Any
@@ -27,14 +28,13 @@ async def open_program(*argv: str, env: dict[str, str]) -> AsyncIterator[trio.Pr
     """A program of ours, ended with SIGTERM."""
     async with trio.open_nursery() as nursery:
         process: trio.Process = await nursery.start(
-            lambda task_status: trio.run_process(
+            partial(
+                trio.run_process,
                 argv,
                 env=env,
                 stdin=subprocess.DEVNULL,
                 stdout=subprocess.PIPE,
-                capture_stdout=False,
                 check=False,
-                task_status=task_status,
             )
         )
         yield process

@@ -37,7 +37,7 @@ async def wait_recorded(uuid: str, folder: Path) -> None:
         return any(uuid in transcript.read_text() for transcript in folder.rglob("*.jsonl"))
 
     with trio.fail_after(PATIENCE):
-        while not recorded():  # noqa: ASYNC110
+        while not recorded():
             await trio.sleep(0.01)
 
 

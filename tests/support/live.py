@@ -10,6 +10,7 @@ from typing import Any
 
 import attrs
 import trio
+
 from ccapi.actors.gateway import Gateway
 from ccapi.actors.serve import serve
 from ccapi.schemas.settings import ClaudeSettings, ServerSettings, Settings, StorageSettings

@@ -26,7 +26,7 @@ from ccapi.transport.child import Child, ChildCommand, open_child
 from ccapi.transport.guardian import Guardian, open_guardian
 
 PATIENCE = 20.0  # seconds after which something that has not happened fails the test
-SCRIPTED = (sys.executable, "-I", "-m", "ccapi.transport.scripted_child")
+SCRIPTED = (sys.executable, "-I", "-m", "ccapi.transport.scripted")
 
 
 # --- /proc ----------------------------------------------------------------------------------------

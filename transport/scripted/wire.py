@@ -14,7 +14,7 @@ import time
 from collections.abc import Iterator
 from typing import NoReturn
 
-from .scripted_switches import Switches
+from .switches import Switches
 
 
 class Wire:

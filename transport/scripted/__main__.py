@@ -1,9 +1,9 @@
 """A scripted stand-in for the Claude Code CLI: same flags, same stream-json protocol, no account.
 
-    python -m ccapi.transport.scripted_child [flags of the CLI] [--pace-ms N]
+    python -m ccapi.transport.scripted [flags of the CLI] [--pace-ms N]
 
-It serves `--demo` (scripted_answers says what it answers) and the tests, for which it misbehaves
-on request (scripted_switches says how). Flags it does not know are ignored. Knows the process's
+It serves `--demo` (`answers` says what it answers) and the tests, for which it misbehaves
+on request (`switches` says how). Flags it does not know are ignored. Knows the process's
 start: flags, environment, sessions to resume. Refuses to know the protocol. Standard library only
 and synchronous, all of it: it has to start in tens of milliseconds.
 """
@@ -17,12 +17,12 @@ import time
 from types import FrameType
 from typing import Final, NoReturn
 
-from .scripted_frames import VERSION, Frames, new_uuid
-from .scripted_history import History, is_session_id, transcript_path
-from .scripted_protocol import Child
-from .scripted_session import Flags, Session, read_flags
-from .scripted_switches import VARIABLE, Switches, lay_over, read_variable
-from .scripted_wire import Wire, die, fatal, hang, ignore_sigterm
+from .frames import VERSION, Frames, new_uuid
+from .history import History, is_session_id, transcript_path
+from .protocol import Child
+from .session import Flags, Session, read_flags
+from .switches import VARIABLE, Switches, lay_over, read_variable
+from .wire import Wire, die, fatal, hang, ignore_sigterm
 
 _TERMINATED: Final = 128 + signal.SIGTERM
 

@@ -13,7 +13,7 @@ import os
 import re
 from typing import Any, Final
 
-from .scripted_frames import Json, new_uuid, synthetic
+from .frames import Json, new_uuid, synthetic
 
 _SESSION_ID: Final = re.compile(r"[0-9a-fA-F]{8}(-[0-9a-fA-F]{4}){3}-[0-9a-fA-F]{12}")
 

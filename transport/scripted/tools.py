@@ -10,7 +10,7 @@ import os
 from collections.abc import Callable
 from typing import Any
 
-from .scripted_frames import VERSION, Frames, Json, new_uuid
+from .frames import VERSION, Frames, Json, new_uuid
 
 _PROTOCOL = "2025-11-25"
 

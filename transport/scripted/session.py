@@ -11,11 +11,11 @@ import os
 import re
 from typing import Any, Final, NamedTuple
 
-from . import scripted_answers as answers
-from .scripted_frames import Json
-from .scripted_history import History, last_text, text_of
-from .scripted_switches import Switches
-from .scripted_turn import STRUCTURED, Plan
+from . import answers
+from .frames import Json
+from .history import History, last_text, text_of
+from .switches import Switches
+from .turn import STRUCTURED, Plan
 
 BLANK: Final = "Blank prompt — the message was only whitespace, so nothing was sent to the model."
 _COMMAND: Final = re.compile(  # some of those the CLI knows; others are text

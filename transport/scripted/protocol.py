@@ -16,13 +16,13 @@ import os
 import time
 from typing import Any, Final, NamedTuple
 
-from .scripted_frames import VERSION, Frames, Json, new_uuid, synthetic
-from .scripted_history import refused, text_of
-from .scripted_session import BLANK, Session, refused_command
-from .scripted_switches import Switches, UnknownSwitch, read_directive
-from .scripted_tools import ToolDesk
-from .scripted_turn import AwaitTools, CallTool, Pause, Stop, Turn, Write
-from .scripted_wire import Wire, die, fatal, hang, ignore_sigterm, leave_grandchild
+from .frames import VERSION, Frames, Json, new_uuid, synthetic
+from .history import refused, text_of
+from .session import BLANK, Session, refused_command
+from .switches import Switches, UnknownSwitch, read_directive
+from .tools import ToolDesk
+from .turn import AwaitTools, CallTool, Pause, Stop, Turn, Write
+from .wire import Wire, die, fatal, hang, ignore_sigterm, leave_grandchild
 
 _MODES: Final = ("acceptEdits", "auto", "bypassPermissions", "default", "dontAsk", "plan")
 

@@ -11,9 +11,9 @@ import json
 from collections.abc import Iterator
 from typing import Any, Final, Literal, NamedTuple
 
-from . import scripted_answers as answers
-from .scripted_frames import INTERRUPTED, NO_USAGE, Frames, Json, message, new_uuid, synthetic
-from .scripted_switches import Switches
+from . import answers
+from .frames import INTERRUPTED, NO_USAGE, Frames, Json, message, new_uuid, synthetic
+from .switches import Switches
 
 _BATCH: Final = 128  # delta lines in one write at full speed; stdin is looked at between two
 _INPUT_KEYS: Final = ("input_tokens", "cache_creation_input_tokens", "cache_read_input_tokens")
