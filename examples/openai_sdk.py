@@ -19,7 +19,7 @@ stream = client.chat.completions.create(
     model="sonnet",
     messages=[{"role": "user", "content": "What did I say first?"}],
     stream=True,
-    extra_body={"conversation_id": first.model_extra["conversation_id"]},
+    extra_body={"conversation_id": first.to_dict()["conversation_id"]},
 )
 for chunk in stream:
     if chunk.choices and chunk.choices[0].delta.content:
