@@ -22,7 +22,7 @@ from attrs import define, frozen
 
 from ..schemas.errors import ChildProtocolError, GatewayError, InternalError, Overloaded
 from ..schemas.events import PhaseChanged
-from ..schemas.frames import Frame
+from ..schemas.frames import Frame, Noise
 from ..schemas.turn import Failed, Memory, ResumePoint, TextDelta
 from . import refusals
 from .bus import Bus
@@ -295,7 +295,7 @@ class _Session(Generic[C]):
                         # Nothing but `Deliver` follows from a delta, and no deadline changes.
                         for action in machine.advance(frame, now):
                             await self._deliver(action)
-                    else:
+                    elif type(frame) is not Noise:  # `heard` is all that noise means
                         await self._hear(frame)
         except EOFError:
             return None

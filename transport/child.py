@@ -60,6 +60,7 @@ class Child:
         self._outbox, self._to_write = trio.open_memory_channel[bytes](UNWRITTEN_LINES)
         self._stderr: deque[bytes] = deque()
         self._stderr_bytes = 0
+        self._unwritten = 0  # lines handed over that the writer has not written whole
         self._frozen = False
         self._ended = False  # the last signal is sent: the group's number may go to others
         self._stdout_kept = False  # somebody reads, and will read what is left in the end
@@ -117,12 +118,25 @@ class Child:
         A child that reads nothing is killed once `UNWRITTEN_LINES` wait.
         """
         self.thaw()
+        if not self._unwritten and not self.leave.is_set():
+            line = line[self._write_some(line) :]
+            if not line:
+                return
         try:
             self._outbox.send_nowait(line)
+            self._unwritten += 1
         except trio.WouldBlock:
             self.kill()
         except (trio.BrokenResourceError, trio.ClosedResourceError):
             pass  # it is leaving or gone; whoever reads from it will see that
+
+    def _write_some(self, line: bytes) -> int:
+        # The pipe does not block, and nearly always takes a line at once: no task has to wake for
+        # it. Only while no line waits, so that the order stays.
+        try:
+            return os.write(_fd(self._process.stdin).fileno(), line)
+        except OSError:
+            return 0  # the writer will wait, or find out
 
     # -- out ---------------------------------------------------------------------------------------
 
@@ -240,6 +254,7 @@ class Child:
             async with _fd(self._process.stdin) as stdin, self._to_write:
                 async for line in self._to_write:
                     await stdin.send_all(line)
+                    self._unwritten -= 1
 
     async def _await_exit(self) -> None:
         await self._process.wait()
