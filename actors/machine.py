@@ -278,11 +278,10 @@ class Machine:
                 yield self._budget.free_at, partial(self._settle, Phase.ASLEEP)
 
     def _timed_out(self, now: float) -> list[Action]:
-        actions: list[Action] = []
-        # None rings where the alarm was set before the child showed life.
-        while ringing := [ring for due, ring in self._alarms() if now >= due]:
-            actions += ringing[0](now)
-        return actions
+        for due, ring in self._alarms():
+            if now >= due:
+                return ring(now)  # the deadline tells if there is more to do
+        return []  # the alarm was set before the child showed life
 
     def _end_overdue(self, now: float) -> list[Action]:
         """End the turns that took, or waited for, all the time they had."""

@@ -11,6 +11,7 @@ import pytest
 from ccapi.actors.budget import RESTARTS, WINDOW
 from ccapi.actors.phases import Limits, Phase
 from ccapi.actors.signals import Started, StartTurn
+from ccapi.schemas.errors import TurnInterrupted
 from ccapi.schemas.frames import AssistantDone, Noise
 from ccapi.schemas.turn import Failed, Prompt, TextDelta
 from tests.support.talk import (
@@ -30,6 +31,7 @@ from tests.support.talk import (
     closed,
     idle,
     interrupting,
+    stopping,
     turn_id,
     user,
     waking,
@@ -342,6 +344,19 @@ def test_a_conversation_expires_with_its_child() -> None:
     assert talk.phase is CLOSED
 
 
+def test_every_turn_keeps_a_conversation_alive() -> None:
+    talk = idle(Limits(expire=1800))
+    talk.now = 1000
+    talk.turn("one")
+    talk.now = 1100
+    talk.answer("eins")
+    assert talk.machine.deadline == 2900
+    talk.give_way()
+    talk.now = 1200
+    talk.gone()
+    assert talk.machine.deadline == 2900
+
+
 def test_a_conversation_that_was_never_used_expires_too() -> None:
     talk = Talk(Limits(expire=1800))
     assert talk.machine.deadline == 1800
@@ -375,6 +390,15 @@ def test_closing(phase: Phase) -> None:
     assert talk.phase is CLOSED
     assert talk.machine.deadline == math.inf
     assert talk.turn("later") == ["started later", "end later: deleted"]
+
+
+def test_the_first_reason_to_close_is_the_one_that_is_told() -> None:
+    talk = stopping()
+    talk.close()
+    talk.close(TurnInterrupted("Again.", code="again"))
+    assert talk.machine.closing is not None
+    assert talk.machine.closing.code == "deleted"
+    assert talk.turn("late") == ["started late", "end late: deleted"]
 
 
 def test_closing_ends_the_turns_that_wait() -> None:

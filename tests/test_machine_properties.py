@@ -22,7 +22,7 @@ WHEEL = (
 )
 
 many = settings(
-    max_examples=6000, deadline=None, database=None, suppress_health_check=list(HealthCheck)
+    max_examples=5000, deadline=None, database=None, suppress_health_check=list(HealthCheck)
 )
 
 

@@ -123,6 +123,10 @@ def test_in_an_empty_conversation_everything_is_new() -> None:
     assert new([], [*HELD, NEXT]) == [*HELD, NEXT]
 
 
+def test_the_last_message_is_always_new() -> None:
+    assert new([NEXT], [NEXT]) == [NEXT]
+
+
 def test_of_several_readings_the_one_that_knows_most_is_taken() -> None:
     held = [user("a"), assistant("b"), user("a"), assistant("b")]
     assert new(held, [*held, NEXT]) == [NEXT]

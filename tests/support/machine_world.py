@@ -225,8 +225,15 @@ class World:
         due = self.machine.deadline
         if choice < 64 and due < self.now + 10_000:
             self.now = max(self.now, due + (choice % 3) * 7)
+        self.ring()
+
+    def ring(self) -> None:
         self.feed(TimedOut())
-        assert self.machine.deadline > self.now, "an alarm that rings for ever"
+        for _ in range(3):
+            if self.machine.deadline > self.now:
+                return
+            self.feed(TimedOut())
+        raise AssertionError(f"an alarm that rings for ever: {self.machine!r}")
 
     def give_way(self, choice: int) -> None:
         if self.machine.phase is Phase.IDLE or choice % 4 == 0:
@@ -339,8 +346,7 @@ class World:
                 self.child_goes(0)
             else:
                 self.now = max(self.now, self.machine.deadline)
-                self.feed(TimedOut())
-                assert self.machine.deadline > self.now
+                self.ring()
         raise AssertionError(f"turns that do not end: {self.machine!r}")
 
     def shut(self) -> None:
