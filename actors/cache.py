@@ -29,6 +29,9 @@ __all__ = ["Ask", "Cache", "CacheStatistics", "cache_key", "open_cache"]
 
 log = structlog.get_logger(__name__)
 
+FOLLOW_SECONDS = 60.0
+"""How long an identical request waits for another one's turn before it runs its own."""
+
 
 @frozen(eq=False)
 class Ask:
@@ -164,7 +167,8 @@ class Cache:
         Yields the `Answer` if there is one, waiting for it while somebody else's identical turn
         is under way. Yields None where the caller has to run the turn itself: inside the block,
         with `cache_key=key`, so that those who wait for it hear of its end. Leaving the block
-        without a finished turn, in whatever way, lets the next one try.
+        without a finished turn, in whatever way, lets the next one try. Nobody waits for longer
+        than `FOLLOW_SECONDS`: a leader whose client reads slowly must not hold up others.
         """
         kept = self._desk.find(key)
         if kept is not None:  # a table read; the mailbox is for those who may have to wait
@@ -173,7 +177,7 @@ class Cache:
         lifeline, held = trio.open_memory_channel[None](0)
         with held:
             found: Answer | None = None
-            with suppress(ActorGone):
+            with suppress(ActorGone), trio.move_on_after(FOLLOW_SECONDS):
                 found = await self._ref.ask(lambda reply: Ask(key, reply, lifeline))
             yield found
 

@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import time
 import uuid
-from collections.abc import AsyncIterator, Sequence
+from collections.abc import AsyncIterator, Callable, Sequence
 from contextlib import asynccontextmanager, suppress
 from typing import TYPE_CHECKING
 
@@ -20,7 +20,7 @@ from ..schemas import sse
 from ..schemas.chat import ChatTurn, one_conversation, parse_chat
 from ..schemas.chat_reply import ChunkWriter, Heading, encode_completion
 from ..schemas.convert import write_json
-from ..schemas.errors import InvalidRequest
+from ..schemas.errors import InvalidRequest, Overloaded
 from ..schemas.turn import Answer, Message, trim
 from ..transport.asgi import EventStream, while_connected
 from .cache_table import cache_key
@@ -70,6 +70,8 @@ async def complete_chat(call: Call) -> None:
 
 def _accept(call: Call, asked: ChatTurn) -> _Job:
     """Refuse what can be refused before anything is spent."""
+    if call.gateway.draining:  # also what the cache could answer: the client should go elsewhere
+        raise Overloaded("The gateway is stopping.", code="draining", retry_after=5)
     if asked.ignored:
         call.labels["x-ccapi-ignored"] = ", ".join(asked.ignored)
     model = call.gateway.models.resolve(asked.model)
@@ -103,18 +105,23 @@ def _accept(call: Call, asked: ChatTurn) -> _Job:
 
 
 @asynccontextmanager
-async def _answering(job: _Job) -> AsyncIterator[tuple[Heading, Turn | Answer]]:
-    """A turn that runs while the block does, or an answer that is already there."""
+async def _answering(
+    job: _Job, told: Callable[[], bool]
+) -> AsyncIterator[tuple[Heading, Turn | Answer]]:
+    """A turn that runs while the block does, or an answer that is already there.
+
+    `told` says whether the client has heard which conversation this is.
+    """
     key = _cache_key(job)
     if key is None:
-        async with _turn(job, None) as running:
+        async with _turn(job, None, told) as running:
             yield running
         return
     async with job.call.gateway.cache.flight(key) as answer:
         job.call.labels["x-ccapi-cache"] = "miss" if answer is None else "hit"
         if answer is None:
             # Inside the flight: identical requests wait for this turn.
-            async with _turn(job, key) as running:
+            async with _turn(job, key, told) as running:
                 yield running
             return
     conversation = _begin(job, (*job.asked.messages, Message("assistant", (answer.text,))))
@@ -122,8 +129,10 @@ async def _answering(job: _Job) -> AsyncIterator[tuple[Heading, Turn | Answer]]:
 
 
 @asynccontextmanager
-async def _turn(job: _Job, key: str | None) -> AsyncIterator[tuple[Heading, Turn]]:
-    asked = job.asked
+async def _turn(
+    job: _Job, key: str | None, told: Callable[[], bool]
+) -> AsyncIterator[tuple[Heading, Turn]]:
+    asked, begun = job.asked, None
     if job.conversation is not None:
         # What the request leaves open stays as the conversation has it.
         turn = job.conversation.turn(
@@ -134,11 +143,18 @@ async def _turn(job: _Job, key: str | None) -> AsyncIterator[tuple[Heading, Turn
         )
     else:
         limit = job.call.gateway.settings.conversation.max_history_messages
-        turn = _begin(job, ()).turn(
+        begun = _begin(job, ())
+        turn = begun.turn(
             trim(asked.messages, limit), reject_if_busy=job.reject_if_busy, cache_key=key
         )
-    async with turn as running:
-        yield job.heading(running.conversation_id, running.model), running
+    try:
+        async with turn as running:
+            yield job.heading(running.conversation_id, running.model), running
+    except BaseException:
+        if begun is not None and not told():  # it holds nothing, and nobody knows of it
+            begun.abandon()
+            job.call.labels.pop("x-conversation-id", None)
+        raise
 
 
 def _begin(job: _Job, seed: Sequence[Message]) -> Conversation:
@@ -164,7 +180,7 @@ def _cache_key(job: _Job) -> str | None:
 
 
 async def _answer_whole(job: _Job) -> None:
-    async with _answering(job) as (heading, source):
+    async with _answering(job, lambda: False) as (heading, source):
         text = source.text if isinstance(source, Answer) else (await source.reply()).text
         completion = encode_completion(heading, text, source.finish_reason, source.usage)
     await job.call.answer(completion)
@@ -180,7 +196,7 @@ async def _stream(job: _Job) -> None:
     stream = EventStream(job.call.send, job.call.gateway.settings.server.heartbeat_seconds)
     async with stream.beating():
         try:
-            async with _answering(job) as (heading, source):
+            async with _answering(job, lambda: stream.opened) as (heading, source):
                 chunks = ChunkWriter(heading)
                 if isinstance(source, Answer):
                     await _replay(source, chunks, stream)

@@ -44,6 +44,7 @@ class Directory:
     def __init__(self, limit: int) -> None:
         self._limit = limit
         self._entries: dict[str, Entry] = {}
+        self._unused: dict[str, dict[str, Entry]] = {}  # by owner: no turn was ever asked of them
 
     def __repr__(self) -> str:
         live = sum(entry.ref is not None for entry in self._entries.values())
@@ -66,7 +67,22 @@ class Directory:
         conversation_id = f"conv_{secrets.token_hex(16)}"
         entry = Entry(conversation_id, owner, SessionState(memory), now, now)
         self._entries[conversation_id] = entry
+        self._unused.setdefault(owner, {})[conversation_id] = entry
         return entry
+
+    def use(self, entry: Entry, now: float) -> None:
+        """A turn is asked of this conversation now (unix seconds)."""
+        entry.used_at = now
+        self._drop_unused(entry)
+
+    def _drop_unused(self, entry: Entry) -> None:
+        unused = self._unused.get(entry.owner, {})
+        if unused.pop(entry.conversation_id, None) is not None and not unused:
+            del self._unused[entry.owner]
+
+    def oldest_unused(self, owner: str) -> Entry | None:
+        """The owner's oldest conversation of which no turn was ever asked."""
+        return next(iter(self._unused.get(owner, {}).values()), None)
 
     def find(self, conversation_id: str, owner: str) -> Entry:
         """Raises `NotFound`, and does so for another owner's conversation too."""
@@ -103,4 +119,5 @@ class Directory:
         if entry not in self:
             return False
         del self._entries[entry.conversation_id]
+        self._drop_unused(entry)
         return True

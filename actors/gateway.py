@@ -115,7 +115,7 @@ class Gateway:
             seed=tuple(seed),
         )
         now = time.time()
-        self._supervisor.make_room(now - EVICTABLE_SECONDS)
+        self._supervisor.make_room(owner, now - EVICTABLE_SECONDS)
         entry = self._directory.create(owner, memory, now)
         self.bus.publish(ConversationOpened(entry.conversation_id))
         return Conversation(self, entry)
@@ -238,14 +238,14 @@ class Gateway:
             raise Overloaded("The gateway is stopping.", code="draining", retry_after=5)
         model = start.prompt.model or entry.state.memory.setup.model
         turn, port = open_turn(start.turn_id, entry.conversation_id, model)
-        entry.used_at = time.time()
+        self._directory.use(entry, time.time())
         self._running += 1
         try:
             await self._supervisor.submit(entry, Submit(start, port))
             yield turn
         finally:
             turn.hang_up()
-            entry.used_at = time.time()
+            self._directory.use(entry, time.time())
             self._running -= 1
             if self.draining and not self._running:
                 self._quiet.set()
@@ -289,6 +289,10 @@ class Conversation:
         asked = Prompt(messages_of(prompt), known, system, cache_key)
         start = StartTurn(str(uuid4()), asked, reject_if_busy)
         return self._gateway._run_turn(self.entry, start)  # noqa: SLF001 (one idea, two classes)
+
+    def abandon(self) -> None:
+        """Forget the conversation if no turn has finished in it. Never waits."""
+        self._gateway._supervisor.abandon(self.entry)  # noqa: SLF001 (one idea, two classes)
 
     async def ask(
         self,

@@ -55,6 +55,10 @@ from .turns import CallerGone, Port
 
 log = structlog.get_logger("ccapi.session")
 
+BURST_SECONDS = 0.002
+"""A child that says deltas faster than this apart is read that often: what it says meanwhile is
+read, and written to the client, together. No model is so fast; a replayed or cached one is."""
+
 
 class Borrowed(Protocol):
     """What a session needs of a child (`transport.child.Child`)."""
@@ -284,19 +288,25 @@ class _Session(Generic[C]):
 
     async def _read(self, child: C) -> GatewayError | None:
         """Take in what the child says until it says no more; answers with its fault, if any."""
-        machine = self.machine
+        machine, last_said = self.machine, -math.inf
         try:
             while True:
                 batch = await child.receive_frames()
                 now = trio.current_time()
                 machine.heard(now)
+                said = False
                 for frame in batch:
                     if type(frame) is TextDelta:
+                        said = True
                         # Nothing but `Deliver` follows from a delta, and no deadline changes.
                         for action in machine.advance(frame, now):
                             await self._deliver(action)
                     elif type(frame) is not Noise:  # `heard` is all that noise means
                         await self._hear(frame)
+                if said:
+                    if now - last_said < BURST_SECONDS:
+                        await trio.sleep(BURST_SECONDS)
+                    last_said = trio.current_time()
         except EOFError:
             return None
         except ChildProtocolError as error:

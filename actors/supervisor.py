@@ -51,7 +51,8 @@ class Awaken:
 
 
 class Supervisor:
-    """The handle others hold: `submit`, `forget` and `make_room` are all there is to say."""
+    """The handle others hold: `submit`, `forget`, `abandon` and `make_room` are
+    all there is to say."""
 
     def __init__(self, ref: Ref[Awaken], directory: Directory, bus: Bus) -> None:
         self._ref = ref
@@ -85,17 +86,30 @@ class Supervisor:
             raise awakened
         return awakened
 
-    def make_room(self, since: float) -> None:
-        """If the directory is full, forget the conversation that has been asleep for longest, if
-        nobody has used it since then (unix seconds)."""
-        entry = self._directory.longest_asleep(since) if self._directory.full else None
-        if entry is None:
-            return
-        error = TurnInterrupted("The conversation has made room for others.", code="evicted")
+    def make_room(self, owner: str, since: float) -> None:
+        """If the directory is full, forget one conversation for a new one of `owner`'s.
+
+        The owner's oldest that was never used goes first (a cache hit that nobody continued);
+        else whichever has been asleep for longest, if nobody has used it since then (unix
+        seconds).
+        """
+        if self._directory.full:
+            entry = self._directory.oldest_unused(owner) or self._directory.longest_asleep(since)
+            if entry is not None:
+                self._drop(entry, "evicted")
+
+    def abandon(self, entry: Entry) -> None:
+        """Forget a conversation in which no turn has finished: nobody will come back to it."""
+        if entry.state.memory.turns == 0:
+            self._drop(entry, "forgotten")
+
+    def _drop(self, entry: Entry, reason: str) -> None:
+        """Forget without waiting; not if somebody speaks to it so much that it cannot be told."""
+        error = TurnInterrupted("The conversation was forgotten.", code=reason)
         if entry.ref is not None and not entry.ref.tell_nowait(Close(error)):
-            return  # somebody speaks to it at this moment
-        self._directory.remove(entry)
-        self._bus.publish(ConversationClosed(entry.conversation_id, "evicted"))
+            return
+        if self._directory.remove(entry):
+            self._bus.publish(ConversationClosed(entry.conversation_id, reason))
 
     async def forget(self, entry: Entry, reason: str = "deleted") -> None:
         """Take a conversation out of the directory; what it still does ends.

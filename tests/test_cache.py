@@ -10,7 +10,7 @@ import trio.testing
 from attrs import evolve
 
 from ccapi.actors.bus import BUFFER, Bus
-from ccapi.actors.cache import Ask, Cache, open_cache
+from ccapi.actors.cache import FOLLOW_SECONDS, Ask, Cache, open_cache
 from ccapi.actors.cache_table import LARGEST_SHARE, size
 from ccapi.schemas.events import CacheAsked, ChildFrozen, TurnFinished
 from ccapi.schemas.settings import CacheSettings
@@ -117,6 +117,16 @@ async def test_followers_have_the_answer_before_a_slow_leader_has_left() -> None
             bus.publish(finished("key"))
             await settle()
             assert callers.answers == {"follower": an_answer()}
+
+
+async def test_nobody_waits_for_ever_for_a_leader(autojump_clock: trio.testing.MockClock) -> None:
+    async with open_cache(ON, Bus()) as cache:
+        async with cache.flight("key") as led:
+            assert led is None
+            began = trio.current_time()
+            async with cache.flight("key") as followed:
+                assert followed is None
+                assert trio.current_time() - began == pytest.approx(FOLLOW_SECONDS)
 
 
 async def test_a_leader_that_leaves_right_after_its_turn_hands_its_followers_the_answer() -> None:

@@ -223,7 +223,9 @@ async def test_a_failure_before_the_first_delta_is_a_real_status(
     response = await client.request("POST", CHAT, json=STREAM)
     assert response.status == 502
     assert response.error["code"] == "child_died"
-    assert response.headers["x-conversation-id"] == gateway.made[0].conversation_id
+    # Nothing is in the conversation, and nobody has heard of it.
+    assert "x-conversation-id" not in response.headers
+    assert gateway.abandoned == [gateway.made[0].conversation_id]
 
 
 async def test_a_failure_after_the_first_delta_is_an_event_without_an_end_mark(

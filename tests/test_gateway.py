@@ -175,7 +175,9 @@ async def test_conversations_belong_to_their_owner(tmp_path: Path) -> None:
 async def test_there_are_so_many_conversations_and_no_more(tmp_path: Path) -> None:
     bound = ConversationSettings(max_conversations=2)
     async with open_embedded(tmp_path, conversation=bound) as gateway:
-        first, _ = gateway.conversation(), gateway.conversation()
+        first, second = gateway.conversation(), gateway.conversation()
+        for conversation in (first, second):  # those that were never used would make room
+            await conversation.ask("Hello")
         with pytest.raises(RateLimited):
             gateway.conversation()
         await gateway.forget(first.conversation_id)

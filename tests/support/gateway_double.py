@@ -99,6 +99,10 @@ class ConversationDouble:
             usage=USAGE,
         )
 
+    def abandon(self) -> None:
+        """Each of its turns that a double answers has failed, if this is called."""
+        self.gateway.abandoned.append(self.conversation_id)
+
     @asynccontextmanager
     async def turn(
         self,
@@ -143,6 +147,7 @@ class GatewayDouble:
     models: ModelCatalog
     stats: StatsDouble = field(factory=StatsDouble)
     draining: bool = False
+    abandoned: list[str] = field(factory=list)
     script: Script = field(factory=saying)
     asked: list[Asked] = field(factory=list)
     made: list[ConversationDouble] = field(factory=list)
