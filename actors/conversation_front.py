@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING, Any
 from attrs import asdict, frozen
 
 from ..schemas.convert import structure
-from ..schemas.errors import InvalidRequest
+from ..schemas.errors import InvalidRequest, Overloaded
 from .http_call import Call
 
 if TYPE_CHECKING:
@@ -52,6 +52,8 @@ def encode_conversation(info: ConversationInfo) -> dict[str, Any]:
 
 async def create_conversation(call: Call) -> None:
     """``POST /v1/conversations``, the body being optional."""
+    if call.gateway.draining:  # it would end with the gateway, before its first turn
+        raise Overloaded("The gateway is stopping.", code="draining", retry_after=5)
     wanted = structure(await call.json(optional=True), NewConversation)
     if wanted.items:
         raise InvalidRequest(

@@ -2,9 +2,9 @@
 
 Knows: ASGI middleware, and in which order the guards stand. Refuses to know: the routes.
 
-The order, from the outside: `Labels`, `Boundary` (tells what the guards refuse), `Addressed`, CORS,
-`Boundary` again (inside CORS, so that a page may read the errors of its own requests), the routes,
-and `Authenticated` around those that need a key.
+The order, from the outside: `OnlyHttp`, `Labels`, `Boundary` (tells what the guards refuse),
+`Addressed`, CORS, `Boundary` again (inside CORS, so that a page may read the errors of its own
+requests), the routes, and `Authenticated` around those that need a key.
 """
 
 from __future__ import annotations
@@ -15,9 +15,10 @@ import structlog
 from starlette.middleware.cors import CORSMiddleware
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
-from ..schemas.errors import Unauthenticated
+from ..schemas.convert import write_json
+from ..schemas.errors import NotImplementedHere, Unauthenticated
 from ..schemas.settings import ServerSettings
-from ..transport.asgi import ClientGone, encode_headers, send_json
+from ..transport.asgi import JSON, ClientGone, encode_headers, send_json
 from .http_policy import KeyRing, check_host, check_origin, header_values, request_id, tell
 
 log = structlog.get_logger("ccapi.http")
@@ -37,8 +38,47 @@ _SAFE_METHODS = {"GET", "HEAD"}
 _METHODS = ("GET", "POST", "DELETE")
 
 
+class OnlyHttp:
+    """Outermost: lets HTTP and the server's lifespan in, and refuses a WebSocket in its own words.
+
+    With the error envelope where the server can send one (ASGI specification, "Websocket Denial
+    Response"), else with a close before the handshake, which servers tell as a 403. Raises
+    `NotImplementedError` for any other protocol, as ASGI asks of applications.
+    """
+
+    def __init__(self, app: ASGIApp) -> None:
+        self._app = app
+
+    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
+        match scope["type"]:
+            case "http" | "lifespan":
+                await self._app(scope, receive, send)
+            case "websocket":
+                await receive()  # websocket.connect: before it, nothing may be sent
+                await self._refuse(scope, send)
+            case other:
+                raise NotImplementedError(f"The gateway serves http, not {other}.")
+
+    async def _refuse(self, scope: Scope, send: Send) -> None:
+        told = NotImplementedHere("WebSocket is not served by this gateway.")
+        label = request_id(scope["headers"])
+        with structlog.contextvars.bound_contextvars(request_id=label):
+            log.info(
+                "request", method="GET", path=scope["path"], status=told.status, websocket=True
+            )
+        if "websocket.http.response" not in (scope.get("extensions") or {}):
+            await send({"type": "websocket.close", "code": 1013, "reason": told.message})
+            return
+        fields = {"content-type": JSON, "x-request-id": label, **told.headers()}
+        kind = "websocket.http.response"
+        await send(
+            {"type": f"{kind}.start", "status": told.status, "headers": encode_headers(fields)}
+        )
+        await send({"type": f"{kind}.body", "body": write_json(told.body())})
+
+
 class Labels:
-    """Outermost: gives the request its id, for the response and for every line of the log, and
+    """Gives the request its id, for the response and for every line of the log, and
     writes one line about it."""
 
     def __init__(self, app: ASGIApp) -> None:
@@ -152,4 +192,4 @@ class Authenticated:
 
 def guarded(app: ASGIApp, server: ServerSettings) -> ASGIApp:
     """`app` behind every guard but `Authenticated`, which not all routes need."""
-    return Labels(Boundary(Addressed(Cors(Boundary(app), server), server)))
+    return OnlyHttp(Labels(Boundary(Addressed(Cors(Boundary(app), server), server))))

@@ -1,30 +1,51 @@
 """How fast places come free, for a retry-after that is true.
 
-Knows: when a place came free, and how long ago. Refuses to know: what the places are. Pure: times
-are given, in seconds.
+Knows: how long places are used, of late and at this moment. Refuses to know: what the places are.
+Pure: times are given, in seconds.
+
+Only use counts. When places came free would tell of the demand too, and after a quiet hour the
+next one who waits would be told of an hour.
 """
 
 from __future__ import annotations
 
-from attrs import define
+from attrs import define, field
+
+MOMENT = 0.01
+"""A shorter use is none: an idle place is called in use for a step before it is given up."""
 
 
 @define
 class Pace:
-    """The pace at which places have come free of late."""
+    """How long `places` places are used. No use counts for more than `longest`."""
 
-    interval: float | None = None
-    last: float | None = None
+    places: int
+    longest: float
+    _usual: float | None = None
+    _since: dict[object, float] = field(factory=dict)
 
-    def released(self, now: float) -> None:
-        if self.last is not None:
-            gap = now - self.last
-            self.interval = gap if self.interval is None else 0.7 * self.interval + 0.3 * gap
-        self.last = now
+    def taken(self, place: object, now: float) -> None:
+        self._since[place] = now
+
+    def released(self, place: object, now: float) -> None:
+        """The use of `place` is over, if it was in use."""
+        used = now - self._since.pop(place, now)
+        if used >= MOMENT:
+            self._usual = used if self._usual is None else 0.7 * self._usual + 0.3 * used
+
+    def forget(self, place: object) -> None:
+        """There is no such place any more. What was not released tells nothing."""
+        self._since.pop(place, None)
 
     def expect(self, position: int, now: float, fallback: float) -> float:
-        """When the one at `position` (from 1) in the queue may count on a place."""
-        if self.interval is None or self.last is None:
+        """Seconds after which the one at `position` (from 1) in the queue may count on a place.
+
+        While all places are in use, one comes free every ``use / places`` seconds on average. A
+        second at least, and `fallback` while no use has ended.
+        """
+        if self._usual is None:
             return fallback
-        # A place that is overdue shows that the pace has slowed down.
-        return position * max(self.interval, now - self.last, 1.0)
+        # Uses that already last longer than is usual show that the pace has slowed down.
+        lasted = sum(now - since for since in self._since.values()) / max(1, len(self._since))
+        use = min(self.longest, max(self._usual, lasted))
+        return max(1.0, position * use / self.places)

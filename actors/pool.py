@@ -86,7 +86,7 @@ class ChildPool:
         self._refill = trio.Event()
         self._warming = 0  # warm children on their way
         self._failures = 0  # warm children that died since one was adopted
-        self._pace = Pace()
+        self._pace = Pace(settings.max_concurrent_sessions, settings.timeout_seconds)
         self._closing = False
 
     def __repr__(self) -> str:
@@ -121,20 +121,24 @@ class ChildPool:
         warm = child is not None
         if child is None:
             child = await self._spawn(resume)
-        waited = trio.current_time() - began
-        self._bus.publish(ChildAdopted(child.pid, conversation_id, warm, waited))
+        now = trio.current_time()
+        if child in self._children:
+            self._pace.taken(child, now)
+        self._bus.publish(ChildAdopted(child.pid, conversation_id, warm, now - began))
         return child
 
     def offer(self, child: Child, give_way: Callable[[], None]) -> None:
         """This child is idle. When others need the room, `give_way` is called, at once and
         synchronously; it must retire the child."""
+        self._pace.released(child, trio.current_time())
         if not child.leave.is_set():  # else its place comes free without anybody's doing
             self._idle[child] = give_way
             self._make_way()
 
     def withdraw(self, child: Child) -> None:
         """This child is in use again, or going."""
-        self._idle.pop(child, None)
+        if self._idle.pop(child, None) is not None:
+            self._pace.taken(child, trio.current_time())
 
     def freeze(self, child: Child) -> None:
         """Stop an idle child's clock until it is written to."""
@@ -188,7 +192,8 @@ class ChildPool:
         # Who takes the room of a child that nobody uses does not wait for others to be done.
         unused = len(self._warm) + len(self._idle) + len(self._making_way)
         if len(queue) >= self._settings.max_waiting_turns + unused:
-            raise self._full(f"All {limit} children are busy, and {len(queue)} turns wait already.")
+            message = f"All {limit} children are busy, and {len(queue)} turns wait already."
+            raise self._full(message, len(queue) + 1)
         waiter = _Waiter(takes_warm)
         queue.append(waiter)
         self._make_way()
@@ -200,8 +205,9 @@ class ChildPool:
             self._stand_back(waiter)
             raise
         if not waiter.served.is_set():
+            position = queue.index(waiter) + 1
             self._stand_back(waiter)
-            raise self._full(f"All {limit} children were busy for {patience:g} seconds.")
+            raise self._full(f"All {limit} children were busy for {patience:g} seconds.", position)
         return waiter.child
 
     def _stand_back(self, waiter: _Waiter) -> None:
@@ -213,9 +219,8 @@ class ChildPool:
         else:
             self._give_back()
 
-    def _full(self, message: str) -> RateLimited:
+    def _full(self, message: str, position: int) -> RateLimited:
         fallback = self._settings.queue_timeout_seconds
-        position = len(self._waiters) + 1
         wait = self._pace.expect(position, trio.current_time(), fallback)
         return RateLimited(message, retry_after=wait)
 
@@ -286,6 +291,7 @@ class ChildPool:
                 if child in self._warm:
                     self.freeze(child)
                 await child.leave.wait()
+                self._pace.released(child, trio.current_time())
         except GatewayError:
             raise  # it could not be started, and whoever asked for it hears why
         except Exception as fault:
@@ -312,7 +318,7 @@ class ChildPool:
             if not child.expected:
                 self._failures += 1
                 log.warning("a warm child died", pid=child.pid, stderr=child.stderr_tail[-500:])
-        self._pace.released(trio.current_time())
+        self._pace.forget(child)
         self._bus.publish(ChildExited(child.pid, child.returncode, child.expected))
 
     async def keep_warm(self) -> None:

@@ -14,7 +14,7 @@ from contextlib import suppress
 
 import trio
 
-from ..schemas.errors import InternalError
+from ..schemas.errors import GatewayError, InternalError, TurnInterrupted
 from ..schemas.turn import Completed, Failed, Outcome, Reply, TurnItem, Usage
 
 REPLY_SLOTS = 32
@@ -62,6 +62,10 @@ class Turn:
     answer; it raises the `GatewayError` with which the turn failed. Afterwards `usage` and
     `finish_reason` are there. A caller that reads slowly slows its own turn down, and nobody's
     else; one that stops reading for `server.stall_seconds` is taken to have gone.
+
+    It is read inside its block; after `hang_up`, which leaving the block does, reading raises the
+    turn's own error or else `TurnInterrupted`. Turns of one conversation run one at a time: a
+    second one that is awaited inside the block of the first waits for the first to end.
     """
 
     def __init__(
@@ -84,13 +88,15 @@ class Turn:
     async def __anext__(self) -> TurnItem:
         # What waits already costs no turn of the scheduler; 32 items later there is one anyway.
         await trio.lowlevel.checkpoint_if_cancelled()
-        with suppress(trio.WouldBlock, trio.EndOfChannel):
+        with suppress(trio.WouldBlock, trio.EndOfChannel, trio.ClosedResourceError):
             return self._receive.receive_nowait()
-        with suppress(trio.EndOfChannel):
-            return await self._receive.receive()
-        # Out of the handler, so that the turn's error does not bring the channel's as its context.
-        self._check()
-        raise StopAsyncIteration
+        with suppress(trio.ClosedResourceError):
+            with suppress(trio.EndOfChannel):
+                return await self._receive.receive()
+            # Out of the handler, so that the turn's error has not the channel's as its context.
+            self._check()
+            raise StopAsyncIteration
+        raise self._lost()
 
     def receive_nowait(self) -> TurnItem:
         """An item that is already waiting. Raises `trio.WouldBlock` when there is none (yet)."""
@@ -98,6 +104,14 @@ class Turn:
             return self._receive.receive_nowait()
         except trio.EndOfChannel:
             raise trio.WouldBlock from None
+        except trio.ClosedResourceError:
+            raise self._lost() from None
+
+    def _lost(self) -> GatewayError:
+        """Why there is nothing to read after `hang_up`, be the turn whole or not."""
+        if isinstance(self._port.outcome, Failed):
+            return self._port.outcome.error
+        return TurnInterrupted("The turn was left; what was not read of its answer is lost.")
 
     def _check(self) -> Completed:
         match self._port.outcome:

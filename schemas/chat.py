@@ -173,23 +173,23 @@ def parse_chat(raw: object) -> ChatTurn:
 def one_conversation(named: Mapping[str, str | None]) -> str | None:
     """The conversation that a request means, of the places where it may be named.
 
-    Raises `InvalidRequest` for the second of two places that disagree.
+    Raises `InvalidRequest` for an empty name, and for the second of two places that disagree.
     """
     given = [(place, value) for place, value in named.items() if value is not None]
+    for place, value in given:
+        if not value:
+            raise _invalid(f"{place} must not be empty.", place)
     for place, value in given[1:]:
         if value != given[0][1]:
-            raise InvalidRequest(
-                f"{place} and {given[0][0]} name different conversations.",
-                code="invalid_value",
-                param=place,
-            )
+            raise _invalid(f"{place} and {given[0][0]} name different conversations.", place)
     return given[0][1] if given else None
 
 
 def _conversation_id(request: ChatRequest) -> str | None:
-    reference = request.conversation
-    other = reference.id if isinstance(reference, ConversationRef) else reference
-    return one_conversation({"conversation_id": request.conversation_id, "conversation": other})
+    place, other = "conversation", request.conversation
+    if isinstance(other, ConversationRef):
+        place, other = "conversation.id", other.id
+    return one_conversation({"conversation_id": request.conversation_id, place: other})
 
 
 def _refuse_unsupported(request: ChatRequest) -> None:
@@ -224,10 +224,9 @@ def _read_messages(given: Sequence[ChatMessage]) -> tuple[str | None, tuple[Mess
                 last = index
             case "tool" | "function":
                 raise _unsupported("Tool messages are not supported.", f"{path}.role")
-            case unknown:
+            case _:
                 raise _invalid(
-                    f"{path}.role must be system, developer, user or assistant, got {unknown!r}.",
-                    f"{path}.role",
+                    f"{path}.role must be system, developer, user or assistant.", f"{path}.role"
                 )
     if not messages:
         raise _invalid("messages must hold at least one user message.", "messages")
@@ -241,13 +240,14 @@ def _read_messages(given: Sequence[ChatMessage]) -> tuple[str | None, tuple[Mess
 
 
 def _said(message: ChatMessage, path: str) -> tuple[str, ...]:
-    """The blocks of a message that has text: the model is not asked about any other."""
+    """The blocks of a message, without empty ones. The user's must have text: the model is not
+    asked about any other. An answer may be empty, and then comes back as it was given."""
     blocks = _blocks(message, path)
-    if not any(block.strip() for block in blocks):
+    if message.role == "user" and not any(block.strip() for block in blocks):
         raise InvalidRequest(
             f"{path}.content must have text.", code="empty_content", param=f"{path}.content"
         )
-    return tuple(block for block in blocks if block)
+    return tuple(block for block in blocks if block) or ("",)
 
 
 def _blocks(message: ChatMessage, path: str) -> tuple[str, ...]:
@@ -257,7 +257,7 @@ def _blocks(message: ChatMessage, path: str) -> tuple[str, ...]:
             raise _unsupported("Tool calls are not supported.", f"{path}.{name}")
     content = message.content
     if content is None and message.role == "assistant":
-        content = message.refusal
+        content = message.refusal or ""
     if content is None:
         raise InvalidRequest(
             f"{path}.content is required.", code="missing_field", param=f"{path}.content"
@@ -280,11 +280,8 @@ def _part_text(part: ContentPart, role: str, path: str) -> str:
             text, field = part.refusal, "refusal"
         case ("image_url" | "input_audio" | "file") as kind, _:
             raise _unsupported(f"Content parts of type {kind} are not supported.", path)
-        case unknown, _:
-            raise _invalid(
-                f"{path}.type must be text in a message of role {role}, got {unknown!r}.",
-                f"{path}.type",
-            )
+        case _:
+            raise _invalid(f"{path}.type must be text in a message of role {role}.", f"{path}.type")
     if text is None:
         raise InvalidRequest(
             f"{path}.{field} is required.", code="missing_field", param=f"{path}.{field}"

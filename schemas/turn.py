@@ -232,10 +232,17 @@ def messages_of(prompt: str | Sequence[Message]) -> tuple[Message, ...]:
     """What a caller asks, as messages. Raises `InvalidRequest` for what cannot be asked."""
     if isinstance(prompt, str):
         prompt = (Message("user", (prompt,)),)
+    if not isinstance(prompt, Iterable):
+        raise InvalidRequest(
+            "A prompt must be text or a sequence of messages.",
+            code="invalid_type",
+            param="messages",
+        )
     messages = tuple(prompt)
     if not messages:
         raise InvalidRequest("There must be at least one message.", param="messages")
     for index, message in enumerate(messages):
+        _check_types(message, f"messages[{index}]")
         # The CLI answers blank text by itself, without asking the model. Answers may be empty.
         if message.role == "user" and is_blank(message.text):
             raise InvalidRequest(
@@ -249,6 +256,24 @@ def messages_of(prompt: str | Sequence[Message]) -> tuple[Message, ...]:
             param=f"messages[{len(messages) - 1}].role",
         )
     return messages
+
+
+def _check_types(message: object, path: str) -> None:
+    """An embedding program's mistake is told before it is somebody's turn."""
+    if not isinstance(message, Message):
+        raise InvalidRequest(f"{path} must be a Message.", code="invalid_type", param=path)
+    if message.role not in ("user", "assistant"):
+        raise InvalidRequest(
+            f"{path}.role must be user or assistant.", code="invalid_type", param=f"{path}.role"
+        )
+    content: object = message.content
+    # Not str, which would be a sequence of blocks too, of one character each.
+    if not isinstance(content, list | tuple) or not all(isinstance(part, str) for part in content):
+        raise InvalidRequest(
+            f"{path}.content must be a tuple of text blocks.",
+            code="invalid_type",
+            param=f"{path}.content",
+        )
 
 
 def is_blank(text: str) -> bool:

@@ -86,6 +86,8 @@ async def test_prompts_of_a_batch_that_fail_give_their_errors(tmp_path: Path) ->
         "",
         [user("a"), assistant("b"), user("how many messages?")],
         script(die_at="turn"),
+        3,
+        ["a"],
     ]
     async with open_embedded(tmp_path) as gateway:
         with patience():
@@ -93,7 +95,13 @@ async def test_prompts_of_a_batch_that_fail_give_their_errors(tmp_path: Path) ->
                 got = {index: reply async for index, reply in answers}
     codes = {index: reply.code for index, reply in got.items() if isinstance(reply, GatewayError)}
     texts = {index: reply.text for index, reply in got.items() if isinstance(reply, Reply)}
-    assert codes == {1: "upstream_failed", 2: "empty_content", 4: "child_died"}
+    assert codes == {
+        1: "upstream_failed",
+        2: "empty_content",
+        4: "child_died",
+        5: "invalid_type",
+        6: "invalid_type",
+    }
     assert texts[0] == "fine"
     assert "**3** messages" in texts[3]
     assert len(got) == len(prompts)

@@ -117,9 +117,39 @@ def test_a_conversation_may_be_named_in_three_ways(fields: dict[str, Any]) -> No
 
 def test_two_names_for_the_conversation_must_agree() -> None:
     assert parse(conversation_id="c", conversation={"id": "c"}).conversation_id == "c"
-    raw = {"messages": [HI], "conversation_id": "c", "conversation": "d"}
+    raw: dict[str, Any] = {"messages": [HI], "conversation_id": "c", "conversation": "d"}
     assert refusal(raw) == ("invalid_value", "conversation")
+    assert refusal(raw | {"conversation": {"id": "d"}}) == ("invalid_value", "conversation.id")
     assert one_conversation({"a": None, "b": "x"}) == "x"
+
+
+@pytest.mark.parametrize(
+    ("fields", "param"),
+    [
+        ({"conversation_id": ""}, "conversation_id"),
+        ({"conversation": ""}, "conversation"),
+        ({"conversation": {"id": ""}}, "conversation.id"),
+        ({"conversation_id": "c", "conversation": ""}, "conversation"),
+    ],
+)
+def test_no_conversation_has_an_empty_name(fields: dict[str, Any], param: str) -> None:
+    assert refusal({"messages": [HI], **fields}) == ("invalid_value", param)
+
+
+@pytest.mark.parametrize(
+    ("fields", "blocks"),
+    [
+        ({"content": ""}, ("",)),
+        ({"content": None}, ("",)),
+        ({"content": None, "tool_calls": None, "refusal": None}, ("",)),
+        ({}, ("",)),
+        ({"content": " \n"}, (" \n",)),
+        ({"content": [{"type": "text", "text": ""}]}, ("",)),
+    ],
+)
+def test_an_empty_answer_may_come_back(fields: dict[str, Any], blocks: tuple[str, ...]) -> None:
+    asked = parse(messages=[HI, {"role": "assistant", **fields}, HI])
+    assert asked.messages[1] == Message("assistant", blocks)
 
 
 def message(**fields: Any) -> dict[str, Any]:
@@ -144,7 +174,8 @@ def message(**fields: Any) -> dict[str, Any]:
         (message(role="tool"), "unsupported_parameter", "messages[1].role"),
         (message(role="function"), "unsupported_parameter", "messages[1].role"),
         (message(role="assistant"), "invalid_value", "messages[1].role"),
-        (message(role="assistant", content=None), "missing_field", "messages[1].content"),
+        (message(role="assistant", content=None), "invalid_value", "messages[1].role"),
+        (message(role="assistant", content=[]), "invalid_value", "messages[1].content"),
         (
             message(role="assistant", content=None, tool_calls=[{"id": "c"}]),
             "unsupported_parameter",

@@ -11,6 +11,7 @@ import pytest
 import trio
 import trio.lowlevel
 from attrs import evolve
+from structlog.testing import capture_logs
 from trio.testing import wait_all_tasks_blocked
 
 from ccapi.schemas import frames
@@ -168,16 +169,37 @@ async def test_stderr_is_drained_and_its_end_is_kept(tmp_path: Path) -> None:
     async with running(scripted(tmp_path)) as child:
         say(child, "", answer="unharmed", stderr_bytes=5_000_000)
         assert text_of(await read_turn(child)) == "unharmed"
-        say(child, "", stderr="the last word", die_at="turn", exit_code=7)
-        await read_all(child)
-        await gone(child)
+        with capture_logs() as lines:
+            say(child, "", stderr="the last word", die_at="turn", exit_code=7)
+            await read_all(child)
+            await gone(child)
     assert child.stderr_tail.endswith("the last word")
     assert len(child.stderr_tail) <= STDERR_TAIL_BYTES
     assert len(b"".join(child._stderr)) <= STDERR_TAIL_BYTES + 65536
     error = child.post_mortem()
     assert isinstance(error, ChildDied)
-    assert "status 7" in error.message
-    assert error.message.endswith("the last word")
+    # Clients read the message; what the child wrote is for the log, and there once.
+    assert error.message == "The CLI process ended with status 7."
+    assert lines == [
+        {
+            "event": "a child died",
+            "log_level": "warning",
+            "pid": child.pid,
+            "returncode": 7,
+            "stderr": child.stderr_tail,
+        }
+    ]
+
+
+async def test_a_child_that_was_told_to_go_is_no_news(tmp_path: Path) -> None:
+    with capture_logs() as lines:
+        async with running(scripted(tmp_path)) as child:
+            child.retire()
+            await gone(child)
+        async with running(scripted(tmp_path)) as child:
+            child.kill()
+            await gone(child)
+    assert lines == []
 
 
 async def test_a_post_mortem_names_the_signal(tmp_path: Path) -> None:

@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import importlib.util
+import shutil
+import stat
 import subprocess
 import sys
 from collections.abc import Mapping
@@ -11,7 +13,8 @@ from typing import Any
 
 import pytest
 
-from ccapi.schemas.errors import Overloaded
+from ccapi.schemas.errors import ChildDied, Overloaded
+from ccapi.schemas.setting_rules import SettingsError
 from ccapi.schemas.settings import ClaudeSettings, Settings, StorageSettings
 from ccapi.schemas.turn import ResumePoint
 from ccapi.transport.cli import FIXED_ENVIRONMENT, Cli, child_environment, find_cli
@@ -206,3 +209,41 @@ def test_the_demo_runs_whatever_lies_in_its_directory(tmp_path: Path) -> None:
     assert done.returncode == 0, done.stderr
     assert "(scripted)" in done.stdout
     assert argv[0] == sys.executable
+
+
+# --- the working directory ------------------------------------------------------------------------
+
+
+def mode(path: Path) -> int:
+    return stat.S_IMODE(path.stat().st_mode)
+
+
+def test_what_the_gateway_stores_is_for_its_owner_alone(tmp_path: Path) -> None:
+    cli = find(tmp_path, demo=True)
+    assert (mode(tmp_path / "state"), mode(cli.cwd)) == (0o700, 0o700)
+
+
+def test_a_directory_that_was_deleted_is_made_again_for_the_next_child(tmp_path: Path) -> None:
+    cli = find(tmp_path, demo=True)
+    shutil.rmtree(tmp_path / "state")
+    assert cli.command().cwd.is_dir()
+    assert (mode(tmp_path / "state"), mode(cli.cwd)) == (0o700, 0o700)
+
+
+def test_a_directory_that_cannot_be_made_again_fails_the_child(tmp_path: Path) -> None:
+    cli = find(tmp_path, demo=True)
+    shutil.rmtree(tmp_path / "state")
+    (tmp_path / "state").write_text("in the way")
+    with pytest.raises(ChildDied, match=r"could not be started: .*File exists"):
+        cli.command()
+
+
+@pytest.mark.parametrize("path", ["/proc/x", "file", "file/x", "~nobody-of-that-name/x"])
+def test_a_storage_path_that_cannot_be_used_is_a_refused_setting(tmp_path: Path, path: str) -> None:
+    (tmp_path / "file").write_text("in the way")
+    where = Path(path) if path.startswith("~") else tmp_path / path
+    with pytest.raises(SettingsError) as raised:
+        find_cli(Settings(storage=StorageSettings(path=where)), {}, demo=True)
+    [problem] = raised.value.problems
+    assert problem.key == "storage.path"
+    assert problem.reason

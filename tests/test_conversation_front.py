@@ -73,7 +73,6 @@ async def test_an_unknown_conversation_is_a_404_before_anything_is_spent(
     for fields, headers in [
         ({"conversation_id": "conv_x"}, {}),
         ({}, {"x-conversation-id": "conv_x"}),
-        ({"conversation": ""}, {}),
     ]:
         response = await ask(client, headers, **fields)
         assert response.status == 404
@@ -81,6 +80,23 @@ async def test_an_unknown_conversation_is_a_404_before_anything_is_spent(
         assert response.error["param"] == "conversation_id"
     assert gateway.asked == []
     assert gateway.made == []
+
+
+@pytest.mark.parametrize(
+    ("fields", "headers", "param"),
+    [
+        ({"conversation_id": ""}, {}, "conversation_id"),
+        ({"conversation": ""}, {}, "conversation"),
+        ({}, {"x-conversation-id": ""}, "x-conversation-id"),
+        ({"conversation_id": "a"}, {"x-conversation-id": ""}, "x-conversation-id"),
+    ],
+)
+async def test_an_empty_name_of_a_conversation_is_a_mistake(
+    client: Client, fields: dict[str, Any], headers: dict[str, str], param: str
+) -> None:
+    response = await ask(client, headers, **fields)
+    assert (response.status, response.error["code"]) == (400, "invalid_value")
+    assert response.error["param"] == param
 
 
 async def test_header_and_body_must_name_the_same_conversation(client: Client) -> None:
@@ -142,6 +158,16 @@ async def test_new_conversations_that_cannot_be(client: Client, gateway: Gateway
     assert gateway.made == []
     taken = await client.request("POST", "/v1/conversations", json={"metadata": {"a": "b"}})
     assert taken.headers["x-ccapi-ignored"] == "metadata"
+
+
+async def test_a_gateway_that_stops_makes_no_conversation(
+    client: Client, gateway: GatewayDouble
+) -> None:
+    gateway.draining = True
+    response = await client.request("POST", "/v1/conversations")
+    assert (response.status, response.error["code"]) == (503, "draining")
+    assert response.headers["retry-after"] == "5"
+    assert gateway.made == []
 
 
 async def test_the_list_comes_in_pages_newest_first(client: Client, gateway: GatewayDouble) -> None:

@@ -13,7 +13,9 @@ import structlog
 import trio
 import trio.testing
 import trio_websocket
-from starlette.types import Receive, Scope, Send
+from starlette.applications import Starlette
+from starlette.routing import Mount
+from starlette.types import ASGIApp, Message, Receive, Scope, Send
 from structlog.testing import capture_logs
 
 from ccapi.actors.http_guards import EXPOSED, guarded
@@ -44,6 +46,63 @@ async def gateway() -> AsyncIterator[GatewayDouble]:
 @pytest.fixture
 async def client(gateway: GatewayDouble) -> Client:
     return Client(app_of(gateway))
+
+
+# -- what is not HTTP ------------------------------------------------------------------------------
+
+
+async def exchange(app: ASGIApp, scope: dict[str, Any], *received: str) -> list[Message]:
+    """What `app` sends to a server that has only these messages for it."""
+    left = [*received]
+    sent: list[Message] = []
+
+    async def receive() -> Message:
+        await trio.lowlevel.checkpoint()
+        return {"type": left.pop(0)}
+
+    async def send(message: Message) -> None:
+        await trio.lowlevel.checkpoint()
+        assert len(left) < len(received), "something was sent before anything was received"
+        sent.append(message)
+
+    await app(scope, receive, send)
+    return sent
+
+
+def handshake(path: str, **more: Any) -> dict[str, Any]:
+    headers = [(b"host", b"localhost"), (b"x-request-id", b"mine")]
+    return {"type": "websocket", "path": path, "root_path": "", "headers": headers, **more}
+
+
+@pytest.mark.parametrize("path", ["/health", "/v1/chat/completions", "/nowhere"])
+async def test_a_websocket_on_a_mounted_app_is_closed(gateway: GatewayDouble, path: str) -> None:
+    mounted = Starlette(routes=[Mount("/claude", app_of(gateway))])
+    sent = await exchange(mounted, handshake(f"/claude{path}"), "websocket.connect")
+    reason = "WebSocket is not served by this gateway."
+    assert sent == [{"type": "websocket.close", "code": 1013, "reason": reason}]
+
+
+async def test_a_websocket_gets_the_envelope_where_the_server_can_send_it(
+    gateway: GatewayDouble,
+) -> None:
+    scope = handshake("/v1/chat/completions", extensions={"websocket.http.response": {}})
+    head, body = await exchange(app_of(gateway), scope, "websocket.connect")
+    assert (head["type"], head["status"]) == ("websocket.http.response.start", 501)
+    assert (b"x-request-id", b"mine") in head["headers"]
+    assert body["type"] == "websocket.http.response.body"
+    assert orjson.loads(body["body"])["error"]["message"]
+
+
+async def test_the_servers_lifespan_starts_and_ends(gateway: GatewayDouble) -> None:
+    sent = await exchange(
+        app_of(gateway), {"type": "lifespan"}, "lifespan.startup", "lifespan.shutdown"
+    )
+    assert [m["type"] for m in sent] == ["lifespan.startup.complete", "lifespan.shutdown.complete"]
+
+
+async def test_another_protocol_is_refused_by_its_name(gateway: GatewayDouble) -> None:
+    with pytest.raises(NotImplementedError, match="telnet"):
+        await exchange(app_of(gateway), {"type": "telnet"})
 
 
 # -- labels ----------------------------------------------------------------------------------------

@@ -296,6 +296,76 @@ async def test_retry_after_follows_the_pace(
         assert raised.value.retry_after == pytest.approx(16, rel=0.1)  # second in the queue
 
 
+async def test_retry_after_tells_of_use_and_not_of_silence(
+    autojump_clock: MockClock, nursery: trio.Nursery
+) -> None:
+    async with open_house(max_concurrent_sessions=1, queue_timeout_seconds=1) as house:
+        child = await house.pool.acquire("c", None)
+        for turn in range(4):  # one child, idle in between: a turn's end counts, not its burial
+            if turn:
+                house.pool.withdraw(child)
+            await trio.sleep(6)
+            house.pool.offer(child, child.retire)
+            await trio.sleep(1)
+        await trio.sleep(400)
+        house.pool.withdraw(child)
+        await trio.sleep(3)
+        [late] = await seek(house, nursery)
+        await late.got.wait()
+        assert isinstance(late.error, RateLimited)
+        assert late.error.retry_after == pytest.approx(6)
+        await trio.sleep(16)  # this turn takes longer than is usual: 20 seconds
+        [later] = await seek(house, nursery)
+        await later.got.wait()
+        assert isinstance(later.error, RateLimited)
+        assert later.error.retry_after == pytest.approx(21)
+        await trio.sleep(4000)  # and no turn takes longer than it may
+        [last] = await seek(house, nursery)
+        await last.got.wait()
+        assert isinstance(last.error, RateLimited)
+        assert last.error.retry_after == pytest.approx(300)
+
+
+async def test_an_idle_child_that_goes_tells_nothing_of_the_pace(autojump_clock: MockClock) -> None:
+    async with open_house(max_concurrent_sessions=3, max_waiting_turns=0, prewarm=0) as house:
+        children = [await house.pool.acquire("c", None) for _ in range(3)]
+        await trio.sleep(9)
+        for child in children:
+            house.pool.offer(child, child.retire)
+        await trio.sleep(60)
+        for child in children:  # as a session does that has been idle for long
+            house.pool.withdraw(child)
+            child.retire()
+            await child.gone.wait()
+        for _ in range(3):
+            await house.pool.acquire("c", None)
+        with pytest.raises(RateLimited) as raised:
+            await house.pool.acquire("c", None)
+        assert raised.value.retry_after == pytest.approx(
+            3, rel=0.01
+        )  # three places, nine seconds each
+
+
+async def test_who_has_waited_longest_is_told_the_shortest_time(
+    autojump_clock: MockClock, nursery: trio.Nursery
+) -> None:
+    async with open_house(max_concurrent_sessions=1, queue_timeout_seconds=1) as house:
+        child = await house.pool.acquire("c", None)
+        await trio.sleep(8)
+        child.kill()
+        await child.gone.wait()
+        await house.pool.acquire("c", None)
+        seekers = []
+        for _ in range(4):
+            seekers += await seek(house, nursery)
+            await trio.sleep(0.1)
+        await seekers[-1].got.wait()
+        errors = [seeker.error for seeker in seekers]
+        assert all(isinstance(error, RateLimited) for error in errors)
+        # Each was the first in the queue by the time its patience ended.
+        assert [error and error.retry_after for error in errors] == [pytest.approx(8)] * 4
+
+
 async def test_who_takes_unused_room_is_not_refused(autojump_clock: MockClock) -> None:
     async with open_house(max_concurrent_sessions=2, max_waiting_turns=0, prewarm=1) as house:
         child = await house.pool.acquire("c", None)

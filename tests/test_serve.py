@@ -12,6 +12,7 @@ from pathlib import Path
 from typing import Any
 
 import httpx
+import pytest
 import trio
 from attrs import frozen
 
@@ -156,10 +157,16 @@ async def test_a_second_signal_ends_it_at_once(tmp_path: Path) -> None:
             nursery.cancel_scope.cancel()
 
 
-def refused_start(tmp_path: Path, *arguments: str) -> subprocess.CompletedProcess[str]:
+def refused_start(
+    tmp_path: Path, *arguments: str, **settings: str
+) -> subprocess.CompletedProcess[str]:
     return subprocess.run(
         [sys.executable, "-m", "ccapi.actors.command_line", "serve", *arguments],
-        env={"PATH": "/nowhere", "HOME": str(tmp_path)},
+        env={
+            "PATH": "/nowhere",
+            "HOME": str(tmp_path),
+            **{f"CLAUDE_CODE__{name}": value for name, value in settings.items()},
+        },
         cwd=tmp_path,
         capture_output=True,
         text=True,
@@ -179,6 +186,14 @@ def test_a_missing_cli_refuses_to_start_and_says_how_to_get_it(tmp_path: Path) -
     refused = refused_start(tmp_path, "--claude-command", "no-such-claude", "--port", "0")
     assert refused.returncode == 1
     assert "no-such-claude" in refused.stderr
+    assert "Traceback" not in refused.stderr
+
+
+@pytest.mark.parametrize("path", ["/proc/x", "/dev/null", "/dev/null/x"])
+def test_a_storage_path_that_cannot_be_used_refuses_to_start(tmp_path: Path, path: str) -> None:
+    refused = refused_start(tmp_path, "--demo", "--port", "0", STORAGE__PATH=path)
+    assert refused.returncode == 2
+    assert f"storage.path: no directory can be made at {path}" in refused.stderr
     assert "Traceback" not in refused.stderr
 
 

@@ -1,6 +1,7 @@
 """Messages, what is new among them, and what a conversation remembers."""
 
 from itertools import pairwise
+from typing import Any
 
 import pytest
 from hypothesis import given
@@ -185,6 +186,27 @@ def test_what_cannot_be_asked(prompt: str | list[Message], code: str, param: str
     with pytest.raises(InvalidRequest) as caught:
         messages_of(prompt)
     assert (caught.value.code, caught.value.param) == (code, param)
+
+
+@pytest.mark.parametrize(
+    ("prompt", "param"),
+    [
+        (3, "messages"),
+        (None, "messages"),
+        (user("a"), "messages"),
+        (["a"], "messages[0]"),
+        (b"a", "messages[0]"),
+        ([user("a"), {"role": "user", "content": "b"}], "messages[1]"),
+        ([Message("user", "abc")], "messages[0].content"),  # type: ignore[arg-type]
+        ([Message("user", (1,))], "messages[0].content"),  # type: ignore[arg-type]
+        ([Message("user", None)], "messages[0].content"),  # type: ignore[arg-type]
+        ([Message("system", ("a",)), user("b")], "messages[0].role"),  # type: ignore[arg-type]
+    ],
+)
+def test_what_is_no_prompt_at_all(prompt: Any, param: str) -> None:
+    with pytest.raises(InvalidRequest) as caught:
+        messages_of(prompt)
+    assert (caught.value.code, caught.value.param) == ("invalid_type", param)
 
 
 @pytest.mark.parametrize("text", ["", " ", "\u00a0", "\u2028", "\u3000", "\ufeff", "\r\n\ufeff \t"])

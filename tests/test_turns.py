@@ -7,7 +7,7 @@ import trio
 import trio.testing
 
 from ccapi.actors.turns import REPLY_SLOTS, CallerGone, Port, Turn, open_turn
-from ccapi.schemas.errors import ChildDied, InternalError
+from ccapi.schemas.errors import ChildDied, InternalError, TurnInterrupted
 from ccapi.schemas.turn import Completed, Failed, Reply, TextDelta, Usage
 
 USAGE = Usage(prompt_tokens=3, completion_tokens=2)
@@ -158,6 +158,44 @@ async def test_the_end_may_come_after_the_caller_has_gone_and_before() -> None:
     port.end(WHOLE)
     turn.hang_up()
     assert turn.finish_reason == "stop"
+
+
+@pytest.mark.parametrize("outcome", [None, WHOLE])
+async def test_a_turn_that_was_left_says_so_when_it_is_read(outcome: Completed | None) -> None:
+    turn, port = a_turn()
+    port.deliver_nowait(TextDelta("lost"))
+    if outcome is not None:
+        port.end(outcome)
+    turn.hang_up()
+    with pytest.raises(TurnInterrupted, match="was left"):
+        await anext(turn)
+    with pytest.raises(TurnInterrupted, match="was left"):
+        await turn.reply()
+    with pytest.raises(TurnInterrupted, match="was left"):
+        turn.receive_nowait()
+
+
+async def test_a_turn_that_failed_and_was_left_raises_its_own_error() -> None:
+    turn, port = a_turn()
+    turn.hang_up()
+    port.end(Failed(ChildDied("no")))
+    with pytest.raises(ChildDied):
+        await anext(turn)
+    with pytest.raises(ChildDied):
+        turn.receive_nowait()
+
+
+async def test_a_reader_that_waits_hears_that_the_turn_was_left() -> None:
+    turn, _ = a_turn()
+
+    async def read() -> None:
+        with pytest.raises(TurnInterrupted):
+            await anext(turn)
+
+    async with trio.open_nursery() as nursery:
+        nursery.start_soon(read)
+        await trio.testing.wait_all_tasks_blocked()
+        turn.hang_up()
 
 
 async def test_items_that_wait_can_be_taken_without_waiting() -> None:

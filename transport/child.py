@@ -17,6 +17,7 @@ from collections.abc import AsyncIterator, Mapping, Sequence
 from contextlib import asynccontextmanager, suppress
 from pathlib import Path
 
+import structlog
 import trio
 from attrs import frozen
 
@@ -24,6 +25,8 @@ from ..schemas.errors import ChildDied, ChildProtocolError, GatewayError, Overlo
 from ..schemas.frames import Frame, decode
 from .guardian import Guardian
 from .ndjson import LineSplitter, LineTooLong
+
+log = structlog.get_logger("ccapi.child")
 
 READ_BYTES = 65536
 PIPE_BYTES = 1 << 20
@@ -97,7 +100,10 @@ class Child:
         return b"".join(self._stderr)[-STDERR_TAIL_BYTES:].decode("utf-8", "replace").strip()
 
     def post_mortem(self) -> GatewayError:
-        """Why the child is gone, as an error a turn can end with."""
+        """Why the child is gone, as an error a turn can end with.
+
+        Clients read it, so what the child wrote to stderr is not in it: that is for the log.
+        """
         match self.returncode:
             case None:
                 how = "closed its output"
@@ -107,8 +113,7 @@ class Child:
                 how = f"ended with status {code}"
         if self._lines.unfinished:
             how += ", in the middle of a line"
-        tail = self.stderr_tail[-500:]
-        return ChildDied(f"The CLI process {how}" + (f": {tail}" if tail else "."))
+        return ChildDied(f"The CLI process {how}.")
 
     # -- in ----------------------------------------------------------------------------------------
 
@@ -321,6 +326,13 @@ async def open_child(command: ChildCommand, guardian: Guardian) -> AsyncIterator
     finally:
         child._close()  # noqa: SLF001
         guardian.forget(process.pid)
+        if not child.expected:
+            log.warning(
+                "a child died",
+                pid=child.pid,
+                returncode=child.returncode,
+                stderr=child.stderr_tail,
+            )
 
 
 async def _start(command: ChildCommand) -> trio.Process:

@@ -14,8 +14,9 @@ from pathlib import Path
 
 from attrs import frozen
 
-from ..schemas.errors import Overloaded
+from ..schemas.errors import ChildDied, Overloaded
 from ..schemas.frames import AGENT
+from ..schemas.setting_rules import Problem, SettingsError
 from ..schemas.settings import Settings
 from ..schemas.turn import ResumePoint
 from .child import ChildCommand
@@ -72,7 +73,18 @@ class Cli:
     max_line_bytes: int
 
     def command(self, resume: ResumePoint | None = None) -> ChildCommand:
-        """A generic child; or, with `resume`, one that takes up an earlier session."""
+        """A generic child; or, with `resume`, one that takes up an earlier session.
+
+        Raises `ChildDied` if the working directory is gone and cannot be made again.
+        """
+        try:
+            # State directories are cleaned up while servers run; what starts next needs one.
+            _make_private(self.cwd)
+        except OSError as error:
+            raise ChildDied(
+                "The CLI process could not be started: there is no directory "
+                f"{self.cwd}, and none can be made ({error.strerror})."
+            ) from error
         argv = [*self.program, *GENERIC_FLAGS]
         if resume is not None:
             argv += ["--resume", resume.session_id]
@@ -82,14 +94,23 @@ class Cli:
 
 
 def find_cli(settings: Settings, environ: Mapping[str, str], *, demo: bool = False) -> Cli:
-    """The CLI that `settings` mean. Raises `Overloaded` (``cli_not_found``).
+    """The CLI that `settings` mean.
+
+    Raises `Overloaded` (``cli_not_found``), and `SettingsError` where ``storage.path`` cannot be
+    used.
 
     `environ` is what the child may inherit from (an allow-list is taken of it). The working
     directory is made under ``storage.path``: the CLI files transcripts by working directory, so
     the gateway's stay apart from the operator's own.
     """
-    cwd = settings.storage.path.expanduser().absolute() / "chat"
-    cwd.mkdir(parents=True, exist_ok=True)
+    try:
+        cwd = settings.storage.path.expanduser().absolute() / "chat"
+        _make_private(cwd)
+    except OSError as error:
+        reason = f"no directory can be made at {error.filename}: {error.strerror}"
+        raise SettingsError([Problem("storage.path", reason)]) from error
+    except RuntimeError as error:  # a "~" of somebody who has no home
+        raise SettingsError([Problem("storage.path", str(error))]) from error
     return Cli(
         program=SCRIPTED if demo else (_find_program(settings.claude.command, environ),),
         env=child_environment(settings, environ),
@@ -97,6 +118,12 @@ def find_cli(settings: Settings, environ: Mapping[str, str], *, demo: bool = Fal
         stop_seconds=settings.claude.stop_seconds,
         max_line_bytes=settings.claude.max_line_bytes,
     )
+
+
+def _make_private(cwd: Path) -> None:
+    """Make `cwd` and the storage around it, where missing, readable to their owner alone."""
+    for directory in (cwd.parent, cwd):  # `mkdir` gives its mode to the last part only
+        directory.mkdir(mode=0o700, parents=True, exist_ok=True)
 
 
 def child_environment(settings: Settings, environ: Mapping[str, str]) -> dict[str, str]:

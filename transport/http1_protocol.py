@@ -16,6 +16,8 @@ What differs from hypercorn 0.18:
 
 from __future__ import annotations
 
+import re
+
 import h11
 import wsproto
 from hypercorn.events import Closed, Event, RawData, Updated
@@ -104,8 +106,9 @@ class Http1(H11Protocol):
         if error.error_status_hint == HeadTooLarge.status:
             return self._head_too_large()
         if error.error_status_hint == NotImplementedHere.status:
-            return NotImplementedHere(f"The request cannot be read: {error}.")
-        return InvalidRequest(f"The request is not valid HTTP: {error}.", code="invalid_http")
+            return NotImplementedHere(f"The request cannot be read: {_plain(error)}.")
+        fault = f"The request is not valid HTTP: {_plain(error)}."
+        return InvalidRequest(fault, code="invalid_http")
 
     def _head_too_large(self) -> GatewayError:
         limit = self.config.h11_max_incomplete_size
@@ -141,6 +144,11 @@ class Http1(H11Protocol):
         await self.send(Closed())
 
 
+def _plain(error: Exception) -> str:
+    """What a library says of the input, up to where it quotes it in Python's notation."""
+    return re.split(r":? (?:bytearray\(|b['\"])", str(error), maxsplit=1)[0]
+
+
 def _head_of(request: h11.Request) -> bytes:
     lines = [b"%s %s HTTP/%s\r\n" % (request.method, request.target, request.http_version)]
     lines += [b"%s: %s\r\n" % item for item in request.headers.raw_items()]
@@ -165,7 +173,8 @@ def _fault_of_handshake(request: h11.Request, head: bytes) -> GatewayError | Non
     except HandshakeRefused as refused:
         if getattr(refused.event_hint, "status_code", None) == UpgradeRequired.status:
             return UpgradeRequired("Only version 13 of the WebSocket protocol is spoken here.")
-        return InvalidRequest(f"Not a WebSocket handshake: {refused}.", code="invalid_handshake")
+        fault = f"Not a WebSocket handshake: {_plain(refused)}."
+        return InvalidRequest(fault, code="invalid_handshake")
     except UnicodeError:
         return InvalidRequest("A header is not readable text.", code="invalid_handshake")
     return None
