@@ -14,20 +14,20 @@ from collections import Counter
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager, suppress
 
-import structlog
 import trio
 from attrs import frozen
 
 from ..schemas.events import CacheAsked, Event, TurnFinished
 from ..schemas.settings import CacheSettings
 from ..schemas.turn import Answer
+from ..transport.loggers import get_logger
 from .bus import Bus, Subscription
 from .cache_table import AnswerTable, Flights, cache_key, is_reusable
 from .mailbox import ActorGone, Mailbox, Ref, answer, open_mailbox
 
 __all__ = ["Ask", "Cache", "CacheStatistics", "cache_key", "open_cache"]
 
-log = structlog.get_logger(__name__)
+log = get_logger("ccapi.cache")
 
 FOLLOW_SECONDS = 60.0
 """How long an identical request waits for another one's turn before it runs its own."""

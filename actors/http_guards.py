@@ -19,9 +19,10 @@ from ..schemas.convert import write_json
 from ..schemas.errors import NotImplementedHere, Unauthenticated
 from ..schemas.settings import ServerSettings
 from ..transport.asgi import JSON, ClientGone, encode_headers, send_json
+from ..transport.loggers import get_logger
 from .http_policy import KeyRing, check_host, check_origin, header_values, request_id, tell
 
-log = structlog.get_logger("ccapi.http")
+log = get_logger("ccapi.http")
 
 LABELS = "ccapi.labels"
 """The scope's key for headers that go on the response whatever it turns out to be."""

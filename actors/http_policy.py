@@ -13,12 +13,11 @@ import reprlib
 import uuid
 from collections.abc import Iterable, Iterator, Sequence
 
-import structlog
-
 from ..schemas.errors import Forbidden, GatewayError, InternalError, Unauthenticated
 from ..schemas.settings import ServerSettings
+from ..transport.loggers import get_logger
 
-log = structlog.get_logger("ccapi.http")
+log = get_logger("ccapi.http")
 
 Headers = Sequence[tuple[bytes, bytes]]
 """Names in lower case, values as they came."""

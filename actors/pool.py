@@ -17,7 +17,6 @@ from collections.abc import AsyncIterator, Callable
 from contextlib import AbstractAsyncContextManager, asynccontextmanager
 from itertools import islice
 
-import structlog
 import trio
 from attrs import define, field, frozen
 
@@ -28,13 +27,17 @@ from ..schemas.turn import ResumePoint
 from ..transport.child import Child, open_child
 from ..transport.cli import Cli
 from ..transport.guardian import open_guardian
+from ..transport.loggers import get_logger
 from .bus import Bus
 from .pace import Pace
 
-log = structlog.get_logger("ccapi.pool")
+log = get_logger("ccapi.pool")
 
 REFILL_PAUSE = 0.5, 30.0
 """Seconds before another child is warmed when the last one died: at first, and at most."""
+
+REFILL_DELAY = 0.25
+"""Seconds between an adoption and the boot of the next warm child."""
 
 SPAWN_SECONDS = 20.0
 """Bound on starting the process itself (not on its boot), usually a few milliseconds. A start that
@@ -317,7 +320,7 @@ class ChildPool:
             self._warm.remove(child)
             if not child.expected:
                 self._failures += 1
-                log.warning("a warm child died", pid=child.pid, stderr=child.stderr_tail[-500:])
+                log.warning("a warm child died", pid=child.pid)
         self._pace.forget(child)
         self._bus.publish(ChildExited(child.pid, child.returncode, child.expected))
 
@@ -327,6 +330,9 @@ class ChildPool:
             while not self._wants_warm():
                 self._refill = trio.Event()
                 await self._refill.wait()
+                # Booting takes a core for half a second; whoever was just served goes first.
+                if not self._failures:
+                    await trio.sleep(REFILL_DELAY)
             if self._failures:
                 first, most = REFILL_PAUSE
                 await trio.sleep(min(most, first * 2 ** min(self._failures - 1, 10)))

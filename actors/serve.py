@@ -15,7 +15,6 @@ from collections.abc import Iterator, Mapping
 from contextlib import AsyncExitStack
 from functools import partial
 
-import structlog
 import trio
 
 from ..schemas.errors import GatewayError
@@ -27,12 +26,13 @@ from ..transport.front_door import (
     serve_connections,
     tls_context,
 )
+from ..transport.loggers import get_logger
 from .gateway import Gateway, open_gateway
 from .http_front import http_app
 from .logs import configure_logging
 from .websocket_front import refuse_websocket
 
-log = structlog.get_logger("ccapi.serve")
+log = get_logger("ccapi.serve")
 
 DRAIN_MARGIN = 1.0
 """Seconds that the fronts have, after the last turn has ended, to send what is left."""

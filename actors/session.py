@@ -16,7 +16,6 @@ import math
 from collections.abc import Callable
 from typing import Generic, Protocol, TypeVar
 
-import structlog
 import trio
 from attrs import define, frozen
 
@@ -24,6 +23,7 @@ from ..schemas.errors import ChildProtocolError, GatewayError, InternalError, Ov
 from ..schemas.events import PhaseChanged
 from ..schemas.frames import Frame, Noise
 from ..schemas.turn import Failed, Memory, ResumePoint, TextDelta
+from ..transport.loggers import get_logger
 from . import refusals
 from .bus import Bus
 from .callers import Callers
@@ -53,7 +53,7 @@ from .signals import (
 )
 from .turns import CallerGone, Port
 
-log = structlog.get_logger("ccapi.session")
+log = get_logger("ccapi.session")
 
 BURST_SECONDS = 0.002
 """A child that says deltas faster than this apart is read that often: what it says meanwhile is

@@ -16,11 +16,11 @@ from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
 from typing import Any, assert_never
 
-import structlog
 import trio
 from prometheus_client import generate_latest
 
 from ..schemas import events
+from ..transport.loggers import get_logger
 from .bus import Bus, Subscription
 from .metrics import Metrics, bounded
 
@@ -28,7 +28,7 @@ TURN_BUCKETS = (0.05, 0.1, 0.25, 0.5, 1, 2.5, 5, 10, 30, 60, 120, 300)
 DELTA_BUCKETS = (0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1, 2.5, 5, 10, 30)
 WAIT_BUCKETS = (0.001, 0.01, 0.05, 0.1, 0.25, 0.5, 1, 2.5, 5, 10, 30)
 
-log = structlog.get_logger(__name__)
+log = get_logger("ccapi.stats")
 
 
 class _Turns:

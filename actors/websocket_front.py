@@ -13,13 +13,14 @@ import trio_websocket
 from ..schemas.convert import write_json
 from ..schemas.errors import GatewayError, NotImplementedHere
 from ..transport.asgi import JSON, encode_headers
+from ..transport.loggers import get_logger
 from .gateway import LOCAL
 from .http_policy import KeyRing, check_host, check_origin, request_id
 
 if TYPE_CHECKING:
     from .gateway import Gateway
 
-log = structlog.get_logger("ccapi.websocket")
+log = get_logger("ccapi.websocket")
 
 
 async def refuse_websocket(request: trio_websocket.WebSocketRequest, gateway: Gateway) -> None:

@@ -12,7 +12,7 @@ import pytest
 import trio
 from trio.testing import MockClock, wait_all_tasks_blocked
 
-from ccapi.actors.pool import SPAWN_SECONDS
+from ccapi.actors.pool import REFILL_DELAY, SPAWN_SECONDS
 from ccapi.schemas.errors import ChildDied, InternalError, Overloaded, RateLimited
 from ccapi.schemas.events import ChildAdopted, ChildExited, ChildFrozen, ChildSpawned
 from tests.support.pool_house import POINT, HandMade, Works, open_house, seek
@@ -151,7 +151,7 @@ async def test_an_adoption_ends_the_pauses(autojump_clock: MockClock) -> None:
             house.works.made[number].die()
         await trio.sleep(40)
         await house.pool.acquire("c", None)
-        await trio.sleep(0.1)
+        await trio.sleep(REFILL_DELAY + 0.1)
         assert house.pool.statistics().warm == 1
 
 

@@ -12,14 +12,14 @@ from __future__ import annotations
 from collections.abc import Awaitable, Callable
 from contextlib import suppress
 
-import structlog
 import trio
 from starlette.types import ASGIApp, Message, Scope
 
 from ..schemas.convert import write_json
 from ..schemas.errors import CallerError, GatewayError, InternalError
+from .loggers import get_logger
 
-log = structlog.get_logger("ccapi.front_door")
+log = get_logger("ccapi.front_door")
 
 BODY_SLOTS = 8
 """Pieces of a request body (64 KiB at most each) that may wait for the application."""

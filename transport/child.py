@@ -17,16 +17,16 @@ from collections.abc import AsyncIterator, Mapping, Sequence
 from contextlib import asynccontextmanager, suppress
 from pathlib import Path
 
-import structlog
 import trio
 from attrs import frozen
 
 from ..schemas.errors import ChildDied, ChildProtocolError, GatewayError, Overloaded
 from ..schemas.frames import Frame, decode
 from .guardian import Guardian
+from .loggers import get_logger
 from .ndjson import LineSplitter, LineTooLong
 
-log = structlog.get_logger("ccapi.child")
+log = get_logger("ccapi.child")
 
 READ_BYTES = 65536
 PIPE_BYTES = 1 << 20

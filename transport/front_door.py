@@ -15,7 +15,6 @@ from collections.abc import Awaitable, Callable
 from functools import partial
 from typing import Any
 
-import structlog
 import trio
 from attrs import frozen
 from starlette.types import ASGIApp
@@ -27,6 +26,7 @@ from .asgi_exchange import error_response
 from .guarded_stream import GuardedStream, ReplayStream
 from .http_connection import HttpConnection, HttpService, Peer
 from .http_limits import HttpLimits
+from .loggers import get_logger
 
 __all__ = [
     "FrontDoorLimits",
@@ -39,7 +39,7 @@ __all__ = [
     "tls_context",
 ]
 
-log = structlog.get_logger("ccapi.front_door")
+log = get_logger("ccapi.front_door")
 
 WebSocketHandler = Callable[[WebSocketRequest, Peer], Awaitable[None]]
 """Accepts or rejects a handshake (`reject_websocket`) and talks; the WebSocket ends with it."""
