@@ -137,8 +137,9 @@ async def test_signals_meant_for_a_service_do_not_end_it() -> None:
     with sleeping() as watched:
         async with open_guardian() as guardian:
             guardian.watch(watched)
-            await eventually(lambda: ignores(guardian.pid, signal.SIGHUP))  # the last it sets
-            for number in (signal.SIGTERM, signal.SIGINT, signal.SIGHUP):
+            numbers = (signal.SIGTERM, signal.SIGINT, signal.SIGHUP)
+            await eventually(lambda: all(ignores(guardian.pid, number) for number in numbers))
+            for number in numbers:
                 os.kill(guardian.pid, number)
         await eventually(lambda: not lives(watched))
 
