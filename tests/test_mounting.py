@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from functools import partial
 from pathlib import Path
+from typing import Any
 
 import hypercorn.trio
 import openai
@@ -20,7 +21,7 @@ from tests.support.live import settings_for
 async def test_the_app_serves_from_hypercorn_under_a_path(tmp_path: Path) -> None:
     settings = settings_for(tmp_path, {"HOME": str(tmp_path)})
     async with open_gateway(settings, environ={"PATH": "/usr/bin:/bin"}, demo=True) as gateway:
-        app = Starlette(routes=[Mount("/claude", http_app(gateway))])
+        app: Any = Starlette(routes=[Mount("/claude", http_app(gateway))])
         config = Config.from_mapping(bind=["127.0.0.1:0"], errorlog=None)
         async with trio.open_nursery() as nursery:
             stop = trio.Event()

@@ -34,7 +34,8 @@ async def wait_recorded(uuid: str, folder: Path) -> None:
     """Wait until a transcript below `folder` has this uuid; a file has no event to wait for."""
 
     def recorded() -> bool:
-        return any(uuid in transcript.read_text() for transcript in folder.glob("projects/*/*.jsonl"))
+        transcripts = folder.glob("config/projects/*/*.jsonl")
+        return any(uuid in transcript.read_text() for transcript in transcripts)
 
     with trio.fail_after(PATIENCE):
         while not recorded():
