@@ -282,8 +282,9 @@ class Conversation:
 
         Leaving the block before the turn has ended, or being cancelled in it, interrupts it.
         A turn that fails raises its `GatewayError` where it is read, and leaves no trace in the
-        conversation. A second turn awaited inside the block waits for the first: do not. `model` and `system` change the conversation's from here on. Raises
-        `InvalidRequest` for a prompt that cannot be asked, `NotFound`, `Overloaded`.
+        conversation. A second turn awaited inside the block waits for the first: do not. `model`
+        and `system` change the conversation's from here on. Raises `InvalidRequest` for a
+        prompt that cannot be asked, `NotFound`, `Overloaded`.
         """
         known = None if model is None else self._gateway.models.resolve(model)
         asked = Prompt(messages_of(prompt), known, system, cache_key)
