@@ -22,23 +22,25 @@ if TYPE_CHECKING:
     from ..schemas.errors import GatewayError
     from ..schemas.message import Document, Image, Message, ToolCall, ToolResult
     from ..schemas.settings import Settings
-    from ..schemas.turn import (
-        Options,
+    from ..schemas.turn import Options, Reply, Tool, ToolChoice, Usage
+    from ..schemas.turn_items import (
+        ActivityDelta,
+        ActivityEnded,
+        ActivityStarted,
         ReasoningDelta,
         Refused,
-        Reply,
         TextDelta,
-        Tool,
         ToolCallDelta,
         ToolCallStarted,
-        ToolChoice,
-        Usage,
     )
     from .conversation import Conversation, ConversationInfo
     from .gateway import Gateway, GatewayStatistics, open_gateway
     from .turns import Turn
 
 __all__ = [
+    "ActivityDelta",
+    "ActivityEnded",
+    "ActivityStarted",
     "Conversation",
     "ConversationInfo",
     "Document",
@@ -64,9 +66,11 @@ __all__ = [
     "open_gateway",
 ]
 
-_TURN_WORDS = (
-    "Options", "ReasoningDelta", "Refused", "Reply", "TextDelta", "Tool", "ToolCallDelta",
-    "ToolCallStarted", "ToolChoice", "Usage",
+_TURN_WORDS = ("Options", "Reply", "Tool", "ToolChoice", "Usage")
+
+_TURN_ITEMS = (
+    "ActivityDelta", "ActivityEnded", "ActivityStarted", "ReasoningDelta", "Refused", "TextDelta",
+    "ToolCallDelta", "ToolCallStarted",
 )  # fmt: skip
 
 _HOMES = {
@@ -76,6 +80,7 @@ _HOMES = {
         ("Document", "Image", "Message", "ToolCall", "ToolResult"), "..schemas.message"
     ),
     **dict.fromkeys(_TURN_WORDS, "..schemas.turn"),
+    **dict.fromkeys(_TURN_ITEMS, "..schemas.turn_items"),
     **dict.fromkeys(("Conversation", "ConversationInfo"), ".conversation"),
     "Turn": ".turns",
 }

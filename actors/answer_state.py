@@ -13,17 +13,8 @@ from ..schemas.mcp import offered
 from ..schemas.message import Block, Message, ToolCall, is_blank
 from ..schemas.stops import StopCutter
 from ..schemas.tool_names import ANSWER_TOOL
-from ..schemas.turn import (
-    Options,
-    ReasoningDelta,
-    Setup,
-    TextDelta,
-    Tool,
-    ToolCallDelta,
-    ToolCallStarted,
-    TurnItem,
-    Usage,
-)
+from ..schemas.turn import Options, Setup, Tool, Usage
+from ..schemas.turn_items import ReasoningDelta, TextDelta, ToolCallDelta, ToolCallStarted, TurnItem
 from . import refusals
 
 MAX_MISFITS = 3

@@ -11,7 +11,8 @@ from attrs import define
 
 from ..schemas.errors import GatewayError
 from ..schemas.events import TurnFailed, TurnFinished, TurnStarted
-from ..schemas.turn import Completed, Failed, Prompt, TurnItem
+from ..schemas.turn import Completed, Failed, Prompt
+from ..schemas.turn_items import TurnItem
 from .bus import Bus
 from .signals import End, StartTurn
 from .turns import CallerGone, Port

@@ -26,7 +26,8 @@ from ..schemas.completions import parse_completion
 from ..schemas.convert import write_json
 from ..schemas.errors import GatewayError, InvalidRequest, Overloaded
 from ..schemas.sampling import without_effect
-from ..schemas.turn import Answer, FinishReason, Reply, TextDelta, TurnItem, Usage
+from ..schemas.turn import Answer, FinishReason, Reply, Usage
+from ..schemas.turn_items import TextDelta, TurnItem
 from ..transport.asgi import EventStream, while_connected
 from ..transport.attachments import resolve_all
 from .answering import Question, Source, answering, find_conversation, rejects_if_busy

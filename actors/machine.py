@@ -19,7 +19,8 @@ from collections.abc import Iterator, Sequence
 
 from ..schemas.errors import GatewayError
 from ..schemas.frames import ControlAnswer, ControlAsked, TurnResult
-from ..schemas.turn import Completed, Failed, Memory, Refused, ResumePoint, TextDelta
+from ..schemas.turn import Completed, Failed, Memory, ResumePoint
+from ..schemas.turn_items import Refused, TextDelta
 from ..schemas.upstream import upstream_error
 from . import dialogue, refusals, signals, verdict
 from .alarms import Alarm, alarms

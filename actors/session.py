@@ -22,7 +22,8 @@ from attrs import define, frozen
 from ..schemas.errors import ChildProtocolError, GatewayError, InternalError, Overloaded
 from ..schemas.events import PhaseChanged
 from ..schemas.frames import Frame, Noise
-from ..schemas.turn import Failed, Memory, Origin, TextDelta
+from ..schemas.turn import Failed, Memory, Origin
+from ..schemas.turn_items import TextDelta
 from ..transport.loggers import get_logger
 from . import refusals
 from .bus import Bus

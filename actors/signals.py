@@ -10,7 +10,8 @@ from attrs import frozen
 
 from ..schemas.errors import GatewayError
 from ..schemas.frames import Frame
-from ..schemas.turn import Answer, Origin, Outcome, Prompt, TurnItem
+from ..schemas.turn import Answer, Origin, Outcome, Prompt
+from ..schemas.turn_items import TurnItem
 
 # -- events; the child's frames come as they are --------------------------------------------------
 

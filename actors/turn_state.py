@@ -25,10 +25,9 @@ from ..schemas.turn import (
     Prompt,
     ResumePoint,
     Setup,
-    TextDelta,
-    TurnItem,
     Usage,
 )
+from ..schemas.turn_items import TextDelta, TurnItem
 from . import refusals
 from .answer_state import AnswerState, Spoken
 from .composition import Batch, Composition

@@ -15,16 +15,8 @@ from contextlib import suppress
 import trio
 
 from ..schemas.errors import GatewayError, InternalError, TurnInterrupted
-from ..schemas.turn import (
-    Completed,
-    Failed,
-    FinishReason,
-    Gathering,
-    Outcome,
-    Reply,
-    TurnItem,
-    Usage,
-)
+from ..schemas.turn import Completed, Failed, FinishReason, Outcome, Reply, Usage
+from ..schemas.turn_items import Gathering, TurnItem
 
 REPLY_SLOTS = 32
 

@@ -15,16 +15,17 @@ from attrs import field, frozen
 from . import sse
 from .convert import write_json
 from .message import ToolCall
-from .turn import (
-    FinishReason,
+from .turn import FinishReason, Reply, Usage
+from .turn_items import (
+    ActivityDelta,
+    ActivityEnded,
+    ActivityStarted,
     ReasoningDelta,
     Refused,
-    Reply,
     TextDelta,
     ToolCallDelta,
     ToolCallStarted,
     TurnItem,
-    Usage,
 )
 
 CHUNK = "chat.completion.chunk"
@@ -122,8 +123,9 @@ def encode_chunk(
     return heading.encode(CHUNK, [choice])
 
 
-def encode_delta(item: TurnItem) -> dict[str, Any]:
-    """What `item` adds to the answer."""
+def encode_delta(item: TurnItem) -> dict[str, Any] | None:
+    """What `item` adds to the answer; None for what an agent does with tools of its own, which has
+    no place in a chat completion."""
     match item:
         case TextDelta(text):
             return {"content": text}
@@ -137,6 +139,8 @@ def encode_delta(item: TurnItem) -> dict[str, Any]:
             return {"tool_calls": [{"index": index, "function": {"arguments": fragment}}]}
         case Refused(text):
             return {"refusal": text}
+        case ActivityStarted() | ActivityDelta() | ActivityEnded():
+            return None
 
 
 @frozen
@@ -165,7 +169,8 @@ class ChunkWriter:
     def item(self, item: TurnItem) -> bytes:
         if type(item) is TextDelta:
             return self.text(item.text)
-        return self._event(encode_delta(item))
+        delta = encode_delta(item)
+        return b"" if delta is None else self._event(delta)
 
     def text(self, text: str) -> bytes:
         before, behind = self._around

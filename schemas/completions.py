@@ -22,7 +22,8 @@ from .convert import WrongKind, structure, write_json
 from .errors import InvalidRequest
 from .faults import invalid, missing, unsupported
 from .message import is_blank
-from .turn import FinishReason, Refused, Reply, TextDelta, TurnItem, Usage
+from .turn import FinishReason, Reply, Usage
+from .turn_items import Refused, TextDelta, TurnItem
 
 KIND = "text_completion"
 

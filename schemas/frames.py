@@ -16,7 +16,8 @@ import orjson
 from attrs import field, frozen
 
 from .message import ToolCall
-from .turn import ReasoningDelta, TextDelta, Usage
+from .turn import Usage
+from .turn_items import ReasoningDelta, TextDelta
 
 
 @frozen

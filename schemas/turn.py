@@ -18,6 +18,7 @@ from .message import Message, ToolCall, digest
 
 FinishReason = Literal["stop", "length", "content_filter", "tool_calls"]
 Effort = Literal["none", "low", "medium", "high", "xhigh", "max"]
+Profile = Literal["chat", "agent"]
 
 
 # -- what is asked -------------------------------------------------------------------------------
@@ -41,16 +42,20 @@ class Tool:
 class Setup:
     """What a child is told when it is adopted, and cannot be told again: the first wins.
 
-    `model` is a model id that the CLI understands, `system` the whole system prompt (empty:
-    none), `profile` the kind of child, `tools` what the model may call, `schema` the JSON Schema
-    (as text) that the answer has to suit, None for free text.
+    `model` is a model id that the CLI understands. `profile` is the kind of child: a plain model,
+    or Claude Code with its own tools and prompt. `system` is the whole system prompt of a chat
+    (empty: none), and what stands behind Claude Code's own in an agent's. `tools` are the client's,
+    which the model may call; `schema` is the JSON Schema (as text) that the answer has to suit,
+    None for free text. `workspace` names the directory an agent works in, relative to
+    ``workspaces.root``; empty: the conversation's own.
     """
 
     model: str
     system: str = ""
-    profile: Literal["chat"] = "chat"
+    profile: Profile = "chat"
     tools: tuple[Tool, ...] = ()
     schema: str | None = None
+    workspace: str = ""
 
 
 @frozen
@@ -145,50 +150,6 @@ class Usage:
         return Usage(*(max(0, figure) for figure in rest))
 
 
-# -- what a turn delivers ------------------------------------------------------------------------
-
-
-@frozen
-class TextDelta:
-    """A piece of the answer's text, exactly as the CLI produced it."""
-
-    text: str
-
-
-@frozen
-class ReasoningDelta:
-    """A piece of the model's thinking."""
-
-    text: str
-
-
-@frozen
-class ToolCallStarted:
-    """The model begins to call a tool, the `index`-th of this answer (from 0)."""
-
-    index: int
-    id: str
-    name: str
-
-
-@frozen
-class ToolCallDelta:
-    """A piece of the JSON text of that call's arguments."""
-
-    index: int
-    fragment: str
-
-
-@frozen
-class Refused:
-    """The model declined to answer, or was stopped from it; `text` says so."""
-
-    text: str
-
-
-TurnItem = TextDelta | ReasoningDelta | ToolCallStarted | ToolCallDelta | Refused
-
-
 # -- how a turn ends -----------------------------------------------------------------------------
 
 
@@ -235,44 +196,6 @@ class Reply:
     tool_calls: tuple[ToolCall, ...] = ()
     reasoning: str = ""
     refusal: str | None = None
-
-
-class Gathering:
-    """The items of a turn, put together as they come."""
-
-    def __init__(self) -> None:
-        self.refusal: str | None = None
-        self._text: list[str] = []
-        self._reasoning: list[str] = []
-        self._calls: list[tuple[ToolCallStarted, list[str]]] = []
-
-    def add(self, item: TurnItem) -> None:
-        match item:
-            case TextDelta(text):
-                self._text.append(text)
-            case ReasoningDelta(text):
-                self._reasoning.append(text)
-            case ToolCallStarted():
-                self._calls.append((item, []))
-            case ToolCallDelta(index, fragment):
-                self._calls[index][1].append(fragment)
-            case Refused(text):
-                self.refusal = text
-
-    @property
-    def text(self) -> str:
-        return "".join(self._text)
-
-    @property
-    def reasoning(self) -> str:
-        return "".join(self._reasoning)
-
-    @property
-    def tool_calls(self) -> tuple[ToolCall, ...]:
-        return tuple(
-            ToolCall(started.id, started.name, "".join(fragments))
-            for started, fragments in self._calls
-        )
 
 
 # -- what a conversation remembers -----------------------------------------------------------------

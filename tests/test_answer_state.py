@@ -14,17 +14,14 @@ from ccapi.schemas.frames import (
 )
 from ccapi.schemas.message import Message, ToolCall
 from ccapi.schemas.tool_names import ANSWER_TOOL
-from ccapi.schemas.turn import (
+from ccapi.schemas.turn import Options, Setup, Tool, Usage
+from ccapi.schemas.turn_items import (
     Gathering,
-    Options,
     ReasoningDelta,
-    Setup,
     TextDelta,
-    Tool,
     ToolCallDelta,
     ToolCallStarted,
     TurnItem,
-    Usage,
 )
 
 PLACE = '{"type":"object","properties":{"city":{"type":"string"}},"required":["city"]}'

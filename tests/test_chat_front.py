@@ -11,7 +11,7 @@ import trio.testing
 
 from ccapi.schemas.errors import ChildDied, RateLimited
 from ccapi.schemas.settings import ConversationSettings, ModelSettings, Settings
-from ccapi.schemas.turn import (
+from ccapi.schemas.turn_items import (
     ReasoningDelta,
     Refused,
     TextDelta,

@@ -20,17 +20,15 @@ from ccapi.schemas.chat_reply import (
 )
 from ccapi.schemas.convert import write_json
 from ccapi.schemas.message import ToolCall
-from ccapi.schemas.turn import (
-    FinishReason,
+from ccapi.schemas.turn import FinishReason, Reply, Usage
+from ccapi.schemas.turn_items import (
     Gathering,
     ReasoningDelta,
     Refused,
-    Reply,
     TextDelta,
     ToolCallDelta,
     ToolCallStarted,
     TurnItem,
-    Usage,
 )
 
 HEADING = Heading("chatcmpl-1", 1_700_000_000, "sonnet", "conv_1")

@@ -13,7 +13,7 @@ from openai.types import Completion
 
 from ccapi.schemas.errors import ChildDied
 from ccapi.schemas.settings import ClaudeSettings, Settings
-from ccapi.schemas.turn import ReasoningDelta, Refused
+from ccapi.schemas.turn_items import ReasoningDelta, Refused
 
 from .support.asgi import Client, Response
 from .support.chat import HI, NO_STORE, ask, events, open_front

@@ -22,15 +22,8 @@ from ccapi.schemas.completions import (
 from ccapi.schemas.convert import write_json
 from ccapi.schemas.errors import InvalidRequest
 from ccapi.schemas.message import Message
-from ccapi.schemas.turn import (
-    FinishReason,
-    Options,
-    ReasoningDelta,
-    Refused,
-    Reply,
-    TextDelta,
-    Usage,
-)
+from ccapi.schemas.turn import FinishReason, Options, Reply, Usage
+from ccapi.schemas.turn_items import ReasoningDelta, Refused, TextDelta
 
 HEADING = Heading("cmpl-1", 1_700_000_000, "sonnet", "conv_1")
 USAGE = Usage(prompt_tokens=12, completion_tokens=3)

@@ -23,7 +23,8 @@ from ccapi.schemas.frames import (
     decode,
 )
 from ccapi.schemas.message import ToolCall
-from ccapi.schemas.turn import ReasoningDelta, TextDelta, Usage
+from ccapi.schemas.turn import Usage
+from ccapi.schemas.turn_items import ReasoningDelta, TextDelta
 
 UUID = "7c2d6b1e-0b0f-4f0e-9d43-0b6f3f6f3a01"
 SESSION = "818ec814-c7f1-476a-9703-8cd5b247a9f6"

@@ -10,7 +10,8 @@ from attrs import evolve
 from ccapi.actors.phases import Limits, Phase
 from ccapi.actors.signals import Deliver
 from ccapi.schemas.message import digest
-from ccapi.schemas.turn import Memory, ResumePoint, Setup, TextDelta, Usage
+from ccapi.schemas.turn import Memory, ResumePoint, Setup, Usage
+from ccapi.schemas.turn_items import TextDelta
 from tests.support.talk import (
     ASLEEP,
     BUSY,

@@ -10,7 +10,8 @@ import pytest
 from ccapi.actors.phases import Limits
 from ccapi.schemas.frames import MessageStarted, ToolInput, ToolUseStarted
 from ccapi.schemas.message import Message, digest
-from ccapi.schemas.turn import Memory, ReasoningDelta, ResumePoint, Usage
+from ccapi.schemas.turn import Memory, ResumePoint, Usage
+from ccapi.schemas.turn_items import ReasoningDelta
 from tests.support.talk import (
     BUSY,
     IDLE,

@@ -13,7 +13,8 @@ from ccapi.actors.phases import Limits, Phase
 from ccapi.actors.signals import Started, StartTurn
 from ccapi.schemas.errors import TurnInterrupted
 from ccapi.schemas.frames import AssistantDone, Noise
-from ccapi.schemas.turn import Failed, Prompt, TextDelta
+from ccapi.schemas.turn import Failed, Prompt
+from ccapi.schemas.turn_items import TextDelta
 from tests.support.talk import (
     ASLEEP,
     AWAITING_TOOLS,

@@ -20,7 +20,8 @@ from ccapi.schemas.errors import (
     TurnTimeout,
 )
 from ccapi.schemas.message import Message, ToolCall, ToolResult
-from ccapi.schemas.turn import ResumePoint, TextDelta, Tool
+from ccapi.schemas.turn import ResumePoint, Tool
+from ccapi.schemas.turn_items import TextDelta
 
 from .support.fake_child import (
     FakeChild,

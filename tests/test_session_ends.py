@@ -37,7 +37,8 @@ from ccapi.schemas.errors import (
     TurnInterrupted,
 )
 from ccapi.schemas.frames import TurnResult
-from ccapi.schemas.turn import Failed, Memory, Setup, TextDelta
+from ccapi.schemas.turn import Failed, Memory, Setup
+from ccapi.schemas.turn_items import TextDelta
 
 from .support.fake_child import echo, mute, result, silent, text_delta
 from .support.session_house import House, Seat, drain, failure, open_house, outcome, running_turn

@@ -5,20 +5,15 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from ccapi.schemas.message import Block, Message, ToolCall, digest
-from ccapi.schemas.turn import (
+from ccapi.schemas.turn import Memory, Prompt, ResumePoint, Setup, Tool, Usage
+from ccapi.schemas.turn_items import (
     Gathering,
-    Memory,
-    Prompt,
     ReasoningDelta,
     Refused,
-    ResumePoint,
-    Setup,
     TextDelta,
-    Tool,
     ToolCallDelta,
     ToolCallStarted,
     TurnItem,
-    Usage,
 )
 
 

@@ -8,7 +8,8 @@ import trio.testing
 
 from ccapi.actors.turns import REPLY_SLOTS, CallerGone, Port, Turn, open_turn
 from ccapi.schemas.errors import ChildDied, InternalError, TurnInterrupted
-from ccapi.schemas.turn import Completed, Failed, Reply, TextDelta, Usage
+from ccapi.schemas.turn import Completed, Failed, Reply, Usage
+from ccapi.schemas.turn_items import TextDelta
 
 USAGE = Usage(prompt_tokens=3, completion_tokens=2)
 WHOLE = Completed("stop", USAGE)

@@ -26,16 +26,8 @@ from ccapi.schemas.frames import (
 )
 from ccapi.schemas.message import Message, ToolCall
 from ccapi.schemas.tool_names import ANSWER_TOOL
-from ccapi.schemas.turn import (
-    Options,
-    Prompt,
-    ReasoningDelta,
-    ResumePoint,
-    Setup,
-    TextDelta,
-    Tool,
-    Usage,
-)
+from ccapi.schemas.turn import Options, Prompt, ResumePoint, Setup, Tool, Usage
+from ccapi.schemas.turn_items import ReasoningDelta, TextDelta
 from ccapi.schemas.upstream import RETRY_SECONDS
 
 SETUP = Setup("m", tools=(Tool("now"), Tool("weather", "", '{"required":["city"]}', strict=True)))

@@ -26,7 +26,8 @@ from ccapi.schemas.errors import Conflict, GatewayError, NotFound, Overloaded
 from ccapi.schemas.events import TurnFinished
 from ccapi.schemas.message import Message
 from ccapi.schemas.settings import Settings
-from ccapi.schemas.turn import Answer, Completed, Failed, Options, Setup, TextDelta, Tool, Usage
+from ccapi.schemas.turn import Answer, Completed, Failed, Options, Setup, Tool, Usage
+from ccapi.schemas.turn_items import TextDelta
 from ccapi.transport.attachments import AttachmentPolicy
 
 USAGE = Usage(prompt_tokens=12, completion_tokens=3, cached_tokens=10)

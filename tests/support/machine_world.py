@@ -55,18 +55,16 @@ from ccapi.schemas.mcp import offered
 from ccapi.schemas.message import Block, Message, ToolCall, ToolResult, digest, merge_turns
 from ccapi.schemas.turn import (
     Completed,
-    Gathering,
     Memory,
     Options,
     Origin,
     Prompt,
     Recording,
     Setup,
-    TextDelta,
     Tool,
-    TurnItem,
     Usage,
 )
+from ccapi.schemas.turn_items import Gathering, TextDelta, TurnItem
 from tests.support.model_cli import ModelCli, Transcripts
 
 LIMITS = (

@@ -28,7 +28,8 @@ from ccapi.schemas.frames import (
     TurnResult,
 )
 from ccapi.schemas.message import Block, Message, ToolCall, ToolResult, merge_turns
-from ccapi.schemas.turn import Origin, Recording, Setup, TextDelta, Usage
+from ccapi.schemas.turn import Origin, Recording, Setup, Usage
+from ccapi.schemas.turn_items import TextDelta
 
 Json: TypeAlias = dict[str, Any]
 

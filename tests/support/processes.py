@@ -21,7 +21,8 @@ import trio
 from ccapi.schemas import lines
 from ccapi.schemas.errors import GatewayError
 from ccapi.schemas.frames import Frame, TurnResult
-from ccapi.schemas.turn import Setup, TextDelta
+from ccapi.schemas.turn import Setup
+from ccapi.schemas.turn_items import TextDelta
 from ccapi.transport.child import Child, ChildCommand, open_child
 from ccapi.transport.guardian import Guardian, open_guardian
 

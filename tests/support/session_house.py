@@ -25,16 +25,8 @@ from ccapi.actors.turns import Port, Turn, open_turn
 from ccapi.schemas import events
 from ccapi.schemas.errors import GatewayError
 from ccapi.schemas.message import Message, messages_of
-from ccapi.schemas.turn import (
-    Completed,
-    Failed,
-    Memory,
-    Options,
-    Prompt,
-    Setup,
-    TextDelta,
-    TurnItem,
-)
+from ccapi.schemas.turn import Completed, Failed, Memory, Options, Prompt, Setup
+from ccapi.schemas.turn_items import TextDelta, TurnItem
 
 from .fake_child import Brain, FakeChild, FakePool, echo, silent
 

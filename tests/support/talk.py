@@ -52,17 +52,22 @@ from ccapi.schemas.turn import (
     Memory,
     Options,
     Prompt,
-    ReasoningDelta,
     Recording,
-    Refused,
     ResumePoint,
     Setup,
-    TextDelta,
     Tool,
+    Usage,
+)
+from ccapi.schemas.turn_items import (
+    ActivityDelta,
+    ActivityEnded,
+    ActivityStarted,
+    ReasoningDelta,
+    Refused,
+    TextDelta,
     ToolCallDelta,
     ToolCallStarted,
     TurnItem,
-    Usage,
 )
 
 SESSION = "cli-session"
@@ -347,6 +352,12 @@ def _spell_item(item: TurnItem) -> str:
             return f"arguments {index} {fragment}"
         case Refused(text):
             return f"refused {text}"
+        case ActivityStarted(call_id, name):
+            return f"uses {name} {call_id}"
+        case ActivityDelta(call_id, fragment):
+            return f"given {call_id} {fragment}"
+        case ActivityEnded(call_id, output):
+            return f"used {call_id} {output}"
 
 
 def _spell_all(message: Message) -> str:

@@ -1,0 +1,155 @@
+"""The items of an answer, in the order in which the model gives them.
+
+Knows: text, thinking, calls of the client's tools, an agent's use of its own; how items are put
+together. Refuses to know: what was asked, how the turn ends (`schemas.turn`), and any wire format.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+
+from attrs import evolve, frozen
+
+from .message import ToolCall
+
+
+@frozen
+class TextDelta:
+    """A piece of the answer's text, exactly as the CLI produced it."""
+
+    text: str
+
+
+@frozen
+class ReasoningDelta:
+    """A piece of the model's thinking."""
+
+    text: str
+
+
+@frozen
+class ToolCallStarted:
+    """The model begins to call a tool, the `index`-th of this answer (from 0)."""
+
+    index: int
+    id: str
+    name: str
+
+
+@frozen
+class ToolCallDelta:
+    """A piece of the JSON text of that call's arguments."""
+
+    index: int
+    fragment: str
+
+
+@frozen
+class Refused:
+    """The model declined to answer, or was stopped from it; `text` says so."""
+
+    text: str
+
+
+@frozen
+class ActivityStarted:
+    """An agent begins to use a tool of Claude Code's own (its profile is ``agent``). Nobody else
+    has to do anything about it."""
+
+    id: str
+    name: str
+
+
+@frozen
+class ActivityDelta:
+    """A piece of the JSON text of what that tool is given."""
+
+    id: str
+    fragment: str
+
+
+@frozen
+class ActivityEnded:
+    """What came of it: text, cut to `MAX_ACTIVITY_OUTPUT` characters."""
+
+    id: str
+    output: str
+    is_error: bool = False
+
+
+MAX_ACTIVITY_OUTPUT = 20_000
+
+TurnItem = (
+    TextDelta | ReasoningDelta | ToolCallStarted | ToolCallDelta | Refused
+    | ActivityStarted | ActivityDelta | ActivityEnded
+)  # fmt: skip
+
+
+def compact(items: Iterable[TurnItem]) -> tuple[TurnItem, ...]:
+    """The same answer in as few items as can be: pieces that follow each other are joined."""
+    joined: list[tuple[TurnItem, list[str]]] = []
+    for item in items:
+        if joined and (piece := _continues(joined[-1][0], item)) is not None:
+            joined[-1][1].append(piece)
+        else:
+            joined.append((item, []))
+    return tuple(_extended(item, more) for item, more in joined)
+
+
+def _continues(last: TurnItem, item: TurnItem) -> str | None:
+    """What `item` adds to `last`, if it goes on with that."""
+    match last, item:
+        case (TextDelta(), TextDelta(text)) | (ReasoningDelta(), ReasoningDelta(text)):
+            return text
+        case ToolCallDelta(index), ToolCallDelta(same, fragment) if index == same:
+            return fragment
+        case ActivityDelta(id), ActivityDelta(same, fragment) if id == same:
+            return fragment
+    return None
+
+
+def _extended(item: TurnItem, more: list[str]) -> TurnItem:
+    match item:
+        case TextDelta() | ReasoningDelta() if more:
+            return evolve(item, text="".join([item.text, *more]))
+        case ToolCallDelta() | ActivityDelta() if more:
+            return evolve(item, fragment="".join([item.fragment, *more]))
+    return item
+
+
+class Gathering:
+    """The items of a turn, put together as they come."""
+
+    def __init__(self) -> None:
+        self.refusal: str | None = None
+        self._text: list[str] = []
+        self._reasoning: list[str] = []
+        self._calls: list[tuple[ToolCallStarted, list[str]]] = []
+
+    def add(self, item: TurnItem) -> None:
+        match item:
+            case TextDelta(text):
+                self._text.append(text)
+            case ReasoningDelta(text):
+                self._reasoning.append(text)
+            case ToolCallStarted():
+                self._calls.append((item, []))
+            case ToolCallDelta(index, fragment):
+                self._calls[index][1].append(fragment)
+            case Refused(text):
+                self.refusal = text
+
+    @property
+    def text(self) -> str:
+        return "".join(self._text)
+
+    @property
+    def reasoning(self) -> str:
+        return "".join(self._reasoning)
+
+    @property
+    def tool_calls(self) -> tuple[ToolCall, ...]:
+        return tuple(
+            ToolCall(started.id, started.name, "".join(fragments))
+            for started, fragments in self._calls
+        )
