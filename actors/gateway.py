@@ -25,6 +25,7 @@ from ..schemas.settings import Settings
 from ..schemas.turn import Memory, Reply, Setup, Tool
 from ..transport.attachments import AttachmentPolicy
 from ..transport.cli import find_cli
+from .background import Background, open_background
 from .batch import run_batch
 from .bus import Bus
 from .cache import Cache, open_cache
@@ -42,6 +43,9 @@ from .turns import Turn, open_turn
 
 LOCAL = "local"
 """The owner of everything when no API keys are configured, and of what a program embeds."""
+
+BACKGROUND_TURNS = 256
+"""Turns under way at once whose caller may have gone."""
 
 EVICTABLE_SECONDS = 60.0
 """A conversation that has slept so long makes way for a new one when there are too many."""
@@ -63,12 +67,13 @@ class Gateway:
 
     def __init__(
         self, settings: Settings, bus: Bus, stats: Stats, cache: Cache, directory: Directory,
-        pool: ChildPool, supervisor: Supervisor,
+        pool: ChildPool, supervisor: Supervisor, background: Background,
     ) -> None:  # fmt: skip
         self.settings = settings
         self.bus = bus
         self.stats = stats
         self.cache = cache
+        self.background = background
         self.models = ModelCatalog(settings.models)
         self.attachments = AttachmentPolicy.of(settings)
         self._directory = directory
@@ -264,9 +269,12 @@ async def open_gateway(
             async with (
                 open_pool(cli, settings.claude, bus) as pool,
                 open_supervisor(settings, directory, pool, bus) as supervisor,
+                open_background(BACKGROUND_TURNS) as background,
             ):
                 try:
-                    yield Gateway(settings, bus, stats, cache, directory, pool, supervisor)
+                    yield Gateway(
+                        settings, bus, stats, cache, directory, pool, supervisor, background
+                    )
                 except Exception as error:  # noqa: BLE001 (raised again, past the nurseries)
                     failure = error
         finally:

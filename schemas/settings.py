@@ -11,15 +11,15 @@ Units are in the names (`_seconds`, `_minutes`, `_bytes`). No message here holds
 import os
 from collections.abc import Iterator, Mapping
 from pathlib import Path
-from typing import Any, ClassVar, Literal
+from typing import ClassVar, Literal
 from urllib.parse import urlsplit
 
 import attrs
-import typed_settings as ts
 from attrs import frozen
 
 from . import setting_rules as rules
 from .setting_rules import Problem, SettingsError, is_loopback
+from .setting_section import MIB, Section, complaint, key
 
 __all__ = [
     "AuthSettings",
@@ -42,81 +42,34 @@ __all__ = [
 ]
 
 LOOPBACK_NAMES = ("localhost", "127.0.0.1", "::1")
-MIB = 1024 * 1024
-
-
-def complaint(attribute: "attrs.Attribute[Any]", value: object) -> str | None:
-    """What `attribute`'s rule has against `value`; quotes the value unless it is secret."""
-    rule: rules.Rule | None = attribute.metadata.get("rule")
-    reason = None if rule is None else rule(value)
-    if reason is None or attribute.metadata["secret"]:
-        return reason
-    shown = repr(value)
-    return f"{reason}, got {shown if len(shown) <= 80 else shown[:80] + '…'}"
-
-
-def _validate(section: "Section", attribute: "attrs.Attribute[Any]", value: object) -> None:
-    reason = complaint(attribute, value)
-    if reason is not None:
-        raise SettingsError([Problem(f"{section.section}.{attribute.name}", reason)])
-
-
-def _key(
-    default: object,
-    rule: rules.Rule,
-    help: str,
-    *,
-    secret: bool = False,
-    default_text: str = "",
-) -> Any:
-    """A field with its default (called for a fresh one if callable), rule and help text."""
-    make: Any = ts.secret if secret else ts.option
-    source = {"factory": default} if callable(default) else {"default": default}
-    metadata = {"rule": rule, "secret": secret, "default_text": default_text}
-    return make(**source, validator=_validate, help=help, metadata=metadata)
-
-
-class Section:
-    """What all sections share. `conflicts` yields (key, reason) for values that are sound each
-    but not together."""
-
-    section: ClassVar[str]
-
-    def __attrs_post_init__(self) -> None:
-        problems = [Problem(f"{self.section}.{key}", why) for key, why in self.conflicts()]
-        if problems:
-            raise SettingsError(problems)
-
-    def conflicts(self) -> Iterator[tuple[str, str]]:
-        yield from ()
 
 
 @frozen(kw_only=True)
 class ServerSettings(Section):
     section: ClassVar[str] = "server"
 
-    host: str = _key(
+    host: str = key(
         "127.0.0.1",
         rules.host,
         "Address to listen on. Anything but loopback needs `auth.api_keys`.",
     )
-    port: int = _key(8080, rules.whole(0, 65535), "Port to listen on; 0 takes a free one.")
-    graceful_seconds: float = _key(
+    port: int = key(8080, rules.whole(0, 65535), "Port to listen on; 0 takes a free one.")
+    graceful_seconds: float = key(
         30.0, rules.not_negative, "How long running turns may finish after a stop signal."
     )
-    stall_seconds: float = _key(
+    stall_seconds: float = key(
         30.0, rules.positive, "A client that takes no byte for so long is treated as gone."
     )
-    heartbeat_seconds: float = _key(
+    heartbeat_seconds: float = key(
         15.0, rules.positive, "Silence in a stream after which a comment is sent to keep it open."
     )
-    max_body_bytes: int = _key(20 * MIB, rules.whole(1), "Largest request body; more is a 413.")
-    max_header_bytes: int = _key(65536, rules.whole(1024), "Largest request head.")
-    head_timeout_seconds: float = _key(
+    max_body_bytes: int = key(20 * MIB, rules.whole(1), "Largest request body; more is a 413.")
+    max_header_bytes: int = key(65536, rules.whole(1024), "Largest request head.")
+    head_timeout_seconds: float = key(
         10.0, rules.positive, "Time a connection has to send its request head."
     )
-    max_connections: int = _key(1000, rules.whole(1), "Connections open at once; more wait.")
-    allowed_hosts: tuple[str, ...] = _key(
+    max_connections: int = key(1000, rules.whole(1), "Connections open at once; more wait.")
+    allowed_hosts: tuple[str, ...] = key(
         (),
         rules.each(
             lambda host: host == "*" or rules.is_host(host),
@@ -125,16 +78,16 @@ class ServerSettings(Section):
         "Host names requests may be addressed to (`*`: any), against DNS rebinding. "
         "Empty: the loopback names and `server.host`.",
     )
-    cors_origins: tuple[str, ...] = _key(
+    cors_origins: tuple[str, ...] = key(
         (),
         rules.each(rules.is_origin, "must list origins such as https://example.org, or *"),
         "Origins whose pages may call from a browser (`*`: any). "
         "Empty: pages from this machine, on any port.",
     )
-    tls_cert_file: Path | None = _key(  # noqa: RUF009
+    tls_cert_file: Path | None = key(  # noqa: RUF009
         None, rules.optional_path, "Certificate chain (PEM); with `tls_key_file`, serves TLS."
     )
-    tls_key_file: Path | None = _key(  # noqa: RUF009
+    tls_key_file: Path | None = key(  # noqa: RUF009
         None, rules.optional_path, "Private key (PEM)."
     )
 
@@ -164,47 +117,47 @@ class ServerSettings(Section):
 class ClaudeSettings(Section):
     section: ClassVar[str] = "claude"
 
-    command: str = _key(
+    command: str = key(
         "claude", rules.command, "The Claude Code CLI: the name or the path of the program."
     )
-    env: Mapping[str, str] = _key(
+    env: Mapping[str, str] = key(
         dict, rules.environment, "Environment variables for the CLI's processes.", secret=True
     )
-    timeout_seconds: float = _key(300.0, rules.positive, "Longest turn.")
-    idle_timeout_seconds: float = _key(
+    timeout_seconds: float = key(300.0, rules.positive, "Longest turn.")
+    idle_timeout_seconds: float = key(
         120.0, rules.positive, "Longest silence of a child during a turn."
     )
-    start_timeout_seconds: float = _key(30.0, rules.positive, "Longest start of a child.")
-    max_concurrent_sessions: int = _key(10, rules.whole(1), "Children running at once.")
-    max_waiting_turns: int = _key(
+    start_timeout_seconds: float = key(30.0, rules.positive, "Longest start of a child.")
+    max_concurrent_sessions: int = key(10, rules.whole(1), "Children running at once.")
+    max_waiting_turns: int = key(
         64, rules.whole(0), "Turns that may wait for a child; more is a 429."
     )
-    queue_timeout_seconds: float = _key(30.0, rules.not_negative, "Longest wait for a child.")
-    prewarm: int = _key(
+    queue_timeout_seconds: float = key(30.0, rules.not_negative, "Longest wait for a child.")
+    prewarm: int = key(
         2, rules.whole(0), "Children kept ready for new conversations, as far as there is room."
     )
-    use_interactive_sessions: bool = _key(
+    use_interactive_sessions: bool = key(
         True, rules.boolean, "Keep a conversation's child between turns; otherwise one per request."
     )
-    freeze_after_seconds: float = _key(
+    freeze_after_seconds: float = key(
         30.0,
         rules.not_negative,
         "Idle time after which a child is stopped from using CPU; 0: never.",
     )
-    hibernate_after_seconds: float = _key(
+    hibernate_after_seconds: float = key(
         300.0,
         rules.not_negative,
         "Idle time after which a child ends, to be resumed on demand; 0: never.",
     )
-    tool_wait_seconds: float = _key(
+    tool_wait_seconds: float = key(
         600.0,
         rules.positive,
         "How long a child waits for the results of its tool calls; they may come later too, "
         "but are then told to another one.",
     )
-    max_retries: int = _key(2, rules.whole(0), "The CLI's own retries of an API call.")
-    max_line_bytes: int = _key(64 * MIB, rules.whole(65536), "Longest line a child may print.")
-    stop_seconds: float = _key(
+    max_retries: int = key(2, rules.whole(0), "The CLI's own retries of an API call.")
+    max_line_bytes: int = key(64 * MIB, rules.whole(65536), "Longest line a child may print.")
+    stop_seconds: float = key(
         5.0, rules.not_negative, "Time a child has to end by itself before it is killed."
     )
 
@@ -213,7 +166,7 @@ class ClaudeSettings(Section):
 class AuthSettings(Section):
     section: ClassVar[str] = "auth"
 
-    api_keys: tuple[str, ...] = _key(
+    api_keys: tuple[str, ...] = key(
         (),
         rules.api_keys,
         "Keys that callers must show one of. Empty: no key is asked for.",
@@ -225,20 +178,20 @@ class AuthSettings(Section):
 class ModelSettings(Section):
     section: ClassVar[str] = "models"
 
-    default: str = _key(
+    default: str = key(
         "sonnet",
         rules.model,
         "Model of a request that names none.",
     )
-    available: tuple[str, ...] = _key(
+    available: tuple[str, ...] = key(
         ("opus", "sonnet", "haiku", "claude-opus-4-8", "claude-sonnet-5", "claude-haiku-4-5"),
         rules.each(rules.is_visible_ascii, "must list model ids"),
         "Model ids that requests may name.",
     )
-    aliases: Mapping[str, str] = _key(
+    aliases: Mapping[str, str] = key(
         dict, rules.model_map, "Other names for them, such as `gpt-4o` for `sonnet`."
     )
-    include_reasoning: bool = _key(
+    include_reasoning: bool = key(
         False,
         rules.boolean,
         "Give the model's thinking as `reasoning_content` to requests that do not say.",
@@ -257,29 +210,29 @@ class ModelSettings(Section):
 class CacheSettings(Section):
     section: ClassVar[str] = "cache"
 
-    enabled: bool = _key(True, rules.boolean, "Answer identical requests from memory.")
-    max_entries: int = _key(1000, rules.whole(1), "Answers kept.")
-    ttl_seconds: float = _key(3600.0, rules.positive, "Age at which an answer is dropped.")
-    max_bytes: int = _key(64 * MIB, rules.whole(1), "Size of all answers kept.")
+    enabled: bool = key(True, rules.boolean, "Answer identical requests from memory.")
+    max_entries: int = key(1000, rules.whole(1), "Answers kept.")
+    ttl_seconds: float = key(3600.0, rules.positive, "Age at which an answer is dropped.")
+    max_bytes: int = key(64 * MIB, rules.whole(1), "Size of all answers kept.")
 
 
 @frozen(kw_only=True)
 class ConversationSettings(Section):
     section: ClassVar[str] = "conversation"
 
-    session_timeout_minutes: float = _key(
+    session_timeout_minutes: float = key(
         30.0, rules.positive, "Idle time after which a conversation leaves memory."
     )
-    max_history_messages: int = _key(
+    max_history_messages: int = key(
         20,
         rules.whole(1),
         "Messages replayed into a new child for a request that brings its history.",
     )
-    max_queued_turns: int = _key(
+    max_queued_turns: int = key(
         16, rules.whole(0), "Turns that may wait in one conversation; more is a 429."
     )
-    max_conversations: int = _key(10000, rules.whole(1), "Conversations in memory.")
-    max_held_bytes: int = _key(
+    max_conversations: int = key(10000, rules.whole(1), "Conversations in memory.")
+    max_held_bytes: int = key(
         256 * MIB,
         rules.whole(1),
         "Size of the messages kept for conversations whose transcripts lack them (answers cut "
@@ -291,29 +244,29 @@ class ConversationSettings(Section):
 class ImageSettings(Section):
     section: ClassVar[str] = "images"
 
-    allow_remote: bool = _key(
+    allow_remote: bool = key(
         False,
         rules.boolean,
         "Fetch images that requests name by http(s) URL, from public addresses only.",
     )
-    max_bytes: int = _key(
+    max_bytes: int = key(
         10 * MIB, rules.whole(1), "Largest image or file in a request, once decoded."
     )
-    max_total_bytes: int = _key(
+    max_total_bytes: int = key(
         20 * MIB, rules.whole(1), "Size of all images and files of a request, once decoded."
     )
-    max_count: int = _key(20, rules.whole(0), "Images and files in a request.")
-    fetch_timeout_seconds: float = _key(
+    max_count: int = key(20, rules.whole(0), "Images and files in a request.")
+    fetch_timeout_seconds: float = key(
         10.0, rules.positive, "Longest fetch of an image, redirects included."
     )
-    max_redirects: int = _key(3, rules.whole(0), "Redirects followed for an image.")
+    max_redirects: int = key(3, rules.whole(0), "Redirects followed for an image.")
 
 
 @frozen(kw_only=True)
 class FileAccessSettings(Section):
     section: ClassVar[str] = "file_access"
 
-    additional_dirs: tuple[str, ...] = _key(
+    additional_dirs: tuple[str, ...] = key(
         (),
         rules.each(rules.is_absolute_path, "must list absolute paths"),
         "Folders from which requests may name files of this machine. Empty: from none.",
@@ -341,7 +294,7 @@ def default_state_directory(environ: Mapping[str, str] | None = None) -> Path:
 class StorageSettings(Section):
     section: ClassVar[str] = "storage"
 
-    path: Path = _key(  # noqa: RUF009
+    path: Path = key(  # noqa: RUF009
         default_state_directory,
         rules.path,
         "Folder for what outlives the process, the children's working directories among it.",
@@ -353,10 +306,10 @@ class StorageSettings(Section):
 class LogSettings(Section):
     section: ClassVar[str] = "log"
 
-    level: Literal["debug", "info", "warning", "error"] = _key(
+    level: Literal["debug", "info", "warning", "error"] = key(
         "info", rules.one_of("debug", "info", "warning", "error"), "Least level that is written."
     )
-    format: Literal["auto", "console", "json"] = _key(
+    format: Literal["auto", "console", "json"] = key(
         "auto",
         rules.one_of("auto", "console", "json"),
         "For people, for machines, or by whether stderr is a terminal.",
