@@ -19,6 +19,7 @@ class Alarm(enum.Enum):
     UNUSED = "the child has been idle for so long that it may go"
     FREEZE = "the child has nothing to do, and need not use any CPU for that"
     NO_RESULTS = "the child has waited for its tools for long enough"
+    UNANSWERED = "nobody has given the child leave for what it wants to do"
     SILENT = "the child works, and says nothing"
     NEVER_READY = "the child is not set up"
     STUCK = "the child does not take its turn back"
@@ -49,7 +50,9 @@ def alarms(
         return
     if phase in (Phase.IDLE, Phase.AWAITING_TOOLS) and not child.frozen:
         yield since + limits.freeze, Alarm.FREEZE
-    if phase is Phase.BUSY and child.initialized:
+    if phase is Phase.BUSY and len(child.leave):  # it waits for somebody: its silence is theirs
+        yield child.leave.due, Alarm.UNANSWERED
+    elif phase is Phase.BUSY and child.initialized:
         yield child.heard + limits.silence, Alarm.SILENT
     elif phase is Phase.BUSY:
         yield child.ready + limits.start, Alarm.NEVER_READY

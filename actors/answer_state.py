@@ -8,13 +8,28 @@ Refuses to know: what is asked, phases, the child, and how the turn ends.
 from __future__ import annotations
 
 from ..schemas.errors import GatewayError
-from ..schemas.frames import AssistantDone, MessageEnded, MessageStarted, ToolInput, ToolUseStarted
+from ..schemas.frames import (
+    AssistantDone,
+    MessageEnded,
+    MessageStarted,
+    ToolInput,
+    ToolReturned,
+    ToolUseStarted,
+)
 from ..schemas.mcp import offered
 from ..schemas.message import Block, Message, ToolCall, is_blank
 from ..schemas.stops import StopCutter
 from ..schemas.tool_names import ANSWER_TOOL
 from ..schemas.turn import Options, Setup, Tool, Usage
-from ..schemas.turn_items import ReasoningDelta, TextDelta, ToolCallDelta, ToolCallStarted, TurnItem
+from ..schemas.turn_items import (
+    ActivityDelta,
+    ActivityStarted,
+    ReasoningDelta,
+    TextDelta,
+    ToolCallDelta,
+    ToolCallStarted,
+    TurnItem,
+)
 from . import refusals
 
 MAX_MISFITS = 3
@@ -22,8 +37,14 @@ MAX_MISFITS = 3
 
 FENCE = "```"
 
-Spoken = ReasoningDelta | ToolUseStarted | ToolInput | AssistantDone | MessageStarted | MessageEnded
-"""What else than text the model says."""
+Spoken = (
+    ReasoningDelta | ToolUseStarted | ToolInput | AssistantDone | MessageStarted | MessageEnded
+    | ToolReturned
+)  # fmt: skip
+"""What else than text comes of the model, and of the tools that an agent uses by itself."""
+
+PARAGRAPH = "\n\n"
+"""What stands between what an agent says before it does something and what it says after that."""
 
 
 class AnswerState:
@@ -50,7 +71,10 @@ class AnswerState:
         # A stop text within JSON would leave half of it.
         stops = options.stop if setup.schema is None else ()
         self._stops = StopCutter(stops) if stops else None
-        self._plain = self._stops is None and setup.schema is None
+        self.is_agent = setup.profile == "agent"
+        self.may_be_long = self.is_agent and options.max_tokens is None
+        self._plain = self._stops is None and setup.schema is None and not self.is_agent
+        self._acted = False  # an agent did something since it last said something
         self._tools = offered(setup)
         self._answer_tool = None if setup.schema is None else self._tools[ANSWER_TOOL]
         self._misfits = 0
@@ -106,6 +130,8 @@ class AnswerState:
                 return self._begin_call(id, name)
             case AssistantDone():
                 return [] if frame.synthetic else self._end_block(frame)
+            case ToolReturned(results):
+                return list(results) if self.is_agent else []
             case MessageStarted(usage):
                 self._begin_message(usage)
                 return []
@@ -125,7 +151,7 @@ class AnswerState:
         self._spoke = False
 
     def _is_silent(self) -> bool:
-        if self._before is None or self._spoke or self._schema is not None:
+        if self._before is None or self._spoke or self._schema is not None or self.is_agent:
             return False
         pieces, calls, *_ = self._before
         return len(self.calls) == calls and is_blank("".join(self.pieces[pieces:]))
@@ -145,6 +171,9 @@ class AnswerState:
     def _keep(self, text: str) -> list[TurnItem]:
         if not text:
             return []
+        if self._acted and self.pieces:
+            text = PARAGRAPH + text
+        self._acted = False
         self.pieces.append(text)
         return [TextDelta(text)]
 
@@ -153,14 +182,19 @@ class AnswerState:
     def _begin_call(self, call_id: str, name: str) -> list[TurnItem]:
         self._call_id, self._input = call_id, []
         self._tool = self._tools.get(name)  # a name that was never offered is the CLI's to refuse
+        if self._tool is None and self.is_agent:
+            self._acted = True
+            return [ActivityStarted(call_id, name)]
         if self._tool is None or self._tool is self._answer_tool or self._tool.strict:
             return []
         return [ToolCallStarted(len(self.calls), call_id, self._tool.name)]
 
     def _take_input(self, fragment: str) -> list[TurnItem]:
-        if self._tool is None or not fragment:
+        if not fragment or (self._tool is None and not self.is_agent):
             return []
         self._input.append(fragment)
+        if self._tool is None:
+            return [ActivityDelta(self._call_id, fragment)] if self._call_id is not None else []
         if self._tool is self._answer_tool:
             return [] if self._whole_only or self.answered else self._pass_on(fragment)
         return [] if self._tool.strict else [ToolCallDelta(len(self.calls), fragment)]

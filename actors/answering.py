@@ -15,15 +15,14 @@ from attrs import frozen
 
 from ..schemas.errors import InvalidRequest
 from ..schemas.message import Message, trim
-from ..schemas.turn import Answer, Options, Setup, Tool
+from ..schemas.turn import Answer, Options, Profile, Setup, Tool
 from .cache_table import cache_key
+from .models import name_of
 from .turns import Turn
 
 if TYPE_CHECKING:
     from .conversation import Conversation
     from .gateway import Gateway
-
-PROFILE = "chat"
 
 
 @frozen(kw_only=True)
@@ -42,6 +41,8 @@ class Question:
     labels: dict[str, str]
     messages: Sequence[Message]
     model: str
+    profile: Profile = "chat"
+    workspace: str = ""
     keeps_model: bool = False
     system: str | None = None
     tools: tuple[Tool, ...] | None = None
@@ -55,7 +56,14 @@ class Question:
     @property
     def setup(self) -> Setup:
         """What a new conversation would begin with."""
-        return Setup(self.model, self.system or "", tools=self.tools or (), schema=self.schema)
+        return Setup(
+            model=self.model,
+            system=self.system or "",
+            profile=self.profile,
+            tools=self.tools or (),
+            schema=self.schema,
+            workspace=self.workspace,
+        )
 
 
 @frozen
@@ -99,7 +107,7 @@ async def _turn(
         # What the request leaves open stays as the conversation has it.
         turn = question.conversation.turn(
             question.messages,
-            model=None if question.keeps_model else question.model,
+            model=None if question.keeps_model else name_of(question.setup),
             system=question.system,
             tools=question.tools,
             schema=question.schema,
@@ -148,7 +156,8 @@ def _begin(question: Question, seed: Sequence[Message]) -> Conversation:
     setup = question.setup
     conversation = question.gateway.conversation(
         system=setup.system,
-        model=setup.model,
+        model=name_of(setup),
+        workspace=setup.workspace,
         tools=setup.tools,
         owner=question.owner,
         seed=seed,
@@ -160,11 +169,13 @@ def _begin(question: Question, seed: Sequence[Message]) -> Conversation:
 
 def _cache_key(question: Question) -> str | None:
     """What the cache knows this request by; None where it must not be asked."""
-    if question.conversation is not None or not question.cacheable:
-        return None
+    if question.conversation is not None or not question.cacheable or question.profile != "chat":
+        return None  # an agent does things, which a second asker wants done too
     if not question.gateway.settings.cache.enabled:
         return None
-    return cache_key(question.owner, question.messages, question.setup, PROFILE, question.shaping)
+    return cache_key(
+        question.owner, question.messages, question.setup, question.profile, question.shaping
+    )
 
 
 def find_conversation(

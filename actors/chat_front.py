@@ -141,6 +141,7 @@ async def _complete(call: Call, dialect: Dialect, asked: Sequence[ChatTurn]) -> 
 async def _accept(call: Call, dialect: Dialect, asked: Sequence[ChatTurn]) -> _Job:
     """Refuse what can be refused before anything is spent."""
     gateway, first = call.gateway, asked[0]
+    choice = gateway.models.resolve(first.model)
     if gateway.draining:  # also what the cache could answer: the client should go elsewhere
         raise Overloaded("The gateway is stopping.", code="draining", retry_after=5)
     children = gateway.settings.claude.max_concurrent_sessions
@@ -163,7 +164,8 @@ async def _accept(call: Call, dialect: Dialect, asked: Sequence[ChatTurn]) -> _J
         owner=call.owner,
         labels=call.labels,
         messages=(),
-        model=gateway.models.resolve(first.model),
+        model=choice.model,
+        profile=choice.profile,
         options=first.options,
         keeps_model=first.model is None,
         conversation=find_conversation(gateway, call.owner, conversation_id, call.labels),

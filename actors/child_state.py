@@ -17,7 +17,8 @@ from ..schemas.frames import ControlAnswer, ControlAsked, TurnResult
 from ..schemas.message import Message, ToolResult
 from ..schemas.sampling import PLAIN, encode_settings
 from ..schemas.turn import Options, Setup, Usage
-from .signals import Write
+from .permission_desk import NOBODY, PermissionDesk
+from .signals import Action, AskLeave, LeaveAsked, LeaveSettled, PermissionReply, Write
 from .tool_desk import ToolDesk
 
 INITIALIZE = "initialize"
@@ -46,6 +47,7 @@ class ChildState:
     asked: str | None = None
     rewinding: str | None = None
     desk: ToolDesk = field(init=False)
+    leave: PermissionDesk = field(factory=PermissionDesk)
     _settings: Mapping[str, Any] = PLAIN
     _server: str | None = None  # that it has asked for the client's tools
     _shows_thinking: bool = False
@@ -97,6 +99,7 @@ class ChildState:
         """It takes back the message that it was last asked, whether it has answered it or not."""
         assert self.asked is not None
         self.desk.forget()
+        self.leave.forget()
         self._told = Usage()
         self.rewinding = f"rewind {self.asked}"
         return self.write(lines.rewind(self.rewinding, self.asked))
@@ -110,6 +113,43 @@ class ChildState:
             return self.write_all(self.desk.serve(asked))
         reason = f"{asked.subtype} is not served here"
         return [self.write(lines.refuse(asked.request_id, reason))]
+
+    # -- what it needs leave for -------------------------------------------------------------------
+
+    def ask_leave(
+        self, event: LeaveAsked, turn_id: str, now: float, seconds: float
+    ) -> list[Action]:
+        """It waits for leave, for so many seconds at most; where nobody is there, it has none."""
+        if not event.heard:
+            return self.refuse_leave(event)
+        self.leave.open(event.asked, now + seconds)
+        return [AskLeave(turn_id, event.asked, seconds)]
+
+    def refuse_leave(self, event: LeaveAsked) -> list[Action]:
+        return [self.write(lines.deny(event.asked.request_id, NOBODY))]
+
+    def answer_leave(
+        self, reply: PermissionReply, now: float
+    ) -> tuple[list[Action], tuple[str, ...]]:
+        """Somebody has answered; also returns the rules that hold from now on."""
+        answer = self.leave.answer(reply)
+        if answer is None:
+            return [], ()
+        self.heard = now
+        behavior = "allow" if answer.allowed else "deny"
+        settled = LeaveSettled(reply.request_id, behavior, reply.by)
+        return [self.write(answer.line), settled], answer.rules
+
+    def cancel_leave(self, request_id: str) -> list[Action]:
+        """It does not need it any more."""
+        return [LeaveSettled(request_id, "deny", "turn")] if self.leave.cancel(request_id) else []
+
+    def expire_leave(self, now: float) -> list[Action]:
+        self.heard = now
+        actions: list[Action] = []
+        for request_id, line in self.leave.expire(now):
+            actions += [self.write(line), LeaveSettled(request_id, "deny", "timeout")]
+        return actions
 
     # -- what it answers ---------------------------------------------------------------------------
 

@@ -13,8 +13,10 @@ from uuid import uuid4
 
 from attrs import frozen
 
+from ..schemas.errors import InvalidRequest
 from ..schemas.message import Message, messages_of
-from ..schemas.turn import Options, Prompt, Reply, Tool, Usage
+from ..schemas.turn import Memory, Options, Profile, Prompt, Reply, Tool, Usage
+from .models import name_of
 from .signals import StartTurn
 
 if TYPE_CHECKING:
@@ -27,10 +29,14 @@ DEFAULTS = Options()
 
 @frozen
 class ConversationInfo:
-    """A conversation as it stands. Times are unix seconds; `phase` is the session's."""
+    """A conversation as it stands. Times are unix seconds; `phase` is the session's, `model` the
+    name by which it can be asked for again, `workspace` empty where it is the conversation's own.
+    """
 
     conversation_id: str
     model: str
+    profile: Profile
+    workspace: str
     system: str
     phase: str
     created_at: float
@@ -70,6 +76,7 @@ class Conversation:
         reject_if_busy: bool = False,
         cache_key: str | None = None,
         history_limit: int | None = None,
+        back_to: Memory | None = None,
     ) -> AbstractAsyncContextManager[Turn]:
         """One turn: ``async with conversation.turn("Hi") as turn: async for item in turn: ...``
 
@@ -81,12 +88,14 @@ class Conversation:
         Schema as text, which the answer has to suit) and `options` are this turn's alone. A turn
         that ends with the finish reason ``tool_calls`` waits for a prompt with a `ToolResult` for
         each of them. Of a history that its child does not know, about `history_limit` messages
-        are told. Raises `InvalidRequest` for a prompt that cannot be asked, `NotFound`,
+        are told. With `back_to` (what the conversation remembered before its last turn,
+        `TurnRecord.before`) that turn is taken back first: `Conflict` where others came after it.
+        Raises `InvalidRequest` for a prompt that cannot be asked, `NotFound`,
         `Overloaded`.
         """
         asked = Prompt(
             messages=messages_of(prompt),
-            model=None if model is None else self._gateway.models.resolve(model),
+            model=None if model is None else self._model(model),
             system=system,
             tools=None if tools is None else tuple(tools),
             schema=schema,
@@ -94,8 +103,18 @@ class Conversation:
             cache_key=cache_key,
             history_limit=history_limit,
         )
-        start = StartTurn(str(uuid4()), asked, reject_if_busy)
+        start = StartTurn(str(uuid4()), asked, reject_if_busy, back_to)
         return self._gateway.run_turn(self.entry, start)
+
+    def _model(self, name: str) -> str:
+        choice = self._gateway.models.resolve(name)
+        if choice.profile == "agent" and self.entry.memory.setup.profile != "agent":
+            raise InvalidRequest(
+                "This conversation is with a plain model; an agent needs one of its own.",
+                code="profile_mismatch",
+                param="model",
+            )
+        return choice.model
 
     def claim(self) -> None:
         """Make it private: from now on nobody comes to it by its history alone. Never waits."""
@@ -126,7 +145,9 @@ def info_of(entry: Entry) -> ConversationInfo:
     memory = entry.state.memory
     return ConversationInfo(
         conversation_id=entry.conversation_id,
-        model=memory.setup.model,
+        model=name_of(memory.setup),
+        profile=memory.setup.profile,
+        workspace=memory.setup.workspace,
         system=memory.setup.system,
         phase=entry.state.phase.value,
         created_at=entry.created_at,

@@ -63,9 +63,8 @@ async def create_conversation(call: Call) -> None:
         )
     if wanted.metadata:
         call.labels["x-ccapi-ignored"] = "metadata"
-    model = call.gateway.models.resolve(wanted.model)
     conversation = call.gateway.conversation(
-        system=wanted.system or "", model=model, owner=call.owner
+        system=wanted.system or "", model=wanted.model, owner=call.owner
     )
     call.labels["x-conversation-id"] = conversation.conversation_id
     await call.answer(encode_conversation(conversation.info))

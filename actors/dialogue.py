@@ -7,7 +7,7 @@ began with (`ChildState.extra`). Refuses to know: phases, and what the child mak
 from __future__ import annotations
 
 from ..schemas.message import Message, ToolResult
-from ..schemas.turn import Memory, Origin, Recording
+from ..schemas.turn import AgentOrigin, Memory, Origin, Recording, ResumePoint
 from .child_state import ChildState
 from .composition import compose, split
 from .signals import Write
@@ -16,6 +16,16 @@ from .turn_state import TurnState
 
 def choose_origin(memory: Memory, turn: TurnState) -> tuple[Origin | None, tuple[Message, ...]]:
     """What a new child for this turn begins with, and what it need not be told then."""
+    history, known = _choose_history(memory, turn)
+    setup = turn.setup
+    if setup.profile == "agent":
+        return AgentOrigin(setup.model, setup.workspace, memory.grants, history), known
+    return history, known
+
+
+def _choose_history(
+    memory: Memory, turn: TurnState
+) -> tuple[ResumePoint | Recording | None, tuple[Message, ...]]:
     if memory.resume is not None:
         return memory.resume, ()
     unknown = (*memory.seed, *turn.messages)

@@ -22,7 +22,7 @@ from .composition import RECORDED_FROM
 from .lineage import LineageTable, lineage_key
 from .mailbox import Ref
 from .phases import Phase
-from .session import SessionMessage, SessionState
+from .session_words import SessionMessage, SessionState
 
 
 @define(eq=False)

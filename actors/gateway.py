@@ -35,14 +35,12 @@ from .lineage import new_from
 from .models import ModelCatalog
 from .pool import ChildPool, PoolStatistics
 from .pool_opening import open_pool
-from .session import Submit
+from .session_words import Submit
 from .signals import StartTurn
 from .stats import Stats, open_stats
 from .supervisor import Supervisor, open_supervisor
 from .turns import Turn, open_turn
-
-LOCAL = "local"
-"""The owner of everything when no API keys are configured, and of what a program embeds."""
+from .workspaces import LOCAL, place_of
 
 BACKGROUND_TURNS = 256
 """Turns under way at once whose caller may have gone."""
@@ -95,23 +93,33 @@ class Gateway:
         system: str = "",
         model: str | None = None,
         tools: Sequence[Tool] = (),
+        workspace: str = "",
         owner: str = LOCAL,
         seed: Sequence[Message] = (),
         private: bool = True,
     ) -> Conversation:
         """A new conversation; nothing is started until its first turn.
 
-        `model` is any name the gateway knows (default: `models.default`), `seed` a history that
-        it shall hold already, ending with an assistant message. One that is not `private` may be
-        gone on with by whoever of the same owner brings its history (`holder`).
+        `model` is any name the gateway knows (default: `models.default`); ``agent/…`` makes it an
+        agent's, which works in a directory of its own or in the `workspace` of that name. `seed` is
+        a history that it shall hold already, ending with an assistant message. One that is not
+        `private` may be gone on with by whoever of the same owner brings its history (`holder`).
 
         Raises `InvalidRequest`, `NotFound` (``model_not_found``), `RateLimited`
         (``too_many_conversations``).
         """
         if seed and seed[-1].role != "assistant":
             raise InvalidRequest("A seed must end with an assistant message.", param="seed")
+        choice = self.models.resolve(model)
+        setup = Setup(
+            choice.model,
+            system,
+            profile=choice.profile,
+            tools=tuple(tools),
+            workspace=place_of(workspace, choice.profile, owner),
+        )
         memory = Memory(
-            setup=Setup(self.models.resolve(model), system, tools=tuple(tools)),
+            setup=setup,
             digests=tuple(digest(message) for message in seed),
             seed=tuple(seed),
             calls=tuple(call.id for message in seed[-1:] for call in message.calls),

@@ -22,11 +22,11 @@ from .conversation_front import (
     list_conversations,
     show_conversation,
 )
-from .gateway import LOCAL
 from .http_call import Call, route
 from .http_guards import Authenticated, guarded
 from .http_policy import KeyRing
 from .models import Model
+from .workspaces import LOCAL
 
 if TYPE_CHECKING:
     from .gateway import Gateway

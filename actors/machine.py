@@ -15,54 +15,24 @@ too; the conversation remembers it as the caller knows it, and tells the child n
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Sequence
 
 from ..schemas.errors import GatewayError
-from ..schemas.frames import ControlAnswer, ControlAsked, TurnResult
-from ..schemas.turn import Completed, Failed, Memory, ResumePoint
+from ..schemas.frames import ControlAnswer, ControlAsked, ControlCancelled, TurnResult
+from ..schemas.turn import Completed, Failed, ResumePoint
 from ..schemas.turn_items import Refused, TextDelta
 from ..schemas.upstream import upstream_error
 from . import dialogue, refusals, signals, verdict
-from .alarms import Alarm, alarms
-from .budget import RestartBudget
+from .alarms import Alarm
 from .child_state import ChildState
-from .phases import Limits, Phase
+from .machine_state import MachineState
+from .phases import Phase
 from .signals import Action, Event
-from .turn_queue import TurnQueue
 from .turn_state import Heard, TurnState
 
 
-class Machine:
-    """One conversation. `advance` is the only way anything here changes, but for `heard`.
-
-    `memory` is what outlives the machine; `phase`, `closing` (why the conversation is ending, once
-    it is) and `deadline` are for the shell to read. A turn is under way (`_turns.current`) in
-    WAKING and BUSY, and in STOPPING or INTERRUPTING where it waits for that to be done. There is a
-    child (`_child`) in IDLE, BUSY, AWAITING_TOOLS, INTERRUPTING and STOPPING.
-    """
-
-    def __init__(self, memory: Memory, limits: Limits, now: float) -> None:
-        self.memory = memory
-        self.limits = limits
-        self.phase = Phase.ASLEEP
-        self.closing: GatewayError | None = None
-        self._since = now  # when it came into this phase
-        self._turns = TurnQueue(limits.queued, now)
-        self._child: ChildState | None = None
-        self._budget = RestartBudget()
-
-    def __repr__(self) -> str:
-        return f"<Machine {self.phase.name} {self._turns!r}>"
-
-    @property
-    def deadline(self) -> float:
-        """When `TimedOut` is due: a point in time, `math.inf` for never."""
-        return min(due for due, _ in self._alarms())
-
-    def heard(self, now: float) -> None:
-        """The child has shown a sign of life (said once per piece read, not per frame)."""
-        if self._child is not None:
-            self._child.heard = now
+class Machine(MachineState):
+    """One conversation. `advance` is the only way anything here changes, but for `heard`."""
 
     def advance(self, event: Event, now: float) -> list[Action]:
         """Take one event in, and answer with what is to be done, in order.
@@ -92,6 +62,15 @@ class Machine:
                 return [*self._turns.end(Failed(error), now), *self._settle(Phase.ASLEEP, now)]
             case Phase.IDLE | Phase.AWAITING_TOOLS, signals.GiveWay():
                 return self._let_go(now)
+            case Phase.BUSY, signals.LeaveAsked():
+                turn_id = self._turns.running.turn_id
+                return self._present.ask_leave(event, turn_id, now, self.limits.leave)
+            case Phase.BUSY, signals.PermissionReply():
+                actions, rules = self._present.answer_leave(event, now)
+                self.memory = self.memory.granted(rules)
+                return actions
+            case Phase.BUSY, ControlCancelled(request_id):
+                return self._present.cancel_leave(request_id)
             case Phase.BUSY, _ if isinstance(event, Heard):
                 return self._heard(event, now)
             case Phase.BUSY, TurnResult():
@@ -110,6 +89,8 @@ class Machine:
                 return self._died(error, now)
             case _, ControlAsked() if self._child is not None:
                 return [*self._child.serve(event)]
+            case _, signals.LeaveAsked() if self._child is not None:
+                return self._child.refuse_leave(event)  # nothing runs that it could be for
             case _, TurnResult() if self._child is not None:
                 self._child.bill(event)  # of a turn that has ended already
                 return []
@@ -121,11 +102,16 @@ class Machine:
     def _start_turn(self, event: signals.StartTurn, now: float) -> list[Action]:
         setup = event.prompt.setup(self.memory.setup)
         turn = TurnState(event.turn_id, event.prompt, setup, now, now + self.limits.turn)
-        full = self._turns.refusal(reject_if_busy=event.reject_if_busy)
-        refusal = self.closing or self._no_restart(now) or full
+        again = event.back_to is not None
+        full = self._turns.refusal(reject_if_busy=event.reject_if_busy or again)
+        refusal = self.closing or self._no_restart(now) or full or self._no_way_back(event.back_to)
         if refusal is not None:
             return [turn.started(), turn.failed(refusal)]
         self._turns.add(turn)
+        if event.back_to is not None:
+            self.memory = event.back_to
+            if self._child is not None and self.phase is not Phase.STOPPING:
+                return [turn.started(), *self._take_back(now)]
         if self.phase in (Phase.ASLEEP, Phase.BACKOFF):
             return [turn.started(), *self._settle(Phase.ASLEEP, now)]
         if self.phase in (Phase.IDLE, Phase.AWAITING_TOOLS):
@@ -276,7 +262,8 @@ class Machine:
         back to what the conversation remembers. (Older releases of the CLI answer that they
         cannot take back the first message of a session.)"""
         child = self._present
-        if not (self.limits.keep_child and dialogue.can_take_back(self.memory, child)):
+        busy = self.phase is Phase.INTERRUPTING
+        if busy or not (self.limits.keep_child and dialogue.can_take_back(self.memory, child)):
             return self._leave(signals.Kill(), now)
         self._enter(Phase.INTERRUPTING, now)
         return [child.rewind()]
@@ -289,12 +276,6 @@ class Machine:
         return self._begin(now) if self._turns.current else self._settle(Phase.IDLE, now)
 
     # -- time passes -----------------------------------------------------------------------------
-
-    def _alarms(self) -> Iterator[tuple[float, Alarm]]:
-        return alarms(
-            self.phase, self.limits, since=self._since, used=self._turns.used,
-            turn_due=self._turns.due, budget_free=self._budget.free_at, child=self._child,
-        )  # fmt: skip
 
     def _timed_out(self, now: float) -> list[Action]:
         # The most drastic of what is due; the deadline tells if there is more to do.
@@ -312,6 +293,8 @@ class Machine:
                 return [signals.Freeze()]
             case Alarm.NO_RESULTS:
                 return self._take_back(now)
+            case Alarm.UNANSWERED:
+                return self._present.expire_leave(now)
             case Alarm.SILENT:
                 return self._abandon(refusals.fell_silent(self.limits.silence), now)
             case Alarm.NEVER_READY:
@@ -380,19 +363,3 @@ class Machine:
             ended.append(signals.CancelWake())
         self._enter(Phase.CLOSED, now)
         return ended
-
-    def _no_restart(self, now: float) -> GatewayError | None:
-        """Why no child may be sought, if none may."""
-        if self._budget.has_room(now):
-            return None
-        return refusals.keeps_dying(self._budget.free_at - now)
-
-    def _enter(self, phase: Phase, now: float) -> None:
-        """The only place that assigns the phase."""
-        self.phase = phase
-        self._since = now
-
-    @property
-    def _present(self) -> ChildState:
-        assert self._child is not None
-        return self._child

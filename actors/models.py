@@ -12,7 +12,8 @@ import time
 from attrs import frozen
 
 from ..schemas.errors import NotFound
-from ..schemas.settings import ModelSettings
+from ..schemas.settings import AGENT_PREFIX, ModelSettings
+from ..schemas.turn import Profile, Setup
 
 OWNER = "anthropic"
 
@@ -26,6 +27,14 @@ class Model:
     owned_by: str = OWNER
 
 
+@frozen
+class Choice:
+    """What a name stands for: the model id for the CLI, and what it is to be."""
+
+    model: str
+    profile: Profile
+
+
 class ModelCatalog:
     """Every name, in the operator's order: the models, then the other names for them."""
 
@@ -33,6 +42,13 @@ class ModelCatalog:
         created = int(time.time()) if created is None else created
         self._default = settings.default
         self._meaning = {name: name for name in settings.available} | dict(settings.aliases)
+        if settings.agents:
+            agents = {f"{AGENT_PREFIX}{name}": means for name, means in self._meaning.items()}
+            self._meaning = {
+                name: f"{AGENT_PREFIX}{means}"
+                for name, means in agents.items()
+                if not means.startswith(AGENT_PREFIX)
+            } | self._meaning
         self._models = {name: Model(name, created) for name in self._meaning}
 
     def __repr__(self) -> str:
@@ -53,9 +69,13 @@ class ModelCatalog:
                 param="model",
             ) from None
 
-    def resolve(self, name: str | None) -> str:
-        """The model id for the CLI that `name` stands for; None is the default model.
+    def resolve(self, name: str | None) -> Choice:
+        """What `name` stands for; None is the default model. Raises `NotFound`."""
+        means = self._meaning[self.get(self._default if name is None else name).id]
+        model = means.removeprefix(AGENT_PREFIX)
+        return Choice(model, "chat" if model == means else "agent")
 
-        Raises `NotFound`.
-        """
-        return self._meaning[self.get(self._default if name is None else name).id]
+
+def name_of(setup: Setup) -> str:
+    """The name by which a client asks for the model of `setup` again."""
+    return f"{AGENT_PREFIX}{setup.model}" if setup.profile == "agent" else setup.model

@@ -39,7 +39,8 @@ class Limits:
 
     `turn`: from acceptance to end. `silence`: of a child that works, `start`: until it is set up,
     `interrupt`: until it has taken a turn back. `freeze` and `hibernate`: of an idle child,
-    `tool_wait`: of one whose tool calls have no results, `expire`: of a conversation that nobody
+    `tool_wait`: of one whose tool calls have no results, `leave`: of one that needs leave for what
+    it wants to do, `expire`: of a conversation that nobody
     uses. `queued`: turns that may wait behind another. `keep_child` False: one child per turn.
     """
 
@@ -51,5 +52,6 @@ class Limits:
     hibernate: float = math.inf
     expire: float = math.inf
     tool_wait: float = math.inf
+    leave: float = 60.0
     queued: int = 16
     keep_child: bool = True

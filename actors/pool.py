@@ -23,7 +23,7 @@ from attrs import define, field, frozen
 from ..schemas.errors import ChildDied, GatewayError, InternalError, Overloaded, RateLimited
 from ..schemas.events import ChildAdopted, ChildExited, ChildFrozen, ChildSpawned
 from ..schemas.settings import ClaudeSettings
-from ..schemas.turn import Origin
+from ..schemas.turn import AgentOrigin, Origin
 from ..transport.child import Child
 from ..transport.loggers import get_logger
 from .bus import Bus
@@ -289,7 +289,7 @@ class ChildPool:
         child: Child | None = None
         try:
             async with self._open(origin) as child:
-                self._admit(child, resumed=origin is not None)
+                self._admit(child, resumed=_resumes(origin))
                 task_status.started(child)
                 with trio.move_on_after(self._settings.freeze_after_seconds or math.inf):
                     await child.leave.wait()
@@ -369,6 +369,11 @@ class ChildPool:
         self.close()
         for child in self._children:
             child.kill()
+
+
+def _resumes(origin: Origin | None) -> bool:
+    history = origin.history if isinstance(origin, AgentOrigin) else origin
+    return history is not None
 
 
 def _stopping() -> Overloaded:

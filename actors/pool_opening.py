@@ -11,7 +11,7 @@ from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
 
 from ..schemas.settings import ClaudeSettings
-from ..schemas.turn import Origin, Recording
+from ..schemas.turn import Origin
 from ..transport.child import Child, open_child
 from ..transport.cli import Cli
 from ..transport.guardian import open_guardian
@@ -26,8 +26,7 @@ async def open_pool(cli: Cli, settings: ClaudeSettings, bus: Bus) -> AsyncIterat
 
         @asynccontextmanager
         async def open_one(origin: Origin | None) -> AsyncIterator[Child]:
-            resume = await cli.record(origin) if isinstance(origin, Recording) else origin
-            async with open_child(cli.command(resume), guardian) as child:
+            async with open_child(await cli.prepare(origin), guardian) as child:
                 yield child
 
         async with run_pool(open_one, settings, bus) as pool:

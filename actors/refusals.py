@@ -45,6 +45,10 @@ def contradicted() -> InvalidRequest:
     )
 
 
+def moved_on() -> Conflict:
+    return Conflict("The conversation has gone on since.", code="conversation_moved_on")
+
+
 def keeps_dying(wait: float) -> ChildDied:
     return ChildDied(
         "The CLI process of this conversation keeps dying; it is left alone for a while.",

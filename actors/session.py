@@ -13,26 +13,29 @@ up nothing but its own turn. A fault in any of them ends the session, and nobody
 from __future__ import annotations
 
 import math
-from collections.abc import Callable
-from typing import Generic, Protocol, TypeVar
+import time
+from typing import Generic
 
 import trio
-from attrs import define, frozen
+from attrs import evolve
 
 from ..schemas.errors import ChildProtocolError, GatewayError, InternalError, Overloaded
 from ..schemas.events import PhaseChanged
-from ..schemas.frames import Frame, Noise
-from ..schemas.turn import Failed, Memory, Origin
+from ..schemas.frames import Frame, Noise, PermissionAsked
+from ..schemas.turn import AgentOrigin, Failed, Origin
 from ..schemas.turn_items import TextDelta
 from ..transport.loggers import get_logger
 from . import refusals
 from .bus import Bus
 from .callers import Callers
 from .machine import Machine
-from .mailbox import Mailbox, Ref
+from .mailbox import Mailbox
+from .permission_desk import request_of
 from .phases import Limits, Phase
+from .session_words import C, Ended, Lender, SessionMessage, SessionState, Submit
 from .signals import (
     Action,
+    AskLeave,
     CancelWake,
     ChildGone,
     ChildReady,
@@ -44,6 +47,9 @@ from .signals import (
     GiveWay,
     Interrupt,
     Kill,
+    LeaveAsked,
+    LeaveSettled,
+    PermissionReply,
     Retire,
     Started,
     StartTurn,
@@ -52,6 +58,7 @@ from .signals import (
     WakeFailed,
     Write,
 )
+from .turn_state import TurnState
 from .turns import CallerGone, Port
 
 log = get_logger("ccapi.session")
@@ -59,59 +66,6 @@ log = get_logger("ccapi.session")
 BURST_SECONDS = 0.002
 """A child that says deltas faster than this apart is read that often: what it says meanwhile is
 read, and written to the client, together. No model is so fast; a replayed or cached one is."""
-
-
-class Borrowed(Protocol):
-    """What a session needs of a child (`transport.child.Child`)."""
-
-    gone: trio.Event
-
-    def write(self, line: bytes) -> None: ...
-    async def receive_frames(self) -> list[Frame]: ...
-    def stop_reading(self) -> None: ...
-    def retire(self) -> None: ...
-    def kill(self) -> None: ...
-    def post_mortem(self) -> GatewayError: ...
-
-
-C = TypeVar("C", bound=Borrowed)
-
-
-class Lender(Protocol[C]):
-    """What a session needs of the pool (`actors.pool.ChildPool`)."""
-
-    async def acquire(self, conversation_id: str, origin: Origin | None) -> C: ...
-    def offer(self, child: C, give_way: Callable[[], None], *, suspended: bool = False) -> None: ...
-    def withdraw(self, child: C) -> None: ...
-    def freeze(self, child: C) -> None: ...
-
-
-@frozen
-class Submit:
-    """A turn for this conversation: what to start, and where its items go."""
-
-    start: StartTurn
-    port: Port
-
-
-SessionMessage = Submit | Interrupt | Close
-
-
-@define(eq=False)
-class SessionState:
-    """What others may read of a session, and what is left when its actor has ended."""
-
-    memory: Memory
-    phase: Phase = Phase.ASLEEP
-    ref: Ref[SessionMessage] | None = None
-
-
-@frozen
-class Ended:
-    """How a session actor ended: what whoever still waited was told, and whose fault it was."""
-
-    error: GatewayError
-    crashed: bool = False
 
 
 class _Session(Generic[C]):
@@ -131,6 +85,8 @@ class _Session(Generic[C]):
         self._pool = pool
         self._bus = bus
         self._callers = Callers(conversation_id, bus, stall_seconds)
+        self._feed = state.feed
+        self._fed: TurnState | None = None  # the turn that the feed is told of
         self._child: C | None = None
         self._offered: C | None = None
         self._attending: trio.CancelScope | None = None
@@ -151,7 +107,7 @@ class _Session(Generic[C]):
         match message:
             case None:
                 self.feed(TimedOut())
-            case Interrupt() | Close():
+            case Interrupt() | Close() | PermissionReply():
                 self.feed(message)
             case Submit(port=port) if port.over.is_set():
                 # Its caller left while it lay in the mailbox: nothing is spent on it.
@@ -170,7 +126,26 @@ class _Session(Generic[C]):
         machine = self.machine
         actions = machine.advance(event, trio.current_time())
         self._settle()
+        self._tell_feed(event, actions)
         return actions
+
+    def _tell_feed(self, event: Event, actions: list[Action]) -> None:
+        """Watchers hear of everything at once, however much a caller lags."""
+        feed = self._feed
+        for action in actions:
+            match action:
+                case Deliver(_, item):
+                    feed.say(item)
+                case End(turn_id, outcome):
+                    feed.end(turn_id, outcome)
+        if isinstance(event, StartTurn) and event.back_to is self.machine.memory:
+            feed.remove_last()
+        turn = self.machine.turn
+        if turn is not self._fed:
+            self._fed = turn
+            if turn is not None:
+                setup, memory = turn.setup, self.machine.memory
+                feed.begin(turn.turn_id, setup.model, turn.messages, memory)
 
     def _settle(self) -> None:
         """Keep up with the machine's memory, phase and deadline."""
@@ -189,6 +164,7 @@ class _Session(Generic[C]):
         old, self._state.phase = self._state.phase, new
         self._withdraw()
         self._bus.publish(PhaseChanged(self.id, old.value, new.value))
+        self._feed.move(new.value)
 
     # -- an idle child -----------------------------------------------------------------------------
 
@@ -230,11 +206,17 @@ class _Session(Generic[C]):
                 port = self._callers.started(turn_id, model)
                 self._nursery.start_soon(self._watch, turn_id, port)
             case Wake(origin):
+                if isinstance(origin, AgentOrigin):
+                    origin = evolve(origin, workspace=origin.workspace or self.id)
                 self._attending = trio.CancelScope()
                 self._nursery.start_soon(self._attend, origin, self._attending)
             case CancelWake():
                 assert self._attending is not None
                 self._attending.cancel()
+            case AskLeave():
+                self._feed.ask_permission(request_of(action, time.time()))
+            case LeaveSettled(request_id, behavior, by):
+                self._feed.settle_permission(request_id, behavior, by)
             case Freeze():
                 assert self._child is not None
                 self._pool.freeze(self._child)
@@ -264,6 +246,9 @@ class _Session(Generic[C]):
             self._child.stop_reading()
             self._child = None
         self._callers.abandon(ended.error)
+        if self._fed is not None:
+            self._feed.end(self._fed.turn_id, Failed(ended.error))
+        self._feed.move(Phase.ASLEEP.value)
 
     # -- the attendant of one child ----------------------------------------------------------------
 
@@ -308,10 +293,15 @@ class _Session(Generic[C]):
                         actions = machine.advance(frame, now)
                         if machine.phase is Phase.BUSY:  # nothing but `Deliver`, by which no
                             for action in actions:  # deadline changes
+                                assert type(action) is Deliver
+                                self._feed.say(action.item)
                                 await self._deliver(action)
                         else:  # a stop text has ended the turn
                             self._settle()
+                            self._tell_feed(frame, actions)
                             await self._perform_all(actions)
+                    elif type(frame) is PermissionAsked:
+                        await self._hear(LeaveAsked(frame, self._feed.is_heard))
                     elif type(frame) is not Noise:  # `heard` is all that noise means
                         await self._hear(frame)
                 if said:
@@ -324,8 +314,8 @@ class _Session(Generic[C]):
             child.kill()
             return error
 
-    async def _hear(self, frame: Frame) -> None:
-        await self._perform_all(self._advance(frame))
+    async def _hear(self, said: Frame | LeaveAsked) -> None:
+        await self._perform_all(self._advance(said))
         self._rest()
 
     async def _perform_all(self, actions: list[Action]) -> None:

@@ -6,11 +6,14 @@ is performed (`actors.session`).
 
 from __future__ import annotations
 
+from collections.abc import Mapping
+from typing import Any
+
 from attrs import frozen
 
 from ..schemas.errors import GatewayError
-from ..schemas.frames import Frame
-from ..schemas.turn import Answer, Origin, Outcome, Prompt
+from ..schemas.frames import Frame, PermissionAsked
+from ..schemas.turn import Answer, Memory, Origin, Outcome, Prompt
 from ..schemas.turn_items import TurnItem
 
 # -- events; the child's frames come as they are --------------------------------------------------
@@ -19,11 +22,13 @@ from ..schemas.turn_items import TurnItem
 @frozen
 class StartTurn:
     """A caller wants a turn. `turn_id` is a uuid. With `reject_if_busy` it does not wait for
-    another turn of this conversation, but fails at once."""
+    another turn of this conversation, but fails at once. With `back_to` the last turn is taken back
+    before: that is what the conversation remembered until then."""
 
     turn_id: str
     prompt: Prompt
     reject_if_busy: bool = False
+    back_to: Memory | None = None
 
 
 @frozen
@@ -69,9 +74,34 @@ class Close:
     error: GatewayError
 
 
+@frozen
+class LeaveAsked:
+    """An agent wants to use a tool that needs leave. `heard`: somebody is there who can give it."""
+
+    asked: PermissionAsked
+    heard: bool
+
+
+@frozen(kw_only=True)
+class PermissionReply:
+    """Somebody has answered. `updated_input` takes the place of what the tool was to be given,
+    `message` says why not. With `always` it is allowed in this conversation from now on: the rule
+    called `suggestion`, or the first one that was suggested, or the tool as such. `by` says who:
+    ``watcher`` or ``http``."""
+
+    request_id: str
+    allow: bool
+    updated_input: Mapping[str, Any] | None = None
+    message: str | None = None
+    always: bool = False
+    suggestion: str | None = None
+    by: str = "watcher"
+
+
 Event = (
-    StartTurn | Interrupt | ChildReady | WakeFailed | ChildGone | TimedOut | GiveWay | Close | Frame
-)
+    StartTurn | Interrupt | ChildReady | WakeFailed | ChildGone | TimedOut | GiveWay | Close
+    | LeaveAsked | PermissionReply | Frame
+)  # fmt: skip
 
 
 # -- actions, to be performed in order ----------------------------------------------------------
@@ -130,6 +160,25 @@ class End:
 
 
 @frozen
+class AskLeave:
+    """Ask whoever is there; `PermissionReply` may follow, within so many seconds."""
+
+    turn_id: str
+    asked: PermissionAsked
+    seconds: float
+
+
+@frozen
+class LeaveSettled:
+    """The request needs no answer any more. `by` as in `PermissionReply`, or ``timeout``, or
+    ``turn`` where the child itself took it back."""
+
+    request_id: str
+    behavior: str
+    by: str
+
+
+@frozen
 class Freeze:
     """Stop the child's clock until the next `Write`."""
 
@@ -144,4 +193,7 @@ class Kill:
     """End the child at once. `ChildGone` follows."""
 
 
-Action = Wake | CancelWake | Write | Deliver | Started | End | Freeze | Retire | Kill
+Action = (
+    Wake | CancelWake | Write | Deliver | Started | End | AskLeave | LeaveSettled | Freeze | Retire
+    | Kill
+)  # fmt: skip

@@ -33,7 +33,8 @@ from .bus import Bus
 from .directory import Directory, Entry
 from .mailbox import ActorGone, Mailbox, Ref, answer, open_mailbox
 from .phases import Limits
-from .session import Lender, SessionMessage, Submit, run_session
+from .session import run_session
+from .session_words import Lender, SessionMessage, Submit
 from .signals import Close
 
 SWEEP_SECONDS = 60.0
@@ -229,6 +230,7 @@ def limits_of(settings: Settings) -> Limits:
         hibernate=claude.hibernate_after_seconds or math.inf,
         expire=conversation.session_timeout_minutes * 60,
         tool_wait=claude.tool_wait_seconds,
+        leave=settings.permissions.timeout_seconds,
         queued=conversation.max_queued_turns,
         keep_child=claude.use_interactive_sessions,
     )

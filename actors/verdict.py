@@ -84,7 +84,8 @@ def judge_frame(answer: AnswerState, frame: Heard) -> Verdict | None:
     if not isinstance(frame, MessageEnded):
         return None
     if frame.stop_reason in CUT_OFF:
-        return CutOff(answer.usage)
+        # An agent that nobody has told how much to say is told by the CLI to go on.
+        return None if answer.may_be_long else CutOff(answer.usage)
     if answer.is_torn:
         return Spoilt(refusals.torn_call())
     if answer.calls and frame.stop_reason == "refusal":

@@ -14,8 +14,8 @@ from ..schemas.convert import write_json
 from ..schemas.errors import GatewayError, NotImplementedHere
 from ..transport.asgi import JSON, encode_headers
 from ..transport.loggers import get_logger
-from .gateway import LOCAL
 from .http_policy import KeyRing, check_host, check_origin, request_id
+from .workspaces import LOCAL
 
 if TYPE_CHECKING:
     from .gateway import Gateway

@@ -17,7 +17,7 @@ from attrs import field, frozen
 
 from .message import ToolCall
 from .turn import Usage
-from .turn_items import ReasoningDelta, TextDelta
+from .turn_items import MAX_ACTIVITY_OUTPUT, ActivityEnded, ReasoningDelta, TextDelta
 
 
 @frozen
@@ -107,6 +107,34 @@ class ControlAsked:
 
 
 @frozen
+class PermissionAsked:
+    """``can_use_tool``: an agent waits for leave to use a tool. `input` is what the tool would be
+    given, `suggestions` the CLI's own proposals of what to allow for longer, as they came."""
+
+    request_id: str
+    tool: str
+    input: dict[str, Any] = field(eq=False)
+    call_id: str
+    title: str | None = None
+    description: str | None = None
+    suggestions: tuple[dict[str, Any], ...] = field(default=(), eq=False)
+
+
+@frozen
+class ControlCancelled:
+    """The CLI needs no answer to this request of its own any more."""
+
+    request_id: str
+
+
+@frozen
+class ToolReturned:
+    """What came of tools that an agent used by itself."""
+
+    results: tuple[ActivityEnded, ...]
+
+
+@frozen
 class ApiRetry:
     """The API failed, and the CLI asks it again after so many seconds."""
 
@@ -122,7 +150,8 @@ class Noise:
 
 Frame = (
     TextDelta | ReasoningDelta | ToolInput | ToolUseStarted | MessageStarted | MessageEnded
-    | AssistantDone | TurnResult | ControlAnswer | ControlAsked | ApiRetry | Noise
+    | AssistantDone | TurnResult | ControlAnswer | ControlAsked | PermissionAsked | ControlCancelled
+    | ToolReturned | ApiRetry | Noise
 )  # fmt: skip
 
 _STREAM_NOISE = Noise("stream_event")
@@ -210,6 +239,12 @@ def _decode_rare(kind: Any, frame: dict[str, Any]) -> Frame:
                 body=body if isinstance(body, dict) else {},
                 error=str(response.get("error", "refused")) if failed else None,
             )
+        case "user":
+            return _decode_user(frame)
+        case "control_cancel_request":
+            return ControlCancelled(str(frame["request_id"]))
+        case "control_request" if frame["request"].get("subtype") == "can_use_tool":
+            return _decode_permission(str(frame["request_id"]), frame["request"])
         case "control_request":
             request = frame["request"]
             message = request.get("message")
@@ -240,6 +275,49 @@ def _decode_assistant(frame: dict[str, Any]) -> Frame:
         synthetic=message.get("model") == "<synthetic>",
         text="".join(str(block["text"]) for block in blocks if block.get("type") == "text"),
         call=calls[0] if calls else None,  # a frame holds one block
+    )
+
+
+def _decode_permission(request_id: str, request: dict[str, Any]) -> Frame:
+    given, suggested = request["input"], request.get("permission_suggestions")
+    title, description = request.get("title"), request.get("description")
+    return PermissionAsked(
+        request_id=request_id,
+        tool=str(request["tool_name"]),
+        input=given if isinstance(given, dict) else {},
+        call_id=str(request.get("tool_use_id", "")),
+        title=title if isinstance(title, str) else None,
+        description=description if isinstance(description, str) else None,
+        suggestions=tuple(each for each in suggested if isinstance(each, dict))
+        if isinstance(suggested, list)
+        else (),
+    )
+
+
+def _decode_user(frame: dict[str, Any]) -> Frame:
+    """What the CLI itself says as the user: what came of tools, among other things."""
+    content = frame["message"]["content"]
+    if frame.get("parent_tool_use_id") is not None or not isinstance(content, list):
+        return Noise("user")
+    results = tuple(
+        ActivityEnded(
+            str(block["tool_use_id"]),
+            _result_text(block.get("content"))[:MAX_ACTIVITY_OUTPUT],
+            bool(block.get("is_error")),
+        )
+        for block in content
+        if block.get("type") == "tool_result"
+    )
+    return ToolReturned(results) if results else Noise("user")
+
+
+def _result_text(content: Any) -> str:
+    if isinstance(content, str):
+        return content
+    blocks = content if isinstance(content, list) else []
+    return "\n".join(
+        str(block["text"]) if block.get("type") == "text" else f"[{block.get('type')}]"
+        for block in blocks
     )
 
 

@@ -46,14 +46,15 @@ def initialize(request_id: str, setup: Setup) -> bytes:
     Only the first one counts, and only before the first user frame; the user frame may follow
     without waiting for the answer.
     """
-    request: dict[str, Any] = {
-        "subtype": "initialize",
-        "systemPrompt": [setup.system] if setup.system else [],
+    # A resumed session would else keep the system prompt that its transcript recorded.
+    request: dict[str, Any] = {"subtype": "initialize", "systemPromptSnapshot": False}
+    if setup.profile == "agent":  # its prompt is Claude Code's own, its model came at the start
+        request |= {"appendSystemPrompt": setup.system} if setup.system else {}
+    else:
+        request["systemPrompt"] = [setup.system] if setup.system else []
         # The agent's prompt gives way to systemPrompt; the CLI wants it present all the same.
-        "agents": {AGENT: {"description": AGENT, "prompt": setup.system, "model": setup.model}},
-        # A resumed session would else keep the system prompt that its transcript recorded.
-        "systemPromptSnapshot": False,
-    }
+        agent = {"description": AGENT, "prompt": setup.system, "model": setup.model}
+        request["agents"] = {AGENT: agent}
     if setup.tools or setup.schema is not None:
         request["sdkMcpServers"] = [TOOL_SERVERS[0]]
     return _control(request_id, request)
@@ -100,14 +101,34 @@ def show_thinking(request_id: str) -> bytes:
 
 def answer_mcp(request_id: str, message: Mapping[str, Any]) -> bytes:
     """Answer a JSON-RPC message of the CLI's to the server of the client's tools."""
-    body = {"mcp_response": message}
-    response = {"subtype": "success", "request_id": request_id, "response": body}
-    return _line({"type": "control_response", "response": response})
+    return _answer(request_id, {"mcp_response": message})
 
 
 def refuse(request_id: str, reason: str) -> bytes:
     """Answer a control request of the CLI's that this gateway does not serve."""
     response = {"subtype": "error", "request_id": request_id, "error": reason}
+    return _line({"type": "control_response", "response": response})
+
+
+def allow(
+    request_id: str, updated_input: Mapping[str, Any], updates: Sequence[Mapping[str, Any]]
+) -> bytes:
+    """Give leave for what was asked by ``can_use_tool``. `updated_input` is what the tool is given;
+    `updates` are permission updates, which have to be for the session: any other destination is
+    written to a file."""
+    body: dict[str, Any] = {"behavior": "allow", "updatedInput": dict(updated_input)}
+    if updates:
+        body["updatedPermissions"] = [dict(each) for each in updates]
+    return _answer(request_id, body)
+
+
+def deny(request_id: str, message: str) -> bytes:
+    """Refuse it; the model is told `message`, and the turn goes on."""
+    return _answer(request_id, {"behavior": "deny", "message": message})
+
+
+def _answer(request_id: str, body: Mapping[str, Any]) -> bytes:
+    response = {"subtype": "success", "request_id": request_id, "response": body}
     return _line({"type": "control_response", "response": response})
 
 

@@ -7,6 +7,7 @@ A rule looks at one value and answers with what is wrong ("must be ..."), or Non
 the value: only who knows whether it is a secret may do that.
 """
 
+import re
 from collections.abc import Callable, Iterable, Mapping
 from ipaddress import IPv6Address, ip_address
 from pathlib import Path
@@ -91,6 +92,16 @@ def one_of(*choices: str) -> Rule:
 
 def _printable(value: object) -> bool:
     return isinstance(value, str) and bool(value) and value.isprintable()
+
+
+def is_permission_rule(value: object) -> bool:
+    """``Tool`` or ``Tool(pattern)``. A comma outside of the pattern would begin another rule."""
+    if not isinstance(value, str):
+        return False
+    name, opening, pattern = value.partition("(")
+    if not re.fullmatch(r"[A-Za-z_][A-Za-z0-9_.*-]*", name):
+        return False
+    return not opening or (len(pattern) > 1 and pattern.endswith(")") and value.isprintable())
 
 
 def is_visible_ascii(value: object) -> bool:

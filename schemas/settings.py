@@ -18,6 +18,7 @@ import attrs
 from attrs import frozen
 
 from . import setting_rules as rules
+from .setting_agents import PermissionSettings, WorkspaceSettings
 from .setting_rules import Problem, SettingsError, is_loopback
 from .setting_section import MIB, Section, complaint, key
 
@@ -30,16 +31,21 @@ __all__ = [
     "ImageSettings",
     "LogSettings",
     "ModelSettings",
+    "PermissionSettings",
     "Problem",
     "ServerSettings",
     "Settings",
     "SettingsError",
     "StorageSettings",
+    "WorkspaceSettings",
     "check_exposure",
     "complaint",
     "default_state_directory",
     "is_loopback",
 ]
+
+AGENT_PREFIX = "agent/"
+"""What begins the names of models that are asked to be agents."""
 
 LOOPBACK_NAMES = ("localhost", "127.0.0.1", "::1")
 
@@ -191,6 +197,11 @@ class ModelSettings(Section):
     aliases: Mapping[str, str] = key(
         dict, rules.model_map, "Other names for them, such as `gpt-4o` for `sonnet`."
     )
+    agents: bool = key(
+        True,
+        rules.boolean,
+        "Offer every model as `agent/NAME` too: Claude Code with its own tools, in a workspace.",
+    )
     include_reasoning: bool = key(
         False,
         rules.boolean,
@@ -198,11 +209,12 @@ class ModelSettings(Section):
     )
 
     def conflicts(self) -> Iterator[tuple[str, str]]:
-        known = {*self.available, *self.aliases}
-        if self.default not in known:
+        agents = {f"{AGENT_PREFIX}{name}" for name in self.available} if self.agents else set()
+        models = {*self.available, *agents}
+        if self.default not in {*models, *self.aliases}:
             yield "default", f"is not in models.available, got {self.default!r}"
         for name, model in self.aliases.items():
-            if model not in self.available:
+            if model not in models:
                 yield "aliases", f"{name} stands for {model!r}, which is not in models.available"
 
 
@@ -269,7 +281,13 @@ class FileAccessSettings(Section):
     additional_dirs: tuple[str, ...] = key(
         (),
         rules.each(rules.is_absolute_path, "must list absolute paths"),
-        "Folders from which requests may name files of this machine. Empty: from none.",
+        "Folders from which requests may name files of this machine, and that agents may work in "
+        "beside their own. Empty: none.",
+    )
+    skip_permissions: bool = key(
+        False,
+        rules.boolean,
+        "Let agents do whatever they like, unasked. Not for root, which the CLI refuses.",
     )
 
 
@@ -328,6 +346,8 @@ class Settings:
     conversation: ConversationSettings = attrs.field(factory=ConversationSettings)
     images: ImageSettings = attrs.field(factory=ImageSettings)
     file_access: FileAccessSettings = attrs.field(factory=FileAccessSettings)
+    workspaces: WorkspaceSettings = attrs.field(factory=WorkspaceSettings)
+    permissions: PermissionSettings = attrs.field(factory=PermissionSettings)
     storage: StorageSettings = attrs.field(factory=StorageSettings)
     log: LogSettings = attrs.field(factory=LogSettings)
 

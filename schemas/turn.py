@@ -222,7 +222,19 @@ class Recording:
     model: str
 
 
-Origin = ResumePoint | Recording
+@frozen
+class AgentOrigin:
+    """What an agent's process is started with: it cannot be told later. `workspace` is a path
+    relative to ``workspaces.root`` (empty: the conversation's own), `grants` are rules that allow
+    tools, `history` is what it takes up."""
+
+    model: str
+    workspace: str
+    grants: tuple[str, ...] = ()
+    history: ResumePoint | Recording | None = None
+
+
+Origin = ResumePoint | Recording | AgentOrigin
 """What a child that is not generic begins with."""
 
 
@@ -233,8 +245,9 @@ class Memory:
     `digests` has one digest per message held. `resume` is None until a turn has finished. `seed`
     are the last messages held, as far as the transcript at `resume` lacks them: a continued cache
     hit, tool calls that wait for their results, an answer that was cut short. `calls` are the ids
-    of the tool calls that stand open. Only a finished turn changes anything here: one that fails
-    leaves no trace.
+    of the tool calls that stand open. `grants` are the rules by which an agent's tools were allowed
+    in this conversation. Only a finished turn changes anything else here: one that fails leaves no
+    trace.
     """
 
     setup: Setup
@@ -244,6 +257,7 @@ class Memory:
     turns: int = 0
     usage: Usage = field(factory=Usage)
     calls: tuple[str, ...] = ()
+    grants: tuple[str, ...] = ()
 
     def grown(
         self, setup: Setup, said: Iterable[Message], resume: ResumePoint | None, usage: Usage
@@ -259,4 +273,9 @@ class Memory:
             turns=self.turns + 1,
             usage=self.usage + usage,
             calls=tuple(call.id for call in said[-1].calls),
+            grants=self.grants,
         )
+
+    def granted(self, rules: Iterable[str]) -> Memory:
+        """With these rules too."""
+        return evolve(self, grants=tuple(dict.fromkeys((*self.grants, *rules))))

@@ -17,6 +17,9 @@ PURE = {
     "transport/public_address.py",
     # The session's machine and all it is made of.
     "actors/machine.py",
+    "actors/machine_state.py",
+    "actors/permission_desk.py",
+    "actors/history.py",
     "actors/phases.py",
     "actors/signals.py",
     "actors/turn_queue.py",

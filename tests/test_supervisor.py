@@ -18,7 +18,7 @@ from ccapi.actors.bus import Bus, Subscription
 from ccapi.actors.directory import Directory, Entry
 from ccapi.actors.machine import Machine
 from ccapi.actors.mailbox import MAILBOX, ActorGone, Ref
-from ccapi.actors.session import SessionMessage, Submit
+from ccapi.actors.session_words import SessionMessage, Submit
 from ccapi.actors.signals import Action, Event, StartTurn
 from ccapi.actors.supervisor import SWEEP_SECONDS, Supervisor, limits_of, open_supervisor
 from ccapi.actors.turns import Port, Turn, open_turn

@@ -19,7 +19,8 @@ from ..schemas.errors import ChildDied, Overloaded
 from ..schemas.lines import AGENT, TOOL_SERVERS
 from ..schemas.setting_rules import Problem, SettingsError
 from ..schemas.settings import Settings
-from ..schemas.turn import Recording, ResumePoint
+from ..schemas.turn import AgentOrigin, Origin, Recording, ResumePoint
+from .agent_cli import Agents, agent_environment, agents_of
 from .child import ChildCommand
 from .transcript import write_transcript
 
@@ -81,14 +82,36 @@ class Cli:
     cwd: Path
     stop_seconds: float
     max_line_bytes: int
+    agents: Agents
 
-    async def record(self, recording: Recording) -> ResumePoint:
-        """Write a history down as a session that a child can resume. Raises `ChildDied`."""
+    async def prepare(self, origin: Origin | None) -> ChildCommand:
+        """The child that begins with `origin`, or a generic one. What it needs on the disk is
+        written. Raises `ChildDied`."""
+        if not isinstance(origin, AgentOrigin):
+            return self.command(await self.record(origin, self.cwd))
+        try:
+            place = self.agents.workspace(origin.workspace)
+        except OSError as error:
+            raise ChildDied(
+                f"The agent's workspace {origin.workspace} cannot be used ({error.strerror})."
+            ) from error
+        resume = await self.record(origin.history, place)
+        argv = [*self.program, *self.agents.arguments(origin), *_resume_flags(resume)]
+        env = agent_environment(self.env)
+        return ChildCommand(argv, env, place, self.stop_seconds, self.max_line_bytes)
+
+    async def record(
+        self, history: Recording | ResumePoint | None, cwd: Path
+    ) -> ResumePoint | None:
+        """Write a history down as a session that a child in `cwd` can resume; what is one already
+        stays as it is. Raises `ChildDied`."""
+        if not isinstance(history, Recording):
+            return history
         home = self.env.get("CLAUDE_CONFIG_DIR") or Path(self.env.get("HOME", "/")) / ".claude"
         try:
             _make_private(self.cwd)
             return await write_transcript(
-                Path(home) / "projects", self.cwd, recording.messages, recording.model
+                Path(home) / "projects", cwd, history.messages, history.model
             )
         except OSError as error:
             raise ChildDied(
@@ -108,12 +131,15 @@ class Cli:
                 "The CLI process could not be started: there is no directory "
                 f"{self.cwd}, and none can be made ({error.strerror})."
             ) from error
-        argv = [*self.program, *GENERIC_FLAGS]
-        if resume is not None:
-            argv += ["--resume", resume.session_id]
-            if resume.assistant_uuid is not None:
-                argv += ["--resume-session-at", resume.assistant_uuid]
+        argv = [*self.program, *GENERIC_FLAGS, *_resume_flags(resume)]
         return ChildCommand(argv, self.env, self.cwd, self.stop_seconds, self.max_line_bytes)
+
+
+def _resume_flags(resume: ResumePoint | None) -> list[str]:
+    if resume is None:
+        return []
+    at = ["--resume-session-at", resume.assistant_uuid] if resume.assistant_uuid else []
+    return ["--resume", resume.session_id, *at]
 
 
 def find_cli(settings: Settings, environ: Mapping[str, str], *, demo: bool = False) -> Cli:
@@ -127,7 +153,8 @@ def find_cli(settings: Settings, environ: Mapping[str, str], *, demo: bool = Fal
     the gateway's stay apart from the operator's own.
     """
     try:
-        cwd = settings.storage.path.expanduser().absolute() / "chat"
+        storage = settings.storage.path.expanduser().absolute()
+        cwd = storage / "chat"
         _make_private(cwd)
     except OSError as error:
         reason = f"no directory can be made at {error.filename}: {error.strerror}"
@@ -140,6 +167,7 @@ def find_cli(settings: Settings, environ: Mapping[str, str], *, demo: bool = Fal
         cwd=cwd,
         stop_seconds=settings.claude.stop_seconds,
         max_line_bytes=settings.claude.max_line_bytes,
+        agents=agents_of(settings, storage),
     )
 
 

@@ -17,11 +17,12 @@ from starlette.types import ASGIApp
 from ccapi.actors.bus import Bus
 from ccapi.actors.cache import Cache, open_cache
 from ccapi.actors.conversation import DEFAULTS, ConversationInfo
-from ccapi.actors.gateway import LOCAL, Gateway, GatewayStatistics
+from ccapi.actors.gateway import Gateway, GatewayStatistics
 from ccapi.actors.http_front import http_app
 from ccapi.actors.models import ModelCatalog
 from ccapi.actors.pool import PoolStatistics
 from ccapi.actors.turns import CallerGone, Port, Turn, open_turn
+from ccapi.actors.workspaces import LOCAL
 from ccapi.schemas.errors import Conflict, GatewayError, NotFound, Overloaded
 from ccapi.schemas.events import TurnFinished
 from ccapi.schemas.message import Message

@@ -19,7 +19,8 @@ import trio
 from ccapi.actors.bus import Bus, Subscription
 from ccapi.actors.mailbox import Ref, open_mailbox
 from ccapi.actors.phases import Limits, Phase
-from ccapi.actors.session import Ended, SessionMessage, SessionState, Submit, run_session
+from ccapi.actors.session import run_session
+from ccapi.actors.session_words import Ended, SessionMessage, SessionState, Submit
 from ccapi.actors.signals import StartTurn
 from ccapi.actors.turns import Port, Turn, open_turn
 from ccapi.schemas import events

@@ -1,0 +1,248 @@
+"""The feed of one conversation: what happens in it, numbered, for whoever has joined.
+
+Knows: the turn under way, the last events, who is watching and what each has seen. Refuses to
+know: sockets, and how an event is written (`schemas.join_events`).
+
+A session puts events in, and never waits for anybody. Watchers read the same ring of events, each
+at its own place, so that one more of them costs neither memory nor anything per token but the
+sending. One that falls further behind than the ring is long is told so. While nobody has watched
+for a while no ring is kept, and a token costs an append to the turn under way.
+"""
+
+from __future__ import annotations
+
+import math
+import time
+from collections import deque
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
+
+import trio
+from attrs import define, field, frozen
+
+from ..schemas import join_events as events
+from ..schemas.join_events import JoinEvent
+from ..schemas.message import Message
+from ..schemas.message_size import size_of
+from ..schemas.turn import Completed, Failed, Memory, Outcome
+from ..schemas.turn_items import TurnItem, compact
+from .history import History, TurnRecord
+
+RING_EVENTS = 8192
+RING_BYTES = 4 * 1024 * 1024
+"""About how much one feed keeps for those who come back, or lag."""
+
+RESUME_SECONDS = 120.0
+"""How long events are kept for somebody who has left, and how long somebody who was here just now
+is taken to be listening still."""
+
+
+class FellBehind(Exception):
+    """What comes next for this watcher is not kept any more."""
+
+
+class FeedClosed(Exception):
+    """The conversation has ended, and everything was read."""
+
+
+@define(eq=False)
+class Slot:
+    """One event in the ring. `frame` is what it looks like on the wire, once somebody has asked."""
+
+    number: int
+    event: JoinEvent
+    frame: bytes | None = None
+
+
+@frozen(eq=False)
+class LiveTurn:
+    """The turn under way; `items` is what was said so far."""
+
+    turn_id: str
+    model: str
+    created_at: float
+    messages: tuple[Message, ...]
+    before: Memory
+    items: list[TurnItem] = field(factory=list)
+
+
+class Feed:
+    """Made with its conversation, and as long-lived. Nothing here waits but `Watcher.read`."""
+
+    def __init__(self) -> None:
+        self.history = History()
+        self.turn: LiveTurn | None = None
+        self.permissions: dict[str, events.PermissionRequested] = {}
+        self.last = 0
+        self._ring: deque[Slot] = deque()
+        self._size = 0
+        self._watchers = 0
+        self._left_at = -math.inf
+        self._closed = False
+        self._lot = trio.lowlevel.ParkingLot()
+
+    def __repr__(self) -> str:
+        return f"<Feed {self.last} events, {len(self._ring)} kept, {self._watchers} watching>"
+
+    # -- what happens ------------------------------------------------------------------------------
+
+    def begin(self, turn_id: str, model: str, messages: tuple[Message, ...], now: Memory) -> None:
+        """A turn has begun; `messages` is what it adds, `now` what is remembered so far."""
+        turn = LiveTurn(turn_id, model, time.time(), messages, now)
+        self.turn = turn
+        self.put(events.TurnStarted(turn_id, model, turn.created_at, messages))
+
+    def say(self, item: TurnItem) -> None:
+        """The hot path: once per token."""
+        turn = self.turn
+        if turn is None:
+            return
+        turn.items.append(item)
+        if self._watchers or self._ring:
+            self.put(events.Said(turn.turn_id, item))
+        else:
+            self.last += 1
+
+    def end(self, turn_id: str, outcome: Outcome) -> None:
+        """A turn has ended, be it under way or not."""
+        turn = self.turn
+        if turn is not None and turn.turn_id == turn_id:
+            self.turn = None
+            for request_id in tuple(self.permissions):
+                self.settle_permission(request_id, "deny", "turn")
+        match outcome:
+            case Completed(reason, usage) if turn is not None and turn.turn_id == turn_id:
+                output = compact(turn.items)
+                if reason != "content_filter":  # which the conversation does not remember
+                    self.history.add(
+                        TurnRecord(
+                            turn_id, turn.created_at, turn.model, turn.messages, output, reason,
+                            usage, turn.before,
+                        )
+                    )  # fmt: skip
+                self.put(events.TurnFinished(turn_id, output, reason, usage))
+            case Failed(error):
+                self.put(events.TurnFailed(turn_id, error))
+
+    def remove_last(self) -> TurnRecord:
+        """The last turn has never been."""
+        record = self.history.take_back()
+        self.put(events.TurnRemoved(record.turn_id))
+        return record
+
+    def move(self, phase: str) -> None:
+        self.put(events.PhaseMoved(phase))
+
+    def ask_permission(self, request: events.PermissionRequested) -> None:
+        self.permissions[request.request_id] = request
+        self.put(request)
+
+    def settle_permission(self, request_id: str, behavior: str, by: str) -> None:
+        """It was answered, or needs no answer any more."""
+        request = self.permissions.pop(request_id, None)
+        if request is not None:
+            self.put(events.PermissionResolved(request.turn_id, request_id, behavior, by))
+
+    def close(self, reason: str) -> None:
+        """The conversation has ended; watchers read what is left."""
+        if not self._closed:
+            self.put(events.ConversationEnded(reason))
+            self._closed = True
+
+    def put(self, event: JoinEvent) -> None:
+        self.last += 1
+        if not self._watchers and not self._is_awaited():
+            self._forget()
+            return
+        self._ring.append(Slot(self.last, event))
+        self._size += _size(event)
+        while len(self._ring) > RING_EVENTS or self._size > RING_BYTES:
+            self._size -= _size(self._ring.popleft().event)
+        self._lot.unpark_all()
+
+    # -- who watches -------------------------------------------------------------------------------
+
+    @property
+    def watchers(self) -> int:
+        return self._watchers
+
+    @property
+    def is_heard(self) -> bool:
+        """Whether somebody watches, or did so just now and may be on their way back."""
+        return bool(self._watchers) or self._is_awaited()
+
+    def _is_awaited(self) -> bool:
+        return trio.current_time() < self._left_at + RESUME_SECONDS
+
+    def prune(self) -> None:
+        """Keep nothing for those who have been away for too long."""
+        if not self._watchers and not self._is_awaited():
+            self._forget()
+
+    def _forget(self) -> None:
+        self._ring.clear()
+        self._size = 0
+
+    @contextmanager
+    def watch(self) -> Iterator[Watcher]:
+        """Join: from now on events are kept, and `Watcher.read` gives them."""
+        watcher = Watcher(self, self.last)
+        self._watchers += 1
+        self.put(events.Presence(self._watchers))
+        try:
+            yield watcher
+        finally:
+            self._watchers -= 1
+            if not self._watchers:
+                self._left_at = trio.current_time()
+            self.put(events.Presence(self._watchers))
+
+    def since(self, number: int) -> Sequence[Slot] | None:
+        """The events behind that number. None where some of them are not kept any more, or it is
+        not one of this feed's."""
+        if not 0 <= number <= self.last:
+            return None
+        missing = self.last - number
+        if missing > len(self._ring):
+            return None
+        return [self._ring[index] for index in range(len(self._ring) - missing, len(self._ring))]
+
+    async def wait(self, number: int) -> None:
+        """Wait until there is an event behind that number, or the conversation has ended."""
+        if number < self.last:
+            await trio.lowlevel.checkpoint()
+            return
+        if self._closed:
+            raise FeedClosed
+        await self._lot.park()
+
+
+class Watcher:
+    """One who has joined. `seen` is the number of the last event that was read."""
+
+    def __init__(self, feed: Feed, seen: int) -> None:
+        self._feed = feed
+        self.seen = seen
+
+    def __repr__(self) -> str:
+        return f"<Watcher seen={self.seen} of {self._feed.last}>"
+
+    async def read(self) -> Sequence[Slot]:
+        """The next events, at least one. Raises `FellBehind`, or `FeedClosed` after the last."""
+        await self._feed.wait(self.seen)
+        slots = self._feed.since(self.seen)
+        if slots is None:
+            raise FellBehind
+        self.seen = self._feed.last
+        return slots
+
+
+def _size(event: JoinEvent) -> int:
+    match event:
+        case events.Said(_, item):
+            return 200 + len(getattr(item, "text", ""))
+        case events.TurnStarted(messages=messages):
+            return 200 + size_of(messages)
+        case events.TurnFinished(output=output):
+            return 200 + sum(len(getattr(item, "text", "")) for item in output)
+    return 500

@@ -1,0 +1,90 @@
+"""What was said in a conversation, turn by turn, as far as it is kept in memory.
+
+Knows: finished turns in their order, and what they take. Refuses to know: what the model is told
+(that is in its child's transcript, whole), and how a turn is written for a client
+(`schemas.items`).
+"""
+
+from __future__ import annotations
+
+import sys
+from collections import deque
+from collections.abc import Iterator, Sequence
+
+from attrs import field, frozen
+
+from ..schemas.message import Message
+from ..schemas.message_size import BESIDE, size_of
+from ..schemas.turn import FinishReason, Memory, Usage
+from ..schemas.turn_items import ActivityEnded, TextDelta, TurnItem
+
+
+@frozen
+class TurnRecord:
+    """One turn that is over. `messages` is what it added before its answer, `output` the answer in
+    as few items as can be; `before` what the conversation remembered until then. `turn_id` is a
+    uuid, `created_at` in unix seconds. What was there before the first turn (a history that a
+    conversation began with) has no `output`, and no `before`."""
+
+    turn_id: str
+    created_at: float
+    model: str
+    messages: tuple[Message, ...]
+    output: tuple[TurnItem, ...] = ()
+    finish_reason: FinishReason = "stop"
+    usage: Usage = field(factory=Usage)
+    before: Memory | None = field(default=None, repr=False)
+    size: int = field(init=False, eq=False)
+
+    @size.default
+    def _weigh(self) -> int:
+        return size_of(self.messages) + sum(map(_size, self.output))
+
+
+def _size(item: TurnItem) -> int:
+    match item:
+        case TextDelta(text) | ActivityEnded(_, text):
+            return BESIDE + sys.getsizeof(text)
+    return BESIDE
+
+
+class History:
+    """The turns of one conversation, oldest first. `forgotten`: some of the oldest are not here
+    any more. `size`: about how much memory they take, in bytes."""
+
+    def __init__(self) -> None:
+        self._turns: deque[TurnRecord] = deque()
+        self.forgotten = False
+        self.size = 0
+
+    def __repr__(self) -> str:
+        return f"<History {len(self._turns)} turns{' and more' if self.forgotten else ''}>"
+
+    def __len__(self) -> int:
+        return len(self._turns)
+
+    def __iter__(self) -> Iterator[TurnRecord]:
+        return iter(self._turns)
+
+    @property
+    def last(self) -> TurnRecord | None:
+        return self._turns[-1] if self._turns else None
+
+    def newest(self, count: int) -> Sequence[TurnRecord]:
+        """The last `count` turns, oldest first."""
+        return [*self._turns][-count:]
+
+    def add(self, record: TurnRecord) -> None:
+        self._turns.append(record)
+        self.size += record.size
+
+    def take_back(self) -> TurnRecord:
+        """Remove the last turn: it has never been."""
+        record = self._turns.pop()
+        self.size -= record.size
+        return record
+
+    def forget_oldest(self) -> None:
+        """Keep less in memory. The conversation itself goes on unchanged."""
+        self.size -= self._turns.popleft().size
+        self.forgotten = True

@@ -1,0 +1,117 @@
+"""The leave that a present child asks for: what is open, and how it is answered.
+
+Knows: which requests nobody has answered, until when each may be, what a child is told. Refuses to
+know: phases and turns, who is asked, and which calls need leave at all (the CLI decides that, by
+the rules in the settings).
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Sequence
+
+from attrs import define, frozen
+
+from ..schemas import lines
+from ..schemas.frames import PermissionAsked
+from ..schemas.join_events import PermissionRequested
+from ..schemas.permissions import Suggestion, read_suggestions
+from .signals import AskLeave, PermissionReply
+
+NOBODY = (
+    "Nobody is there to give leave for this, so it was not done. Go on without it, or say what you "
+    "would have done."
+)
+TOO_LATE = "Nobody gave leave for this in time, so it was not done."
+DENIED = "The user does not want this to be done."
+
+
+@frozen
+class Answer:
+    """What a child is told, whether it may, and the rules that hold from now on."""
+
+    line: bytes
+    allowed: bool
+    rules: tuple[str, ...] = ()
+
+
+@define
+class _Open:
+    asked: PermissionAsked
+    due: float
+
+
+class PermissionDesk:
+    """The requests of one child. `due` is a point in time, `math.inf` where none is open."""
+
+    def __init__(self) -> None:
+        self._open: dict[str, _Open] = {}
+
+    def __repr__(self) -> str:
+        return f"<PermissionDesk open={sorted(self._open)}>"
+
+    def __len__(self) -> int:
+        return len(self._open)
+
+    @property
+    def due(self) -> float:
+        return min((each.due for each in self._open.values()), default=math.inf)
+
+    def open(self, asked: PermissionAsked, due: float) -> None:
+        self._open[asked.request_id] = _Open(asked, due)
+
+    def answer(self, reply: PermissionReply) -> Answer | None:
+        """None: there is no such request, or it was answered already."""
+        waiting = self._open.pop(reply.request_id, None)
+        if waiting is None:
+            return None
+        asked = waiting.asked
+        if not reply.allow:
+            return Answer(lines.deny(asked.request_id, reply.message or DENIED), allowed=False)
+        chosen = _chosen(asked, reply) if reply.always else None
+        line = lines.allow(
+            asked.request_id,
+            asked.input if reply.updated_input is None else dict(reply.updated_input),
+            [] if chosen is None else [dict(chosen.update)],
+        )
+        return Answer(line, allowed=True, rules=() if chosen is None else chosen.rules)
+
+    def cancel(self, request_id: str) -> bool:
+        """The child needs no answer any more; says whether it had asked."""
+        return self._open.pop(request_id, None) is not None
+
+    def expire(self, now: float) -> list[tuple[str, bytes]]:
+        """Requests that nobody has answered in time: their ids, and what the child is told."""
+        late = [request_id for request_id, each in self._open.items() if each.due <= now]
+        for request_id in late:
+            del self._open[request_id]
+        return [(request_id, lines.deny(request_id, TOO_LATE)) for request_id in late]
+
+    def forget(self) -> None:
+        """The turn is over: nobody waits for anything any more."""
+        self._open.clear()
+
+
+def request_of(action: AskLeave, now: float) -> PermissionRequested:
+    """A request as those who have joined are told of it; `now` is in unix seconds."""
+    asked = action.asked
+    offered = suggestions_of(asked)
+    return PermissionRequested(
+        turn_id=action.turn_id,
+        request_id=asked.request_id,
+        tool=asked.tool,
+        input=asked.input,
+        title=asked.title,
+        description=asked.description,
+        suggestions=tuple({"id": each.id, "label": each.label} for each in offered),
+        expires_at=now + action.seconds,
+    )
+
+
+def suggestions_of(asked: PermissionAsked) -> Sequence[Suggestion]:
+    return read_suggestions(asked.suggestions, asked.tool)
+
+
+def _chosen(asked: PermissionAsked, reply: PermissionReply) -> Suggestion:
+    offered = suggestions_of(asked)
+    return next((each for each in offered if each.id == reply.suggestion), offered[0])

@@ -1,0 +1,92 @@
+"""How an agent is started: Claude Code with its own tools and prompt, in a workspace.
+
+Knows: the flags and variables that make an agent of the CLI, and where its workspace is. Refuses to
+know: what is said to it once it runs, and who gives it leave.
+
+Source: measured; the contract suite in tests/contract (`test_agent_*`) holds one test per fact.
+"""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+
+from attrs import frozen
+
+from ..schemas.lines import TOOL_SERVERS
+from ..schemas.setting_rules import Problem, SettingsError
+from ..schemas.settings import Settings
+from ..schemas.turn import AgentOrigin
+
+AGENT_FLAGS = (
+    "-p",
+    *("--input-format", "stream-json"),
+    *("--output-format", "stream-json"),
+    "--verbose",
+    "--include-partial-messages",
+    "--strict-mcp-config",
+    "--disable-slash-commands",
+    *("--permission-prompt-tool", "stdio"),
+)
+
+NOT_FOR_AGENTS = ("CLAUDE_CODE_SIMPLE", "DISABLE_COMPACT")
+"""Variables of a plain model's child that would take an agent's tools, or its way to go on when
+its conversation has become too long."""
+
+SENSELESS = (
+    "AskUserQuestion", "EnterPlanMode", "ExitPlanMode", "EnterWorktree", "ExitWorktree",
+    "CronCreate", "CronDelete", "CronList", "ScheduleWakeup", "SendMessage", "ListAgents",
+)  # fmt: skip
+"""Claude Code's tools that need a terminal with a person before it, or a process that lives on."""
+
+
+@frozen
+class Agents:
+    """What all agents are started with. `root` is the folder of their workspaces."""
+
+    root: Path
+    flags: Sequence[str]
+    allowed: Sequence[str]
+
+    def workspace(self, name: str) -> Path:
+        """The working directory called `name`, made where it is missing.
+
+        Raises `OSError`; also where it leads out of `root`.
+        """
+        place = self.root / name
+        place.mkdir(mode=0o700, parents=True, exist_ok=True)
+        if not place.resolve().is_relative_to(self.root.resolve()):
+            raise PermissionError(1, "it leads out of workspaces.root", str(place))
+        return place
+
+    def arguments(self, origin: AgentOrigin) -> list[str]:
+        """The flags of one agent, but for what it resumes."""
+        rules = dict.fromkeys((*self.allowed, *origin.grants))
+        return [*AGENT_FLAGS, *self.flags, "--model", origin.model, "--allowedTools", *rules]
+
+
+def agents_of(settings: Settings, root: Path) -> Agents:
+    """Raises `SettingsError` where `file_access.skip_permissions` cannot be had."""
+    access, permissions = settings.file_access, settings.permissions
+    flags = ["--setting-sources", ",".join(settings.workspaces.setting_sources)]
+    if access.skip_permissions:
+        if os.geteuid() == 0:
+            reason = "the CLI refuses it to root; run the gateway as another user"
+            raise SettingsError([Problem("file_access.skip_permissions", reason)])
+        flags.append("--dangerously-skip-permissions")
+    else:
+        flags += ["--permission-mode", permissions.mode]
+    if access.additional_dirs:
+        flags += ["--add-dir", *access.additional_dirs]
+    flags += ["--disallowedTools", *SENSELESS, *permissions.deny]
+    return Agents(
+        root=(settings.workspaces.root or root / "workspaces").expanduser().absolute(),
+        flags=flags,
+        allowed=(*(f"mcp__{server}" for server in TOOL_SERVERS), *permissions.allow),
+    )
+
+
+def agent_environment(env: Mapping[str, str]) -> dict[str, str]:
+    """What an agent's child sees, of what a plain model's does."""
+    return {name: value for name, value in env.items() if name not in NOT_FOR_AGENTS}
