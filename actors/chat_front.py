@@ -20,11 +20,12 @@ import trio
 from attrs import evolve, frozen
 
 from ..schemas import chat_reply, completions, sse
-from ..schemas.chat import ChatTurn, one_conversation, parse_chat
+from ..schemas.chat import ChatTurn, parse_chat
 from ..schemas.chat_reply import Heading
 from ..schemas.completions import parse_completion
 from ..schemas.convert import write_json
 from ..schemas.errors import GatewayError, InvalidRequest, Overloaded
+from ..schemas.parameters import one_conversation
 from ..schemas.sampling import without_effect
 from ..schemas.turn import Answer, FinishReason, Reply, Usage
 from ..schemas.turn_items import TextDelta, TurnItem

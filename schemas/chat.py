@@ -9,7 +9,7 @@ written (`schemas.chat_reply`).
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
-from typing import Any, Literal
+from typing import Any
 
 from attrs import evolve, frozen
 
@@ -19,6 +19,15 @@ from .convert import structure
 from .faults import invalid, unsupported
 from .media import Attachment
 from .message import Document, Image, Message
+from .parameters import (
+    TIERS,
+    ConversationRef,
+    check_ranges,
+    encode_shaping,
+    named_conversation,
+    read_effort,
+    refuse_unsupported,
+)
 from .sampling import without_effect
 from .turn import Effort, Options, Tool
 
@@ -34,11 +43,6 @@ MAX_PARTS = 20_000
 @frozen
 class StreamOptions:
     include_usage: bool | None = None
-
-
-@frozen
-class ConversationRef:
-    id: str
 
 
 @frozen
@@ -127,22 +131,6 @@ _RANGES: dict[str, tuple[float, float]] = {
     "n": (1, MAX_CHOICES),
 }
 
-_EFFORTS: dict[str, Effort] = {
-    "none": "none",
-    "minimal": "low",
-    "low": "low",
-    "medium": "medium",
-    "high": "high",
-    "xhigh": "xhigh",
-    "max": "max",
-}
-
-_TIERS: dict[str | None, Literal["auto", "standard_only"]] = {
-    "auto": "auto",
-    "default": "standard_only",
-}
-"""OpenAI's service tiers that the Messages API has too."""
-
 
 # -- what they ask -------------------------------------------------------------------------------
 
@@ -219,9 +207,9 @@ def _check_length(raw: object) -> None:
 
 def read_request(request: ChatRequest, *, names_conversation: bool = False) -> ChatTurn:
     """`parse_chat`, of a request whose fields have their types already."""
-    _refuse_unsupported(request)
-    _check_ranges(request)
-    conversation_id = _conversation_id(request)
+    refuse_unsupported(request, _HARMLESS)
+    check_ranges(request, _RANGES)
+    conversation_id = named_conversation(request.conversation_id, request.conversation)
     continues = names_conversation or conversation_id is not None
     n = request.n or 1
     if n > 1 and continues:
@@ -249,43 +237,6 @@ def read_request(request: ChatRequest, *, names_conversation: bool = False) -> C
     )
 
 
-def one_conversation(named: Mapping[str, str | None]) -> str | None:
-    """The conversation that a request means, of the places where it may be named.
-
-    Raises `InvalidRequest` for an empty name, and for the second of two places that disagree.
-    """
-    given = [(place, value) for place, value in named.items() if value is not None]
-    for place, value in given:
-        if not value:
-            raise invalid(f"{place} must not be empty.", place)
-    for place, value in given[1:]:
-        if value != given[0][1]:
-            raise invalid(f"{place} and {given[0][0]} name different conversations.", place)
-    return given[0][1] if given else None
-
-
-def _conversation_id(request: ChatRequest) -> str | None:
-    place, other = "conversation", request.conversation
-    if isinstance(other, ConversationRef):
-        place, other = "conversation.id", other.id
-    return one_conversation({"conversation_id": request.conversation_id, place: other})
-
-
-def _refuse_unsupported(request: ChatRequest) -> None:
-    for name, harmless in _HARMLESS.items():
-        value = getattr(request, name)
-        if value is not None and not harmless(value):
-            raise unsupported(f"This value of {name} is not supported.", name)
-
-
-def _check_ranges(request: ChatRequest) -> None:
-    for name, (low, high) in _RANGES.items():
-        value = getattr(request, name)
-        if value is not None and not low <= value <= high:
-            limit = f"between {low} and {high}" if high < float("inf") else f"at least {low}"
-            raise invalid(f"{name} must be {limit}, got {value}.", name)
-
-
 def _options(request: ChatRequest, tools: Sequence[Tool] | None) -> Options:
     effort = _effort(request)
     asked = request.include_reasoning
@@ -300,7 +251,7 @@ def _options(request: ChatRequest, tools: Sequence[Tool] | None) -> Options:
         effort=effort,
         reasoning=asked and effort != "none",
         user=request.user or request.safety_identifier or None,
-        service_tier=_TIERS.get(request.service_tier),
+        service_tier=TIERS.get(request.service_tier),
         tool_choice=read_choice(request.tool_choice, tools),
         parallel_tool_calls=True if parallel is None else parallel,
         whole=not request.stream,
@@ -308,14 +259,9 @@ def _options(request: ChatRequest, tools: Sequence[Tool] | None) -> Options:
 
 
 def _effort(request: ChatRequest) -> Effort | None:
-    name, given = "reasoning_effort", request.reasoning_effort
-    if given is None and request.reasoning is not None:
-        name, given = "reasoning.effort", request.reasoning.effort
-    if given is None:
-        return None
-    if given not in _EFFORTS:
-        raise invalid(f"{name} must be one of {', '.join(_EFFORTS)}.", name)
-    return _EFFORTS[given]
+    if request.reasoning_effort is None and request.reasoning is not None:
+        return read_effort(request.reasoning.effort, "reasoning.effort")
+    return read_effort(request.reasoning_effort, "reasoning_effort")
 
 
 def _stops(given: str | tuple[str, ...] | None) -> tuple[str, ...]:
@@ -333,21 +279,7 @@ def _by_path(texts: Sequence[str]) -> dict[str, str]:
 
 
 def _shaping(request: ChatRequest, options: Options, schema: str | None) -> dict[str, Any]:
-    shaping: dict[str, Any] = {
-        "temperature": options.temperature,
-        "top_p": options.top_p,
-        "max_tokens": options.max_tokens,
-        "stop": list(options.stop) or None,
-        "effort": options.effort,
-        "reasoning": options.reasoning or None,
-        "tool_choice": None,
-        "parallel_tool_calls": None if options.parallel_tool_calls else False,
-        "schema": schema,
-        **{name: getattr(request, name) for name in _WISHES},
-    }
-    if options.tool_choice.mode != "auto":
-        shaping["tool_choice"] = [options.tool_choice.mode, options.tool_choice.name]
-    return {name: value for name, value in shaping.items() if value is not None}
+    return encode_shaping(options, schema, {name: getattr(request, name) for name in _WISHES})
 
 
 def _ignored(

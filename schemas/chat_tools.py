@@ -70,17 +70,24 @@ class ResponseFormat:
 
 def read_tools(given: Sequence[ToolSpec]) -> tuple[Tool, ...]:
     """Raises `InvalidRequest`."""
-    if len(given) > MAX_TOOLS:
-        raise invalid(f"tools must hold at most {MAX_TOOLS} tools.", "tools")
-    tools: dict[str, Tool] = {}
-    left, allowance = MAX_TOOLS_BYTES, Allowance()
+    functions: dict[str, FunctionTool] = {}
     for index, spec in enumerate(given):
         path = f"tools[{index}]"
         if spec.type != "function":
             raise unsupported(f"Tools of type {spec.type} are not supported.", f"{path}.type")
-        function, path = spec.function, f"{path}.function"
-        if function is None:
-            raise missing(path)
+        if spec.function is None:
+            raise missing(f"{path}.function")
+        functions[f"{path}.function"] = spec.function
+    return read_functions(functions)
+
+
+def read_functions(given: Mapping[str, FunctionTool]) -> tuple[Tool, ...]:
+    """The functions, by their places in the request, as tools. Raises `InvalidRequest`."""
+    if len(given) > MAX_TOOLS:
+        raise invalid(f"tools must hold at most {MAX_TOOLS} tools.", "tools")
+    tools: dict[str, Tool] = {}
+    left, allowance = MAX_TOOLS_BYTES, Allowance()
+    for path, function in given.items():
         if not 0 < len(function.name) <= MAX_TOOL_NAME:
             raise invalid(f"{path}.name must have 1 to {MAX_TOOL_NAME} characters.", f"{path}.name")
         if function.name in tools:
@@ -126,11 +133,16 @@ def read_choice(given: str | NamedChoice | None, tools: Sequence[Tool] | None) -
             choice = ToolChoice("named", name)
         case NamedChoice(kind):
             raise unsupported(f"A tool choice of type {kind} is not supported.", "tool_choice.type")
+    check_choice(choice, tools, "tool_choice.function.name")
+    return choice
+
+
+def check_choice(choice: ToolChoice, tools: Sequence[Tool] | None, path: str) -> None:
+    """See that there are such tools; `path` names the one chosen. Raises `InvalidRequest`."""
     if tools is not None and not tools:
         raise invalid("tool_choice asks for a tool, and there are no tools.", "tool_choice")
     if tools and choice.name is not None and choice.name not in {tool.name for tool in tools}:
-        raise invalid(f"No tool is called {choice.name}.", "tool_choice.function.name")
-    return choice
+        raise invalid(f"No tool is called {choice.name}.", path)
 
 
 def read_format(given: ResponseFormat | None) -> str | None:
@@ -143,17 +155,22 @@ def read_format(given: ResponseFormat | None) -> str | None:
             return ANY_OBJECT
         case ResponseFormat("json_schema", None):
             raise missing("response_format.json_schema")
-        case ResponseFormat("json_schema", SchemaFormat(description=description, schema=schema)):
-            path = "response_format.json_schema.schema"
-            if schema is None:
-                raise missing(path)
-            if description and "description" not in schema:
-                schema = {**schema, "description": description}
-            return _object_schema(schema, path, Allowance())
+        case ResponseFormat("json_schema", SchemaFormat() as asked):
+            return read_schema(asked, "response_format.json_schema.schema")
         case ResponseFormat(kind):
             raise unsupported(
                 f"A response format of type {kind} is not supported.", "response_format.type"
             )
+
+
+def read_schema(asked: SchemaFormat, path: str) -> str:
+    """The schema at `path`, as JSON, with what the format says of it. Raises `InvalidRequest`."""
+    schema = asked.schema
+    if schema is None:
+        raise missing(path)
+    if asked.description and "description" not in schema:
+        schema = {**schema, "description": asked.description}
+    return _object_schema(schema, path, Allowance())
 
 
 def _object_schema(schema: Mapping[str, Any], path: str, allowance: Allowance) -> str:

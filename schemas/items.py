@@ -1,0 +1,335 @@
+"""OpenAI's items: what the input of a response, and a conversation, are made of.
+
+Knows: the item types and content parts of the Responses and Conversations APIs (OpenAI API
+reference, "Responses"), and which messages they are in the gateway's own words. Refuses to know:
+the other fields of a request (`schemas.responses`), how items are written (`schemas.items_out`),
+and what an attachment holds (`schemas.media`).
+
+The items of one answer are one message: a text, the calls beside it, and what an agent did with
+tools of its own in between, which is passed over as thinking is.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Sequence
+from typing import Literal
+
+from attrs import define, field, frozen
+
+from .chat_messages import History, Slot
+from .errors import InvalidRequest
+from .faults import invalid, missing, unsupported
+from .media import Attachment
+from .message import Block, Image, Message, ToolCall, ToolResult, check_results
+
+MAX_ITEMS = 10_000
+MAX_PARTS = 20_000
+"""Of all items together, as in chat."""
+
+PASSED_OVER = ("reasoning", "mcp_call", "mcp_list_tools")
+"""What an answer has beside its words and the calls of the client's tools."""
+
+TYPES = ("message", "function_call", "function_call_output", "item_reference", *PASSED_OVER)
+
+
+# -- the words -----------------------------------------------------------------------------------
+
+
+@frozen
+class InputPart:
+    type: str
+    text: str | None = None
+    refusal: str | None = None
+    image_url: str | None = None
+    file_data: str | None = None
+    file_url: str | None = None
+    file_id: str | None = None
+    filename: str | None = None
+
+
+@frozen
+class InputItem:
+    """Any item; which of the fields it needs is up to its type. One without a type is a message,
+    or a reference to an item if it has nothing but an id.
+
+    `is_error` of a tool's output is this gateway's own: the tool failed, and says how.
+    """
+
+    type: str | None = None
+    id: str | None = None
+    role: str | None = None
+    content: str | tuple[InputPart, ...] | None = None
+    call_id: str | None = None
+    name: str | None = None
+    arguments: str | None = None
+    output: str | tuple[InputPart, ...] | None = None
+    is_error: bool | None = None
+
+    @property
+    def kind(self) -> str:
+        if self.type is not None:
+            return self.type
+        return "item_reference" if self.role is None and self.id is not None else "message"
+
+
+Input = str | tuple[InputItem, ...]
+
+
+def check_length(raw: object, path: str = "input") -> None:
+    """Refuse what would take seconds to read, before it is read, and items of other types, whose
+    fields have other forms. Otherwise the form is not looked at here. Raises `InvalidRequest`."""
+    if not isinstance(raw, list):
+        return
+    parts = 0
+    for index, item in enumerate(raw[:MAX_ITEMS]):
+        if not isinstance(item, dict):
+            continue
+        kind = item.get("type")
+        if isinstance(kind, str) and kind not in TYPES:
+            raise unsupported(f"Items of type {kind} are not supported.", f"{path}[{index}].type")
+        for name in ("content", "output", "summary"):
+            inner = item.get(name)
+            parts += len(inner) if isinstance(inner, list) else 0
+    if len(raw) > MAX_ITEMS or parts > MAX_PARTS:
+        raise invalid(
+            f"{path} must hold at most {MAX_ITEMS} items, and {MAX_PARTS} parts in all.", path
+        )
+
+
+def drop_passed_over(raw: object) -> object:
+    """The items of `raw` JSON, with nothing but the type of those that are passed over: their
+    other fields may have any form."""
+    if not isinstance(raw, list):
+        return raw
+    return [
+        {"type": item["type"]}
+        if isinstance(item, dict) and item.get("type") in PASSED_OVER
+        else item
+        for item in raw
+    ]
+
+
+# -- what they say -------------------------------------------------------------------------------
+
+
+def read_items(given: Input, *, continues: bool, path: str = "input") -> History:
+    """What the items say. Raises `InvalidRequest` for what cannot be asked.
+
+    `continues`: the request goes on with something, so that it may begin with the results of calls
+    that it does not repeat.
+    """
+    reading = read_history(given, path)
+    messages, places = reading.messages, reading.places
+    if not messages:
+        raise invalid(f"{path} must hold at least one user message.", path)
+    if messages[-1].role != "user":
+        raise invalid(
+            "The last item must be the user's or a tool's output: an answer that the client has"
+            " begun cannot be continued.",
+            places[-1],
+        )
+    check_results(messages, None if continues else (), places.__getitem__)
+    return reading.history
+
+
+def read_history(given: Input, path: str = "input") -> Reading:
+    """What the items say, whoever speaks last. Raises `InvalidRequest`."""
+    reading = Reading()
+    if isinstance(given, str):
+        reading.add(InputItem(role="user", content=given), path, within=path)
+    else:
+        for index, item in enumerate(given):
+            place = f"{path}[{index}]"
+            reading.add(item, place, within=f"{place}.content")
+    reading.close()
+    return reading
+
+
+@define
+class Reading:
+    """What was read so far. `places` has the path of each message, that of its first item.
+
+    `_said` are the blocks of the message that later items may still add to, `_ids` the calls in it
+    or those that it has the results of.
+    """
+
+    system: list[str] = field(factory=list)
+    messages: list[Message] = field(factory=list)
+    places: list[str] = field(factory=list)
+    attachments: list[Attachment] = field(factory=list)
+    _open: Literal["answer", "results"] | None = None
+    _said: list[Block] = field(factory=list)
+    _ids: set[str] = field(factory=set)
+
+    @property
+    def history(self) -> History:
+        system = "\n\n".join(self.system) if self.system else None
+        return History(system, tuple(self.messages), tuple(self.attachments))
+
+    def add(self, item: InputItem, path: str, within: str) -> None:
+        """`within` is the path of a message's content."""
+        match item.kind:
+            case "message":
+                self._add_message(item, path, within)
+            case "function_call":
+                self._add_call(item, path)
+            case "function_call_output":
+                self._add_result(item, path)
+            case "item_reference":
+                raise invalid(
+                    "Items that were given earlier cannot be referred to here: send the item"
+                    " itself, or go on with previous_response_id or conversation.",
+                    f"{path}.id",
+                )
+            case kind if kind not in PASSED_OVER:
+                raise unsupported(f"Items of type {kind} are not supported.", f"{path}.type")
+
+    def close(self) -> None:
+        """The message that was open is whole."""
+        if self._open == "answer":
+            self.messages.append(Message("assistant", _answer(self._said)))
+        elif self._open == "results":
+            self.messages.append(Message("user", tuple(self._said)))
+        self._open = None
+        self._said, self._ids = [], set()
+
+    def _go_on(self, kind: Literal["answer", "results"], path: str) -> None:
+        """What comes now belongs to a message of that kind: the open one, or a new one."""
+        if self._open != kind:
+            self.close()
+            self._open = kind
+            self.places.append(path)
+
+    def _add_message(self, item: InputItem, path: str, within: str) -> None:
+        if item.role is None:
+            raise missing(f"{path}.role")
+        if item.role not in _TEXTS:
+            raise invalid(
+                f"{path}.role must be user, assistant, system or developer.", f"{path}.role"
+            )
+        if item.content is None:
+            raise missing(within)
+        parts = _parts(item.content, within)
+        match item.role:
+            case "user":
+                self._add_question(tuple(self._blocks(parts, "user")), path, within)
+            case "assistant":
+                self._go_on("answer", path)
+                self._said += [_text(part, "assistant", place) for part, place in parts]
+            case role:
+                self.system.append("".join(_text(part, role, place) for part, place in parts))
+
+    def _add_question(self, blocks: tuple[Block, ...], path: str, within: str) -> None:
+        """There must be something in it: the model is not asked about nothing."""
+        question = Message("user", blocks)
+        if not blocks or question.is_blank:
+            raise InvalidRequest(
+                f"{within} must have text or an attachment.", code="empty_content", param=within
+            )
+        self.close()
+        self.messages.append(question)
+        self.places.append(path)
+
+    def _add_call(self, item: InputItem, path: str) -> None:
+        call = _call(item, path)
+        self._go_on("answer", path)
+        self._said.append(call)
+        self._take_id(call.id, path, f"Another call of the same answer has the call_id {call.id}.")
+
+    def _add_result(self, item: InputItem, path: str) -> None:
+        """Results that follow each other are one message."""
+        if item.call_id is None:
+            raise missing(f"{path}.call_id")
+        if item.output is None:
+            raise missing(f"{path}.output")
+        parts = _parts(item.output, f"{path}.output") if item.output else []
+        content = tuple(self._blocks(parts, "tool"))
+        self._go_on("results", path)
+        self._said.append(ToolResult(item.call_id, content, bool(item.is_error)))
+        self._take_id(item.call_id, path, f"Tool call {item.call_id} has an output already.")
+
+    def _take_id(self, call_id: str, path: str, complaint: str) -> None:
+        if call_id in self._ids:
+            raise InvalidRequest(complaint, code="duplicate_tool_call_id", param=f"{path}.call_id")
+        self._ids.add(call_id)
+
+    def _blocks(self, parts: _Parts, role: str) -> Iterator[str | Image]:
+        """The blocks of what may have attachments, without empty ones."""
+        for part, path in parts:
+            if isinstance(part, InputPart) and part.type in ("input_image", "input_file"):
+                self.attachments.append(_attachment(part, path))
+                yield Slot()
+            elif text := _text(part, role, path):
+                yield text
+
+
+_Parts = list[tuple[str | InputPart, str]]
+"""Texts and parts, each with its path."""
+
+
+def _parts(content: str | tuple[InputPart, ...], path: str) -> _Parts:
+    if isinstance(content, str):
+        return [(content, path)]
+    if not content:
+        raise invalid(f"{path} must hold at least one part.", path)
+    return [(part, f"{path}[{index}]") for index, part in enumerate(content)]
+
+
+_GIVEN = {"input_text": "text", "text": "text"}
+_TEXTS = {
+    "user": _GIVEN,
+    "system": _GIVEN,
+    "developer": _GIVEN,
+    "assistant": {**_GIVEN, "output_text": "text", "refusal": "refusal"},
+}
+"""By role, the types of part that are text, and the field in which it is."""
+
+
+def _text(part: str | InputPart, role: str, path: str) -> str:
+    if isinstance(part, str):
+        return part
+    if part.type == "input_audio":
+        raise unsupported("Audio is not supported.", path)
+    if part.type in ("input_image", "input_file"):
+        raise invalid(f"A message of role {role} cannot have images or files.", f"{path}.type")
+    name = _TEXTS.get(role, _GIVEN).get(part.type)
+    if name is None:
+        raise invalid(f"{path}.type is of no kind that {role} items have.", f"{path}.type")
+    text: str | None = getattr(part, name)
+    if text is None:
+        raise missing(f"{path}.{name}")
+    return text
+
+
+def _answer(said: Sequence[Block]) -> tuple[Block, ...]:
+    """The blocks of an answer as the gateway tells one: text first, and none that is empty beside
+    others."""
+    texts = tuple(block for block in said if isinstance(block, str) and block)
+    calls = tuple(block for block in said if isinstance(block, ToolCall))
+    return texts + calls or ("",)
+
+
+def _call(item: InputItem, path: str) -> ToolCall:
+    for name in ("call_id", "name"):
+        value = getattr(item, name)
+        if value is None:
+            raise missing(f"{path}.{name}")
+        if not value:
+            raise invalid(f"{path}.{name} must not be empty.", f"{path}.{name}")
+    return ToolCall(str(item.call_id), str(item.name), item.arguments or "{}")
+
+
+def _attachment(part: InputPart, path: str) -> Attachment:
+    if part.file_id is not None:
+        raise unsupported(
+            "There are no uploaded files here: send the file itself.", f"{path}.file_id"
+        )
+    if part.type == "input_image":
+        if part.image_url is None:
+            raise missing(f"{path}.image_url")
+        return Attachment("image", part.image_url, f"{path}.image_url")
+    if part.file_data is not None:
+        return Attachment("file", part.file_data, f"{path}.file_data", part.filename)
+    if part.file_url is not None:
+        return Attachment("file", part.file_url, f"{path}.file_url", part.filename)
+    raise missing(f"{path}.file_data")

@@ -1,0 +1,169 @@
+"""OpenAI responses, the words of a request, and which of them a response repeats.
+
+Knows: the names and JSON kinds of the fields of ``POST /v1/responses`` (OpenAI API reference,
+"Responses"). Refuses to know: what they may hold and what they ask (`schemas.responses`).
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import Any
+
+from attrs import frozen
+
+from .items import Input
+from .parameters import TIERS, ConversationRef
+
+
+@frozen
+class FlatTool:
+    type: str
+    name: str | None = None
+    description: str | None = None
+    parameters: Mapping[str, Any] | None = None
+    strict: bool | None = None
+
+
+@frozen
+class FlatChoice:
+    type: str
+    name: str | None = None
+    mode: str | None = None
+    tools: tuple[Mapping[str, Any], ...] | None = None
+
+
+@frozen
+class FlatFormat:
+    type: str
+    name: str | None = None
+    description: str | None = None
+    schema: Mapping[str, Any] | None = None
+    strict: bool | None = None
+
+
+@frozen
+class TextConfig:
+    format: FlatFormat | None = None
+    verbosity: str | None = None
+
+
+@frozen
+class ReasoningConfig:
+    effort: str | None = None
+    summary: str | None = None
+    generate_summary: str | None = None
+
+
+@frozen
+class StreamOptions:
+    include_obfuscation: bool | None = None
+
+
+@frozen(kw_only=True)
+class ResponseRequest:
+    """The body as it came. Every optional field may also be null, which means it is absent.
+
+    `conversation_id` and `workspace` are not OpenAI's; `generate` is that of its WebSocket.
+    """
+
+    input: Input | None = None
+    model: str | None = None
+    instructions: str | None = None
+    stream: bool | None = None
+    store: bool | None = None
+    background: bool | None = None
+    previous_response_id: str | None = None
+    conversation: str | ConversationRef | None = None
+    conversation_id: str | None = None
+    workspace: str | None = None
+    generate: bool | None = None
+
+    tools: tuple[FlatTool, ...] | None = None
+    tool_choice: str | FlatChoice | None = None
+    parallel_tool_calls: bool | None = None
+    text: TextConfig | None = None
+
+    temperature: float | None = None
+    top_p: float | None = None
+    max_output_tokens: int | None = None
+    reasoning: ReasoningConfig | None = None
+    user: str | None = None
+    safety_identifier: str | None = None
+    service_tier: str | None = None
+
+    metadata: Mapping[str, Any] | None = None
+    include: tuple[str, ...] | None = None
+    truncation: str | None = None
+    max_tool_calls: int | None = None
+    prompt_cache_key: str | None = None
+    prompt_cache_retention: str | None = None
+    stream_options: StreamOptions | None = None
+
+    top_logprobs: int | None = None
+    prompt: Mapping[str, Any] | None = None
+    context_management: tuple[Any, ...] | None = None
+
+
+# -- what a response repeats -----------------------------------------------------------------------
+
+
+def encode_echo(request: ResponseRequest) -> dict[str, Any]:
+    """The fields of a response that are the request's, defaults included."""
+    config, text = request.reasoning or ReasoningConfig(), request.text or TextConfig()
+    return {
+        "instructions": request.instructions,
+        "background": bool(request.background),
+        "max_output_tokens": request.max_output_tokens,
+        "max_tool_calls": request.max_tool_calls,
+        "metadata": dict(request.metadata or {}),
+        "parallel_tool_calls": request.parallel_tool_calls is not False,
+        "previous_response_id": request.previous_response_id,
+        "prompt_cache_key": request.prompt_cache_key,
+        "reasoning": {
+            "effort": config.effort,
+            "summary": config.summary or config.generate_summary,
+        },
+        "safety_identifier": request.safety_identifier,
+        "service_tier": request.service_tier if request.service_tier in TIERS else "default",
+        "store": request.store is not False,
+        "temperature": request.temperature,
+        "text": {"format": _echo_format(text.format), "verbosity": text.verbosity or "medium"},
+        "tool_choice": _echo_choice(request.tool_choice),
+        "tools": [_echo_tool(tool) for tool in request.tools or ()],
+        "top_logprobs": 0,
+        "top_p": request.top_p,
+        "truncation": request.truncation or "disabled",
+        "user": request.user,
+    }
+
+
+def _echo_tool(tool: FlatTool) -> dict[str, Any]:
+    return {
+        "type": "function",
+        "name": tool.name,
+        "description": tool.description,
+        "parameters": {} if tool.parameters is None else dict(tool.parameters),
+        "strict": bool(tool.strict),
+    }
+
+
+def _echo_choice(given: str | FlatChoice | None) -> Any:
+    match given:
+        case FlatChoice("function", name):
+            return {"type": "function", "name": name}
+        case FlatChoice(kind, _, mode, tools):
+            return {"type": kind, "mode": mode, "tools": [dict(tool) for tool in tools or ()]}
+        case _:
+            return given or "auto"
+
+
+def _echo_format(given: FlatFormat | None) -> dict[str, Any]:
+    if given is None or given.type != "json_schema":
+        return {"type": "text" if given is None else given.type}
+    echoed = {
+        "type": "json_schema",
+        "name": given.name or "response",
+        "schema": dict(given.schema or {}),
+        "strict": bool(given.strict),
+    }
+    return echoed | ({} if given.description is None else {"description": given.description})

@@ -1,0 +1,363 @@
+"""OpenAI responses, the request: what it asks, in the gateway's own words.
+
+Knows: which fields of ``POST /v1/responses`` (OpenAI API reference, "Responses") are honoured,
+taken note of or refused. Refuses to know: items (`schemas.items`), which models, conversations and
+earlier responses there are, and how the response is written (`schemas.response_events`).
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping, Sequence
+from typing import Any
+
+from attrs import evolve, frozen
+
+from .chat_messages import History, fill
+from .chat_tools import (
+    ANY_OBJECT,
+    FunctionTool,
+    SchemaFormat,
+    check_choice,
+    read_functions,
+    read_schema,
+)
+from .convert import structure
+from .faults import invalid, missing, unsupported
+from .items import check_length, drop_passed_over, read_items
+from .media import Attachment
+from .message import Document, Image, Message
+from .parameters import (
+    TIERS,
+    check_ranges,
+    encode_shaping,
+    named_conversation,
+    read_effort,
+    refuse_unsupported,
+)
+from .response_words import (
+    FlatChoice,
+    FlatFormat,
+    FlatTool,
+    ReasoningConfig,
+    ResponseRequest,
+    TextConfig,
+    encode_echo,
+)
+from .sampling import without_effect
+from .turn import Options, Tool, ToolChoice
+
+MAX_METADATA = (16, 64, 512)
+"""Pairs, characters of a key, characters of a value."""
+
+SUMMARIES = ("auto", "concise", "detailed")
+
+INCLUDABLE = {
+    "file_search_call.results", "web_search_call.results", "web_search_call.action.sources",
+    "message.input_image.image_url", "computer_call_output.output.image_url",
+    "code_interpreter_call.outputs", "reasoning.encrypted_content",
+    "message.output_text.logprobs",
+}  # fmt: skip
+
+_HARMLESS: dict[str, Callable[[Any], bool]] = {
+    "top_logprobs": lambda value: not value,
+    "prompt": lambda _: False,
+    "context_management": lambda value: not value,
+}
+"""What each unsupported field may hold without asking for anything."""
+
+_RANGES: dict[str, tuple[float, float]] = {
+    "temperature": (0, 2),
+    "top_p": (0, 1),
+    "max_output_tokens": (1, float("inf")),
+    "max_tool_calls": (1, float("inf")),
+}
+
+
+# -- what they ask -------------------------------------------------------------------------------
+
+
+@frozen(kw_only=True)
+class ResponseTurn:
+    """One request in the gateway's words.
+
+    `instructions` stand before `said`, the text of the input's own system messages; both are None
+    where there is none. `messages` ends with a user message (or the outputs of tools), and is empty
+    only where nothing has to be generated; `attachments` have their places in it, and `filled` puts
+    them there. `tools` None: the request says nothing about them. `shaping` holds what else can
+    change the answer, `ignored` names the given fields that have no effect, `echo` is what the
+    response object repeats of the request: all of them JSON values.
+    """
+
+    model: str | None
+    instructions: str | None
+    said: str | None
+    messages: tuple[Message, ...]
+    attachments: tuple[Attachment, ...]
+    stream: bool
+    store: bool
+    background: bool
+    generate: bool
+    previous_response_id: str | None
+    conversation_id: str | None
+    workspace: str | None
+    tools: tuple[Tool, ...] | None
+    schema: str | None
+    options: Options
+    shaping: Mapping[str, Any]
+    ignored: tuple[str, ...]
+    echo: Mapping[str, Any]
+
+    @property
+    def system(self) -> str | None:
+        texts = [text for text in (self.instructions, self.said) if text is not None]
+        return "\n\n".join(texts) if texts else None
+
+    def filled(self, blocks: Sequence[Image | Document]) -> tuple[Message, ...]:
+        """The messages, with a block in place of each attachment."""
+        assert len(blocks) == len(self.attachments), "one block for each attachment"
+        return fill(self.messages, blocks) if blocks else self.messages
+
+
+def parse_response(
+    raw: object, *, names_conversation: bool = False, reasoning: bool = False
+) -> ResponseTurn:
+    """Read a request's JSON value. Raises `InvalidRequest`, whose `param` is the field's path.
+
+    `names_conversation`: the request does so outside of its body. `reasoning`: thinking is given to
+    requests that do not say whether they want it.
+    """
+    if isinstance(raw, dict):
+        check_length(raw.get("input"))
+        raw = {**raw, "input": drop_passed_over(raw.get("input"))}
+    request = structure(raw, ResponseRequest)
+    return read_request(request, names_conversation=names_conversation, reasoning=reasoning)
+
+
+def read_request(
+    request: ResponseRequest, *, names_conversation: bool = False, reasoning: bool = False
+) -> ResponseTurn:
+    """`parse_response`, of a request whose fields have their types already."""
+    refuse_unsupported(request, _HARMLESS)
+    check_ranges(request, _RANGES)
+    _check_words(request)
+    conversation_id = named_conversation(request.conversation_id, request.conversation)
+    _check_places(request, conversation_id, names_conversation=names_conversation)
+    continues = (
+        names_conversation
+        or conversation_id is not None
+        or request.previous_response_id is not None
+    )
+    history = _history(request, continues)
+    tools = None if request.tools is None else _tools(request.tools)
+    # What goes on may have tools that the request does not repeat.
+    known_tools = tools if tools is not None or continues else ()
+    choice, tools = _choice(request.tool_choice, tools, known_tools)
+    options = _options(request, choice, reasoning)
+    schema = _schema(request.text)
+    wishes = {"verbosity": request.text.verbosity if request.text else None}
+    return ResponseTurn(
+        model=request.model,
+        instructions=request.instructions,
+        said=history.system,
+        messages=history.messages,
+        attachments=history.attachments,
+        stream=bool(request.stream),
+        store=request.store is not False,
+        background=bool(request.background),
+        generate=request.generate is not False,
+        previous_response_id=request.previous_response_id,
+        conversation_id=conversation_id,
+        workspace=request.workspace,
+        tools=tools,
+        schema=schema,
+        options=options,
+        shaping=encode_shaping(options, schema, wishes),
+        ignored=_ignored(request, options, known_tools),
+        echo=encode_echo(request),
+    )
+
+
+def _history(request: ResponseRequest, continues: bool) -> History:
+    if request.generate is False and not request.input:
+        return History(None, (), ())
+    if request.input is None:
+        raise missing("input")
+    return read_items(request.input, continues=continues)
+
+
+def _check_words(request: ResponseRequest) -> None:
+    if request.truncation not in (None, "auto", "disabled"):
+        raise invalid("truncation must be auto or disabled.", "truncation")
+    for index, name in enumerate(request.include or ()):
+        if name not in INCLUDABLE:
+            raise invalid(f"{name} is nothing that can be included.", f"include[{index}]")
+        if name == "message.output_text.logprobs":
+            raise unsupported("There are no logprobs here.", f"include[{index}]")
+    config = request.reasoning or ReasoningConfig()
+    for name in ("summary", "generate_summary"):
+        if getattr(config, name) not in (None, *SUMMARIES):
+            path = f"reasoning.{name}"
+            raise invalid(f"{path} must be one of {', '.join(SUMMARIES)}.", path)
+    if request.text and request.text.verbosity not in (None, "low", "medium", "high"):
+        raise invalid("text.verbosity must be one of low, medium, high.", "text.verbosity")
+    _check_metadata(request.metadata or {})
+
+
+def _check_metadata(metadata: Mapping[str, Any]) -> None:
+    pairs, longest_key, longest_value = MAX_METADATA
+    if len(metadata) > pairs:
+        raise invalid(f"metadata must hold at most {pairs} pairs.", "metadata")
+    for key, value in metadata.items():
+        if not isinstance(value, str):
+            raise invalid(f"metadata.{key[:longest_key]} must be a string.", "metadata")
+        if len(key) > longest_key or len(value) > longest_value:
+            raise invalid(
+                f"A key of metadata has at most {longest_key} characters, a value {longest_value}.",
+                "metadata",
+            )
+
+
+def _check_places(
+    request: ResponseRequest, conversation_id: str | None, *, names_conversation: bool
+) -> None:
+    if request.previous_response_id is not None:
+        if not request.previous_response_id:
+            raise invalid("previous_response_id must not be empty.", "previous_response_id")
+        if conversation_id is not None or names_conversation:
+            raise invalid(
+                "A request goes on with a response or with a conversation, not with both.",
+                "previous_response_id",
+            )
+    if request.background and request.store is False:
+        raise invalid(
+            "A response in the background can only be asked for if it is stored.", "background"
+        )
+
+
+def _tools(given: Sequence[FlatTool]) -> tuple[Tool, ...]:
+    functions: dict[str, FunctionTool] = {}
+    for index, tool in enumerate(given):
+        path = f"tools[{index}]"
+        if tool.type != "function":
+            raise unsupported(f"Tools of type {tool.type} are not supported.", f"{path}.type")
+        if tool.name is None:
+            raise missing(f"{path}.name")
+        functions[path] = FunctionTool(tool.name, tool.description, tool.parameters, tool.strict)
+    return read_functions(functions)
+
+
+def _choice(
+    given: str | FlatChoice | None, tools: tuple[Tool, ...] | None, known: Sequence[Tool] | None
+) -> tuple[ToolChoice, tuple[Tool, ...] | None]:
+    """What is chosen, and the tools among which it is. `known` None: they are the conversation's,
+    and not known here."""
+    match given:
+        case None | "auto":
+            return ToolChoice("auto"), tools
+        case "none":
+            return ToolChoice("none"), tools
+        case "required":
+            choice = ToolChoice("required")
+        case str():
+            raise invalid(
+                "tool_choice must be none, auto, required or say which function.", "tool_choice"
+            )
+        case FlatChoice("function", None):
+            raise missing("tool_choice.name")
+        case FlatChoice("function", name):
+            choice = ToolChoice("named", name)
+        case FlatChoice("allowed_tools"):
+            return _allowed(given, tools)
+        case FlatChoice(kind):
+            raise unsupported(f"A tool choice of type {kind} is not supported.", "tool_choice.type")
+    check_choice(choice, known, "tool_choice.name")
+    return choice, tools
+
+
+def _allowed(
+    given: FlatChoice, tools: tuple[Tool, ...] | None
+) -> tuple[ToolChoice, tuple[Tool, ...]]:
+    """Some of the tools: the model is told of no others."""
+    if given.mode not in ("auto", "required"):
+        raise invalid("tool_choice.mode must be auto or required.", "tool_choice.mode")
+    names = [tool.get("name") for tool in given.tools or ()]
+    allowed = tuple(tool for tool in tools or () if tool.name in names)
+    for index, name in enumerate(names):
+        if name not in {tool.name for tool in allowed}:
+            path = f"tool_choice.tools[{index}]"
+            raise invalid(f"{path} is none of the request's functions.", path)
+    if not allowed:
+        raise invalid("tool_choice.tools must name at least one tool.", "tool_choice.tools")
+    return ToolChoice("required" if given.mode == "required" else "auto"), allowed
+
+
+def _schema(text: TextConfig | None) -> str | None:
+    """The schema that the answer has to suit, as JSON; None: it is free text."""
+    match text:
+        case None | TextConfig(format=None) | TextConfig(format=FlatFormat("text")):
+            return None
+        case TextConfig(format=FlatFormat("json_object")):
+            return ANY_OBJECT
+        case TextConfig(format=FlatFormat("json_schema") as asked):
+            flat = SchemaFormat(asked.name, asked.description, asked.schema, asked.strict)
+            return read_schema(flat, "text.format.schema")
+        case TextConfig(format=FlatFormat(kind)):
+            raise unsupported(f"A format of type {kind} is not supported.", "text.format.type")
+    raise AssertionError(text)
+
+
+def _options(request: ResponseRequest, choice: ToolChoice, reasoning: bool) -> Options:
+    config = request.reasoning or ReasoningConfig()
+    effort = read_effort(config.effort, "reasoning.effort")
+    summary = config.summary or config.generate_summary
+    asked = summary is not None or (reasoning and request.reasoning is None)
+    parallel = request.parallel_tool_calls
+    return Options(
+        temperature=request.temperature,
+        top_p=request.top_p,
+        max_tokens=request.max_output_tokens,
+        effort=effort,
+        reasoning=asked and effort != "none",
+        user=request.user or request.safety_identifier or None,
+        service_tier=TIERS.get(request.service_tier),
+        tool_choice=choice,
+        parallel_tool_calls=True if parallel is None else parallel,
+        whole=not (request.stream or request.background),
+    )
+
+
+# -- what is said of it --------------------------------------------------------------------------
+
+_NAMES = {"reasoning_effort": "reasoning.effort"}
+"""What chat calls otherwise."""
+
+
+def _ignored(
+    request: ResponseRequest, options: Options, tools: Sequence[Tool] | None
+) -> tuple[str, ...]:
+    given = dict.fromkeys(_NAMES.get(name, name) for name in without_effect(options))
+    config, wants = request.reasoning or ReasoningConfig(), request.stream_options
+    idle = {
+        "text.verbosity": request.text is not None and request.text.verbosity is not None,
+        "parallel_tool_calls": request.parallel_tool_calls is not None and tools == (),
+        "reasoning.summary": bool(config.summary) and not options.reasoning,
+        "safety_identifier": request.safety_identifier not in (None, "", options.user),
+        "service_tier": request.service_tier is not None and options.service_tier is None,
+        "include": bool(request.include),
+        "truncation": request.truncation == "auto",
+        "max_tool_calls": request.max_tool_calls is not None,
+        "prompt_cache_key": request.prompt_cache_key is not None,
+        "prompt_cache_retention": request.prompt_cache_retention is not None,
+        "stream_options": wants is not None and bool(wants.include_obfuscation),
+    }
+    return (*given, *(name for name, is_idle in idle.items() if is_idle and name not in given))
+
+
+def with_words_of(asked: ResponseTurn, other: ResponseTurn) -> ResponseTurn:
+    """`asked`, with what it does not say itself as `other` said it: instructions, tools, model."""
+    return evolve(
+        asked,
+        model=other.model if asked.model is None else asked.model,
+        instructions=other.instructions if asked.instructions is None else asked.instructions,
+        tools=other.tools if asked.tools is None else asked.tools,
+    )
