@@ -43,12 +43,11 @@ class ModelCatalog:
         self._default = settings.default
         self._meaning = {name: name for name in settings.available} | dict(settings.aliases)
         if settings.agents:
-            agents = {f"{AGENT_PREFIX}{name}": means for name, means in self._meaning.items()}
-            self._meaning = {
-                name: f"{AGENT_PREFIX}{means}"
-                for name, means in agents.items()
+            self._meaning |= {
+                f"{AGENT_PREFIX}{name}": f"{AGENT_PREFIX}{means}"
+                for name, means in self._meaning.items()
                 if not means.startswith(AGENT_PREFIX)
-            } | self._meaning
+            }
         self._models = {name: Model(name, created) for name in self._meaning}
 
     def __repr__(self) -> str:

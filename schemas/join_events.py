@@ -13,8 +13,10 @@ from attrs import frozen
 
 from .convert import write_json
 from .errors import GatewayError
-from .items import encode_messages, encode_output
+from .items_out import Status, encode_messages
 from .message import Message
+from .output_items import encode_output
+from .response_events import encode_usage
 from .turn import FinishReason, Usage
 from .turn_items import (
     ActivityDelta,
@@ -144,7 +146,7 @@ def _encode(event: JoinEvent) -> tuple[str, dict[str, Any]]:
             return "turn.finished", {
                 "turn_id": turn_id,
                 "finish_reason": finish_reason,
-                "usage": encode_usage(usage),
+                "usage": encode_usage(usage) | {"cost_usd": usage.cost_usd},
                 "items": encode_output(output, turn_id, status=_status(finish_reason)),
             }
         case TurnFailed(turn_id, error):
@@ -188,7 +190,7 @@ def _encode_item(item: TurnItem) -> tuple[str, dict[str, Any]]:
             return "refusal", {"text": text}
 
 
-def _status(finish_reason: FinishReason) -> str:
+def _status(finish_reason: FinishReason) -> Status:
     return "incomplete" if finish_reason in ("length", "content_filter") else "completed"
 
 
@@ -205,24 +207,12 @@ def encode_permission(request: PermissionRequested) -> dict[str, Any]:
     }
 
 
-def encode_usage(usage: Usage) -> dict[str, Any]:
-    """Usage as the Responses API words it, and the cost in US dollars."""
-    return {
-        "input_tokens": usage.prompt_tokens,
-        "input_tokens_details": {"cached_tokens": usage.cached_tokens},
-        "output_tokens": usage.completion_tokens,
-        "output_tokens_details": {"reasoning_tokens": usage.reasoning_tokens},
-        "total_tokens": usage.total_tokens,
-        "cost_usd": usage.cost_usd,
-    }
-
-
-def encode_items(
-    turns: Sequence[tuple[str, Sequence[Message], Sequence[TurnItem], FinishReason]],
+def encode_turn(
+    turn_id: str,
+    messages: Sequence[Message],
+    output: Sequence[TurnItem],
+    finish_reason: FinishReason = "stop",
 ) -> list[dict[str, Any]]:
-    """The items of turns, each given as its id, messages, answer and finish reason."""
-    items: list[dict[str, Any]] = []
-    for turn_id, messages, output, finish_reason in turns:
-        items += encode_messages(messages, turn_id)
-        items += encode_output(output, turn_id, status=_status(finish_reason))
-    return items
+    """The items of a turn that is over."""
+    status = _status(finish_reason)
+    return [*encode_messages(messages, turn_id), *encode_output(output, turn_id, status=status)]

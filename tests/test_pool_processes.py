@@ -21,6 +21,7 @@ from ccapi.actors.pool_opening import open_pool
 from ccapi.schemas.errors import ChildDied, GatewayError, Overloaded
 from ccapi.schemas.events import ChildSpawned
 from ccapi.schemas.settings import ClaudeSettings
+from ccapi.transport.agent_cli import Agents
 from ccapi.transport.child import Child
 from ccapi.transport.cli import Cli
 from tests.support.processes import (
@@ -72,7 +73,8 @@ async def open_house(
 ) -> AsyncIterator[House]:
     mark = uuid4().hex
     env = {**scripted(tmp_path, switches).env, MARK: mark}
-    cli = Cli(program, env, tmp_path, stop_seconds, 1 << 20)
+    agents = Agents(tmp_path / "workspaces", (), ())
+    cli = Cli(program, env, tmp_path, stop_seconds, 1 << 20, agents)
     bus = Bus()
     with bus.subscribe(10_000) as events:
         async with open_pool(cli, ClaudeSettings(**claude), bus) as pool:

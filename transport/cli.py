@@ -88,30 +88,31 @@ class Cli:
         """The child that begins with `origin`, or a generic one. What it needs on the disk is
         written. Raises `ChildDied`."""
         if not isinstance(origin, AgentOrigin):
-            return self.command(await self.record(origin, self.cwd))
+            return self.command(await self._take_up(origin, self.cwd))
         try:
             place = self.agents.workspace(origin.workspace)
         except OSError as error:
             raise ChildDied(
                 f"The agent's workspace {origin.workspace} cannot be used ({error.strerror})."
             ) from error
-        resume = await self.record(origin.history, place)
+        resume = await self._take_up(origin.history, place)
         argv = [*self.program, *self.agents.arguments(origin), *_resume_flags(resume)]
         env = agent_environment(self.env)
         return ChildCommand(argv, env, place, self.stop_seconds, self.max_line_bytes)
 
-    async def record(
+    async def _take_up(
         self, history: Recording | ResumePoint | None, cwd: Path
     ) -> ResumePoint | None:
-        """Write a history down as a session that a child in `cwd` can resume; what is one already
-        stays as it is. Raises `ChildDied`."""
-        if not isinstance(history, Recording):
-            return history
+        return await self.record(history, cwd) if isinstance(history, Recording) else history
+
+    async def record(self, recording: Recording, cwd: Path | None = None) -> ResumePoint:
+        """Write a history down as a session that a child in `cwd` can resume (None: one that is no
+        agent). Raises `ChildDied`."""
         home = self.env.get("CLAUDE_CONFIG_DIR") or Path(self.env.get("HOME", "/")) / ".claude"
         try:
             _make_private(self.cwd)
             return await write_transcript(
-                Path(home) / "projects", cwd, history.messages, history.model
+                Path(home) / "projects", cwd or self.cwd, recording.messages, recording.model
             )
         except OSError as error:
             raise ChildDied(

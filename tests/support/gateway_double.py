@@ -100,6 +100,8 @@ class ConversationDouble:
         return ConversationInfo(
             conversation_id=self.conversation_id,
             model=self.model,
+            profile="chat",
+            workspace="",
             system=self.system,
             phase="busy" if self.busy else "asleep",
             created_at=self.created_at,
@@ -191,11 +193,12 @@ class GatewayDouble:
         tools: Sequence[Tool] = (),
         owner: str = LOCAL,
         seed: Sequence[Message] = (),
+        workspace: str = "",
         private: bool = True,
     ) -> ConversationDouble:
         number = len(self.made)
         conversation = ConversationDouble(
-            self, f"conv_{number:032x}", owner, self.models.resolve(model), system, tuple(seed),
+            self, f"conv_{number:032x}", owner, self.models.resolve(model).model, system, tuple(seed),
             created_at=1_700_000_000.5 + number, private=private,
         )  # fmt: skip
         self.made.append(conversation)

@@ -74,6 +74,7 @@ class ModelCli:
             case Recording(messages):
                 told = merge_turns(messages)
                 return cls(transcripts, history=[Entry(str(uuid4()), each) for each in told])
+        assert isinstance(origin, ResumePoint)
         assert origin.assistant_uuid is not None
         held = transcripts[origin.session_id, origin.assistant_uuid]
         return cls(transcripts, origin.session_id, list(held))
