@@ -13,11 +13,12 @@ from uuid import uuid4
 
 from attrs import frozen
 
-from ..schemas.errors import InvalidRequest
+from ..schemas.errors import InvalidRequest, NotFound
 from ..schemas.message import Message, messages_of
 from ..schemas.turn import Memory, Options, Profile, Prompt, Reply, Tool, Usage
+from .feed import Feed
 from .models import name_of
-from .signals import StartTurn
+from .signals import Interrupt, PermissionReply, StartTurn, Warm
 
 if TYPE_CHECKING:
     from .directory import Entry
@@ -63,6 +64,11 @@ class Conversation:
     @property
     def info(self) -> ConversationInfo:
         return info_of(self.entry)
+
+    @property
+    def feed(self) -> Feed:
+        """What happens in it, and what was said."""
+        return self.entry.state.feed
 
     def turn(
         self,
@@ -115,6 +121,35 @@ class Conversation:
                 param="model",
             )
         return choice.model
+
+    async def warm(self) -> None:
+        """Have a child ready ahead of the first turn. Waits for nothing but its actor."""
+        await self._gateway.tell(self.entry, Warm())
+
+    async def add(self, messages: Sequence[Message]) -> None:
+        """Let the conversation hold these messages too; nobody answers them now.
+
+        Raises `Conflict` while a turn runs in it, or tool calls wait for their results.
+        """
+        await self._gateway.add(self.entry, tuple(messages))
+
+    async def interrupt(self, turn_id: str) -> None:
+        """End this turn; one that is over already stays as it is."""
+        if self.entry.ref is not None:
+            await self._gateway.tell(self.entry, Interrupt(turn_id))
+
+    async def reply(self, reply: PermissionReply) -> None:
+        """Answer what an agent asked leave for.
+
+        Raises `NotFound` (``permission_not_found``) where nobody asks that (any more).
+        """
+        if reply.request_id not in self.feed.permissions:
+            raise NotFound(
+                "No such permission is asked for, or it was answered already.",
+                code="permission_not_found",
+                param="request_id",
+            )
+        await self._gateway.tell(self.entry, reply)
 
     def claim(self) -> None:
         """Make it private: from now on nobody comes to it by its history alone. Never waits."""

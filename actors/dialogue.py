@@ -14,10 +14,13 @@ from .signals import Write
 from .turn_state import TurnState
 
 
-def choose_origin(memory: Memory, turn: TurnState) -> tuple[Origin | None, tuple[Message, ...]]:
-    """What a new child for this turn begins with, and what it need not be told then."""
-    history, known = _choose_history(memory, turn)
-    setup = turn.setup
+def choose_origin(
+    memory: Memory, turn: TurnState | None
+) -> tuple[Origin | None, tuple[Message, ...]]:
+    """What a new child for this turn begins with, and what it need not be told then. Without a
+    turn: one that is sought ahead of it, and told all of the rest later."""
+    history, known = (memory.resume, ()) if turn is None else _choose_history(memory, turn)
+    setup = memory.setup if turn is None else turn.setup
     if setup.profile == "agent":
         return AgentOrigin(setup.model, setup.workspace, memory.grants, history), known
     return history, known

@@ -16,6 +16,7 @@ import time
 from collections import deque
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
+from uuid import uuid4
 
 import trio
 from attrs import define, field, frozen
@@ -123,6 +124,12 @@ class Feed:
                 self.put(events.TurnFinished(turn_id, output, reason, usage))
             case Failed(error):
                 self.put(events.TurnFailed(turn_id, error))
+
+    def add(self, messages: tuple[Message, ...]) -> None:
+        """The conversation holds these too, without a turn."""
+        record = TurnRecord(str(uuid4()), time.time(), "", messages)
+        self.history.add(record)
+        self.put(events.ItemsAdded(record.turn_id, messages))
 
     def remove_last(self) -> TurnRecord:
         """The last turn has never been."""

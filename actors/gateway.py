@@ -18,7 +18,7 @@ from contextlib import AbstractAsyncContextManager, asynccontextmanager
 import trio
 from attrs import frozen
 
-from ..schemas.errors import GatewayError, InvalidRequest, Overloaded
+from ..schemas.errors import Conflict, GatewayError, InvalidRequest, Overloaded
 from ..schemas.events import ConversationOpened
 from ..schemas.message import Message, digest
 from ..schemas.settings import Settings
@@ -35,7 +35,7 @@ from .lineage import new_from
 from .models import ModelCatalog
 from .pool import ChildPool, PoolStatistics
 from .pool_opening import open_pool
-from .session_words import Submit
+from .session_words import Add, SessionMessage, Submit
 from .signals import StartTurn
 from .stats import Stats, open_stats
 from .supervisor import Supervisor, open_supervisor
@@ -220,6 +220,20 @@ class Gateway:
     def kill_children(self) -> None:
         """End every child at once, without its stop sequence."""
         self._pool.kill_all()
+
+    async def tell(self, entry: Entry, message: SessionMessage) -> None:
+        """Tell a conversation's actor something. Raises `NotFound`, `Overloaded`."""
+        await self._supervisor.submit(entry, message)
+
+    async def add(self, entry: Entry, messages: tuple[Message, ...]) -> None:
+        """See `Conversation.add`."""
+        send, receive = trio.open_memory_channel[bool](1)
+        with receive:
+            await self.tell(entry, Add(messages, send))
+            if not await receive.receive():
+                raise Conflict("A turn of this conversation runs, or waits for its tools.")
+        entry.state.feed.add(messages)
+        self._directory.claim(entry)
 
     def abandon(self, entry: Entry) -> None:
         """See `Conversation.abandon`."""

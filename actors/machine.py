@@ -56,10 +56,15 @@ class Machine(MachineState):
                 return self._timed_out(now)
             case _, signals.Close(error):
                 return self._close(error, now)
+            case Phase.ASLEEP, signals.Warm() if self.closing is None:
+                return self._wake(now)
+            case _, signals.Extend(messages):
+                self._extend(messages)
+                return []
             case Phase.WAKING, signals.ChildReady():
                 return self._child_ready(now)
             case Phase.WAKING, signals.WakeFailed(error):
-                return [*self._turns.end(Failed(error), now), *self._settle(Phase.ASLEEP, now)]
+                return self._wake_failed(error, now)
             case Phase.IDLE | Phase.AWAITING_TOOLS, signals.GiveWay():
                 return self._let_go(now)
             case Phase.BUSY, signals.LeaveAsked():
@@ -75,7 +80,7 @@ class Machine(MachineState):
                 return self._heard(event, now)
             case Phase.BUSY, TurnResult():
                 return self._turn_result(event, now)
-            case Phase.BUSY, ControlAnswer():
+            case Phase.BUSY | Phase.IDLE, ControlAnswer():
                 return self._control_answer(event, now)
             case Phase.AWAITING_TOOLS, TurnResult():
                 return self._let_go(now)  # it did not wait, and nobody has heard what it said
@@ -152,11 +157,18 @@ class Machine(MachineState):
 
     def _wake(self, now: float) -> list[Action]:
         self._enter(Phase.WAKING, now)
-        origin, _ = dialogue.choose_origin(self.memory, self._turns.running)
+        origin, _ = dialogue.choose_origin(self.memory, self._turns.current)
         return [signals.Wake(origin)]
 
+    def _wake_failed(self, error: GatewayError, now: float) -> list[Action]:
+        ended = self._turns.end(Failed(error), now) if self._turns.current else []
+        return [*ended, *self._settle(Phase.ASLEEP, now)]
+
     def _child_ready(self, now: float) -> list[Action]:
-        turn, billed = self._turns.running, self.memory.usage.cost_usd
+        turn, billed = self._turns.current, self.memory.usage.cost_usd
+        if turn is None:  # it was sought ahead of the first turn
+            child = self._child = ChildState(self.memory.setup, now, now, billed)
+            return [child.initialize(), *self._settle(Phase.IDLE, now)]
         _, known = dialogue.choose_origin(self.memory, turn)  # as it was when the child was sought
         child = self._child = ChildState(turn.setup, now, now, billed, extra=known)
         # Pipelined: the prompt does not wait for the answer to the initialize.
@@ -172,6 +184,9 @@ class Machine(MachineState):
         fault = child.take_answer(answer)
         if fault is None:
             return []
+        if self.phase is Phase.IDLE:
+            self._budget.spend(now)
+            return self._leave(signals.Kill(), now)
         error = refusals.not_set_up(fault)
         return self._abandon(error, now) if was_set_up else self._stillborn(error, now)
 

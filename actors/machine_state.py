@@ -8,6 +8,7 @@ from __future__ import annotations
 from collections.abc import Iterator
 
 from ..schemas.errors import GatewayError
+from ..schemas.message import Message
 from ..schemas.turn import Memory
 from . import refusals
 from .alarms import Alarm, alarms
@@ -59,6 +60,11 @@ class MachineState:
             self.phase, self.limits, since=self._since, used=self._turns.used,
             turn_due=self._turns.due, budget_free=self._budget.free_at, child=self._child,
         )  # fmt: skip
+
+    def _extend(self, messages: tuple[Message, ...]) -> None:
+        """Let the conversation hold them too; a child is told with the next turn."""
+        if not self._turns and not self.memory.calls and self.closing is None:
+            self.memory = self.memory.extended(messages)
 
     def _no_way_back(self, memory: Memory | None) -> GatewayError | None:
         """Why the last turn cannot be taken back, if it cannot: others may have come after it."""

@@ -29,10 +29,10 @@ from . import refusals
 from .bus import Bus
 from .callers import Callers
 from .machine import Machine
-from .mailbox import Mailbox
+from .mailbox import Mailbox, answer
 from .permission_desk import request_of
 from .phases import Limits, Phase
-from .session_words import C, Ended, Lender, SessionMessage, SessionState, Submit
+from .session_words import Add, C, Ended, Lender, SessionMessage, SessionState, Submit
 from .signals import (
     Action,
     AskLeave,
@@ -43,6 +43,7 @@ from .signals import (
     Deliver,
     End,
     Event,
+    Extend,
     Freeze,
     GiveWay,
     Interrupt,
@@ -56,6 +57,7 @@ from .signals import (
     TimedOut,
     Wake,
     WakeFailed,
+    Warm,
     Write,
 )
 from .turn_state import TurnState
@@ -107,8 +109,12 @@ class _Session(Generic[C]):
         match message:
             case None:
                 self.feed(TimedOut())
-            case Interrupt() | Close() | PermissionReply():
+            case Interrupt() | Close() | PermissionReply() | Warm():
                 self.feed(message)
+            case Add(messages, reply):
+                before = self.machine.memory
+                self.feed(Extend(messages))
+                answer(reply, self.machine.memory is not before)
             case Submit(port=port) if port.over.is_set():
                 # Its caller left while it lay in the mailbox: nothing is spent on it.
                 port.end(Failed(refusals.interrupted()))

@@ -14,11 +14,12 @@ from attrs import define, field, frozen
 
 from ..schemas.errors import GatewayError
 from ..schemas.frames import Frame
+from ..schemas.message import Message
 from ..schemas.turn import Memory, Origin
 from .feed import Feed
 from .mailbox import Ref
 from .phases import Phase
-from .signals import Close, Interrupt, PermissionReply, StartTurn
+from .signals import Close, Interrupt, PermissionReply, StartTurn, Warm
 from .turns import Port
 
 
@@ -55,7 +56,15 @@ class Submit:
     port: Port
 
 
-SessionMessage = Submit | Interrupt | Close | PermissionReply
+@frozen
+class Add:
+    """Messages for this conversation; the reply says whether it holds them now."""
+
+    messages: tuple[Message, ...]
+    reply: trio.MemorySendChannel[bool]
+
+
+SessionMessage = Submit | Add | Interrupt | Close | PermissionReply | Warm
 
 
 @define(eq=False)

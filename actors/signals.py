@@ -13,6 +13,7 @@ from attrs import frozen
 
 from ..schemas.errors import GatewayError
 from ..schemas.frames import Frame, PermissionAsked
+from ..schemas.message import Message
 from ..schemas.turn import Answer, Memory, Origin, Outcome, Prompt
 from ..schemas.turn_items import TurnItem
 
@@ -68,6 +69,19 @@ class GiveWay:
 
 
 @frozen
+class Warm:
+    """Find a child ahead of the first turn, unless there is one."""
+
+
+@frozen
+class Extend:
+    """Let the conversation hold these messages too, which nobody is to answer now. Dropped while a
+    turn is under way or tool calls stand open."""
+
+    messages: tuple[Message, ...]
+
+
+@frozen
 class Close:
     """The conversation ends. Turns that are not finished end with `error`."""
 
@@ -100,7 +114,7 @@ class PermissionReply:
 
 Event = (
     StartTurn | Interrupt | ChildReady | WakeFailed | ChildGone | TimedOut | GiveWay | Close
-    | LeaveAsked | PermissionReply | Frame
+    | LeaveAsked | PermissionReply | Warm | Extend | Frame
 )  # fmt: skip
 
 

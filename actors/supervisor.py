@@ -34,7 +34,7 @@ from .directory import Directory, Entry
 from .mailbox import ActorGone, Mailbox, Ref, answer, open_mailbox
 from .phases import Limits
 from .session import run_session
-from .session_words import Lender, SessionMessage, Submit
+from .session_words import Lender, SessionMessage
 from .signals import Close
 
 SWEEP_SECONDS = 60.0
@@ -60,8 +60,8 @@ class Supervisor:
         self._directory = directory
         self._bus = bus
 
-    async def submit(self, entry: Entry, message: Submit) -> None:
-        """Put a turn into the conversation's mailbox, waking its actor if there is none.
+    async def submit(self, entry: Entry, message: SessionMessage) -> None:
+        """Put a message into the conversation's mailbox, waking its actor if there is none.
 
         A table read when the actor lives. Raises `NotFound` when the conversation is gone,
         `InternalError` when its actor may not start, `Overloaded` when the gateway stops.
@@ -126,6 +126,7 @@ class Supervisor:
             break
         if self._directory.remove(entry):
             self._bus.publish(ConversationClosed(entry.conversation_id, reason))
+            entry.state.feed.close(reason)
 
 
 @frozen
@@ -191,6 +192,8 @@ class _Supervision:
     def _sweep(self) -> None:
         """Conversations that have no actor expire here: new ones, and those whose actor crashed.
         And those that fell asleep since the last turn may have to give way only now."""
+        for entry in self.directory.all():
+            entry.state.feed.prune()
         for entry in self.directory.dormant(since=time.time() - self.limits.expire):
             self._close(entry, "expired")
         self.directory.weigh_all()
@@ -199,6 +202,7 @@ class _Supervision:
     def _close(self, entry: Entry, reason: str) -> None:
         if self.directory.remove(entry):
             self.bus.publish(ConversationClosed(entry.conversation_id, reason))
+            entry.state.feed.close(reason)
 
 
 def _drop(directory: Directory, bus: Bus, entry: Entry, reason: str) -> None:
@@ -208,6 +212,7 @@ def _drop(directory: Directory, bus: Bus, entry: Entry, reason: str) -> None:
         return
     if directory.remove(entry):
         bus.publish(ConversationClosed(entry.conversation_id, reason))
+        entry.state.feed.close(reason)
 
 
 def _relieve(directory: Directory, bus: Bus, spared: Entry | None = None) -> None:

@@ -64,6 +64,14 @@ class TurnFailed:
 
 
 @frozen
+class ItemsAdded:
+    """The conversation holds these messages too, and nobody has answered them."""
+
+    turn_id: str
+    messages: tuple[Message, ...]
+
+
+@frozen
 class TurnRemoved:
     """The turn was the last one, and was taken back: it will be asked again."""
 
@@ -113,7 +121,7 @@ class ConversationEnded:
 
 
 JoinEvent = (
-    TurnStarted | Said | TurnFinished | TurnFailed | TurnRemoved | PermissionRequested
+    TurnStarted | Said | ItemsAdded | TurnFinished | TurnFailed | TurnRemoved | PermissionRequested
     | PermissionResolved | PhaseMoved | Presence | ConversationEnded
 )  # fmt: skip
 
@@ -151,6 +159,8 @@ def _encode(event: JoinEvent) -> tuple[str, dict[str, Any]]:
             }
         case TurnFailed(turn_id, error):
             return "turn.failed", {"turn_id": turn_id, "error": error.body()["error"]}
+        case ItemsAdded(turn_id, messages):
+            return "items.added", {"items": encode_messages(messages, turn_id)}
         case TurnRemoved(turn_id):
             return "turn.removed", {"turn_id": turn_id}
         case PermissionRequested():

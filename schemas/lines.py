@@ -46,8 +46,7 @@ def initialize(request_id: str, setup: Setup) -> bytes:
     Only the first one counts, and only before the first user frame; the user frame may follow
     without waiting for the answer.
     """
-    # A resumed session would else keep the system prompt that its transcript recorded.
-    request: dict[str, Any] = {"subtype": "initialize", "systemPromptSnapshot": False}
+    request: dict[str, Any] = {"subtype": "initialize"}
     if setup.profile == "agent":  # its prompt is Claude Code's own, its model came at the start
         request |= {"appendSystemPrompt": setup.system} if setup.system else {}
     else:
@@ -55,6 +54,8 @@ def initialize(request_id: str, setup: Setup) -> bytes:
         # The agent's prompt gives way to systemPrompt; the CLI wants it present all the same.
         agent = {"description": AGENT, "prompt": setup.system, "model": setup.model}
         request["agents"] = {AGENT: agent}
+    # A resumed session would else keep the system prompt that its transcript recorded.
+    request["systemPromptSnapshot"] = False
     if setup.tools or setup.schema is not None:
         request["sdkMcpServers"] = [TOOL_SERVERS[0]]
     return _control(request_id, request)

@@ -276,6 +276,16 @@ class Memory:
             grants=self.grants,
         )
 
+    def extended(self, messages: Iterable[Message]) -> Memory:
+        """With these messages too, which no transcript holds."""
+        messages = tuple(messages)
+        return evolve(
+            self,
+            digests=(*self.digests, *map(digest, messages)),
+            seed=(*self.seed, *messages),
+            calls=tuple(call.id for message in messages[-1:] for call in message.calls),
+        )
+
     def granted(self, rules: Iterable[str]) -> Memory:
         """With these rules too."""
         return evolve(self, grants=tuple(dict.fromkeys((*self.grants, *rules))))

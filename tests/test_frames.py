@@ -17,6 +17,7 @@ from ccapi.schemas.frames import (
     MessageEnded,
     MessageStarted,
     Noise,
+    PermissionAsked,
     ToolInput,
     ToolUseStarted,
     TurnResult,
@@ -319,9 +320,9 @@ SAID: dict[str, tuple[bytes, Frame]] = {
     "question": (
         (
             b'{"type":"control_request","request_id":"0f52","request":{"subtype":"can_use_tool",'
-            b'"tool_name":"Bash","input":{}}}'
+            b'"tool_name":"Bash","input":{},"tool_use_id":"t"}}'
         ),
-        ControlAsked("0f52", "can_use_tool"),
+        PermissionAsked("0f52", "Bash", {}, "t"),
     ),
     "question of the tool server": (
         (

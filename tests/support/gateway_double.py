@@ -198,7 +198,8 @@ class GatewayDouble:
     ) -> ConversationDouble:
         number = len(self.made)
         conversation = ConversationDouble(
-            self, f"conv_{number:032x}", owner, self.models.resolve(model).model, system, tuple(seed),
+            self, f"conv_{number:032x}", owner, self.models.resolve(model).model, system,
+            tuple(seed),
             created_at=1_700_000_000.5 + number, private=private,
         )  # fmt: skip
         self.made.append(conversation)

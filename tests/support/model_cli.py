@@ -28,7 +28,7 @@ from ccapi.schemas.frames import (
     TurnResult,
 )
 from ccapi.schemas.message import Block, Message, ToolCall, ToolResult, merge_turns
-from ccapi.schemas.turn import Origin, Recording, Setup, Usage
+from ccapi.schemas.turn import Origin, Recording, ResumePoint, Setup, Usage
 from ccapi.schemas.turn_items import TextDelta
 
 Json: TypeAlias = dict[str, Any]
