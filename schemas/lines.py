@@ -88,6 +88,12 @@ def rewind(request_id: str, user_uuid: str) -> bytes:
     return _control(request_id, request)
 
 
+def interrupt(request_id: str) -> bytes:
+    """Stop the turn that runs, if one does. What was said and done of it stays in the CLI's
+    history; its result comes after the answer to this."""
+    return _control(request_id, {"subtype": "interrupt"})
+
+
 def show_thinking(request_id: str) -> bytes:
     """Have the child pass on what the model thinks, and not only that it does."""
     request = {
@@ -101,6 +107,32 @@ def show_thinking(request_id: str) -> bytes:
 def answer_mcp(request_id: str, message: Mapping[str, Any]) -> bytes:
     """Answer a JSON-RPC message of the CLI's to the server of the client's tools."""
     body = {"mcp_response": message}
+    response = {"subtype": "success", "request_id": request_id, "response": body}
+    return _line({"type": "control_response", "response": response})
+
+
+def allow(
+    request_id: str,
+    updated_input: Mapping[str, Any],
+    updated_permissions: Sequence[Mapping[str, Any]] = (),
+) -> bytes:
+    """Answer a question for leave: yes, with this input.
+
+    `updated_permissions` are rules that hold from now on, in the form in which the CLI suggests
+    them. Those with another ``destination`` than "session" would be written to disk, into the
+    workspace or the operator's own settings.
+    """
+    body: dict[str, Any] = {"behavior": "allow", "updatedInput": dict(updated_input)}
+    if updated_permissions:
+        body["updatedPermissions"] = [dict(each) for each in updated_permissions]
+    response = {"subtype": "success", "request_id": request_id, "response": body}
+    return _line({"type": "control_response", "response": response})
+
+
+def deny(request_id: str, message: str) -> bytes:
+    """Answer a question for leave: no. The model reads `message` as the tool's result, and the
+    turn goes on."""
+    body = {"behavior": "deny", "message": message}
     response = {"subtype": "success", "request_id": request_id, "response": body}
     return _line({"type": "control_response", "response": response})
 
