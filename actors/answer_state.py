@@ -14,6 +14,7 @@ from ..schemas.frames import (
     MessageStarted,
     ToolInput,
     ToolReturned,
+    ToolsReturned,
     ToolUseStarted,
 )
 from ..schemas.mcp import offered
@@ -23,6 +24,7 @@ from ..schemas.tool_names import ANSWER_TOOL
 from ..schemas.turn import Options, Setup, Tool, Usage
 from ..schemas.turn_items import (
     ActivityDelta,
+    ActivityEnded,
     ActivityStarted,
     ReasoningDelta,
     TextDelta,
@@ -39,7 +41,7 @@ FENCE = "```"
 
 Spoken = (
     ReasoningDelta | ToolUseStarted | ToolInput | AssistantDone | MessageStarted | MessageEnded
-    | ToolReturned
+    | ToolsReturned
 )  # fmt: skip
 """What else than text comes of the model, and of the tools that an agent uses by itself."""
 
@@ -130,8 +132,8 @@ class AnswerState:
                 return self._begin_call(id, name)
             case AssistantDone():
                 return [] if frame.synthetic else self._end_block(frame)
-            case ToolReturned(results):
-                return list(results) if self.is_agent else []
+            case ToolsReturned(results):
+                return [_ended(each) for each in results] if self.is_agent else []
             case MessageStarted(usage):
                 self._begin_message(usage)
                 return []
@@ -309,6 +311,10 @@ class AnswerState:
             - Usage(completion_tokens=self._begun.completion_tokens)
             + (Usage(completion_tokens=max(0, unknown)))
         )
+
+
+def _ended(result: ToolReturned) -> ActivityEnded:
+    return ActivityEnded(result.call_id, result.output, result.is_error)
 
 
 def _misfit(schema: str, call: ToolCall) -> str | None:

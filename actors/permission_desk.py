@@ -101,8 +101,8 @@ def request_of(action: AskLeave, now: float) -> PermissionRequested:
         request_id=asked.request_id,
         tool=asked.tool,
         input=asked.input,
-        title=asked.title,
-        description=asked.description,
+        title=asked.title or None,
+        description=asked.description or None,
         suggestions=tuple({"id": each.id, "label": each.label} for each in offered),
         expires_at=now + action.seconds,
     )

@@ -17,7 +17,7 @@ from attrs import field, frozen
 
 from .message import ToolCall
 from .turn import Usage
-from .turn_items import MAX_ACTIVITY_OUTPUT, ActivityEnded, ReasoningDelta, TextDelta
+from .turn_items import MAX_ACTIVITY_OUTPUT, ReasoningDelta, TextDelta
 
 
 @frozen
@@ -108,30 +108,43 @@ class ControlAsked:
 
 @frozen
 class PermissionAsked:
-    """``can_use_tool``: an agent waits for leave to use a tool. `input` is what the tool would be
-    given, `suggestions` the CLI's own proposals of what to allow for longer, as they came."""
+    """The CLI asks for leave to use a tool of its own, and the turn waits for the answer.
+
+    `call_id` is the tool use's. `title` and `description` are for people, "" where it gives none.
+    `suggestions` are rules that would make it ask no more; an answer may hand some back.
+    """
 
     request_id: str
     tool: str
-    input: dict[str, Any] = field(eq=False)
+    input: dict[str, Any]
     call_id: str
-    title: str | None = None
-    description: str | None = None
-    suggestions: tuple[dict[str, Any], ...] = field(default=(), eq=False)
+    title: str = ""
+    description: str = ""
+    suggestions: tuple[dict[str, Any], ...] = ()
 
 
 @frozen
 class ControlCancelled:
-    """The CLI needs no answer to this request of its own any more."""
+    """The CLI no longer waits for the answer to this request of its."""
 
     request_id: str
 
 
 @frozen
 class ToolReturned:
-    """What came of tools that an agent used by itself."""
+    """What came of a tool use, as the model reads it: text, cut to `MAX_ACTIVITY_OUTPUT`
+    characters. An image stands as ``[image]``."""
 
-    results: tuple[ActivityEnded, ...]
+    call_id: str
+    output: str
+    is_error: bool = False
+
+
+@frozen
+class ToolsReturned:
+    """The results that one frame tells, at least one."""
+
+    results: tuple[ToolReturned, ...]
 
 
 @frozen
@@ -150,8 +163,8 @@ class Noise:
 
 Frame = (
     TextDelta | ReasoningDelta | ToolInput | ToolUseStarted | MessageStarted | MessageEnded
-    | AssistantDone | TurnResult | ControlAnswer | ControlAsked | PermissionAsked | ControlCancelled
-    | ToolReturned | ApiRetry | Noise
+    | AssistantDone | ToolsReturned | TurnResult | ControlAnswer | ControlAsked | PermissionAsked
+    | ControlCancelled | ApiRetry | Noise
 )  # fmt: skip
 
 _STREAM_NOISE = Noise("stream_event")
@@ -239,24 +252,62 @@ def _decode_rare(kind: Any, frame: dict[str, Any]) -> Frame:
                 body=body if isinstance(body, dict) else {},
                 error=str(response.get("error", "refused")) if failed else None,
             )
-        case "user":
-            return _decode_user(frame)
+        case "control_request":
+            return _decode_asked(str(frame["request_id"]), frame["request"])
         case "control_cancel_request":
             return ControlCancelled(str(frame["request_id"]))
-        case "control_request" if frame["request"].get("subtype") == "can_use_tool":
-            return _decode_permission(str(frame["request_id"]), frame["request"])
-        case "control_request":
-            request = frame["request"]
-            message = request.get("message")
-            return ControlAsked(
-                request_id=str(frame["request_id"]),
-                subtype=str(request.get("subtype")),
-                mcp=message if isinstance(message, dict) else None,
-            )
+        case "user":
+            return _decode_user(frame)
         case "system" if frame.get("subtype") == "api_retry":
             return ApiRetry(float(frame["retry_delay_ms"]) / 1000)
         case _:
             return Noise(str(kind))
+
+
+def _decode_asked(request_id: str, request: dict[str, Any]) -> ControlAsked | PermissionAsked:
+    subtype, message = str(request.get("subtype")), request.get("message")
+    match request:
+        # Without these two nobody could decide on it: it is then refused as unknown.
+        case {"subtype": "can_use_tool", "tool_name": str(tool), "input": dict(given)}:
+            suggested = request.get("permission_suggestions")
+            return PermissionAsked(
+                request_id,
+                tool,
+                given,
+                call_id=_text(request, "tool_use_id"),
+                title=_text(request, "title") or _text(request, "display_name"),
+                description=_text(request, "description") or _text(request, "decision_reason"),
+                suggestions=tuple(
+                    each
+                    for each in (suggested if isinstance(suggested, list) else ())
+                    if isinstance(each, dict)
+                ),
+            )
+    return ControlAsked(request_id, subtype, message if isinstance(message, dict) else None)
+
+
+def _decode_user(frame: dict[str, Any]) -> Frame:
+    """The results of tools; whatever else the CLI says in the user's name is noise."""
+    noise = Noise("user")
+    if frame.get("parent_tool_use_id") is not None or frame.get("isReplay"):
+        return noise
+    content = frame["message"]["content"]
+    results = tuple(
+        ToolReturned(str(block["tool_use_id"]), _output(block), block.get("is_error") is True)
+        for block in (content if isinstance(content, list) else ())
+        if block.get("type") == "tool_result"
+    )
+    return ToolsReturned(results) if results else noise
+
+
+def _output(result: dict[str, Any]) -> str:
+    content = result.get("content")
+    blocks = content if isinstance(content, list) else [{"type": "text", "text": content or ""}]
+    texts = (
+        str(block.get("text", "")) if block.get("type") == "text" else f"[{block.get('type')}]"
+        for block in blocks
+    )
+    return "\n".join(texts)[:MAX_ACTIVITY_OUTPUT]
 
 
 def _decode_assistant(frame: dict[str, Any]) -> Frame:
@@ -275,49 +326,6 @@ def _decode_assistant(frame: dict[str, Any]) -> Frame:
         synthetic=message.get("model") == "<synthetic>",
         text="".join(str(block["text"]) for block in blocks if block.get("type") == "text"),
         call=calls[0] if calls else None,  # a frame holds one block
-    )
-
-
-def _decode_permission(request_id: str, request: dict[str, Any]) -> Frame:
-    given, suggested = request["input"], request.get("permission_suggestions")
-    title, description = request.get("title"), request.get("description")
-    return PermissionAsked(
-        request_id=request_id,
-        tool=str(request["tool_name"]),
-        input=given if isinstance(given, dict) else {},
-        call_id=str(request.get("tool_use_id", "")),
-        title=title if isinstance(title, str) else None,
-        description=description if isinstance(description, str) else None,
-        suggestions=tuple(each for each in suggested if isinstance(each, dict))
-        if isinstance(suggested, list)
-        else (),
-    )
-
-
-def _decode_user(frame: dict[str, Any]) -> Frame:
-    """What the CLI itself says as the user: what came of tools, among other things."""
-    content = frame["message"]["content"]
-    if frame.get("parent_tool_use_id") is not None or not isinstance(content, list):
-        return Noise("user")
-    results = tuple(
-        ActivityEnded(
-            str(block["tool_use_id"]),
-            _result_text(block.get("content"))[:MAX_ACTIVITY_OUTPUT],
-            bool(block.get("is_error")),
-        )
-        for block in content
-        if block.get("type") == "tool_result"
-    )
-    return ToolReturned(results) if results else Noise("user")
-
-
-def _result_text(content: Any) -> str:
-    if isinstance(content, str):
-        return content
-    blocks = content if isinstance(content, list) else []
-    return "\n".join(
-        str(block["text"]) if block.get("type") == "text" else f"[{block.get('type')}]"
-        for block in blocks
     )
 
 
@@ -364,6 +372,11 @@ def _decode_usage(usage: Any) -> Usage:
         cache_write_tokens=written,
         reasoning_tokens=_count(details, "thinking_tokens") if isinstance(details, dict) else 0,
     )
+
+
+def _text(fields: dict[str, Any], name: str) -> str:
+    value = fields.get(name)
+    return value if isinstance(value, str) else ""
 
 
 def _count(fields: dict[str, Any], name: str) -> int:

@@ -90,6 +90,12 @@ def rewind(request_id: str, user_uuid: str) -> bytes:
     return _control(request_id, request)
 
 
+def interrupt(request_id: str) -> bytes:
+    """Stop the turn that runs, if one does. What was said and done of it stays in the CLI's
+    history; its result comes after the answer to this."""
+    return _control(request_id, {"subtype": "interrupt"})
+
+
 def show_thinking(request_id: str) -> bytes:
     """Have the child pass on what the model thinks, and not only that it does."""
     request = {
@@ -105,27 +111,33 @@ def answer_mcp(request_id: str, message: Mapping[str, Any]) -> bytes:
     return _answer(request_id, {"mcp_response": message})
 
 
-def refuse(request_id: str, reason: str) -> bytes:
-    """Answer a control request of the CLI's that this gateway does not serve."""
-    response = {"subtype": "error", "request_id": request_id, "error": reason}
-    return _line({"type": "control_response", "response": response})
-
-
 def allow(
-    request_id: str, updated_input: Mapping[str, Any], updates: Sequence[Mapping[str, Any]]
+    request_id: str,
+    updated_input: Mapping[str, Any],
+    updated_permissions: Sequence[Mapping[str, Any]] = (),
 ) -> bytes:
-    """Give leave for what was asked by ``can_use_tool``. `updated_input` is what the tool is given;
-    `updates` are permission updates, which have to be for the session: any other destination is
-    written to a file."""
+    """Answer a question for leave: yes, with this input.
+
+    `updated_permissions` are rules that hold from now on, in the form in which the CLI suggests
+    them. Those with another ``destination`` than "session" would be written to disk, into the
+    workspace or the operator's own settings.
+    """
     body: dict[str, Any] = {"behavior": "allow", "updatedInput": dict(updated_input)}
-    if updates:
-        body["updatedPermissions"] = [dict(each) for each in updates]
+    if updated_permissions:
+        body["updatedPermissions"] = [dict(each) for each in updated_permissions]
     return _answer(request_id, body)
 
 
 def deny(request_id: str, message: str) -> bytes:
-    """Refuse it; the model is told `message`, and the turn goes on."""
+    """Answer a question for leave: no. The model reads `message` as the tool's result, and the
+    turn goes on."""
     return _answer(request_id, {"behavior": "deny", "message": message})
+
+
+def refuse(request_id: str, reason: str) -> bytes:
+    """Answer a control request of the CLI's that this gateway does not serve."""
+    response = {"subtype": "error", "request_id": request_id, "error": reason}
+    return _line({"type": "control_response", "response": response})
 
 
 def _answer(request_id: str, body: Mapping[str, Any]) -> bytes:

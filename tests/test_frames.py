@@ -13,19 +13,22 @@ from ccapi.schemas.frames import (
     AssistantDone,
     ControlAnswer,
     ControlAsked,
+    ControlCancelled,
     Frame,
     MessageEnded,
     MessageStarted,
     Noise,
     PermissionAsked,
     ToolInput,
+    ToolReturned,
+    ToolsReturned,
     ToolUseStarted,
     TurnResult,
     decode,
 )
 from ccapi.schemas.message import ToolCall
 from ccapi.schemas.turn import Usage
-from ccapi.schemas.turn_items import ReasoningDelta, TextDelta
+from ccapi.schemas.turn_items import MAX_ACTIVITY_OUTPUT, ReasoningDelta, TextDelta
 
 UUID = "7c2d6b1e-0b0f-4f0e-9d43-0b6f3f6f3a01"
 SESSION = "818ec814-c7f1-476a-9703-8cd5b247a9f6"
@@ -317,12 +320,50 @@ SAID: dict[str, tuple[bytes, Frame]] = {
         ),
         ControlAnswer("r", {}, "Unsupported control request subtype: wat"),
     ),
-    "question": (
+    "question for leave": (
         (
             b'{"type":"control_request","request_id":"0f52","request":{"subtype":"can_use_tool",'
-            b'"tool_name":"Bash","input":{},"tool_use_id":"t"}}'
+            b'"tool_name":"Bash","display_name":"Bash","input":{"command":"touch x"},'
+            b'"description":"touch x","permission_suggestions":[{"type":"addRules","rules":['
+            b'{"toolName":"Bash","ruleContent":"touch x *"}],"behavior":"allow",'
+            b'"destination":"localSettings"},{"type":"setMode","mode":"acceptEdits",'
+            b'"destination":"session"}],"blocked_path":"/w/x","tool_use_id":"toolu_1"}}'
         ),
-        PermissionAsked("0f52", "Bash", {}, "t"),
+        PermissionAsked(
+            "0f52",
+            "Bash",
+            {"command": "touch x"},
+            "toolu_1",
+            title="Bash",
+            description="touch x",
+            suggestions=(
+                {
+                    "type": "addRules",
+                    "rules": [{"toolName": "Bash", "ruleContent": "touch x *"}],
+                    "behavior": "allow",
+                    "destination": "localSettings",
+                },
+                {"type": "setMode", "mode": "acceptEdits", "destination": "session"},
+            ),
+        ),
+    ),
+    "question for leave, bare": (
+        (
+            b'{"type":"control_request","request_id":"r","request":{"subtype":"can_use_tool",'
+            b'"tool_name":"Bash","input":{},"title":7,"permission_suggestions":["x"]}}'
+        ),
+        PermissionAsked("r", "Bash", {}, ""),
+    ),
+    "question for leave to do nobody knows what": (
+        (
+            b'{"type":"control_request","request_id":"r","request":{"subtype":"can_use_tool",'
+            b'"tool_name":"Bash"}}'
+        ),
+        ControlAsked("r", "can_use_tool"),
+    ),
+    "question taken back": (
+        b'{"type":"control_cancel_request","request_id":"0f52"}',
+        ControlCancelled("0f52"),
     ),
     "question of the tool server": (
         (
@@ -359,6 +400,53 @@ SAID: dict[str, tuple[bytes, Frame]] = {
         ),
         Noise("user"),
     ),
+    "result of a tool": (
+        (
+            b'{"type":"user","message":{"role":"user","content":[{"tool_use_id":"toolu_1",'
+            b'"type":"tool_result","content":"a.txt","is_error":false}]},'
+            b'"parent_tool_use_id":null,"session_id":"s","uuid":"u","tool_use_result":'
+            b'{"stdout":"a.txt","stderr":"","interrupted":false}}'
+        ),
+        ToolsReturned((ToolReturned("toolu_1", "a.txt"),)),
+    ),
+    "result of a tool that failed": (
+        (
+            b'{"type":"user","message":{"role":"user","content":[{"type":"tool_result",'
+            b'"content":"Exit code 3\\nerr","is_error":true,"tool_use_id":"toolu_1"}]},'
+            b'"parent_tool_use_id":null,"tool_use_result":"Error: Exit code 3\\nerr"}'
+        ),
+        ToolsReturned((ToolReturned("toolu_1", "Exit code 3\nerr", is_error=True),)),
+    ),
+    "results of tools, in blocks": (
+        (
+            b'{"type":"user","message":{"role":"user","content":[{"type":"tool_result",'
+            b'"tool_use_id":"t1","content":[{"type":"text","text":"a"},{"type":"image","source":'
+            b'{}},{"type":"text","text":"b"}]},{"type":"text","text":"by the way"},'
+            b'{"type":"tool_result","tool_use_id":"t2","content":[]},'
+            b'{"type":"tool_result","tool_use_id":"t3"}]},"parent_tool_use_id":null}'
+        ),
+        ToolsReturned(
+            (ToolReturned("t1", "a\n[image]\nb"), ToolReturned("t2", ""), ToolReturned("t3", ""))
+        ),
+    ),
+    "result of a tool of a subagent": (
+        (
+            b'{"type":"user","message":{"role":"user","content":[{"type":"tool_result",'
+            b'"tool_use_id":"t","content":"x"}]},"parent_tool_use_id":"toolu_1"}'
+        ),
+        Noise("user"),
+    ),
+    "user, repeated": (
+        (
+            b'{"type":"user","message":{"role":"user","content":[{"type":"tool_result",'
+            b'"tool_use_id":"t","content":"x"}]},"parent_tool_use_id":null,"isReplay":true}'
+        ),
+        Noise("user"),
+    ),
+    "user, a string": (
+        b'{"type":"user","message":{"role":"user","content":"x"},"parent_tool_use_id":null}',
+        Noise("user"),
+    ),
     "keep alive": (b'{"type":"keep_alive"}', Noise("keep_alive")),
 }
 
@@ -366,6 +454,15 @@ SAID: dict[str, tuple[bytes, Frame]] = {
 @pytest.mark.parametrize(("said", "frame"), SAID.values(), ids=SAID)
 def test_what_a_child_says(said: bytes, frame: Frame) -> None:
     assert decode(said) == frame
+
+
+RETURNED = {"type": "tool_result", "tool_use_id": "t"}
+
+
+def test_what_a_tool_returns_is_cut() -> None:
+    block = {**RETURNED, "content": "x" * MAX_ACTIVITY_OUTPUT + "y"}
+    frame = decode(line(type="user", message={"role": "user", "content": [block]}))
+    assert frame == ToolsReturned((ToolReturned("t", "x" * MAX_ACTIVITY_OUTPUT),))
 
 
 @pytest.mark.parametrize(
@@ -409,6 +506,14 @@ def test_what_a_child_says(said: bytes, frame: Frame) -> None:
         (b'{"type":"control_request","request_id":"r"}', "control_request"),
         (b'{"type":"control_request","request":{}}', "control_request"),
         (b'{"type":"control_request","request_id":"r","request":7}', "control_request"),
+        (b'{"type":"control_cancel_request"}', "control_cancel_request"),
+        (b'{"type":"user"}', "user"),
+        (b'{"type":"user","message":{"content":["x"]}}', "user"),
+        (b'{"type":"user","message":{"content":[{"type":"tool_result"}]}}', "user"),
+        (
+            line(type="user", message={"content": [{**RETURNED, "content": ["x"]}]}),
+            "user",
+        ),
     ],
 )
 def test_what_nobody_understands_is_noise(said: bytes, kind: str) -> None:

@@ -71,6 +71,32 @@ def test_rewind() -> None:
     )
 
 
+def test_interrupt() -> None:
+    assert lines.interrupt("r1") == (
+        b'{"type":"control_request","request_id":"r1","request":{"subtype":"interrupt"}}\n'
+    )
+
+
+def test_allow() -> None:
+    assert lines.allow("r1", {"command": "ls"}) == (
+        b'{"type":"control_response","response":{"subtype":"success","request_id":"r1",'
+        b'"response":{"behavior":"allow","updatedInput":{"command":"ls"}}}}\n'
+    )
+
+
+def test_allow_from_now_on() -> None:
+    rule = {"type": "addRules", "rules": [{"toolName": "Bash"}], "behavior": "allow"}
+    body = json.loads(lines.allow("r1", {}, [rule]))["response"]["response"]
+    assert body == {"behavior": "allow", "updatedInput": {}, "updatedPermissions": [rule]}
+
+
+def test_deny() -> None:
+    assert lines.deny("r1", "No.") == (
+        b'{"type":"control_response","response":{"subtype":"success","request_id":"r1",'
+        b'"response":{"behavior":"deny","message":"No."}}}\n'
+    )
+
+
 def test_refuse() -> None:
     assert lines.refuse("r1", "no") == (
         b'{"type":"control_response","response":{"subtype":"error","request_id":"r1",'
