@@ -103,7 +103,7 @@ async def test_nothing_is_drawn_for_nobody(
 ) -> None:
     with house.watch():
         await next_after(house)
-    await trio.sleep(REFRESH)
+    await trio.sleep(2 * REFRESH)
     number = house.number
     for _ in range(10):
         gateway.bus.publish(CHANGE)
