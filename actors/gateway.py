@@ -31,6 +31,7 @@ from .bus import Bus
 from .cache import Cache, open_cache
 from .conversation import Conversation, ConversationInfo, info_of
 from .directory import Directory, Entry
+from .house import SessionInfo, session_info
 from .lineage import new_from
 from .models import ModelCatalog
 from .pool import ChildPool, PoolStatistics
@@ -206,6 +207,11 @@ class Gateway:
             turns_running=self._running,
             draining=self.draining,
         )
+
+    def sessions(self, *, owner: str) -> list[SessionInfo]:
+        """The sessions that have an actor. Of others' than `owner`'s, no ids."""
+        live = (entry for entry in self._directory.all() if entry.ref is not None)
+        return [session_info(entry, owner) for entry in live]
 
     def drain(self) -> None:
         """Take no more turns; those that run may finish. For good."""

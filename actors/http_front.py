@@ -13,7 +13,7 @@ from prometheus_client import CONTENT_TYPE_LATEST
 from starlette.routing import Router
 from starlette.types import ASGIApp, Receive, Scope, Send
 
-from ..schemas.errors import NotFound, NotImplementedHere, Overloaded
+from ..schemas.errors import NotFound, NotImplementedHere, Overloaded, UpgradeRequired
 from ..transport.asgi import send_response
 from .chat_front import complete_chat, complete_text
 from .conversation_front import (
@@ -35,6 +35,9 @@ NOT_OFFERED = (
     "/v1/responses", "/v1/responses/{rest:path}", "/v1/embeddings",
     "/v1/audio/{rest:path}", "/v1/images/{rest:path}",
 )  # fmt: skip
+
+
+ONLY_WEBSOCKET = ("/v1/conversations/{conversation_id}/events", "/v1/house")
 
 
 def http_app(gateway: Gateway) -> ASGIApp:
@@ -67,6 +70,7 @@ def _keyed_routes(gateway: Gateway) -> Router:
                 GET=show_conversation,
                 DELETE=delete_conversation,
             ),
+            *(route(gateway, path, GET=only_websocket) for path in ONLY_WEBSOCKET),
             route(gateway, "/stats", GET=tell_statistics),
             route(gateway, "/metrics", GET=tell_metrics),
             *(route(gateway, path, GET=not_offered, POST=not_offered) for path in NOT_OFFERED),
@@ -123,6 +127,11 @@ async def tell_metrics(call: Call) -> None:
 
 
 # -- what is not there -----------------------------------------------------------------------------
+
+
+async def only_websocket(call: Call) -> NoReturn:
+    call.labels["upgrade"] = "websocket"
+    raise UpgradeRequired(f"{call.scope['path']} is a WebSocket.")
 
 
 async def not_offered(call: Call) -> NoReturn:

@@ -81,15 +81,16 @@ class KeyRing:
     def __repr__(self) -> str:
         return f"<KeyRing {len(self._digests)} keys>"
 
-    def owner(self, headers: Headers) -> str:
-        """Who calls: `nobody` in particular where no keys are configured.
+    def owner(self, headers: Headers, others: Iterable[bytes] = ()) -> str:
+        """Who calls: `nobody` in particular where no keys are configured. `others`: keys that
+        were shown elsewhere than in `headers`.
 
         Raises `Unauthenticated`.
         """
         if not self._digests:
             return self._nobody
         offered = False
-        for key in _offered_keys(headers):
+        for key in (*_offered_keys(headers), *others):
             offered = True
             digest = hashlib.sha256(key).digest()
             # Every key is compared, in constant time each: a refusal tells nothing of any.

@@ -9,6 +9,7 @@ close, then the sessions, then the children. A second signal ends all of it at o
 
 from __future__ import annotations
 
+import math
 import os
 import signal
 from collections.abc import Iterator, Mapping
@@ -27,10 +28,11 @@ from ..transport.front_door import (
     tls_context,
 )
 from ..transport.loggers import get_logger
+from ..transport.websocket import WebSocketLimits
 from .gateway import Gateway, open_gateway
 from .http_front import http_app
 from .logs import configure_logging
-from .websocket_front import refuse_websocket
+from .websocket_front import open_websocket_front
 
 log = get_logger("ccapi.serve")
 
@@ -80,6 +82,7 @@ async def serve(
         gateway = await stack.enter_async_context(
             open_gateway(settings, environ=os.environ if environ is None else environ, demo=demo)
         )
+        sockets = await stack.enter_async_context(open_websocket_front(gateway))
         async with trio.open_nursery() as fronts:
             if abort is not None:
                 fronts.start_soon(_end_at_once, abort, gateway, fronts.cancel_scope)
@@ -90,7 +93,7 @@ async def serve(
                         serve_connections,
                         listeners,
                         http_app(gateway),
-                        lambda request, peer: refuse_websocket(request, gateway),
+                        sockets.serve,
                         limits_of(settings),
                         ssl_context=tls,
                         stop=close_doors,
@@ -123,13 +126,19 @@ async def _end_at_once(abort: trio.Event, gateway: Gateway, fronts: trio.CancelS
 
 def limits_of(settings: Settings) -> FrontDoorLimits:
     """What the settings allow a connection."""
-    server = settings.server
+    server, websocket = settings.server, settings.websocket
     return FrontDoorLimits(
         stall_seconds=server.stall_seconds,
         head_timeout_seconds=server.head_timeout_seconds,
         max_header_bytes=server.max_header_bytes,
         max_connections=server.max_connections,
         graceful_seconds=DRAIN_MARGIN,
+        websocket=WebSocketLimits(
+            max_message_bytes=websocket.max_message_bytes,
+            ping_seconds=websocket.ping_seconds,
+            pong_seconds=websocket.pong_seconds,
+            idle_seconds=websocket.idle_seconds or math.inf,
+        ),
     )
 
 

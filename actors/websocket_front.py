@@ -1,20 +1,41 @@
-"""The WebSocket front: for now, an honest refusal that any HTTP client can read.
+"""The WebSocket front: who is let in to which WebSocket, and what is told of one that fails.
 
-Knows: the checks that an upgrade has to pass, which are those of HTTP. Refuses to know: frames.
+Knows: the checks that an upgrade has to pass (those of HTTP, and keys where browsers can put them),
+and which path is whose. Refuses to know: frames, and what is said on any of them.
 """
 
 from __future__ import annotations
 
+import base64
+import re
+import time
+from collections.abc import AsyncIterator, Awaitable, Callable, Iterable, Iterator, Mapping
+from contextlib import asynccontextmanager
+from importlib import import_module
 from typing import TYPE_CHECKING
+from urllib.parse import parse_qsl, unquote
 
 import structlog
-import trio_websocket
+from attrs import frozen
+from trio_websocket import WebSocketRequest
 
 from ..schemas.convert import write_json
-from ..schemas.errors import GatewayError, NotImplementedHere
+from ..schemas.errors import (
+    CallerError,
+    GatewayError,
+    NotFound,
+    NotImplementedHere,
+    Overloaded,
+    RateLimited,
+)
 from ..transport.asgi import JSON, encode_headers
+from ..transport.front_door import Peer
 from ..transport.loggers import get_logger
-from .http_policy import KeyRing, check_host, check_origin, request_id
+from ..transport.websocket import INTERNAL, WebSocket, WebSocketClosed, accept_websocket, host_of
+from .house import House, open_house
+from .house_front import watch_house
+from .http_policy import Headers, KeyRing, check_host, check_origin, request_id, tell
+from .socket_call import SocketCall, error_event
 from .workspaces import LOCAL
 
 if TYPE_CHECKING:
@@ -22,38 +43,213 @@ if TYPE_CHECKING:
 
 log = get_logger("ccapi.websocket")
 
+Handler = Callable[[SocketCall], Awaitable[None]]
 
-async def refuse_websocket(request: trio_websocket.WebSocketRequest, gateway: Gateway) -> None:
-    """Answer an upgrade with the error envelope: what is wrong with it, else 501."""
-    headers = [(name.lower(), value) for name, value in request.headers]
-    label = request_id(headers)
-    with structlog.contextvars.bound_contextvars(request_id=label):
-        told = _refusal(request, headers, gateway)
-        log.info("request", method="GET", path=request.path, status=told.status, websocket=True)
-        fields = {
-            "content-type": JSON,
-            "connection": "close",
-            "x-request-id": label,
-            **told.headers(),
-        }
-        if told.status == 401:
-            fields["www-authenticate"] = "Bearer"
-        await request.reject(
-            told.status, extra_headers=encode_headers(fields), body=write_json(told.body())
-        )
+PROTOCOL = "ccapi.v1"
+KEY_PROTOCOL = "ccapi-key."
+OPENAI_KEY_PROTOCOL = "openai-insecure-api-key."
+"""Subprotocols: what a browser can offer, where another client would send a header."""
+
+REFUSED = 1008
+"""The code of a WebSocket that ends for a fault of its client's (RFC 6455: policy violation)."""
 
 
-def _refusal(
-    request: trio_websocket.WebSocketRequest, headers: list[tuple[bytes, bytes]], gateway: Gateway
-) -> GatewayError:
-    settings = gateway.settings
-    # wsproto takes the host out of the headers, and trio-websocket does not pass it on.
-    host: str = request._event.host  # noqa: SLF001
-    try:
-        check_host(settings.server, [host.encode("utf-8")])
+def _later(module: str, name: str) -> Handler:
+    """A handler of a module that may not be there yet."""
+
+    async def handle(call: SocketCall) -> None:
+        try:
+            found = import_module(f".{module}", __package__)
+        except ModuleNotFoundError:
+            raise NotImplementedHere("This WebSocket is not served yet.") from None
+        await getattr(found, name)(call)
+
+    return handle
+
+
+def _check_conversation(gateway: Gateway, owner: str, path: Mapping[str, str]) -> None:
+    gateway.find(path["conversation_id"], owner=owner)
+
+
+@frozen
+class _Route:
+    """`check` raises `GatewayError` before anything is accepted."""
+
+    pattern: re.Pattern[str]
+    handler: Handler
+    check: Callable[[Gateway, str, Mapping[str, str]], None] = lambda *_: None
+
+
+ROUTES = (
+    _Route(re.compile(r"/v1/responses"), _later("responses_socket", "converse")),
+    _Route(
+        re.compile(r"/v1/conversations/(?P<conversation_id>[^/]+)/events"),
+        _later("join_front", "join"),
+        _check_conversation,
+    ),
+    _Route(re.compile(r"/v1/house"), watch_house),
+)
+
+
+@frozen
+class _Admitted:
+    """An upgrade that has passed every check."""
+
+    handler: Handler
+    owner: str
+    path: Mapping[str, str]
+    query: Mapping[str, str]
+    subprotocol: str | None
+
+
+class WebSocketFront:
+    """Made by `open_websocket_front`."""
+
+    def __init__(self, gateway: Gateway, house: House) -> None:
+        self._gateway = gateway
+        self._house = house
+        self._keys = KeyRing(gateway.settings.auth.api_keys, nobody=LOCAL)
+        self._open = 0
+
+    def __repr__(self) -> str:
+        return f"<WebSocketFront {self._open} open>"
+
+    async def serve(self, request: WebSocketRequest, peer: Peer) -> None:
+        """One connection, from its handshake on: the front door's `WebSocketHandler`."""
+        headers = [(name.lower(), value) for name, value in request.headers]
+        label = request_id(headers)
+        path, _, query = request.path.partition("?")
+        with structlog.contextvars.bound_contextvars(request_id=label):
+            try:
+                admitted = self._admit(request, headers, path, query)
+            except GatewayError as refusal:
+                log.info("request", method="GET", path=path, status=refusal.status, websocket=True)
+                await _reject(request, refusal, label)
+                return
+            self._open += 1
+            try:
+                await self._talk(request, admitted, path, label)
+            finally:
+                self._open -= 1
+
+    def _admit(
+        self, request: WebSocketRequest, headers: Headers, path: str, query: str
+    ) -> _Admitted:
+        """Raises `GatewayError`."""
+        gateway, settings = self._gateway, self._gateway.settings
+        check_host(settings.server, [host_of(request).encode("utf-8")])
         # No CORS stands before a WebSocket: whatever page asks, the browser connects.
         check_origin(settings.server, headers)
-        KeyRing(settings.auth.api_keys, nobody=LOCAL).owner(headers)
-    except GatewayError as error:
-        return error
-    return NotImplementedHere("WebSocket is not served by this gateway.")
+        asked = dict(parse_qsl(query, keep_blank_values=True))
+        query_key = asked.pop("api_key", None)
+        shown = [*_keys_in(request.proposed_subprotocols)]
+        if query_key is not None and settings.auth.allow_query_key:
+            shown.append(query_key.encode())
+        owner = self._keys.owner(headers, shown)
+        route, parts = _find(path)
+        if gateway.draining:
+            raise Overloaded("The gateway is stopping.", code="draining", retry_after=5)
+        route.check(gateway, owner, parts)
+        if self._open >= settings.websocket.max_connections:
+            raise RateLimited(
+                f"There are {self._open} WebSockets open already.",
+                code="too_many_websockets",
+                retry_after=5,
+            )
+        chosen = _choose(request.proposed_subprotocols)
+        return _Admitted(route.handler, owner, parts, asked, chosen)
+
+    async def _talk(
+        self, request: WebSocketRequest, admitted: _Admitted, path: str, label: str
+    ) -> None:
+        socket = await accept_websocket(
+            request,
+            subprotocol=admitted.subprotocol,
+            headers=encode_headers({"x-request-id": label}),
+        )
+        log.info("websocket_opened", path=path)
+        begun = time.perf_counter()
+        call = SocketCall(
+            self._gateway, self._house, admitted.owner, label, socket, admitted.path, admitted.query
+        )
+        try:
+            await _handle(admitted.handler, call)
+            await socket.close()
+        finally:
+            closed = socket.closed
+            log.info(
+                "websocket_closed",
+                path=path,
+                code=None if closed is None else closed.code,
+                seconds=round(time.perf_counter() - begun, 4),
+                received=socket.received,
+                sent=socket.sent,
+            )
+
+
+async def _handle(handler: Handler, call: SocketCall) -> None:
+    """The boundary: what the handler raises is told to the client, and ends its WebSocket."""
+    try:
+        await handler(call)
+    except* WebSocketClosed as closed:
+        log.debug("websocket_gone", reason=str(closed.exceptions[0]))
+    except* Exception as errors:  # noqa: BLE001 (`tell` logs what is nobody else's business)
+        await _tell_failure(call.socket, tell(errors))
+
+
+async def _tell_failure(socket: WebSocket, told: GatewayError) -> None:
+    try:
+        await socket.send(write_json(error_event(told)))
+        await socket.close(REFUSED if isinstance(told, CallerError) else INTERNAL, told.code)
+    except WebSocketClosed:
+        pass
+
+
+async def _reject(request: WebSocketRequest, error: GatewayError, label: str) -> None:
+    fields = {
+        "content-type": JSON,
+        "connection": "close",
+        "x-request-id": label,
+        **error.headers(),
+    }
+    if error.status == 401:
+        fields["www-authenticate"] = "Bearer"
+    await request.reject(
+        error.status, extra_headers=encode_headers(fields), body=write_json(error.body())
+    )
+
+
+def _find(path: str) -> tuple[_Route, Mapping[str, str]]:
+    for route in ROUTES:
+        if found := route.pattern.fullmatch(path):
+            return route, {name: unquote(part) for name, part in found.groupdict().items()}
+    raise NotFound(f"There is no WebSocket at {path}.", code="no_websocket")
+
+
+def _keys_in(subprotocols: Iterable[str]) -> Iterator[bytes]:
+    for name in subprotocols:
+        if name.startswith(OPENAI_KEY_PROTOCOL):
+            yield name.removeprefix(OPENAI_KEY_PROTOCOL).encode()
+        elif name.startswith(KEY_PROTOCOL):
+            encoded = name.removeprefix(KEY_PROTOCOL).encode()
+            try:
+                yield base64.b64decode(encoded + b"=" * (-len(encoded) % 4), b"-_", validate=True)
+            except ValueError:
+                yield b""  # a key was shown, if a broken one
+
+
+def _choose(subprotocols: Iterable[str]) -> str | None:
+    """Which of those that were offered is spoken. A browser that offered some and is told of none
+    closes again; so where nothing else is offered, that is one with a key in it."""
+    offered = [*subprotocols]
+    if PROTOCOL in offered:
+        return PROTOCOL
+    plain = [name for name in offered if not name.startswith((KEY_PROTOCOL, OPENAI_KEY_PROTOCOL))]
+    return next(iter([*plain, *offered]), None)
+
+
+@asynccontextmanager
+async def open_websocket_front(gateway: Gateway) -> AsyncIterator[WebSocketFront]:
+    """Serve the WebSockets of `gateway` while the block runs."""
+    async with open_house(gateway) as house:
+        yield WebSocketFront(gateway, house)

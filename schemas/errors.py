@@ -123,6 +123,13 @@ class UnsupportedMediaType(CallerError):
     default_code = "unsupported_media_type"
 
 
+class UpgradeRequired(CallerError):
+    """What is there speaks another protocol, or another version of it."""
+
+    status = 426
+    default_code = "upgrade_required"
+
+
 class NotImplementedHere(GatewayError):
     """A part of the OpenAI surface that this gateway does not offer."""
 

@@ -21,6 +21,7 @@ from . import setting_rules as rules
 from .setting_agents import PermissionSettings, WorkspaceSettings
 from .setting_rules import Problem, SettingsError, is_loopback
 from .setting_section import MIB, Section, complaint, key
+from .setting_websocket import WebSocketSettings
 
 __all__ = [
     "AuthSettings",
@@ -37,6 +38,7 @@ __all__ = [
     "Settings",
     "SettingsError",
     "StorageSettings",
+    "WebSocketSettings",
     "WorkspaceSettings",
     "check_exposure",
     "complaint",
@@ -177,6 +179,11 @@ class AuthSettings(Section):
         rules.api_keys,
         "Keys that callers must show one of. Empty: no key is asked for.",
         secret=True,
+    )
+    allow_query_key: bool = key(
+        False,
+        rules.boolean,
+        "Take a WebSocket's key from `?api_key=` too. Proxies may log such addresses.",
     )
 
 
@@ -340,6 +347,7 @@ class Settings:
 
     server: ServerSettings = attrs.field(factory=ServerSettings)
     claude: ClaudeSettings = attrs.field(factory=ClaudeSettings)
+    websocket: WebSocketSettings = attrs.field(factory=WebSocketSettings)
     auth: AuthSettings = attrs.field(factory=AuthSettings)
     models: ModelSettings = attrs.field(factory=ModelSettings)
     cache: CacheSettings = attrs.field(factory=CacheSettings)

@@ -36,6 +36,7 @@ from ccapi.transport.front_door import (
     serve_connections,
     tls_context,
 )
+from ccapi.transport.websocket import WebSocketLimits
 
 from .support.http_client import (
     GET,
@@ -377,7 +378,7 @@ async def test_a_websocket_client_that_stops_reading_is_given_up() -> None:
 
 
 async def test_a_websocket_message_over_the_limit_ends_it() -> None:
-    async with open_door(echo, shout, ws_max_message_bytes=1000) as port:
+    async with open_door(echo, shout, websocket=WebSocketLimits(max_message_bytes=1000)) as port:
         async with open_websocket(port) as websocket:
             await websocket.get_message()
             await websocket.send_message("x" * 1001)

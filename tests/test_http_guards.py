@@ -1,4 +1,4 @@
-"""The guards around every route, and the policy they share with the WebSocket front."""
+"""The guards around every route, and the policy that they share with the WebSocket front."""
 
 from __future__ import annotations
 
@@ -6,13 +6,10 @@ import hashlib
 from collections.abc import AsyncIterator
 from typing import Any
 
-import h11
 import orjson
 import pytest
 import structlog
 import trio
-import trio.testing
-import trio_websocket
 from starlette.applications import Starlette
 from starlette.routing import Mount
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
@@ -20,7 +17,6 @@ from structlog.testing import capture_logs
 
 from ccapi.actors.http_guards import EXPOSED, guarded
 from ccapi.actors.http_policy import KeyRing, check_host, tell
-from ccapi.actors.websocket_front import refuse_websocket
 from ccapi.schemas.errors import Forbidden, InternalError, NotFound, Unauthenticated
 from ccapi.schemas.settings import AuthSettings, ServerSettings, Settings
 from ccapi.transport.asgi import send_json
@@ -350,61 +346,3 @@ def test_both_headers_give_the_same_owner_for_every_key() -> None:
     assert KeyRing((), nobody="local").owner([]) == "local"
     with pytest.raises(Unauthenticated):
         ring.owner([(b"x-api-key", b"\xff\xfe")])
-
-
-# -- WebSocket -------------------------------------------------------------------------------------
-
-
-async def upgrade(gateway: GatewayDouble, headers: dict[str, str]) -> tuple[h11.Response, bytes]:
-    """Ask for a WebSocket over a stream in memory; the refusal as plain HTTP has it."""
-    ours, theirs = trio.testing.memory_stream_pair()
-    fields = {
-        "host": "localhost:8080",
-        "upgrade": "websocket",
-        "connection": "Upgrade",
-        "sec-websocket-version": "13",
-        "sec-websocket-key": "dGhlIHNhbXBsZSBub25jZQ==",
-        **headers,
-    }
-    client = h11.Connection(h11.CLIENT)
-    head = h11.Request(method="GET", target="/v1/responses", headers=list(fields.items()))
-    await ours.send_all(client.send(head) + client.send(h11.EndOfMessage()))
-    async with trio.open_nursery() as nursery:
-        request = await trio_websocket.wrap_server_stream(nursery, theirs)
-        await refuse_websocket(request, gateway)  # type: ignore[arg-type]
-        nursery.cancel_scope.cancel()
-    body = b""
-    while True:
-        match client.next_event():
-            case h11.NEED_DATA:
-                client.receive_data(bytes(await ours.receive_some()))
-            case h11.Response() as response:
-                pass
-            case h11.Data(data=data):
-                body += data
-            case h11.EndOfMessage():
-                return response, body
-
-
-@pytest.mark.parametrize(
-    ("keys", "headers", "status", "code"),
-    [
-        ((), {}, 501, "not_implemented"),
-        ((), {"origin": LOCAL_PAGE}, 501, "not_implemented"),
-        ((), {"host": "evil.example"}, 403, "host_not_allowed"),
-        ((), {"origin": FOREIGN_PAGE}, 403, "origin_not_allowed"),
-        (KEYS, {}, 401, "invalid_api_key"),
-        (KEYS, {"authorization": f"Bearer {KEYS[1]}"}, 501, "not_implemented"),
-    ],
-)
-async def test_an_upgrade_passes_the_same_guards_and_is_refused_honestly(
-    keys: tuple[str, ...], headers: dict[str, str], status: int, code: str
-) -> None:
-    async with open_gateway_double(settings(keys=keys)) as gateway:
-        response, body = await upgrade(gateway, {"x-request-id": "mine", **headers})
-    assert response.status_code == status
-    fields = dict(response.headers)
-    assert fields[b"content-type"] == b"application/json"
-    assert fields[b"x-request-id"] == b"mine"
-    assert (b"www-authenticate" in fields) is (status == 401)
-    assert orjson.loads(body)["error"]["code"] == code

@@ -16,9 +16,9 @@ from functools import partial
 from typing import Any
 
 import trio
-from attrs import frozen
+from attrs import field, frozen
 from starlette.types import ASGIApp
-from trio_websocket import ConnectionClosed, WebSocketRequest, wrap_server_stream
+from trio_websocket import ConnectionClosed, WebSocketRequest
 
 from ..schemas.convert import write_json
 from ..schemas.errors import GatewayError, InternalError
@@ -27,6 +27,15 @@ from .guarded_stream import GuardedStream, ReplayStream
 from .http_connection import HttpConnection, HttpService, Peer
 from .http_limits import HttpLimits
 from .loggers import get_logger
+from .websocket import (
+    GOING_AWAY,
+    INTERNAL,
+    NORMAL,
+    WebSocketClosed,
+    WebSocketLimits,
+    close_request,
+    receive_handshake,
+)
 
 __all__ = [
     "FrontDoorLimits",
@@ -50,12 +59,11 @@ ALPN_PROTOCOLS = ["h2", "http/1.1"]
 @frozen(kw_only=True)
 class FrontDoorLimits(HttpLimits):
     """`max_connections`: open at once; more wait to be accepted. `graceful_seconds`: how long
-    what is running may go on after `stop`. `ws_max_message_bytes`: a longer message ends its
-    WebSocket with code 1009."""
+    what is running may go on after `stop`; a WebSocket is told to go at once."""
 
     max_connections: int = 1000
     graceful_seconds: float = 30.0
-    ws_max_message_bytes: int = 32 * 1024 * 1024
+    websocket: WebSocketLimits = field(factory=WebSocketLimits)
 
 
 class ListenError(Exception):
@@ -122,6 +130,8 @@ async def serve_connections(
             await (stop if stop is not None else trio.Event()).wait()
             accepting.cancel_scope.cancel()
         connections.cancel_scope.deadline = trio.current_time() + door.limits.graceful_seconds
+        for request in door.websockets:
+            connections.start_soon(close_request, request, GOING_AWAY, "The server is stopping.")
         await door.service.drain()
 
 
@@ -146,6 +156,7 @@ class _FrontDoor:
         self.limits = limits
         self.service = HttpService(app, limits)
         self.slots = trio.Semaphore(limits.max_connections)
+        self.websockets: set[WebSocketRequest] = set()
         self._on_websocket = on_websocket
         self._ssl_context = ssl_context
         if ssl_context is not None:
@@ -182,21 +193,31 @@ class _FrontDoor:
         await HttpConnection(self.service, stream, guard, peer, serve_websocket).serve(http2)
 
     async def _serve_websocket(self, peer: Peer, stream: ReplayStream) -> None:
-        try:
-            async with trio.open_nursery() as reading:
-                request = await wrap_server_stream(
-                    reading, stream, max_message_size=self.limits.ws_max_message_bytes
-                )
-                await self._on_websocket(request, peer)
-                if not stream.written:
-                    raise RuntimeError("the handshake was neither accepted nor rejected")
+        async with trio.open_nursery() as reading:
+            request = await receive_handshake(reading, stream, self.limits.websocket)
+            self.websockets.add(request)
+            try:
+                await self._talk(request, peer, stream)
+            finally:
+                self.websockets.discard(request)
                 reading.cancel_scope.cancel()
-        except* ConnectionClosed:
+
+    async def _talk(self, request: WebSocketRequest, peer: Peer, stream: ReplayStream) -> None:
+        """Another boundary: what a handler raises is its connection's end, in good order."""
+        code = NORMAL
+        try:
+            await self._on_websocket(request, peer)
+            if not stream.written:
+                raise RuntimeError("the handshake was neither accepted nor rejected")
+        except* (ConnectionClosed, WebSocketClosed):
             pass
         except* Exception as errors:
             log.exception("websocket_failed", exc_info=errors)
-            if not stream.written:
-                await stream.send_all(_failure_of_handshake())
+            code = INTERNAL
+        if stream.written:
+            await close_request(request, code, "")
+        else:
+            await stream.send_all(_failure_of_handshake())
 
 
 class _BoundedListener(trio.abc.Listener[trio.SocketStream]):

@@ -26,18 +26,19 @@ from hypercorn.protocol.events import Event as StreamEvent
 from hypercorn.protocol.h11 import STREAM_ID, H2ProtocolAssumedError, H11Protocol
 from wsproto.utilities import RemoteProtocolError as HandshakeRefused
 
-from ..schemas.errors import CallerError, GatewayError, InvalidRequest, NotImplementedHere
+from ..schemas.errors import (
+    CallerError,
+    GatewayError,
+    InvalidRequest,
+    NotImplementedHere,
+    UpgradeRequired,
+)
 from .asgi_exchange import RequestTimedOut, error_response
 
 
 class HeadTooLarge(CallerError):
     status = 431
     default_code = "headers_too_large"
-
-
-class UpgradeRequired(CallerError):
-    status = 426
-    default_code = "unsupported_websocket_version"
 
 
 class WebSocketRequested(Exception):
@@ -172,7 +173,10 @@ def _fault_of_handshake(request: h11.Request, head: bytes) -> GatewayError | Non
         wsproto.WSConnection(wsproto.ConnectionType.SERVER).receive_data(head)
     except HandshakeRefused as refused:
         if getattr(refused.event_hint, "status_code", None) == UpgradeRequired.status:
-            return UpgradeRequired("Only version 13 of the WebSocket protocol is spoken here.")
+            return UpgradeRequired(
+                "Only version 13 of the WebSocket protocol is spoken here.",
+                code="unsupported_websocket_version",
+            )
         fault = f"Not a WebSocket handshake: {_plain(refused)}."
         return InvalidRequest(fault, code="invalid_handshake")
     except UnicodeError:

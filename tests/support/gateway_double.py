@@ -18,6 +18,7 @@ from ccapi.actors.bus import Bus
 from ccapi.actors.cache import Cache, open_cache
 from ccapi.actors.conversation import DEFAULTS, ConversationInfo
 from ccapi.actors.gateway import Gateway, GatewayStatistics
+from ccapi.actors.house import SessionInfo
 from ccapi.actors.http_front import http_app
 from ccapi.actors.models import ModelCatalog
 from ccapi.actors.pool import PoolStatistics
@@ -237,6 +238,15 @@ class GatewayDouble:
             turns_running=0,
             draining=self.draining,
         )
+
+    def sessions(self, *, owner: str) -> list[SessionInfo]:
+        return [
+            SessionInfo(
+                made.conversation_id if made.owner == owner else None,
+                made.info.phase, made.model, "chat", made.created_at, 0,
+            )
+            for made in self.made
+        ]  # fmt: skip
 
     def publish_finished(self, asked: Asked, *pieces: str) -> None:
         """What a session tells the bus at the end of a turn; the cache learns from it."""

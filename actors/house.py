@@ -1,0 +1,186 @@
+"""The house, for whoever looks at it as a whole: one picture, renewed when something changes.
+
+Knows: what is in the picture, and how seldom it needs to be drawn. Refuses to know: sockets, and
+who may look.
+
+The picture is drawn once for each key whose holders are looking, however many they are. Nobody is
+waited for: who is slow misses pictures, and sees the latest when ready.
+"""
+
+from __future__ import annotations
+
+import time
+from collections import Counter
+from collections.abc import AsyncIterator, Iterator
+from contextlib import asynccontextmanager, contextmanager
+from typing import TYPE_CHECKING, Any
+
+import trio
+from attrs import asdict, frozen
+
+from ..schemas.convert import write_json
+from ..transport.websocket_frames import encode_frame
+from .bus import Subscription
+
+if TYPE_CHECKING:
+    from .directory import Entry
+    from .gateway import Gateway
+
+INTERVAL = 0.2
+"""Seconds between two pictures, at least; and how long what belongs together may take to happen."""
+
+REFRESH = 5.0
+"""Seconds after which there is a new picture though nothing was heard."""
+
+SHOWN = 200
+"""Sessions in a picture, at most; those that do something first."""
+
+NEWS = 16
+"""Events kept for us. That something changed is all that matters, so most may be lost."""
+
+
+@frozen
+class SessionInfo:
+    """A session that has an actor. `conversation_id` is None where it is another key's; `since`:
+    when it was last asked, or left (unix seconds)."""
+
+    conversation_id: str | None
+    phase: str
+    model: str
+    profile: str
+    since: float
+    turns: int
+
+
+def session_info(entry: Entry, owner: str) -> SessionInfo:
+    memory = entry.memory
+    return SessionInfo(
+        conversation_id=entry.conversation_id if entry.owner == owner else None,
+        phase=entry.state.phase.value,
+        model=memory.setup.model,
+        profile=memory.setup.profile,
+        since=entry.used_at,
+        turns=memory.turns,
+    )
+
+
+class House:
+    """Made by `open_house`."""
+
+    def __init__(self, gateway: Gateway) -> None:
+        self._gateway = gateway
+        self._watchers = 0
+        self._watched = trio.Event()
+        self._pictures: dict[str, bytes] = {}
+        self.number = 0
+        self._lot = trio.lowlevel.ParkingLot()
+
+    def __repr__(self) -> str:
+        return f"<House picture {self.number}, {self._watchers} watching>"
+
+    @contextmanager
+    def watch(self) -> Iterator[None]:
+        """While the block runs, pictures are renewed."""
+        if not self._watchers:
+            self._pictures.clear()  # drawn who knows when
+        self._watchers += 1
+        self._watched.set()
+        try:
+            yield
+        finally:
+            self._watchers -= 1
+
+    async def wait_newer(self, number: int) -> None:
+        """Wait until the picture is another one than `number`."""
+        while number == self.number:
+            await self._lot.park()
+
+    def picture(self, owner: str) -> bytes:
+        """The picture as a WebSocket frame, with the ids of `owner`'s conversations alone."""
+        frame = self._pictures.get(owner)
+        if frame is None:
+            frame = self._pictures[owner] = encode_frame(write_json(self._draw(owner)))
+        return frame
+
+    def _draw(self, owner: str) -> dict[str, Any]:
+        statistics = self._gateway.statistics()
+        numbers = self._gateway.stats.snapshot()
+        turns = numbers["turns"]
+        sessions = self._gateway.sessions(owner=owner)
+        phases = Counter(session.phase for session in sessions)
+        sessions.sort(key=lambda session: (session.phase == "asleep", -session.since))
+        return {
+            "type": "house",
+            "at": round(time.time(), 3),
+            "uptime_seconds": numbers["uptime_seconds"],
+            "draining": statistics.draining,
+            "children": asdict(statistics.children),
+            "sessions": [_encode_session(session) for session in sessions[:SHOWN]],
+            "phases": phases,
+            "conversations": statistics.conversations,
+            "turns": {
+                "running": statistics.turns_running,
+                "started": turns["started"],
+                "finished": turns["finished"],
+                "failed": sum(turns["failed"].values()),
+            },
+            "tokens": numbers["tokens"],
+            "cost_usd": numbers["cost_usd"],
+            "cache": numbers["cache"],
+            "latency": numbers["latency"],
+        }
+
+    async def run(self) -> None:
+        """Renew the picture, while somebody watches."""
+        while True:
+            await self._watched.wait()
+            with self._gateway.bus.subscribe(NEWS) as news:
+                while self._watchers:
+                    with trio.move_on_after(REFRESH - INTERVAL):
+                        await _hear(news)
+                    await trio.sleep(INTERVAL)
+                    _hear_all(news)
+                    self._renew()
+            self._watched = trio.Event()
+
+    def _renew(self) -> None:
+        self._pictures.clear()
+        self.number += 1
+        self._lot.unpark_all()
+
+
+def _encode_session(session: SessionInfo) -> dict[str, Any]:
+    return {
+        "id": session.conversation_id,
+        "phase": session.phase,
+        "model": session.model,
+        "profile": session.profile,
+        "since": round(session.since, 3),
+        "turns": session.turns,
+    }
+
+
+async def _hear(news: Subscription) -> None:
+    """Wait for an event; for ever, where none will come any more."""
+    try:
+        await anext(news)
+    except StopAsyncIteration:
+        await trio.sleep_forever()
+
+
+def _hear_all(news: Subscription) -> None:
+    try:
+        while True:
+            news.receive_nowait()
+    except (trio.WouldBlock, trio.EndOfChannel):
+        pass
+
+
+@asynccontextmanager
+async def open_house(gateway: Gateway) -> AsyncIterator[House]:
+    """Draw the pictures of `gateway` while the block runs."""
+    house = House(gateway)
+    async with trio.open_nursery() as nursery:
+        nursery.start_soon(house.run)
+        yield house
+        nursery.cancel_scope.cancel()

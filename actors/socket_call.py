@@ -1,0 +1,56 @@
+"""One WebSocket that was let in, as its handler is given it.
+
+Knows: who connected, to what, and JSON messages. Refuses to know: handshakes, and what any handler
+says.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import TYPE_CHECKING
+
+from attrs import frozen
+
+from ..schemas.convert import read_json, write_json
+from ..schemas.errors import GatewayError, InvalidRequest
+from ..transport.websocket import WebSocket
+
+if TYPE_CHECKING:
+    from .gateway import Gateway
+    from .house import House
+
+
+@frozen(eq=False)
+class SocketCall:
+    """What a handler is given. `path` has the parts of the path that its route left open, `query`
+    what is behind the question mark (of repeated names, the last), without a key.
+
+    The WebSocket closes when the handler returns. Where it raises, the client is told of the error
+    first (`error_event`); `WebSocketClosed`, which every `receive` and `send` may raise, is no
+    error.
+    """
+
+    gateway: Gateway
+    house: House
+    owner: str
+    request_id: str
+    socket: WebSocket
+    path: Mapping[str, str]
+    query: Mapping[str, str]
+
+    async def receive(self) -> dict[str, object]:
+        """The next message. Raises `InvalidRequest` where that is no JSON object, after which the
+        next can be received, and `WebSocketClosed`."""
+        message = read_json((await self.socket.receive()).encode())
+        if not isinstance(message, dict):
+            raise InvalidRequest("A message must be a JSON object.", code="invalid_type")
+        return message
+
+    async def send(self, event: object) -> None:
+        """Send one JSON message. Raises `WebSocketClosed`."""
+        await self.socket.send(write_json(event))
+
+
+def error_event(error: GatewayError, ref: object = None) -> dict[str, object]:
+    """An error as the message that tells of it; `ref` is that of the message at fault."""
+    return {"type": "error", "ref": ref, **error.body()}

@@ -1,0 +1,351 @@
+"""A WebSocket on one of our own streams: whole text messages both ways, and how it ends.
+
+Knows: frames, pings, limits, close codes. Refuses to know: who may connect, what is said.
+
+trio-websocket does the protocol. Its internals are touched in this module alone, where it falls
+short of a server in the open (0.12): fragments without end are kept without bound, what is no
+WebSocket gets no close code, a ping behind a close frame is taken for a fault of ours, and nothing
+asks a silent client whether it is still there. Every such touch has a test.
+"""
+
+from __future__ import annotations
+
+import math
+from contextlib import suppress
+from io import StringIO
+
+import trio
+from attrs import frozen
+from trio_websocket import CloseReason, ConnectionClosed, WebSocketConnection, WebSocketRequest
+from wsproto import ConnectionType, WSConnection
+from wsproto.connection import ConnectionState
+from wsproto.events import BytesMessage, CloseConnection, Ping, Pong, TextMessage
+
+from .guarded_stream import GONE
+from .loggers import get_logger
+from .websocket_frames import encode_frame
+
+log = get_logger("ccapi.websocket")
+
+READ_BYTES = 16384
+WAITING_MESSAGES = 1
+"""Messages that may wait for their reader; behind them the client's own writes come to a stand."""
+
+BREATH = 32
+"""Frames that are taken without a pause for others: tiny ones fill a read by the thousand."""
+
+NORMAL = 1000
+GOING_AWAY = 1001
+ONLY_TEXT = 1003
+ABNORMAL = 1006
+TOO_BIG = 1009
+INTERNAL = 1011
+
+
+@frozen(kw_only=True)
+class WebSocketLimits:
+    """`max_message_bytes`: a longer message ends the connection with code 1009. A client that was
+    silent for `ping_seconds` is asked whether it is there, and gone if nothing comes of it within
+    `pong_seconds`. After `idle_seconds` without a message in either direction the connection is
+    closed with code 1001. `close_seconds`: how long the other side may take to close too."""
+
+    max_message_bytes: int = 20 * 1024 * 1024
+    ping_seconds: float = 20.0
+    pong_seconds: float = 20.0
+    idle_seconds: float = math.inf
+    close_seconds: float = 2.0
+
+
+class WebSocketClosed(Exception):
+    """The connection is closed, or closing: `code` and `reason` are those of the close frame that
+    was sent or received first, 1006 where the connection broke."""
+
+    def __init__(self, code: int, reason: str) -> None:
+        super().__init__(f"the WebSocket is closed: {code} {reason}".rstrip())
+        self.code = code
+        self.reason = reason
+
+
+class WebSocket:
+    """An open WebSocket. One task may receive while others send and close.
+
+    `received` and `sent` count messages.
+    """
+
+    def __init__(self, connection: _Connection, subprotocol: str | None) -> None:
+        self._connection = connection
+        self.subprotocol = subprotocol
+        self.received = 0
+        self.sent = 0
+
+    def __repr__(self) -> str:
+        reason = self._connection.closed
+        return f"<WebSocket {'open' if reason is None else f'closed {reason.code}'}>"
+
+    @property
+    def closed(self) -> WebSocketClosed | None:
+        """How it was closed, or is being closed; None while it is open."""
+        return None if self._connection.closed is None else self._connection.ending()
+
+    async def receive(self) -> str:
+        """The next message. Raises `WebSocketClosed`; what the other side sent before it closed
+        is received first."""
+        message = await self._connection.next_message()
+        self.received += 1
+        return message
+
+    async def send(self, payload: bytes) -> None:
+        """Send one text message, UTF-8. Raises `WebSocketClosed`; also where the client took no
+        byte for as long as the stream below has patience.
+
+        Cancelled in the middle of a frame, the connection is broken.
+        """
+        await self.send_frames(encode_frame(payload))
+
+    async def send_frames(self, frames: bytes, count: int = 1) -> None:
+        """As `send`, for `count` messages that `encode_frame` made already, in one write."""
+        await self._connection.send_frames(frames)
+        self.sent += count
+
+    async def close(self, code: int = NORMAL, reason: str = "") -> None:
+        """Say goodbye, and wait until the other side did, for `close_seconds` at most."""
+        await self._connection.close(code, reason)
+
+
+async def receive_handshake(
+    nursery: trio.Nursery, stream: trio.abc.Stream, limits: WebSocketLimits
+) -> WebSocketRequest:
+    """The handshake that a client has sent on `stream`; its connection is read in `nursery`."""
+    connection = _Connection(stream, limits)
+    nursery.start_soon(connection._reader_task)  # noqa: SLF001
+    return await connection._get_request()  # noqa: SLF001
+
+
+def host_of(request: WebSocketRequest) -> str:
+    """The host the request is addressed to; wsproto keeps it out of the headers."""
+    host: str = request._event.host  # noqa: SLF001
+    return host
+
+
+async def accept_websocket(
+    request: WebSocketRequest,
+    *,
+    subprotocol: str | None = None,
+    headers: list[tuple[bytes, bytes]] | None = None,
+) -> WebSocket:
+    """Answer a handshake of `receive_handshake`'s. `subprotocol` must be one that was offered."""
+    connection = await request.accept(subprotocol=subprotocol, extra_headers=headers)
+    assert isinstance(connection, _Connection)
+    connection.wake()
+    return WebSocket(connection, subprotocol)
+
+
+async def close_request(request: WebSocketRequest, code: int, reason: str) -> None:
+    """Close the connection that was made of this handshake, if one was."""
+    connection = request._connection  # noqa: SLF001
+    assert isinstance(connection, _Connection)
+    await connection.close(code, reason)
+
+
+class _Connection(WebSocketConnection):
+    """trio-websocket's connection, as a server in the open needs it."""
+
+    def __init__(self, stream: trio.abc.Stream, limits: WebSocketLimits) -> None:
+        super().__init__(
+            _Heartbeat(stream, self),
+            WSConnection(ConnectionType.SERVER),
+            message_queue_size=WAITING_MESSAGES,
+            max_message_size=limits.max_message_bytes,
+            receive_buffer_size=READ_BYTES,
+        )
+        self.limits = limits
+        self.used_at = trio.current_time()
+        self.close_by = math.inf
+        self.waiting: trio.CancelScope | None = None
+        self._text: StringIO | None = None
+        self._bytes = 0
+        self._frames = 0
+
+    @property
+    def state(self) -> ConnectionState:
+        return self._wsproto.state
+
+    def ending(self) -> WebSocketClosed:
+        reason = self._close_reason
+        if reason is None:
+            return WebSocketClosed(ABNORMAL, "")
+        return WebSocketClosed(reason.code, reason.reason or "")
+
+    # -- for `WebSocket` ---------------------------------------------------------------------------
+
+    async def next_message(self) -> str:
+        try:
+            message = await self._recv_channel.receive()
+        except (trio.ClosedResourceError, trio.EndOfChannel):
+            raise self.ending() from None
+        assert isinstance(message, str)
+        return message
+
+    async def send_frames(self, frames: bytes) -> None:
+        # The lock that trio-websocket's own writes take: no frame stands in the middle of another.
+        lock = self._stream_lock
+        try:
+            lock.acquire_nowait()
+        except trio.WouldBlock:
+            await lock.acquire()
+        try:
+            if self._close_reason is not None:  # nothing may follow a close frame
+                raise self.ending()
+            self.used_at = trio.current_time()
+            await self._stream.send_all(frames)
+        except GONE:
+            await self._abort_web_socket()
+            raise self.ending() from None
+        finally:
+            lock.release()
+
+    async def close(self, code: int, reason: str) -> None:
+        with trio.move_on_after(self.limits.close_seconds):
+            try:
+                await self.begin_close(code, reason)
+            except ConnectionClosed:
+                return
+            if self.state is not ConnectionState.CONNECTING:
+                await self._close_handshake.wait()
+
+    async def begin_close(self, code: int, reason: str) -> None:
+        """Send a close frame, unless that has happened. Raises `ConnectionClosed`."""
+        if self._close_reason is not None or self.state is not ConnectionState.OPEN:
+            return
+        self._close_reason = CloseReason(code, reason or None)
+        self.close_by = trio.current_time() + self.limits.close_seconds
+        self.wake()
+        self._recv_channel.close()
+        await self._send(CloseConnection(code=code, reason=reason))
+
+    def wake(self) -> None:
+        """Have the reader find out anew how long it may wait."""
+        if self.waiting is not None:
+            self.waiting.cancel()
+
+    # -- what the reader task meets ----------------------------------------------------------------
+
+    async def _handle_message_event(self, event: BytesMessage | TextMessage) -> None:
+        await self._breathe()
+        if self._close_reason is not None:
+            return
+        if isinstance(event, BytesMessage):
+            await self._refuse(ONLY_TEXT, "Messages must be text.")
+            return
+        self._bytes += len(event.data) if event.data.isascii() else len(event.data.encode())
+        if self._bytes > self._max_message_size:
+            reason = f"A message may have {self._max_message_size} bytes."
+            await self._refuse(TOO_BIG, reason)
+        elif event.message_finished:
+            await self._take(event.data)
+        else:
+            # In one piece, for a list of fragments grows by more than they hold, and by something
+            # for each that holds nothing.
+            if self._text is None:
+                self._text = StringIO(newline="")
+            self._text.write(event.data)
+
+    async def _take(self, last: str) -> None:
+        message = last
+        if self._text is not None:
+            self._text.write(last)
+            message, self._text = self._text.getvalue(), None
+        self._bytes = 0
+        self.used_at = trio.current_time()
+        with suppress(*GONE):  # nobody reads it: the connection was closed meanwhile
+            await self._send_channel.send(message)
+
+    async def _refuse(self, code: int, reason: str) -> None:
+        self._text = None
+        log.debug("websocket_refused", code=code, reason=reason)
+        await self.begin_close(code, reason)
+
+    async def _handle_ping_event(self, event: Ping) -> None:
+        await self._breathe()
+        if self.state is ConnectionState.OPEN:  # else no pong is due, nor can wsproto make one
+            await self._send(event.response())
+
+    async def _handle_pong_event(self, event: Pong) -> None:
+        await self._breathe()  # it was something to hear, which is all that was asked for
+
+    async def _handle_close_connection_event(self, event: CloseConnection) -> None:
+        match self.state:
+            case ConnectionState.OPEN:
+                # No close frame of the client's: wsproto's word for what is no WebSocket.
+                await self._refuse(event.code, event.reason or "")
+            case ConnectionState.REMOTE_CLOSING:
+                self._close_reason = CloseReason(event.code, event.reason or None)
+                await self._send(event.response())
+                self._send_channel.close()
+        # The stream is left open: what is below it knows how to let the client read to the end.
+        self._reader_running = False
+        self._close_handshake.set()
+
+    async def _breathe(self) -> None:
+        self._frames += 1
+        if self._frames % BREATH == 0:
+            await trio.lowlevel.checkpoint()
+
+
+class _Heartbeat(trio.abc.Stream):
+    """The stream below a connection, for its reader: does not wait for ever.
+
+    The reader task itself keeps the time, so that a connection needs no further task; and while
+    it waits for somebody to take a message, the client's silence is not the client's.
+    """
+
+    def __init__(self, stream: trio.abc.Stream, connection: _Connection) -> None:
+        self._stream = stream
+        self._connection = connection
+
+    async def receive_some(self, max_bytes: int | None = None) -> bytes:
+        """Raises `trio.BrokenResourceError` also for a client that is not there any more."""
+        connection = self._connection
+        asked = False
+        heard_at = trio.current_time()
+        while True:
+            with trio.CancelScope() as connection.waiting:
+                connection.waiting.deadline = self._patience(heard_at, asked)
+                return bytes(await self._stream.receive_some(max_bytes))
+            try:
+                asked = await self._stir(heard_at, asked)
+            except ConnectionClosed:
+                raise trio.BrokenResourceError("the connection broke") from None
+
+    def _patience(self, heard_at: float, asked: bool) -> float:
+        connection = self._connection
+        if connection.state is not ConnectionState.OPEN:
+            return connection.close_by
+        limits = connection.limits
+        silent_at = heard_at + limits.ping_seconds + (limits.pong_seconds if asked else 0)
+        return min(silent_at, connection.used_at + limits.idle_seconds)
+
+    async def _stir(self, heard_at: float, asked: bool) -> bool:
+        """Do what is due now that nothing was heard; says whether the client has been asked."""
+        connection = self._connection
+        now = trio.current_time()
+        if now >= connection.close_by:
+            raise trio.BrokenResourceError("the client did not answer a close frame")
+        if connection.state is not ConnectionState.OPEN or now < self._patience(heard_at, asked):
+            return asked  # a deadline was moved meanwhile
+        if now >= connection.used_at + connection.limits.idle_seconds:
+            await connection.begin_close(GOING_AWAY, "Nothing was said for long.")
+        elif asked:
+            raise trio.BrokenResourceError("the client did not answer a ping")
+        else:
+            await connection._send(Ping(payload=b""))  # noqa: SLF001
+        return True
+
+    async def send_all(self, data: bytes | bytearray | memoryview) -> None:
+        await self._stream.send_all(data)
+
+    async def wait_send_all_might_not_block(self) -> None:
+        await self._stream.wait_send_all_might_not_block()
+
+    async def aclose(self) -> None:
+        await self._stream.aclose()
