@@ -1,100 +1,106 @@
-"""The conversation routes: make one, list one's own, look at one, delete one.
+"""The conversation routes: make one, list one's own, look at one, change or delete one; its items;
+what its agent asks leave for.
 
-Knows: a conversation as JSON, and pages of a list. Refuses to know: what happens in one. Everything
-is scoped to the caller's key: another key's conversation does not exist here.
+Knows: what each route takes and answers. Refuses to know: how a conversation is worded
+(`actors.conversation_items`), and what happens in one. Everything is scoped to the caller's key:
+another key's conversation does not exist here.
 """
 
 from __future__ import annotations
 
-from collections.abc import Mapping
-from typing import TYPE_CHECKING, Any
+from collections.abc import Mapping, Sequence
+from typing import Any
 
-from attrs import asdict, frozen
+from attrs import frozen
 
 from ..schemas.convert import structure
-from ..schemas.errors import InvalidRequest, Overloaded
+from ..schemas.errors import InvalidRequest, NotFound, Overloaded
+from ..schemas.faults import invalid
+from ..schemas.items import Input, InputItem, check_length, drop_passed_over, read_history
+from ..schemas.join_events import encode_permission
+from ..schemas.message import Message
+from ..transport.attachments import resolve_all
+from .conversation import Conversation
+from .conversation_items import PAGE, all_items, encode_conversation
 from .http_call import Call
+from .join_front import Reply
+from .paging import read_page
 
-if TYPE_CHECKING:
-    from .conversation import ConversationInfo
-
-PAGE = 100
-"""The longest page of a list, and the length of one whose length is not asked for."""
+MAX_METADATA = 16
+MAX_ITEMS = 20
+"""Items that one request may add, as OpenAI has it."""
 
 
 @frozen
 class NewConversation:
-    """The body of ``POST /v1/conversations``. `metadata` and `items` are OpenAI's; the one is
-    taken note of, the other refused."""
+    """The body of ``POST /v1/conversations``. `model`, `system` and `workspace` are ours."""
 
     model: str | None = None
     system: str | None = None
+    workspace: str | None = None
     metadata: Mapping[str, Any] | None = None
-    items: tuple[Any, ...] | None = None
+    items: tuple[InputItem, ...] | None = None
 
 
-def encode_conversation(info: ConversationInfo) -> dict[str, Any]:
-    """OpenAI's conversation object, and what is known here beside it. Times in Unix seconds."""
-    return {
-        "id": info.conversation_id,
-        "object": "conversation",
-        "created_at": int(info.created_at),
-        "metadata": {},
-        "conversation_id": info.conversation_id,
-        "last_used_at": int(info.last_used_at),
-        "model": info.model,
-        "phase": info.phase,
-        "turns": info.turns,
-        "messages": info.messages,
-        "usage": asdict(info.usage) | {"total_tokens": info.usage.total_tokens},
-    }
+@frozen
+class ChangedConversation:
+    metadata: Mapping[str, Any] | None = None
+
+
+@frozen
+class NewItems:
+    items: tuple[InputItem, ...]
+
+
+def _encode(conversation: Conversation) -> dict[str, Any]:
+    return encode_conversation(conversation.info, conversation.feed.history)
+
+
+def _find(call: Call) -> Conversation:
+    conversation = call.gateway.find(call.path("conversation_id"), owner=call.owner)
+    call.labels["x-conversation-id"] = conversation.conversation_id
+    return conversation
 
 
 async def create_conversation(call: Call) -> None:
     """``POST /v1/conversations``, the body being optional."""
     if call.gateway.draining:  # it would end with the gateway, before its first turn
         raise Overloaded("The gateway is stopping.", code="draining", retry_after=5)
-    wanted = structure(await call.json(optional=True), NewConversation)
-    if wanted.items:
-        raise InvalidRequest(
-            "A conversation cannot be given items; send them with its first turn.",
-            code="unsupported_parameter",
-            param="items",
-        )
-    if wanted.metadata:
-        call.labels["x-ccapi-ignored"] = "metadata"
+    wanted = structure(_without_passed_over(await call.json(optional=True)), NewConversation)
+    metadata = _check_metadata(wanted.metadata)
+    system, messages = await _read_items(call, wanted.items or ())
     conversation = call.gateway.conversation(
-        system=wanted.system or "", model=wanted.model, owner=call.owner
+        system="\n\n".join(text for text in (wanted.system, system) if text),
+        model=wanted.model,
+        workspace=wanted.workspace or "",
+        owner=call.owner,
+        seed=messages,
+        metadata=metadata,
     )
     call.labels["x-conversation-id"] = conversation.conversation_id
-    await call.answer(encode_conversation(conversation.info))
+    await call.answer(_encode(conversation))
 
 
 async def list_conversations(call: Call) -> None:
-    """``GET /v1/conversations?limit=&after=``: the newest first."""
-    query = call.query()
-    limit = _read_limit(query.get("limit", str(PAGE)))
-    mine = call.gateway.conversations(owner=call.owner)
-    mine.sort(key=lambda info: (info.created_at, info.conversation_id), reverse=True)
-    after = query.get("after")
-    if after is not None:
-        mine = mine[_place(after, [info.conversation_id for info in mine]) + 1 :]
-    page = [encode_conversation(info) for info in mine[:limit]]
-    await call.answer(
-        {
-            "object": "list",
-            "data": page,
-            "first_id": page[0]["id"] if page else None,
-            "last_id": page[-1]["id"] if page else None,
-            "has_more": len(mine) > limit,
-        }
-    )
+    """``GET /v1/conversations?limit=&after=&order=``: the newest first."""
+    mine = call.gateway.listed(owner=call.owner)
+    mine.sort(key=lambda each: (each.info.created_at, each.conversation_id))
+    page = read_page(call.query(), [each.conversation_id for each in mine], newest_first=True)
+    by_id = {each.conversation_id: each for each in mine}
+    await call.answer(page.encode([_encode(by_id[name]) for name in page.ids]))
 
 
 async def show_conversation(call: Call) -> None:
     """``GET /v1/conversations/{conversation_id}``."""
-    conversation = call.gateway.find(call.path("conversation_id"), owner=call.owner)
-    await call.answer(encode_conversation(conversation.info))
+    await call.answer(_encode(_find(call)))
+
+
+async def change_conversation(call: Call) -> None:
+    """``POST /v1/conversations/{conversation_id}``: other metadata."""
+    conversation = _find(call)
+    changed = structure(await call.json(), ChangedConversation)
+    conversation.entry.metadata = _check_metadata(changed.metadata)
+    await call.answer(_encode(conversation))
 
 
 async def delete_conversation(call: Call) -> None:
@@ -111,18 +117,114 @@ async def delete_conversation(call: Call) -> None:
     )
 
 
-def _read_limit(given: str) -> int:
-    if given.isascii() and given.isdigit() and len(given) <= 4 and 1 <= int(given) <= PAGE:
-        return int(given)
-    raise InvalidRequest(
-        f"limit must be a whole number from 1 to {PAGE}.", code="invalid_value", param="limit"
+# -- items -----------------------------------------------------------------------------------------
+
+
+async def list_items(call: Call) -> None:
+    """``GET …/items?limit=&after=&order=``: the newest first, as far as they are kept."""
+    items = all_items(_find(call).feed.history)
+    page = read_page(call.query(), [item["id"] for item in items], newest_first=True)
+    by_id = {item["id"]: item for item in items}
+    await call.answer(page.encode([by_id[name] for name in page.ids]))
+
+
+async def add_items(call: Call) -> None:
+    """``POST …/items``: the conversation holds them from now on; nobody answers them."""
+    conversation = _find(call)
+    wanted = structure(_without_passed_over(await call.json()), NewItems)
+    if not wanted.items:
+        raise invalid("items must hold at least one item.", "items")
+    system, messages = await _read_items(call, wanted.items)
+    if system is not None:
+        raise InvalidRequest(
+            "A conversation that exists has its system text: give another with its next turn.",
+            code="unsupported_parameter",
+            param="items",
+        )
+    before = len(all_items(conversation.feed.history))
+    await conversation.add(messages)
+    data = [*all_items(conversation.feed.history)][before:]
+    await call.answer(
+        {
+            "object": "list",
+            "data": data,
+            "first_id": data[0]["id"] if data else None,
+            "last_id": data[-1]["id"] if data else None,
+            "has_more": False,
+        }
     )
 
 
-def _place(conversation_id: str, ids: list[str]) -> int:
-    try:
-        return ids.index(conversation_id)
-    except ValueError:
-        raise InvalidRequest(
-            "after does not name a conversation of this list.", code="invalid_value", param="after"
-        ) from None
+async def show_item(call: Call) -> None:
+    """``GET …/items/{item_id}``."""
+    await call.answer(_item(_find(call), call.path("item_id")))
+
+
+async def delete_item(call: Call) -> None:
+    """``DELETE …/items/{item_id}``: honestly refused. What a live child was told it knows."""
+    _item(_find(call), call.path("item_id"))
+    raise InvalidRequest(
+        "An item cannot be taken out of a conversation. Begin another one with the items that "
+        "it shall have.",
+        code="unsupported_parameter",
+        param="item_id",
+    )
+
+
+def _item(conversation: Conversation, item_id: str) -> dict[str, Any]:
+    for item in all_items(conversation.feed.history):
+        if item["id"] == item_id:
+            return item
+    raise NotFound("No such item.", code="item_not_found", param="item_id")
+
+
+def _without_passed_over(raw: object) -> object:
+    if isinstance(raw, dict) and raw.get("items") is not None:
+        check_length(raw["items"], "items")
+        return {**raw, "items": drop_passed_over(raw["items"])}
+    return raw
+
+
+async def _read_items(
+    call: Call, items: Sequence[InputItem]
+) -> tuple[str | None, tuple[Message, ...]]:
+    """Their system text, and their messages. Raises `InvalidRequest`."""
+    if len(items) > MAX_ITEMS:
+        raise invalid(f"items must hold at most {MAX_ITEMS} items.", "items")
+    if not items:
+        return None, ()
+    given: Input = tuple(items)
+    read = read_history(given, "items")
+    blocks = await resolve_all(read.attachments, call.gateway.attachments)
+    return read.system_text, read.filled(blocks)
+
+
+def _check_metadata(given: Mapping[str, Any] | None) -> Mapping[str, str]:
+    metadata = given or {}
+    if len(metadata) > MAX_METADATA:
+        raise invalid(f"metadata must have at most {MAX_METADATA} keys.", "metadata")
+    for name, value in metadata.items():
+        if not isinstance(value, str) or len(value) > 512 or len(name) > 64:
+            raise invalid(
+                f"metadata.{name[:64]} must be a string of at most 512 characters, its key one of "
+                "at most 64.",
+                f"metadata.{name[:64]}",
+            )
+    return dict(metadata)
+
+
+# -- permissions -----------------------------------------------------------------------------------
+
+
+async def list_permissions(call: Call) -> None:
+    """``GET …/permissions``: what the conversation's agent waits for leave to do."""
+    asked = _find(call).feed.permissions.values()
+    await call.answer({"object": "list", "data": [encode_permission(each) for each in asked]})
+
+
+async def reply_permission(call: Call) -> None:
+    """``POST …/permissions/{request_id}``."""
+    conversation, request_id = _find(call), call.path("request_id")
+    reply = structure(await call.json(), Reply)
+    await conversation.reply(reply.to(request_id, "http"))
+    await call.answer({"request_id": request_id, "behavior": reply.behavior})

@@ -1,0 +1,197 @@
+"""Joining: a conversation watched live over a WebSocket, and what whoever watches may do in it.
+
+Knows: the messages of ``GET /v1/conversations/{id}/events`` that a client sends, what it is told
+first, and how it is kept up to date. Refuses to know: how events are worded
+(`schemas.join_events`), who may join (`actors.websocket_front`), and how a turn runs.
+
+Two tasks for each that has joined: one passes events on, one takes what the client says. A client
+that does not read holds up the former alone, until its connection has had patience enough.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Awaitable, Callable, Sequence
+from functools import partial
+from typing import Any
+
+import trio
+from attrs import frozen
+
+from ..schemas.convert import structure
+from ..schemas.errors import Conflict, GatewayError, InvalidRequest
+from ..schemas.faults import invalid, missing
+from ..schemas.items_out import encode_messages
+from ..schemas.join_events import encode_event, encode_permission
+from ..schemas.output_items import encode_output
+from ..transport.websocket import WebSocketClosed
+from ..transport.websocket_frames import encode_frame
+from .conversation import Conversation
+from .conversation_items import PAGE, encode_conversation, items_of
+from .feed import Feed, FeedClosed, FellBehind, Slot, Watcher
+from .http_policy import tell
+from .join_turns import start_turn
+from .signals import PermissionReply
+from .socket_call import SocketCall, error_event
+
+TOO_FAR_BEHIND = 4008
+"""The code of a WebSocket whose client cannot keep up (in the range for private use)."""
+
+
+async def join(call: SocketCall) -> None:
+    """``GET /v1/conversations/{conversation_id}/events?after=N``."""
+    conversation = call.gateway.find(call.path["conversation_id"], owner=call.owner)
+    after = _read_after(call.query.get("after"))
+    feed = conversation.feed
+    with feed.watch() as watcher:
+        resumed = after is not None and feed.since(after) is not None
+        hello = _hello(conversation, resumed=resumed, behind=after is not None and not resumed)
+        watcher.seen = after if resumed and after is not None else feed.last
+        await call.send(hello)
+        async with trio.open_nursery() as nursery:
+            nursery.start_soon(_listen, call, conversation, nursery.cancel_scope)
+            await _keep_up(call, watcher)
+            nursery.cancel_scope.cancel()
+
+
+def _read_after(given: str | None) -> int | None:
+    if given is None or given == "":
+        return None
+    if given.isascii() and given.isdigit() and len(given) < 16:
+        return int(given)
+    raise invalid("after must be the number of an event.", "after")
+
+
+def _hello(conversation: Conversation, *, resumed: bool, behind: bool) -> dict[str, Any]:
+    feed = conversation.feed
+    items, has_more = items_of(feed.history, PAGE)
+    return {
+        "type": "conversation.joined",
+        "conversation": encode_conversation(conversation.info, feed.history),
+        "last_event_id": feed.last,
+        "resumed": resumed,
+        "reason": "behind" if behind else None,
+        "items": None if resumed else items,
+        "has_more": has_more,
+        "turn": None if resumed else _running(feed),
+        "permissions": [encode_permission(each) for each in feed.permissions.values()],
+        "watchers": feed.watchers,
+    }
+
+
+def _running(feed: Feed) -> dict[str, Any] | None:
+    turn = feed.turn
+    if turn is None:
+        return None
+    return {
+        "turn_id": turn.turn_id,
+        "model": turn.model,
+        "created_at": int(turn.created_at),
+        "items": encode_messages(turn.messages, turn.turn_id),
+        "output": encode_output(turn.items, turn.turn_id, status="in_progress"),
+    }
+
+
+# -- what happens ----------------------------------------------------------------------------------
+
+
+async def _keep_up(call: SocketCall, watcher: Watcher) -> None:
+    """Pass events on until the conversation ends, or the client has fallen too far behind."""
+    try:
+        while True:
+            slots = await watcher.read()
+            await call.socket.send_frames(b"".join(map(_frame_of, slots)), len(slots))
+    except FeedClosed:
+        await call.socket.close()
+    except FellBehind:
+        await call.socket.close(TOO_FAR_BEHIND, "too far behind")
+
+
+def _frame_of(slot: Slot) -> bytes:
+    """What everybody who watches is sent: worded once."""
+    if slot.frame is None:
+        slot.frame = encode_frame(encode_event(slot.number, slot.event))
+    return slot.frame
+
+
+# -- what the client says --------------------------------------------------------------------------
+
+
+@frozen(kw_only=True)
+class Reply:
+    """``permission.reply``, and the body of ``POST /v1/conversations/{id}/permissions/{id}``."""
+
+    behavior: str
+    updated_input: dict[str, Any] | None = None
+    message: str | None = None
+    always: bool | None = None
+    suggestion: str | None = None
+
+    def to(self, request_id: str, by: str) -> PermissionReply:
+        """Raises `InvalidRequest`."""
+        if self.behavior not in ("allow", "deny"):
+            raise invalid("behavior must be allow or deny.", "behavior")
+        return PermissionReply(
+            request_id=request_id,
+            allow=self.behavior == "allow",
+            updated_input=self.updated_input,
+            message=self.message,
+            always=bool(self.always),
+            suggestion=self.suggestion,
+            by=by,
+        )
+
+
+async def _listen(
+    call: SocketCall, conversation: Conversation, scope: trio.CancelScope
+) -> None:
+    try:
+        while True:
+            ref: object = None
+            try:
+                message = await call.receive()
+                ref = message.get("ref")
+                answer = await _obey(call, conversation, message)
+            except (GatewayError, ExceptionGroup) as error:
+                answer = error_event(tell(error), ref)
+            if answer is not None:
+                await call.send({**answer, "ref": ref} if ref is not None else answer)
+    except WebSocketClosed:
+        scope.cancel()
+
+
+async def _obey(
+    call: SocketCall, conversation: Conversation, message: dict[str, object]
+) -> dict[str, object] | None:
+    """Do what a message asks, and answer it. Raises `GatewayError`."""
+    ok = {"type": "ok"} if message.get("ref") is not None else None
+    match message.get("type"):
+        case "turn.create":
+            turn_id = await start_turn(call, conversation, message)
+            return {"type": "turn.accepted", "turn_id": turn_id}
+        case "turn.interrupt":
+            await _interrupt(conversation, message.get("turn_id"))
+            return ok
+        case "permission.reply":
+            request_id = message.get("request_id")
+            if not isinstance(request_id, str):
+                raise missing("request_id")
+            await conversation.reply(structure(message, Reply).to(request_id, "watcher"))
+            return ok
+        case "ping":
+            return {"type": "pong"}
+        case None:
+            raise missing("type")
+    raise invalid(
+        "type must be turn.create, turn.interrupt, permission.reply or ping.", "type"
+    )
+
+
+async def _interrupt(conversation: Conversation, turn_id: object) -> None:
+    if turn_id is None:
+        running = conversation.feed.turn
+        if running is None:
+            raise Conflict("No turn runs in this conversation.", code="no_turn")
+        turn_id = running.turn_id
+    if not isinstance(turn_id, str):
+        raise InvalidRequest("turn_id must be a string.", code="invalid_type", param="turn_id")
+    await conversation.interrupt(turn_id)

@@ -1,0 +1,108 @@
+"""Turns that somebody who has joined a conversation asks for.
+
+Knows: that such a turn outlives the connection it was asked on, and how the last one is asked
+again. Refuses to know: the WebSocket, and what watchers are told of the turn (`actors.feed`).
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from contextlib import AbstractAsyncContextManager
+
+import trio
+from attrs import evolve
+
+from ..schemas.errors import Conflict, GatewayError, InternalError, InvalidRequest
+from ..schemas.responses import ResponseTurn, parse_response
+from ..transport.attachments import resolve_all
+from .conversation import Conversation
+from .history import TurnRecord
+from .http_policy import tell
+from .socket_call import SocketCall
+from .turns import Turn
+
+NOT_HERE = ("previous_response_id", "conversation", "conversation_id", "workspace", "background")
+"""Fields of the Responses API that say what the connection says already."""
+
+
+async def start_turn(
+    call: SocketCall, conversation: Conversation, message: Mapping[str, object]
+) -> str:
+    """Start the turn, and return its id once it has been taken on. Raises `GatewayError`."""
+    for name in NOT_HERE:
+        if message.get(name) is not None:
+            raise InvalidRequest(
+                f"{name} cannot be given here: the turn belongs to the joined conversation.",
+                code="unsupported_parameter",
+                param=name,
+            )
+    again = _last(conversation) if message.get("regenerate") is True else None
+    asked = _parse(call, message, again)
+    blocks = await resolve_all(asked.attachments, call.gateway.attachments)
+    messages = asked.filled(blocks) if again is None else again.messages
+    conversation.claim()
+    turn = conversation.turn(
+        messages,
+        model=asked.model,
+        system=asked.system,
+        tools=asked.tools,
+        schema=asked.schema,
+        options=asked.options,
+        back_to=None if again is None else again.before,
+    )
+    send, receive = trio.open_memory_channel[str | GatewayError](1)
+
+    async def work() -> None:
+        with send:
+            await _run(turn, send)
+
+    with receive:
+        call.gateway.background.start(work)
+        try:
+            taken = await receive.receive()
+        except trio.EndOfChannel:
+            taken = InternalError("The turn could not be started.")
+    if isinstance(taken, GatewayError):
+        raise taken
+    return taken
+
+
+def _parse(
+    call: SocketCall, message: Mapping[str, object], again: TurnRecord | None
+) -> ResponseTurn:
+    fields = {name: value for name, value in message.items() if name not in ("type", "ref")}
+    if again is not None:
+        fields["input"] = "again"
+    # Whoever has joined sees all of it; and nobody waits for the answer as a whole.
+    fields |= {"stream": True, "store": False}
+    reasoning = call.gateway.settings.models.include_reasoning
+    asked = parse_response(fields, names_conversation=True, reasoning=reasoning)
+    return evolve(asked, options=evolve(asked.options, whole=False))
+
+
+def _last(conversation: Conversation) -> TurnRecord:
+    record = conversation.feed.history.last
+    if record is None or record.before is None:
+        raise Conflict("There is no answer here that could be given again.", code="no_turn")
+    return record
+
+
+async def _run(
+    turn: AbstractAsyncContextManager[Turn],
+    report: trio.MemorySendChannel[str | GatewayError],
+) -> None:
+    """Run a turn to its end. What is said in it reaches those who watch; nobody reads it here."""
+    told = False
+    try:
+        async with turn as running:
+            report.send_nowait(running.turn_id)
+            told = True
+            async for _ in running:
+                pass
+    except Exception as error:
+        if told:
+            raise
+        try:
+            report.send_nowait(tell(error))
+        except trio.BrokenResourceError:
+            raise error from None
