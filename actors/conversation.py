@@ -70,6 +70,16 @@ class Conversation:
         """What happens in it, and what was said."""
         return self.entry.state.feed
 
+    @property
+    def held(self) -> tuple[bytes, ...]:
+        """The identities (`schemas.message.digest`) of the messages that it holds."""
+        return self.entry.memory.digests
+
+    @property
+    def is_free(self) -> bool:
+        """Whether nobody is in the middle of a turn in it, or waits for one."""
+        return not self.entry.callers
+
     def turn(
         self,
         prompt: str | Sequence[Message],

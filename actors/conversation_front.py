@@ -14,12 +14,10 @@ from attrs import asdict, frozen
 from ..schemas.convert import structure
 from ..schemas.errors import InvalidRequest, Overloaded
 from .http_call import Call
+from .paging import page_of
 
 if TYPE_CHECKING:
     from .conversation import ConversationInfo
-
-PAGE = 100
-"""The longest page of a list, and the length of one whose length is not asked for."""
 
 
 @frozen
@@ -72,23 +70,9 @@ async def create_conversation(call: Call) -> None:
 
 async def list_conversations(call: Call) -> None:
     """``GET /v1/conversations?limit=&after=``: the newest first."""
-    query = call.query()
-    limit = _read_limit(query.get("limit", str(PAGE)))
     mine = call.gateway.conversations(owner=call.owner)
     mine.sort(key=lambda info: (info.created_at, info.conversation_id), reverse=True)
-    after = query.get("after")
-    if after is not None:
-        mine = mine[_place(after, [info.conversation_id for info in mine]) + 1 :]
-    page = [encode_conversation(info) for info in mine[:limit]]
-    await call.answer(
-        {
-            "object": "list",
-            "data": page,
-            "first_id": page[0]["id"] if page else None,
-            "last_id": page[-1]["id"] if page else None,
-            "has_more": len(mine) > limit,
-        }
-    )
+    await call.answer(page_of([encode_conversation(info) for info in mine], call.query()))
 
 
 async def show_conversation(call: Call) -> None:
@@ -109,20 +93,3 @@ async def delete_conversation(call: Call) -> None:
             "conversation_id": conversation_id,
         }
     )
-
-
-def _read_limit(given: str) -> int:
-    if given.isascii() and given.isdigit() and len(given) <= 4 and 1 <= int(given) <= PAGE:
-        return int(given)
-    raise InvalidRequest(
-        f"limit must be a whole number from 1 to {PAGE}.", code="invalid_value", param="limit"
-    )
-
-
-def _place(conversation_id: str, ids: list[str]) -> int:
-    try:
-        return ids.index(conversation_id)
-    except ValueError:
-        raise InvalidRequest(
-            "after does not name a conversation of this list.", code="invalid_value", param="after"
-        ) from None

@@ -35,6 +35,7 @@ from .lineage import new_from
 from .models import ModelCatalog
 from .pool import ChildPool, PoolStatistics
 from .pool_opening import open_pool
+from .response_store import ResponseStore
 from .session_words import Add, SessionMessage, Submit
 from .signals import StartTurn
 from .stats import Stats, open_stats
@@ -72,6 +73,7 @@ class Gateway:
         self.stats = stats
         self.cache = cache
         self.background = background
+        self.responses = ResponseStore(settings.responses)
         self.models = ModelCatalog(settings.models)
         self.attachments = AttachmentPolicy.of(settings)
         self._directory = directory
