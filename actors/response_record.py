@@ -9,6 +9,7 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Iterator, Sequence
 from contextlib import contextmanager
+from typing import TYPE_CHECKING
 
 import trio
 from attrs import define, field
@@ -17,6 +18,9 @@ from ..schemas.message import Message
 from ..schemas.response_events import Ending, ResponseHeading
 from ..schemas.turn_items import Gathering, TurnItem, compact
 from .lineage import new_from
+
+if TYPE_CHECKING:
+    from .answering import Question
 
 
 @define(eq=False)
@@ -28,7 +32,8 @@ class Record:
     While it runs, `items` grows; `scope` is what stops it. Once it has ended there is an `ending`,
     and: `history`, all that was said up to its end (None as for `before`); `place`, the identities
     of what its conversation holds; and whether that `is_settled`: it is the history. A warm-up only
-    holds what is to be asked later.
+    holds what is to be asked later. `asked_as`: what comes next is asked in the same words, as far
+    as it says nothing else.
     """
 
     heading: ResponseHeading
@@ -48,6 +53,7 @@ class Record:
     scope: trio.CancelScope | None = None
     steered: bool = False
     is_warm_up: bool = False
+    asked_as: Question | None = None
     _readers: int = 0
     _news: trio.Event = field(factory=trio.Event)
 

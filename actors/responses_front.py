@@ -29,8 +29,9 @@ from .chat_front import no_store
 from .http_call import Call
 from .http_policy import tell
 from .paging import page_of
+from .response_jobs import Asking, Job, accept
 from .response_record import Record
-from .responses import Asking, Job, accept, nobody_listens, responding
+from .responses import nobody_listens, responding
 
 INPUT_PAGE = 20
 """How many input items are listed where a client does not say, as OpenAI has it."""
