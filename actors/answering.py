@@ -19,6 +19,7 @@ from ..schemas.turn import Answer, Options, Profile, Setup, Tool
 from .cache_table import cache_key
 from .models import name_of
 from .turns import Turn
+from .workspaces import place_of
 
 if TYPE_CHECKING:
     from .conversation import Conversation
@@ -29,11 +30,12 @@ if TYPE_CHECKING:
 class Question:
     """A request that nothing speaks against, in the gateway's words.
 
-    `model` is the CLI's id for it, `system` and `tools` None where the request has none, as is
-    `conversation` where it names none. `keeps_model`: it names no model either, and a conversation
-    keeps its own. `cacheable`: an answer given earlier to the same request will do. `shaping` is
-    what else can change the answer, as JSON values. `labels` are headers of the response, written
-    as they become known.
+    `model` is the CLI's id for it, `workspace` what the client calls its own; `system` and `tools`
+    are None where the request has none, as is `conversation` where it names none. `keeps_model`: it
+    names no model either, and a conversation keeps its own. `cacheable`: an answer given earlier to
+    the same request will do. `whole_history`: a new child is told all of it, however long.
+    `shaping` is what else can change the answer, as JSON values. `labels` are headers of the
+    response, written as they become known.
     """
 
     gateway: Gateway
@@ -51,6 +53,7 @@ class Question:
     conversation: Conversation | None = None
     reject_if_busy: bool = False
     cacheable: bool = False
+    whole_history: bool = False
     shaping: Mapping[str, Any]
 
     @property
@@ -62,7 +65,7 @@ class Question:
             profile=self.profile,
             tools=self.tools or (),
             schema=self.schema,
-            workspace=self.workspace,
+            workspace=place_of(self.workspace, self.profile, self.owner),
         )
 
 
@@ -145,6 +148,8 @@ def _place(question: Question) -> tuple[Conversation, Sequence[Message], int | N
     if held is not None:
         labels["x-conversation-id"] = held[0].conversation_id
         return (*held, None)
+    if question.whole_history:
+        return _begin(question, ()), question.messages, None
     limit = gateway.settings.conversation.max_history_messages
     left_out = len(question.messages) - len(trim(question.messages, limit))
     if left_out:
@@ -157,7 +162,7 @@ def _begin(question: Question, seed: Sequence[Message]) -> Conversation:
     conversation = question.gateway.conversation(
         system=setup.system,
         model=name_of(setup),
-        workspace=setup.workspace,
+        workspace=question.workspace,
         tools=setup.tools,
         owner=question.owner,
         seed=seed,

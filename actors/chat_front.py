@@ -171,7 +171,7 @@ async def _accept(call: Call, dialect: Dialect, asked: Sequence[ChatTurn]) -> _J
         keeps_model=first.model is None,
         conversation=find_conversation(gateway, call.owner, conversation_id, call.labels),
         reject_if_busy=rejects_if_busy(call.header("x-ccapi-on-busy")),
-        cacheable=len(asked) == 1 and not first.options.reasoning and not _no_store(call),
+        cacheable=len(asked) == 1 and not first.options.reasoning and not no_store(call),
         shaping=first.shaping,
     )
     _tell_ignored(question, first)
@@ -215,7 +215,8 @@ def _tell_ignored(question: Question, asked: ChatTurn) -> None:
         question.labels["x-ccapi-ignored"] = ", ".join(names)
 
 
-def _no_store(call: Call) -> bool:
+def no_store(call: Call) -> bool:
+    """Whether the client wants no answer that was given earlier."""
     directives = (call.header("cache-control") or "").lower().split(",")
     return "no-store" in (directive.strip() for directive in directives)
 

@@ -6,7 +6,7 @@ Knows: how a turn is asked for, and what there is to see. Refuses to know: how a
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from contextlib import AbstractAsyncContextManager
 from typing import TYPE_CHECKING
 from uuid import uuid4
@@ -17,6 +17,7 @@ from ..schemas.errors import InvalidRequest, NotFound
 from ..schemas.message import Message, messages_of
 from ..schemas.turn import Memory, Options, Profile, Prompt, Reply, Tool, Usage
 from .feed import Feed
+from .history import title_of
 from .models import name_of
 from .signals import Interrupt, PermissionReply, StartTurn, Warm
 
@@ -31,7 +32,8 @@ DEFAULTS = Options()
 @frozen
 class ConversationInfo:
     """A conversation as it stands. Times are unix seconds; `phase` is the session's, `model` the
-    name by which it can be asked for again, `workspace` empty where it is the conversation's own.
+    name by which it can be asked for again, `workspace` empty where it is the conversation's own,
+    `title` the first words of the first question, as far as that is kept.
     """
 
     conversation_id: str
@@ -45,6 +47,8 @@ class ConversationInfo:
     turns: int
     messages: int
     usage: Usage
+    metadata: Mapping[str, str]
+    title: str | None
 
 
 class Conversation:
@@ -69,6 +73,16 @@ class Conversation:
     def feed(self) -> Feed:
         """What happens in it, and what was said."""
         return self.entry.state.feed
+
+    @property
+    def held(self) -> tuple[bytes, ...]:
+        """The identities (`schemas.message.digest`) of the messages that it holds."""
+        return self.entry.memory.digests
+
+    @property
+    def is_free(self) -> bool:
+        """Whether nobody is in the middle of a turn in it, or waits for one."""
+        return not self.entry.callers
 
     def turn(
         self,
@@ -190,4 +204,6 @@ def info_of(entry: Entry) -> ConversationInfo:
         turns=memory.turns,
         messages=len(memory.digests),
         usage=memory.usage,
+        metadata=entry.metadata,
+        title=title_of(entry.state.feed.history),
     )

@@ -13,6 +13,7 @@ from typing import Any
 
 from attrs import frozen
 
+from ..schemas.chat_messages import fill
 from ..schemas.convert import structure
 from ..schemas.errors import InvalidRequest, NotFound, Overloaded
 from ..schemas.faults import invalid
@@ -21,10 +22,10 @@ from ..schemas.join_events import encode_permission
 from ..schemas.message import Message
 from ..transport.attachments import resolve_all
 from .conversation import Conversation
-from .conversation_items import PAGE, all_items, encode_conversation
+from .conversation_items import all_items, encode_conversation
 from .http_call import Call
 from .join_front import Reply
-from .paging import read_page
+from .paging import page_of, read_order
 
 MAX_METADATA = 16
 MAX_ITEMS = 20
@@ -53,7 +54,7 @@ class NewItems:
 
 
 def _encode(conversation: Conversation) -> dict[str, Any]:
-    return encode_conversation(conversation.info, conversation.feed.history)
+    return encode_conversation(conversation.info)
 
 
 def _find(call: Call) -> Conversation:
@@ -83,11 +84,12 @@ async def create_conversation(call: Call) -> None:
 
 async def list_conversations(call: Call) -> None:
     """``GET /v1/conversations?limit=&after=&order=``: the newest first."""
-    mine = call.gateway.listed(owner=call.owner)
-    mine.sort(key=lambda each: (each.info.created_at, each.conversation_id))
-    page = read_page(call.query(), [each.conversation_id for each in mine], newest_first=True)
-    by_id = {each.conversation_id: each for each in mine}
-    await call.answer(page.encode([_encode(by_id[name]) for name in page.ids]))
+    query, mine = call.query(), call.gateway.conversations(owner=call.owner)
+    mine.sort(
+        key=lambda info: (info.created_at, info.conversation_id),
+        reverse=read_order(query.get("order")) == "desc",
+    )
+    await call.answer(page_of([encode_conversation(info) for info in mine], query))
 
 
 async def show_conversation(call: Call) -> None:
@@ -122,10 +124,10 @@ async def delete_conversation(call: Call) -> None:
 
 async def list_items(call: Call) -> None:
     """``GET …/items?limit=&after=&order=``: the newest first, as far as they are kept."""
-    items = all_items(_find(call).feed.history)
-    page = read_page(call.query(), [item["id"] for item in items], newest_first=True)
-    by_id = {item["id"]: item for item in items}
-    await call.answer(page.encode([by_id[name] for name in page.ids]))
+    query, items = call.query(), all_items(_find(call).feed.history)
+    if read_order(query.get("order")) == "desc":
+        items.reverse()
+    await call.answer(page_of(items, query))
 
 
 async def add_items(call: Call) -> None:
@@ -143,16 +145,7 @@ async def add_items(call: Call) -> None:
         )
     before = len(all_items(conversation.feed.history))
     await conversation.add(messages)
-    data = [*all_items(conversation.feed.history)][before:]
-    await call.answer(
-        {
-            "object": "list",
-            "data": data,
-            "first_id": data[0]["id"] if data else None,
-            "last_id": data[-1]["id"] if data else None,
-            "has_more": False,
-        }
-    )
+    await call.answer(page_of(all_items(conversation.feed.history)[before:], {}))
 
 
 async def show_item(call: Call) -> None:
@@ -194,9 +187,9 @@ async def _read_items(
     if not items:
         return None, ()
     given: Input = tuple(items)
-    read = read_history(given, "items")
+    read = read_history(given, "items").history
     blocks = await resolve_all(read.attachments, call.gateway.attachments)
-    return read.system_text, read.filled(blocks)
+    return read.system, fill(read.messages, blocks) if blocks else read.messages
 
 
 def _check_metadata(given: Mapping[str, Any] | None) -> Mapping[str, str]:

@@ -6,8 +6,6 @@ know: routes, and what happens in a conversation.
 
 from __future__ import annotations
 
-from collections.abc import Sequence
-from itertools import islice
 from typing import Any
 
 from attrs import asdict
@@ -20,11 +18,8 @@ from .workspaces import name_of_place
 PAGE = 100
 """The longest page of a list, and the length of one whose length is not asked for."""
 
-TITLE = 60
-"""Characters of a conversation's title."""
 
-
-def encode_conversation(info: ConversationInfo, history: History) -> dict[str, Any]:
+def encode_conversation(info: ConversationInfo) -> dict[str, Any]:
     """OpenAI's conversation object, and what is known here beside it. Times in Unix seconds."""
     return {
         "id": info.conversation_id,
@@ -37,31 +32,19 @@ def encode_conversation(info: ConversationInfo, history: History) -> dict[str, A
         "profile": info.profile,
         "workspace": name_of_place(info.workspace),
         "phase": info.phase,
-        "title": title_of(history),
+        "title": info.title,
         "turns": info.turns,
         "messages": info.messages,
         "usage": asdict(info.usage) | {"total_tokens": info.usage.total_tokens},
     }
 
 
-def title_of(history: History) -> str | None:
-    """The first words of what was asked first, as far as that is still here."""
-    for record in islice(history, 1):
-        for message in record.messages:
-            words = " ".join(message.text.split())
-            if message.role == "user" and words:
-                return words if len(words) <= TITLE else words[: TITLE - 1] + "…"
-    return None
-
-
 def items_of(history: History, limit: int) -> tuple[list[dict[str, Any]], bool]:
-    """About the last `limit` items (whole turns), oldest first, and whether there are older ones."""
+    """About the last `limit` items (whole turns), oldest first; whether there are older ones."""
     turns: list[list[dict[str, Any]]] = []
     count = 0
     for record in reversed([*history]):
-        turn = encode_turn(
-            record.turn_id, record.messages, record.output, record.finish_reason
-        )
+        turn = encode_turn(record.turn_id, record.messages, record.output, record.finish_reason)
         if turns and count + len(turn) > limit:
             break
         turns.append(turn)
@@ -70,7 +53,7 @@ def items_of(history: History, limit: int) -> tuple[list[dict[str, Any]], bool]:
     return [item for turn in reversed(turns) for item in turn], has_more
 
 
-def all_items(history: History) -> Sequence[dict[str, Any]]:
+def all_items(history: History) -> list[dict[str, Any]]:
     """Every item that is still here, oldest first."""
     return [
         item

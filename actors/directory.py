@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import math
 import secrets
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 
 from attrs import define, field
 
@@ -41,6 +41,7 @@ class Entry:
     created_at: float
     used_at: float
     private: bool = True
+    metadata: Mapping[str, str] = field(factory=dict)
     crashes: RestartBudget = field(factory=RestartBudget)
     callers: int = 0
     held_bytes: int = 0

@@ -18,9 +18,9 @@ from contextlib import AbstractAsyncContextManager, asynccontextmanager
 import trio
 from attrs import frozen
 
-from ..schemas.errors import Conflict, GatewayError, InvalidRequest, Overloaded
+from ..schemas.errors import Conflict, GatewayError, Overloaded
 from ..schemas.events import ConversationOpened
-from ..schemas.message import Message, digest
+from ..schemas.message import Message, check_results, digest
 from ..schemas.settings import Settings
 from ..schemas.turn import Memory, Reply, Setup, Tool
 from ..transport.attachments import AttachmentPolicy
@@ -36,6 +36,7 @@ from .lineage import new_from
 from .models import ModelCatalog
 from .pool import ChildPool, PoolStatistics
 from .pool_opening import open_pool
+from .response_store import ResponseStore
 from .session_words import Add, SessionMessage, Submit
 from .signals import StartTurn
 from .stats import Stats, open_stats
@@ -73,6 +74,7 @@ class Gateway:
         self.stats = stats
         self.cache = cache
         self.background = background
+        self.responses = ResponseStore(settings.responses)
         self.models = ModelCatalog(settings.models)
         self.attachments = AttachmentPolicy.of(settings)
         self._directory = directory
@@ -98,19 +100,19 @@ class Gateway:
         owner: str = LOCAL,
         seed: Sequence[Message] = (),
         private: bool = True,
+        metadata: Mapping[str, str] | None = None,
     ) -> Conversation:
         """A new conversation; nothing is started until its first turn.
 
         `model` is any name the gateway knows (default: `models.default`); ``agent/…`` makes it an
         agent's, which works in a directory of its own or in the `workspace` of that name. `seed` is
-        a history that it shall hold already, ending with an assistant message. One that is not
-        `private` may be gone on with by whoever of the same owner brings its history (`holder`).
+        a history that it shall hold already. One that is not `private` may be gone on with by
+        whoever of the same owner brings its history (`holder`).
 
         Raises `InvalidRequest`, `NotFound` (``model_not_found``), `RateLimited`
         (``too_many_conversations``).
         """
-        if seed and seed[-1].role != "assistant":
-            raise InvalidRequest("A seed must end with an assistant message.", param="seed")
+        check_results(seed, (), lambda _: "seed")
         choice = self.models.resolve(model)
         setup = Setup(
             choice.model,
@@ -128,6 +130,9 @@ class Gateway:
         now = time.time()
         self._supervisor.make_room(owner, now - EVICTABLE_SECONDS)
         entry = self._directory.create(owner, memory, now, private=private)
+        entry.metadata = metadata or {}
+        if seed:
+            entry.state.feed.add(tuple(seed))
         self._supervisor.relieve(entry)
         self.bus.publish(ConversationOpened(entry.conversation_id))
         return Conversation(self, entry)

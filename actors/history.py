@@ -10,6 +10,7 @@ from __future__ import annotations
 import sys
 from collections import deque
 from collections.abc import Iterator, Sequence
+from itertools import islice
 
 from attrs import field, frozen
 
@@ -17,6 +18,9 @@ from ..schemas.message import Message
 from ..schemas.message_size import BESIDE, size_of
 from ..schemas.turn import FinishReason, Memory, Usage
 from ..schemas.turn_items import ActivityEnded, TextDelta, TurnItem
+
+TITLE = 60
+"""Characters of a conversation's title."""
 
 
 @frozen
@@ -88,3 +92,13 @@ class History:
         """Keep less in memory. The conversation itself goes on unchanged."""
         self.size -= self._turns.popleft().size
         self.forgotten = True
+
+
+def title_of(history: History) -> str | None:
+    """The first words of what was asked first, as far as that is still here."""
+    for record in islice(history, 1):
+        for message in record.messages:
+            words = " ".join(message.text.split())
+            if message.role == "user" and words:
+                return words if len(words) <= TITLE else words[: TITLE - 1] + "…"
+    return None

@@ -10,30 +10,43 @@ from typing import TYPE_CHECKING, Any, NoReturn
 
 from attrs import asdict
 from prometheus_client import CONTENT_TYPE_LATEST
-from starlette.routing import Router
+from starlette.routing import Route, Router
 from starlette.types import ASGIApp, Receive, Scope, Send
 
 from ..schemas.errors import NotFound, NotImplementedHere, Overloaded, UpgradeRequired
 from ..transport.asgi import send_response
 from .chat_front import complete_chat, complete_text
 from .conversation_front import (
+    add_items,
+    change_conversation,
     create_conversation,
     delete_conversation,
+    delete_item,
     list_conversations,
+    list_items,
+    list_permissions,
+    reply_permission,
     show_conversation,
+    show_item,
 )
 from .http_call import Call, route
 from .http_guards import Authenticated, guarded
 from .http_policy import KeyRing
 from .models import Model
+from .responses_front import (
+    cancel_response,
+    create_response,
+    delete_response,
+    list_input_items,
+    show_response,
+)
 from .workspaces import LOCAL
 
 if TYPE_CHECKING:
     from .gateway import Gateway
 
 NOT_OFFERED = (
-    "/v1/responses", "/v1/responses/{rest:path}", "/v1/embeddings",
-    "/v1/audio/{rest:path}", "/v1/images/{rest:path}",
+    "/v1/embeddings", "/v1/audio/{rest:path}", "/v1/images/{rest:path}",
 )  # fmt: skip
 
 
@@ -61,6 +74,7 @@ def _keyed_routes(gateway: Gateway) -> Router:
         [
             route(gateway, "/v1/chat/completions", POST=complete_chat),
             route(gateway, "/v1/completions", POST=complete_text),
+            *_response_routes(gateway),
             route(gateway, "/v1/models", GET=list_models),
             route(gateway, "/v1/models/{model:path}", GET=show_model),
             route(gateway, "/v1/conversations", GET=list_conversations, POST=create_conversation),
@@ -68,7 +82,27 @@ def _keyed_routes(gateway: Gateway) -> Router:
                 gateway,
                 "/v1/conversations/{conversation_id}",
                 GET=show_conversation,
+                POST=change_conversation,
                 DELETE=delete_conversation,
+            ),
+            route(
+                gateway, "/v1/conversations/{conversation_id}/items", GET=list_items, POST=add_items
+            ),
+            route(
+                gateway,
+                "/v1/conversations/{conversation_id}/items/{item_id}",
+                GET=show_item,
+                DELETE=delete_item,
+            ),
+            route(
+                gateway,
+                "/v1/conversations/{conversation_id}/permissions",
+                GET=list_permissions,
+            ),
+            route(
+                gateway,
+                "/v1/conversations/{conversation_id}/permissions/{request_id}",
+                POST=reply_permission,
             ),
             *(route(gateway, path, GET=only_websocket) for path in ONLY_WEBSOCKET),
             route(gateway, "/stats", GET=tell_statistics),
@@ -78,6 +112,16 @@ def _keyed_routes(gateway: Gateway) -> Router:
         redirect_slashes=False,
         default=no_such_path,
     )
+
+
+def _response_routes(gateway: Gateway) -> list[Route]:
+    one = "/v1/responses/{response_id}"
+    return [
+        route(gateway, "/v1/responses", POST=create_response),
+        route(gateway, one, GET=show_response, DELETE=delete_response),
+        route(gateway, f"{one}/cancel", POST=cancel_response),
+        route(gateway, f"{one}/input_items", GET=list_input_items),
+    ]
 
 
 # -- models --------------------------------------------------------------------------------------

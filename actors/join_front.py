@@ -10,8 +10,6 @@ that does not read holds up the former alone, until its connection has had patie
 
 from __future__ import annotations
 
-from collections.abc import Awaitable, Callable, Sequence
-from functools import partial
 from typing import Any
 
 import trio
@@ -66,7 +64,7 @@ def _hello(conversation: Conversation, *, resumed: bool, behind: bool) -> dict[s
     items, has_more = items_of(feed.history, PAGE)
     return {
         "type": "conversation.joined",
-        "conversation": encode_conversation(conversation.info, feed.history),
+        "conversation": encode_conversation(conversation.info),
         "last_event_id": feed.last,
         "resumed": resumed,
         "reason": "behind" if behind else None,
@@ -141,9 +139,7 @@ class Reply:
         )
 
 
-async def _listen(
-    call: SocketCall, conversation: Conversation, scope: trio.CancelScope
-) -> None:
+async def _listen(call: SocketCall, conversation: Conversation, scope: trio.CancelScope) -> None:
     try:
         while True:
             ref: object = None
@@ -163,7 +159,7 @@ async def _obey(
     call: SocketCall, conversation: Conversation, message: dict[str, object]
 ) -> dict[str, object] | None:
     """Do what a message asks, and answer it. Raises `GatewayError`."""
-    ok = {"type": "ok"} if message.get("ref") is not None else None
+    ok: dict[str, object] | None = {"type": "ok"} if message.get("ref") is not None else None
     match message.get("type"):
         case "turn.create":
             turn_id = await start_turn(call, conversation, message)
@@ -181,9 +177,7 @@ async def _obey(
             return {"type": "pong"}
         case None:
             raise missing("type")
-    raise invalid(
-        "type must be turn.create, turn.interrupt, permission.reply or ping.", "type"
-    )
+    raise invalid("type must be turn.create, turn.interrupt, permission.reply or ping.", "type")
 
 
 async def _interrupt(conversation: Conversation, turn_id: object) -> None:

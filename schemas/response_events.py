@@ -57,8 +57,13 @@ class Ending:
     error: GatewayError | None = None
 
     @property
+    def leaves_trace(self) -> bool:
+        """Whether what was asked, and what was said of it, is part of the conversation."""
+        return self.is_whole or self.reason == "steered"
+
+    @property
     def is_whole(self) -> bool:
-        """Whether the conversation holds the answer."""
+        """Whether the child's own conversation holds the answer."""
         return self.status == "completed" or self.reason == "max_output_tokens"
 
 
@@ -95,6 +100,12 @@ def _encode_error(error: GatewayError) -> JSON:
         case _:
             code = "server_error"
     return {"code": code, "message": error.message, "param": error.param, "type": error.type}
+
+
+def encode_error_event(error: GatewayError) -> JSON:
+    """The only event of a stream that has opened before there was a response."""
+    told = {"code": error.code, "message": error.message, "param": error.param}
+    return {"type": "error", **told, "sequence_number": 0}
 
 
 # -- whole ---------------------------------------------------------------------------------------

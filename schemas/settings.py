@@ -34,6 +34,7 @@ __all__ = [
     "ModelSettings",
     "PermissionSettings",
     "Problem",
+    "ResponseSettings",
     "ServerSettings",
     "Settings",
     "SettingsError",
@@ -260,6 +261,17 @@ class ConversationSettings(Section):
 
 
 @frozen(kw_only=True)
+class ResponseSettings(Section):
+    section: ClassVar[str] = "responses"
+
+    max_stored: int = key(
+        1000, rules.whole(1), "Responses kept to be fetched and gone on with; the oldest go first."
+    )
+    max_bytes: int = key(64 * MIB, rules.whole(1), "Size of all responses kept.")
+    ttl_seconds: float = key(30 * 86400.0, rules.positive, "Age at which a response is dropped.")
+
+
+@frozen(kw_only=True)
 class ImageSettings(Section):
     section: ClassVar[str] = "images"
 
@@ -352,6 +364,7 @@ class Settings:
     models: ModelSettings = attrs.field(factory=ModelSettings)
     cache: CacheSettings = attrs.field(factory=CacheSettings)
     conversation: ConversationSettings = attrs.field(factory=ConversationSettings)
+    responses: ResponseSettings = attrs.field(factory=ResponseSettings)
     images: ImageSettings = attrs.field(factory=ImageSettings)
     file_access: FileAccessSettings = attrs.field(factory=FileAccessSettings)
     workspaces: WorkspaceSettings = attrs.field(factory=WorkspaceSettings)

@@ -34,11 +34,19 @@ NOT_FOR_AGENTS = ("CLAUDE_CODE_SIMPLE", "DISABLE_COMPACT")
 """Variables of a plain model's child that would take an agent's tools, or its way to go on when
 its conversation has become too long."""
 
-SENSELESS = (
-    "AskUserQuestion", "EnterPlanMode", "ExitPlanMode", "EnterWorktree", "ExitWorktree",
-    "CronCreate", "CronDelete", "CronList", "ScheduleWakeup", "SendMessage", "ListAgents",
+TOOLS = (
+    "Agent", "Bash", "Edit", "Glob", "Grep", "NotebookEdit", "Read", "TaskCreate", "TaskGet",
+    "TaskList", "TaskUpdate", "WebFetch", "WebSearch", "Write",
 )  # fmt: skip
-"""Claude Code's tools that need a terminal with a person before it, or a process that lives on."""
+"""What agents have of Claude Code's tools. Left out: what needs a terminal with a person before it
+(questions, plans), and what has the CLI begin turns of its own later (schedules, monitors)."""
+
+FOR_AGENTS = {
+    # A command in the background would have the CLI begin a turn when it ends, unasked.
+    "CLAUDE_CODE_DISABLE_BACKGROUND_TASKS": "1",
+    # Else there is a memory that other conversations in the same workspace share.
+    "CLAUDE_CODE_DISABLE_AUTO_MEMORY": "1",
+}
 
 
 @frozen
@@ -69,7 +77,8 @@ class Agents:
 def agents_of(settings: Settings, root: Path) -> Agents:
     """Raises `SettingsError` where `file_access.skip_permissions` cannot be had."""
     access, permissions = settings.file_access, settings.permissions
-    flags = ["--setting-sources", ",".join(settings.workspaces.setting_sources)]
+    sources = ",".join(settings.workspaces.setting_sources)
+    flags = ["--tools", ",".join(TOOLS), "--setting-sources", sources]
     if access.skip_permissions:
         if os.geteuid() == 0:
             reason = "the CLI refuses it to root; run the gateway as another user"
@@ -79,7 +88,8 @@ def agents_of(settings: Settings, root: Path) -> Agents:
         flags += ["--permission-mode", permissions.mode]
     if access.additional_dirs:
         flags += ["--add-dir", *access.additional_dirs]
-    flags += ["--disallowedTools", *SENSELESS, *permissions.deny]
+    if permissions.deny:
+        flags += ["--disallowedTools", *permissions.deny]
     return Agents(
         root=(settings.workspaces.root or root / "workspaces").expanduser().absolute(),
         flags=flags,
@@ -89,4 +99,5 @@ def agents_of(settings: Settings, root: Path) -> Agents:
 
 def agent_environment(env: Mapping[str, str]) -> dict[str, str]:
     """What an agent's child sees, of what a plain model's does."""
-    return {name: value for name, value in env.items() if name not in NOT_FOR_AGENTS}
+    kept = {name: value for name, value in env.items() if name not in NOT_FOR_AGENTS}
+    return kept | FOR_AGENTS

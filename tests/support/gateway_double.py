@@ -14,6 +14,7 @@ import trio
 from attrs import define, field
 from starlette.types import ASGIApp
 
+from ccapi.actors.background import Background, open_background
 from ccapi.actors.bus import Bus
 from ccapi.actors.cache import Cache, open_cache
 from ccapi.actors.conversation import DEFAULTS, ConversationInfo
@@ -22,6 +23,7 @@ from ccapi.actors.house import SessionInfo
 from ccapi.actors.http_front import http_app
 from ccapi.actors.models import ModelCatalog
 from ccapi.actors.pool import PoolStatistics
+from ccapi.actors.response_store import ResponseStore
 from ccapi.actors.turns import CallerGone, Port, Turn, open_turn
 from ccapi.actors.workspaces import LOCAL
 from ccapi.schemas.errors import Conflict, GatewayError, NotFound, Overloaded
@@ -95,6 +97,8 @@ class ConversationDouble:
     created_at: float
     private: bool = True
     busy: bool = False
+    held: tuple[bytes, ...] = ()
+    is_free: bool = True
 
     @property
     def info(self) -> ConversationInfo:
@@ -110,6 +114,8 @@ class ConversationDouble:
             turns=0,
             messages=len(self.seed),
             usage=USAGE,
+            metadata={},
+            title=None,
         )
 
     def claim(self) -> None:
@@ -168,6 +174,8 @@ class GatewayDouble:
     cache: Cache
     nursery: trio.Nursery
     models: ModelCatalog
+    responses: ResponseStore
+    background: Background
     stats: StatsDouble = field(factory=StatsDouble)
     draining: bool = False
     abandoned: list[str] = field(factory=list)
@@ -283,6 +291,13 @@ def app_of(gateway: GatewayDouble) -> ASGIApp:
 async def open_gateway_double(settings: Settings | None = None) -> AsyncIterator[GatewayDouble]:
     settings = settings or Settings()
     bus = Bus()
-    async with open_cache(settings.cache, bus) as cache, trio.open_nursery() as nursery:
-        yield GatewayDouble(settings, bus, cache, nursery, ModelCatalog(settings.models))
+    async with (
+        open_cache(settings.cache, bus) as cache,
+        trio.open_nursery() as nursery,
+        open_background(8) as background,
+    ):
+        yield GatewayDouble(
+            settings, bus, cache, nursery, ModelCatalog(settings.models),
+            ResponseStore(settings.responses), background,
+        )  # fmt: skip
         nursery.cancel_scope.cancel()

@@ -1,0 +1,235 @@
+"""What a response has to do, and where: the request accepted, and the conversation it goes on in.
+
+Knows: what is refused before anything is spent, which conversation a response goes on with, and
+where it forks off. Refuses to know: how it is given and put on record (`actors.responses`), and the
+doors that requests come in by.
+
+A response that names an earlier one goes on in the live conversation, if that stands exactly where
+it stood then; else in a new one, which is told the whole history.
+"""
+
+from __future__ import annotations
+
+import time
+from contextlib import suppress
+from itertools import chain
+from typing import TYPE_CHECKING
+
+from attrs import evolve, frozen
+
+from ..schemas.errors import Conflict, InvalidRequest, NotFound, Overloaded
+from ..schemas.message import Message, check_results, digest
+from ..schemas.responses import ResponseTurn
+from ..schemas.sampling import without_effect
+from ..transport.attachments import resolve_all
+from .answering import Question, find_conversation
+from .history import TurnRecord
+from .response_record import Record, answer_of
+from .workspaces import place_of
+
+if TYPE_CHECKING:
+    from .conversation import Conversation
+    from .gateway import Gateway
+    from .response_store import ResponseStore
+
+
+@frozen(kw_only=True)
+class Asking:
+    """Who asks, and what they said beside the request itself.
+
+    `labels` become headers of the response, where there are any. `conversation_id`: the one that
+    was named, in the request or beside it. `shelf` is where a response is kept that shall not be
+    stored; None: nowhere.
+    """
+
+    gateway: Gateway
+    owner: str
+    labels: dict[str, str]
+    conversation_id: str | None = None
+    reject_if_busy: bool = False
+    cacheable: bool = True
+    shelf: ResponseStore | None = None
+
+
+@frozen(kw_only=True)
+class Job:
+    """A request that nothing speaks against. `question` has what is new alone, and no place yet;
+    `base` is the response that it goes on with."""
+
+    asking: Asking
+    asked: ResponseTurn
+    question: Question
+    base: Record | None = None
+
+    @property
+    def shelf(self) -> ResponseStore | None:
+        return self.asking.gateway.responses if self.asked.store else self.asking.shelf
+
+
+# -- accepted --------------------------------------------------------------------------------------
+
+
+async def accept(asking: Asking, asked: ResponseTurn) -> Job:
+    """Refuse what can be refused before anything is spent. Raises `GatewayError`."""
+    gateway = asking.gateway
+    if gateway.draining:
+        raise Overloaded("The gateway is stopping.", code="draining", retry_after=5)
+    base = _base(asking, asked.previous_response_id)
+    named = asked.model if asked.model is not None or base is None else base.model
+    choice = gateway.models.resolve(named)
+    workspace = asked.workspace or (base.workspace if base is not None else "")
+    if asked.workspace:
+        place_of(asked.workspace, choice.profile, asking.owner)  # refused now, not in the middle
+    question = Question(
+        gateway=gateway,
+        owner=asking.owner,
+        labels=asking.labels,
+        messages=(),
+        model=choice.model,
+        profile=choice.profile,
+        workspace=workspace if choice.profile == "agent" else "",
+        keeps_model=asked.model is None,
+        system=asked.system,
+        tools=asked.tools,
+        schema=asked.schema,
+        options=asked.options,
+        conversation=find_conversation(
+            gateway, asking.owner, asking.conversation_id, asking.labels
+        ),
+        reject_if_busy=asking.reject_if_busy,
+        # What comes of work in the background, or behind another response, is that one's alone.
+        cacheable=asking.cacheable
+        and base is None
+        and not (asked.background or asked.options.reasoning),
+        shaping=asked.shaping,
+    )
+    _tell_ignored(question, asked)
+    if base is not None and base.history is not None:
+        check_results(asked.messages, base.open_calls, lambda _: "input")
+    blocks = await resolve_all(asked.attachments, gateway.attachments)
+    question = evolve(question, messages=asked.filled(blocks))
+    return Job(asking=asking, asked=asked, question=question, base=base)
+
+
+def _base(asking: Asking, response_id: str | None) -> Record | None:
+    """The response that is gone on with. Raises `InvalidRequest`, `Conflict`."""
+    if response_id is None:
+        return None
+    for store in (asking.shelf, asking.gateway.responses):
+        if store is None:
+            continue
+        with suppress(NotFound):
+            return _checked(store.find(response_id, asking.owner, time.time()))
+    raise InvalidRequest(
+        f"Previous response with id '{response_id[:100]}' not found.",
+        code="previous_response_not_found",
+        param="previous_response_id",
+    )
+
+
+def _checked(record: Record) -> Record:
+    if record.ending is None:
+        raise Conflict(
+            "That response is still in progress.",
+            code="response_in_progress",
+            param="previous_response_id",
+        )
+    if record.ending.status in ("failed", "cancelled"):
+        raise InvalidRequest(
+            f"That response has {record.ending.status}, and left no trace: go on with the one"
+            " before it.",
+            code="invalid_value",
+            param="previous_response_id",
+        )
+    return record
+
+
+def _tell_ignored(question: Question, asked: ResponseTurn) -> None:
+    """Name what the request asks for in vain: of anybody, and of the model that is to answer."""
+    model, held = question.model, question.conversation
+    if held is not None and question.keeps_model:
+        model = held.info.model
+    names = dict.fromkeys((*asked.ignored, *without_effect(asked.options, model)))
+    if names:
+        question.labels["x-ccapi-ignored"] = ", ".join(names)
+
+
+# -- placed ----------------------------------------------------------------------------------------
+
+
+@frozen
+class Place:
+    """A question in its place, and what was said before what it asks (None: not known)."""
+
+    question: Question
+    before: tuple[Message, ...] | None
+
+
+def place_of_job(job: Job) -> Place:
+    """Where the job stands. Nothing may wait from here to the beginning of the turn."""
+    if job.base is not None:
+        return _behind(job.base, job)
+    conversation = job.question.conversation
+    return Place(job.question, () if conversation is None else _said_in(job, conversation))
+
+
+def _said_in(job: Job, conversation: Conversation) -> tuple[Message, ...] | None:
+    """What a conversation that was named holds, in words, as far as responses tell."""
+    if not conversation.held:
+        return ()
+    latest = job.asking.gateway.responses.latest(conversation.conversation_id)
+    if latest is not None and latest.is_settled and latest.place == conversation.held:
+        return latest.history  # the same messages, not their like
+    history = conversation.feed.history
+    said = tuple(chain.from_iterable(_said(turn) for turn in history))
+    return said if tuple(map(digest, said)) == conversation.held else None
+
+
+def _said(turn: TurnRecord) -> tuple[Message, ...]:
+    return (*turn.messages, *((answer_of(turn.output),) if turn.output else ()))
+
+
+def _behind(base: Record, job: Job) -> Place:
+    new, question = tuple(job.question.messages), job.question
+    tools = question.tools
+    if tools is None and not base.open_calls:
+        tools = ()  # as the system text, tools are a request's own; open calls need theirs
+    if base.asked_as is None:
+        question = evolve(question, system=question.system or "", tools=tools)
+    else:
+        question = _in_the_words_of(base.asked_as, question)
+    conversation = _still_there(base, job)
+    if conversation is not None:
+        conversation.claim()
+        question.labels["x-conversation-id"] = conversation.conversation_id
+        question.labels["x-ccapi-lineage"] = "hit"
+        messages = new if base.is_settled else (*(base.history or base.asked), *new)
+        return Place(evolve(question, conversation=conversation, messages=messages), base.history)
+    if base.history is None:
+        raise InvalidRequest(
+            "The conversation has moved on since that response, and what it held then is not kept.",
+            code="previous_response_not_found",
+            param="previous_response_id",
+        )
+    messages = (*base.history, *new)
+    return Place(evolve(question, messages=messages, whole_history=True), base.history)
+
+
+def _in_the_words_of(earlier: Question, question: Question) -> Question:
+    """What the question leaves open is as it was asked before: it is the same one still."""
+    return evolve(
+        question,
+        system=earlier.system if question.system is None else question.system,
+        tools=earlier.tools if question.tools is None else question.tools,
+    )
+
+
+def _still_there(base: Record, job: Job) -> Conversation | None:
+    """The conversation of the response, if it stands where it stood then, and is free."""
+    gateway = job.asking.gateway
+    with suppress(NotFound):
+        conversation = gateway.find(base.heading.conversation_id, owner=job.asking.owner)
+        other = not job.question.keeps_model and conversation.info.profile != job.question.profile
+        if conversation.is_free and conversation.held == base.place and not other:
+            return conversation
+    return None

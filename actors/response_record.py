@@ -1,0 +1,138 @@
+"""One response: what was asked, what came of it, and where the next one may go on.
+
+Knows: what is kept of a response while it runs and after it has ended, and how others follow it.
+Refuses to know: who keeps it (`actors.response_store`), how it comes about (`actors.responses`),
+and how it is written (`schemas.response_events`).
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Iterator, Sequence
+from contextlib import contextmanager
+from typing import TYPE_CHECKING
+
+import trio
+from attrs import define, field
+
+from ..schemas.message import Message
+from ..schemas.response_events import Ending, ResponseHeading
+from ..schemas.turn_items import Gathering, TurnItem, compact
+from .lineage import new_from
+
+if TYPE_CHECKING:
+    from .answering import Question
+
+
+@define(eq=False)
+class Record:
+    """One response. `asked` is its input, `said` the system text that stood in it; `before` is what
+    was said before it in words, None where the gateway does not know. `model` is the name by which
+    the model can be asked for again.
+
+    While it runs, `items` grows; `scope` is what stops it. Once it has ended there is an `ending`,
+    and: `history`, all that was said up to its end (None as for `before`); `place`, the identities
+    of what its conversation holds; and whether that `is_settled`: it is the history. A warm-up only
+    holds what is to be asked later. `asked_as`: what comes next is asked in the same words, as far
+    as it says nothing else.
+    """
+
+    heading: ResponseHeading
+    owner: str
+    model: str
+    workspace: str
+    asked: tuple[Message, ...]
+    said: str | None
+    before: tuple[Message, ...] | None
+    place: tuple[bytes, ...]
+    background: bool = False
+    keeps_pieces: bool = False
+    items: Sequence[TurnItem] = field(factory=list)
+    ending: Ending | None = None
+    history: tuple[Message, ...] | None = None
+    is_settled: bool = False
+    scope: trio.CancelScope | None = None
+    steered: bool = False
+    is_warm_up: bool = False
+    asked_as: Question | None = None
+    _readers: int = 0
+    _news: trio.Event = field(factory=trio.Event)
+
+    def __repr__(self) -> str:
+        state = "running" if self.ending is None else self.ending.status
+        return f"<Record {self.id} {state}>"
+
+    @property
+    def id(self) -> str:
+        return self.heading.id
+
+    @property
+    def open_calls(self) -> tuple[str, ...]:
+        """Ids of the tool calls that wait for their outputs."""
+        said = self.history[-1:] if self.history else ()
+        return tuple(call.id for message in said for call in message.calls)
+
+    def add(self, items: Iterable[TurnItem]) -> None:
+        assert isinstance(self.items, list), "it has ended"
+        self.items.extend(items)
+        if self._readers:
+            self._tell()
+
+    def end(self, ending: Ending, place: tuple[bytes, ...]) -> None:
+        """It has ended, and its conversation holds what `place` says. A second end is an error."""
+        assert self.ending is None, "a response ends exactly once"
+        self.ending, self.place = ending, place
+        said = (*self.asked, *self._answer())
+        if not ending.leaves_trace:
+            said = self.asked[: new_from(self.asked)]
+        self.history = None if self.before is None else (*self.before, *said)
+        self.is_settled = not said or (ending.is_whole and not self.is_warm_up)
+        if not (self.keeps_pieces or self._readers):
+            self.items = compact(self.items)
+        self._tell()
+
+    def _answer(self) -> tuple[Message, ...]:
+        if self.is_warm_up:
+            return ()
+        whole = self.ending is not None and self.ending.status == "completed"
+        answer = answer_of(self.items, whole=whole)
+        return (answer,) if whole or not answer.is_blank else ()
+
+    def stop(self, *, steered: bool = False) -> None:
+        """Have it end, if it has not."""
+        self.steered = self.steered or steered
+        if self.scope is not None:
+            self.scope.cancel()
+
+    def _tell(self) -> None:
+        self._news.set()
+        self._news = trio.Event()
+
+    async def wait_news(self) -> None:
+        """Wait until there are more items, or it has ended. To be called while `reading`."""
+        await self._news.wait()
+
+    async def wait_ended(self) -> None:
+        with self.reading():
+            while self.ending is None:
+                await self._news.wait()
+
+    @contextmanager
+    def reading(self) -> Iterator[None]:
+        """Somebody follows it while the block runs: they are told of news, and it is kept in the
+        pieces that they count."""
+        self._readers += 1
+        self.keeps_pieces = True
+        try:
+            yield
+        finally:
+            self._readers -= 1
+
+
+def answer_of(items: Iterable[TurnItem], *, whole: bool = True) -> Message:
+    """The answer as its conversation remembers it. Of one that is not `whole`, no call counts."""
+    gathered = Gathering()
+    for item in items:
+        gathered.add(item)
+    calls = gathered.tool_calls if whole else ()
+    text = (gathered.text,) if gathered.text or not calls else ()
+    return Message("assistant", (*text, *calls))

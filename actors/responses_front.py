@@ -1,0 +1,238 @@
+"""The Responses routes: a request becomes a response, whole, streamed, or in the background; one
+that is kept is shown, watched, cancelled, deleted.
+
+Knows: HTTP's side of it, and what a client is told when one fails. Refuses to know: how words are
+encoded (`schemas.responses`, `schemas.response_events`), and how a response comes about
+(`actors.responses`).
+"""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Sequence
+from functools import partial
+
+import trio
+from attrs import define, field
+
+from ..schemas import sse
+from ..schemas.convert import write_json
+from ..schemas.errors import GatewayError, InvalidRequest, Overloaded
+from ..schemas.items_out import encode_messages
+from ..schemas.parameters import one_conversation
+from ..schemas.response_events import ResponseWriter, encode_error_event, encode_response
+from ..schemas.responses import parse_response
+from ..schemas.turn_items import TurnItem
+from ..transport.asgi import EventStream, while_connected
+from .answering import rejects_if_busy
+from .chat_front import no_store
+from .http_call import Call
+from .http_policy import tell
+from .paging import page_of, read_order
+from .response_jobs import Asking, Job, accept
+from .response_record import Record
+from .responses import nobody_listens, responding
+
+INPUT_PAGE = 20
+"""How many input items are listed where a client does not say, as OpenAI has it."""
+
+
+async def create_response(call: Call) -> None:
+    """``POST /v1/responses``."""
+    named = call.header("x-conversation-id")
+    asked = parse_response(
+        await call.json(),
+        names_conversation=named is not None,
+        reasoning=call.gateway.settings.models.include_reasoning,
+    )
+    asking = Asking(
+        gateway=call.gateway,
+        owner=call.owner,
+        labels=call.labels,
+        conversation_id=one_conversation(
+            {"conversation_id": asked.conversation_id, "x-conversation-id": named}
+        ),
+        reject_if_busy=rejects_if_busy(call.header("x-ccapi-on-busy")),
+        cacheable=not no_store(call),
+    )
+    async with while_connected(call.receive):
+        job = await accept(asking, asked)
+        if asked.background:
+            record = await _start(job)
+            await (_follow(call, record) if asked.stream else _show(call, record))
+        elif asked.stream:
+            await _stream(call, job)
+        else:
+            await _answer_whole(call, job)
+
+
+async def _show(call: Call, record: Record) -> None:
+    await call.answer(encode_response(record.heading, record.items, record.ending))
+
+
+async def _answer_whole(call: Call, job: Job) -> None:
+    async with responding(job, lambda: False) as running:
+        await running.relay(nobody_listens)
+    await _show(call, running.record)
+
+
+# -- streamed --------------------------------------------------------------------------------------
+
+
+async def _stream(call: Call, job: Job) -> None:
+    """Stream the response. Until the first event is out, a failure is a real status; after that it
+    is an event.
+
+    The stream also opens with a heartbeat; so one that waits long for its turn can only be told of
+    a failure by an ``error`` event.
+    """
+    stream = EventStream(call.send, call.gateway.settings.server.heartbeat_seconds)
+    async with stream.beating():
+        writer: ResponseWriter | None = None
+        events: list[bytes] = []
+        try:
+            async with responding(job, lambda: stream.opened) as running:
+                record = running.record
+                writer = ResponseWriter(record.heading)
+                events += writer.first()
+
+                async def pass_on(items: Sequence[TurnItem]) -> None:
+                    for item in items:
+                        events.extend(writer.item(item))
+                    told = b"".join(events)
+                    events.clear()
+                    await stream.write(told)
+
+                await running.relay(pass_on)
+        except Exception as error:
+            if not stream.opened:
+                raise
+            fault = tell(error)
+            if writer is None:
+                await stream.write(sse.event(write_json(encode_error_event(fault))), last=True)
+                return
+        assert record.ending is not None
+        await stream.write(b"".join([*events, *writer.last(record.ending)]), last=True)
+
+
+async def _follow(call: Call, record: Record, after: int = -1) -> None:
+    """Give the events of a response that is on record, from behind the number `after` on, and go on
+    while it runs. The client may leave; the response goes on."""
+    stream = EventStream(call.send, call.gateway.settings.server.heartbeat_seconds)
+    writer = ResponseWriter(record.heading, after=after)
+    events, given = writer.first(), 0
+    with record.reading():
+        async with stream.beating():
+            while True:
+                ending, items = record.ending, record.items[given:]
+                for item in items:
+                    events += writer.item(item)
+                given += len(items)
+                if ending is not None:
+                    break
+                if events:
+                    told, events = b"".join(events), []
+                    await stream.write(told)
+                else:
+                    await record.wait_news()
+            await stream.write(b"".join([*events, *writer.last(ending)]), last=True)
+
+
+# -- in the background -----------------------------------------------------------------------------
+
+
+@define(eq=False)
+class _Start:
+    """What whoever asked waits for: the record, or why there is none."""
+
+    record: Record | None = None
+    error: Exception | None = None
+    over: trio.Event = field(factory=trio.Event)
+
+
+async def _start(job: Job) -> Record:
+    """Have the response given in the background. Returns when it has begun; raises what it failed
+    with before that."""
+    start = _Start()
+    job.asking.gateway.background.start(partial(_run, job, start))
+    await start.over.wait()
+    if start.record is None:
+        raise start.error or Overloaded("The gateway is stopping.", code="draining")
+    return start.record
+
+
+async def _run(job: Job, start: _Start) -> None:
+    try:
+        with trio.CancelScope() as scope:
+            async with responding(job, lambda: True) as running:
+                start.record = running.record
+                running.record.scope = scope
+                start.over.set()
+                await running.relay(nobody_listens)
+    except GatewayError as error:
+        start.error = error  # the record has it too, if there is one
+    finally:
+        start.over.set()
+
+
+# -- kept ------------------------------------------------------------------------------------------
+
+
+def _find(call: Call) -> Record:
+    return call.gateway.responses.find(call.path("response_id"), call.owner, time.time())
+
+
+async def show_response(call: Call) -> None:
+    """``GET /v1/responses/{response_id}``, with ``stream=true&starting_after=N`` its events."""
+    record, query = _find(call), call.query()
+    if query.get("stream") not in ("true", "1"):
+        await _show(call, record)
+        return
+    after = _read_number(query.get("starting_after"))
+    async with while_connected(call.receive):
+        await _follow(call, record, after)
+
+
+def _read_number(given: str | None) -> int:
+    if given is None:
+        return -1
+    if given.isascii() and given.isdigit() and len(given) <= 9:
+        return int(given)
+    raise InvalidRequest(
+        "starting_after must be the number of an event.",
+        code="invalid_value",
+        param="starting_after",
+    )
+
+
+async def delete_response(call: Call) -> None:
+    """``DELETE /v1/responses/{response_id}``: one that runs in the background ends."""
+    record = _find(call)
+    record.stop()
+    call.gateway.responses.drop(record)
+    await call.answer({"id": record.id, "object": "response", "deleted": True})
+
+
+async def cancel_response(call: Call) -> None:
+    """``POST /v1/responses/{response_id}/cancel``, of one in the background. One that has ended
+    stays as it is."""
+    record = _find(call)
+    if not record.background:
+        raise InvalidRequest(
+            "Only a response in the background can be cancelled.",
+            code="invalid_value",
+            param="response_id",
+        )
+    record.stop()
+    async with while_connected(call.receive):
+        await record.wait_ended()
+        await _show(call, record)
+
+
+async def list_input_items(call: Call) -> None:
+    """``GET /v1/responses/{response_id}/input_items?limit=&order=&after=``: the last first."""
+    record, query = _find(call), call.query()
+    items = encode_messages(record.asked, record.heading.turn_id, system=record.said)
+    if read_order(query.get("order")) == "desc":
+        items.reverse()
+    await call.answer(page_of(items, query, INPUT_PAGE))
