@@ -6,7 +6,7 @@ model catalog are the real ones, so backpressure, failures, hang-ups and single-
 
 from __future__ import annotations
 
-from collections.abc import AsyncIterator, Awaitable, Callable, Sequence
+from collections.abc import AsyncIterator, Awaitable, Callable, Mapping, Sequence
 from contextlib import asynccontextmanager
 from typing import Any, cast
 
@@ -204,6 +204,7 @@ class GatewayDouble:
         seed: Sequence[Message] = (),
         workspace: str = "",
         private: bool = True,
+        metadata: Mapping[str, str] | None = None,
     ) -> ConversationDouble:
         number = len(self.made)
         conversation = ConversationDouble(
