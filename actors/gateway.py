@@ -38,7 +38,7 @@ from .pool import ChildPool, PoolStatistics
 from .pool_opening import open_pool
 from .response_store import ResponseStore
 from .session_words import Add, SessionMessage, Submit
-from .signals import StartTurn
+from .signals import GiveWay, StartTurn
 from .stats import Stats, open_stats
 from .supervisor import Supervisor, open_supervisor
 from .turns import Turn, open_turn
@@ -235,6 +235,11 @@ class Gateway:
     async def tell(self, entry: Entry, message: SessionMessage) -> None:
         """Tell a conversation's actor something. Raises `NotFound`, `Overloaded`."""
         await self._supervisor.submit(entry, message)
+
+    async def hibernate(self, entry: Entry) -> None:
+        """Have an idle child of the conversation go; it resumes with the next turn."""
+        if entry.ref is not None:
+            await self.tell(entry, GiveWay())
 
     async def add(self, entry: Entry, messages: tuple[Message, ...]) -> None:
         """See `Conversation.add`."""

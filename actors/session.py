@@ -109,7 +109,7 @@ class _Session(Generic[C]):
         match message:
             case None:
                 self.feed(TimedOut())
-            case Interrupt() | Close() | PermissionReply() | Warm():
+            case Interrupt() | Close() | PermissionReply() | Warm() | GiveWay():
                 self.feed(message)
             case Add(messages, reply):
                 before = self.machine.memory

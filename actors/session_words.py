@@ -19,7 +19,7 @@ from ..schemas.turn import Memory, Origin
 from .feed import Feed
 from .mailbox import Ref
 from .phases import Phase
-from .signals import Close, Interrupt, PermissionReply, StartTurn, Warm
+from .signals import Close, GiveWay, Interrupt, PermissionReply, StartTurn, Warm
 from .turns import Port
 
 
@@ -64,7 +64,7 @@ class Add:
     reply: trio.MemorySendChannel[bool]
 
 
-SessionMessage = Submit | Add | Interrupt | Close | PermissionReply | Warm
+SessionMessage = Submit | Add | Interrupt | Close | PermissionReply | Warm | GiveWay
 
 
 @define(eq=False)

@@ -1,0 +1,233 @@
+"""Agents on the real CLI: their tools, who gives them leave, where they work."""
+
+from __future__ import annotations
+
+from collections.abc import AsyncIterator
+from pathlib import Path
+from typing import Any
+
+import pytest
+import trio
+
+from ccapi.schemas.settings import PermissionSettings
+from tests.support.joined import Joined, get, new_conversation, open_joined, post
+from tests.support.live import Live, open_live_cli
+from tests.support.messages_answers import Answer, ToolUse, call, say
+from tests.support.messages_stub import Request
+
+MODEL = "agent/claude-haiku-4-5"
+
+
+@pytest.fixture
+async def live(tmp_path: Path) -> AsyncIterator[Live]:
+    async with open_live_cli(tmp_path) as live:
+        yield live
+
+
+def acting(*uses: ToolUse) -> Any:
+    """A model that uses these tools one after another, then says what came of the last."""
+
+    def answer(request: Request) -> Answer:
+        done = sum(
+            block["type"] == "tool_result"
+            for message in request.body["messages"]
+            if message["role"] == "user" and isinstance(message["content"], list)
+            for block in message["content"]
+        )
+        if done < len(uses):
+            return call(uses[done], text=f"Step {done + 1}." if done else "First.")
+        return say(f"It says: {request.last_user_text}")
+
+    return answer
+
+
+def write(place: Path | str, text: str) -> ToolUse:
+    return ToolUse("Write", {"file_path": str(place), "content": text})
+
+
+async def open_agent(live: Live, **fields: Any) -> str:
+    return await new_conversation(live.url, model=MODEL, **fields)
+
+
+def workspace(tmp_path: Path, conversation_id: str) -> Path:
+    return tmp_path / "state" / "workspaces" / conversation_id
+
+
+async def start(live: Live, one: Joined, *uses: ToolUse) -> None:
+    assert live.stub is not None
+    live.stub.answer = acting(*uses)
+    await one.say("turn.create", input="Do it.")
+
+
+async def test_an_agent_uses_tools_of_its_own_and_everybody_sees_it(live: Live) -> None:
+    conversation_id = await open_agent(live, system="Be quick.")
+    async with open_joined(live.url, conversation_id) as one:
+        await start(live, one, ToolUse("Bash", {"command": "ls", "description": "List"}))
+        done = await one.until("turn.finished", "turn.failed")
+        assert done["type"] == "turn.finished", done
+        started = next(e for e in one.seen if e["type"] == "activity.started")
+        ended = next(e for e in one.seen if e["type"] == "activity.ended")
+        assert (started["name"], ended["is_error"]) == ("Bash", False)
+        assert started["call_id"] == ended["call_id"]
+        kinds = [item["type"] for item in done["items"]]
+        assert kinds == ["message", "mcp_call", "message"]
+        assert done["items"][1]["name"] == "Bash"
+        assert one.text.startswith("First.\n\nIt says: ")
+    assert live.stub is not None
+    asked = live.stub.requests[-1]
+    assert asked.model == "claude-haiku-4-5"
+    assert asked.system.endswith("Be quick.")
+    assert "Write" in asked.tools
+
+
+async def test_leave_is_given_and_the_input_changed(live: Live, tmp_path: Path) -> None:
+    conversation_id = await open_agent(live)
+    place = workspace(tmp_path, conversation_id) / "note.txt"
+    async with open_joined(live.url, conversation_id) as one:
+        await start(live, one, write(place, "draft"))
+        asked = await one.until("permission.requested")
+        assert (asked["tool"], asked["input"]["content"]) == ("Write", "draft")
+        async with open_joined(live.url, conversation_id) as two:  # it is shown again
+            assert [each["request_id"] for each in two.hello["permissions"]] == [
+                asked["request_id"]
+            ]
+            changed = {**asked["input"], "content": "final"}
+            await two.say(
+                "permission.reply",
+                request_id=asked["request_id"],
+                behavior="allow",
+                updated_input=changed,
+            )
+            settled = await one.until("permission.resolved")
+            assert (settled["behavior"], settled["by"]) == ("allow", "watcher")
+        assert (await one.until("turn.finished", "turn.failed"))["type"] == "turn.finished"
+    assert place.read_text() == "final"
+
+
+async def test_leave_is_refused_with_a_reason_over_http(live: Live, tmp_path: Path) -> None:
+    conversation_id = await open_agent(live)
+    place = workspace(tmp_path, conversation_id) / "note.txt"
+    async with open_joined(live.url, conversation_id) as one:
+        await start(live, one, write(place, "draft"))
+        asked = await one.until("permission.requested")
+        base = f"/v1/conversations/{conversation_id}/permissions"
+        [pending] = (await get(live.url, base))["data"]
+        assert pending["request_id"] == asked["request_id"]
+        path = f"{base}/{asked['request_id']}"
+        assert await post(live.url, path, {"behavior": "deny", "message": "Not there."}) == {
+            "request_id": asked["request_id"],
+            "behavior": "deny",
+        }
+        done = await one.until("turn.finished", "turn.failed")
+        assert one.text.endswith("It says: Not there.")
+        assert done["items"][1]["error"] is not None
+        again = await post(live.url, path, {"behavior": "allow"})
+        assert again["error"]["code"] == "permission_not_found"
+    assert not place.exists()
+
+
+async def test_always_holds_for_this_conversation_and_a_new_child(
+    live: Live, tmp_path: Path
+) -> None:
+    conversation_id = await open_agent(live)
+    folder = workspace(tmp_path, conversation_id)
+    async with open_joined(live.url, conversation_id) as one:
+        await start(live, one, write(folder / "a", "1"), write(folder / "b", "2"))
+        asked = await one.until("permission.requested")
+        await one.say(
+            "permission.reply", request_id=asked["request_id"], behavior="allow", always=True
+        )
+        assert (await one.until("turn.finished", "permission.requested"))["type"] == "turn.finished"
+        entry = live.gateway.find(conversation_id).entry
+        await live.gateway.hibernate(entry)
+        with trio.fail_after(10):
+            while entry.state.phase.value != "asleep":
+                await trio.sleep(0.01)
+        assert live.stub is not None
+        live.stub.answer = lambda request: (
+            call(write(folder / "c", "3")) if request.last_user_text == "Again." else say("Done.")
+        )
+        await one.say("turn.create", input="Again.")
+        assert (await one.until("turn.finished", "permission.requested"))["type"] == "turn.finished"
+    assert [(folder / name).read_text() for name in "abc"] == ["1", "2", "3"]
+    assert not (folder / ".claude").exists()
+
+
+async def test_where_nobody_listens_the_model_is_told_so(live: Live, tmp_path: Path) -> None:
+    assert live.stub is not None
+    live.stub.answer = acting(write(tmp_path / "elsewhere.txt", "x"))
+    body = {"model": MODEL, "messages": [{"role": "user", "content": "Do it."}]}
+    answered = await post(live.url, "/v1/chat/completions", body)
+    text = answered["choices"][0]["message"]["content"]
+    assert "Nobody is there to give leave" in text
+    assert answered["choices"][0]["finish_reason"] == "stop"
+    assert "tool_calls" not in answered["choices"][0]["message"]
+
+
+async def test_leave_that_nobody_gives_in_time_is_refused(tmp_path: Path) -> None:
+    permissions = PermissionSettings(timeout_seconds=0.5)
+    async with open_live_cli(tmp_path, permissions=permissions) as live:
+        conversation_id = await open_agent(live)
+        async with open_joined(live.url, conversation_id) as one:
+            await start(live, one, write(tmp_path / "elsewhere.txt", "x"))
+            await one.until("permission.requested")
+            settled = await one.until("permission.resolved")
+            assert (settled["behavior"], settled["by"]) == ("deny", "timeout")
+            await one.until("turn.finished")
+            assert "Nobody gave leave for this in time" in one.text
+
+
+async def test_rules_in_the_settings_decide_first(tmp_path: Path) -> None:
+    permissions = PermissionSettings(allow=("Bash(touch:*)",), deny=("Bash(ls:*)",))
+    async with open_live_cli(tmp_path, permissions=permissions) as live:
+        conversation_id = await open_agent(live)
+        async with open_joined(live.url, conversation_id) as one:
+            commands = ("touch made", "ls")
+            uses = [ToolUse("Bash", {"command": each, "description": "x"}) for each in commands]
+            await start(live, one, *uses)
+            done = await one.until("turn.finished", "turn.failed", "permission.requested")
+            assert done["type"] == "turn.finished"
+            ends = [e for e in one.seen if e["type"] == "activity.ended"]
+            assert [end["is_error"] for end in ends] == [False, True]
+        assert (workspace(tmp_path, conversation_id) / "made").exists()
+
+
+async def test_an_interrupted_agent_stops_what_it_runs(live: Live) -> None:
+    conversation_id = await open_agent(live)
+    async with open_joined(live.url, conversation_id) as one:
+        await start(live, one, ToolUse("Bash", {"command": "sleep 7654", "description": "Wait"}))
+        await one.until("permission.requested", "activity.started")
+        with trio.move_on_after(2):
+            asked = await one.until("permission.requested")
+            await one.say("permission.reply", request_id=asked["request_id"], behavior="allow")
+        with trio.fail_after(10):
+            while not _runs("sleep\x007654"):
+                await trio.sleep(0.05)
+        await one.say("turn.interrupt")
+        assert (await one.until("turn.failed"))["error"]["code"] == "turn_interrupted"
+        with trio.fail_after(10):
+            while _runs("sleep\x007654"):
+                await trio.sleep(0.05)
+
+
+def _runs(command: str) -> bool:
+    for place in Path("/proc").glob("[0-9]*/cmdline"):
+        try:
+            if command in place.read_text():
+                return True
+        except OSError:
+            continue
+    return False
+
+
+async def test_named_workspaces(live: Live, tmp_path: Path) -> None:
+    (tmp_path / "state" / "workspaces" / "mine").mkdir(parents=True)
+    (tmp_path / "state" / "workspaces" / "mine" / "hello.txt").write_text("plum")
+    conversation_id = await open_agent(live, workspace="mine")
+    async with open_joined(live.url, conversation_id) as one:
+        await start(live, one, ToolUse("Bash", {"command": "ls", "description": "List"}))
+        await one.until("turn.finished")
+        assert "hello.txt" in one.text
+    for fields in ({"workspace": "../up"}, {"workspace": "x", "model": "haiku"}):
+        refused = await post(live.url, "/v1/conversations", {"model": MODEL, **fields})
+        assert refused["error"]["param"] == "workspace"
