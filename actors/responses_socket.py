@@ -188,7 +188,8 @@ class _Session:
         lane = self._giving(steer.previous_response_id)
         record = None if lane is None else lane.record
         stream_id = None if lane is None else lane.stream_id
-        if lane is None or record is None or record.ending is not None:
+        # One that was steered just now, and is telling of its end, may be told more.
+        if lane is None or record is None or not (record.ending is None or record.steered):
             fault = self._missed(steer.previous_response_id)
             await self._tell(encode_unsteered(steer, *fault, stream_id=stream_id))
             return

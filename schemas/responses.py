@@ -339,10 +339,15 @@ _NAMES = {"reasoning_effort": "reasoning.effort"}
 """What chat calls otherwise."""
 
 
+def in_vain(options: Options, model: str = "") -> tuple[str, ...]:
+    """As `sampling.without_effect`, in the words of this request."""
+    return tuple(_NAMES.get(name, name) for name in without_effect(options, model))
+
+
 def _ignored(
     request: ResponseRequest, options: Options, tools: Sequence[Tool] | None
 ) -> tuple[str, ...]:
-    given = dict.fromkeys(_NAMES.get(name, name) for name in without_effect(options))
+    given = dict.fromkeys(in_vain(options))
     config, wants = request.reasoning or ReasoningConfig(), request.stream_options
     idle = {
         "text.verbosity": request.text is not None and request.text.verbosity is not None,
