@@ -8,7 +8,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from ccapi.schemas.chat_messages import Slot
+from ccapi.schemas.chat_messages import History, Slot
 from ccapi.schemas.convert import structure
 from ccapi.schemas.errors import InvalidRequest
 from ccapi.schemas.items import (
@@ -36,7 +36,7 @@ def read(items: Any, *, continues: bool = False) -> tuple[Message, ...]:
     return history(items, continues=continues).messages
 
 
-def history(items: Any, *, continues: bool = False) -> Any:
+def history(items: Any, *, continues: bool = False) -> History:
     check_length(items)
     items = drop_passed_over(items)
     given = items if isinstance(items, str) else structure_items(items)

@@ -39,7 +39,7 @@ def test_the_smallest_request() -> None:
     turn = parse()
     assert turn.messages == (Message("user", ("Hi",)),)
     assert turn.model is turn.system is turn.conversation_id is turn.previous_response_id is None
-    assert turn.tools is turn.schema is None
+    assert (turn.tools, turn.schema) == (None, None)
     assert turn.store
     assert (turn.stream, turn.background) == (False, False)
     assert (turn.shaping, turn.ignored) == ({}, ())
