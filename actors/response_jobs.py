@@ -19,8 +19,7 @@ from attrs import evolve, frozen
 
 from ..schemas.errors import Conflict, InvalidRequest, NotFound, Overloaded
 from ..schemas.message import Message, check_results, digest
-from ..schemas.responses import ResponseTurn
-from ..schemas.sampling import without_effect
+from ..schemas.responses import ResponseTurn, in_vain
 from ..transport.attachments import resolve_all
 from .answering import Question, find_conversation
 from .history import TurnRecord
@@ -149,7 +148,7 @@ def _tell_ignored(question: Question, asked: ResponseTurn) -> None:
     model, held = question.model, question.conversation
     if held is not None and question.keeps_model:
         model = held.info.model
-    names = dict.fromkeys((*asked.ignored, *without_effect(asked.options, model)))
+    names = dict.fromkeys((*asked.ignored, *in_vain(asked.options, model)))
     if names:
         question.labels["x-ccapi-ignored"] = ", ".join(names)
 

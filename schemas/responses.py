@@ -119,17 +119,24 @@ class ResponseTurn:
 
 
 def parse_response(
-    raw: object, *, names_conversation: bool = False, reasoning: bool = False
+    raw: object,
+    *,
+    names_conversation: bool = False,
+    reasoning: bool = False,
+    may_prepare: bool = False,
 ) -> ResponseTurn:
     """Read a request's JSON value. Raises `InvalidRequest`, whose `param` is the field's path.
 
     `names_conversation`: the request does so outside of its body. `reasoning`: thinking is given to
-    requests that do not say whether they want it.
+    requests that do not say whether they want it. `may_prepare`: the request may ask for nothing to
+    be generated.
     """
     if isinstance(raw, dict):
         check_length(raw.get("input"))
         raw = {**raw, "input": drop_passed_over(raw.get("input"))}
     request = structure(raw, ResponseRequest)
+    if not may_prepare:
+        request = evolve(request, generate=None)
     return read_request(request, names_conversation=names_conversation, reasoning=reasoning)
 
 
@@ -332,10 +339,15 @@ _NAMES = {"reasoning_effort": "reasoning.effort"}
 """What chat calls otherwise."""
 
 
+def in_vain(options: Options, model: str = "") -> tuple[str, ...]:
+    """As `sampling.without_effect`, in the words of this request."""
+    return tuple(_NAMES.get(name, name) for name in without_effect(options, model))
+
+
 def _ignored(
     request: ResponseRequest, options: Options, tools: Sequence[Tool] | None
 ) -> tuple[str, ...]:
-    given = dict.fromkeys(_NAMES.get(name, name) for name in without_effect(options))
+    given = dict.fromkeys(in_vain(options))
     config, wants = request.reasoning or ReasoningConfig(), request.stream_options
     idle = {
         "text.verbosity": request.text is not None and request.text.verbosity is not None,
@@ -351,13 +363,3 @@ def _ignored(
         "stream_options": wants is not None and bool(wants.include_obfuscation),
     }
     return (*given, *(name for name, is_idle in idle.items() if is_idle and name not in given))
-
-
-def with_words_of(asked: ResponseTurn, other: ResponseTurn) -> ResponseTurn:
-    """`asked`, with what it does not say itself as `other` said it: instructions, tools, model."""
-    return evolve(
-        asked,
-        model=other.model if asked.model is None else asked.model,
-        instructions=other.instructions if asked.instructions is None else asked.instructions,
-        tools=other.tools if asked.tools is None else asked.tools,
-    )

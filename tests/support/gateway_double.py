@@ -99,6 +99,7 @@ class ConversationDouble:
     busy: bool = False
     held: tuple[bytes, ...] = ()
     is_free: bool = True
+    warmed: int = 0
 
     @property
     def info(self) -> ConversationInfo:
@@ -117,6 +118,9 @@ class ConversationDouble:
             metadata={},
             title=None,
         )
+
+    async def warm(self) -> None:
+        self.warmed += 1
 
     def claim(self) -> None:
         self.private = True

@@ -1,0 +1,356 @@
+"""Responses over a WebSocket: several on one connection, each in its lane.
+
+Knows: lanes, which run one response at a time each; cancelling, and steering a response that runs.
+Refuses to know: sockets (it is given two functions), and how a response comes about
+(`actors.responses`).
+
+Steering: the CLI takes nothing in the middle of an answer. So the running turn is interrupted, its
+response ends as ``incomplete`` (``steered``), and the next one follows by itself: the same
+question, what was said of the answer so far, and the user's words behind it. In the conversation
+the interrupted turn leaves no trace.
+
+When the connection ends, what runs on it is interrupted, as it is for any client that goes away.
+"""
+
+from __future__ import annotations
+
+import time
+from collections import deque
+from collections.abc import Awaitable, Callable, Sequence
+from contextlib import suppress
+from typing import TYPE_CHECKING, Any, Protocol
+from uuid import uuid4
+
+import trio
+from attrs import define, evolve, field
+
+from ..schemas.convert import write_json
+from ..schemas.errors import GatewayError, NotFound, RateLimited, TurnInterrupted
+from ..schemas.response_events import Framing, ResponseWriter
+from ..schemas.response_messages import (
+    Cancel,
+    Create,
+    Steer,
+    SteerFault,
+    encode_accepted,
+    encode_failure,
+    encode_unsteered,
+    read_event,
+    read_message,
+    read_steer,
+    stream_id_of,
+)
+from ..schemas.responses import parse_response
+from ..schemas.settings import ResponseSettings
+from ..schemas.turn_items import TurnItem
+from ..transport.attachments import resolve_all
+from .http_policy import tell
+from .response_jobs import Asking, Job, accept
+from .response_record import Record
+from .response_store import ResponseStore
+from .responses import Running, prepare, responding, steered
+
+if TYPE_CHECKING:
+    from .gateway import Gateway
+
+MAX_LANES = 16
+"""Responses that run at once on one connection."""
+
+MAX_WAITING = 8
+"""Requests of one connection that wait for others in their lanes. Each may be as long as a message
+may be."""
+
+MAX_STEERS = 8
+"""Steering that waits for one response to end."""
+
+SHELF = ResponseSettings(max_stored=32, max_bytes=16 * 1024 * 1024, ttl_seconds=3600.0)
+"""What a connection remembers of responses that shall not be stored, so that it can go on."""
+
+Receive = Callable[[], Awaitable[str]]
+Send = Callable[[bytes], Awaitable[None]]
+
+
+class Socket(Protocol):
+    async def receive(self) -> str: ...
+    async def send(self, payload: bytes) -> None: ...
+
+
+class SocketCaller(Protocol):
+    """A connection that was let in. What its socket raises when it is closed comes out."""
+
+    @property
+    def gateway(self) -> Gateway: ...
+    @property
+    def owner(self) -> str: ...
+    @property
+    def socket(self) -> Socket: ...
+
+
+async def converse(call: SocketCaller) -> None:
+    """``GET /v1/responses`` with an upgrade. Ends by what `receive` or `send` raises."""
+    await converse_over(call.gateway, call.owner, call.socket.receive, call.socket.send)
+
+
+async def converse_over(gateway: Gateway, owner: str, receive: Receive, send: Send) -> None:
+    """The same over any pair of functions that take and give whole messages."""
+    async with trio.open_nursery() as nursery:
+        session = _Session(gateway, owner, send, nursery)
+        while True:
+            await session.hear(await receive())
+
+
+@define(eq=False)
+class _Lane:
+    """Where responses are given one after the other. `scope` ends what runs in it just now."""
+
+    stream_id: str | None
+    waiting: deque[Create] = field(factory=deque)
+    scope: trio.CancelScope = field(factory=trio.CancelScope)
+    running: Running | None = None
+    steers: list[tuple[str, Steer]] = field(factory=list)
+
+    @property
+    def record(self) -> Record | None:
+        return None if self.running is None else self.running.record
+
+
+class _Session:
+    """One connection."""
+
+    def __init__(self, gateway: Gateway, owner: str, send: Send, nursery: trio.Nursery) -> None:
+        self._gateway = gateway
+        self._owner = owner
+        self._send = send
+        self._nursery = nursery
+        self._lanes: dict[str | None, _Lane] = {}
+        self._shelf = ResponseStore(SHELF)
+
+    def __repr__(self) -> str:
+        return f"<_Session {len(self._lanes)} lanes>"
+
+    # -- what the client says ----------------------------------------------------------------------
+
+    async def hear(self, text: str) -> None:
+        stream_id = None
+        try:
+            message = read_message(text)
+            stream_id = stream_id_of(message)
+            match read_event(message):
+                case Create() as create:
+                    self._take(create)
+                case Cancel() as cancel:
+                    self._cancel(cancel)
+                case Steer() as steer:
+                    await self._steer(steer)
+        except GatewayError as error:
+            await self._tell(encode_failure(error, stream_id))
+
+    def _take(self, create: Create) -> None:
+        """Have it done, behind what waits in its lane already. Raises `RateLimited`."""
+        lane = self._lanes.get(create.stream_id)
+        if lane is not None:
+            if sum(len(each.waiting) for each in self._lanes.values()) >= MAX_WAITING:
+                raise RateLimited(
+                    f"{MAX_WAITING} requests wait already.", code="too_many_turns", retry_after=1
+                )
+            lane.waiting.append(create)
+            return
+        if len(self._lanes) >= MAX_LANES:
+            raise RateLimited(
+                f"{MAX_LANES} responses run on this connection already.",
+                code="too_many_turns",
+                retry_after=1,
+            )
+        lane = self._lanes[create.stream_id] = _Lane(create.stream_id)
+        lane.waiting.append(create)
+        self._nursery.start_soon(self._run, lane)
+
+    def _cancel(self, cancel: Cancel) -> None:
+        lane = self._lanes.get(cancel.stream_id)
+        if cancel.response_id is not None:
+            lane = self._giving(cancel.response_id)
+        if lane is None:
+            raise NotFound(
+                "No such response runs on this connection.",
+                code="response_not_found",
+                param="response_id" if cancel.response_id is not None else None,
+            )
+        lane.scope.cancel()
+
+    def _giving(self, response_id: str) -> _Lane | None:
+        """The lane in which that response runs."""
+        for lane in self._lanes.values():
+            if lane.record is not None and lane.record.id == response_id:
+                return lane
+        return None
+
+    async def _steer(self, steer: Steer) -> None:
+        lane = self._giving(steer.previous_response_id)
+        record = None if lane is None else lane.record
+        stream_id = None if lane is None else lane.stream_id
+        # One that was steered just now, and is telling of its end, may be told more.
+        if lane is None or record is None or not (record.ending is None or record.steered):
+            fault = self._missed(steer.previous_response_id)
+            await self._tell(encode_unsteered(steer, *fault, stream_id=stream_id))
+            return
+        try:
+            if len(lane.steers) >= MAX_STEERS:
+                raise RateLimited(f"{MAX_STEERS} wait already.", code="too_many_pending_steers")
+            read_steer(steer.given)
+        except GatewayError as error:
+            code: SteerFault = "invalid_input"
+            if isinstance(error, RateLimited):
+                code = "too_many_pending_steers"
+            await self._tell(encode_unsteered(steer, code, error.message, stream_id=stream_id))
+            return
+        steer_id = f"steer_{uuid4().hex}"
+        lane.steers.append((steer_id, steer))
+        await self._tell(encode_accepted(steer_id, record.id, stream_id))
+        record.stop(steered=True)
+
+    def _missed(self, response_id: str) -> tuple[SteerFault, str]:
+        for store in (self._shelf, self._gateway.responses):
+            with suppress(NotFound):
+                store.find(response_id, self._owner, time.time())
+                return "response_already_completed", "The response has ended: go on behind it."
+        return "response_not_found", "No such response runs on this connection."
+
+    # -- lanes -------------------------------------------------------------------------------------
+
+    async def _run(self, lane: _Lane) -> None:
+        """Give the responses that are asked for in this lane, until none waits."""
+        try:
+            while lane.waiting:
+                await self._do(lane, lane.waiting.popleft())
+        finally:
+            del self._lanes[lane.stream_id]
+
+    async def _do(self, lane: _Lane, create: Create) -> None:
+        """One request, and what follows from it by steering."""
+        job, prepared = None, None
+        with trio.CancelScope() as lane.scope:
+            try:
+                job = await self._accept(create)
+                if not job.asked.generate:
+                    prepared = await prepare(job)
+            except Exception as error:  # noqa: BLE001 (told to the client; nothing is sent in here)
+                await self._tell(encode_failure(tell(error), lane.stream_id))
+                return
+        if prepared is not None:
+            await self._show(lane, prepared)
+            return
+        if job is None or not job.asked.generate:
+            await self._tell(encode_failure(_interrupted(), lane.stream_id))
+            return
+        following: Job | None = job
+        while following is not None:
+            running = await self._give(lane, following)
+            lane.running, steers = None, lane.steers
+            lane.steers = []
+            following = await self._successor(lane, running, steers) if steers else None
+
+    async def _accept(self, create: Create) -> Job:
+        asked = parse_response(
+            {**create.raw, "stream": True},
+            reasoning=self._gateway.settings.models.include_reasoning,
+            may_prepare=True,
+        )
+        asking = Asking(
+            gateway=self._gateway,
+            owner=self._owner,
+            labels={},
+            conversation_id=asked.conversation_id,
+            shelf=self._shelf,
+        )
+        return await accept(asking, asked)
+
+    async def _show(self, lane: _Lane, prepared: Record) -> None:
+        """A response without an answer, from its beginning to its end."""
+        assert prepared.ending is not None
+        writer = _writer(prepared, lane)
+        for event in (*writer.first(), *writer.last(prepared.ending)):
+            await self._send(event)
+
+    async def _give(self, lane: _Lane, job: Job) -> Running | None:
+        """Give one response, to its end. None: it did not begin."""
+        writer: ResponseWriter | None = None
+        running: Running | None = None
+        with trio.CancelScope() as lane.scope:
+            try:
+                async with responding(job, lambda: writer is not None) as running:
+                    record, lane.running = running.record, running
+                    record.scope = lane.scope
+                    writer = _writer(record, lane)
+                    for event in writer.first():
+                        await self._send(event)
+                    await running.relay(self._passing(writer))
+            except GatewayError as error:
+                if writer is None:
+                    await self._tell(encode_failure(error, lane.stream_id))
+                    return None
+        if writer is None or running is None:
+            await self._tell(encode_failure(_interrupted(), lane.stream_id))
+            return None
+        assert running.record.ending is not None
+        for event in writer.last(running.record.ending):
+            await self._send(event)
+        return running
+
+    def _passing(self, writer: ResponseWriter) -> Callable[[Sequence[TurnItem]], Awaitable[None]]:
+        async def pass_on(items: Sequence[TurnItem]) -> None:
+            for item in items:
+                for event in writer.item(item):
+                    await self._send(event)
+
+        return pass_on
+
+    # -- steering ----------------------------------------------------------------------------------
+
+    async def _successor(
+        self, lane: _Lane, running: Running | None, steers: Sequence[tuple[str, Steer]]
+    ) -> Job | None:
+        """What goes on with a response that was steered; None, and the client is told, where
+        nothing can."""
+        fault: tuple[SteerFault, str] = ("response_not_active", "The response has ended.")
+        record = None if running is None else running.record
+        if running is not None and record is not None and _goes_on(record):
+            try:
+                return await self._steered(running, [steer for _, steer in steers])
+            except Exception as error:  # noqa: BLE001 (told to the client)
+                fault = "successor_creation_failed", tell(error).message
+        for steer_id, steer in steers:
+            await self._tell(
+                encode_unsteered(steer, *fault, steer_id=steer_id, stream_id=lane.stream_id)
+            )
+        return None
+
+    async def _steered(self, running: Running, steers: Sequence[Steer]) -> Job:
+        read = [read_steer(steer.given) for steer in steers]
+        messages = tuple(message for history in read for message in history.messages)
+        attachments = tuple(each for history in read for each in history.attachments)
+        asked = evolve(
+            running.job.asked,
+            said=None,
+            messages=messages,
+            attachments=attachments,
+            previous_response_id=running.record.id,
+            echo={**running.job.asked.echo, "previous_response_id": running.record.id},
+        )
+        blocks = await resolve_all(attachments, self._gateway.attachments)
+        return steered(running, asked, asked.filled(blocks))
+
+    async def _tell(self, event: dict[str, Any]) -> None:
+        await self._send(write_json(event))
+
+
+def _writer(record: Record, lane: _Lane) -> ResponseWriter:
+    return ResponseWriter(record.heading, Framing(sse=False, stream_id=lane.stream_id))
+
+
+def _goes_on(record: Record) -> bool:
+    """Whether somebody's words can follow: not if tools have to answer first."""
+    return record.ending is not None and record.ending.leaves_trace and not record.open_calls
+
+
+def _interrupted() -> TurnInterrupted:
+    return TurnInterrupted("The response was cancelled before it began.")
