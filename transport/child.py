@@ -33,6 +33,10 @@ PIPE_BYTES = 1 << 20
 """More than a pipe holds (64 KiB here): one read of so much takes all that is in it."""
 
 STDERR_TAIL_BYTES = 8192
+AGENT_SECONDS = 0.5
+"""What an agent has to end the commands it runs, which are in groups of their own: it does so at
+SIGTERM, within a tenth of that."""
+
 UNWRITTEN_LINES = 1024
 """Lines that may wait for a child to read them. More than a replayed history needs by far: a
 child that lets so many wait has stopped reading."""
@@ -40,13 +44,15 @@ child that lets so many wait has stopped reading."""
 
 @frozen
 class ChildCommand:
-    """How to start a child: the whole argument vector, environment and working directory."""
+    """How to start a child: the whole argument vector, environment and working directory.
+    `runs_others`: it starts processes in groups of their own."""
 
     argv: Sequence[str]
     env: Mapping[str, str]
     cwd: Path
     stop_seconds: float = 5.0
     max_line_bytes: int = 64 * 1024 * 1024
+    runs_others: bool = False
 
 
 class Child:
@@ -65,6 +71,8 @@ class Child:
         self._stderr_bytes = 0
         self._unwritten = 0  # lines handed over that the writer has not written whole
         self._frozen = False
+        self._runs_others = command.runs_others
+        self._urgent = False
         self._ended = False  # the last signal is sent: the group's number may go to others
         self._stdout_kept = False  # somebody reads, and will read what is left in the end
         self._receiving: trio.CancelScope | None = None
@@ -227,9 +235,14 @@ class Child:
         self.leave.set()
 
     def kill(self) -> None:
-        """End the whole group at once."""
+        """End the whole group at once; an agent is given a moment to end what it runs."""
         self.expected = self.expected or not self.leave.is_set()
-        self._signal(signal.SIGKILL)
+        if self._runs_others:
+            self._urgent = True
+            self._signal(signal.SIGTERM)
+            self.thaw()
+        else:
+            self._signal(signal.SIGKILL)
         self._outbox.close()
         self.leave.set()
 
@@ -269,6 +282,8 @@ class Child:
         """Closed stdin, then SIGTERM, then SIGKILL, each to the group; the last is certain."""
         self.thaw()
         self._outbox.close()
+        if self._urgent:
+            stop_seconds = min(stop_seconds, AGENT_SECONDS)
         with trio.move_on_after(stop_seconds, shield=True) as patience:
             await self._process.wait()
         if patience.cancelled_caught:

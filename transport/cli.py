@@ -98,7 +98,9 @@ class Cli:
         resume = await self._take_up(origin.history, place)
         argv = [*self.program, *self.agents.arguments(origin), *_resume_flags(resume)]
         env = agent_environment(self.env)
-        return ChildCommand(argv, env, place, self.stop_seconds, self.max_line_bytes)
+        return ChildCommand(
+            argv, env, place, self.stop_seconds, self.max_line_bytes, runs_others=True
+        )
 
     async def _take_up(
         self, history: Recording | ResumePoint | None, cwd: Path

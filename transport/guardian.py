@@ -24,17 +24,24 @@ import trio
 
 # Runs with -I -S -E: no site, no environment; it must stay small and start fast.
 _PROGRAM = r"""
-import os, signal, sys
+import os, signal, sys, time
 for number in (signal.SIGINT, signal.SIGTERM, signal.SIGHUP):
     signal.signal(number, signal.SIG_IGN)
 groups = set()
 for line in sys.stdin:
     (groups.add if line[0] == "+" else groups.discard)(int(line[1:]))
-for group in groups:
-    try:
-        os.killpg(group, signal.SIGKILL)
-    except OSError:
-        pass
+def tell(number):
+    for group in groups:
+        try:
+            os.killpg(group, number)
+        except OSError:
+            pass
+# An agent's commands run in groups of their own, which it ends itself if it is given a moment.
+tell(signal.SIGTERM)
+tell(signal.SIGCONT)
+if groups:
+    time.sleep(0.3)
+tell(signal.SIGKILL)
 """
 
 

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Callable
 from pathlib import Path
 from typing import Any
 
@@ -192,22 +192,45 @@ async def test_rules_in_the_settings_decide_first(tmp_path: Path) -> None:
         assert (workspace(tmp_path, conversation_id) / "made").exists()
 
 
+async def run_for_long(live: Live, one: Joined, seconds: int) -> str:
+    """Have the agent sleep; returns what its command line has in it."""
+    command = {"command": f"sleep {seconds}", "description": "Wait"}
+    await start(live, one, ToolUse("Bash", command))
+    await one.until("activity.started")
+    with trio.move_on_after(2):
+        asked = await one.until("permission.requested")
+        await one.say("permission.reply", request_id=asked["request_id"], behavior="allow")
+    await wait_until(lambda: _runs(f"sleep\x00{seconds}"))
+    return f"sleep\x00{seconds}"
+
+
+async def wait_until(condition: Callable[[], bool]) -> None:
+    with trio.fail_after(10):
+        while not condition():
+            await trio.sleep(0.05)
+
+
 async def test_an_interrupted_agent_stops_what_it_runs(live: Live) -> None:
-    conversation_id = await open_agent(live)
-    async with open_joined(live.url, conversation_id) as one:
-        await start(live, one, ToolUse("Bash", {"command": "sleep 7654", "description": "Wait"}))
-        await one.until("permission.requested", "activity.started")
-        with trio.move_on_after(2):
-            asked = await one.until("permission.requested")
-            await one.say("permission.reply", request_id=asked["request_id"], behavior="allow")
-        with trio.fail_after(10):
-            while not _runs("sleep\x007654"):
-                await trio.sleep(0.05)
+    async with open_joined(live.url, await open_agent(live)) as one:
+        command = await run_for_long(live, one, 7654)
         await one.say("turn.interrupt")
         assert (await one.until("turn.failed"))["error"]["code"] == "turn_interrupted"
-        with trio.fail_after(10):
-            while _runs("sleep\x007654"):
-                await trio.sleep(0.05)
+        await wait_until(lambda: not _runs(command))
+
+
+async def test_what_an_agent_runs_ends_with_the_gateway(tmp_path: Path) -> None:
+    async with open_live_cli(tmp_path, server={"graceful_seconds": 0.1}) as live:
+        async with open_joined(live.url, await open_agent(live)) as one:
+            command = await run_for_long(live, one, 7653)
+    assert not _runs(command)
+
+
+async def test_what_an_agent_runs_ends_with_its_conversation(live: Live) -> None:
+    conversation_id = await open_agent(live)
+    async with open_joined(live.url, conversation_id) as one:
+        command = await run_for_long(live, one, 7652)
+        await live.gateway.forget(conversation_id)
+        await wait_until(lambda: not _runs(command))
 
 
 def _runs(command: str) -> bool:
