@@ -32,7 +32,8 @@ class Entry:
     `created_at` and `used_at` are in unix seconds; `callers` are those in the middle of a turn, or
     waiting for one. `private`: somebody goes on with it by its id, or may be about to, and must not
     find in it what others have said; so nobody comes to it by its history. `held_bytes`: about how
-    much memory the seed of its memory takes, which was `weighed` when it was last looked at.
+    much memory the seed of its memory takes, which was `weighed` when it was last looked at;
+    `said_bytes`: what its history took then.
     """
 
     conversation_id: str
@@ -45,6 +46,7 @@ class Entry:
     crashes: RestartBudget = field(factory=RestartBudget)
     callers: int = 0
     held_bytes: int = 0
+    said_bytes: int = 0
     weighed: tuple[Message, ...] = ()
 
     @property
@@ -64,12 +66,17 @@ class Entry:
 
 class Directory:
     """Conversations by id, in the order they were made: at most `limit`, whose seeds shall take
-    no more than `held_limit` bytes together."""
+    no more than `held_limit` bytes together, and their histories no more than `said_limit`."""
 
-    def __init__(self, limit: int, held_limit: float = math.inf) -> None:
+    def __init__(
+        self, limit: int, held_limit: float = math.inf, said_limit: float = math.inf
+    ) -> None:
         self._limit = limit
         self._held_limit = held_limit
         self._held_bytes = 0
+        self._said_limit = said_limit
+        self._said_bytes = 0
+        self._saying: dict[Entry, None] = {}  # those that keep a history, the longest unused first
         self._holding: set[Entry] = set()  # those that hold any of these bytes
         self._entries: dict[str, Entry] = {}
         self._unused: dict[str, dict[str, Entry]] = {}  # by owner: no turn was ever asked of them
@@ -113,6 +120,7 @@ class Directory:
         if entry not in self:
             return
         self._weigh(entry)
+        self._keep_history(entry)
         if not entry.private:
             self._lineage.keep(entry)
 
@@ -174,6 +182,26 @@ class Directory:
             entry.weighed = seed
             self._hold(entry, size_of(seed))
 
+    def _keep_history(self, entry: Entry) -> None:
+        """Its history has grown: where all histories together take more than they may, the oldest
+        turns of the conversations that were unused for longest are kept no more."""
+        self._saying.pop(entry, None)
+        self._saying[entry] = None
+        self._weigh_history(entry)
+        while self._said_bytes > self._said_limit:
+            oldest = next(iter(self._saying))
+            history = oldest.state.feed.history
+            if not len(history):
+                del self._saying[oldest]
+                continue
+            history.forget_oldest()
+            self._weigh_history(oldest)
+
+    def _weigh_history(self, entry: Entry) -> None:
+        size = entry.state.feed.history.size
+        self._said_bytes += size - entry.said_bytes
+        entry.said_bytes = size
+
     def _hold(self, entry: Entry, size: int) -> None:
         self._held_bytes += size - entry.held_bytes
         entry.held_bytes = size
@@ -228,4 +256,6 @@ class Directory:
         self._drop_unused(entry)
         self._lineage.drop(entry)
         self._hold(entry, 0)
+        self._said_bytes -= entry.said_bytes
+        self._saying.pop(entry, None)
         return True

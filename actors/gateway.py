@@ -297,7 +297,7 @@ async def open_gateway(
     cli = find_cli(settings, os.environ if environ is None else environ, demo=demo)
     bus = Bus()
     bounds = settings.conversation
-    directory = Directory(bounds.max_conversations, bounds.max_held_bytes)
+    directory = Directory(bounds.max_conversations, bounds.max_held_bytes, bounds.max_items_bytes)
     failure: Exception | None = None
     async with (
         open_stats(bus) as stats,

@@ -252,6 +252,12 @@ class ConversationSettings(Section):
         16, rules.whole(0), "Turns that may wait in one conversation; more is a 429."
     )
     max_conversations: int = key(10000, rules.whole(1), "Conversations in memory.")
+    max_items_bytes: int = key(
+        64 * MIB,
+        rules.whole(1),
+        "Size of what was said in conversations, as far as it is kept to be shown; the oldest goes "
+        "first, and what a child knows stays as it is.",
+    )
     max_held_bytes: int = key(
         256 * MIB,
         rules.whole(1),

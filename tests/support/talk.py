@@ -47,6 +47,7 @@ from ccapi.schemas.lines import encode_blocks
 from ccapi.schemas.message import Message, ToolCall, ToolResult
 from ccapi.schemas.sampling import PLAIN
 from ccapi.schemas.turn import (
+    AgentOrigin,
     Completed,
     Failed,
     Memory,
@@ -286,6 +287,8 @@ class Talk:
                 return "wake"
             case Wake(ResumePoint(_, uuid)):
                 return f"wake at {uuid}"
+            case Wake(AgentOrigin(model)):
+                return f"wake agent {model}"
             case Wake(Recording(messages)):
                 return f"wake with {len(messages)} messages, {_spell_all(messages[-1])}"
             case Write(line):
@@ -315,12 +318,16 @@ class Talk:
         self.written.append(frame)
         match frame:
             case {"type": "control_request", "request": {"subtype": "initialize"} as request}:
+                if "agents" not in request:
+                    return "initialize agent"
                 system = "".join(f", {text}" for text in request["systemPrompt"])
                 return f"initialize {request['agents']['gw']['model']}{system}"
             case {"type": "control_request", "request": {"target_message_uuid": uuid}}:
                 return f"rewind {self._names[uuid]}"
             case {"type": "control_response", "response": {"subtype": "error"} as response}:
                 return f"refuse {response['request_id']}"
+            case {"type": "control_response", "response": {"response": {"behavior": behavior}}}:
+                return f"leave: {behavior}"
             case {"type": "control_response", "response": response}:
                 answer = response["response"]["mcp_response"]
                 assert answer["jsonrpc"] == "2.0"

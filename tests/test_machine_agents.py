@@ -1,0 +1,231 @@
+"""Playbooks of a session's machine: leave for an agent's tools, turns asked again, children sought
+ahead, messages that nobody answers."""
+
+from __future__ import annotations
+
+import math
+
+from ccapi.actors.phases import Limits
+from ccapi.actors.signals import Extend, LeaveAsked, PermissionReply, StartTurn, Wake, Warm
+from ccapi.schemas.frames import (
+    ControlCancelled,
+    PermissionAsked,
+    ToolInput,
+    ToolReturned,
+    ToolsReturned,
+    ToolUseStarted,
+)
+from ccapi.schemas.turn import AgentOrigin, Memory, Prompt, ResumePoint, Setup
+from tests.support.talk import (
+    ASLEEP,
+    BUSY,
+    IDLE,
+    INTERRUPTING,
+    WAKING,
+    Talk,
+    turn_id,
+    user,
+)
+
+AGENT = Memory(Setup("sonnet", profile="agent", workspace="mine"))
+LEAVE = 60.0
+
+
+def asked(request_id: str = "r1") -> PermissionAsked:
+    return PermissionAsked(request_id, "Bash", {"command": "ls"}, "toolu_1")
+
+
+def working(memory: Memory = AGENT, limits: Limits | None = None) -> Talk:
+    """An agent that works on the turn ``one``."""
+    talk = Talk(limits or Limits(leave=LEAVE, silence=120), memory)
+    talk.turn("one")
+    talk.ready()
+    talk.set_up()
+    assert talk.phase is BUSY
+    return talk
+
+
+def test_an_agents_child_is_started_for_it() -> None:
+    talk = Talk(memory=AGENT)
+    actions = talk.machine.advance(StartTurn(turn_id("one"), Prompt((user("one"),))), 0.0)
+    assert actions[-1] == Wake(AgentOrigin("sonnet", "mine"))
+
+
+def test_it_takes_up_its_session_and_what_was_allowed() -> None:
+    talk = working()
+    talk.feed(LeaveAsked(asked(), heard=True))
+    talk.feed(PermissionReply(request_id="r1", allow=True, always=True))
+    talk.answer("yes")
+    talk.give_way()
+    talk.gone()
+    actions = talk.machine.advance(StartTurn(turn_id("two"), Prompt((user("two"),))), 0.0)
+    history = ResumePoint("cli-session", "uuid of yes")
+    assert actions[-1] == Wake(AgentOrigin("sonnet", "mine", ("Bash",), history))
+
+
+def test_leave_is_asked_for_and_given() -> None:
+    talk = working()
+    assert talk.feed(LeaveAsked(asked(), heard=True)) == ["askleave"]
+    assert talk.phase is BUSY
+    assert talk.machine.deadline == LEAVE
+    talk.now = 50.0
+    words = talk.feed(PermissionReply(request_id="r1", allow=True))
+    assert words[1:] == ["leavesettled"]
+    assert talk.written[-1]["response"]["response"]["behavior"] == "allow"
+    assert talk.feed(PermissionReply(request_id="r1", allow=False)) == []
+    # The silence of one who waited for somebody was not its own.
+    assert talk.machine.deadline == 50.0 + 120
+
+
+def test_where_nobody_listens_it_is_refused_at_once() -> None:
+    talk = working()
+    talk.feed(LeaveAsked(asked(), heard=False))
+    assert talk.written[-1]["response"]["response"]["behavior"] == "deny"
+    assert talk.phase is BUSY
+
+
+def test_leave_that_is_not_given_in_time_is_refused() -> None:
+    talk = working()
+    talk.feed(LeaveAsked(asked(), heard=True))
+    assert talk.rings()[1:] == ["leavesettled"]
+    assert talk.written[-1]["response"]["response"]["behavior"] == "deny"
+    assert talk.answer("done anyway")[-1].startswith("end one: completed stop")
+
+
+def test_the_child_may_think_better_of_it() -> None:
+    talk = working()
+    talk.feed(LeaveAsked(asked(), heard=True))
+    assert talk.feed(ControlCancelled("r1")) == ["leavesettled"]
+    assert talk.feed(ControlCancelled("r1")) == []
+
+
+def test_an_interrupted_turn_needs_no_leave_any_more() -> None:
+    talk = working()
+    talk.feed(LeaveAsked(asked(), heard=True))
+    assert talk.interrupt("one") == ["end one: turn_interrupted", "rewind one"]
+    assert talk.phase is INTERRUPTING
+    assert talk.feed(PermissionReply(request_id="r1", allow=True)) == []
+    talk.feed(LeaveAsked(asked("r2"), heard=True))
+    assert talk.written[-1]["response"]["response"]["behavior"] == "deny"
+
+
+def test_what_it_does_by_itself_is_told_and_is_no_call_of_the_clients() -> None:
+    talk = working()
+    assert talk.says("First.") == ["deliver First."]
+    assert talk.feed(ToolUseStarted("toolu_1", "Bash")) == ["uses Bash toolu_1"]
+    assert talk.feed(ToolInput('{"command"')) == ['given toolu_1 {"command"']
+    talk.stops("tool_use")
+    result = ToolReturned("toolu_1", "a.txt")
+    assert talk.feed(ToolsReturned((result,))) == ["used toolu_1 a.txt"]
+    talk.starts()
+    assert talk.says("Then.", " More.") == ["deliver \n\nThen.", "deliver  More."]
+    talk.done("Then. More.")
+    assert talk.result("x") == ["end one: completed stop, First.\n\nThen. More."]
+    assert talk.phase is IDLE
+
+
+def test_an_agent_that_is_cut_by_the_models_limit_goes_on() -> None:
+    talk = working()
+    talk.says("long")
+    assert talk.stops("max_tokens") == []
+    assert talk.phase is BUSY
+
+
+# -- asked again -----------------------------------------------------------------------------------
+
+
+def told(talk: Talk, name: str, back_to: Memory | None) -> list[str]:
+    talk._names[turn_id(name)] = name
+    return talk.feed(StartTurn(turn_id(name), Prompt((user(name),)), back_to=back_to))
+
+
+def test_the_last_turn_is_taken_back_and_another_begun_in_the_same_child() -> None:
+    talk = Talk()
+    talk.finish("one", "1")
+    before = talk.machine.memory
+    talk.finish("two", "2")
+    assert told(talk, "three", before) == ["started three", "rewind two"]
+    assert talk.machine.memory == before
+    talk.rewound()
+    assert talk.phase is BUSY
+    talk.answer("3")
+    assert talk.machine.memory.turns == 2
+
+
+def test_it_is_taken_back_where_there_is_no_child() -> None:
+    talk = Talk()
+    talk.finish("one", "1")
+    before = talk.machine.memory
+    talk.finish("two", "2")
+    talk.give_way()
+    talk.gone()
+    assert told(talk, "three", before) == ["started three", "wake at uuid of 1"]
+
+
+def test_what_others_have_gone_on_from_is_not_taken_back() -> None:
+    talk = Talk()
+    first = talk.machine.memory
+    talk.finish("one", "1")
+    talk.finish("two", "2")
+    held = talk.machine.memory
+    words = told(talk, "three", first)
+    assert words == ["started three", "end three: conversation_moved_on"]
+    assert talk.machine.memory == held
+    talk.turn("four")
+    assert told(talk, "five", held)[1] == "end five: conversation_busy"
+
+
+# -- ahead of a turn -------------------------------------------------------------------------------
+
+
+def test_a_child_sought_ahead_takes_the_first_turn() -> None:
+    talk = Talk()
+    assert talk.feed(Warm()) == ["wake"]
+    assert talk.feed(Warm()) == []
+    assert talk.ready() == ["initialize sonnet"]
+    assert talk.phase is IDLE
+    talk.set_up()
+    assert talk.turn("one")[0] == "started one"
+    assert talk.phase is BUSY
+
+
+def test_a_turn_that_comes_while_the_child_is_sought_gets_it() -> None:
+    talk = Talk()
+    talk.feed(Warm())
+    assert talk.turn("one") == ["started one"]
+    words = talk.ready()
+    assert words[0] == "initialize sonnet"
+    assert "ask one" in words
+    assert talk.phase is BUSY
+
+
+def test_a_child_that_cannot_be_had_ahead_hurts_nobody() -> None:
+    talk = Talk()
+    talk.feed(Warm())
+    assert talk.phase is WAKING
+    assert talk.wake_failed() == []
+    assert talk.phase is ASLEEP
+    talk.feed(Warm())
+    talk.ready()
+    assert talk.set_up("no") == ["kill"]
+    assert talk.machine.deadline == math.inf
+
+
+# -- without an answer -----------------------------------------------------------------------------
+
+
+def test_messages_that_nobody_answers_are_told_with_the_next_turn() -> None:
+    talk = Talk()
+    talk.finish("one", "1")
+    talk.feed(Extend((user("by the way"),)))
+    assert len(talk.machine.memory.digests) == 3
+    assert talk.turn("two")[1:] == ["ask by the way|two"]
+
+
+def test_nothing_is_added_in_the_middle() -> None:
+    talk = Talk()
+    talk.turn("one")
+    talk.ready()
+    held = talk.machine.memory
+    talk.feed(Extend((user("by the way"),)))
+    assert talk.machine.memory == held

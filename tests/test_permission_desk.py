@@ -1,0 +1,102 @@
+"""What an agent asks leave for, and how it is answered."""
+
+from __future__ import annotations
+
+import json
+import math
+from typing import Any
+
+import pytest
+
+from ccapi.actors.permission_desk import PermissionDesk
+from ccapi.actors.signals import PermissionReply
+from ccapi.schemas.frames import PermissionAsked
+from ccapi.schemas.permissions import read_suggestions
+
+BASH = PermissionAsked(
+    "r1",
+    "Bash",
+    {"command": "npm test"},
+    "toolu_1",
+    suggestions=(
+        {
+            "type": "addRules",
+            "rules": [{"toolName": "Bash", "ruleContent": "npm test:*"}],
+            "behavior": "allow",
+            "destination": "localSettings",
+        },
+    ),
+)
+
+
+def answer(desk: PermissionDesk, **reply: Any) -> Any:
+    answered = desk.answer(PermissionReply(request_id="r1", **reply))
+    assert answered is not None
+    response = json.loads(answered.line)["response"]
+    assert (response["subtype"], response["request_id"]) == ("success", "r1")
+    return answered, response["response"]
+
+
+@pytest.fixture
+def desk() -> PermissionDesk:
+    desk = PermissionDesk()
+    desk.open(BASH, due=10)
+    return desk
+
+
+def test_allowed_as_it_was_asked(desk: PermissionDesk) -> None:
+    answered, body = answer(desk, allow=True)
+    assert body == {"behavior": "allow", "updatedInput": {"command": "npm test"}}
+    assert (answered.allowed, answered.rules) == (True, ())
+    assert desk.answer(PermissionReply(request_id="r1", allow=True)) is None
+    assert desk.due == math.inf
+
+
+def test_allowed_with_another_input(desk: PermissionDesk) -> None:
+    _, body = answer(desk, allow=True, updated_input={"command": "true"})
+    assert body["updatedInput"] == {"command": "true"}
+
+
+def test_always_means_the_first_suggestion_and_never_a_file(desk: PermissionDesk) -> None:
+    answered, body = answer(desk, allow=True, always=True)
+    assert answered.rules == ("Bash(npm test:*)",)
+    [update] = body["updatedPermissions"]
+    assert update["destination"] == "session"
+    assert update["rules"] == [{"toolName": "Bash", "ruleContent": "npm test:*"}]
+
+
+def test_always_can_mean_the_whole_tool(desk: PermissionDesk) -> None:
+    answered, body = answer(desk, allow=True, always=True, suggestion="s1")
+    assert answered.rules == ("Bash",)
+    assert body["updatedPermissions"][0]["rules"] == [{"toolName": "Bash"}]
+
+
+def test_denied_with_a_reason_or_without(desk: PermissionDesk) -> None:
+    answered, body = answer(desk, allow=False, message="Not today.", always=True)
+    assert (body, answered.rules) == ({"behavior": "deny", "message": "Not today."}, ())
+    desk.open(BASH, due=10)
+    assert answer(desk, allow=False)[1]["message"]
+
+
+def test_time_runs_out_for_each_on_its_own(desk: PermissionDesk) -> None:
+    assert desk.due == 10
+    assert desk.expire(9.9) == []
+    [(request_id, line)] = desk.expire(10)
+    assert request_id == "r1"
+    assert json.loads(line)["response"]["response"]["behavior"] == "deny"
+    assert len(desk) == 0
+
+
+@pytest.mark.parametrize(
+    ("given", "labels"),
+    [
+        ((), ["Write"]),
+        (({"type": "setMode", "mode": "acceptEdits"},), ["Edit, Write, NotebookEdit", "Write"]),
+        (({"type": "addDirectories", "directories": ["/tmp"]},), ["Write"]),
+        (({"type": "addRules", "behavior": "deny", "rules": [{"toolName": "X"}]},), ["Write"]),
+        (({"type": "addRules", "behavior": "allow", "rules": "odd"},), ["Write"]),
+        (({"type": "addRules", "behavior": "allow", "rules": [{"toolName": "Write"}]},), ["Write"]),
+    ],
+)
+def test_what_is_suggested(given: Any, labels: list[str]) -> None:
+    assert [each.label for each in read_suggestions(given, "Write")] == labels
