@@ -1,0 +1,218 @@
+"""Responses: what a client says reaches the model as it was said, and what comes of it is told,
+item by item. What chat completions have in common with them is held there already."""
+
+from __future__ import annotations
+
+import json
+from typing import Any
+
+import pytest
+from openai.types.responses import Response as ResponseObject
+
+from tests.support.messages_stub import Failure, Reply, Text, Thinking, ToolUse, call, say
+from tests.support.pictures import PDF, data_url, png
+from tests.support.responses import RESPONSES, Event, check_item, events, output, text_of, tool
+
+from .house import JSON, MODEL, House, spoken
+
+THINKER = "claude-opus-4-8"
+PARIS = ToolUse("get_weather", {"city": "Paris"}, "toolu_paris")
+ROME = ToolUse("get_weather", {"city": "Rome"}, "toolu_rome")
+CITY = {"type": "object", "properties": {"city": {"type": "string"}}, "required": ["city"]}
+WEATHER = tool("get_weather", parameters=CITY)
+
+
+def ask(house: House, given: Any, *, status: int = 200, **fields: Any) -> JSON:
+    """A whole response, sound by the SDK's own types; or the error."""
+    body = {"model": MODEL, "input": given, **fields}
+    answered = house._client.post(RESPONSES, json=body)
+    assert answered.status_code == status, answered.text
+    found: JSON = answered.json()
+    if status != 200:
+        error: JSON = found["error"]
+        return error
+    ResponseObject.model_validate_json(answered.content, strict=True)
+    return found
+
+
+def stream(house: House, given: Any, **fields: Any) -> list[Event]:
+    body = {"model": MODEL, "input": given, "stream": True, **fields}
+    answered = house._client.post(RESPONSES, json=body)
+    assert answered.status_code == 200, answered.text
+    found = events(answered.content)
+    assert [event["sequence_number"] for event in found] == [*range(len(found))]
+    shown = house._client.get(f"{RESPONSES}/{found[-1]['response']['id']}").json()
+    assert shown == found[-1]["response"]
+    return found
+
+
+def same_child(house: House, *responses: JSON) -> bool:
+    [conversation_id] = {response["conversation_id"] for response in responses}
+    return len(house.adopted(conversation_id)) == 1
+
+
+def test_a_conversation_of_responses(house: House) -> None:
+    first = ask(house, "Hello", instructions="Be brief.")
+    second = ask(house, "And?", instructions="Be brief.", previous_response_id=first["id"])
+    assert spoken(house.last) == [
+        ("user", ["Hello"]),
+        ("assistant", [text_of(first)]),
+        ("user", ["And?"]),
+    ]
+    assert same_child(house, first, second)
+
+
+def test_a_fork_is_told_the_history_as_it_was(house: House) -> None:
+    house.answers(call(PARIS, ROME, text="Let me see."), say("Sunny."), say("Cloudy."))
+    first = ask(house, "Weather?", tools=[WEATHER])
+    results = [output("toolu_rome", "18"), output("toolu_paris", "21")]
+    second = ask(house, results, tools=[WEATHER], previous_response_id=first["id"])
+    assert same_child(house, first, second)
+    third = ask(house, "Sure?", tools=[WEATHER], previous_response_id=second["id"])
+    assert same_child(house, first, third)
+    fork = ask(house, "Really?", tools=[WEATHER], previous_response_id=second["id"])
+    assert fork["conversation_id"] != first["conversation_id"]
+    assert spoken(house.last) == [
+        ("user", ["Weather?"]),
+        (
+            "assistant",
+            ["Let me see.", ("toolu_paris", "get_weather", {"city": "Paris"}),
+             ("toolu_rome", "get_weather", {"city": "Rome"})],
+        ),
+        ("user", [("toolu_paris", ["21"], False), ("toolu_rome", ["18"], False)]),
+        ("assistant", ["Sunny."]),
+        ("user", ["Really?"]),
+    ]  # fmt: skip
+
+
+def test_a_history_that_the_client_keeps(house: House) -> None:
+    """Items of every kind, those of the gateway's own answers among them."""
+    items = [
+        {"role": "developer", "content": "Be brief."},
+        {"role": "user", "content": "Weather?"},
+        {"type": "reasoning", "id": "rs_1", "summary": [], "encrypted_content": "x"},
+        {
+            "type": "message",
+            "id": "msg_1",
+            "role": "assistant",
+            "status": "completed",
+            "content": [{"type": "output_text", "text": "Let me see.", "annotations": []}],
+        },
+        {
+            "type": "function_call",
+            "id": "fc_1",
+            "call_id": "toolu_paris",
+            "name": "get_weather",
+            "arguments": '{"city":"Paris"}',
+            "status": "completed",
+        },
+        output("toolu_paris", "21"),
+        {"type": "message", "role": "user", "content": [{"type": "input_text", "text": "So?"}]},
+    ]
+    ask(house, items, tools=[WEATHER])
+    assert spoken(house.last) == [
+        ("user", ["Weather?"]),
+        ("assistant", ["Let me see.", ("toolu_paris", "get_weather", {"city": "Paris"})]),
+        ("user", [("toolu_paris", ["21"], False), "So?"]),
+    ]
+    assert "Be brief." in json.dumps(house.last.body["system"])
+
+
+def test_pictures_and_documents(house: House) -> None:
+    picture, document = data_url(png(1, 1)), data_url(PDF, "application/pdf")
+    content = [
+        {"type": "input_image", "image_url": picture, "detail": "auto"},
+        {"type": "input_file", "file_data": document, "filename": "a.pdf"},
+        {"type": "input_text", "text": "What?"},
+    ]
+    response = ask(house, [{"role": "user", "content": content}])
+    kinds = [block[0] for block in spoken(house.last)[0][1] if isinstance(block, tuple)]
+    assert kinds == ["image", "document"]
+    listed = house._client.get(f"{RESPONSES}/{response['id']}/input_items").json()
+    [item] = listed["data"]
+    check_item(item)
+    assert item["content"][0]["image_url"] == picture
+    assert item["content"][1]["file_data"] == document
+
+
+def test_thinking_is_told_as_a_summary_to_whoever_asks(house: House) -> None:
+    thought = Reply((Thinking("It is so. Or not?", 3), Text("Yes.", 2)))
+    house.answers(thought)
+    found = stream(house, "Is it?", model=THINKER, reasoning={"summary": "auto"})
+    reasoning, message = found[-1]["response"]["output"]
+    assert reasoning["summary"][0]["text"] == "It is so. Or not?"
+    assert message["content"][0]["text"] == "Yes."
+    house.answers(thought)
+    untold = ask(house, "Is it?", model=THINKER, reasoning={"effort": "high"})
+    assert [item["type"] for item in untold["output"]] == ["message"]
+
+
+def test_calls_are_streamed(house: House) -> None:
+    house.answers(call(PARIS, ROME, text="Let me see."))
+    found = stream(house, "Weather?", tools=[WEATHER])
+    said, *calls = found[-1]["response"]["output"]
+    assert said["content"][0]["text"] == "Let me see."
+    assert [(each["call_id"], json.loads(each["arguments"])) for each in calls] == [
+        ("toolu_paris", {"city": "Paris"}),
+        ("toolu_rome", {"city": "Rome"}),
+    ]
+
+
+def test_an_answer_in_a_form(house: House) -> None:
+    house.answers(call(ToolUse("StructuredOutput", {"city": "Paris"}, "toolu_answer")))
+    form = {"type": "json_schema", "name": "place", "schema": CITY, "strict": True}
+    response = ask(house, "Where?", text={"format": form})
+    assert json.loads(text_of(response)) == {"city": "Paris"}
+    assert [item["type"] for item in response["output"]] == ["message"]
+
+
+@pytest.mark.parametrize("streamed", [False, True])
+def test_an_answer_that_is_too_long(house: House, streamed: bool) -> None:
+    house.answers(Reply((Text("It begins with"),), stop_reason="max_tokens"))
+    fields = {"max_output_tokens": 20}
+    if streamed:
+        response = stream(house, "A story", **fields)[-1]["response"]
+    else:
+        response = ask(house, "A story", **fields)
+    assert response["status"] == "incomplete"
+    assert response["incomplete_details"] == {"reason": "max_output_tokens"}
+    assert text_of(response) == "It begins with"
+    more = ask(house, "Go on", previous_response_id=response["id"])
+    assert more["conversation_id"] == response["conversation_id"]
+    assert [role for role, _ in spoken(house.last)] == ["user", "assistant", "user"]
+
+
+@pytest.mark.parametrize("streamed", [False, True])
+def test_a_refusal_leaves_no_trace(house: House, streamed: bool) -> None:
+    first = ask(house, "Hello")
+    house.answers(Reply((Text("I cannot"),), stop_reason="refusal"))
+    fields = {"previous_response_id": first["id"]}
+    if streamed:
+        response = stream(house, "Something bad", **fields)[-1]["response"]
+    else:
+        response = ask(house, "Something bad", **fields)
+    assert response["incomplete_details"] == {"reason": "content_filter"}
+    parts = [part["type"] for part in response["output"][-1]["content"]]
+    assert parts[-1] == "refusal"
+    after = ask(house, "Something good", previous_response_id=response["id"])
+    assert after["status"] == "completed"
+    assert spoken(house.last) == [
+        ("user", ["Hello"]),
+        ("assistant", [text_of(first)]),
+        ("user", ["Something good"]),
+    ]
+
+
+def test_a_failure_is_a_real_status_or_the_last_event(house: House) -> None:
+    house.answers(*[Failure(400, "bad thing")] * 3)
+    assert ask(house, "What now?", status=400)["code"] == "upstream_rejected"
+    house.answers(say("a b", chunks=2, cut_after=1))
+    found = stream(house, "What now?")
+    assert found[-1]["type"] == "response.failed"
+    assert found[-1]["response"]["error"]["code"] == "server_error"
+
+
+def test_what_has_no_effect_is_named(house: House) -> None:
+    body = {"model": THINKER, "input": "Hi", "temperature": 0.5, "truncation": "auto"}
+    answered = house._client.post(RESPONSES, json=body)
+    assert answered.headers["x-ccapi-ignored"] == "truncation, temperature"
