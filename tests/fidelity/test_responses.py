@@ -206,7 +206,7 @@ def test_a_refusal_leaves_no_trace(house: House, streamed: bool) -> None:
 def test_a_failure_is_a_real_status_or_the_last_event(house: House) -> None:
     house.answers(*[Failure(400, "bad thing")] * 3)
     assert ask(house, "What now?", status=400)["code"] == "upstream_rejected"
-    house.answers(say("a b", chunks=2, cut_after=1))
+    house.answers(say("a b c d", chunks=4, pause=0.05, cut_after=3))
     found = stream(house, "What now?")
     assert found[-1]["type"] == "response.failed"
     assert found[-1]["response"]["error"]["code"] == "server_error"
@@ -216,3 +216,27 @@ def test_what_has_no_effect_is_named(house: House) -> None:
     body = {"model": THINKER, "input": "Hi", "temperature": 0.5, "truncation": "auto"}
     answered = house._client.post(RESPONSES, json=body)
     assert answered.headers["x-ccapi-ignored"] == "truncation, temperature"
+
+
+def test_an_agent_tells_what_it_does_with_tools_of_its_own(house: House) -> None:
+    uses = ToolUse("Bash", {"command": "echo hi", "description": "Say hi"}, "toolu_bash")
+    house.answers(call(uses, text="First."), say("It says hi."))
+    found = stream(house, "Do it.", model=f"agent/{MODEL}")
+    response = found[-1]["response"]
+    assert response["model"] == f"agent/{MODEL}"
+    first, made, last = response["output"]
+    assert (first["type"], last["type"]) == ("message", "message")
+    assert (made["type"], made["name"], made["server_label"]) == ("mcp_call", "Bash", "claude_code")
+    assert json.loads(made["arguments"])["command"] == "echo hi"
+    assert (made["status"], made["output"].strip(), made["error"]) == ("completed", "hi", None)
+    assert last["content"][0]["text"].strip() == "It says hi."
+    # It goes on with what it did in mind, and what it did is nothing to answer for.
+    second = ask(house, "And?", model=f"agent/{MODEL}", previous_response_id=response["id"])
+    assert same_child(house, response, second)
+    asked = json.dumps(house.last.body["messages"])
+    assert "toolu_bash" in asked
+    # One that names no model stays with the agent; a fork is an agent's too.
+    fork = ask(house, "Again?", model=None, previous_response_id=response["id"])
+    assert fork["model"] == f"agent/{MODEL}"
+    assert fork["conversation_id"] != response["conversation_id"]
+    assert spoken(house.last)[0][1][-1] == "Do it."
