@@ -115,8 +115,13 @@ class Machine(MachineState):
         self._turns.add(turn)
         if event.back_to is not None:
             self.memory = event.back_to
+            if self.phase is Phase.WAKING:  # for a child that would be further on
+                return [turn.started(), signals.CancelWake(), *self._settle(Phase.ASLEEP, now)]
             if self._child is not None and self.phase is not Phase.STOPPING:
-                return [turn.started(), *self._take_back(now)]
+                # What no transcript held then, the child cannot be taken back to.
+                lost = bool(event.back_to.seed)
+                gone = self._leave(signals.Kill(), now) if lost else self._take_back(now)
+                return [turn.started(), *gone]
         if self.phase in (Phase.ASLEEP, Phase.BACKOFF):
             return [turn.started(), *self._settle(Phase.ASLEEP, now)]
         if self.phase in (Phase.IDLE, Phase.AWAITING_TOOLS):

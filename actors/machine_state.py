@@ -68,7 +68,7 @@ class MachineState:
 
     def _no_way_back(self, memory: Memory | None) -> GatewayError | None:
         """Why the last turn cannot be taken back, if it cannot: others may have come after it."""
-        if memory is None or memory.turns + 1 == self.memory.turns:
+        if memory is None or memory.is_before_last_turn_of(self.memory):
             return None
         return refusals.moved_on()
 

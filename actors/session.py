@@ -129,8 +129,10 @@ class _Session(Generic[C]):
         self._rest()
 
     def _advance(self, event: Event) -> list[Action]:
-        machine = self.machine
+        machine, held = self.machine, self.machine.memory
         actions = machine.advance(event, trio.current_time())
+        if isinstance(event, StartTurn) and machine.memory is not held:
+            self._feed.remove_last()  # it went back to what was held before that
         self._settle()
         self._tell_feed(event, actions)
         return actions
@@ -144,8 +146,6 @@ class _Session(Generic[C]):
                     feed.say(item)
                 case End(turn_id, outcome):
                     feed.end(turn_id, outcome)
-        if isinstance(event, StartTurn) and event.back_to is self.machine.memory:
-            feed.remove_last()
         turn = self.machine.turn
         if turn is not self._fed:
             self._fed = turn

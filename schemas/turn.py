@@ -276,6 +276,11 @@ class Memory:
             grants=self.grants,
         )
 
+    def is_before_last_turn_of(self, other: Memory) -> bool:
+        """Whether `other` is this and one turn more."""
+        held = len(self.digests)
+        return other.turns == self.turns + 1 and other.digests[:held] == self.digests
+
     def extended(self, messages: Iterable[Message]) -> Memory:
         """With these messages too, which no transcript holds."""
         messages = tuple(messages)

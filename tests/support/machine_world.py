@@ -20,6 +20,7 @@ from ccapi.actors.machine import Machine
 from ccapi.actors.phases import Limits, Phase
 from ccapi.actors.signals import (
     Action,
+    AskLeave,
     CancelWake,
     ChildGone,
     ChildReady,
@@ -31,12 +32,16 @@ from ccapi.actors.signals import (
     GiveWay,
     Interrupt,
     Kill,
+    LeaveAsked,
+    LeaveSettled,
+    PermissionReply,
     Retire,
     Started,
     StartTurn,
     TimedOut,
     Wake,
     WakeFailed,
+    Warm,
     Write,
 )
 from ccapi.schemas.errors import ChildDied, Overloaded, TurnInterrupted
@@ -44,9 +49,11 @@ from ccapi.schemas.frames import (
     AssistantDone,
     ControlAnswer,
     ControlAsked,
+    ControlCancelled,
     Frame,
     MessageEnded,
     MessageStarted,
+    PermissionAsked,
     ToolInput,
     ToolUseStarted,
     TurnResult,
@@ -105,6 +112,8 @@ class World:
         self.machine = Machine(memory, self.limits, self.now)
         self.turns: dict[str, Told] = {}
         self.open: set[str] = set()
+        self.earlier: list[Memory] = [memory]
+        self.busy_before: set[str] = set()
         self.seeking = False
         self.origin: Origin | None = None
         self.child: ModelCli | None = None
@@ -280,6 +289,33 @@ class World:
             MessageEnded("max_tokens" if choice % 2 else "end_turn", Usage()),
         )
 
+    def leave(self, choice: int) -> None:
+        """A child asks for leave, or takes that back; somebody gives it, or not, or too late."""
+        request_id = f"leave {choice % 3}"
+        if choice >= 128:
+            allow, always = choice % 2 == 0, choice % 5 == 0
+            self.feed(PermissionReply(request_id=request_id, allow=allow, always=always))
+        elif self.child is not None and not self.told_to_go and not self.honest:
+            asked = PermissionAsked(request_id, "Bash", {}, "toolu")
+            self.feed(
+                ControlCancelled(request_id)
+                if choice % 8 == 0
+                else LeaveAsked(asked, heard=choice % 4 > 0)
+            )
+
+    def warm(self, choice: int) -> None:
+        if choice < 64:
+            self.feed(Warm())
+
+    def ask_again(self, choice: int) -> None:
+        """The last turn is taken back, and another one begun in its place."""
+        number, turn_id = len(self.turns), str(uuid5(NAMESPACE_OID, str(len(self.turns))))
+        back_to = self.earlier[-1 - choice % min(3, len(self.earlier))]
+        message = Message("user", (f"again {number}",))
+        self._note(message)
+        self.turns[turn_id] = Told()
+        self.feed(StartTurn(turn_id, Prompt((message,)), back_to=back_to))
+
     def time_passes(self, choice: int) -> None:
         self.now += choice / 16
 
@@ -310,14 +346,23 @@ class World:
 
     def feed(self, event: Event) -> None:
         before = self.machine.memory
+        self.busy_before = set(self.open)
         actions = self.machine.advance(event, self.now)
         completed = False
         for action in actions:
             if isinstance(action, End) and isinstance(action.outcome, Completed):
                 completed |= action.outcome.finish_reason != "content_filter"
             self._perform(action)
+        back_to = event.back_to if isinstance(event, StartTurn) else None
+        if back_to is not None and back_to is self.machine.memory and back_to is not before:
+            assert back_to.turns == before.turns - 1, "the last turn, and no other"
+            assert not self.busy_before & self.open, "nobody is in the middle of one"
+            before = back_to
         if not completed:
-            assert self.machine.memory == before, "only a finished turn is remembered"
+            now = evolve(self.machine.memory, grants=before.grants)
+            assert now == before, "only a finished turn is remembered"
+        else:
+            self.earlier.append(before)
         self._check()
 
     def _perform(self, action: Action) -> None:
@@ -345,6 +390,11 @@ class World:
             case CancelWake():
                 assert self.seeking
                 self.seeking = False
+            case AskLeave(turn_id):
+                assert turn_id in self.open
+                assert self.machine.phase is Phase.BUSY
+            case LeaveSettled():
+                assert self.machine.phase is Phase.BUSY
             case _:
                 self._tell_child(action)
 
@@ -504,6 +554,9 @@ STEPS = (
     World.interrupt,
     World.child_goes,
     World.lie,
+    World.leave,
+    World.warm,
+    World.ask_again,
     World.time_passes,
     World.alarm,
     World.give_way,
