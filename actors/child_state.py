@@ -33,7 +33,8 @@ class ChildState:
     of its running total that was told already, in US dollars. `extra`: what it holds of the
     conversation beyond the transcript that the conversation would be resumed from; `before`: what
     that will be if it takes back `asked`, the user message that it was last told to answer (None
-    while it is being told the history).
+    while it is being told the history, and once it has taken that back); `undone`: the same, beyond
+    the transcript that the last turn began with, once that has ended.
     """
 
     setup: Setup
@@ -42,6 +43,7 @@ class ChildState:
     billed: float
     extra: tuple[Message, ...] = ()
     before: tuple[Message, ...] = ()
+    undone: tuple[Message, ...] = ()
     initialized: bool = False
     frozen: bool = False
     asked: str | None = None
@@ -105,7 +107,15 @@ class ChildState:
         return self.write(lines.rewind(self.rewinding, self.asked))
 
     def rewound(self) -> None:
-        self.extra = self.before
+        self.extra, self.asked = self.before, None
+
+    def settle(self) -> None:
+        """Its transcript holds all that the conversation does."""
+        self.undone, self.extra, self.before = self.before, (), ()
+
+    def go_back(self) -> None:
+        """The conversation is what it was before the last turn: so is what would be left."""
+        self.before = self.undone
 
     def serve(self, asked: ControlAsked) -> list[Write]:
         """It asks for something, and waits for an answer."""

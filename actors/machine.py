@@ -118,10 +118,9 @@ class Machine(MachineState):
             if self.phase is Phase.WAKING:  # for a child that would be further on
                 return [turn.started(), signals.CancelWake(), *self._settle(Phase.ASLEEP, now)]
             if self._child is not None and self.phase is not Phase.STOPPING:
-                # What no transcript held then, the child cannot be taken back to.
-                lost = bool(event.back_to.seed)
-                gone = self._leave(signals.Kill(), now) if lost else self._take_back(now)
-                return [turn.started(), *gone]
+                if self.phase is Phase.IDLE:
+                    self._child.go_back()
+                return [turn.started(), *self._take_back(now)]
         if self.phase in (Phase.ASLEEP, Phase.BACKOFF):
             return [turn.started(), *self._settle(Phase.ASLEEP, now)]
         if self.phase in (Phase.IDLE, Phase.AWAITING_TOOLS):
@@ -226,7 +225,7 @@ class Machine(MachineState):
             case None:
                 return []
             case verdict.Whole(reason, usage, resume):
-                child.extra = child.before = ()
+                child.settle()
                 ended = self._complete(Completed(reason, usage), now, resume)
                 return [*ended, *self._rest(Phase.IDLE, now)]
             case verdict.Suspended(usage):

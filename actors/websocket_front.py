@@ -11,7 +11,6 @@ import re
 import time
 from collections.abc import AsyncIterator, Awaitable, Callable, Iterable, Iterator, Mapping
 from contextlib import asynccontextmanager
-from importlib import import_module
 from typing import TYPE_CHECKING
 from urllib.parse import parse_qsl, unquote
 
@@ -24,7 +23,6 @@ from ..schemas.errors import (
     CallerError,
     GatewayError,
     NotFound,
-    NotImplementedHere,
     Overloaded,
     RateLimited,
 )
@@ -35,6 +33,8 @@ from ..transport.websocket import INTERNAL, WebSocket, WebSocketClosed, accept_w
 from .house import House, open_house
 from .house_front import watch_house
 from .http_policy import Headers, KeyRing, check_host, check_origin, request_id, tell
+from .join_front import join
+from .responses_socket import converse
 from .socket_call import SocketCall, error_event
 from .workspaces import LOCAL
 
@@ -54,19 +54,6 @@ REFUSED = 1008
 """The code of a WebSocket that ends for a fault of its client's (RFC 6455: policy violation)."""
 
 
-def _later(module: str, name: str) -> Handler:
-    """A handler of a module that may not be there yet."""
-
-    async def handle(call: SocketCall) -> None:
-        try:
-            found = import_module(f".{module}", __package__)
-        except ModuleNotFoundError:
-            raise NotImplementedHere("This WebSocket is not served yet.") from None
-        await getattr(found, name)(call)
-
-    return handle
-
-
 def _check_conversation(gateway: Gateway, owner: str, path: Mapping[str, str]) -> None:
     gateway.find(path["conversation_id"], owner=owner)
 
@@ -81,10 +68,10 @@ class _Route:
 
 
 ROUTES = (
-    _Route(re.compile(r"/v1/responses"), _later("responses_socket", "converse")),
+    _Route(re.compile(r"/v1/responses"), converse),
     _Route(
         re.compile(r"/v1/conversations/(?P<conversation_id>[^/]+)/events"),
-        _later("join_front", "join"),
+        join,
         _check_conversation,
     ),
     _Route(re.compile(r"/v1/house"), watch_house),
