@@ -1,4 +1,4 @@
-"""The command line: `ccapi serve` and `ccapi config`.
+"""The command line: `ccapi serve`, `ccapi config` and `ccapi chat`.
 
 Knows how settings are spelled as options, and how a refusal reaches a person: one line for each
 reason on stderr, exit code 2 for settings, 1 for a gateway that could not run, never a traceback.
@@ -152,6 +152,40 @@ def config(context: click.Context, config_file: Path | None, as_json: bool) -> N
     with _refusals():
         loaded = _load(context, config_file)
     click.echo(render_json(loaded) if as_json else render_toml(loaded), nl=as_json)
+
+
+@main.command()
+@click.option(
+    "--url", default="http://127.0.0.1:8080", show_default=True, help="Where the gateway is."
+)
+@click.option(
+    "--api-key",
+    envvar="CCAPI_API_KEY",
+    show_envvar=True,
+    metavar="KEY",
+    help="Its key. Others on this machine can see options; the variable is safer.",
+)
+@click.option("--model", metavar="NAME", help="A model of the gateway's; agent/NAME for an agent.")
+@click.option("--conversation", metavar="ID", help="Join a conversation, instead of a new one.")
+@click.option("--system", metavar="TEXT", help="The system prompt of a new conversation.")
+@click.pass_context
+def chat(context: click.Context, /, **options: str | None) -> None:
+    """Talk to a running gateway.
+
+    Answers appear as they come; Ctrl-C interrupts one. An agent's questions are asked here.
+    """
+    if options["conversation"] is not None and options["system"] is not None:
+        raise click.UsageError("--system is for a new conversation.")
+    from ..transport.gateway_client import Refused, Unreachable
+    from .terminal import ChatOptions, run_chat
+
+    try:
+        code = run_chat(ChatOptions(**options))  # type: ignore[arg-type]
+    except ValueError as error:
+        raise click.UsageError(f"--url: {error}.") from None
+    except (Unreachable, Refused) as error:
+        raise click.ClickException(str(error)) from None
+    context.exit(code)
 
 
 if __name__ == "__main__":
