@@ -33,6 +33,7 @@ from .http_call import Call, route
 from .http_guards import Authenticated, guarded
 from .http_policy import KeyRing
 from .models import Model
+from .page_front import Page
 from .responses_front import (
     cancel_response,
     create_response,
@@ -56,12 +57,15 @@ ONLY_WEBSOCKET = ("/v1/conversations/{conversation_id}/events", "/v1/house")
 def http_app(gateway: Gateway) -> ASGIApp:
     """The OpenAI surface of `gateway`, to be mounted anywhere while the gateway is open."""
     keys = KeyRing(gateway.settings.auth.api_keys, nobody=LOCAL)
-    # What a supervisor of processes asks needs no key; everything else does, what is not there
-    # included.
+    # What a supervisor of processes asks needs no key, nor do the files of the page; everything
+    # else does, what is not there included.
+    page = Page(enabled=gateway.settings.page.enabled)
     public = Router(
         [
             route(gateway, "/health", GET=tell_health),
             route(gateway, "/ready", GET=tell_readiness),
+            route(gateway, "/", GET=page.show),
+            route(gateway, "/page/{file}", GET=page.file),
         ],
         redirect_slashes=False,
         default=Authenticated(_keyed_routes(gateway), keys),

@@ -19,6 +19,7 @@ from attrs import frozen
 
 from . import setting_rules as rules
 from .setting_agents import PermissionSettings, WorkspaceSettings
+from .setting_page import PageSettings
 from .setting_rules import Problem, SettingsError, is_loopback
 from .setting_section import MIB, Section, complaint, key
 from .setting_websocket import WebSocketSettings
@@ -32,6 +33,7 @@ __all__ = [
     "ImageSettings",
     "LogSettings",
     "ModelSettings",
+    "PageSettings",
     "PermissionSettings",
     "Problem",
     "ResponseSettings",
@@ -376,6 +378,7 @@ class Settings:
     workspaces: WorkspaceSettings = attrs.field(factory=WorkspaceSettings)
     permissions: PermissionSettings = attrs.field(factory=PermissionSettings)
     storage: StorageSettings = attrs.field(factory=StorageSettings)
+    page: PageSettings = attrs.field(factory=PageSettings)
     log: LogSettings = attrs.field(factory=LogSettings)
 
 

@@ -36,6 +36,7 @@ class HandMade(Child):
         self._outbox, _ = trio.open_memory_channel[bytes](1)
         self._stderr = deque()
         self._frozen = False
+        self._runs_others = False
         self.leave = trio.Event()
         self.gone = trio.Event()
         self.expected = False

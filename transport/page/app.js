@@ -1,0 +1,213 @@
+// The page as a whole: what is shown for which address, and the keys that work everywhere.
+//
+// Knows: #/ (a new conversation), #/c/ID (one that exists) and #/house. Refuses to know: how any of
+// them is shown.
+
+import { api, onKeyNeeded } from "./api.js";
+import { Composer } from "./composer.js";
+import { askForKey, changeKey, showHelp } from "./dialogs.js";
+import { byId, h, icon } from "./dom.js";
+import { House } from "./house.js";
+import { apiKey, lasting } from "./keys.js";
+import { Sidebar } from "./sidebar.js";
+import { Talk } from "./talk.js";
+
+let talk = null;
+let house = null;
+let opening = false; // a conversation is being made
+
+const composer = new Composer({ send: (message) => send(message), stop: () => talk?.stop() });
+const sidebar = new Sidebar({ deleted: (id) => talk?.id === id && (location.hash = "#/") });
+
+// -- what is shown -----------------------------------------------------------------------------------
+
+function route() {
+  const [, place, id] = location.hash.split("/");
+  leave();
+  const atHouse = place === "house";
+  byId("chat").hidden = atHouse;
+  byId("house").hidden = !atHouse;
+  mark(byId("to-house"), atHouse);
+  sidebar.open(false);
+  if (atHouse) {
+    house = new House();
+    document.title = "The house · ccapi";
+    sidebar.turnTo(null);
+  } else if (place === "c" && id) {
+    join(decodeURIComponent(id));
+  } else {
+    greet();
+  }
+}
+
+function leave() {
+  talk?.close();
+  house?.close();
+  talk = house = null;
+}
+
+function mark(link, is) {
+  if (is) link.setAttribute("aria-current", "page");
+  else link.removeAttribute("aria-current");
+}
+
+function greet(words = null) {
+  sidebar.turnTo(null);
+  head("New conversation");
+  composer.turnTo("new");
+  composer.forConversation(false);
+  composer.busy(false);
+  const drawn = byId("mark").cloneNode(true);
+  drawn.removeAttribute("id");
+  byId("hello").replaceChildren(
+    drawn,
+    h("h2", {}, words ?? "Who is at home?"),
+    h("p", {}, "Each conversation is a live Claude Code child. Ask a plain model, or give an agent a workspace and answer what it wants to do."),
+    h("p", { class: "hints" }, h("span", {}, h("kbd", {}, "Enter"), "sends"), h("span", {}, h("kbd", {}, "Shift"), h("kbd", {}, "Enter"), "breaks the line"), h("span", {}, h("kbd", {}, "?"), "shows all keys")),
+  );
+  byId("hello").hidden = false;
+  byId("ask").focus();
+}
+
+function join(id) {
+  byId("hello").hidden = true;
+  head("Conversation");
+  sidebar.turnTo(id);
+  composer.turnTo(id);
+  composer.forConversation(true);
+  talk = new Talk({
+    id,
+    changed: () => refresh(),
+    edit: (text) => composer.fill(text),
+    complain: (text) => composer.complain(text),
+    gone: (words) => {
+      leave();
+      sidebar.refresh();
+      greet(words);
+    },
+  });
+  byId("ask").focus();
+}
+
+function refresh() {
+  if (!talk?.story.conversation) return;
+  const { story, permissions } = talk;
+  const { id, title, model } = story.conversation;
+  const first = story.turns[0]?.question.flatMap((item) => item.content ?? []).find((one) => one.text)?.text;
+  const shown = title ?? first?.split("\n")[0].slice(0, 60) ?? null;
+  head(shown ?? "New conversation", model, story.watchers);
+  composer.busy(Boolean(story.running));
+  sidebar.update({ id, title: shown, phase: story.phase, asks: permissions.open.length > 0 });
+}
+
+function head(title, model = null, watchers = 0) {
+  byId("title").textContent = title;
+  document.title = `${title} · ccapi`;
+  byId("model-tag").hidden = !model;
+  byId("model-tag").textContent = model ?? "";
+  byId("watchers").hidden = watchers < 2;
+  byId("watchers").replaceChildren(icon("eyes"), `${watchers} watching`);
+}
+
+// -- what is said ------------------------------------------------------------------------------------
+
+function send(message) {
+  if (talk) return talk.ask(message);
+  if (!opening) open(message);
+  return false; // the words stay until there is a conversation for them
+}
+
+async function open(message) {
+  opening = true;
+  composer.complain(null);
+  try {
+    const made = await api.create(composer.wanted());
+    composer.ask.value = "";
+    composer.attached = [];
+    composer.typed();
+    sidebar.update(made);
+    history.pushState(null, "", `#/c/${made.id}`);
+    route();
+    talk.ask(message);
+  } catch (error) {
+    composer.complain(error.message);
+  } finally {
+    opening = false;
+  }
+}
+
+// -- keys --------------------------------------------------------------------------------------------
+
+addEventListener("keydown", (event) => {
+  const typing = event.target.matches?.("input, textarea, select");
+  if (document.querySelector("dialog[open]")) return;
+  if (event.key === "Escape") {
+    if (sidebar.isOpen) sidebar.open(false);
+    else talk?.stop();
+  } else if (event.altKey && event.code === "KeyN") go(event, "#/");
+  else if (event.altKey && event.code === "KeyH") go(event, "#/house");
+  else if (event.altKey && event.code === "KeyL") {
+    event.preventDefault();
+    (byId("list").querySelector("[aria-current]") ?? byId("list").querySelector("a") ?? byId("new")).focus();
+  } else if (event.key === "/" && !typing) {
+    event.preventDefault();
+    byId("ask").focus();
+  } else if (event.key === "?" && !typing) {
+    event.preventDefault();
+    showHelp();
+  }
+});
+
+function go(event, hash) {
+  event.preventDefault();
+  if (location.hash === hash) route();
+  else location.hash = hash;
+}
+
+// -- day and night -----------------------------------------------------------------------------------
+
+const THEMES = [[null, "auto", "as the system"], ["light", "day", "light"], ["dark", "night", "dark"]];
+
+function showTheme() {
+  const told = lasting.get("theme");
+  const [, drawn, name] = THEMES.find(([theme]) => theme === told) ?? THEMES[0];
+  const label = `Colours: ${name}`;
+  byId("theme").replaceChildren(icon(drawn));
+  byId("theme").setAttribute("aria-label", label);
+  byId("theme").title = label;
+}
+
+byId("theme").addEventListener("click", () => {
+  const at = THEMES.findIndex(([theme]) => theme === lasting.get("theme"));
+  const [next] = THEMES[(at + 1) % THEMES.length];
+  if (next) {
+    lasting.set("theme", next);
+    document.documentElement.dataset.theme = next;
+  } else {
+    lasting.drop("theme");
+    delete document.documentElement.dataset.theme;
+  }
+  showTheme();
+});
+
+// -- begin -------------------------------------------------------------------------------------------
+
+onKeyNeeded(askForKey);
+showTheme();
+byId("help").addEventListener("click", showHelp);
+byId("new").addEventListener("click", (event) => go(event, "#/"));
+byId("key-button").addEventListener("click", () => changeKey(() => location.reload()));
+byId("key-button").hidden = !apiKey();
+byId("skip").addEventListener("click", (event) => {
+  event.preventDefault();
+  byId("ask").focus();
+});
+addEventListener("hashchange", route);
+
+api.models().then((models) => {
+  composer.models(models);
+  composer.forConversation(Boolean(talk));
+  byId("key-button").hidden = !apiKey();
+  sidebar.refresh();
+}, (error) => composer.complain(error.message));
+route();

@@ -1,0 +1,238 @@
+// One conversation on the page: joined, shown, spoken to.
+//
+// Knows: how the join socket, the story, the transcript, the outbox and the permissions work
+// together. Refuses to know: the list of conversations, and the message box.
+
+import { ApiError, api, socketAddress } from "./api.js";
+import { Channel } from "./channel.js";
+import { announce, button, byId, h } from "./dom.js";
+import { socketProtocols, tab } from "./keys.js";
+import { Outbox } from "./outbox.js";
+import { Permissions } from "./permissions.js";
+import { Story, questionText } from "./story.js";
+import { Transcript } from "./transcript.js";
+
+export class Talk {
+  // `changed()` is called when the title, the phase or who watches may be others; `edit(text)` puts
+  // a question back into the message box; `gone(reason)` when the conversation has ended.
+  constructor({ id, changed, edit, gone, complain }) {
+    Object.assign(this, { id, changed, edit, gone, complain });
+    this.story = new Story();
+    this.permissions = new Permissions({
+      bar: byId("asking"),
+      reply: (message) => this.reply(message),
+      show: (card) => {
+        card.scrollIntoView({ block: "center" });
+        card.focus();
+      },
+    });
+    this.transcript = new Transcript({
+      log: byId("log"),
+      scroll: byId("scroll"),
+      jump: byId("jump"),
+      permissions: this.permissions,
+      acts: {
+        earlier: (more) => this.earlier(more),
+        ask: (question) => this.ask({ input: plain(question), options: {} }),
+        edit: (question) => edit(questionText(question)),
+        regenerate: () => this.ask({ input: "", options: {}, regenerate: true }),
+      },
+    });
+    const key = `outbox.${id}`;
+    this.outbox = new Outbox({
+      store: { get: () => tab.get(key), set: (text) => (text ? tab.set(key, text) : tab.drop(key)) },
+      changed: () => this.showOutbox(),
+    });
+    this.channel = new Channel({
+      address: () => this.address(),
+      protocols: socketProtocols,
+      heard: (message) => this.heard(message),
+      changed: (state) => this.connection(state),
+      refused: () => this.refused(),
+    });
+    this.channel.start();
+  }
+
+  close() {
+    this.channel.stop();
+    this.permissions.clear();
+    clearInterval(this.permissions.clock);
+    clearInterval(this.countdown);
+    byId("log").replaceChildren();
+    byId("state").hidden = true;
+  }
+
+  address() {
+    const url = socketAddress(`v1/conversations/${encodeURIComponent(this.id)}/events`);
+    if (this.story.last !== null) url.searchParams.set("after", this.story.last);
+    return url;
+  }
+
+  // Whether connecting again is of no use; a key that is missing is asked for meanwhile.
+  async refused() {
+    try {
+      await api.conversation(this.id);
+      return false;
+    } catch (error) {
+      if (error instanceof ApiError && error.status === 404) {
+        this.gone("This conversation does not exist (any more).");
+        return true;
+      }
+      return false;
+    }
+  }
+
+  // -- what is heard -------------------------------------------------------------------------------
+
+  heard(message) {
+    switch (message.type) {
+      case "pong":
+      case "ok":
+        return;
+      case "turn.accepted":
+        this.outbox.accepted(message);
+        return;
+      case "error":
+        this.wrong(message);
+        return;
+      default:
+    }
+    if (message.type === "turn.started" && !this.isKnown(message.turn_id)) {
+      this.outbox.began(message.turn_id, message.items);
+    }
+    for (const change of this.story.receive(message)) this.take(change);
+    if (message.type === "conversation.joined") {
+      if (message.turn) this.outbox.began(message.turn.turn_id, message.turn.items);
+      this.caughtUpAt = message.resumed ? message.last_event_id : this.story.last;
+    }
+    if (this.caughtUpAt !== null && this.story.last >= this.caughtUpAt) {
+      this.caughtUpAt = null;
+      this.outbox.caughtUp({ running: Boolean(this.story.running) });
+      this.flush();
+    }
+  }
+
+  isKnown(turnId) {
+    return this.story.turns.some((turn) => turn.id === turnId);
+  }
+
+  take(change) {
+    switch (change.kind) {
+      case "gap": return this.channel.again();
+      case "closed": return this.gone(`This conversation has ended (${this.story.closed}).`);
+      case "presence":
+      case "phase": return this.changed();
+      default:
+        this.transcript.apply(change, this.story);
+        return ["turn", "ended", "reset", "removed", "permission", "settled"].includes(change.kind) ? this.changed() : undefined;
+    }
+  }
+
+  wrong({ ref, error }) {
+    if (this.outbox.refused({ ref, error })) return;
+    if (ref?.startsWith("permission ")) this.permissions.refused(ref.slice("permission ".length), error);
+    else this.complain(error.message);
+  }
+
+  // -- what is said --------------------------------------------------------------------------------
+
+  ask(message) {
+    this.outbox.add(message);
+    this.flush();
+    this.transcript.toEnd();
+    return true;
+  }
+
+  flush() {
+    if (this.channel.state === "open" && this.story.last !== null && this.caughtUpAt === null) {
+      this.outbox.flush((message) => this.channel.send(message));
+    }
+  }
+
+  stop() {
+    if (this.story.running) this.channel.send({ type: "turn.interrupt", ref: "stop" });
+  }
+
+  reply(message) {
+    return this.channel.send({ ...message, ref: `permission ${message.request_id}` });
+  }
+
+  async earlier(more) {
+    more.disabled = true;
+    try {
+      const { data, has_more: others } = await api.earlier(this.id, this.story.earliest);
+      this.transcript.prepend(this.story.prepend(data.reverse(), others), this.story);
+    } catch (error) {
+      this.complain(error.message);
+      more.disabled = false;
+    }
+  }
+
+  // -- how it stands -------------------------------------------------------------------------------
+
+  connection(state) {
+    clearInterval(this.countdown);
+    const line = byId("state");
+    if (state !== "open") this.outbox?.disconnected();
+    if (state === "open" || state === "closed" || (state === "connecting" && !this.channel?.failures)) {
+      if (state === "open" && this.lost) announce("Connected again.");
+      this.lost = false;
+      this.caughtUpAt = null;
+      line.hidden = true;
+      return;
+    }
+    this.lost = true;
+    const words = h("span", {});
+    const now = button("Try now", { on: { click: () => this.channel.again() } });
+    const say = () => {
+      const left = Math.max(0, Math.ceil((this.channel.retryAt - Date.now()) / 1000));
+      words.textContent = state === "waiting" && left ? `Connection lost. Trying again in ${left} s.` : "Connection lost. Trying again…";
+    };
+    say();
+    this.countdown = setInterval(say, 500);
+    line.replaceChildren(words, now);
+    line.hidden = false;
+  }
+
+  showOutbox() {
+    this.waiting ??= h("div", { class: "turn" });
+    const shown = (this.outbox?.messages ?? []).filter((message) => !message.regenerate || message.state === "failed");
+    this.waiting.replaceChildren(...shown.map((message) => this.waitingElement(message)));
+    if (shown.length) byId("log").append(this.waiting);
+    else this.waiting.remove();
+    this.transcript?.follow();
+  }
+
+  waitingElement(message) {
+    const said = typeof message.input === "string" ? message.input : questionText(message.input) || "A picture or file";
+    const fate = {
+      queued: "Waits for the connection",
+      sent: "Sending…",
+      accepted: "Waits for its turn",
+      unsure: "Was on its way when the connection broke",
+      lost: "Did not arrive",
+      failed: message.error?.message ?? "Was refused",
+    }[message.state];
+    const bad = ["lost", "failed"].includes(message.state);
+    const again = button("Send again", { on: { click: () => {
+      this.outbox.again(message.ref);
+      this.flush();
+    } } });
+    const drop = button("Discard", { on: { click: () => {
+      this.outbox.drop(message.ref);
+      if (said && !message.regenerate) this.edit(said);
+    } } });
+    const acts = bad ? [again, drop] : message.state === "queued" ? [drop] : [];
+    return h(
+      "div",
+      { class: "question" },
+      message.regenerate ? null : h("div", { class: "said" }, said),
+      h("p", { class: "fate", data: { bad: bad ? "" : null } }, fate, ...acts),
+    );
+  }
+}
+
+// A question as it may be asked again: without the ids it had.
+function plain(items) {
+  return items.map(({ id: _, status: __, ...item }) => item);
+}
