@@ -124,8 +124,10 @@ class _Session(Generic[C]):
 
     def feed(self, event: Event) -> None:
         """Take one event in, where none of its actions can have to wait."""
-        for action in self._advance(event):
+        actions = self._advance(event)
+        for action in actions:
             self._perform(action)
+        self._tell_feed(actions)
         self._rest()
 
     def _advance(self, event: Event) -> list[Action]:
@@ -134,11 +136,10 @@ class _Session(Generic[C]):
         if isinstance(event, StartTurn) and machine.memory is not held:
             self._feed.remove_last()  # it went back to what was held before that
         self._settle()
-        self._tell_feed(event, actions)
         return actions
 
-    def _tell_feed(self, event: Event, actions: list[Action]) -> None:
-        """Watchers hear of everything at once, however much a caller lags."""
+    def _tell_feed(self, actions: list[Action]) -> None:
+        """Watchers hear of everything, however much a caller lags."""
         feed = self._feed
         for action in actions:
             match action:
@@ -304,14 +305,16 @@ class _Session(Generic[C]):
                                 await self._deliver(action)
                         else:  # a stop text has ended the turn
                             self._settle()
-                            self._tell_feed(frame, actions)
                             await self._perform_all(actions)
                     elif type(frame) is PermissionAsked:
                         await self._hear(LeaveAsked(frame, self._feed.is_heard))
                     elif type(frame) is not Noise:  # `heard` is all that noise means
                         await self._hear(frame)
                 if said:
-                    if now - last_said < BURST_SECONDS:
+                    # An answer that may be cut for its length has its end seen at once: the child
+                    # is to be stopped before it asks the model to go on.
+                    limited = machine.turn is not None and machine.turn.is_limited
+                    if now - last_said < BURST_SECONDS and not limited:
                         await trio.sleep(BURST_SECONDS)
                     last_said = trio.current_time()
         except EOFError:
@@ -335,6 +338,7 @@ class _Session(Generic[C]):
                 held.append(action)
             else:
                 self._perform(action)
+        self._tell_feed(actions)  # a child that has to be ended could not wait for that
         for action in held:
             if isinstance(action, Deliver):
                 await self._deliver(action)

@@ -112,6 +112,11 @@ class TurnState:
         """Whether it may be asked a second time: no tool was called, and nobody heard anything."""
         return not self.setup.tools and self.first_delta is None and not self.replayed
 
+    @property
+    def is_limited(self) -> bool:
+        """Whether its caller has said how long the answer may be."""
+        return self.prompt.options.max_tokens is not None
+
     # -- what is said ------------------------------------------------------------------------------
 
     def say(self, delta: TextDelta, now: float) -> list[Deliver]:
