@@ -43,17 +43,18 @@ class Seen:
         return line["saw"]
 
 
-def install(cache: Path) -> Path:
-    """Install the packages that package-lock.json pins, once, and put the scripts beside them.
+def install(cache: Path, here: Path = HERE) -> Path:
+    """Install the packages that `here`'s package-lock.json pins, once, and put the scripts beside
+    them.
 
     Raises AssertionError where node or npm is missing or npm fails; says which.
     """
     for program in ("node", "npm"):
         assert shutil.which(program), f"{program} is missing; the Node clients are tried with it"
-    lock = (HERE / "package-lock.json").read_bytes()
+    lock = (here / "package-lock.json").read_bytes()
     folder = cache / hashlib.sha256(lock).hexdigest()[:12]
     folder.mkdir(exist_ok=True)
-    for file in (*HERE.glob("*.mjs"), *HERE.glob("package*.json")):
+    for file in (HERE / "report.mjs", *here.glob("*.mjs"), *here.glob("package*.json")):
         shutil.copy(file, folder)
     # npm writes this file last: where it is, the installation was not broken off.
     if not (folder / "node_modules" / ".package-lock.json").exists():

@@ -187,8 +187,8 @@ def test_a_cut_answer_is_kept_and_not_gone_on_with(house: House, reason: str) ->
         ("assistant", [" a"]),
         ("user", ["Well?"]),
     ]
-    # The child is ended by the very frame that tells of the cut. On a busy machine it may have asked
-    # the model to go on by then, once: nobody hears of that, and it is in nobody's history.
+    # The child is ended by the very frame that tells of the cut. On a busy machine it may have
+    # asked the model to go on by then: nobody hears of that, and it is in nobody's history.
     assert 4 <= len(house.requests) <= 6, "the model was made to go on"
 
 

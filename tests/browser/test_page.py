@@ -1,0 +1,142 @@
+"""The page in Debian's Chromium, on a gateway with the real CLI: what `page.mjs` saw."""
+
+from __future__ import annotations
+
+import json
+import os
+import shutil
+from pathlib import Path
+from typing import Any
+
+import pytest
+import trio
+
+from tests.conformance.node import Seen, install
+from tests.support.live import open_live_cli
+from tests.support.messages_answers import Answer, ToolUse, call, say
+from tests.support.messages_stub import Request
+
+HERE = Path(__file__).parent
+SHOTS = HERE.parent.parent / ".artefacts"
+PARAGRAPHS = 30
+SLOW = "\n\n".join(
+    [
+        "# A slow answer",
+        "With <script>alert(1)</script> and <img src=x onerror=alert(1)>.",
+        "And [a link](https://example.org) and [another](javascript:alert(1)).",
+        *(f"Paragraph {number}. It has **bold** words and `code`." for number in range(PARAGRAPHS)),
+        "```python\ndef half(x):\n    return x / 2  # of it\n```",
+        "| a | b |\n|---|---|\n| 1 | 2 |",
+    ]
+)
+
+
+class Model:
+    """What stands behind the CLI."""
+
+    def __init__(self) -> None:
+        self.counted = 0
+
+    def answer(self, request: Request) -> Answer:
+        text = request.last_user_text
+        if text.startswith("Say slowly"):
+            return say(SLOW, chunks=120, pause=0.02)
+        if text == "Count":
+            self.counted += 1
+            return say(f"You asked {self.counted} times.")
+        if text == "Write it down":
+            note = {"file_path": "note.md", "content": "Remember the plums.\n"}
+            return call(ToolUse("Write", note), text="I will write it down.")
+        pictures = json.dumps(request.body["messages"][-1]).count('"type": "image"')
+        return say(f"I have heard: {text} (pictures: {pictures})")
+
+
+async def _look(folder: Path, tmp_path: Path) -> Seen:
+    model = Model()
+    async with open_live_cli(tmp_path) as live:
+        assert live.stub is not None
+        live.stub.answer = model.answer
+        done = await trio.run_process(
+            ["node", str(folder / "page.mjs")],
+            env={
+                "PATH": os.environ["PATH"],
+                "HOME": str(tmp_path),
+                "CCAPI_TEST_URL": live.url,
+                "CCAPI_TEST_SHOTS": str(SHOTS),
+                "CCAPI_TEST_CHROMIUM": shutil.which("chromium") or "chromium is missing",
+            },
+            capture_stdout=True,
+            capture_stderr=True,
+            check=False,
+        )
+    stdout, stderr = done.stdout.decode(), done.stderr.decode()
+    assert done.returncode == 0, f"{stdout}\n{stderr}"
+    lines = map(json.loads, stdout.splitlines())
+    return Seen({line.pop("check"): line for line in lines}, 0, stderr)
+
+
+@pytest.fixture(scope="module")
+def seen(pytestconfig: pytest.Config, tmp_path_factory: pytest.TempPathFactory) -> Seen:
+    SHOTS.mkdir(exist_ok=True)
+    folder = install(pytestconfig.cache.mkdir("browser"), HERE)
+    return trio.run(_look, folder, tmp_path_factory.mktemp("page"))
+
+
+def saw(seen: Seen, check: str) -> Any:
+    return seen.by(check)
+
+
+def test_it_opens(seen: Seen) -> None:
+    assert saw(seen, "opens")["title"] == "New conversation · ccapi"
+
+
+def test_an_answer_grows_and_nothing_of_it_runs(seen: Seen) -> None:
+    chat = saw(seen, "chats")
+    assert chat["grew"]
+    assert chat["heading"] == "A slow answer"
+    assert chat["code"] == "def half(x):\n    return x / 2  # of it"
+    assert (chat["scripts"], chat["links"]) == (0, ["https://example.org"])
+    assert (chat["address"], chat["listed"]) == (True, "Say slowly")
+
+
+def test_escape_stops_the_answer(seen: Seen) -> None:
+    assert saw(seen, "stops")["said"].startswith("Stopped.")
+
+
+def test_an_answer_can_be_had_again(seen: Seen) -> None:
+    assert saw(seen, "regenerates") == {"same": True}
+
+
+def test_a_picture_is_pasted_and_reaches_the_model(seen: Seen) -> None:
+    assert saw(seen, "pastes") == {"shown": 1}
+
+
+def test_a_lost_connection_comes_back_and_nothing_is_lost_or_doubled(seen: Seen) -> None:
+    back = saw(seen, "comesBack")
+    assert back["once"] == [1] * PARAGRAPHS
+    assert (back["state"], back["turns"]) == (True, 1)
+
+
+def test_a_person_gives_an_agent_leave(seen: Seen) -> None:
+    asked = saw(seen, "asksLeave")
+    assert (asked["input"], asked["step"]) == ("Remember the plums.\n", "Write")
+    assert asked["settled"].startswith("Allowed")
+    assert "I have heard:" in asked["answer"]
+    assert asked["bar"]
+
+
+def test_the_house_shows_who_is_at_work(seen: Seen) -> None:
+    house = saw(seen, "house")
+    assert house["tables"] == ["Sessions by phase", "Children"]
+    assert house["cells"] >= 2
+
+
+def test_it_fits_a_phone(seen: Seen) -> None:
+    saw(seen, "night")
+    assert saw(seen, "phone")["wide"] <= 360
+
+
+def test_it_complains_of_nothing_and_talks_to_nobody_else(seen: Seen) -> None:
+    quiet = saw(seen, "quiet")
+    assert quiet["wrong"] == []
+    assert [host.partition(":")[0] for host in quiet["hosts"]] == ["127.0.0.1"]
