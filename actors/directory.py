@@ -119,8 +119,7 @@ class Directory:
         entry.callers -= 1
         if entry not in self:
             return
-        self._weigh(entry)
-        self._keep_history(entry)
+        self.weigh(entry)
         if not entry.private:
             self._lineage.keep(entry)
 
@@ -175,6 +174,11 @@ class Directory:
     def held_bytes(self) -> int:
         """About how much memory the seeds of all conversations take."""
         return self._held_bytes
+
+    def weigh(self, entry: Entry) -> None:
+        """Look again at what one conversation holds, and what was said in it."""
+        self._weigh(entry)
+        self._keep_history(entry)
 
     def _weigh(self, entry: Entry) -> None:
         seed = entry.memory.seed

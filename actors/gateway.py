@@ -133,6 +133,7 @@ class Gateway:
         entry.metadata = metadata or {}
         if seed:
             entry.state.feed.add(tuple(seed))
+            self._directory.weigh(entry)
         self._supervisor.relieve(entry)
         self.bus.publish(ConversationOpened(entry.conversation_id))
         return Conversation(self, entry)
@@ -250,6 +251,8 @@ class Gateway:
                 raise Conflict("A turn of this conversation runs, or waits for its tools.")
         entry.state.feed.add(messages)
         self._directory.claim(entry)
+        self._directory.weigh(entry)
+        self._supervisor.relieve(entry)
 
     def abandon(self, entry: Entry) -> None:
         """See `Conversation.abandon`."""

@@ -12,7 +12,7 @@ from collections import deque
 from collections.abc import Iterator, Sequence
 from itertools import islice
 
-from attrs import field, frozen
+from attrs import evolve, field, frozen
 
 from ..schemas.message import Message
 from ..schemas.message_size import BESIDE, size_of
@@ -28,7 +28,7 @@ class TurnRecord:
     """One turn that is over. `messages` is what it added before its answer, `output` the answer in
     as few items as can be; `before` what the conversation remembered until then. `turn_id` is a
     uuid, `created_at` in unix seconds. What was there before the first turn (a history that a
-    conversation began with) has no `output`, and no `before`."""
+    conversation began with) has no `output`. `before` is kept for the last turn alone."""
 
     turn_id: str
     created_at: float
@@ -79,6 +79,9 @@ class History:
         return [*self._turns][-count:]
 
     def add(self, record: TurnRecord) -> None:
+        # Only the last turn can be asked again; what was remembered before others would be much.
+        if self._turns and self._turns[-1].before is not None:
+            self._turns[-1] = evolve(self._turns[-1], before=None)
         self._turns.append(record)
         self.size += record.size
 

@@ -288,3 +288,22 @@ def test_one_that_is_too_large_for_all_costs_nobody_else_their_place() -> None:
     assert directory.giving_way() == [huge]
     huge.state.phase = Phase.IDLE
     assert directory.giving_way() == []
+
+
+def test_of_what_was_said_the_oldest_goes_first_and_the_conversations_stay() -> None:
+    directory = Directory(limit=9, said_limit=5000)
+    memory = Memory(Setup("m"))
+    entries = [directory.create("local", memory, 1.0) for _ in range(3)]
+    for number in range(6):
+        for entry in entries:
+            entry.state.feed.add((Message("user", (f"{number} " + "x" * 500,)),))
+            directory.weigh(entry)
+    kept = [len(entry.state.feed.history) for entry in entries]
+    assert len(directory) == 3
+    assert sum(kept) * 600 <= 5000
+    assert kept[-1] >= kept[0]
+    assert entries[0].state.feed.history.forgotten
+    assert directory.remove(entries[-1])
+    entries[0].state.feed.add((Message("user", ("x",)),))
+    directory.weigh(entries[0])
+    assert entries[0].state.feed.history.last is not None
