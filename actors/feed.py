@@ -179,7 +179,8 @@ class Feed:
         return bool(self._watchers) or self._is_awaited()
 
     def _is_awaited(self) -> bool:
-        return trio.current_time() < self._left_at + RESUME_SECONDS
+        ever = self._left_at > -math.inf
+        return ever and trio.current_time() < self._left_at + RESUME_SECONDS
 
     def prune(self) -> None:
         """Keep nothing for those who have been away for too long."""
