@@ -132,9 +132,11 @@ class Chat:
     async def _take(self, happening: Happening) -> None:
         match happening:
             case Line(None):
+                self._screen.end_line()
                 self._ended = True
                 await self._go_on()
             case Line(str(text)):
+                self._screen.end_prompt()
                 await self._take_line(text)
             case Interrupt():
                 await self._interrupt()
@@ -259,7 +261,7 @@ class Chat:
         elif self._turn is None and not self._asked and self._link is not None:
             if self._ended:
                 raise Leave(1 if self._failed else 0)
-            if not self._senses.is_line_wanted:
+            if not (self._senses.is_line_wanted and self._screen.is_prompting):
                 self._screen.prompt()
                 self._senses.want_line()
 
@@ -319,7 +321,7 @@ class Chat:
         if self._interrupting or self._link is None:
             raise Leave(130)
         if self._turn is None and not self._asked:
-            self._screen.say("")
+            self._screen.end_line()
             raise Leave(0)
         self._interrupting = True
         await self._link.send({"type": "turn.interrupt"})

@@ -48,6 +48,7 @@ class Screen:
         self._errors = errors
         self._is_interactive = is_interactive
         self._has_colours = has_colours
+        self.is_prompting = False  # and nothing was written since
         self._at_start = True  # of a line
         self._kind = ""  # of what was written last
         self._arguments: dict[str, str] = {}  # of tools, by call
@@ -58,7 +59,16 @@ class Screen:
         if self._is_interactive:
             self._start_line()
             self._write(f"{self._style(BOLD)}>{self._style(RESET)} ")
-            self._at_start = True  # whoever types ends the line
+        self._at_start = not self._is_interactive
+        self.is_prompting = True
+
+    def end_prompt(self) -> None:
+        """A line was typed, its end included."""
+        self._at_start = True
+        self.is_prompting = False
+
+    def end_line(self) -> None:
+        self._start_line()
 
     def say(self, text: str) -> None:
         """Something that is not of the conversation."""
@@ -132,7 +142,7 @@ class Screen:
     def ask_leave(self) -> None:
         self._start_line()
         self._write("Allow it? y: yes, n: no, a: always in this conversation: ")
-        self._at_start = True
+        self._at_start = False
 
     # -- below -------------------------------------------------------------------------------------
 
@@ -166,6 +176,7 @@ class Screen:
         if self._kind != kind:
             self._start_line()
             self._kind = kind
+            text = text.lstrip("\n")  # what parts it from what is not of its kind
         text = plain(text)
         if text:
             self._write(f"{self._style(style)}{text}{self._style(RESET if style else '')}")
@@ -180,6 +191,7 @@ class Screen:
         if not self._at_start:
             self._write("\n")
         self._at_start = True
+        self.is_prompting = False
 
     def _style(self, code: str) -> str:
         return code if self._has_colours else ""

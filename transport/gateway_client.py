@@ -99,7 +99,7 @@ class GatewayClient:
             ) as client:
                 answer = await client.post(f"{self.url}{path}", json=dict(body))
         except httpx2.HTTPError as error:
-            raise Unreachable(f"{self.url} does not answer: {error}") from error
+            raise Unreachable(f"{self.url} does not answer: {_words(error)}") from error
         if not answer.is_success:
             raise _refusal(answer.status_code, answer.content)
         try:
@@ -127,7 +127,7 @@ class GatewayClient:
         except* ConnectionRejected as errors:
             failure = _refusal_of(_leaf(errors))
         except* (OSError, trio.TooSlowError, trio.BrokenResourceError) as errors:
-            failure = Unreachable(f"{self.url} does not answer: {_leaf(errors)}")
+            failure = Unreachable(f"{self.url} does not answer: {_words(_leaf(errors))}")
         except* (LinkLost, Refused) as errors:
             failure = _leaf(errors)
         if failure is not None:
@@ -183,6 +183,14 @@ def _leaf(error: BaseException) -> Exception:
         error = error.exceptions[0]
     assert isinstance(error, Exception)
     return error
+
+
+def _words(error: BaseException) -> str:
+    """What an error says, or what caused it where it says nothing."""
+    cause: BaseException | None = error
+    while cause is not None and not str(cause):
+        cause = cause.__cause__ or cause.__context__
+    return str(cause or type(error).__name__)
 
 
 def _refusal_of(error: Exception) -> Refused:

@@ -14,6 +14,7 @@ from tests.support.joined import Joined, get, new_conversation, open_joined, pos
 from tests.support.live import Live, open_live_cli
 from tests.support.messages_answers import Answer, ToolUse, call, say
 from tests.support.messages_stub import Request
+from tests.support.terminals import open_terminal
 
 MODEL = "agent/claude-haiku-4-5"
 
@@ -254,3 +255,22 @@ async def test_named_workspaces(live: Live, tmp_path: Path) -> None:
     for fields in ({"workspace": "../up"}, {"workspace": "x", "model": "haiku"}):
         refused = await post(live.url, "/v1/conversations", {"model": MODEL, **fields})
         assert refused["error"]["param"] == "workspace"
+
+
+async def test_leave_is_given_at_a_terminal(live: Live, tmp_path: Path) -> None:
+    conversation_id = await open_agent(live)
+    place = workspace(tmp_path, conversation_id) / "note.txt"
+    assert live.stub is not None
+    live.stub.answer = acting(write(place, "by hand"))
+    arguments = ("chat", "--url", live.url, "--conversation", conversation_id)
+    async with open_terminal(tmp_path, *arguments) as terminal:
+        await terminal.until("> ")
+        await terminal.type("Do it.\n")
+        asked = await terminal.until("conversation: ")
+        assert "* Write" in asked
+        assert str(place) in asked
+        await terminal.type("y\n")
+        assert "\nIt says: " in await terminal.until("\n> ")
+        await terminal.type("/quit\n")
+        assert await terminal.ended() == 0
+    assert place.read_text() == "by hand"
