@@ -18,6 +18,7 @@ from trio_websocket import WebSocketRequest
 
 from ccapi.schemas.settings import AuthSettings
 from ccapi.transport.front_door import Peer
+from ccapi.transport.gateway_client import GatewayClient
 from ccapi.transport.websocket import WebSocket, WebSocketClosed, accept_websocket
 
 from .support.http_client import open_door, read_body, respond
@@ -466,3 +467,9 @@ async def test_who_answers_but_is_no_gateway(tmp_path: Path) -> None:
         url = f"http://127.0.0.1:{port}"
         done = await run_at_pipes(tmp_path, "chat", "--url", url, typed="x\n")
     assert (done.code, done.err) == (1, f"Error: {url} answers, but not as a gateway does.\n")
+
+
+@pytest.mark.parametrize("url", ["localhost", "ftp://x", "http://", "http://x:0", "http://x:99999"])
+def test_what_is_no_address_is_refused(url: str) -> None:
+    with pytest.raises(ValueError):
+        GatewayClient(url)

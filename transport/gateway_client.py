@@ -79,7 +79,7 @@ class GatewayClient:
 
     def __init__(self, url: str, api_key: str | None = None) -> None:
         parts = urlsplit(url)
-        if parts.scheme not in {"http", "https"} or not parts.hostname:
+        if parts.scheme not in {"http", "https"} or not parts.hostname or parts.port == 0:
             raise ValueError(f"{url!r} is no http or https address")
         path = parts.path.rstrip("/").removesuffix("/v1")
         self._parts: SplitResult = parts._replace(path=path, query="", fragment="")
