@@ -218,7 +218,8 @@ async def test_a_call_comes_when_its_block_is_whole_and_before_the_message_ends(
 async def test_parallel_calls_all_come_before_the_message_ends(
     open_child: OpenChild, stub: MessagesStub
 ) -> None:
-    """With readOnlyHint. The results reach the model in the order in which they were given."""
+    """With readOnlyHint. (In which order their results reach the model differs between releases:
+    2.1.330 took that of the answers, 2.1.332 takes that of the calls.)"""
     ids = ["toolu_1", "toolu_2", "toolu_3"]
     stub.queue.append(call(*(ToolUse("t", id=id) for id in ids)))
     async with tool_child(open_child) as cli:
@@ -232,7 +233,6 @@ async def test_parallel_calls_all_come_before_the_message_ends(
             await cli.send(answer(frame, texts("ok")))
         await cli.until(is_result)
     assert set(results(stub)) == set(ids)
-    assert next(iter(results(stub))) == "toolu_3"
 
 
 async def test_arguments_are_exact_in_the_deltas_alone_and_never_validated(
