@@ -25,6 +25,7 @@ from ..schemas.settings import Settings
 from ..schemas.turn import Memory, Reply, Setup, Tool
 from ..transport.attachments import AttachmentPolicy
 from ..transport.cli import find_cli
+from ..transport.loggers import get_logger
 from .background import Background, open_background
 from .batch import run_batch
 from .bus import Bus
@@ -43,6 +44,8 @@ from .stats import Stats, open_stats
 from .supervisor import Supervisor, open_supervisor
 from .turns import Turn, open_turn
 from .workspaces import LOCAL, place_of
+
+log = get_logger("ccapi.gateway")
 
 BACKGROUND_TURNS = 256
 """Turns under way at once whose caller may have gone."""
@@ -298,6 +301,11 @@ async def open_gateway(
     """
     settings = settings or Settings()
     cli = find_cli(settings, os.environ if environ is None else environ, demo=demo)
+    if settings.file_access.skip_permissions:
+        log.warning(
+            "agents do whatever they like, unasked: file_access.skip_permissions is set",
+            additional_dirs=settings.file_access.additional_dirs,
+        )
     bus = Bus()
     bounds = settings.conversation
     directory = Directory(bounds.max_conversations, bounds.max_held_bytes, bounds.max_items_bytes)
