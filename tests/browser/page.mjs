@@ -7,7 +7,7 @@ import path from "node:path";
 import { chromium } from "playwright-core";
 import { png, report } from "./report.mjs";
 
-const { CCAPI_TEST_URL: gateway, CCAPI_TEST_SHOTS: shots, CCAPI_TEST_CHROMIUM: executablePath } = process.env;
+const { CCAPI_TEST_KEYED_URL: keyed, CCAPI_TEST_KEY: key, CCAPI_TEST_URL: gateway, CCAPI_TEST_SHOTS: shots, CCAPI_TEST_CHROMIUM: executablePath } = process.env;
 const target = new URL(gateway);
 
 // Between the browser and the gateway, so that connections can be broken.
@@ -183,9 +183,23 @@ await report({
     return { wide };
   },
 
+  async asksForKey() {
+    await page.goto(keyed);
+    const field = page.locator("dialog[open] input[type=password]");
+    await field.fill("wrong");
+    await field.press("Enter");
+    const complaint = await page.locator("dialog[open] .wrong").innerText();
+    await field.fill(key);
+    await field.press("Enter");
+    await page.waitForFunction(() => document.querySelectorAll("#model option").length > 0);
+    await ask("Hello");
+    await ended(1);
+    return { complaint, answer: await last().innerText() };
+  },
+
   async quiet() {
     await context.close();
-    // What the broken connections said is expected.
-    return { wrong: wrong.filter((text) => !/ERR_|WebSocket connection/.test(text)), hosts: [...hosts] };
+    // What the broken connections and the wrong key said is expected.
+    return { wrong: wrong.filter((text) => !/ERR_|WebSocket connection|status of 401/.test(text)), hosts: [...hosts] };
   },
 });

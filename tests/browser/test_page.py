@@ -11,14 +11,16 @@ from typing import Any
 import pytest
 import trio
 
+from ccapi.schemas.settings import AuthSettings
 from tests.conformance.node import Seen, install
-from tests.support.live import open_live_cli
+from tests.support.live import open_live_cli, open_live_demo
 from tests.support.messages_answers import Answer, ToolUse, call, say
 from tests.support.messages_stub import Request
 
 HERE = Path(__file__).parent
 SHOTS = HERE.parent.parent / ".artefacts"
 PARAGRAPHS = 30
+KEY = "a/key+of=32-characters-or-more!!"
 SLOW = "\n\n".join(
     [
         "# A slow answer",
@@ -53,7 +55,12 @@ class Model:
 
 async def _look(folder: Path, tmp_path: Path) -> Seen:
     model = Model()
-    async with open_live_cli(tmp_path) as live:
+    keyed = {"auth": AuthSettings(api_keys=(KEY,))}
+    (tmp_path / "keyed").mkdir()
+    async with (
+        open_live_cli(tmp_path) as live,
+        open_live_demo(tmp_path / "keyed", **keyed) as locked,
+    ):
         assert live.stub is not None
         live.stub.answer = model.answer
         done = await trio.run_process(
@@ -62,6 +69,8 @@ async def _look(folder: Path, tmp_path: Path) -> Seen:
                 "PATH": os.environ["PATH"],
                 "HOME": str(tmp_path),
                 "CCAPI_TEST_URL": live.url,
+                "CCAPI_TEST_KEYED_URL": locked.url,
+                "CCAPI_TEST_KEY": KEY,
                 "CCAPI_TEST_SHOTS": str(SHOTS),
                 "CCAPI_TEST_CHROMIUM": shutil.which("chromium") or "chromium is missing",
             },
@@ -136,7 +145,13 @@ def test_it_fits_a_phone(seen: Seen) -> None:
     assert saw(seen, "phone")["wide"] <= 360
 
 
+def test_where_there_are_keys_it_asks_for_one(seen: Seen) -> None:
+    asked = saw(seen, "asksForKey")
+    assert asked["complaint"] == "The API key is not valid."
+    assert "Hello! This is turn 1" in asked["answer"]
+
+
 def test_it_complains_of_nothing_and_talks_to_nobody_else(seen: Seen) -> None:
     quiet = saw(seen, "quiet")
     assert quiet["wrong"] == []
-    assert [host.partition(":")[0] for host in quiet["hosts"]] == ["127.0.0.1"]
+    assert {host.partition(":")[0] for host in quiet["hosts"]} == {"127.0.0.1"}
