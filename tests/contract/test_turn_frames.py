@@ -1,5 +1,6 @@
 """The frames of a turn: their order, their shape, what identifies them and what they count."""
 
+import json
 from uuid import uuid4
 
 from tests.support.messages_stub import (
