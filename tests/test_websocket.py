@@ -337,6 +337,25 @@ async def test_a_client_is_not_taken_for_silent_while_nobody_listens_to_it() -> 
             assert [await client.message() for _ in "abcdefgh"] == [*"ABCDEFGH"]
 
 
+@pytest.mark.parametrize(("seconds", "together"), [(20.0, True), (0.5, False)])
+async def test_the_silent_are_asked_together_but_for_those_asked_often(
+    seconds: float, together: bool
+) -> None:
+    checked = trio.Event()
+
+    async def talk(websocket: WebSocket) -> None:
+        heartbeat: Any = websocket._connection._stream
+        for tenth in range(20):
+            heard_at = 1000 + tenth / 10
+            asked_at = heartbeat._patience(heard_at, False)
+            assert (asked_at == int(asked_at)) is together or tenth % 5 == 0
+            assert seconds <= asked_at - heard_at < seconds + 1
+        checked.set()
+
+    async with open_house(talk, ping_seconds=seconds) as house, meet(house):
+        await checked.wait()
+
+
 async def test_a_connection_that_is_not_used_is_closed() -> None:
     async with open_house(idle_seconds=0.4, ping_seconds=0.05) as house, meet(house) as client:
         await trio.sleep(0.2)

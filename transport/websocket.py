@@ -34,6 +34,12 @@ WAITING_MESSAGES = 1
 BREATH = 32
 """Frames that are taken without a pause for others: tiny ones fill a read by the thousand."""
 
+PING = b"\x89\x00"
+"""A ping frame without content: whatever comes back will do."""
+
+TOGETHER = 1.0
+"""Seconds by which a ping may be late for the sake of company."""
+
 NORMAL = 1000
 GOING_AWAY = 1001
 ONLY_TEXT = 1003
@@ -104,7 +110,9 @@ class WebSocket:
 
     async def send_frames(self, frames: bytes, count: int = 1) -> None:
         """As `send`, for `count` messages that `encode_frame` made already, in one write."""
-        await self._connection.send_frames(frames)
+        connection = self._connection
+        connection.used_at = trio.current_time()
+        await connection.send_frames(frames)
         self.sent += count
 
     async def close(self, code: int = NORMAL, reason: str = "") -> None:
@@ -187,6 +195,7 @@ class _Connection(WebSocketConnection):
         return message
 
     async def send_frames(self, frames: bytes) -> None:
+        """Write whole frames; `used_at` is the caller's business."""
         # The lock that trio-websocket's own writes take: no frame stands in the middle of another.
         lock = self._stream_lock
         try:
@@ -196,7 +205,6 @@ class _Connection(WebSocketConnection):
         try:
             if self._close_reason is not None:  # nothing may follow a close frame
                 raise self.ending()
-            self.used_at = trio.current_time()
             await self._stream.send_all(frames)
         except GONE:
             await self._abort_web_socket()
@@ -323,6 +331,9 @@ class _Heartbeat(trio.abc.Stream):
             return connection.close_by
         limits = connection.limits
         silent_at = heard_at + limits.ping_seconds + (limits.pong_seconds if asked else 0)
+        if limits.ping_seconds > TOGETHER:
+            # The many are asked together: waking once for all is most of what asking costs.
+            silent_at = math.ceil(silent_at / TOGETHER) * TOGETHER
         return min(silent_at, connection.used_at + limits.idle_seconds)
 
     async def _stir(self, heard_at: float, asked: bool) -> bool:
@@ -338,7 +349,8 @@ class _Heartbeat(trio.abc.Stream):
         elif asked:
             raise trio.BrokenResourceError("the client did not answer a ping")
         else:
-            await connection._send(Ping(payload=b""))  # noqa: SLF001
+            with suppress(WebSocketClosed):  # which the reading will notice
+                await connection.send_frames(PING)
         return True
 
     async def send_all(self, data: bytes | bytearray | memoryview) -> None:
