@@ -77,24 +77,31 @@ def run(script: Path, tmp_path: Path) -> Seen:
 
 async def _run(script: Path, tmp_path: Path) -> Seen:
     async with open_gateway_for_clients(tmp_path) as (url, stub):
-        done = await trio.run_process(
-            ["node", str(script)],
-            env={
-                "PATH": os.environ["PATH"],
-                "HOME": str(tmp_path),
-                "CCAPI_TEST_BASE_URL": url,
-            },
-            capture_stdout=True,
-            capture_stderr=True,
-            check=False,
-        )
+        lines, stderr = await run_checks(script, tmp_path, {"CCAPI_TEST_BASE_URL": url})
         slow = [r for r in stub.requests if r.last_user_text.startswith("Say slowly")]
         with trio.move_on_after(PATIENCE):
             for request in slow:
                 await request.left.wait()
         # Asked before the gateway stops, which ends every child in any case.
         abandoned = sum(request.left.is_set() for request in slow)
+    return Seen(lines, abandoned, stderr)
+
+
+async def run_checks(
+    script: Path, home: Path, environment: Mapping[str, str]
+) -> tuple[dict[str, Mapping[str, Any]], str]:
+    """Run the script in an environment out of nothing; return its lines by check, and its stderr.
+
+    Raises AssertionError with all it wrote where it did not get to its end.
+    """
+    done = await trio.run_process(
+        ["node", str(script)],
+        env={"PATH": os.environ["PATH"], "HOME": str(home), **environment},
+        capture_stdout=True,
+        capture_stderr=True,
+        check=False,
+    )
     stdout, stderr = done.stdout.decode(), done.stderr.decode()
     assert done.returncode == 0, f"{script.name} failed\n{stdout}\n{stderr}"
     lines = map(json.loads, stdout.splitlines())
-    return Seen({line.pop("check"): line for line in lines}, abandoned, stderr)
+    return {line.pop("check"): line for line in lines}, stderr

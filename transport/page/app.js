@@ -82,8 +82,9 @@ function join(id) {
     complain: (text) => composer.complain(text),
     gone: (words) => {
       leave();
+      history.replaceState(null, "", "#/"); // the address of nothing would be kept, and bookmarked
       sidebar.refresh();
-      greet(words);
+      greet(sidebar.removing === id ? null : words);
     },
   });
   byId("ask").focus();
@@ -125,6 +126,7 @@ async function open(message) {
     composer.ask.value = "";
     composer.attached = [];
     composer.typed();
+    composer.showOptions(false);
     sidebar.update(made);
     history.pushState(null, "", `#/c/${made.id}`);
     route();

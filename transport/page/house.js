@@ -9,8 +9,8 @@ import { byId, h, s } from "./dom.js";
 import { socketProtocols } from "./keys.js";
 
 const ROOMS = [
-  ["asleep", "Asleep"], ["waking", "Waking"], ["busy", "At work"], ["awaiting_tools", "Waiting for tools"],
-  ["idle", "Idle"], ["interrupting", "Taking back"], ["stopping", "Leaving"], ["backoff", "Resting"],
+  ["asleep", "Asleep"], ["waking", "Waking"], ["busy", "At work"], ["awaiting_tools", "Awaiting tools"],
+  ["idle", "Idle"], ["interrupting", "Stopping a turn"], ["stopping", "Leaving"], ["backoff", "Resting"],
 ];
 const WIDTH = 720;
 const CELL = 22;
@@ -21,6 +21,7 @@ export class House {
     this.body = byId("house-body");
     this.past = [];
     this.cells = new Map();
+    this.drawn = new Map(); // rooms and their names, by phase
     this.build();
     this.channel = new Channel({
       address: () => socketAddress("v1/house"),
@@ -51,7 +52,10 @@ export class House {
     this.places = new Map(ROOMS.map(([phase], at) => [phase, { x: 16 + (at % across) * wide, y: 96 + Math.floor(at / across) * 122, wide }]));
     for (const [phase, name] of ROOMS) {
       const { x, y, wide: w } = this.places.get(phase);
-      this.rooms.append(s("rect", { x: x + 3, y, width: w - 6, height: 114, rx: 8, class: `room ${phase}` }), s("text", { x: x + 14, y: y + 20, class: "room-name" }, name));
+      const room = s("rect", { x: x + 3, y, width: w - 6, height: 114, rx: 8, class: "room" });
+      const label = s("text", { x: x + 14, y: y + 20, class: "room-name" }, name);
+      this.drawn.set(phase, { room, label });
+      this.rooms.append(room, label);
     }
     this.slots.append(s("text", { x: 20, y: 366, class: "room-name" }, "Children"));
   }
@@ -84,6 +88,12 @@ export class House {
       counts.set(session.phase, number + 1);
       this.place(key, session, number);
     });
+    for (const [phase, name] of ROOMS) {
+      const { room, label } = this.drawn.get(phase);
+      const count = counts.get(phase);
+      room.classList.toggle("lit", phase === "busy" && Boolean(count));
+      label.textContent = count ? `${name} · ${count}` : name; // a full room shows no more of them
+    }
     for (const [key, cell] of this.cells) {
       if (seen.has(key)) continue;
       cell.remove();
@@ -113,9 +123,10 @@ export class House {
     const step = Math.min(34, (WIDTH - 40) / shown);
     const kinds = [...Array(warm).fill("warm"), ...Array(idle).fill("idle"), ...Array(Math.max(0, live - warm - idle)).fill("busy")];
     const slots = Array.from({ length: shown }, (_, at) => s("rect", { x: 20 + at * step, y: 376, width: step - 6, height: 30, rx: 5, class: `slot ${kinds[at] ?? "free"}` }));
-    const queue = Array.from({ length: Math.min(waiting, 40) }, (_, at) => s("circle", { cx: 26 + at * 14, cy: 432, r: 4.5, class: "queued" }));
+    const queue = Array.from({ length: Math.min(waiting, 40) }, (_, at) => s("circle", { cx: 26 + at * 14, cy: 446, r: 4.5, class: "queued" }));
     const name = this.slots.firstChild;
-    this.slots.replaceChildren(name, ...slots, ...queue, s("text", { x: 704, y: 366, class: "room-name end" }, `${live} of ${limit}: ${warm} warm, ${idle} idle, ${waiting} waiting`));
+    const turns = waiting ? `Waiting for a child: ${waiting}` : "Nobody waits for a child";
+    this.slots.replaceChildren(name, ...slots, s("text", { x: 20, y: 432, class: "room-name" }, turns), ...queue, s("text", { x: 704, y: 366, class: "room-name end" }, `${live} of ${limit}: ${warm} warm, ${idle} idle`));
   }
 
   showFigures({ turns, tokens, cost_usd: cost, conversations, latency, uptime_seconds: up }) {

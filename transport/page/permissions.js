@@ -106,7 +106,7 @@ class Card {
     const { tool, title, description } = this.permission;
     const edit = button("Change the input", { class: "quiet", on: { click: () => this.edit(edit) } }, "Change the input first");
     return [
-      h("h4", {}, title ?? `May ${tool} run?`),
+      h("h4", {}, title && title !== tool ? title : `May ${tool} run?`),
       description ? h("p", { class: "why" }, description) : null,
       this.until,
       this.input,

@@ -14,6 +14,7 @@ export class Sidebar {
   constructor({ deleted }) {
     this.deleted = deleted;
     this.current = null;
+    this.removing = null; // the id of the one that is being deleted here
     this.entries = [];
     for (const opener of document.querySelectorAll('[data-opens="side"]')) opener.addEventListener("click", () => this.open(true));
     byId("side-close").addEventListener("click", () => this.open(false));
@@ -65,7 +66,19 @@ export class Sidebar {
   show() {
     const focused = document.activeElement?.closest?.(".entry")?.dataset.id;
     byId("list").replaceChildren(...this.entries.map((one) => this.entry(one)));
+    this.light();
     if (focused) byId("list").querySelector(`[data-id="${CSS.escape(focused)}"] a`)?.focus();
+  }
+
+  // A window of the house is lit for each conversation at work, and warm for each that is awake.
+  light() {
+    const count = (which) => this.entries.filter(which).length;
+    const busy = count(({ phase }) => BUSY.has(phase));
+    const awake = count(({ phase }) => phase && phase !== "asleep");
+    [...document.querySelectorAll("#mark rect")].forEach((window, at) => {
+      window.setAttribute("class", at < busy ? "lit" : at < awake ? "warm" : "");
+    });
+    byId("brand-state").textContent = busy ? `${busy} at work` : "";
   }
 
   entry({ id, title, phase, asks }) {
@@ -83,6 +96,7 @@ export class Sidebar {
 
   async remove(id, shown) {
     if (!(await confirmed(`Delete “${shown}”?`, "What was said in it is forgotten, and a turn that runs in it stops.", "Delete"))) return;
+    this.removing = id;
     try {
       await api.remove(id);
     } catch (error) {

@@ -194,13 +194,24 @@ class TurnView {
     this.append(card);
   }
 
+  // The cards of this answer, and behind how many of its parts each stands.
+  cards() {
+    const follows = ({ element }, card) => element.compareDocumentPosition(card) & Node.DOCUMENT_POSITION_FOLLOWING;
+    return [...this.answer.querySelectorAll(":scope > .permit")].map((card) =>
+      ({ card, behind: [...this.parts.values()].filter((view) => follows(view, card)).length }));
+  }
+
   end(rebuilt) {
     if (rebuilt) {
+      const cards = this.cards();
       for (const view of this.parts.values()) view.element.remove();
       this.parts.clear();
-      const cards = [...this.answer.querySelectorAll(":scope > .permit")];
       for (const part of this.turn.parts) this.addPart(part);
-      this.answer.append(...cards);
+      const shown = [...this.parts.values()];
+      for (const { card, behind } of cards.reverse()) {
+        if (shown[behind - 1]) shown[behind - 1].element.after(card);
+        else this.append(card);
+      }
     }
     for (const view of this.parts.values()) this.endPart(view);
     this.waiting?.remove();
@@ -252,6 +263,7 @@ function factsOf({ model, usage }) {
   if (!usage) return model ?? "";
   const number = new Intl.NumberFormat("en");
   const facts = [model, `${number.format(usage.output_tokens)} tokens`];
-  if (usage.cost_usd) facts.push(`$${usage.cost_usd.toFixed(usage.cost_usd < 0.1 ? 4 : 2)}`);
+  const cost = usage.cost_usd?.toFixed(usage.cost_usd < 0.1 ? 4 : 2);
+  if (Number(cost)) facts.push(`$${cost}`);
   return facts.filter(Boolean).join(" · ");
 }
