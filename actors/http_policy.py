@@ -12,6 +12,7 @@ import re
 import reprlib
 import uuid
 from collections.abc import Iterable, Iterator, Sequence
+from urllib.parse import urlsplit
 
 from ..schemas.errors import Forbidden, GatewayError, InternalError, Unauthenticated
 from ..schemas.settings import ServerSettings
@@ -56,12 +57,28 @@ def _host_name(host: str) -> str:
     return host.partition(":")[0]
 
 
-def check_origin(server: ServerSettings, headers: Headers) -> None:
-    """Refuse a page from elsewhere. Raises `Forbidden`; callers that are no browser pass."""
-    for origin in header_values(headers, b"origin"):
-        if not server.allows_origin(origin.decode("latin-1")):
+def _is_own_page(server: ServerSettings, origin: str, hosts: Sequence[bytes]) -> bool:
+    """Whether a page from `origin` is the gateway's own: it came from where its request goes. That
+    says nothing where any name is answered to, for a name can be rebound to this machine."""
+    try:
+        place = urlsplit(origin).netloc.lower()
+    except ValueError:  # half an IPv6 address
+        return False
+    named = {host.decode("latin-1").lower() for host in hosts}
+    return "*" not in server.allowed_hosts and bool(place) and named == {place}
+
+
+def check_origin(
+    server: ServerSettings, headers: Headers, hosts: Sequence[bytes] | None = None
+) -> None:
+    """Refuse a page from elsewhere. Raises `Forbidden`; callers that are no browser pass. `hosts`:
+    to whom the request is addressed, where the headers do not say."""
+    named = header_values(headers, b"host") if hosts is None else hosts
+    for given in header_values(headers, b"origin"):
+        origin = given.decode("latin-1")
+        if not (server.allows_origin(origin) or _is_own_page(server, origin, named)):
             raise Forbidden(
-                f"Pages from {reprlib.repr(origin.decode('latin-1'))} may not call this server;"
+                f"Pages from {reprlib.repr(origin)} may not call this server;"
                 " server.cors_origins says which may.",
                 code="origin_not_allowed",
             )

@@ -124,9 +124,10 @@ class WebSocketFront:
     ) -> _Admitted:
         """Raises `GatewayError`."""
         gateway, settings = self._gateway, self._gateway.settings
-        check_host(settings.server, [host_of(request).encode("utf-8")])
+        hosts = [host_of(request).encode("utf-8")]
+        check_host(settings.server, hosts)
         # No CORS stands before a WebSocket: whatever page asks, the browser connects.
-        check_origin(settings.server, headers)
+        check_origin(settings.server, headers, hosts)
         asked = dict(parse_qsl(query, keep_blank_values=True))
         query_key = asked.pop("api_key", None)
         shown = [*_keys_in(request.proposed_subprotocols)]
