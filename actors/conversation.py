@@ -20,6 +20,7 @@ from .feed import Feed
 from .history import title_of
 from .models import name_of
 from .signals import Interrupt, PermissionReply, StartTurn, Warm
+from .workspaces import check_tools
 
 if TYPE_CHECKING:
     from .directory import Entry
@@ -113,6 +114,7 @@ class Conversation:
         Raises `InvalidRequest` for a prompt that cannot be asked, `NotFound`,
         `Overloaded`.
         """
+        check_tools(tools or (), self.entry.memory.setup.profile)
         asked = Prompt(
             messages=messages_of(prompt),
             model=None if model is None else self._model(model),

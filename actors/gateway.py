@@ -43,7 +43,7 @@ from .signals import GiveWay, StartTurn
 from .stats import Stats, open_stats
 from .supervisor import Supervisor, open_supervisor
 from .turns import Turn, open_turn
-from .workspaces import LOCAL, place_of
+from .workspaces import LOCAL, check_tools, place_of
 
 log = get_logger("ccapi.gateway")
 
@@ -117,6 +117,7 @@ class Gateway:
         """
         check_results(seed, (), lambda _: "seed")
         choice = self.models.resolve(model)
+        check_tools(tools, choice.profile)
         setup = Setup(
             choice.model,
             system,

@@ -1,16 +1,18 @@
-"""The names of workspaces that clients use, and the folders they are.
+"""The names that clients give to an agent's surroundings: its workspace, and tools beside its own.
 
-Knows: which names there may be, and that one key's are not another's. Refuses to know: the disk
-(`transport.agent_cli`).
+Knows: which names there may be, and that one key's workspaces are not another's. Refuses to know:
+the disk, and how an agent is started (`transport.agent_cli`).
 """
 
 from __future__ import annotations
 
 import re
 import reprlib
+from collections.abc import Iterable
 
 from ..schemas.errors import InvalidRequest
-from ..schemas.turn import Profile
+from ..schemas.turn import Profile, Tool
+from ..transport.agent_cli import OWN_NAMES
 
 LOCAL = "local"
 """The owner of everything when no API keys are configured, and of what a program embeds."""
@@ -37,6 +39,18 @@ def place_of(name: str, profile: Profile, owner: str) -> str:
             param="workspace",
         )
     return name if owner == LOCAL else f"{owner[:16]}/{name}"
+
+
+def check_tools(tools: Iterable[Tool], profile: Profile) -> None:
+    """Refuse tools that an agent has itself under that name: the CLI would take its own, and the
+    client would never be asked. Raises `InvalidRequest`."""
+    taken = [tool.name for tool in tools if profile == "agent" and tool.name in OWN_NAMES]
+    if taken:
+        raise InvalidRequest(
+            f"An agent has tools of its own called {', '.join(taken)}: give yours other names.",
+            code="tool_name_taken",
+            param="tools",
+        )
 
 
 def name_of_place(place: str) -> str | None:

@@ -41,6 +41,10 @@ TOOLS = (
 """What agents have of Claude Code's tools. Left out: what needs a terminal with a person before it
 (questions, plans), and what has the CLI begin turns of its own later (schedules, monitors)."""
 
+OWN_NAMES = frozenset((*TOOLS, "Task"))
+"""Names under which the CLI finds its own tools, whatever else is offered. (Task is Agent's older
+one.)"""
+
 FOR_AGENTS = {
     # A command in the background would have the CLI begin a turn when it ends, unasked.
     "CLAUDE_CODE_DISABLE_BACKGROUND_TASKS": "1",

@@ -274,3 +274,36 @@ async def test_leave_is_given_at_a_terminal(live: Live, tmp_path: Path) -> None:
         await terminal.type("/quit\n")
         assert await terminal.ended() == 0
     assert place.read_text() == "by hand"
+
+
+async def test_a_clients_tool_works_beside_the_agents_own_under_another_name(live: Live) -> None:
+    assert live.stub is not None
+    live.stub.answer = acting(ToolUse("look_up", {"word": "plum"}))
+    tool = {"type": "function", "function": {"name": "look_up", "parameters": {"type": "object"}}}
+    message = {"role": "user", "content": "Look."}
+    body = {"model": MODEL, "messages": [message], "tools": [tool]}
+    answered = await post(live.url, "/v1/chat/completions", body)
+    [called] = answered["choices"][0]["message"]["tool_calls"]
+    assert called["function"]["name"] == "look_up"
+
+
+@pytest.mark.parametrize("name", ["Bash", "Read", "Task"])
+async def test_a_clients_tool_that_the_agents_own_would_hide_is_refused(
+    live: Live, name: str
+) -> None:
+    function = {"name": name, "parameters": {"type": "object"}}
+    chat = {
+        "model": MODEL,
+        "messages": [{"role": "user", "content": "Do it."}],
+        "tools": [{"type": "function", "function": function}],
+    }
+    new = await post(live.url, "/v1/chat/completions", chat)
+    flat = {"type": "function", **function}
+    fields = {"model": MODEL, "input": "Do it.", "tools": [flat]}
+    conversation_id = await open_agent(live)
+    held = await post(live.url, "/v1/responses", {**fields, "conversation": conversation_id})
+    for refused in (new, held):
+        assert refused["error"]["code"] == "tool_name_taken", refused
+        assert (refused["error"]["param"], name in refused["error"]["message"]) == ("tools", True)
+    plain = await post(live.url, "/v1/chat/completions", {**chat, "model": "claude-haiku-4-5"})
+    assert plain["object"] == "chat.completion"
