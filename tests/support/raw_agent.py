@@ -6,6 +6,8 @@ leave. Refuses to know the gateway, for the reason that `raw_cli` gives.
 
 from __future__ import annotations
 
+import contextlib
+import signal
 from collections.abc import AsyncIterator, Callable, Mapping, Sequence
 from contextlib import asynccontextmanager
 from pathlib import Path
@@ -15,6 +17,9 @@ import trio
 
 from tests.support.messages_stub import ToolUse
 from tests.support.raw_cli import PATIENCE, Frame, RawCli, cli_environment, is_result, open_raw_cli
+
+TERM_SECONDS = 0.3
+"""What an agent needs, and more, to end the commands that it runs."""
 
 TOOLS = (
     "Agent,Bash,Edit,Glob,Grep,NotebookEdit,Read,TaskCreate,TaskGet,TaskList,TaskUpdate,WebFetch,"
@@ -67,7 +72,14 @@ async def open_raw_agent(
         if initialize is not None:
             fields = {"title": "t", "systemPromptSnapshot": False, **initialize}
             await cli.send(cli.control_frame("initialize", **fields))
-        yield cli
+        try:
+            yield cli
+        finally:
+            # A bare kill would leave what it runs, which is in groups of its own.
+            with contextlib.suppress(ProcessLookupError):
+                cli.signal(signal.SIGTERM)
+            with trio.move_on_after(TERM_SECONDS, shield=True):
+                await cli.wait()
 
 
 def workspace(home: Path) -> Path:
