@@ -7,12 +7,14 @@ by the test that fails. Nothing of the gateway's own code takes part.
 
 from collections.abc import AsyncIterator, Collection, Mapping
 from contextlib import AbstractAsyncContextManager, asynccontextmanager
+from functools import partial
 from pathlib import Path
-from typing import Protocol
+from typing import Any, Protocol
 
 import pytest
 
 from tests.support.messages_stub import MessagesStub, open_messages_stub
+from tests.support.raw_agent import open_raw_agent
 from tests.support.raw_cli import (
     CHILD_ENVIRONMENT,
     GENERIC_FLAGS,
@@ -33,6 +35,12 @@ class OpenChild(Protocol):
         environment: Mapping[str, str] = ...,
         without: Collection[str] = (),
     ) -> AbstractAsyncContextManager[RawCli]: ...
+
+
+class OpenAgent(Protocol):
+    """Spawns an agent; see `open_raw_agent` for what it can be given."""
+
+    def __call__(self, *flags: str, **given: Any) -> AbstractAsyncContextManager[RawCli]: ...
 
 
 @pytest.fixture
@@ -68,4 +76,17 @@ def open_child(stub: MessagesStub, tmp_path: Path) -> OpenChild:
 async def child(open_child: OpenChild) -> AsyncIterator[RawCli]:
     """A generic child that has been adopted."""
     async with open_child() as cli:
+        yield cli
+
+
+@pytest.fixture
+def open_agent(stub: MessagesStub, tmp_path: Path) -> OpenAgent:
+    """How a test gets an agent that it must configure, or more than one."""
+    return partial(open_raw_agent, tmp_path, stub.url)
+
+
+@pytest.fixture
+async def agent(open_agent: OpenAgent) -> AsyncIterator[RawCli]:
+    """An agent in a workspace of its own."""
+    async with open_agent() as cli:
         yield cli

@@ -12,7 +12,7 @@ import os
 import signal
 import subprocess
 import sys
-from collections.abc import AsyncIterator, Callable, Mapping
+from collections.abc import AsyncIterator, Callable, Mapping, Sequence
 from contextlib import asynccontextmanager, suppress
 from pathlib import Path
 from typing import Any, TypeAlias
@@ -166,22 +166,24 @@ async def open_scripted(
     *flags: str,
     switches: Mapping[str, Any] | None = {},
     environment: Mapping[str, str] = {},
+    base: Sequence[str] = FLAGS,
 ) -> AsyncIterator[Scripted]:
     """Run the child in its own process group, home and working directory under `home`.
 
-    `switches` None: the variable is not set, as in the demo. Tokens come without pauses unless the
+    `base`: the flags of a plain model's child, unless given. `switches` None: the variable is not
+    set, as in the demo. Tokens come without pauses unless the
     switches say otherwise.
     """
-    base = {"PATH": os.environ["PATH"], "HOME": str(home), **environment}
+    whole = {"PATH": os.environ["PATH"], "HOME": str(home), **environment}
     if switches is not None:
-        base["SCRIPTED_CHILD"] = json.dumps({"pace_ms": 0, **switches})
+        whole["SCRIPTED_CHILD"] = json.dumps({"pace_ms": 0, **switches})
     process = await trio.lowlevel.open_process(
-        [sys.executable, "-m", MODULE, *FLAGS, *flags],
+        [sys.executable, "-m", MODULE, *base, *flags],
         stdin=subprocess.PIPE,
         stdout=subprocess.PIPE,
         stderr=subprocess.PIPE,
         cwd=home,
-        env=base,
+        env=whole,
         start_new_session=True,
     )
     child = Scripted(process)

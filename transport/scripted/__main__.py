@@ -43,6 +43,11 @@ def main() -> NoReturn:
     if flags.version:
         wire.write(f"{VERSION} (scripted)\n".encode())
         sys.exit(0)
+    if flags.skips_permissions and os.geteuid() == 0:
+        fatal(
+            "--dangerously-skip-permissions cannot be used with root/sudo privileges for security"
+            " reasons"
+        )
     _boot(wire)
     session_id, history = _open_history(flags, wire)
     child = Child(

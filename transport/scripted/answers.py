@@ -11,6 +11,8 @@ import json
 import re
 from typing import Any, Final, NamedTuple
 
+from . import demo_agent
+
 _TOKENS: Final = re.compile(r"\S{1,12}\s*|\s+")
 _TOOL_REQUEST: Final = re.compile(
     r"\s*(?:please )?(?:use|call) `?([\w.-]+)`?\s*(\{.*\})?", re.IGNORECASE | re.DOTALL
@@ -69,6 +71,7 @@ class Prompt(NamedTuple):
     tool_results: list[str]  # that came with this message
     system: str
     model: str
+    agent: bool = False  # it has Claude Code's own tools
 
 
 def tokens(text: str) -> list[str]:
@@ -104,7 +107,7 @@ def answer(prompt: Prompt) -> str:
     if re.search(r"\b(which|what) model\b", lower):
         return f"I answer as `{prompt.model}`, but I am only the scripted child of the demo."
     if lower.rstrip("?!. ") in ("help", "who are you", "what are you", "what can you do"):
-        return _ABILITIES
+        return _ABILITIES + (demo_agent.ABILITIES if prompt.agent else "")
     if re.match(r"(hello|hi|hey|good (morning|day|evening))\b", lower) and len(lower) < 40:
         return (
             f"Hello! This is turn **{len(prompt.earlier) + 1}** of our conversation."

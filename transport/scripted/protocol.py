@@ -14,17 +14,17 @@ from __future__ import annotations
 import json
 import os
 import time
-from typing import Any, Final, NamedTuple
+from typing import Any, NamedTuple
 
-from .frames import VERSION, Frames, Json, new_uuid, synthetic
+from .frames import Frames, Json, new_uuid, synthetic
 from .history import refused, text_of
+from .leave import LeaveDesk
 from .session import BLANK, Session, refused_command
+from .steps import AskLeave, AwaitLeave, AwaitTools, CallTool, Decision, Pause, Stop, Write
 from .switches import Switches, UnknownSwitch, read_directive
 from .tools import ToolDesk
-from .turn import AwaitTools, CallTool, Pause, Stop, Turn, Write
+from .turn import Turn
 from .wire import Wire, die, fatal, hang, ignore_sigterm, leave_grandchild
-
-_MODES: Final = ("acceptEdits", "auto", "bypassPermissions", "default", "dontAsk", "plan")
 
 
 class Queued(NamedTuple):
@@ -50,6 +50,7 @@ class Child:
         self._history = session.history
         self._session = session
         self._desk = ToolDesk(self._frames, wire.write)
+        self._leave = LeaveDesk(session, wire.write)
         self._queue: list[Queued] = []
         self._turn: Turn | None = None
         self._aborting = False
@@ -107,6 +108,8 @@ class Child:
                 self._on_control(frame)
             case "control_response":
                 self._desk.on_response(frame.get("response") or {})
+                self._leave.on_response(frame.get("response") or {})
+                self._aborting = self._aborting or self._leave.interrupted
                 self._session.tools = sorted(self._desk.names)
             case _:
                 return
@@ -188,35 +191,25 @@ class Child:
             if title := request.get("title"):
                 self._wire.write(self._frames.system("session_title_changed", title=title))
             self._desk.connect(list(request.get("sdkMcpServers") or []))
-        agents = [
-            {"name": name, "description": agent.get("description", ""), "model": agent.get("model")}
-            for name, agent in self._session.agents.items()
-        ]
-        return {
-            "commands": [],
-            "agents": agents,
-            "output_style": "default",
-            "available_output_styles": ["default"],
-            "models": [{"value": "default", "displayName": "Scripted", "description": "No model"}],
-            "account": {"apiKeySource": "none"},
-            "pid": os.getpid(),
-            "current_permission_mode": self._session.permission_mode,
-            "claude_code_version": VERSION,
-        }
+        return self._session.greeting()
 
     def _interrupt(self, request_id: Any) -> None:
         if self._turn is not None:
             if self._turn.switches.ignore_interrupt:
                 return
-            self._aborting = True
+            self._abort()
         still_queued = [each.uuid for each in self._queue]
         self._wire.write(self._frames.success(request_id, {"still_queued": still_queued}))
+
+    def _abort(self) -> None:
+        self._aborting = True
+        self._leave.cancel()
 
     def _rewind(self, request_id: Any, request: Json) -> None:
         if self._turn is None and not self._queue:
             self._answer_rewind(request_id, request)
         elif request.get("interrupt_if_running"):
-            self._aborting = True  # or at its start, the turn that is queued
+            self._abort()  # or at its start, the turn that is queued
             self._rewinds.append((request_id, request))
         else:
             self._wire.write(self._frames.success(request_id, refused("turn running")))
@@ -235,18 +228,9 @@ class Child:
         return {"cancelled": True, "message_uuid": uuid}
 
     def _set_permission_mode(self, request_id: Any, mode: Any) -> None:
-        failure = self._frames.failure
-        if mode not in _MODES:
-            text = f"Cannot set permission mode: must be one of {', '.join(_MODES)}"
-            self._wire.write(failure(request_id, text, "invalid_mode"))
-        elif mode == "bypassPermissions":
-            text = (
-                "Cannot set permission mode to bypassPermissions because the session was not"
-                " launched with --dangerously-skip-permissions"
-            )
-            self._wire.write(failure(request_id, text, "bypass_not_launched"))
+        if refusal := self._leave.set_mode(mode):
+            self._wire.write(self._frames.failure(request_id, *refusal))
         else:
-            self._session.permission_mode = mode
             self._wire.write(self._frames.success(request_id, {"mode": mode}))
             self._wire.write(self._frames.system("status", status=None, permissionMode=mode))
 
@@ -330,7 +314,10 @@ class Child:
             switches = switches._replace(error="undefined is not an object: content.some")
         self._wire.switches = switches
         self._misbehave(switches)
-        plan = self._session.plan(text, len(batch), switches)
+        try:
+            plan = self._session.plan(text, len(batch), switches)
+        except ValueError as error:
+            fatal(f"scripted child: {error}", 2)
         started = time.monotonic()
         self._turn = turn = Turn(self._frames, switches, plan, uuids)
         aborted = self._play(turn)
@@ -362,15 +349,32 @@ class Child:
                             self._aborting = True
                         self._serve(None)
                     turn.tool_results = self._desk.take(tool_use_ids)
+                case AskLeave():
+                    self._leave.ask(step)
+                case AwaitLeave(tool_use_id):
+                    if decision := self._await_leave(tool_use_id):
+                        turn.decisions[tool_use_id] = decision
                 case Stop("die"):
                     die(self._wire.switches)
                 case Stop():
                     hang()
             if self._aborting and not turn.done:
                 self._desk.cancel()
+                self._leave.cancel()
                 self._wire.write(turn.abort())
                 return True
         return False
+
+    def _await_leave(self, tool_use_id: str) -> Decision | None:
+        """None: the turn was interrupted meanwhile."""
+        self._serve(0)  # what the gateway said while the message was printed
+        while not self._aborting:
+            if self._wire.eof:
+                self._leave.close()
+            if decision := self._leave.decision(tool_use_id):
+                return decision
+            self._serve(None)
+        return None
 
     def _lifecycle(self, batch: list[Queued], state: str) -> None:
         for each in batch:

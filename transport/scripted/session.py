@@ -11,8 +11,8 @@ import os
 import re
 from typing import Any, Final, NamedTuple
 
-from . import answers
-from .frames import Json
+from . import answers, demo_agent, own_tools
+from .frames import VERSION, Json
 from .history import History, last_text, text_of
 from .switches import Switches
 from .turn import STRUCTURED, Plan
@@ -31,6 +31,14 @@ _PRICES: Final = {  # US dollars for a million tokens
 }
 
 
+_OTHER_NAMES: Final = {
+    "-r": "resume",
+    "-v": "version",
+    "--allowedTools": "allowed_tools",
+    "--disallowedTools": "disallowed_tools",
+}
+
+
 class Flags(NamedTuple):
     """The flags that mean something here, named as the CLI names them."""
 
@@ -45,23 +53,48 @@ class Flags(NamedTuple):
     resume_session_at: str = ""
     fork_session: bool = False
     no_session_persistence: bool = False
+    permission_prompt_tool: str = ""
+    tools: str = "default"
+    dangerously_skip_permissions: bool = False
+    allowed_tools: tuple[str, ...] = ()
+    disallowed_tools: tuple[str, ...] = ()
+    add_dir: tuple[str, ...] = ()
     version: bool = False
     pace_ms: str = ""  # the one flag of our own: milliseconds between two tokens
+
+    @property
+    def skips_permissions(self) -> bool:
+        """Whether the agent asks for no leave."""
+        return self.dangerously_skip_permissions or self.permission_mode == "bypassPermissions"
+
+    @property
+    def agent_tools(self) -> list[str]:
+        """Claude Code's own tools, those of an agent; a plain model's child has none."""
+        if not self.permission_prompt_tool:
+            return []
+        wanted = self.tools.split(",")
+        return [name for name in own_tools.NAMES if self.tools == "default" or name in wanted]
 
 
 def read_flags(argv: list[str]) -> Flags:
     """The flags among `argv`; what is not known is passed over, its values too."""
     found: dict[str, Any] = {}
     words = iter(argv)
+    several = ""  # the flag whose further values may follow
     for word in words:
         flag, equals, value = word.partition("=")
-        name = {"-r": "resume", "-v": "version"}.get(
-            flag, flag.removeprefix("--").replace("-", "_")
-        )
+        if several and not flag.startswith("-"):
+            found[several] += (word,)
+            continue
+        several = ""
+        name = _OTHER_NAMES.get(flag, flag.removeprefix("--").replace("-", "_"))
         if name not in Flags._fields or not flag.startswith("-"):
             continue
         if isinstance(Flags._field_defaults[name], bool):
             found[name] = True
+        elif isinstance(Flags._field_defaults[name], tuple):
+            several = name
+            found[name] = (*found.get(name, ()), *([value] if equals else []))
         else:
             found[name] = value if equals else next(words, "")
     return Flags(**found)
@@ -83,8 +116,16 @@ class Session:
         self.history = history
         self.settings: Json = {}
         self.permission_mode = flags.permission_mode or "default"
+        if flags.skips_permissions:
+            self.permission_mode = "bypassPermissions"
+        self.own_tools = flags.agent_tools
+        self.allowed = list(flags.allowed_tools)  # rules, as those that follow
+        self.denied = list(flags.disallowed_tools)
+        self.directories = list(flags.add_dir)
         self.model = flags.model or _NO_MODEL
-        self.system = "\n\n".join(filter(None, [flags.system_prompt, flags.append_system_prompt]))
+        own = demo_agent.SYSTEM if self.own_tools else ""
+        given = [flags.system_prompt or own, flags.append_system_prompt]
+        self.system = "\n\n".join(filter(None, given))
         self.schema: Any = json.loads(flags.json_schema) if flags.json_schema else None
         self.tools: list[str] = []
         self.agents: Json = {}
@@ -124,7 +165,7 @@ class Session:
 
         `text` is theirs without a directive.
         """
-        usage = self._usage()
+        usage, activity = self._usage(), self._activity(text, switches)
         if switches.report:
             text, calls = json.dumps(self.report()), []
         else:
@@ -136,7 +177,8 @@ class Session:
                 _parsed(text) if switches.answer else answers.instance_of(self.schema, text)
             )
         pieces, reason, stop = self._within_limits(_cut(text, switches))
-        return Plan(self.model, pieces, reason, stop, usage, calls, structured)
+        before = self.history.entries
+        return Plan(self.model, pieces, reason, stop, usage, calls, structured, activity, before)
 
     def spend(self, usage: Json) -> float:
         """Add a turn's usage to the cost; what that turn cost, in US dollars."""
@@ -144,9 +186,28 @@ class Session:
         self.cost += cost
         return cost
 
+    def greeting(self) -> Json:
+        """What is answered to `initialize`."""
+        agents = [
+            {"name": name, "description": agent.get("description", ""), "model": agent.get("model")}
+            for name, agent in self.agents.items()
+        ]
+        return {
+            "commands": [],
+            "agents": agents,
+            "output_style": "default",
+            "available_output_styles": ["default"],
+            "models": [{"value": "default", "displayName": "Scripted", "description": "No model"}],
+            "account": {"apiKeySource": "none"},
+            "pid": os.getpid(),
+            "current_permission_mode": self.permission_mode,
+            "claude_code_version": VERSION,
+        }
+
     def tool_names(self) -> list[str]:
         """The tools the init frame lists, the one for structured answers among them."""
-        return [*self.tools, STRUCTURED] if self.schema is not None else list(self.tools)
+        structured = [STRUCTURED] if self.schema is not None else []
+        return [*self.own_tools, *self.tools, *structured]
 
     def report(self) -> Json:
         """What this child was given, for tests of the gateway."""
@@ -161,6 +222,10 @@ class Session:
             "tools": self.tools,
             "settings": self.settings,
             "permission_mode": self.permission_mode,
+            "own_tools": self.own_tools,
+            "allowed": self.allowed,
+            "denied": self.denied,
+            "directories": self.directories,
             "history": [
                 {"role": entry["type"], "content": entry["message"]["content"]} for entry in visible
             ],
@@ -174,6 +239,13 @@ class Session:
             return [(call["name"], call.get("input", {})) for call in switches.tool_calls]
         asked = answers.tool_request(text, self.tools)
         return [asked] if asked else []
+
+    def _activity(self, text: str, switches: Switches) -> tuple[list[own_tools.Use], ...]:
+        if switches.report:
+            return ()
+        if switches.activity is not None:
+            return tuple(own_tools.read_uses(switches.activity))
+        return demo_agent.activity(text) if self.own_tools else ()
 
     def _answer(self, text: str, batch: int, switches: Switches) -> str:
         if switches.deltas:
@@ -203,6 +275,7 @@ class Session:
                 ],
                 system=self.system,
                 model=self.model,
+                agent=bool(self.own_tools),
             )
         )
 

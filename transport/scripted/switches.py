@@ -28,6 +28,10 @@ class Switches(NamedTuple):
     thinking: int = 0  # thinking deltas before the text
     report: bool = False  # answer with a JSON account of what this child was given
     tool_calls: list[Any] | None = None  # [{"name": ..., "input": {...}}], called all at once
+    # Tools of the agent's own, one message each: [{"name": "Bash", "input": {...}, "text": "said
+    # before it", "permission": true, "output": "...", "is_error": false, "run_ms": 0}, ...]; a list
+    # in place of one is several at once. `own_tools.Use` says what is left out.
+    activity: list[Any] | None = None
     stop_reason: str | None = None
     usage: dict[str, Any] | None = None  # laid over the usage of the result and of the stream
 
@@ -85,6 +89,7 @@ _OPTIONAL: Final[dict[str, tuple[type, ...]]] = {
     "error_status": (int,),
     "usage": (dict,),
     "tool_calls": (list,),
+    "activity": (list,),
 }
 
 

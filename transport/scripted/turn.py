@@ -9,13 +9,26 @@ from __future__ import annotations
 
 import json
 from collections.abc import Iterator
-from typing import Any, Final, Literal, NamedTuple
+from itertools import groupby
+from typing import Any, Final, NamedTuple
 
-from . import answers
-from .frames import INTERRUPTED, NO_USAGE, Frames, Json, message, new_uuid, synthetic
+from . import answers, own_tools
+from .frames import INTERRUPTED, NO_USAGE, Frames, Json, new_uuid, synthetic
+from .own_tools import Use
+from .speech import Speech, new_tool_use_id
+from .steps import (
+    AskLeave,
+    AwaitLeave,
+    AwaitTools,
+    CallTool,
+    Decision,
+    Pause,
+    Step,
+    Stop,
+    Write,
+)
 from .switches import Switches
 
-_BATCH: Final = 128  # delta lines in one write at full speed; stdin is looked at between two
 _INPUT_KEYS: Final = ("input_tokens", "cache_creation_input_tokens", "cache_read_input_tokens")
 _ERROR_NAMES: Final = {
     401: "authentication_failed",
@@ -24,45 +37,9 @@ _ERROR_NAMES: Final = {
     529: "overloaded",
 }
 _REFUSED_TOOL: Final = "The user doesn't want to proceed with this tool use."
+_FOR_TOOL_USE: Final = " for tool use]"
+_HEARTBEAT: Final = 30.0  # seconds
 STRUCTURED: Final = "StructuredOutput"
-
-
-class Write(NamedTuple):
-    """Print these bytes: whole lines, unless a switch wants otherwise."""
-
-    data: bytes
-
-
-class Pause(NamedTuple):
-    """Wait, listening to stdin meanwhile; at no other step is it listened to.
-
-    So nothing that arrives between the last delta and a `Stop` behind it is heard.
-    """
-
-    seconds: float
-
-
-class Stop(NamedTuple):
-    """The process ends, or does nothing any more."""
-
-    how: Literal["die", "hang"]
-
-
-class CallTool(NamedTuple):
-    """Ask the gateway to run a tool; go on without waiting."""
-
-    tool_use_id: str
-    name: str
-    arguments: Json
-
-
-class AwaitTools(NamedTuple):
-    """Wait until these have answered and put the contents into `Turn.tool_results`."""
-
-    tool_use_ids: list[str]
-
-
-Step = Write | Pause | Stop | CallTool | AwaitTools
 
 
 class Plan(NamedTuple):
@@ -75,14 +52,19 @@ class Plan(NamedTuple):
     usage: Json  # the three input counts
     calls: list[tuple[str, Json]]  # tools to call first: name, arguments
     structured: Any = None  # the StructuredOutput to give instead of text
+    activity: tuple[list[Use], ...] = ()  # the agent's own tools, those of each message
+    before: list[Json] = []  # noqa: RUF012 (what the conversation has done; only read)
 
 
 class Turn:
     """One turn. `entries` is what the history gains by it, apart from the user's messages."""
 
     def __init__(self, frames: Frames, switches: Switches, plan: Plan, uuids: list[str]) -> None:
-        self.entries: list[Json] = []
+        usage = {**plan.usage, **(switches.usage or {}), "output_tokens": 1}
+        self._speech = Speech(frames, plan.model, usage, switches.pace_ms)
+        self.entries = self._speech.entries
         self.tool_results: dict[str, Json] = {}
+        self.decisions: dict[str, Decision] = {}
         self.failed = False
         self.done = False  # everything is printed: too late to be interrupted
         self.text = ""
@@ -92,17 +74,15 @@ class Turn:
         self.plan = plan
         self._uuids = uuids
         self._pieces = plan.pieces
-        self._message_id = ""
-        self._block: tuple[int, str] | None = None  # index and type of the open block
-        self._sent: list[str] = []  # of the open block
-        self._waiting: list[str] = []  # tool uses without an answer
-        self._requests = 0
-        self._output_tokens = 0
+        self._denials: list[Json] = []
+        self._said: list[str] = []  # by the tools
+        self._aborted = "aborted_streaming"
 
     # -- what the shell asks ----------------------------------------------------------------
 
     def steps(self) -> Iterator[Step]:
         """The turn from the request to `message_stop`; the result is the shell's to print."""
+        speech = self._speech
         yield self._requesting()
         yield from self._before_first_delta()
         if self.switches.fails and not self.switches.after:
@@ -111,49 +91,57 @@ class Turn:
         if self.plan.structured is not None:
             yield from self._structured()
             return
+        for uses in self.plan.activity:
+            yield from self._act(uses)
+            yield self._requesting()
         if self.plan.calls:
             yield from self._tool_round()
             yield self._requesting()
-        yield self._start()
+        yield speech.start()
         index = 0
         if self.switches.thinking:
             yield from self._thinking()
             index = 1
-        yield self._open(index, {"type": "text", "text": ""})
+        yield speech.open(index, {"type": "text", "text": ""})
         yield from self._text()
         if self.switches.fails:
             yield self._error()
             return
-        self.text = "".join(self._sent)
-        yield self._say({"type": "text", "text": self.text})
-        yield self._close()
+        self.text = "".join(speech.sent)
+        yield speech.say({"type": "text", "text": self.text})
+        yield speech.close()
         self.done = True
         yield self._stop(self.stop_reason)
 
     def abort(self) -> bytes:
         """What is printed when the turn is stopped where it is."""
+        speech = self._speech
         lines = []
-        if self._block is not None and self._block[1] == "text" and self._sent:
-            self.text = "".join(self._sent)
-            lines.append(self._say({"type": "text", "text": self.text}, aborted=True).data)
-        for tool_use_id in self._waiting:
-            refusal = {"type": "tool_result", "content": _REFUSED_TOOL, "is_error": True}
-            lines.append(self._marker({**refusal, "tool_use_id": tool_use_id}).data)
-        lines.append(self._marker({"type": "text", "text": INTERRUPTED}).data)
-        if self._block is not None:
-            lines.append(self._close().data)
-        if self._message_id:
+        if speech.block is not None and speech.block[1] == "text" and speech.sent:
+            self.text = "".join(speech.sent)
+            lines.append(speech.say({"type": "text", "text": self.text}, aborted=True).data)
+        marker = INTERRUPTED
+        if speech.waiting:
+            marker = INTERRUPTED.removesuffix("]") + _FOR_TOOL_USE
+            self._aborted = "aborted_tools"
+        for tool_use_id in list(speech.waiting):
+            refusal = {"content": _REFUSED_TOOL, "is_error": True}
+            lines.append(speech.result(tool_use_id, refusal).data)
+        lines.append(speech.marker({"type": "text", "text": marker}).data)
+        if speech.block is not None:
+            lines.append(speech.close().data)
+        if speech.message_id:
             lines.append(self._stop(None).data)
         return b"".join(lines)
 
     def usage(self) -> Json:
         """The usage of the turn, summed over its requests, for the result frame."""
-        inputs = {key: self.plan.usage[key] * self._requests for key in _INPUT_KEYS}
+        inputs = {key: self.plan.usage[key] * self._speech.requests for key in _INPUT_KEYS}
         split = {
             "ephemeral_1h_input_tokens": 0,
             "ephemeral_5m_input_tokens": inputs["cache_creation_input_tokens"],
         }
-        counted = {**NO_USAGE, **inputs, "output_tokens": self._output_tokens}
+        counted = {**NO_USAGE, **inputs, "output_tokens": self._speech.output_tokens}
         return {**counted, "cache_creation": split, **(self.switches.usage or {})}
 
     def result(self, took_ms: int, cost: float, *, aborted: bool) -> bytes:
@@ -162,7 +150,8 @@ class Turn:
             "duration_ms": took_ms,
             "duration_api_ms": took_ms,
             "total_cost_usd": cost,
-            "num_turns": 2 if aborted else max(self._requests, 1),
+            "num_turns": 2 if aborted else max(self._speech.requests, 1),
+            "permission_denials": self._denials,
             "user_message_uuids": self._uuids,
         }
         if self._uuids:
@@ -172,7 +161,7 @@ class Turn:
             fields |= {
                 "subtype": "error_during_execution",
                 "is_error": True,
-                "terminal_reason": "aborted_streaming",
+                "terminal_reason": self._aborted,
                 "errors": [why],
             }
         elif self.failed:
@@ -237,141 +226,148 @@ class Turn:
             yield Stop("hang")
 
     def _text(self) -> Iterator[Step]:
-        switches = self.switches
+        switches, deltas = self.switches, self._speech.deltas
         troubled = "delta" in (switches.die_at, switches.hang_at) or switches.garbage
         if not troubled and not switches.fails:
-            yield from self._deltas("text_delta", self._pieces)
+            yield from deltas("text_delta", self._pieces)
             return
-        yield from self._deltas("text_delta", self._pieces[: switches.after])
+        yield from deltas("text_delta", self._pieces[: switches.after])
         if switches.fails:
             return
         yield from self._stops_at("delta")
         yield from self._garbage()
-        yield from self._deltas("text_delta", self._pieces[switches.after :])
-
-    def _deltas(self, kind: str, pieces: list[str]) -> Iterator[Step]:
-        assert self._block is not None
-        pause = self.switches.pace_ms / 1000
-        size = 1 if pause else _BATCH
-        for start in range(0, len(pieces), size):
-            yield Pause(pause)
-            batch = pieces[start : start + size]
-            self._sent += batch
-            self._output_tokens += len(batch)
-            yield Write(self._frames.deltas(self._block[0], kind, batch, self._message_id))
+        yield from deltas("text_delta", self._pieces[switches.after :])
 
     def _garbage(self) -> Iterator[Step]:
-        assert self._block is not None
-        line = self._frames.deltas(self._block[0], "text_delta", ["@@@@"], self._message_id)
+        speech = self._speech
+        assert speech.block is not None
+        line = self._frames.deltas(speech.block[0], "text_delta", ["@@@@"], speech.message_id)
         match self.switches.garbage:
             case "text":
                 yield Write(b"This line is not JSON.\n")
             case "array":
                 yield Write(b'[1,2,3]\nnull\n42\n"text"\n')
             case "utf8":
-                self._sent.append("\ufffd" * 4)
+                speech.sent.append("\ufffd" * 4)
                 yield Write(line.replace(b"@@@@", b"\xff\xfe\xc0\x80"))
             case "half_line":
                 yield Write(line[: len(line) // 2])
                 yield Stop("die")
 
     def _thinking(self) -> Iterator[Step]:
-        yield self._open(0, {"type": "thinking", "thinking": "", "signature": ""})
+        speech = self._speech
+        yield speech.open(0, {"type": "thinking", "thinking": "", "signature": ""})
         for number in range(1, self.switches.thinking + 1):
             estimate = {"estimated_tokens": number, "estimated_tokens_delta": 1}
             yield Write(self._frames.system("thinking_tokens", **estimate))
-            yield from self._deltas("thinking_delta", [f"thought {number} "])
-        thought = "".join(self._sent)
+            yield from speech.deltas("thinking_delta", [f"thought {number} "])
+        thought = "".join(speech.sent)
         signature = {"type": "signature_delta", "signature": "c2NyaXB0ZWQ="}
-        yield self._event({"type": "content_block_delta", "index": 0, "delta": signature})
-        yield self._say(
+        yield speech.event({"type": "content_block_delta", "index": 0, "delta": signature})
+        yield speech.say(
             {"type": "thinking", "thinking": thought, "signature": signature["signature"]}
         )
-        yield self._close()
-
-    def _tool_round(self) -> Iterator[Step]:
-        """A message of tool calls, and their results."""
-        yield self._start()
-        for index, (name, arguments) in enumerate(self.plan.calls):
-            tool_use_id = f"toolu_{new_uuid().replace('-', '')[:24]}"
-            yield from self._tool_use(index, tool_use_id, name, arguments)
-            self._waiting.append(tool_use_id)
-            yield CallTool(tool_use_id, name, arguments)
-        yield self._stop("tool_use")
-        yield AwaitTools(list(self._waiting))
-        self._waiting.clear()
-        for tool_use_id, content in self.tool_results.items():
-            yield self._marker({"type": "tool_result", "tool_use_id": tool_use_id, **content})
-        if self.switches.answer is None and not self.switches.deltas:
-            said = [answers.result_text(result) for result in self.tool_results.values()]
-            self._pieces = answers.tokens(answers.after_tools(said))
+        yield speech.close()
 
     def _structured(self) -> Iterator[Step]:
-        tool_use_id = f"toolu_{new_uuid().replace('-', '')[:24]}"
-        given = "Structured output provided successfully"
-        yield self._start()
-        yield from self._tool_use(0, tool_use_id, STRUCTURED, self.plan.structured)
+        speech = self._speech
+        tool_use_id = new_tool_use_id()
+        yield speech.start()
+        yield from speech.tool_use(0, tool_use_id, STRUCTURED, self.plan.structured)
+        yield speech.close()
         self.text = json.dumps(self.plan.structured, separators=(",", ":"))
-        yield self._marker({"type": "tool_result", "tool_use_id": tool_use_id, "content": given})
+        given = {"content": "Structured output provided successfully"}
+        yield speech.result(tool_use_id, given)
         self.done = True
         self.stop_reason = "tool_use"
         yield self._stop(self.stop_reason)
 
-    def _tool_use(self, index: int, tool_use_id: str, name: str, given: Json) -> Iterator[Step]:
-        block = {"type": "tool_use", "id": tool_use_id, "name": name, "input": {}}
-        yield self._open(index, block)
-        pieces = answers.tokens(json.dumps(given))
-        yield from self._deltas("input_json_delta", pieces)
-        yield self._say({**block, "input": given})
-        yield self._close()
+    # -- tools ------------------------------------------------------------------------------
 
-    # -- single frames ----------------------------------------------------------------------
+    def _tool_round(self) -> Iterator[Step]:
+        """A message of calls of the client's tools, and their results."""
+        speech = self._speech
+        yield speech.start()
+        for index, (name, arguments) in enumerate(self.plan.calls):
+            tool_use_id = new_tool_use_id()
+            yield from speech.tool_use(index, tool_use_id, name, arguments)
+            yield speech.close()
+            speech.waiting.append(tool_use_id)
+            yield CallTool(tool_use_id, name, arguments)
+        yield self._stop("tool_use")
+        yield AwaitTools(list(speech.waiting))
+        for tool_use_id, content in self.tool_results.items():
+            self._said.append(answers.result_text(content))
+            yield speech.result(tool_use_id, content)
+        speech.waiting.clear()
+        self._conclude()
 
-    def _event(self, event: Json) -> Write:
-        return Write(self._frames.event(event, self._message_id))
+    def _act(self, uses: list[Use]) -> Iterator[Step]:
+        """A message in which the agent uses tools of its own, and what came of them.
 
-    def _start(self) -> Write:
-        self._message_id = f"msg_{new_uuid().replace('-', '')[:24]}"
-        self._requests += 1
-        return self._event({"type": "message_start", "message": self._message([])})
+        Those that only look ask for leave at once, all others when those before are done. The
+        first question comes before the message has ended, as the CLI's may.
+        """
+        speech = self._speech
+        named = [(new_tool_use_id(), use) for use in uses]
+        yield speech.start()
+        if text := "\n".join(use.text for use in uses if use.text):
+            yield from speech.text(0, text)
+        for index, (tool_use_id, use) in enumerate(named, 1 if text else 0):
+            yield from speech.tool_use(index, tool_use_id, use.name, use.arguments)
+            speech.waiting.append(tool_use_id)
+            if named[0][0] == tool_use_id:
+                yield AskLeave(tool_use_id, use.name, use.arguments, use.permission)
+            yield speech.close()
+        yield self._stop("tool_use")
+        asked = {named[0][0]}
+        for at_once, batch in groupby(named, lambda each: each[1].name in own_tools.LOOKS):
+            group = list(batch)
+            for together in [group] if at_once else [[each] for each in group]:
+                for tool_use_id, use in together:
+                    if tool_use_id not in asked:
+                        yield AskLeave(tool_use_id, use.name, use.arguments, use.permission)
+                for tool_use_id, use in together:
+                    yield AwaitLeave(tool_use_id)
+                    yield from self._use(tool_use_id, use, self.decisions[tool_use_id])
+        self._conclude()
 
-    def _message(self, content: list[Json]) -> Json:
-        usage = {**self.plan.usage, **(self.switches.usage or {}), "output_tokens": 1}
-        return message(self._message_id, self.plan.model, content, usage)
+    def _use(self, tool_use_id: str, use: Use, decision: Decision) -> Iterator[Step]:
+        if not decision.allowed:
+            if decision.asked:
+                denied = {"tool_name": use.name, "tool_use_id": tool_use_id}
+                self._denials.append({**denied, "tool_input": use.arguments})
+            content: Json = {"content": decision.reason, "is_error": True}
+        else:
+            yield from self._take_time(tool_use_id, use)
+            content = {"content": use.output, **({"is_error": True} if use.is_error else {})}
+            if use.output is None:
+                before = [*self.plan.before, *self.entries]
+                content = own_tools.pretend(use.name, decision.arguments, before)
+        self._said.append(str(content["content"]))
+        yield self._speech.result(tool_use_id, content)
 
-    def _open(self, index: int, block: Json) -> Write:
-        self._block = (index, block["type"])
-        self._sent = []
-        return self._event({"type": "content_block_start", "index": index, "content_block": block})
+    def _take_time(self, tool_use_id: str, use: Use) -> Iterator[Step]:
+        left = use.run_ms / 1000
+        for number in range(int(left // _HEARTBEAT)):
+            yield Pause(_HEARTBEAT)
+            left -= _HEARTBEAT
+            beat = {"tool_use_id": f"{tool_use_id}-heartbeat-{number}", "tool_name": use.name}
+            elapsed = {"elapsed_time_seconds": _HEARTBEAT * (number + 1), "heartbeat": True}
+            frame = {"type": "tool_progress", "parent_tool_use_id": tool_use_id, **beat, **elapsed}
+            yield Write(self._frames.line(frame))
+        yield Pause(left)
 
-    def _say(self, block: Json, **fields: Any) -> Write:
-        """The assistant frame of a block, printed before the block's stop."""
-        entry: Json = {"type": "assistant", "uuid": new_uuid()}
-        entry["message"] = self._message([block])
-        self.entries.append(entry)
-        return Write(self._frames.assistant(entry["message"], entry["uuid"], **fields))
+    def _conclude(self) -> None:
+        """The answer is about what the tools said, unless it was scripted."""
+        if self.switches.answer is None and not self.switches.deltas:
+            self._pieces = answers.tokens(answers.after_tools(self._said))
 
-    def _close(self) -> Write:
-        assert self._block is not None
-        index, self._block = self._block[0], None
-        return self._event({"type": "content_block_stop", "index": index})
+    # -- endings ----------------------------------------------------------------------------
 
     def _stop(self, reason: str | None) -> Write:
-        output = (self.switches.usage or {}).get("output_tokens", self._output_tokens)
         sequence = self.plan.stop_sequence if reason == "stop_sequence" else None
-        delta = {"stop_reason": reason, "stop_sequence": sequence}
-        end = {"type": "message_delta", "delta": delta, "usage": {"output_tokens": output}}
-        lines = self._event(end).data + self._event({"type": "message_stop"}).data
-        self._message_id = ""
-        return Write(lines)
-
-    def _marker(self, block: Json) -> Write:
-        """What the CLI says as the user: an interruption, a tool's result."""
-        content = [block]
-        uuid = new_uuid()
-        said = {"role": "user", "content": content}
-        self.entries.append({"type": "user", "uuid": uuid, "marker": True, "message": said})
-        return Write(self._frames.user(content, uuid))
+        return self._speech.stop(reason, sequence, (self.switches.usage or {}).get("output_tokens"))
 
     def _error(self) -> Write:
         status = self.switches.error_status
