@@ -13,6 +13,8 @@ import { Sidebar } from "./sidebar.js";
 import { Talk } from "./talk.js";
 import { HouseWatch, busyChildren } from "./watch.js";
 
+const AGAIN = 3_000; // ms until a gateway that cannot be reached is asked again
+
 let talk = null;
 let house = null;
 let opening = false; // a conversation is being made
@@ -222,12 +224,21 @@ byId("skip").addEventListener("click", (event) => {
 });
 addEventListener("hashchange", route);
 
-api.models().then((models) => {
-  composer.models(models);
+async function begin() {
+  try {
+    composer.models(await api.models());
+  } catch (error) {
+    composer.complain(error.message);
+    if (!error.status) setTimeout(begin, AGAIN); // it was there a moment ago: it had served the page
+    return;
+  }
+  composer.complain(null);
   composer.forConversation(Boolean(talk), talk?.story.conversation?.model);
   byId("key-button").hidden = !apiKey();
   sidebar.refresh();
   watch.start();
   watch.listen(light);
-}, (error) => composer.complain(error.message));
+}
+
+begin();
 route();

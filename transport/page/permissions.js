@@ -72,7 +72,7 @@ export class Permissions {
     const more = others.length ? ` (and ${others.length} more)` : "";
     this.bar.replaceChildren(
       icon("hand"),
-      h("p", {}, h("strong", {}, tool), ` asks for permission${more} `, h("code", {}, tail(gist(input), 60))),
+      h("p", {}, h("strong", {}, tool), ` asks for permission${more} `, h("code", {}, tail(gist(input), 42))),
       h(
         "div",
         { class: "acts" },

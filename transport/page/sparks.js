@@ -8,6 +8,7 @@ import { PAST } from "./watch.js";
 
 const WIDTH = 200;
 const HEIGHT = 36;
+const SHORTEST = 15; // seconds
 
 export class Spark {
   // `read(house)` gives the value that is shown, `format` words it. `rate`: the line shows how fast
@@ -38,7 +39,8 @@ export class Spark {
 
   // [x, value] from left to right; each value holds until the next.
   points(past, now) {
-    const x = (seen) => WIDTH * (1 - (now - seen) / PAST);
+    const span = Math.min(PAST, Math.max(SHORTEST, now - past[0].seen)); // a young line fills its card
+    const x = (seen) => WIDTH * (1 - (now - seen) / span);
     const values = past.map(({ seen, house }) => [x(seen), this.read(house) ?? 0]);
     const shown = this.rate
       ? values.map(([at, value], index) => {
