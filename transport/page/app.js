@@ -180,8 +180,9 @@ addEventListener("keydown", (event) => {
 
 function go(event, hash) {
   event.preventDefault();
-  if (location.hash === hash) route();
-  else location.hash = hash;
+  // At once: the event of a changed address would come after the next keys.
+  if (location.hash !== hash) history.pushState(null, "", hash);
+  route();
 }
 
 // -- day and night -----------------------------------------------------------------------------------

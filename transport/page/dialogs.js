@@ -2,12 +2,16 @@
 //
 // Knows: the dialogs and how each is answered. Refuses to know: what becomes of the answer.
 
-import { button, h } from "./dom.js";
+import { button, byId, h } from "./dom.js";
 import { forgetApiKey, setApiKey } from "./keys.js";
 
 function show(dialog) {
   document.body.append(dialog);
-  dialog.addEventListener("close", () => dialog.remove());
+  dialog.addEventListener("close", () => {
+    dialog.remove();
+    // The browser gives the focus back, unless whoever had it has gone meanwhile.
+    if (document.activeElement === document.body) byId("ask").focus();
+  });
   dialog.showModal();
   return dialog;
 }
