@@ -9,8 +9,11 @@ function show(dialog) {
   document.body.append(dialog);
   dialog.addEventListener("close", () => {
     dialog.remove();
-    // The browser gives the focus back, unless whoever had it has gone meanwhile.
-    if (document.activeElement === document.body) byId("ask").focus();
+    // The browser gives the focus back, unless whoever had it has gone meanwhile. Chromium sometimes
+    // gives it without a caret, and then nothing can be written: it is given once more.
+    const { activeElement } = document;
+    activeElement?.blur();
+    (activeElement === document.body ? byId("ask") : activeElement)?.focus();
   });
   dialog.showModal();
   return dialog;
