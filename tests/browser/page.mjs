@@ -188,6 +188,7 @@ await report({
 
   async night() {
     await page.emulateMedia({ colorScheme: "dark" });
+    await page.waitForTimeout(900); // until the colours have changed
     await shot("house-dark");
     await page.goBack();
     await page.waitForSelector(".turn");
