@@ -193,7 +193,7 @@ await report({
   // Last, so that they hold for all of the above.
   quiet: async () => ({
     // The connection that was cut is the one thing a browser itself complains of.
-    errors: noted.errors.filter((text) => !/ERR_CONNECTION|ERR_EMPTY_RESPONSE|WebSocket connection to .* failed/.test(text)),
+    errors: noted.errors.filter((text) => !/net::ERR_|WebSocket connection to .* failed/.test(text)),
     hosts: [...noted.hosts].filter((host) => host !== new URL(line.url).host),
   }),
 });

@@ -152,17 +152,43 @@ await report({
     };
   },
 
+  async isAnsweredElsewhere() {
+    await ask("Write it down again");
+    await page.waitForSelector(".permit:not([data-settled])");
+    const id = new URL(page.url()).hash.split("/").at(-1);
+    const of = `${home}v1/conversations/${id}/permissions`;
+    const [{ request_id: request }] = (await (await fetch(of)).json()).data;
+    const reply = { behavior: "deny", message: "Not today." };
+    await fetch(`${of}/${request}`, { method: "POST", headers: { "content-type": "application/json" }, body: JSON.stringify(reply) });
+    await ended(2);
+    await shot("agent-denied");
+    return {
+      settled: await page.locator(".permit").last().innerText(),
+      step: await page.locator(".step").last().getAttribute("data-state"),
+      told: await last().innerText(),
+    };
+  },
+
   async house() {
     await page.goto(`${home}#/house`);
     await page.waitForSelector(".cell");
     await page.waitForSelector(".slot.busy, .slot.idle, .slot.warm");
-    await page.waitForTimeout(800);
+    const where = () => page.locator(".cell").evaluateAll((all) => all.map((cell) => cell.style.transform).sort().join());
+    const still = await where();
+    const asked = { model: "claude-haiku-4-5", messages: [{ role: "user", content: "Say slowly" }] };
+    const said = fetch(`${home}v1/chat/completions`, { method: "POST", headers: { "content-type": "application/json" }, body: JSON.stringify(asked) });
+    await page.waitForSelector(".cell.busy");
+    await page.waitForSelector(".mark rect.lit");
+    await page.waitForTimeout(900);
     await shot("house-light");
-    return { tables: await page.locator(".tables caption").allInnerTexts(), cells: await page.locator(".cell").count() };
+    const moved = (await where()) !== still;
+    await (await said).text();
+    return { moved, tables: await page.locator(".tables caption").allInnerTexts(), cells: await page.locator(".cell").count() };
   },
 
   async night() {
     await page.emulateMedia({ colorScheme: "dark" });
+    await page.waitForTimeout(900); // until the colours have changed
     await shot("house-dark");
     await page.goBack();
     await page.waitForSelector(".turn");

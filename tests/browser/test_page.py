@@ -46,7 +46,7 @@ class Model:
         if text == "Count":
             self.counted += 1
             return say(f"You asked {self.counted} times.")
-        if text == "Write it down":
+        if text.startswith("Write it down"):
             note = {"file_path": "note.md", "content": "Remember the plums.\n"}
             return call(ToolUse("Write", note), text="I will write it down.")
         pictures = json.dumps(request.body["messages"][-1]).count('"type": "image"')
@@ -134,10 +134,18 @@ def test_a_person_gives_an_agent_leave(seen: Seen) -> None:
     assert asked["bar"]
 
 
+def test_a_permission_answered_by_another_client_is_settled_here_too(seen: Seen) -> None:
+    answered = saw(seen, "isAnsweredElsewhere")
+    assert answered["settled"].startswith("Denied over HTTP")
+    assert answered["step"] == "failed"
+    assert "Not today." in answered["told"]
+
+
 def test_the_house_shows_who_is_at_work(seen: Seen) -> None:
     house = saw(seen, "house")
-    assert house["tables"] == ["Sessions by phase", "Children"]
+    assert house["tables"] == ["Sessions by phase", "Children", "Work"]
     assert house["cells"] >= 2
+    assert house["moved"]
 
 
 def test_it_fits_a_phone(seen: Seen) -> None:

@@ -88,7 +88,7 @@ def test_the_house_shows_who_is_at_work(seen: Seen) -> None:
     house = seen.by("house")
     assert "At work\t1" in house["table"]
     assert house["cells"] >= 5
-    assert house["captions"] == ["Sessions by phase", "Children"]
+    assert house["captions"] == ["Sessions by phase", "Children", "Work"]
     assert not house["wide"]
     assert house["errors"] == []
 

@@ -64,6 +64,9 @@ export async function request(method, path, body) {
   }
 }
 
+// Every turn asks for what the model thought; where there is any, it is shown folded.
+export const THOUGHTS = { reasoning: { summary: "auto" } };
+
 const part = encodeURIComponent;
 const conversation = (id) => `v1/conversations/${part(id)}`;
 

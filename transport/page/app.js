@@ -11,11 +11,15 @@ import { House } from "./house.js";
 import { apiKey, lasting } from "./keys.js";
 import { Sidebar } from "./sidebar.js";
 import { Talk } from "./talk.js";
+import { HouseWatch, busyChildren } from "./watch.js";
+
+const AGAIN = 3_000; // ms until a gateway that cannot be reached is asked again
 
 let talk = null;
 let house = null;
 let opening = false; // a conversation is being made
 
+const watch = new HouseWatch();
 const composer = new Composer({ send: (message) => send(message), stop: () => talk?.stop() });
 const sidebar = new Sidebar({ deleted: (id) => talk?.id === id && (location.hash = "#/") });
 
@@ -30,7 +34,7 @@ function route() {
   mark(byId("to-house"), atHouse);
   sidebar.open(false);
   if (atHouse) {
-    house = new House();
+    house = new House(watch);
     document.title = "The house · ccapi";
     sidebar.turnTo(null);
   } else if (place === "c" && id) {
@@ -97,17 +101,31 @@ function refresh() {
   const first = story.turns[0]?.question.flatMap((item) => item.content ?? []).find((one) => one.text)?.text;
   const shown = title ?? first?.split("\n")[0].slice(0, 60) ?? null;
   head(shown ?? "New conversation", model, story.watchers);
+  composer.forConversation(true, model);
   composer.busy(Boolean(story.running));
   sidebar.update({ id, title: shown, phase: story.phase, asks: permissions.open.length > 0 });
 }
 
 function head(title, model = null, watchers = 0) {
   byId("title").textContent = title;
-  document.title = `${title} · ccapi`;
+  document.title = `${talk?.permissions.open.length ? "Permission? " : ""}${title} · ccapi`;
   byId("model-tag").hidden = !model;
   byId("model-tag").textContent = model ?? "";
   byId("watchers").hidden = watchers < 2;
   byId("watchers").replaceChildren(icon("eyes"), `${watchers} watching`);
+}
+
+// The mark is a house: a window is lit for each child at work.
+function light(house) {
+  if (!house) return;
+  const busy = busyChildren(house.children);
+  const ready = house.children.live - busy;
+  for (const mark of document.querySelectorAll(".mark")) {
+    [...mark.querySelectorAll("rect")].forEach((pane, at) =>
+      pane.setAttribute("class", at < busy ? "lit" : at < busy + ready ? "warm" : ""));
+  }
+  byId("brand-state").textContent = busy ? `${busy} at work` : "";
+  sidebar.know(house);
 }
 
 // -- what is said ------------------------------------------------------------------------------------
@@ -162,8 +180,9 @@ addEventListener("keydown", (event) => {
 
 function go(event, hash) {
   event.preventDefault();
-  if (location.hash === hash) route();
-  else location.hash = hash;
+  // At once: the event of a changed address would come after the next keys.
+  if (location.hash !== hash) history.pushState(null, "", hash);
+  route();
 }
 
 // -- day and night -----------------------------------------------------------------------------------
@@ -206,10 +225,21 @@ byId("skip").addEventListener("click", (event) => {
 });
 addEventListener("hashchange", route);
 
-api.models().then((models) => {
-  composer.models(models);
-  composer.forConversation(Boolean(talk));
+async function begin() {
+  try {
+    composer.models(await api.models());
+  } catch (error) {
+    composer.complain(error.message);
+    if (!error.status) setTimeout(begin, AGAIN); // it was there a moment ago: it had served the page
+    return;
+  }
+  composer.complain(null);
+  composer.forConversation(Boolean(talk), talk?.story.conversation?.model);
   byId("key-button").hidden = !apiKey();
   sidebar.refresh();
-}, (error) => composer.complain(error.message));
+  watch.start();
+  watch.listen(light);
+}
+
+begin();
 route();

@@ -3,6 +3,7 @@
 // Knows: drafts, keys, attachments and their limits, the choice of model. Refuses to know:
 // conversations; `send({input, options})` and `stop()` do what it asks for.
 
+import { THOUGHTS } from "./api.js";
 import { button, byId, h, icon } from "./dom.js";
 import { lasting, tab } from "./keys.js";
 
@@ -34,7 +35,9 @@ export class Composer {
     this.listenForDrops();
     byId("more").addEventListener("click", () => this.showOptions(byId("options").hidden));
     byId("profile").addEventListener("change", () => this.profileChanged());
-    byId("model").addEventListener("change", ({ target }) => lasting.set("model", target.value));
+    byId("model").addEventListener("change", ({ target }) => {
+      if (!this.current) lasting.set("model", target.value);
+    });
   }
 
   // -- words ---------------------------------------------------------------------------------------
@@ -80,7 +83,9 @@ export class Composer {
     if (!text && !this.attached.length) return;
     const input = this.attached.length ? [{ type: "message", role: "user", content: this.content(text) }] : text;
     const effort = byId("effort").value;
-    const options = effort ? { reasoning: { effort, summary: "auto" } } : {};
+    const options = effort ? { reasoning: { ...THOUGHTS.reasoning, effort } } : { ...THOUGHTS };
+    const model = byId("model").value;
+    if (this.current && model && model !== this.current) options.model = model;
     if (!this.send({ input, options })) return;
     this.ask.value = "";
     this.attached = [];
@@ -177,10 +182,14 @@ export class Composer {
     byId("workspace-field").hidden = !agent;
     const names = (this.known ?? []).filter((id) => id.startsWith(AGENT) === agent);
     const wanted = lasting.get("model");
-    byId("model").replaceChildren(...names.map((id) => h("option", { value: id }, id.replace(AGENT, ""))));
     const plain = wanted?.replace(AGENT, "");
     const same = names.find((id) => id.replace(AGENT, "") === plain) ?? names.find((id) => id.replace(AGENT, "") === "sonnet");
-    if (same) byId("model").value = same;
+    this.offer(names, same);
+  }
+
+  offer(names, chosen) {
+    byId("model").replaceChildren(...names.map((id) => h("option", { value: id }, id.replace(AGENT, ""))));
+    if (chosen) byId("model").value = chosen;
   }
 
   // What a new conversation is made with.
@@ -193,10 +202,16 @@ export class Composer {
     return made;
   }
 
-  // A conversation that exists has its model; only what a turn may choose is left.
-  forConversation(exists) {
+  // A conversation that exists has its profile and its system prompt; another model of the same
+  // profile may take the next turn. `model` is the conversation's, null while it is not known.
+  forConversation(exists, model = null) {
     byId("profile").hidden = exists || !(this.known ?? []).some((id) => id.startsWith(AGENT));
-    byId("model").hidden = exists;
+    byId("model").hidden = exists && !model;
+    if (exists && model && model !== this.current) {
+      const alike = (this.known ?? []).filter((id) => id.startsWith(AGENT) === model.startsWith(AGENT));
+      this.offer(alike.includes(model) ? alike : [model, ...alike], model);
+    } else if (!exists && this.current) this.profileChanged();
+    this.current = exists ? model : null;
     byId("system-field").hidden = exists;
     byId("workspace-field").hidden = exists || this.profile !== "agent";
   }

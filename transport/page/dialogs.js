@@ -2,12 +2,19 @@
 //
 // Knows: the dialogs and how each is answered. Refuses to know: what becomes of the answer.
 
-import { button, h } from "./dom.js";
+import { button, byId, h } from "./dom.js";
 import { forgetApiKey, setApiKey } from "./keys.js";
 
 function show(dialog) {
   document.body.append(dialog);
-  dialog.addEventListener("close", () => dialog.remove());
+  dialog.addEventListener("close", () => {
+    dialog.remove();
+    // The browser gives the focus back, unless whoever had it has gone meanwhile. Chromium sometimes
+    // gives it without a caret, and then nothing can be written: it is given once more.
+    const { activeElement } = document;
+    activeElement?.blur();
+    (activeElement === document.body ? byId("ask") : activeElement)?.focus();
+  });
   dialog.showModal();
   return dialog;
 }

@@ -35,7 +35,10 @@ export class Outbox {
   }
 
   disconnected() {
-    for (const message of this.messages) if (message.state === "sent") message.state = "unsure";
+    for (const message of this.messages) {
+      if (message.state === "sent") message.state = "unsure";
+      if (["unsure", "accepted"].includes(message.state)) message.missed = false;
+    }
     this.keep();
   }
 
@@ -61,21 +64,29 @@ export class Outbox {
     return index < 0 ? null : this.take(index);
   }
 
-  // Everything that was missed has been seen: what is still unsure did not arrive, unless it may
-  // be waiting behind a turn that runs.
+  // The conversation was seen as it is now: messages that are in it have arrived. `holds(turnId)`,
+  // and the question that was asked last, for those whose turn is not known.
+  seen(holds, question) {
+    this.messages = this.messages.filter(({ turnId }) => !(turnId && holds(turnId)));
+    if (question && this.messages.some(({ state }) => state === "unsure")) this.began(null, question);
+    this.keep();
+  }
+
+  // Everything that was missed has been seen, and a moment has passed if this is not the first time
+  // it is said: what has not begun did not arrive, unless it may be waiting behind a turn that runs.
   caughtUp({ running }) {
     if (running) return;
     for (const message of this.messages) {
-      if (message.state !== "unsure" && message.state !== "accepted") continue;
-      if (message.state === "accepted" && !message.missed) message.missed = true; // its start may be on its way
-      else message.state = "lost";
+      if (!["unsure", "accepted"].includes(message.state)) continue;
+      if (message.missed) message.state = "lost";
+      else message.missed = true;
     }
     this.keep();
   }
 
   again(ref) {
     const message = this.find(ref);
-    if (message) Object.assign(message, { state: "queued", error: null, turnId: undefined, ref: newRef() });
+    if (message) Object.assign(message, { state: "queued", error: null, turnId: undefined, missed: undefined, ref: newRef() });
     this.keep();
   }
 
@@ -84,8 +95,9 @@ export class Outbox {
     return index < 0 ? null : this.take(index);
   }
 
-  get unsure() {
-    return this.messages.some((message) => message.state === "unsure");
+  // Whether it is not known of some whether they arrived.
+  get unsettled() {
+    return this.messages.some(({ state, missed }) => state === "unsure" || (state === "accepted" && missed !== undefined));
   }
 
   find(ref) {

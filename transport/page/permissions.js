@@ -16,6 +16,13 @@ export function gist(input) {
   return name ? input[name] : "";
 }
 
+// The end of a text says more than its beginning where it is a path.
+function tail(text, most) {
+  const line = text.split("\n")[0];
+  if (line.length <= most) return line;
+  return line.startsWith("/") ? `…${line.slice(-most)}` : `${line.slice(0, most)}…`;
+}
+
 export class Permissions {
   constructor({ bar, reply, show }) {
     Object.assign(this, { bar, reply, show });
@@ -65,7 +72,7 @@ export class Permissions {
     const more = others.length ? ` (and ${others.length} more)` : "";
     this.bar.replaceChildren(
       icon("hand"),
-      h("p", {}, h("strong", {}, tool), ` asks for permission${more} `, h("span", {}, gist(input))),
+      h("p", {}, h("strong", {}, tool), ` asks for permission${more} `, h("code", {}, tail(gist(input), 42))),
       h(
         "div",
         { class: "acts" },

@@ -8,6 +8,7 @@ import { button, byId, h } from "./dom.js";
 import { confirmed } from "./dialogs.js";
 
 const REFRESH = 15_000; // ms between looks at the list, while the page is seen
+const SOON = 2_000; // ms between two of them, however much happens
 const BUSY = new Set(["busy", "waking", "interrupting"]);
 
 export class Sidebar {
@@ -16,10 +17,13 @@ export class Sidebar {
     this.current = null;
     this.removing = null; // the id of the one that is being deleted here
     this.entries = [];
+    this.shown = new Map(); // id: {element, update}
+    this.asked = 0; // when the list was asked for last, by performance.now()
     for (const opener of document.querySelectorAll('[data-opens="side"]')) opener.addEventListener("click", () => this.open(true));
     byId("side-close").addEventListener("click", () => this.open(false));
     byId("veil").addEventListener("click", () => this.open(false));
     byId("list").addEventListener("click", (event) => event.target.closest("a") && this.open(false));
+    byId("list").addEventListener("keydown", (event) => this.key(event));
     setInterval(() => document.visibilityState === "visible" && this.refresh(), REFRESH);
     document.addEventListener("visibilitychange", () => document.visibilityState === "visible" && this.refresh());
   }
@@ -35,6 +39,7 @@ export class Sidebar {
   }
 
   async refresh() {
+    this.asked = performance.now();
     try {
       this.entries = (await api.conversations()).data;
       this.note(this.entries.length ? null : "Nothing yet. Write a message to begin.");
@@ -53,6 +58,18 @@ export class Sidebar {
     this.show();
   }
 
+  // What the house tells of the caller's own sessions: what they do, and that there may be a
+  // new one.
+  know({ sessions, conversations }) {
+    const phases = new Map(sessions.filter(({ id }) => id).map(({ id, phase }) => [id, phase]));
+    const changed = this.entries.filter((one) => one.id !== this.current && phases.has(one.id) && phases.get(one.id) !== one.phase);
+    for (const one of changed) one.phase = phases.get(one.id);
+    if (changed.length) this.show();
+    if (conversations === this.counted || performance.now() - this.asked < SOON) return;
+    if (this.counted !== undefined) this.refresh();
+    this.counted = conversations;
+  }
+
   turnTo(id) {
     this.current = id;
     this.show();
@@ -63,35 +80,54 @@ export class Sidebar {
     byId("list-note").textContent = text ?? "";
   }
 
+  // Entries stay the elements they are: a list that is made anew takes the focus along, and a click
+  // that has only half happened.
   show() {
-    const focused = document.activeElement?.closest?.(".entry")?.dataset.id;
-    byId("list").replaceChildren(...this.entries.map((one) => this.entry(one)));
-    this.light();
-    if (focused) byId("list").querySelector(`[data-id="${CSS.escape(focused)}"] a`)?.focus();
-  }
-
-  // A window of the house is lit for each conversation at work, and warm for each that is awake.
-  light() {
-    const count = (which) => this.entries.filter(which).length;
-    const busy = count(({ phase }) => BUSY.has(phase));
-    const awake = count(({ phase }) => phase && phase !== "asleep");
-    [...document.querySelectorAll("#mark rect")].forEach((window, at) => {
-      window.setAttribute("class", at < busy ? "lit" : at < awake ? "warm" : "");
+    const list = byId("list");
+    const ids = new Set(this.entries.map(({ id }) => id));
+    for (const [id, { element }] of this.shown) {
+      if (ids.has(id)) continue;
+      element.remove();
+      this.shown.delete(id);
+    }
+    this.entries.forEach((one, at) => {
+      if (!this.shown.has(one.id)) this.shown.set(one.id, this.entry(one.id));
+      const { element, update } = this.shown.get(one.id);
+      update(one, one.id === this.current);
+      if (list.children[at] !== element) list.insertBefore(element, list.children[at] ?? null);
     });
-    byId("brand-state").textContent = busy ? `${busy} at work` : "";
   }
 
-  entry({ id, title, phase, asks }) {
-    const shown = title ?? "New conversation";
-    const light = h("span", { class: "window", "aria-hidden": "true", data: { phase, busy: BUSY.has(phase) ? "" : null, asks: asks ? "" : null } });
-    const drop = button(`Delete ${shown}`, { icon: "bin", class: "drop" });
-    drop.addEventListener("click", () => this.remove(id, shown));
-    return h(
-      "li",
-      { class: "entry", data: { id } },
-      h("a", { href: `#/c/${id}`, "aria-current": id === this.current ? "page" : null }, light, h("span", { class: title ? "name" : "name none" }, shown)),
-      drop,
-    );
+  entry(id) {
+    const light = h("span", { class: "window", "aria-hidden": "true" });
+    const name = h("span", {});
+    const link = h("a", { href: `#/c/${id}` }, light, name);
+    const drop = button("Delete", { icon: "bin", class: "drop" });
+    drop.addEventListener("click", () => this.remove(id, name.textContent));
+    const update = ({ title, phase, asks }, current) => {
+      name.textContent = title ?? "New conversation";
+      name.className = title ? "name" : "name none";
+      drop.setAttribute("aria-label", `Delete ${name.textContent}`);
+      light.dataset.phase = phase ?? "";
+      light.toggleAttribute("data-busy", BUSY.has(phase));
+      light.toggleAttribute("data-asks", Boolean(asks));
+      if (current) link.setAttribute("aria-current", "page");
+      else link.removeAttribute("aria-current");
+    };
+    return { element: h("li", { class: "entry", data: { id } }, link, drop), update };
+  }
+
+  // Up and down go from entry to entry, Delete asks to delete the one that has the focus.
+  key(event) {
+    const entry = event.target.closest(".entry");
+    if (!entry) return;
+    const to = { ArrowDown: entry.nextElementSibling, ArrowUp: entry.previousElementSibling }[event.key];
+    if (to) {
+      event.preventDefault();
+      to.querySelector("a").focus();
+    } else if (event.key === "Delete") {
+      this.remove(entry.dataset.id, entry.querySelector(".name").textContent);
+    }
   }
 
   async remove(id, shown) {
@@ -102,8 +138,10 @@ export class Sidebar {
     } catch (error) {
       if (error.status !== 404) return this.note(error.message);
     }
+    const at = this.entries.findIndex((one) => one.id === id);
     this.entries = this.entries.filter((one) => one.id !== id);
     this.show();
+    (byId("list").children[Math.min(at, this.entries.length - 1)]?.querySelector("a") ?? byId("new")).focus();
     this.deleted(id);
     return undefined;
   }

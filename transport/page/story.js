@@ -100,11 +100,16 @@ export class Story {
     return [...changes, { kind: "turn", turn }];
   }
 
-  // It will be asked again. A turn that was listed as items is known by the question's ids alone.
+  // Where a turn is, or -1. One that was listed as items is known by the question's ids alone.
+  indexOf(turnId) {
+    const hex = turnId.replaceAll("-", "");
+    return this.turns.findLastIndex((turn) =>
+      turn.id === turnId || turn.question.some((item) => item.id?.includes(hex)));
+  }
+
+  // It will be asked again.
   removed({ turn_id }) {
-    const hex = turn_id.replaceAll("-", "");
-    const at = this.turns.findLastIndex((turn) =>
-      turn.id === turn_id || turn.question.some((item) => item.id?.includes(hex)));
+    const at = this.indexOf(turn_id);
     return at < 0 ? [] : [{ kind: "removed", turns: this.turns.splice(at, 1) }];
   }
 

@@ -3,7 +3,7 @@
 // Knows: how the join socket, the story, the transcript, the outbox and the permissions work
 // together. Refuses to know: the list of conversations, and the message box.
 
-import { ApiError, api, socketAddress } from "./api.js";
+import { ApiError, THOUGHTS, api, socketAddress } from "./api.js";
 import { Channel } from "./channel.js";
 import { announce, button, byId, h } from "./dom.js";
 import { socketProtocols, tab } from "./keys.js";
@@ -11,6 +11,18 @@ import { Outbox } from "./outbox.js";
 import { Permissions } from "./permissions.js";
 import { Story, questionText } from "./story.js";
 import { Transcript } from "./transcript.js";
+
+const SETTLED = 2_000; // ms in which a turn that waited has surely begun
+
+// By conversation: what waits to be sent goes on waiting while another one is looked at.
+const outboxes = new Map();
+
+function outboxOf(id) {
+  const key = `outbox.${id}`;
+  const store = { get: () => tab.get(key), set: (text) => (text ? tab.set(key, text) : tab.drop(key)) };
+  if (!outboxes.has(id)) outboxes.set(id, new Outbox({ store }));
+  return outboxes.get(id);
+}
 
 export class Talk {
   // `changed()` is called when the title, the phase or who watches may be others; `edit(text)` puts
@@ -33,16 +45,14 @@ export class Talk {
       permissions: this.permissions,
       acts: {
         earlier: (more) => this.earlier(more),
-        ask: (question) => this.ask({ input: plain(question), options: {} }),
+        ask: (question) => this.ask({ input: plain(question), options: THOUGHTS }),
         edit: (question) => edit(questionText(question)),
-        regenerate: () => this.ask({ input: "", options: {}, regenerate: true }),
+        regenerate: () => this.ask({ input: "", options: THOUGHTS, regenerate: true }),
       },
     });
-    const key = `outbox.${id}`;
-    this.outbox = new Outbox({
-      store: { get: () => tab.get(key), set: (text) => (text ? tab.set(key, text) : tab.drop(key)) },
-      changed: () => this.showOutbox(),
-    });
+    this.outbox = outboxOf(id);
+    this.outbox.changed = () => this.showOutbox();
+    this.showOutbox();
     this.channel = new Channel({
       address: () => this.address(),
       protocols: socketProtocols,
@@ -55,6 +65,7 @@ export class Talk {
 
   close() {
     this.channel.stop();
+    this.outbox.changed = () => {};
     this.permissions.clear();
     clearInterval(this.permissions.clock);
     clearInterval(this.countdown);
@@ -103,13 +114,24 @@ export class Talk {
     for (const change of this.story.receive(message)) this.take(change);
     if (message.type === "conversation.joined") {
       if (message.turn) this.outbox.began(message.turn.turn_id, message.turn.items);
-      this.caughtUpAt = message.resumed ? message.last_event_id : this.story.last;
+      if (!message.resumed) {
+        const last = this.story.turns[this.story.turns.length - 1];
+        this.outbox.seen((turnId) => this.story.indexOf(turnId) >= 0, last?.question);
+      }
+      this.caughtUpAt = message.last_event_id;
     }
     if (this.caughtUpAt !== null && this.story.last >= this.caughtUpAt) {
       this.caughtUpAt = null;
-      this.outbox.caughtUp({ running: Boolean(this.story.running) });
-      this.flush();
+      this.settle();
     }
+  }
+
+  // Everything that was missed has been seen. What is on its way may still wait behind a turn that
+  // runs; when that has ended, its own turn begins at once, or never.
+  settle() {
+    this.outbox.caughtUp({ running: Boolean(this.story.running) });
+    this.flush();
+    if (this.outbox.unsettled) this.settling = setTimeout(() => this.caughtUpAt === null && this.settle(), SETTLED);
   }
 
   isKnown(turnId) {
@@ -174,6 +196,7 @@ export class Talk {
     clearInterval(this.countdown);
     const line = byId("state");
     if (state !== "open") this.outbox?.disconnected();
+    clearTimeout(this.settling);
     if (state === "open" || state === "closed" || (state === "connecting" && !this.channel?.failures)) {
       if (state === "open" && this.lost) announce("Connected again.");
       this.lost = false;
