@@ -3,7 +3,7 @@
 Knows: the flags and variables that make an agent of the CLI, and where its workspace is. Refuses to
 know: what is said to it once it runs, and who gives it leave.
 
-Source: measured on the real CLI; tests/fidelity/test_agent.py holds what the gateway relies on.
+Source: measured on the real CLI; tests/contract/test_agent_*.py hold one test per fact.
 """
 
 from __future__ import annotations
