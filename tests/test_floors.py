@@ -46,7 +46,6 @@ WITH_IO = {
     "threading",
     "multiprocessing",
 }
-LONGEST = 400
 
 MODULES = {
     path.relative_to(ROOT).as_posix(): path
@@ -134,12 +133,6 @@ def test_asyncio_appears_nowhere(module: str) -> None:
                 assert (name or "").split(".")[0] != "asyncio"
             case ast.Name(name) | ast.Attribute(_, name):
                 assert name != "asyncio"
-
-
-@every_module
-def test_a_module_is_one_idea(module: str) -> None:
-    lines = MODULES[module].read_text("utf-8").count("\n")
-    assert lines <= LONGEST, f"{module} has {lines} lines: it is two ideas"
 
 
 @every_module
