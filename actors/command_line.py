@@ -113,7 +113,7 @@ config_option = click.option(
 
 
 @click.group(context_settings={"help_option_names": ["-h", "--help"], "max_content_width": 100})
-@click.version_option(package_name="ccapi", prog_name="ccapi")
+@click.version_option(package_name="claude-code-api", prog_name="ccapi")
 def main() -> None:
     """An OpenAI-compatible gateway in front of the Claude Code CLI.
 

@@ -138,7 +138,7 @@ async def _fetched(
             "URL.",
             f"remote_{attachment.kind}s_disabled",
         )
-    from .remote_fetch import BadUrl, FetchFailed
+    from .remote_fetch import BadUrl, FetchFailed  # loaded with the fetcher
 
     try:
         data = await fetcher.fetch(attachment.source, allowance)

@@ -213,9 +213,9 @@ def _find_program(command: str, environ: Mapping[str, str]) -> str:
         if bundled is not None:
             return str(bundled)
         raise Overloaded(
-            "The Claude Code CLI was not found. Install it (npm install -g "
-            "@anthropic-ai/claude-code, or pip install 'ccapi[cli]'), set claude.command to its "
-            "path, or try the gateway without it: ccapi serve --demo.",
+            "The Claude Code CLI was not found. Install it (pip install claude-agent-sdk, which "
+            "brings it along, or npm install -g @anthropic-ai/claude-code), set claude.command "
+            "to its path, or try the gateway without it: ccapi serve --demo.",
             code="cli_not_found",
         )
     raise Overloaded(

@@ -53,7 +53,7 @@ def cli_binary() -> str:
         return chosen
     spec = importlib.util.find_spec("claude_agent_sdk")
     if spec is None or spec.origin is None:
-        raise RuntimeError("claude-agent-sdk is not installed: pip install 'ccapi[test]'")
+        raise RuntimeError("claude-agent-sdk is not installed: pip install '.[test]'")
     return str(Path(spec.origin).parent / "_bundled" / "claude")
 
 
