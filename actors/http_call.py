@@ -15,7 +15,7 @@ from starlette.routing import Route
 from starlette.types import Receive, Scope, Send
 
 from ..schemas.convert import read_json
-from ..schemas.errors import MethodNotAllowed, UnsupportedMediaType
+from ..schemas.errors import MethodNotAllowed, NotFound, UnsupportedMediaType
 from ..transport.asgi import read_body, send_json
 from .http_guards import LABELS, OWNER
 
@@ -82,20 +82,28 @@ class Call:
 
 
 Handler = Callable[[Call], Awaitable[None]]
+IsThere = Callable[[Call], bool]
 
 
 class _Methods:
     """The handlers of one path, as the ASGI app that Starlette's router wants."""
 
-    def __init__(self, gateway: Gateway, handlers: dict[str, Handler]) -> None:
+    def __init__(
+        self, gateway: Gateway, handlers: dict[str, Handler], is_there: IsThere | None
+    ) -> None:
         self._gateway = gateway
         self._handlers = handlers
+        self._is_there = is_there
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         call = Call(self._gateway, scope, receive, send)
         method = "GET" if scope["method"] == "HEAD" else scope["method"]
         handler = self._handlers.get(method)
         if handler is None:
+            if self._is_there is not None and not self._is_there(call):
+                raise NotFound(
+                    f"There is nothing at {scope['method']} {scope['path']}.", code="not_offered"
+                )
             call.labels["allow"] = ", ".join(
                 [*self._handlers, *(["HEAD"] if "GET" in self._handlers else [])]
             )
@@ -103,6 +111,12 @@ class _Methods:
         await handler(call)
 
 
-def route(gateway: Gateway, path: str, **handlers: Handler) -> Route:
-    """A route with one handler per method: ``route(gateway, "/x", GET=…, POST=…)``."""
-    return Route(path, _Methods(gateway, handlers))
+def route(
+    gateway: Gateway, path: str, *, is_there: IsThere | None = None, **handlers: Handler
+) -> Route:
+    """A route with one handler per method: ``route(gateway, "/x", GET=…, POST=…)``.
+
+    `is_there`, for a path that names something: whether it can be the name of such a thing. A
+    method that the route lacks is a 404, and not a 405, where it cannot.
+    """
+    return Route(path, _Methods(gateway, handlers, is_there))

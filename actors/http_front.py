@@ -13,7 +13,7 @@ from prometheus_client import CONTENT_TYPE_LATEST
 from starlette.routing import Route, Router
 from starlette.types import ASGIApp, Receive, Scope, Send
 
-from ..schemas.errors import NotFound, NotImplementedHere, Overloaded, UpgradeRequired
+from ..schemas.errors import NotFound, Overloaded, UpgradeRequired
 from ..transport.asgi import send_response
 from .chat_front import complete_chat, complete_text
 from .conversation_front import (
@@ -39,6 +39,7 @@ from .responses_front import (
     create_response,
     delete_response,
     list_input_items,
+    names_response,
     show_response,
 )
 from .workspaces import LOCAL
@@ -46,10 +47,34 @@ from .workspaces import LOCAL
 if TYPE_CHECKING:
     from .gateway import Gateway
 
-NOT_OFFERED = (
-    "/v1/embeddings", "/v1/audio/{rest:path}", "/v1/images/{rest:path}",
-)  # fmt: skip
-
+NOT_OFFERED = {
+    "assistants": "assistants",
+    "audio": "speech and transcription",
+    "batches": "batches",
+    "chat/completions": "stored chat completions",
+    "chatkit": "ChatKit",
+    "containers": "containers",
+    "conversations": "that part of the Conversations API",
+    "edits": "edits",
+    "embeddings": "embeddings",
+    "engines": "engines",
+    "evals": "evals",
+    "files": "uploaded files",
+    "fine_tuning": "fine-tuning",
+    "fine-tunes": "fine-tuning",
+    "images": "images",
+    "moderations": "moderations",
+    "organization": "administration",
+    "realtime": "the Realtime API",
+    "responses": "that part of the Responses API",
+    "skills": "skills",
+    "threads": "threads",
+    "uploads": "uploaded files",
+    "vector_stores": "vector stores",
+    "videos": "videos",
+}
+"""What OpenAI's API has under ``/v1/`` and this gateway has not: by the beginning of the path, what
+to call it. A 404 says so, since OpenAI's SDKs ask again after a 501."""
 
 ONLY_WEBSOCKET = ("/v1/conversations/{conversation_id}/events", "/v1/house")
 
@@ -111,7 +136,6 @@ def _keyed_routes(gateway: Gateway) -> Router:
             *(route(gateway, path, GET=only_websocket) for path in ONLY_WEBSOCKET),
             route(gateway, "/stats", GET=tell_statistics),
             route(gateway, "/metrics", GET=tell_metrics),
-            *(route(gateway, path, GET=not_offered, POST=not_offered) for path in NOT_OFFERED),
         ],
         redirect_slashes=False,
         default=no_such_path,
@@ -122,7 +146,7 @@ def _response_routes(gateway: Gateway) -> list[Route]:
     one = "/v1/responses/{response_id}"
     return [
         route(gateway, "/v1/responses", POST=create_response),
-        route(gateway, one, GET=show_response, DELETE=delete_response),
+        route(gateway, one, is_there=names_response, GET=show_response, DELETE=delete_response),
         route(gateway, f"{one}/cancel", POST=cancel_response),
         route(gateway, f"{one}/input_items", GET=list_input_items),
     ]
@@ -182,9 +206,13 @@ async def only_websocket(call: Call) -> NoReturn:
     raise UpgradeRequired(f"{call.scope['path']} is a WebSocket.")
 
 
-async def not_offered(call: Call) -> NoReturn:
-    raise NotImplementedHere(f"{call.scope['path']} is not served by this gateway.")
-
-
 async def no_such_path(scope: Scope, receive: Receive, send: Send) -> NoReturn:
+    path = scope["path"].removeprefix(scope.get("root_path", ""))
+    for beginning, what in NOT_OFFERED.items():
+        if f"{path}/".startswith(f"/v1/{beginning}/"):
+            raise NotFound(
+                f"This gateway does not offer {what}: there is nothing at {scope['method']} "
+                f"{scope['path']}.",
+                code="not_offered",
+            )
     raise NotFound(f"There is nothing at {scope['method']} {scope['path']}.")

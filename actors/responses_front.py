@@ -20,7 +20,12 @@ from ..schemas.convert import write_json
 from ..schemas.errors import GatewayError, InvalidRequest, Overloaded
 from ..schemas.items_out import encode_messages
 from ..schemas.parameters import one_conversation
-from ..schemas.response_events import ResponseWriter, encode_error_event, encode_response
+from ..schemas.response_events import (
+    RESPONSE_ID,
+    ResponseWriter,
+    encode_error_event,
+    encode_response,
+)
 from ..schemas.responses import parse_response
 from ..schemas.turn_items import TurnItem
 from ..transport.asgi import EventStream, while_connected
@@ -176,6 +181,12 @@ async def _run(job: Job, start: _Start) -> None:
 
 
 # -- kept ------------------------------------------------------------------------------------------
+
+
+def names_response(call: Call) -> bool:
+    """Whether the path can be a response's. Otherwise it means a route that OpenAI's API has, and
+    this one has not."""
+    return call.path("response_id").startswith(RESPONSE_ID)
 
 
 def _find(call: Call) -> Record:

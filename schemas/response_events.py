@@ -42,8 +42,12 @@ class ResponseHeading:
         return response_id(self.turn_id)
 
 
+RESPONSE_ID = "resp_"
+"""What the id of every response begins with."""
+
+
 def response_id(turn_id: str) -> str:
-    return f"resp_{hex_of(turn_id)}"
+    return f"{RESPONSE_ID}{hex_of(turn_id)}"
 
 
 @frozen

@@ -131,13 +131,44 @@ async def test_health_readiness_statistics_and_metrics(
 
 
 @pytest.mark.parametrize(
-    "path",
-    ["/v1/embeddings", "/v1/audio/speech", "/v1/images/generations"],
-)  # fmt: skip
-async def test_what_is_not_offered_is_a_501(client: Client, path: str) -> None:
+    ("path", "what"),
+    [
+        ("/v1/embeddings", "embeddings"),
+        ("/v1/audio/speech", "speech"),
+        ("/v1/audio/transcriptions", "transcription"),
+        ("/v1/images/generations", "images"),
+        ("/v1/moderations", "moderations"),
+        ("/v1/files/file_1/content", "files"),
+        ("/v1/batches", "batches"),
+        ("/v1/fine_tuning/jobs", "fine-tuning"),
+        ("/v1/assistants", "assistants"),
+        ("/v1/threads/t/runs", "threads"),
+        ("/v1/vector_stores", "vector stores"),
+        ("/v1/realtime/sessions", "Realtime"),
+        ("/v1/chat/completions/chatcmpl-1", "stored chat completions"),
+        ("/v1/responses/resp_1/nothing", "Responses"),
+        ("/v1/responses/nothing", "/v1/responses/nothing"),
+    ],
+)
+async def test_what_is_not_offered_is_a_404_that_says_so(
+    client: Client, path: str, what: str
+) -> None:
+    """OpenAI's SDKs ask again after a 501."""
     response = await client.request("POST", path, json={})
-    assert response.status == 501
-    assert response.error["code"] == "not_implemented"
+    assert response.status == 404
+    assert (response.error["type"], response.error["code"]) == ("not_found_error", "not_offered")
+    assert what in response.error["message"]
+    assert path in response.error["message"]
+
+
+async def test_a_name_that_only_begins_like_theirs_is_not_openais(client: Client) -> None:
+    for path in ("/v1/filesystem", "/v1/embeddingsx", "/embeddings"):
+        assert (await client.request("POST", path, json={})).error["code"] == "not_found"
+
+
+async def test_a_response_has_its_methods(client: Client) -> None:
+    wrong = await client.request("POST", "/v1/responses/resp_1", json={})
+    assert (wrong.status, wrong.headers["allow"]) == (405, "GET, DELETE, HEAD")
 
 
 async def test_unknown_paths_and_methods(client: Client) -> None:
@@ -158,3 +189,4 @@ async def test_the_app_can_be_mounted_in_another(gateway: GatewayDouble) -> None
     response = await client.request("POST", f"/ai{CHAT}", json=ASK)
     assert completion(response).model == "sonnet"
     assert (await client.request("GET", "/ai/nowhere")).error["code"] == "not_found"
+    assert (await client.request("GET", "/ai/v1/files")).error["code"] == "not_offered"
