@@ -13,7 +13,7 @@ from uuid import UUID, uuid5
 from attrs import field, frozen
 
 from ..schemas import lines
-from ..schemas.message import Message, merge_turns, trim
+from ..schemas.message import Message, merge_turns, spell_calls, trim
 
 RECORDED_FROM = 60
 """A history of more messages than this is not told to a child, but put into a transcript for it
@@ -38,8 +38,16 @@ class Composition:
     before: tuple[Message, ...] = ()
 
 
-def compose(messages: Sequence[Message], namespace: UUID, model: str) -> Composition:
-    """The lines that put `messages` before a child and have it answer the last one.
+def compose(
+    messages: Sequence[Message],
+    namespace: UUID,
+    model: str,
+    *,
+    known: int = 0,
+    called: Sequence[str] = (),
+) -> Composition:
+    """The lines that put `messages` before a child and have it answer the last one. The child holds
+    the first `known` of them already, and before these the calls whose ids are `called`.
 
     In batches: the next one may only be written after a zero-turn result, since assistant
     messages would overtake user messages that the CLI is still taking in.
@@ -49,7 +57,7 @@ def compose(messages: Sequence[Message], namespace: UUID, model: str) -> Composi
         """A uuid of its own: the CLI silently drops a frame whose uuid it has seen."""
         return str(uuid5(namespace, what))
 
-    *earlier, last = merge_turns(messages)
+    *earlier, last = merge_turns(spell_calls(messages, called)[known:])
     batches: deque[Batch] = deque()
     batch: list[bytes] = []
     for number, message in enumerate(earlier):
@@ -62,7 +70,7 @@ def compose(messages: Sequence[Message], namespace: UUID, model: str) -> Composi
             batch.append(lines.assistant(uuid, message.content, model))
     uuid = name("prompt")
     batches.append(Batch([*batch, lines.user(uuid, last.content)], uuid))
-    return Composition(batches, _before(messages))
+    return Composition(batches, _before(messages[known:]))
 
 
 def _before(messages: Sequence[Message]) -> tuple[Message, ...]:

@@ -6,7 +6,7 @@ began with (`ChildState.extra`). Refuses to know: phases, and what the child mak
 
 from __future__ import annotations
 
-from ..schemas.message import Message, ToolResult
+from ..schemas.message import Message, ToolResult, spell_calls
 from ..schemas.turn import AgentOrigin, Memory, Origin, Recording, ResumePoint
 from .child_state import ChildState
 from .composition import compose, split
@@ -33,14 +33,24 @@ def _choose_history(
         return memory.resume, ()
     unknown = (*memory.seed, *turn.messages)
     recorded, told = split(unknown, turn.prompt.history_limit)
-    origin = Recording(recorded, turn.setup.model) if recorded else None
-    return origin, unknown[: len(unknown) - len(told)]
+    known = len(unknown) - len(told)
+    if not recorded:
+        return None, unknown[:known]
+    # As the child is told the rest of it: each call has one spelling.
+    spelt = spell_calls(unknown)[known - len(recorded) : known]
+    return Recording(spelt, turn.setup.model), unknown[:known]
 
 
 def tell(memory: Memory, turn: TurnState, child: ChildState) -> list[Write]:
     """Put the turn before the child, and before that what it does not hold of the conversation."""
-    unknown = (*memory.seed, *turn.messages)[len(child.extra) :]
-    told = compose(unknown, turn.namespace, turn.setup.model)
+    unrecorded = (*memory.seed, *turn.messages)
+    told = compose(
+        unrecorded,
+        turn.namespace,
+        turn.setup.model,
+        known=len(child.extra),
+        called=memory.called,
+    )
     child.before = (*child.extra, *told.before)
     turn.ask(told)
     return [*child.shape(turn.prompt.options), *tell_more(turn, child)]

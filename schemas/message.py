@@ -8,15 +8,17 @@ from __future__ import annotations
 
 import hashlib
 import json
-from collections.abc import Callable, Collection, Iterable, Iterator, Mapping, Sequence
+from collections import Counter
+from collections.abc import Callable, Collection, Iterable, Mapping, Sequence
 from contextlib import suppress
 from functools import cached_property
-from itertools import chain, count
+from itertools import chain
 from typing import Any, Literal, NoReturn
 
 from attrs import evolve, frozen
 
 from .errors import InvalidRequest
+from .tool_names import entry_of, respell, wire_id
 
 Role = Literal["user", "assistant"]
 
@@ -351,8 +353,8 @@ def trim(messages: Sequence[Message], limit: int) -> tuple[Message, ...]:
 
 def merge_turns(messages: Iterable[Message]) -> tuple[Message, ...]:
     """The same history as the Messages API takes it: neighbours of one role are joined (it reads
-    them so anyway), messages with nothing in them are left out, and the id of a call that comes
-    again is another one the second time (it refuses both)."""
+    them so anyway), messages with nothing in them are left out, and calls are spelt apart
+    (`spell_calls`)."""
     merged: list[Message] = []
     for message in messages:
         if message.is_blank:
@@ -361,24 +363,38 @@ def merge_turns(messages: Iterable[Message]) -> tuple[Message, ...]:
             merged[-1] = Message(message.role, merged[-1].content + message.content)
         else:
             merged.append(message)
-    return tuple(_respell(merged))
+    return spell_calls(merged)
 
 
-def _respell(messages: Sequence[Message]) -> Iterator[Message]:
-    seen: set[str] = set()
+def spell_calls(messages: Sequence[Message], before: Sequence[str] = ()) -> tuple[Message, ...]:
+    """The same messages, with other ids for those calls of which the model would get no result.
+
+    The Messages API refuses an id that comes again, as other providers write it that count anew in
+    each message. The CLI drops the result of a call whose id is another call's with an underscore
+    and digits behind it, whichever of the two comes first. `before` are the ids of earlier calls in
+    the conversation, as the client spells them.
+    """
+    told = {wire_id(call_id) for call_id in before}
+    parts = {entry_of(call_id) for call_id in told}
+    ids = told.union(wire_id(call.id) for message in messages for call in message.calls)
+    uses = Counter(before)
+
+    def spell(call_id: str) -> str:
+        uses[call_id] += 1
+        use, wire = uses[call_id], wire_id(call_id)
+        if use == 1 and wire not in parts and entry_of(wire) not in ids:
+            return call_id
+        return respell(call_id, use)
+
+    spelt: list[Message] = []
     now: dict[str, str] = {}  # ids of the latest calls, as they are spelt
     for message in messages:
         if message.calls:
-            now = {call.id: _unlike(call.id, seen) for call in message.calls}
-            seen.update(now.values())
-        if any(spelt != call_id for call_id, spelt in now.items()):
+            now = {call.id: spell(call.id) for call in message.calls}
+        if any(one != other for one, other in now.items()):
             message = Message(message.role, tuple(_spelt(block, now) for block in message.content))
-        yield message
-
-
-def _unlike(call_id: str, seen: Collection[str]) -> str:
-    spellings = chain((call_id,), (f"{call_id}_{number}" for number in count(2)))
-    return next(spelt for spelt in spellings if spelt not in seen)
+        spelt.append(message)
+    return tuple(spelt)
 
 
 def _spelt(block: Block, ids: Mapping[str, str]) -> Block:

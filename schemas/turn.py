@@ -245,7 +245,8 @@ class Memory:
     `digests` has one digest per message held. `resume` is None until a turn has finished. `seed`
     are the last messages held, as far as the transcript at `resume` lacks them: a continued cache
     hit, tool calls that wait for their results, an answer that was cut short. `calls` are the ids
-    of the tool calls that stand open. `grants` are the rules by which an agent's tools were allowed
+    of the tool calls that stand open; `called` those of all calls in the transcript at `resume`, in
+    the client's spelling. `grants` are the rules by which an agent's tools were allowed
     in this conversation. Only a finished turn changes anything else here: one that fails leaves no
     trace.
     """
@@ -258,6 +259,7 @@ class Memory:
     usage: Usage = field(factory=Usage)
     calls: tuple[str, ...] = ()
     grants: tuple[str, ...] = ()
+    called: tuple[str, ...] = ()
 
     def grown(
         self, setup: Setup, said: Iterable[Message], resume: ResumePoint | None, usage: Usage
@@ -265,6 +267,7 @@ class Memory:
         """After one more turn: `said` are its new messages, the answer last. `resume` None: no
         transcript holds them."""
         said = tuple(said)
+        recorded = () if resume is None else (*self.seed, *said)
         return Memory(
             setup=setup,
             digests=(*self.digests, *map(digest, said)),
@@ -274,6 +277,7 @@ class Memory:
             usage=self.usage + usage,
             calls=tuple(call.id for call in said[-1].calls),
             grants=self.grants,
+            called=self.called + tuple(call.id for each in recorded for call in each.calls),
         )
 
     def is_before_last_turn_of(self, other: Memory) -> bool:

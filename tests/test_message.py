@@ -1,5 +1,7 @@
 """Messages: which are the same, which are new, which can be asked, and what a child is given."""
 
+import re
+from collections.abc import Sequence
 from itertools import pairwise
 from typing import Any
 
@@ -21,9 +23,11 @@ from ccapi.schemas.message import (
     is_blank,
     merge_turns,
     messages_of,
+    spell_calls,
     trim,
     unseen,
 )
+from ccapi.schemas.tool_names import wire_id
 
 
 def user(*blocks: Block) -> Message:
@@ -385,8 +389,71 @@ def test_ids_that_come_again_are_spelt_apart() -> None:
     said = [user("a"), assistant(call), user(result), assistant(call), user(result), assistant("b")]
     merged = merge_turns(said)
     assert merged[:3] == tuple(said[:3])
-    assert merged[3].calls[0].id == merged[4].results[0].call_id == "call_0_2"
+    spelt = merged[3].calls[0].id
+    assert spelt == merged[4].results[0].call_id
+    assert spelt.startswith("call_0-")
     assert merged[5] == said[5]
+
+
+def _rounds(*ids: str) -> list[Message]:
+    """A question, a call and its result for each of the ids."""
+    return [
+        message
+        for call_id in ids
+        for message in (
+            user("q"),
+            assistant(ToolCall(call_id, "n")),
+            user(ToolResult(call_id, (call_id,))),
+        )
+    ]
+
+
+def _wires(messages: Sequence[Message]) -> list[str]:
+    """The ids of the calls, as the API is told them; each result follows its call."""
+    calls = [wire_id(call.id) for message in messages for call in message.calls]
+    results = [wire_id(result.call_id) for message in messages for result in message.results]
+    assert calls == results
+    return calls
+
+
+@pytest.mark.parametrize(
+    ("ids", "kept"),
+    [
+        (["call_0", "call_0", "call_0"], ["call_0"]),
+        (["abc", "abc_2"], ["abc"]),
+        (["abc_2", "abc"], ["abc"]),
+        (["call_0", "call_1", "call_10"], ["call_0", "call_1", "call_10"]),
+        (["a.b", "a_b", "a_b_1"], ["a_b"]),
+        (["call", "call_1", "call_1_1"], ["call"]),
+    ],
+)
+def test_a_call_is_spelt_otherwise_only_where_its_result_would_be_lost(
+    ids: list[str], kept: list[str]
+) -> None:
+    wires = _wires(spell_calls(_rounds(*ids)))
+    assert [wire for wire in wires if wire in ids] == kept
+
+
+def test_calls_before_those_that_are_told_count_too() -> None:
+    first, second, third = (
+        _wires(spell_calls(_rounds("call_0"), before))[0]
+        for before in ([], ["call_0"], ["call_0", "call_0"])
+    )
+    assert len({first, second, third}) == 3
+    assert _wires(spell_calls(_rounds("abc"), ["abc_2"])) != ["abc"]
+    assert _wires(spell_calls(_rounds("abc_2"), ["abc"])) != ["abc_2"]
+
+
+CALL_IDS = st.text(st.sampled_from("a_1."), min_size=1, max_size=6)
+
+
+@given(st.lists(CALL_IDS, max_size=6), st.lists(CALL_IDS, max_size=6))
+def test_no_result_is_lost_whatever_the_ids(before: list[str], ids: list[str]) -> None:
+    """Told in one piece or in two: the CLI's rule is in tests/contract/test_call_ids.py."""
+    pieces = [spell_calls(_rounds(*before)), spell_calls(_rounds(*ids), before)]
+    wires = [wire for piece in pieces for wire in _wires(piece)]
+    assert len(set(wires)) == len(wires)
+    assert not any(re.sub("_[0-9]+$", "", wire) in set(wires) - {wire} for wire in wires)
 
 
 @pytest.mark.parametrize(

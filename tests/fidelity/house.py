@@ -207,6 +207,15 @@ class House:
         response = self._client.post(chat.CHAT, json=body, headers=headers)
         return Whole(response.status_code, response.headers, response.json())
 
+    def get(self, path: str) -> JSON:
+        response = self._client.get(path)
+        assert response.status_code == 200, response.text
+        body: JSON = response.json()
+        return body
+
+    def post(self, path: str, body: JSON, headers: dict[str, str] | None = None) -> httpx.Response:
+        return self._client.post(path, json=body, headers=headers)
+
     def stream(
         self, *messages: JSON, headers: dict[str, str] | None = None, **fields: Any
     ) -> Streamed:

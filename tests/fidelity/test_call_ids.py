@@ -1,0 +1,86 @@
+"""The results of tool calls reach the model, whatever ids the client's history has for them."""
+
+from __future__ import annotations
+
+import pytest
+
+from .house import JSON, House, assistant, called, function, spoken, tool, user
+
+TOOLS = [function("look")]
+
+
+def rounds(*ids: str) -> list[JSON]:
+    """A question, a call, its result and an answer for each of the ids."""
+    return [
+        message
+        for number, call_id in enumerate(ids)
+        for message in (
+            user(f"question {number}"),
+            assistant(None, called(call_id, "look", {"number": number})),
+            tool(call_id, f"result {number}"),
+            assistant(f"answer {number}"),
+        )
+    ]
+
+
+def results(house: House) -> list[str]:
+    """The results in the last request, in order; each follows the call that it is of."""
+    calls: list[str] = []
+    found: list[tuple[str, str]] = []
+    for _, blocks in spoken(house.last):
+        for block in blocks:
+            match block:
+                case (str(call_id), str(), dict()):
+                    calls.append(call_id)
+                case (str(call_id), [str(text)], bool()):
+                    found.append((call_id, text))
+    assert [call_id for call_id, _ in found] == calls
+    assert len(set(calls)) == len(calls)
+    return [text for _, text in found]
+
+
+@pytest.mark.parametrize(
+    "ids",
+    [
+        ["call_0"] * 12,
+        ["call_0"] * 20,  # so many are put into a transcript
+        ["abc", "abc_2"],
+        ["abc_2", "abc"],
+        ["call", "call_1", "call_2"],
+        ["functions.look:0", "functions.look:0"],
+    ],
+    ids=["again", "recorded", "behind", "before", "several", "odd"],
+)
+def test_no_result_is_lost(house: House, ids: list[str]) -> None:
+    answer = house.ask(*rounds(*ids), user("And now?"), tools=TOOLS)
+    assert answer.status == 200
+    assert results(house) == [f"result {number}" for number in range(len(ids))]
+
+
+def test_calls_of_one_message(house: House) -> None:
+    calls = [called(call_id, "look", {}) for call_id in ("call", "call_1")]
+    given = [tool("call", "result 0"), tool("call_1", "result 1")]
+    house.ask(user("hi"), assistant(None, *calls), *given, tools=TOOLS)
+    assert sorted(results(house)) == ["result 0", "result 1"]
+
+
+def test_a_live_child_is_told_of_more(house: House) -> None:
+    """It holds the first calls already, in a transcript of its own, when it is told the others."""
+    first = house.ask(*rounds("call_0", "abc_2"), user("And now?"), tools=TOOLS)
+    said = [*rounds("call_0", "abc_2"), user("And now?"), assistant(first.text)]
+    second = house.ask(
+        *said,
+        *rounds("call_0", "abc"),
+        user("And then?"),
+        conversation_id=first.conversation_id,
+    )
+    assert second.status == 200
+    assert len(house.adopted(first.conversation_id)) == 1
+    assert results(house) == ["result 0", "result 1", "result 0", "result 1"]
+
+
+def test_the_client_sees_its_own_ids(house: House) -> None:
+    answer = house.ask(*rounds("call_0", "call_0"), user("And now?"), tools=TOOLS)
+    listed = house.get(f"/v1/conversations/{answer.conversation_id}/items?limit=100")
+    ids = [item["call_id"] for item in listed["data"] if "call_id" in item]
+    assert ids == ["call_0"] * 4
