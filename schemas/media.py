@@ -15,8 +15,8 @@ from urllib.parse import unquote_to_bytes
 from attrs import field, frozen
 
 from .errors import InvalidRequest
-from .media_types import Damaged, image_type, is_pdf, is_plain_text
-from .message import Document, Image
+from .media_types import Damaged, image_type, is_pdf, plain_text
+from .message import Document, Image, is_blank
 
 MAX_ESCAPES = 1 << 18
 """Percent escapes in one data URL. Each costs some hundred bytes of memory for a moment, and
@@ -191,8 +191,7 @@ def _from_base64(
 
 def block_of(attachment: Attachment, content: Content) -> Image | Document:
     """The block that stands for the attachment. Its type is what the bytes are, whatever they were
-    said to be; only text, which has no signature, must not have been called anything else. Raises
-    `InvalidRequest` for anything but the kinds that are taken."""
+    said to be. Raises `InvalidRequest` for anything but the kinds that are taken."""
     if not content.data:
         raise attachment.refused("is empty.", attachment.invalid)
     try:
@@ -215,7 +214,21 @@ def _image(attachment: Attachment, content: Content) -> Image:
 def _document(attachment: Attachment, content: Content) -> Document:
     if is_pdf(content.data):
         return Document("application/pdf", content.base64, attachment.name)
-    said_to_be_text = content.declared is None or content.declared.startswith("text/")
-    if said_to_be_text and is_plain_text(content.data):
-        return Document("text/plain", content.base64, attachment.name)
-    raise attachment.refused("must be a PDF document or text in UTF-8.", attachment.invalid)
+    text = plain_text(content.data)
+    if text is None:
+        raise attachment.refused(
+            "is neither a PDF document nor text: a file must be a PDF document, or text in UTF-8 "
+            "or in UTF-16 with a byte order mark.",
+            attachment.invalid,
+        )
+    if attachment.origin == "remote":
+        # It may be a page that tells of an error, and nobody would see that.
+        raise attachment.refused(
+            "is text, and from a URL only a PDF document is taken: send the text as file_data.",
+            attachment.invalid,
+        )
+    if is_blank(text):
+        raise attachment.refused("has no text in it.", attachment.invalid)
+    encoded = text.encode()
+    told = content.base64 if encoded == content.data else base64.b64encode(encoded).decode("ascii")
+    return Document("text/plain", told, attachment.name)

@@ -1,4 +1,4 @@
-"""What bytes are, by what they hold: pictures and PDF documents, told by their first bytes.
+"""What bytes are, by what they hold: pictures and PDF documents, by their first bytes, and text.
 
 Knows: the signatures of PNG, JPEG, GIF, WebP and PDF, and how each of them begins and ends, so
 that an upload that broke off is told here and not by the API. Refuses to know: names, declared
@@ -9,6 +9,7 @@ Every function takes time in proportion to the data at most, whatever the data h
 
 from __future__ import annotations
 
+import codecs
 import re
 
 PNG = b"\x89PNG\r\n\x1a\n"
@@ -41,22 +42,39 @@ def image_type(data: bytes) -> str | None:
 
 
 def is_pdf(data: bytes) -> bool:
-    """Whether the data is a PDF document. Raises `Damaged` where its end is missing."""
+    """Whether the data is a PDF document. Raises `Damaged` where its end is missing.
+
+    Text that has the header of one further on, as a program that writes them has, is none.
+    """
     if b"%PDF-" not in data[:PDF_HEADER_WITHIN]:
+        return False
+    ends = re.search(rb"[\r\n]%%EOF", data) is not None
+    if not (ends or data.startswith(b"%PDF-")) and plain_text(data) is not None:
         return False
     if b"%%EOF" not in data:
         raise Damaged("PDF")
     return True
 
 
-def is_plain_text(data: bytes) -> bool:
-    """Whether the data is UTF-8 text with something in it and without control characters other
-    than white space."""
+_ENCODINGS = (
+    (codecs.BOM_UTF8, "utf-8"),
+    (codecs.BOM_UTF16_LE, "utf-16-le"),
+    (codecs.BOM_UTF16_BE, "utf-16-be"),
+)
+
+
+def plain_text(data: bytes) -> str | None:
+    """The text that the data is, without its byte order mark: UTF-8, or UTF-16 with a mark. None
+    where it is no text: it has other bytes, or control characters other than white space and
+    escape."""
+    mark, encoding = next(
+        ((mark, name) for mark, name in _ENCODINGS if data.startswith(mark)), (b"", "utf-8")
+    )
     try:
-        text = data.decode("utf-8")
+        text = data[len(mark) :].decode(encoding)
     except UnicodeDecodeError:
-        return False
-    return bool(text.strip()) and not re.search("[\0-\x08\x0e-\x1a\x1c-\x1f]", text)
+        return None
+    return None if re.search("[\0-\x08\x0e-\x1a\x1c-\x1f]", text) else text
 
 
 def _sound(name: str, media_type: str, is_whole: bool) -> str:

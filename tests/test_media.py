@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import base64
+import codecs
 from collections.abc import Callable
 
 import pytest
@@ -19,7 +20,7 @@ from ccapi.schemas.media import (
     block_of,
     read_inline,
 )
-from ccapi.schemas.media_types import Damaged, image_type, is_pdf, is_plain_text
+from ccapi.schemas.media_types import Damaged, image_type, is_pdf, plain_text
 from ccapi.schemas.message import Document, Image
 from tests.support.pictures import GIF, PDF, WEBP, data_url, jpeg, png
 
@@ -296,22 +297,66 @@ def test_a_pdf_that_broke_off_is_told() -> None:
     assert (error.code, "PDF" in error.message) == ("invalid_file", True)
 
 
-def test_text_is_a_document_unless_it_is_called_something_else() -> None:
-    data = "Grüße\r\n\tan \x1b[1malle".encode()
-    text = base64.b64encode(data).decode()
-    expected = Document("text/plain", text, "a.txt")
-    assert block(file(data_url(data, "text/markdown"), "a.txt")) == expected
-    assert block(file(text, "a.txt")) == expected  # bare base64 is called nothing
-    assert block(file("data:,Hallo%20du")) == Document("text/plain", "SGFsbG8gZHU=", None)
-    assert refusal(file(data_url(data, "application/zip"), "a.txt")).code == "invalid_file"
+def text_of(document: Image | Document) -> str:
+    assert isinstance(document, Document)
+    assert document.media_type == "text/plain"
+    return base64.b64decode(document.data).decode()
+
+
+TEXT = "Grüße\r\n\tan \x1b[1malle 😀"
 
 
 @pytest.mark.parametrize(
-    "data", [b"\xff\xfea\0", b"a\0b", b" \n", b"\x7fELF\x02\x01\x01\0", b"\x08"]
+    "declared",
+    ["text/markdown", "application/json", "application/x-yaml", "application/zip", "image/png", ""],
 )
-def test_what_is_no_text(data: bytes) -> None:
-    assert not is_plain_text(data)
-    assert refusal(file(data_url(data, "text/plain"))).code == "invalid_file"
+@pytest.mark.parametrize("name", ["a.txt", "data.csv", "main.rs", "a.pdf"])
+def test_text_is_a_document_whatever_it_is_called(declared: str, name: str) -> None:
+    data = TEXT.encode()
+    text = base64.b64encode(data).decode()
+    expected = Document("text/plain", text, name)
+    assert block(file(data_url(data, declared), name)) == expected
+    assert block(file(text, name)) == expected  # bare base64 is called nothing
+    assert block(file("data:,Hallo%20du")) == Document("text/plain", "SGFsbG8gZHU=", None)
+
+
+@pytest.mark.parametrize("encoding", ["utf-8-sig", "utf-16", "utf-16-le", "utf-16-be"])
+def test_a_byte_order_mark_tells_the_encoding_and_is_no_text(encoding: str) -> None:
+    mark = {"utf-16-le": codecs.BOM_UTF16_LE, "utf-16-be": codecs.BOM_UTF16_BE}.get(encoding, b"")
+    assert text_of(block(file(data_url(mark + TEXT.encode(encoding))))) == TEXT
+
+
+def test_a_program_that_writes_a_pdf_is_text() -> None:
+    program = 'HEADER, END = b"%PDF-1.4\\n", b"trailer\\n%%EOF\\n"\n'
+    assert text_of(block(file(data_url(program.encode())))) == program
+
+
+@pytest.mark.parametrize(
+    "data",
+    [
+        b"a\0b",
+        "a".encode("utf-16-le") * 2,  # without a mark
+        codecs.BOM_UTF16_LE + b"a",
+        codecs.BOM_UTF16_LE + b"\0\0",
+        b"\x7fELF\x02\x01\x01\0",
+        b"\x08",
+        "Grüße".encode("latin-1"),
+        b"PK\x03\x04",
+    ],
+)
+@pytest.mark.parametrize("declared", ["text/plain", "application/json"])
+def test_what_is_no_text(data: bytes, declared: str) -> None:
+    assert plain_text(data) is None
+    error = refusal(file(data_url(data, declared)))
+    assert error.code == "invalid_file"
+    for taken in ("PDF", "UTF-8", "UTF-16"):
+        assert taken in error.message
+
+
+@pytest.mark.parametrize("data", [b" \n", codecs.BOM_UTF8, codecs.BOM_UTF16_LE])
+def test_text_with_nothing_in_it(data: bytes) -> None:
+    error = refusal(file(data_url(data)))
+    assert (error.code, error.message) == ("invalid_file", f"{FIELD} has no text in it.")
 
 
 def test_a_picture_is_no_file() -> None:

@@ -146,8 +146,7 @@ async def _fetched(
         raise attachment.refused(f"{error}.", f"invalid_{attachment.kind}_url") from None
     except FetchFailed as error:
         raise attachment.refused(f"{error}.", f"{attachment.kind}_fetch_failed") from None
-    # Told by its bytes alone: a page of text, such as an error's, is nobody's picture or document.
-    return Content(data, "application/octet-stream")
+    return Content(data)
 
 
 async def _read(attachment: Attachment, policy: AttachmentPolicy, allowance: Allowance) -> Content:

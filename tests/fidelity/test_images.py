@@ -96,6 +96,24 @@ def test_a_document(house: House) -> None:
     assert blocks(house) == [seen(PDF, "application/pdf", "document"), "Sum it up."]
 
 
+@pytest.mark.parametrize(
+    ("name", "declared", "text", "encoding"),
+    [
+        ("a.json", "application/json", '{"grüße": [1, 2]}\n', "utf-8"),
+        ("a.yaml", "application/x-yaml", "grüße:\n  - 1\n", "utf-8"),
+        ("a.csv", "text/csv", "name,town\r\nÅsa,Köln\r\n", "utf-8-sig"),
+        ("a.py", "application/octet-stream", "print('😀')\n", "utf-16"),
+    ],
+)
+def test_a_text_whatever_it_is_called(
+    house: House, name: str, declared: str, text: str, encoding: str
+) -> None:
+    file = {"file_data": data_url(text.encode(encoding), declared), "filename": name}
+    house.ask(user([{"type": "file", "file": file}, part("Sum it up.")]))
+    source = {"type": "text", "media_type": "text/plain", "data": text}
+    assert blocks(house) == [("document", source), "Sum it up."]
+
+
 def test_a_picture_that_a_tool_made(house: House) -> None:
     house.answers(call(ToolUse("draw", {}, "toolu_draw")))
     first = house.ask(user("Draw"), tools=[function("draw")])
