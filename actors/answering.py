@@ -9,6 +9,7 @@ from __future__ import annotations
 
 from collections.abc import AsyncIterator, Callable, Mapping, Sequence
 from contextlib import asynccontextmanager
+from functools import partial
 from typing import TYPE_CHECKING, Any
 
 from attrs import frozen
@@ -131,6 +132,7 @@ async def _turn(
         )
     try:
         async with turn as running:
+            running.follow_choice(partial(question.labels.__setitem__, "x-ccapi-tool-choice"))
             yield Source(running, running.conversation_id, running.model)
     except BaseException:
         if begun is not None and not told():

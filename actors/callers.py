@@ -11,7 +11,7 @@ from attrs import define
 
 from ..schemas.errors import GatewayError
 from ..schemas.events import TurnFailed, TurnFinished, TurnStarted
-from ..schemas.turn import Completed, Failed, Prompt
+from ..schemas.turn import ChoiceFate, Completed, Failed, Prompt
 from ..schemas.turn_items import TurnItem
 from .bus import Bus
 from .signals import End, StartTurn
@@ -50,6 +50,11 @@ class Callers:
         waiting.model = model
         self._bus.publish(TurnStarted(turn_id, self._conversation_id, model))
         return waiting.port
+
+    def tell_choice(self, turn_id: str, fate: ChoiceFate) -> None:
+        waiting = self._waiting.get(turn_id)
+        if waiting is not None:
+            waiting.port.tell_choice(fate)
 
     def deliver_nowait(self, turn_id: str, item: TurnItem) -> None:
         """Raises `trio.WouldBlock` while the caller lags, `CallerGone` when it has hung up."""

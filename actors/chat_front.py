@@ -34,6 +34,7 @@ from ..transport.attachments import resolve_all
 from .answering import Question, Source, answering, find_conversation, rejects_if_busy
 from .http_call import Call
 from .http_policy import tell
+from .models import plain_name
 from .turns import REPLY_SLOTS, Turn
 
 
@@ -207,10 +208,12 @@ async def _word(question: Question, asked: ChatTurn) -> Question:
 
 def _tell_ignored(question: Question, asked: ChatTurn) -> None:
     """Name what the request asks for in vain: of anybody, and of the model that is to answer."""
-    model, held = question.model, question.conversation
-    if held is not None and question.keeps_model:
-        model = held.info.model
-    names = dict.fromkeys((*asked.ignored, *without_effect(asked.options, model)))
+    model, profile, held = question.model, question.profile, question.conversation
+    if held is not None:
+        profile = held.info.profile
+        model = plain_name(held.info.model) if question.keeps_model else model
+    in_vain = without_effect(asked.options, model, in_words=profile == "chat")
+    names = dict.fromkeys((*asked.ignored, *in_vain))
     if names:
         question.labels["x-ccapi-ignored"] = ", ".join(names)
 

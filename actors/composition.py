@@ -45,9 +45,11 @@ def compose(
     *,
     known: int = 0,
     called: Sequence[str] = (),
+    words: str | None = None,
 ) -> Composition:
     """The lines that put `messages` before a child and have it answer the last one. The child holds
-    the first `known` of them already, and before these the calls whose ids are `called`.
+    the first `known` of them already, and before these the calls whose ids are `called`. `words`
+    are the gateway's own: they stand behind the last message, and are no part of it.
 
     In batches: the next one may only be written after a zero-turn result, since assistant
     messages would overtake user messages that the CLI is still taking in.
@@ -69,7 +71,8 @@ def compose(
         else:
             batch.append(lines.assistant(uuid, message.content, model))
     uuid = name("prompt")
-    batches.append(Batch([*batch, lines.user(uuid, last.content)], uuid))
+    asked = last.content if words is None else (*last.content, words)
+    batches.append(Batch([*batch, lines.user(uuid, asked)], uuid))
     return Composition(batches, _before(messages[known:]))
 
 

@@ -50,6 +50,7 @@ def tell(memory: Memory, turn: TurnState, child: ChildState) -> list[Write]:
         turn.setup.model,
         known=len(child.extra),
         called=memory.called,
+        words=turn.words,
     )
     child.before = (*child.extra, *told.before)
     turn.ask(told)

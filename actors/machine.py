@@ -17,6 +17,8 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 
+from attrs import evolve
+
 from ..schemas.errors import GatewayError
 from ..schemas.frames import ControlAnswer, ControlAsked, ControlCancelled, TurnResult
 from ..schemas.turn import Completed, Failed, ResumePoint
@@ -181,6 +183,9 @@ class Machine(MachineState):
     def _ask(self, written: Sequence[Action], now: float) -> list[Action]:
         self._enter(Phase.BUSY, now)
         self._present.heard = now
+        turn = self._turns.running
+        if turn.wish is not None and not turn.asked_again:
+            return [signals.ToldChoice(turn.turn_id, "asked"), *written]
         return [*written]
 
     def _control_answer(self, answer: ControlAnswer, now: float) -> list[Action]:
@@ -220,7 +225,9 @@ class Machine(MachineState):
 
     def _conclude(self, end: verdict.Verdict | None, now: float) -> list[Action]:
         """End the turn as it deserves; what becomes of the child follows from that."""
-        child = self._present
+        child, turn = self._present, self._turns.current
+        if end is not None and turn is not None and turn.wish is not None:
+            return self._conclude_wish(turn, end, now)
         match end:
             case None:
                 return []
@@ -246,12 +253,44 @@ class Machine(MachineState):
             case verdict.Spoilt(error):
                 return self._abandon(error, now)
 
+    def _conclude_wish(self, turn: TurnState, end: verdict.Verdict, now: float) -> list[Action]:
+        """End a turn whose model was asked in words for a tool call: once more, if it may be, in
+        vain the first time. The words go with what the child takes back; it is told next time what
+        was asked and answered without them."""
+        told: list[Action] = []
+        match end:
+            case verdict.Whole(reason, usage):
+                outcome = Completed(reason, usage)
+            case verdict.Suspended(usage):
+                outcome = Completed("tool_calls", usage)
+            case verdict.Shortened(usage):
+                outcome = Completed("stop", usage)
+            case verdict.CutOff(usage):
+                outcome = Completed("length", usage)
+            case verdict.Declined(text, usage):
+                ended: list[Action] = [
+                    *turn.deliver([*turn.release(), Refused(text)], now),
+                    *self._turns.end(Completed("content_filter", turn.spent + usage), now),
+                ]
+                return [*ended, *self._take_back(now)]
+            case verdict.Spoilt(error):
+                return self._abandon(error, now)
+        if turn.may_ask_again and not isinstance(end, verdict.CutOff):
+            return [turn.ask_again(usage), *self._take_back(now)]
+        if turn.is_disobeyed:
+            told.append(signals.ToldChoice(turn.turn_id, "not-called"))
+        outcome = evolve(outcome, usage=turn.spent + usage)
+        told += self._complete(outcome, now)
+        if isinstance(end, verdict.CutOff):
+            return [*told, *self._leave(signals.Kill(), now)]
+        return [*told, *self._take_back(now)]
+
     def _complete(
         self, outcome: Completed, now: float, resume: ResumePoint | None = None
     ) -> list[Action]:
         """The turn has its answer. `resume` None: no transcript holds it as its caller knows it."""
         turn = self._turns.running
-        rest = turn.deliver(turn.answer.finish(), now)
+        rest = turn.deliver((*turn.release(), *turn.answer.finish()), now)
         self.memory = turn.remembered(self.memory, resume, outcome.usage)
         return [*rest, *self._turns.end(outcome, now)]
 

@@ -75,6 +75,11 @@ class ModelCatalog:
         return Choice(model, "chat" if model == means else "agent")
 
 
+def plain_name(name: str) -> str:
+    """The model's own name, whether it is to be an agent or not."""
+    return name.removeprefix(AGENT_PREFIX)
+
+
 def name_of(setup: Setup) -> str:
     """The name by which a client asks for the model of `setup` again."""
     return f"{AGENT_PREFIX}{setup.model}" if setup.profile == "agent" else setup.model

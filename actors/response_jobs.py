@@ -23,6 +23,7 @@ from ..schemas.responses import ResponseTurn, in_vain
 from ..transport.attachments import resolve_all
 from .answering import Question, find_conversation
 from .history import TurnRecord
+from .models import plain_name
 from .response_record import Record, answer_of
 from .workspaces import place_of
 
@@ -145,10 +146,12 @@ def _checked(record: Record) -> Record:
 
 def _tell_ignored(question: Question, asked: ResponseTurn) -> None:
     """Name what the request asks for in vain: of anybody, and of the model that is to answer."""
-    model, held = question.model, question.conversation
-    if held is not None and question.keeps_model:
-        model = held.info.model
-    names = dict.fromkeys((*asked.ignored, *in_vain(asked.options, model)))
+    model, profile, held = question.model, question.profile, question.conversation
+    if held is not None:
+        profile = held.info.profile
+        model = plain_name(held.info.model) if question.keeps_model else model
+    vain = in_vain(asked.options, model, in_words=profile == "chat")
+    names = dict.fromkeys((*asked.ignored, *vain))
     if names:
         question.labels["x-ccapi-ignored"] = ", ".join(names)
 

@@ -55,6 +55,7 @@ from .signals import (
     Started,
     StartTurn,
     TimedOut,
+    ToldChoice,
     Wake,
     WakeFailed,
     Warm,
@@ -209,6 +210,8 @@ class _Session(Generic[C]):
                 self._child.write(line)
             case End():
                 self._callers.end(action)
+            case ToldChoice(turn_id, fate):
+                self._callers.tell_choice(turn_id, fate)
             case Started(turn_id, model):
                 port = self._callers.started(turn_id, model)
                 self._nursery.start_soon(self._watch, turn_id, port)

@@ -14,7 +14,7 @@ from attrs import frozen
 from ..schemas.errors import GatewayError
 from ..schemas.frames import Frame, PermissionAsked
 from ..schemas.message import Message
-from ..schemas.turn import Answer, Memory, Origin, Outcome, Prompt
+from ..schemas.turn import Answer, ChoiceFate, Memory, Origin, Outcome, Prompt
 from ..schemas.turn_items import TurnItem
 
 # -- events; the child's frames come as they are --------------------------------------------------
@@ -151,6 +151,15 @@ class Deliver:
 
 
 @frozen
+class ToldChoice:
+    """How the client's wish for a tool call fares, where the model can only be asked for it. The
+    caller knows it before the next item."""
+
+    turn_id: str
+    fate: ChoiceFate
+
+
+@frozen
 class Started:
     """The turn was taken on: its caller is to be watched from now on. `End` follows for certain,
     in the same breath where the turn is refused."""
@@ -208,6 +217,6 @@ class Kill:
 
 
 Action = (
-    Wake | CancelWake | Write | Deliver | Started | End | AskLeave | LeaveSettled | Freeze | Retire
-    | Kill
+    Wake | CancelWake | Write | Deliver | ToldChoice | Started | End | AskLeave | LeaveSettled
+    | Freeze | Retire | Kill
 )  # fmt: skip

@@ -16,6 +16,7 @@ from ..schemas import mcp
 from ..schemas.errors import GatewayError, InvalidRequest
 from ..schemas.frames import ApiRetry, TurnResult
 from ..schemas.message import Message, ToolResult, check_results, unseen
+from ..schemas.tool_wishes import MAX_HELD, ToolWish, wish_of
 from ..schemas.turn import (
     Answer,
     Completed,
@@ -27,11 +28,11 @@ from ..schemas.turn import (
     Setup,
     Usage,
 )
-from ..schemas.turn_items import TextDelta, TurnItem
+from ..schemas.turn_items import ReasoningDelta, TextDelta, TurnItem, compact
 from . import refusals
 from .answer_state import AnswerState, Spoken
 from .composition import Batch, Composition
-from .signals import Deliver, End, Started
+from .signals import Deliver, End, Started, ToldChoice
 
 Heard = Spoken | ApiRetry
 """What a turn takes in of what its child says."""
@@ -45,6 +46,10 @@ class TurnState:
     what is still to be written to the child, `awaits` the user message that the child is busy
     with, `answer` what it has said. `retry_after`: seconds until the CLI meant to ask the API
     again, when it last failed. `replayed`: it was put before a second child, since the first died.
+
+    `wish` is the tool call that the model is asked for in words. Until that begins, what it says is
+    held back, so that it can be asked once more (`asked_again`) if it does not call; `spent` is
+    what the answer took that was taken back then.
     """
 
     turn_id: str
@@ -58,18 +63,31 @@ class TurnState:
     first_delta: float | None = None
     retry_after: float | None = None
     replayed: bool = False
+    asked_again: bool = False
+    spent: Usage = field(factory=Usage)
+    wish: ToolWish | None = field(init=False)
     answer: AnswerState = field(init=False)
+    _held: list[TurnItem] | None = field(init=False)
+    _held_size: int = 0
 
     def __attrs_post_init__(self) -> None:
+        self._await_answer()
+
+    def _await_answer(self) -> None:
         self.answer = AnswerState(self.prompt.options, self.setup)
+        self.wish = wish_of(self.prompt.options, self.setup)
+        self._held = None if self.wish is None else []
+        self._held_size = 0
 
     # -- what is asked -----------------------------------------------------------------------------
 
     @property
     def namespace(self) -> UUID:
-        """Of the uuids of its messages. They are others before a second child: that one may find
-        the first one's in the transcript it resumes."""
+        """Of the uuids of its messages. They are others before a second child, which may find the
+        first one's in the transcript it resumes, and where the same child is asked once more."""
         turn = UUID(self.turn_id)
+        if self.asked_again:
+            turn = uuid5(turn, "asked again")
         return uuid5(turn, "again") if self.replayed else turn
 
     def started(self) -> Started:
@@ -78,7 +96,7 @@ class TurnState:
     def join(self, memory: Memory) -> GatewayError | None:
         """Work out what the turn adds to `memory`; or why it cannot join on to it."""
         self.setup = self.prompt.setup(memory.setup)
-        self.answer = AnswerState(self.prompt.options, self.setup)
+        self._await_answer()
         messages = unseen(memory.digests, self.prompt.messages)
         if messages is None:
             return refusals.contradicted()
@@ -92,7 +110,7 @@ class TurnState:
     def results_alone(self) -> tuple[ToolResult, ...] | None:
         """The results that the turn brings, if it brings nothing else and a child can be given
         them as what its own calls came to; else None."""
-        if len(self.messages) != 1:
+        if len(self.messages) != 1 or self.wish is not None:
             return None
         results = self.messages[0].results
         if len(results) < len(self.messages[0].content) or not all(map(mcp.carries, results)):
@@ -129,10 +147,54 @@ class TurnState:
         return self.deliver(self.answer.hear(frame), now)
 
     def deliver(self, items: Iterable[TurnItem], now: float) -> list[Deliver]:
+        if self._held is not None:
+            items = self._hold(items)
         delivered = [Deliver(self.turn_id, item) for item in items]
         if delivered and self.first_delta is None:
             self.first_delta = now
         return delivered
+
+    def _hold(self, items: Iterable[TurnItem]) -> Iterable[TurnItem]:
+        """Keep back what comes before the call that is wanted. Returns what need not be kept."""
+        assert self.wish is not None
+        assert self._held is not None
+        items = [*items]
+        self._held += items
+        begun = any(map(self.wish.begins, items))
+        self._held_size += sum(map(_length, items))
+        return self.release() if begun or self._held_size > MAX_HELD else ()
+
+    def release(self) -> tuple[TurnItem, ...]:
+        """What was held back, in few items: the client hears how its wish fared before the first
+        one."""
+        held, self._held = self._held, None
+        return compact(held or ())
+
+    # -- the tool that is wanted -------------------------------------------------------------------
+
+    @property
+    def words(self) -> str | None:
+        """What the model is told of it, for this once."""
+        return None if self.wish is None else self.wish.words(again=self.asked_again)
+
+    @property
+    def is_disobeyed(self) -> bool:
+        """Whether the answer lacks the call that the model was asked for."""
+        return self.wish is not None and not self.wish.is_met(self.answer.calls)
+
+    @property
+    def may_ask_again(self) -> bool:
+        """Whether the model may be asked for its call once more: nobody has heard its answer."""
+        return self.is_disobeyed and not self.asked_again and self._held is not None
+
+    def ask_again(self, usage: Usage) -> ToldChoice:
+        """Its answer, which took `usage`, is taken back. The client is told."""
+        self.asked_again = True
+        self.spent += usage
+        self.batches.clear()
+        self.awaits = ""
+        self._await_answer()
+        return ToldChoice(self.turn_id, "asked-again")
 
     # -- how it ends -------------------------------------------------------------------------------
 
@@ -155,7 +217,7 @@ class TurnState:
 
     def ended(self, outcome: Outcome) -> End:
         answer = None
-        if isinstance(outcome, Completed) and not self.answer.calls:
+        if isinstance(outcome, Completed) and not (self.answer.calls or self.is_disobeyed):
             pieces = tuple(self.answer.pieces)
             answer = Answer(pieces, outcome.finish_reason, outcome.usage)
         return End(
@@ -173,4 +235,8 @@ class TurnState:
         self.replayed = True
         self.batches.clear()
         self.awaits = ""
-        self.answer = AnswerState(self.prompt.options, self.setup)
+        self._await_answer()
+
+
+def _length(item: TurnItem) -> int:
+    return len(item.text) if isinstance(item, TextDelta | ReasoningDelta) else 0

@@ -10,12 +10,21 @@ closed: so ending a turn is synchronous and cannot be held up by a caller that d
 from __future__ import annotations
 
 import math
+from collections.abc import Callable
 from contextlib import suppress
 
 import trio
 
 from ..schemas.errors import GatewayError, InternalError, TurnInterrupted
-from ..schemas.turn import Completed, Failed, FinishReason, Outcome, Reply, Usage
+from ..schemas.turn import (
+    ChoiceFate,
+    Completed,
+    Failed,
+    FinishReason,
+    Outcome,
+    Reply,
+    Usage,
+)
 from ..schemas.turn_items import Gathering, TurnItem
 
 REPLY_SLOTS = 32
@@ -31,8 +40,15 @@ class Port:
     def __init__(self, send: trio.MemorySendChannel[TurnItem]) -> None:
         self._send = send
         self.outcome: Outcome | None = None
+        self.choice: ChoiceFate | None = None
+        self.on_choice: Callable[[ChoiceFate], None] | None = None
         self.over = trio.Event()
         """Set when either side is done: the turn has ended, or the caller has hung up."""
+
+    def tell_choice(self, fate: ChoiceFate) -> None:
+        self.choice = fate
+        if self.on_choice is not None:
+            self.on_choice(fate)
 
     def deliver_nowait(self, item: TurnItem) -> None:
         """Raises `trio.WouldBlock` when the caller lags by the whole channel, or `CallerGone`."""
@@ -127,6 +143,18 @@ class Turn:
     def finish_reason(self) -> FinishReason:
         """Why the answer ended. Raises the turn's error where it failed."""
         return self._check().finish_reason
+
+    @property
+    def choice(self) -> ChoiceFate | None:
+        """How the wish for a tool call fares that the model could only be asked for; None: there
+        was no such wish. It is settled when the first item comes."""
+        return self._port.choice
+
+    def follow_choice(self, on_choice: Callable[[ChoiceFate], None]) -> None:
+        """Have `on_choice` called with what `choice` is and becomes; it must not wait or raise."""
+        if self._port.choice is not None:
+            on_choice(self._port.choice)
+        self._port.on_choice = on_choice
 
     @property
     def usage(self) -> Usage:

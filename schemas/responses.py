@@ -339,9 +339,10 @@ _NAMES = {"reasoning_effort": "reasoning.effort"}
 """What chat calls otherwise."""
 
 
-def in_vain(options: Options, model: str = "") -> tuple[str, ...]:
+def in_vain(options: Options, model: str = "", *, in_words: bool = False) -> tuple[str, ...]:
     """As `sampling.without_effect`, in the words of this request."""
-    return tuple(_NAMES.get(name, name) for name in without_effect(options, model))
+    names = without_effect(options, model, in_words=in_words)
+    return tuple(_NAMES.get(name, name) for name in names)
 
 
 def _ignored(

@@ -49,9 +49,9 @@ def encode_settings(options: Options, setup: Setup) -> dict[str, Any]:
     }
 
 
-def without_effect(options: Options, model: str = "") -> tuple[str, ...]:
+def without_effect(options: Options, model: str = "", *, in_words: bool = False) -> tuple[str, ...]:
     """Names of the given options that give way to others, or that `model` does not take (empty: it
-    takes them all)."""
+    takes them all). `in_words`: it is told in words which tool to call (`schemas.tool_wishes`)."""
     names, silent = [], can_be_kept_from_thinking(model)
     sampled = takes_sampling(model) and not _thinks(options)
     if options.temperature is not None and not sampled:
@@ -60,7 +60,7 @@ def without_effect(options: Options, model: str = "") -> tuple[str, ...]:
         names.append("top_p")
     if options.effort == "none" and not silent:
         names.append("reasoning_effort")
-    if options.tool_choice.mode in ("required", "named") and not silent:
+    if options.tool_choice.mode in ("required", "named") and not (silent or in_words):
         names.append("tool_choice")
     return tuple(names)
 

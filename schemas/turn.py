@@ -19,6 +19,9 @@ from .message import Message, ToolCall, digest
 FinishReason = Literal["stop", "length", "content_filter", "tool_calls"]
 Effort = Literal["none", "low", "medium", "high", "xhigh", "max"]
 Profile = Literal["chat", "agent"]
+ChoiceFate = Literal["asked", "asked-again", "not-called"]
+"""What became of a tool that has to be called, where the model can only be asked to call it: it was
+asked, asked once more since it did not call, or did not call then either."""
 
 
 # -- what is asked -------------------------------------------------------------------------------

@@ -6,6 +6,7 @@ import jsonschema
 import orjson
 import pytest
 
+from ccapi.schemas.tool_wishes import ToolWish
 from tests.support.competent_model import competent_model
 from tests.support.competent_words import fill
 from tests.support.messages_answers import Failure, Reply, Text, Thinking, ToolUse
@@ -117,6 +118,17 @@ def test_the_tools_called_are_those_asked_for_or_forced(
     reply = ask(prompt, tools=[WEATHER, MAGIC], **given)
     assert calls(reply) == expected
     assert reply.final_stop_reason == ("tool_use" if expected else "end_turn")
+
+
+@pytest.mark.parametrize(("name", "called"), [("magic_function", "magic_function"), (None, None)])
+def test_words_in_the_last_message_force_a_call_too(name: str | None, called: str | None) -> None:
+    """And they are no part of what the user says."""
+    order = {"type": "text", "text": ToolWish(name).words(again=False)}
+    said = [{"type": "text", "text": "Hello!"}, order]
+    ((made, _),) = calls(ask(said, tools=[WEATHER, MAGIC]))
+    assert made == (called or "get_weather")
+    later = ask(said, ("assistant", "Hi."), ("user", "Hello!"), tools=[WEATHER, MAGIC])
+    assert calls(later) == []
 
 
 def test_structured_output_is_called_when_nothing_else_is_wanted() -> None:

@@ -8,6 +8,7 @@ from typing import Any
 
 import pytest
 
+from ccapi.schemas.tool_wishes import ToolWish
 from ccapi.transport.scripted import answers
 from tests.support.scripted import (
     Frame,
@@ -168,6 +169,14 @@ async def test_a_tool_that_is_not_offered(tmp_path: Path) -> None:
     async with open_scripted(tmp_path) as child:
         frames = await child.turn(script(tool_calls=[{"name": "nope"}]))
         assert "No such tool available: nope" in frames[-1]["result"]
+
+
+@pytest.mark.parametrize(("wanted", "called"), [("second", "second"), (None, "first")])
+def test_a_tool_that_has_to_be_called_is_found(wanted: str | None, called: str) -> None:
+    words = ToolWish(wanted).words(again=False)
+    text, order = answers.part_order(f"Hello\n{words}", ["first", "second"])
+    assert (text, order) == ("Hello", called)
+    assert answers.part_order("Hello", ["first"]) == ("Hello", None)
 
 
 async def test_a_structured_answer(tmp_path: Path) -> None:

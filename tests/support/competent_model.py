@@ -28,6 +28,11 @@ STRUCTURED_OUTPUT = "StructuredOutput"
 """The tool through which the CLI asks for structured output."""
 
 _OF_THE_CLI = ("<system-reminder>", "[Image: source:")
+_ORDER = re.compile(
+    r"\[From the application [^\]]*You must call (?:the tool `([\w-]+)`|at least one of the tools)"
+)
+"""How the user's last message may say that a tool has to be called."""
+
 _IDLE_WORDS = frozenset({"a", "an", "by", "do", "for", "function", "get", "make", "my", "tool"})
 
 
@@ -77,7 +82,7 @@ class Asked:
         said = [
             i
             for i, (role, blocks) in enumerate(self.messages)
-            if role == "user" and any(block["type"] != "tool_result" for block in blocks)
+            if role == "user" and any(map(_is_said, blocks))
         ]
         return said[-1] if said else 0
 
@@ -88,7 +93,20 @@ class Asked:
 
     @cached_property
     def prompt(self) -> str:
-        return "\n".join(block["text"] for block in self.blocks if block["type"] == "text")
+        texts = [block["text"] for block in self.blocks if block["type"] == "text"]
+        return "\n".join(text for text in texts if not _ORDER.match(text))
+
+    @cached_property
+    def choice(self) -> JSON:
+        """Which tools have to be called: by `tool_choice`, or by what the last message says."""
+        given: JSON = self.body.get("tool_choice") or {"type": "auto"}
+        last = self.messages[-1][1] if self.messages else []
+        orders = [_ORDER.match(block["text"]) for block in last if block["type"] == "text"]
+        order = next(filter(None, orders), None)
+        if given["type"] != "auto" or order is None:
+            return given
+        named = {"type": "tool", "name": order[1]} if order[1] else {"type": "any"}
+        return {**given, **named}
 
     @cached_property
     def system(self) -> str:
@@ -115,10 +133,15 @@ class Asked:
         return "\n".join(block["text"] for block in blocks if block["type"] == "text")
 
 
+def _is_said(block: JSON) -> bool:
+    """Whether the user says something by it."""
+    return block["type"] != "tool_result" and not _ORDER.match(str(block.get("text", "")))
+
+
 def _calls(asked: Asked) -> list[ToolUse]:
     """Return the calls to make now; none means that the answer is a text."""
     tools: dict[str, JSON] = {tool["name"]: tool for tool in asked.body.get("tools") or []}
-    choice = asked.body.get("tool_choice") or {"type": "auto"}
+    choice = asked.choice
     if not tools or choice["type"] == "none":
         return []
     if choice["type"] == "tool":

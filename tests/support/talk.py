@@ -28,6 +28,7 @@ from ccapi.actors.signals import (
     Started,
     StartTurn,
     TimedOut,
+    ToldChoice,
     Wake,
     WakeFailed,
     Write,
@@ -295,6 +296,8 @@ class Talk:
                 return self._frame(json.loads(line))
             case Deliver(item=item):
                 return _spell_item(item)
+            case ToldChoice(_, fate):
+                return f"choice: {fate}"
             case End():
                 self.ends.append(action)
                 return f"end {self._names[action.turn_id]}: {self._outcome(action)}"
@@ -373,6 +376,8 @@ def _spell_all(message: Message) -> str:
 
 def _spell(block: dict[str, Any]) -> str:
     match block:
+        case {"type": "text", "text": str(text)} if text.startswith("[From the application"):
+            return "words again" if "cannot be used" in text else "words"
         case {"type": "text", "text": text}:
             return str(text)
         case {"type": "tool_use", "id": call_id, "name": name}:

@@ -17,6 +17,9 @@ _TOKENS: Final = re.compile(r"\S{1,12}\s*|\s+")
 _TOOL_REQUEST: Final = re.compile(
     r"\s*(?:please )?(?:use|call) `?([\w.-]+)`?\s*(\{.*\})?", re.IGNORECASE | re.DOTALL
 )
+_ORDER: Final = re.compile(
+    r"\n?\[From the application [^\]]*You must call (?:the tool `([\w-]+)`|at least one)[^\]]*\]\Z"
+)
 _MOST: Final = 1000  # how far it counts
 _LONGEST: Final = 1000  # characters of a quotation
 
@@ -127,6 +130,15 @@ def tool_request(text: str, tools: list[str]) -> tuple[str, dict[str, Any]] | No
         return asked[1], json.loads(asked[2] or "{}")
     except ValueError:
         return asked[1], {}
+
+
+def part_order(text: str, tools: list[str]) -> tuple[str, str | None]:
+    """What was said without the gateway's own words behind it, by which a tool has to be called;
+    and that tool, the first one where any will do."""
+    order = _ORDER.search(text)
+    if order is None:
+        return text, None
+    return text[: order.start()], order[1] or next(iter(tools), None)
 
 
 def after_tools(results: list[str]) -> str:

@@ -165,11 +165,14 @@ class Session:
 
         `text` is theirs without a directive.
         """
+        text, ordered = answers.part_order(text, self.tools)
         usage, activity = self._usage(), self._activity(text, switches)
         if switches.report:
             text, calls = json.dumps(self.report()), []
         else:
             calls = self._calls(text, switches)
+            if ordered is not None and not calls and switches.answer is None:
+                calls = [(ordered, {})]
             text = self._answer(text, batch, switches)
         structured = None
         if self.schema is not None and not switches.report:
