@@ -46,10 +46,12 @@ def compose(
     known: int = 0,
     called: Sequence[str] = (),
     words: str | None = None,
+    asks: bool = True,
 ) -> Composition:
     """The lines that put `messages` before a child and have it answer the last one. The child holds
     the first `known` of them already, and before these the calls whose ids are `called`. `words`
-    are the gateway's own: they stand behind the last message, and are no part of it.
+    are the gateway's own: they stand behind the last message, and are no part of it. Unless it
+    `asks`, the child answers none of them.
 
     In batches: the next one may only be written after a zero-turn result, since assistant
     messages would overtake user messages that the CLI is still taking in.
@@ -69,10 +71,10 @@ def compose(
             batches.append(Batch(batch, uuid))
             batch = []
         else:
-            batch.append(lines.assistant(uuid, message.content, model))
+            batch.append(lines.assistant(uuid, message.content, model, weighed=asks))
     uuid = name("prompt")
     asked = last.content if words is None else (*last.content, words)
-    batches.append(Batch([*batch, lines.user(uuid, asked)], uuid))
+    batches.append(Batch([*batch, lines.user(uuid, asked, query=asks)], uuid))
     return Composition(batches, _before(messages[known:]))
 
 

@@ -42,6 +42,7 @@ from .session_words import Add, SessionMessage, Submit
 from .signals import GiveWay, StartTurn
 from .stats import Stats, open_stats
 from .supervisor import Supervisor, open_supervisor
+from .token_count import count_tokens
 from .turns import Turn, open_turn
 from .workspaces import LOCAL, check_tools, place_of
 
@@ -205,6 +206,14 @@ class Gateway:
             return await self.query(prompt, system=system, model=model)
 
         return run_batch(ask, prompts, limit)
+
+    async def count_tokens(self, setup: Setup, messages: Sequence[Message]) -> int:
+        """The tokens that a plain model would read for this. Raises `GatewayError`."""
+        if self.draining:
+            raise Overloaded("The gateway is stopping.", code="draining", retry_after=5)
+        claude = self.settings.claude
+        seconds = claude.start_timeout_seconds + claude.idle_timeout_seconds
+        return await count_tokens(self._pool, setup, messages, seconds)
 
     # -- the house -------------------------------------------------------------------------------
 

@@ -36,6 +36,7 @@ from .models import Model
 from .page_front import Page
 from .responses_front import (
     cancel_response,
+    count_input_tokens,
     create_response,
     delete_response,
     list_input_items,
@@ -146,6 +147,7 @@ def _response_routes(gateway: Gateway) -> list[Route]:
     one = "/v1/responses/{response_id}"
     return [
         route(gateway, "/v1/responses", POST=create_response),
+        route(gateway, "/v1/responses/input_tokens", POST=count_input_tokens),
         route(gateway, one, is_there=names_response, GET=show_response, DELETE=delete_response),
         route(gateway, f"{one}/cancel", POST=cancel_response),
         route(gateway, f"{one}/input_items", GET=list_input_items),

@@ -20,6 +20,7 @@ from attrs import evolve, frozen
 from ..schemas.errors import Conflict, InvalidRequest, NotFound, Overloaded
 from ..schemas.message import Message, check_results, digest
 from ..schemas.responses import ResponseTurn, in_vain
+from ..schemas.turn import Prompt, Setup
 from ..transport.attachments import resolve_all
 from .answering import Question, find_conversation
 from .history import TurnRecord
@@ -173,6 +174,37 @@ def place_of_job(job: Job) -> Place:
         return _behind(job.base, job)
     conversation = job.question.conversation
     return Place(job.question, () if conversation is None else _said_in(job, conversation))
+
+
+def whole_of(job: Job) -> tuple[Setup, tuple[Message, ...]]:
+    """All that a model would be given for the job. Raises `InvalidRequest` where that is not
+    known, or is an agent's own business."""
+    place = place_of_job(job)
+    question, conversation = place.question, place.question.conversation
+    if place.before is None:
+        raise InvalidRequest(
+            "What that conversation holds is not kept in words, so that it cannot be counted.",
+            code="unsupported_parameter",
+            param="conversation" if job.base is None else "previous_response_id",
+        )
+    messages = (*place.before, *job.question.messages)
+    setup = question.setup
+    if conversation is not None:
+        asked = Prompt(
+            messages,
+            model=None if question.keeps_model else question.model,
+            system=question.system,
+            tools=question.tools,
+            schema=question.schema,
+        )
+        setup = asked.setup(conversation.entry.memory.setup)
+    if setup.profile == "agent":
+        raise InvalidRequest(
+            "What an agent reads is up to Claude Code, and cannot be counted ahead.",
+            code="unsupported_parameter",
+            param="model",
+        )
+    return setup, messages
 
 
 def _said_in(job: Job, conversation: Conversation) -> tuple[Message, ...] | None:

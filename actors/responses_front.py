@@ -34,7 +34,7 @@ from .chat_front import no_store
 from .http_call import Call
 from .http_policy import tell
 from .paging import page_of, read_order
-from .response_jobs import Asking, Job, accept
+from .response_jobs import Asking, Job, accept, whole_of
 from .response_record import Record
 from .responses import nobody_listens, responding
 
@@ -69,6 +69,28 @@ async def create_response(call: Call) -> None:
             await _stream(call, job)
         else:
             await _answer_whole(call, job)
+
+
+async def count_input_tokens(call: Call) -> None:
+    """``POST /v1/responses/input_tokens``: how much the model would read for such a request."""
+    raw = await call.json()
+    if isinstance(raw, dict):
+        raw = {**raw, "generate": False}  # nobody answers it, so that it needs no input either
+    named = call.header("x-conversation-id")
+    asked = parse_response(raw, names_conversation=named is not None)
+    asking = Asking(
+        gateway=call.gateway,
+        owner=call.owner,
+        labels=call.labels,
+        conversation_id=one_conversation(
+            {"conversation_id": asked.conversation_id, "x-conversation-id": named}
+        ),
+    )
+    async with while_connected(call.receive):
+        job = await accept(asking, asked)
+        setup, messages = whole_of(job)
+        tokens = await call.gateway.count_tokens(setup, messages)
+    await call.answer({"object": "response.input_tokens", "input_tokens": tokens})
 
 
 async def _show(call: Call, record: Record) -> None:

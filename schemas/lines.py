@@ -106,6 +106,11 @@ def show_thinking(request_id: str) -> bytes:
     return _control(request_id, request)
 
 
+def context_usage(request_id: str) -> bytes:
+    """Have the child count the tokens of its context. It asks the API for that."""
+    return _control(request_id, {"subtype": "get_context_usage"})
+
+
 def answer_mcp(request_id: str, message: Mapping[str, Any]) -> bytes:
     """Answer a JSON-RPC message of the CLI's to the server of the client's tools."""
     return _answer(request_id, {"mcp_response": message})
@@ -166,9 +171,15 @@ def user(uuid: str, content: Sequence[Block], *, query: bool = True) -> bytes:
     return _line(frame)
 
 
-def assistant(uuid: str, content: Sequence[Block], model: str) -> bytes:
-    """An assistant message of the history. The CLI appends it silently."""
+def assistant(uuid: str, content: Sequence[Block], model: str, *, weighed: bool = True) -> bytes:
+    """An assistant message of the history. The CLI appends it silently.
+
+    It takes what a `weighed` one says to have cost for the tokens of all before it; else it counts
+    them itself when it is asked to (`context_usage`).
+    """
     message = assistant_message(uuid, content, model)
+    if not weighed:
+        message["usage"] = {"input_tokens": 0, "output_tokens": 0}
     frame = {"type": "assistant", "uuid": uuid, "message": message, "parent_tool_use_id": None}
     return _line(frame)
 

@@ -116,12 +116,16 @@ def echo(request: Request) -> Reply:
     return say(f"turn {turn}: {request.last_user_text}")
 
 
+COUNT = "/v1/messages/count_tokens"
+
+
 @define(eq=False)
 class MessagesStub:
     """The running stub.
 
     `answer` is called for each request; answers put in `queue` go first, in order. `requests`
-    holds what came for `POST /v1/messages`, in order, and `hits` every request as (method, path).
+    holds what came for `POST /v1/messages`, in order, `counted` the bodies whose tokens
+    were counted, and `hits` every request as (method, path).
     """
 
     url: str
@@ -129,6 +133,7 @@ class MessagesStub:
     requests: list[Request] = field(factory=list)
     queue: deque[Answer] = field(factory=deque)
     hits: list[tuple[str, str]] = field(factory=list)
+    counted: list[JSON] = field(factory=list)
     _news: trio.Event = field(factory=trio.Event)
 
     async def wait_requests(self, count: int) -> Request:
@@ -167,8 +172,10 @@ class MessagesStub:
             answer = self.queue.popleft() if self.queue else self.answer(request)
             await connection.answer(request, answer)
         else:
+            if path == COUNT:
+                self.counted.append(orjson.loads(body))
             self._record(method, path)
-            status, document = _side_answer(method, path)
+            status, document = _side_answer(method, path, body)
             await connection.respond(status, document)
         return connection.start_next_cycle()
 
@@ -298,11 +305,17 @@ def _stream_head() -> h11.Response:
     )
 
 
-def _side_answer(method: str, path: str) -> tuple[int, bytes]:
+def count_tokens(body: JSON) -> int:
+    """Four characters of what the model would read are a token."""
+    read = {key: body[key] for key in ("system", "tools", "messages") if body.get(key)}
+    return 1 + len(orjson.dumps(read)) // 4
+
+
+def _side_answer(method: str, path: str, body: bytes) -> tuple[int, bytes]:
     if method == "HEAD":
         return 200 if path == "/" else 404, b""
-    if (method, path) == ("POST", "/v1/messages/count_tokens"):
-        return 200, b'{"input_tokens":10}'
+    if (method, path) == ("POST", COUNT):
+        return 200, orjson.dumps({"input_tokens": count_tokens(orjson.loads(body))})
     return 404, Failure(404, f"no {method} {path} here").body()
 
 

@@ -171,6 +171,8 @@ class Child:
                 pass
             case "mcp_set_servers":
                 body = self._set_servers(list(request.get("servers") or {}))
+            case "get_context_usage":
+                body = self._session.context_usage()
             case "end_session":
                 self._status = 1 if self._turn else 0
                 self._aborting = self._turn is not None

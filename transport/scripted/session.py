@@ -299,6 +299,18 @@ class Session:
             pieces, reason, met = pieces[: int(most)], "max_tokens", None
         return pieces, reason, met
 
+    def context_usage(self) -> Json:
+        """What is in the context, as the CLI has it: four characters are a token."""
+        texts = [text_of(entry["message"]["content"]) for entry in self._visible()]
+        parts = {
+            "system_prompt": len(self.system) // 4,
+            "mcp_tools": sum(len(name) // 4 + 4 for name in self.tools),
+            "custom_agents": 1,
+            "messages": sum(len(text) // 4 + 4 for text in texts),
+        }
+        used = [{"id": name, "tokens": count, "kind": "used"} for name, count in parts.items()]
+        return {"categories": used}
+
     def _usage(self) -> Json:
         """The input tokens of a request now; all but the newest were cached by the one before."""
         texts = [text_of(entry["message"]["content"]) for entry in self._visible()]
