@@ -40,6 +40,9 @@ MAX_MISFITS = 3
 
 FENCE = "```"
 
+RAN_OUT = "max_output_tokens"
+"""The CLI's error where an answer was cut for its length, however often the model went on."""
+
 Spoken = (
     ReasoningDelta | ToolUseStarted | ToolInput | AssistantDone | MessageStarted | MessageEnded
     | ToolsReturned
@@ -55,8 +58,11 @@ class AnswerState:
 
     `pieces` is the text, `calls` the tool calls that are whole, `usage` what the messages that
     have ended took. `answered`: the answer for the schema was given, and suits it. `is_torn`: a
-    call was passed on whose arguments are no JSON object. `is_silent`: the message that ended last
-    had nothing to read in it. `fault` is set once nothing good can come of the answer.
+    call was passed on whose arguments are no JSON object, `torn_fault` what is wrong with it;
+    `is_half`: the present message has half a call of the client's, passed on or not. `ran_out`: the
+    model met its limit of tokens as often as the CLI has it go on. `is_silent`: the message that
+    ended last had nothing to read in it. `has_acted`: an agent has begun to use a tool of its own.
+    `fault` is set once nothing good can come of the answer.
     """
 
     def __init__(self, options: Options, setup: Setup) -> None:
@@ -66,8 +72,10 @@ class AnswerState:
         self.assistant_uuid: str | None = None
         self.fault: GatewayError | None = None
         self.answered = False
-        self.is_torn = False
+        self.is_torn = self.is_half = self.ran_out = False
+        self.torn_fault = refusals.torn_call()
         self.is_silent = False
+        self.has_acted = False
         self._schema = setup.schema
         self._whole_only = options.whole
         self._reasoning = options.reasoning
@@ -132,7 +140,10 @@ class AnswerState:
             case ToolUseStarted(id, name):
                 return self._begin_call(id, name)
             case AssistantDone():
-                return [] if frame.synthetic else self._end_block(frame)
+                if not frame.synthetic:
+                    return self._end_block(frame)
+                self.ran_out |= frame.error == RAN_OUT
+                return []
             case ToolsReturned(results):
                 return [_ended(each) for each in results] if self.is_agent else []
             case MessageStarted(usage):
@@ -151,7 +162,7 @@ class AnswerState:
         if self._before is not None and said != self._before:
             self.fault = refusals.cut_off()
         self._begun, self._before = usage, said
-        self._spoke = False
+        self._spoke = self.is_half = False
 
     def _is_silent(self) -> bool:
         if self._before is None or self._spoke or self._schema is not None or self.is_agent:
@@ -186,7 +197,7 @@ class AnswerState:
         self._call_id, self._input = call_id, []
         self._tool = self._tools.get(name)  # a name that was never offered is the CLI's to refuse
         if self._tool is None and self.is_agent:
-            self._acted = True
+            self._acted = self.has_acted = True
             return [ActivityStarted(call_id, name)]
         if self._tool is None or self._tool is self._answer_tool or self._tool.strict:
             return []
@@ -229,6 +240,7 @@ class AnswerState:
             return self._end_answer(call, arguments)
         index, items = len(self.calls), list[TurnItem]()
         told = ToolCall(call.id, tool.name, arguments)
+        self.is_half |= _is_torn(told)
         if tool.strict:
             reason = _misfit(tool.parameters, told)
             if reason is not None:
@@ -250,10 +262,18 @@ class AnswerState:
             # The model says it twice. The first one counts, but no call may stay open.
             self._rejected.append((call.id, "The answer was given already."))
             return []
-        reason = _misfit(self._schema, ToolCall(call.id, call.name, text))
+        given = ToolCall(call.id, call.name, text)
+        reason = _misfit(self._schema, given)
         if reason is not None:
             self._reject(call.id, reason, refusals.unsuitable())
-            if not self._whole_only:  # the caller has it already
+            self.is_half |= _is_torn(given)
+            if self._whole_only:
+                return []
+            # The caller has it already. Half of it is no fault if its length was the limit, which
+            # the end of the message tells.
+            if self.is_half:
+                self.is_torn, self.torn_fault = True, refusals.unsuitable()
+            else:
                 self.fault = refusals.unsuitable()
             return []
         self.answered, self._answer_id = True, call.id

@@ -18,6 +18,7 @@ from ..schemas.errors import InvalidRequest
 from ..schemas.message import Message, trim
 from ..schemas.turn import Answer, Options, Profile, Setup, Tool
 from .cache_table import cache_key
+from .http_policy import tell
 from .models import name_of
 from .turns import Turn
 from .workspaces import place_of
@@ -133,7 +134,13 @@ async def _turn(
     try:
         async with turn as running:
             running.follow_choice(partial(question.labels.__setitem__, "x-ccapi-tool-choice"))
-            yield Source(running, running.conversation_id, running.model)
+            try:
+                yield Source(running, running.conversation_id, running.model)
+            except Exception as error:
+                # Whatever went wrong, be it another choice's turn: this one's work is done.
+                if not running.has_effects:
+                    raise
+                raise tell(error).for_good() from error
     except BaseException:
         if begun is not None and not told():
             begun.abandon()

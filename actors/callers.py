@@ -56,6 +56,10 @@ class Callers:
         if waiting is not None:
             waiting.port.tell_choice(fate)
 
+    def note_effects(self, turn_id: str) -> None:
+        """The turn has done something that must not be done twice."""
+        self._waiting[turn_id].port.has_effects = True
+
     def deliver_nowait(self, turn_id: str, item: TurnItem) -> None:
         """Raises `trio.WouldBlock` while the caller lags, `CallerGone` when it has hung up."""
         waiting = self._waiting.get(turn_id)

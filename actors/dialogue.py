@@ -66,7 +66,7 @@ def tell_more(turn: TurnState, child: ChildState) -> list[Write]:
 
 def go_on(turn: TurnState, child: ChildState, results: tuple[ToolResult, ...]) -> list[Write]:
     """Give the child the results that its turn waits for."""
-    turn.awaits = child.asked or ""
+    turn.go_on(child.asked or "")
     return [*child.shape(turn.prompt.options), *child.answer_calls(results)]
 
 

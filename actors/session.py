@@ -158,6 +158,9 @@ class _Session(Generic[C]):
     def _settle(self) -> None:
         """Keep up with the machine's memory, phase and deadline."""
         self._state.memory = self.machine.memory  # never behind the phase: lineage reads both
+        turn = self.machine.turn
+        if turn is not None and turn.has_effects:
+            self._callers.note_effects(turn.turn_id)
         if self.machine.phase is not self._state.phase:
             self._change_phase(self.machine.phase)
         self._set_alarm()

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 from collections import deque
 from collections.abc import Iterable
+from itertools import takewhile
 from uuid import UUID, uuid5
 
 from attrs import define, field
@@ -45,7 +46,8 @@ class TurnState:
     It has to end before `due`. `messages` are those the conversation does not hold yet, `batches`
     what is still to be written to the child, `awaits` the user message that the child is busy
     with, `answer` what it has said. `retry_after`: seconds until the CLI meant to ask the API
-    again, when it last failed. `replayed`: it was put before a second child, since the first died.
+    again, when it last failed. `begun`: it was put before a child. `replayed`: it was put before a
+    second child, since the first died.
 
     `wish` is the tool call that the model is asked for in words. Until that begins, what it says is
     held back, so that it can be asked once more (`asked_again`) if it does not call; `spent` is
@@ -62,6 +64,7 @@ class TurnState:
     awaits: str = ""
     first_delta: float | None = None
     retry_after: float | None = None
+    begun: bool = False
     replayed: bool = False
     asked_again: bool = False
     spent: Usage = field(factory=Usage)
@@ -118,7 +121,13 @@ class TurnState:
         return results or None
 
     def ask(self, composition: Composition) -> None:
+        self.begun = True
         self.batches = composition.batches
+
+    def go_on(self, asked: str) -> None:
+        """The child is given the results that `asked`, the user message it works on, waits for."""
+        self.begun = True
+        self.awaits = asked
 
     def next_lines(self) -> Iterable[bytes]:
         batch = self.batches.popleft()
@@ -129,6 +138,17 @@ class TurnState:
     def is_harmless(self) -> bool:
         """Whether it may be asked a second time: no tool was called, and nobody heard anything."""
         return not self.setup.tools and self.first_delta is None and not self.replayed
+
+    @property
+    def has_effects(self) -> bool:
+        """Whether it has done something that must not be done twice: an agent used a tool, or the
+        client used tools for it, whose results a child was given."""
+        return self.answer.has_acted or (self.begun and self._brings_results)
+
+    @property
+    def _brings_results(self) -> bool:
+        newest = takewhile(lambda message: message.role == "user", reversed(self.messages))
+        return any(message.results for message in newest)
 
     @property
     def is_limited(self) -> bool:
@@ -217,6 +237,8 @@ class TurnState:
 
     def ended(self, outcome: Outcome) -> End:
         answer = None
+        if isinstance(outcome, Failed) and self.has_effects:
+            outcome = Failed(outcome.error.for_good())
         if isinstance(outcome, Completed) and not (self.answer.calls or self.is_disobeyed):
             pieces = tuple(self.answer.pieces)
             answer = Answer(pieces, outcome.finish_reason, outcome.usage)

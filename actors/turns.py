@@ -42,6 +42,7 @@ class Port:
         self.outcome: Outcome | None = None
         self.choice: ChoiceFate | None = None
         self.on_choice: Callable[[ChoiceFate], None] | None = None
+        self.has_effects = False  # what it has done must not be done twice
         self.over = trio.Event()
         """Set when either side is done: the turn has ended, or the caller has hung up."""
 
@@ -67,6 +68,8 @@ class Port:
     def end(self, outcome: Outcome) -> None:
         """End the turn. What was delivered stays readable; a second end is an error."""
         assert self.outcome is None, "a turn ends exactly once"
+        if isinstance(outcome, Failed) and self.has_effects:
+            outcome = Failed(outcome.error.for_good())
         self.outcome = outcome
         self._send.close()
         self.over.set()
@@ -160,6 +163,13 @@ class Turn:
     def usage(self) -> Usage:
         """What the turn cost. Raises the turn's error where it failed."""
         return self._check().usage
+
+    @property
+    def has_effects(self) -> bool:
+        """Whether something was done that must not be done twice: an agent used a tool, or the
+        client brought what its own tools came to. An error of such a turn has `should_retry` False;
+        so should one that comes after it."""
+        return self._port.has_effects
 
     async def reply(self, timeout: float = math.inf) -> Reply:
         """Read the rest of the turn and return it whole.

@@ -84,10 +84,12 @@ def judge_frame(answer: AnswerState, frame: Heard) -> Verdict | None:
     if not isinstance(frame, MessageEnded):
         return None
     if frame.stop_reason in CUT_OFF:
-        # An agent that nobody has told how much to say is told by the CLI to go on.
-        return None if answer.may_be_long else CutOff(answer.usage)
+        # An agent that nobody has told how much to say is told by the CLI to go on. Behind a call
+        # of the client's it would be told what that came to, which nobody knows.
+        goes_on = answer.may_be_long and not (answer.calls or answer.is_half)
+        return None if goes_on else CutOff(answer.usage)
     if answer.is_torn:
-        return Spoilt(refusals.torn_call())
+        return Spoilt(answer.torn_fault)
     if answer.calls and frame.stop_reason == "refusal":
         return Declined("The model stopped its answer.", answer.usage)
     if answer.calls:
@@ -105,6 +107,9 @@ def judge_result(turn: TurnState, result: TurnResult, usage: Usage) -> Verdict:
         return Shortened(usage)
     if result.stop_reason == "refusal":
         return Declined(result.text, usage)
+    if turn.answer.ran_out:
+        resume = ResumePoint(result.session_id, turn.answer.assistant_uuid)
+        return Whole("length", usage, resume) if turn.is_answered(result) else CutOff(usage)
     if result.is_error or result.subtype != "success":
         return Spoilt(upstream_error(result, turn.retry_after))
     if turn.is_answered(result):

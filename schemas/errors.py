@@ -9,8 +9,9 @@ into `InternalError`, whose message says nothing of internals.
 
 from __future__ import annotations
 
+import copy
 import math
-from typing import Any, ClassVar
+from typing import Any, ClassVar, Self
 
 
 class GatewayError(Exception):
@@ -18,7 +19,9 @@ class GatewayError(Exception):
 
     Attributes: `status` (HTTP status), `type` (OpenAI error type), `code` (machine-readable
     reason), `param` (the offending field, as in ``messages[2].content``, or None), `message`
-    (for people) and `retry_after` (seconds after which trying again may help, or None).
+    (for people), `retry_after` (seconds after which trying again may help, or None) and
+    `should_retry` (False: a machine must not send the same request again, since some of what it
+    asked for is done; None: the status says whether it may).
     """
 
     status: ClassVar[int] = 500
@@ -38,6 +41,7 @@ class GatewayError(Exception):
         self.code = code or self.default_code
         self.param = param
         self.retry_after = retry_after
+        self.should_retry: bool | None = None
 
     def __repr__(self) -> str:
         return f"<{type(self).__name__} {self.status} {self.code}: {self.message}>"
@@ -54,13 +58,22 @@ class GatewayError(Exception):
         }
 
     def headers(self) -> dict[str, str]:
-        """Headers that belong to this failure: ``retry-after`` in whole seconds, rounded up."""
+        """Headers that belong to this failure: ``retry-after`` in whole seconds, rounded up; or
+        ``x-should-retry: false``, which the openai SDKs obey whatever the status."""
+        if self.should_retry is False:
+            return {"x-should-retry": "false"}
         if self.retry_after is None:
             return {}
         return {
             "retry-after": str(max(1, math.ceil(self.retry_after))),
             "retry-after-ms": str(max(1, math.ceil(self.retry_after * 1000))),
         }
+
+    def for_good(self) -> Self:
+        """The same failure, of a request that a machine must not send again."""
+        error = copy.copy(self)
+        error.retry_after, error.should_retry = None, False
+        return error
 
 
 class InternalError(GatewayError):

@@ -46,13 +46,15 @@ class ToolInput:
 class AssistantDone:
     """A block of an assistant message is whole: one of text, a tool call, or neither.
 
-    `synthetic` when the CLI wrote it itself, to report an error or to answer a command.
+    `synthetic` when the CLI wrote it itself, to report an error or to answer a command; `error` is
+    then the kind of the error, as in ``max_output_tokens``.
     """
 
     uuid: str
     synthetic: bool
     text: str = ""
     call: ToolCall | None = None
+    error: str = ""
 
 
 @frozen
@@ -326,6 +328,7 @@ def _decode_assistant(frame: dict[str, Any]) -> Frame:
         synthetic=message.get("model") == "<synthetic>",
         text="".join(str(block["text"]) for block in blocks if block.get("type") == "text"),
         call=calls[0] if calls else None,  # a frame holds one block
+        error=_text(frame, "error"),
     )
 
 

@@ -200,7 +200,7 @@ SAID: dict[str, tuple[bytes, Frame]] = {
             b'"text":"API Error: 500"}]},"parent_tool_use_id":null,"uuid":"u",'
             b'"error":"server_error","is_api_error_message":true}'
         ),
-        AssistantDone("u", synthetic=True, text="API Error: 500"),
+        AssistantDone("u", synthetic=True, text="API Error: 500", error="server_error"),
     ),
     "assistant of a subagent": (
         (

@@ -256,3 +256,75 @@ def test_a_refusal_behind_a_call_is_one() -> None:
     answer = AnswerState(Options(), Setup("m", tools=(Tool("now"),)))
     answer.hear(AssistantDone("u", synthetic=False, call=ToolCall("t", "now", "{}")))
     assert isinstance(judge_frame(answer, MessageEnded("refusal", Usage())), Declined)
+
+
+# -- limits of tokens ------------------------------------------------------------------------------
+
+AGENT = evolve(SETUP, profile="agent")
+RAN_OUT = AssistantDone("e", synthetic=True, text="API Error: too long", error="max_output_tokens")
+
+
+@pytest.mark.parametrize("reason", ["max_tokens", "model_context_window_exceeded"])
+@pytest.mark.parametrize("name", ["now", "weather"])
+@pytest.mark.parametrize("pieces", [('{"city"',), ('{"city":', '"Rome"}')])
+def test_an_agents_call_of_the_clients_that_is_cut_off_ends_the_answer(
+    reason: str, name: str, pieces: tuple[str, ...]
+) -> None:
+    """Be it half or whole, strict or not: the CLI would have the model go on behind it."""
+    state = AnswerState(PLAIN, AGENT)
+    state.hear(MessageStarted(Usage()))
+    state.hear(ToolUseStarted("t", name))
+    for piece in pieces:
+        state.hear(ToolInput(piece))
+    state.hear(AssistantDone("u", synthetic=False, call=ToolCall("t", name, "{}")))
+    assert judge(state, reason) == CutOff(SPENT)
+
+
+def test_an_agent_whose_own_call_was_cut_off_goes_on() -> None:
+    state = AnswerState(PLAIN, AGENT)
+    state.hear(MessageStarted(Usage()))
+    state.hear(ToolUseStarted("t", "Bash"))
+    state.hear(ToolInput('{"comm'))
+    state.hear(call("Bash"))
+    assert judge(state, "max_tokens") is None
+
+
+def test_half_a_strict_call_that_the_model_repeats_is_no_half_answer() -> None:
+    """Only the message that is cut counts."""
+    state = AnswerState(PLAIN, AGENT)
+    state.hear(MessageStarted(Usage()))
+    state.hear(ToolUseStarted("t", "weather"))
+    state.hear(ToolInput('{"ci'))
+    state.hear(call("weather"))
+    assert judge(state, "tool_use") is None
+    state.hear(MessageStarted(Usage()))
+    state.hear(TEXT)
+    assert judge(state, "max_tokens") is None
+
+
+def test_an_answer_that_runs_out_of_tokens_again_and_again_is_as_long_as_it_may_be() -> None:
+    failed = evolve(DONE, is_error=True, stop_reason="stop_sequence")
+    state = turn(AGENT, TEXT, RAN_OUT)
+    assert judge_result(state, failed, SPENT) == Whole("length", SPENT, ResumePoint("s", "u"))
+    assert judge_result(turn(AGENT, RAN_OUT), failed, SPENT) == CutOff(SPENT)  # nothing was said
+    assert isinstance(judge_result(turn(AGENT, TEXT, LOST), failed, SPENT), Spoilt)
+
+
+@pytest.mark.parametrize("whole", [True, False])
+def test_half_an_answer_by_schema_is_cut_off_only_by_its_length(whole: bool) -> None:
+    def half() -> AnswerState:
+        state = AnswerState(Options(whole=whole), SHAPED)
+        state.hear(MessageStarted(Usage()))
+        state.hear(ToolUseStarted("t", ANSWER_TOOL))
+        state.hear(ToolInput('{"ci'))
+        state.hear(call(ANSWER_TOOL, '{"ci'))
+        assert judge_frame(state, TEXT) is None  # its end tells
+        return state
+
+    assert judge(half(), "max_tokens") == CutOff(SPENT)
+    verdict = judge(half(), "tool_use")
+    if whole:  # it is asked for again
+        assert verdict is None
+    else:
+        assert isinstance(verdict, Spoilt)
+        assert verdict.error.code == "invalid_structured_output"

@@ -1,0 +1,183 @@
+"""The openai SDK retries what fails, unless it is told not to: what an agent did is not done twice,
+nor are the results of the client's tools told twice."""
+
+from __future__ import annotations
+
+import os
+import signal
+import threading
+from collections.abc import Callable, Iterator
+from typing import Any
+
+import httpx2
+import openai
+import pytest
+
+from ccapi.schemas.settings import CacheSettings, ConversationSettings
+from tests.support.messages_stub import Answer, Failure, Hang, Request, ToolUse, call, say
+
+from .house import JSON, MODEL, House, function, open_house, user
+
+AGENT = f"agent/{MODEL}"
+LOOK = ToolUse("Bash", {"command": "ls", "description": "List"})
+
+
+@pytest.fixture(scope="module")
+def shared(tmp_path_factory: pytest.TempPathFactory) -> Iterator[House]:
+    with open_house(
+        tmp_path_factory.mktemp("house"),
+        claude={"timeout_seconds": 20.0},
+        conversation=ConversationSettings(max_history_messages=10_000),
+        cache=CacheSettings(enabled=False),
+    ) as house:
+        yield house
+
+
+class Client:
+    """The SDK as it comes, with its two retries, and how often it has asked."""
+
+    def __init__(self, house: House) -> None:
+        self.asked = 0
+        http = httpx2.Client(event_hooks={"request": [self._count]}, trust_env=False)
+        self.sdk = openai.OpenAI(
+            base_url=house.live.base_url, api_key="unused", http_client=http, max_retries=2
+        )
+
+    def _count(self, request: httpx2.Request) -> None:
+        self.asked += 1
+
+
+@pytest.fixture
+def client(house: House) -> Iterator[Client]:
+    client = Client(house)
+    with client.sdk:
+        yield client
+
+
+def chat(client: Client, **fields: Any) -> Any:
+    return client.sdk.chat.completions.create(
+        model=AGENT, messages=[{"role": "user", "content": "Do it."}], **fields
+    )
+
+
+def choices(client: Client) -> object:
+    return chat(client, n=2)
+
+
+def streamed(client: Client) -> object:
+    return [*chat(client, stream=True)]
+
+
+def completion(client: Client) -> object:
+    return client.sdk.completions.create(model=AGENT, prompt="Do it.")
+
+
+def response(client: Client) -> object:
+    return client.sdk.responses.create(model=AGENT, input="Do it.")
+
+
+WAYS = (chat, choices, streamed, completion, response)
+
+
+def then(failure: Answer) -> Callable[[Request], Answer]:
+    """A model that uses a tool, and fails when it is told what came of that."""
+
+    def answer(request: Request) -> Answer:
+        told = request.body["messages"][-1]["content"]
+        acted = any(block["type"] == "tool_result" for block in told if isinstance(block, dict))
+        return failure if acted else call(LOOK)
+
+    return answer
+
+
+@pytest.mark.parametrize(
+    ("way", "status"), [*((way, 529) for way in WAYS), (chat, 429), (chat, 500)]
+)
+def test_what_an_agent_did_is_not_done_again(
+    house: House, client: Client, way: Callable[[Client], object], status: int
+) -> None:
+    house.stub.answer = then(Failure(status, retry_after=1))
+    with pytest.raises(openai.APIError) as caught:
+        way(client)
+    assert client.asked == 1
+    if isinstance(caught.value, openai.APIStatusError):
+        headers = caught.value.response.headers
+        assert headers["x-should-retry"] == "false"
+        assert "retry-after" not in headers
+        assert "retry-after-ms" not in headers
+    else:
+        assert way is streamed
+
+
+def test_what_an_agent_has_not_begun_is_asked_again(house: House, client: Client) -> None:
+    """The other way round: the SDK does retry."""
+    house.answers(Failure(529))
+    house.stub.answer = lambda _: say("Yes.")
+    chat(client)
+    assert client.asked == 2
+
+
+@pytest.mark.parametrize("way", [chat, streamed, response])
+def test_an_agent_that_dies_at_work_is_not_sent_again(
+    house: House, client: Client, way: Callable[[Client], object]
+) -> None:
+    house.stub.answer = then(Hang())
+    known = set(house.live.gateway._directory.all())
+
+    def kill() -> None:
+        house.wait(lambda: len(house.requests) >= 2)
+        (entry,) = (e for e in house.live.gateway._directory.all() if e not in known)
+        os.kill(house.adopted(entry.conversation_id)[-1], signal.SIGKILL)
+
+    killer = threading.Thread(target=kill)
+    killer.start()
+    with pytest.raises(openai.APIError):
+        way(client)
+    killer.join()
+    assert client.asked == 1
+
+
+def test_results_are_not_told_again(house: House, client: Client) -> None:
+    tools: JSON = function("look")
+    house.answers(call(ToolUse("look", {})))
+    first = house.ask(user("Look."), tools=[tools])
+    asked = {"role": "assistant", "content": None, "tool_calls": first.calls}
+    told = {"role": "tool", "tool_call_id": first.calls[0]["id"], "content": "sunny"}
+    house.stub.answer = lambda _: Failure(529)
+    with pytest.raises(openai.APIStatusError) as caught:
+        client.sdk.chat.completions.create(
+            model=MODEL,
+            messages=[user("Look."), asked, told],  # type: ignore[list-item]
+            tools=[tools],  # type: ignore[list-item]
+        )
+    assert client.asked == 1
+    assert caught.value.response.headers["x-should-retry"] == "false"
+
+
+# -- limits of tokens ------------------------------------------------------------------------------
+
+
+def test_an_agents_answer_that_stays_too_long_ends_by_its_length(house: House) -> None:
+    house.stub.answer = lambda _: say("On and on.", stop_reason="max_tokens")
+    answer = house.ask(user("Talk."), model=AGENT)
+    assert answer.finish_reason == "length"
+    assert answer.text is not None
+    assert answer.text.startswith("On and on.")
+    house.begin()
+    again = house.ask(user("And?"), model=AGENT, conversation_id=answer.conversation_id)
+    assert "On and on." in str(house.last.body["messages"])
+    assert again.finish_reason == "stop"
+
+
+def test_an_agents_response_that_stays_too_long_is_incomplete(house: House, client: Client) -> None:
+    house.stub.answer = lambda _: say("On and on.", stop_reason="max_tokens")
+    response = client.sdk.responses.create(model=AGENT, input="Talk.")
+    assert response.status == "incomplete"
+    assert response.incomplete_details is not None
+    assert response.incomplete_details.reason == "max_output_tokens"
+
+
+def test_an_agents_call_of_the_clients_that_is_cut_off_ends_by_its_length(house: House) -> None:
+    house.answers(call(ToolUse("look", {"place": "here"}), stop_reason="max_tokens"))
+    answer = house.ask(user("Look."), model=AGENT, tools=[function("look")])
+    assert answer.finish_reason == "length"
