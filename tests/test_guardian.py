@@ -146,17 +146,45 @@ async def test_signals_meant_for_a_service_do_not_end_it() -> None:
 
 async def test_a_gateway_goes_on_without_it(tmp_path: Path) -> None:
     async with open_guardian() as guardian:
-        os.kill(guardian.pid, signal.SIGKILL)
-        await eventually(lambda: not lives(guardian.pid))
+        first = guardian.pid
+        os.kill(first, signal.SIGKILL)
+        await eventually(lambda: not lives(first))
         async with running(scripted(tmp_path), guardian) as child:
             say(child, "", answer="as ever")
             assert text_of(await read_turn(child)) == "as ever"
         assert child.gone.is_set()
 
 
-async def test_one_that_is_stuck_holds_nobody_up() -> None:
-    async with open_guardian() as guardian:
-        os.kill(guardian.pid, signal.SIGSTOP)
-        for number in range(100_000, 120_000):  # more than its pipe holds
-            guardian.forget(number)
+async def test_one_that_dies_is_replaced_and_knows_what_it_knew(
+    caplog: pytest.LogCaptureFixture,
+) -> None:
+    with sleeping() as before, sleeping() as forgotten, sleeping() as after:
+        async with open_guardian() as guardian:
+            guardian.watch(before)
+            guardian.watch(forgotten)
+            first = guardian.pid
+            os.kill(first, signal.SIGKILL)
+            await eventually(lambda: guardian.pid != first)
+            guardian.forget(forgotten)
+            guardian.watch(after)
+            assert lives(guardian.pid)
+            assert lives(before)  # its guardian's death is not the gateway's
+        await eventually(lambda: not lives(before) and not lives(after))
+        assert lives(forgotten)
+        assert "the guardian died and is replaced" in caplog.text
+
+
+async def test_one_that_is_stuck_holds_nobody_up_and_is_replaced() -> None:
+    with sleeping() as forgotten, sleeping() as watched:
+        async with open_guardian() as guardian:
+            first = guardian.pid
+            os.kill(first, signal.SIGSTOP)
+            guardian.watch(watched)
+            guardian.watch(forgotten)
+            for number in range(100_000, 120_000):  # more than its pipe holds
+                guardian.forget(number)
+            guardian.forget(forgotten)  # which the stuck one never hears of
+            await eventually(lambda: guardian.pid != first)
+        await eventually(lambda: not lives(watched))
+        assert lives(forgotten)
     assert not lives(guardian.pid)
