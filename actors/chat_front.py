@@ -143,7 +143,7 @@ async def _complete(call: Call, dialect: Dialect, asked: Sequence[ChatTurn]) -> 
 async def _accept(call: Call, dialect: Dialect, asked: Sequence[ChatTurn]) -> _Job:
     """Refuse what can be refused before anything is spent."""
     gateway, first = call.gateway, asked[0]
-    choice = gateway.models.resolve(first.model)
+    choice = gateway.models.resolve(first.model, call.owner)
     if gateway.draining:  # also what the cache could answer: the client should go elsewhere
         raise Overloaded("The gateway is stopping.", code="draining", retry_after=5)
     children = gateway.settings.claude.max_concurrent_sessions

@@ -16,10 +16,11 @@ from click.core import ParameterSource
 from typed_settings.cli_click import ClickHandler
 from typed_settings.cli_utils import TypeArgsMaker
 
-from ..schemas.settings import SettingsError
+from ..schemas.settings import Settings, SettingsError, without_keys
 from ..transport.configuration import (
     DEFAULT_FILE,
     KEYS,
+    PREFIX,
     SHORT_OPTIONS,
     Key,
     LoadedSettings,
@@ -27,6 +28,7 @@ from ..transport.configuration import (
     render_json,
     render_toml,
 )
+from ..transport.own_process import forget_start
 
 
 def _path_kwargs(typ: type, default: object, is_optional: bool) -> dict[str, Any]:
@@ -103,6 +105,15 @@ def _load(context: click.Context, config_file: Path | None) -> LoadedSettings:
     return load_settings(config_file, options=context.obj)
 
 
+def _forget_keys(context: click.Context, settings: Settings) -> Settings:
+    """The settings without the callers' keys, which then are nowhere else in this process either,
+    nor in what the machine shows of its start."""
+    secrets = [*settings.auth.api_keys, *settings.auth.agent_keys, *settings.claude.env.values()]
+    context.ensure_object(dict).clear()
+    forget_start(secrets, PREFIX)
+    return without_keys(settings)
+
+
 config_option = click.option(
     "--config",
     "config_file",
@@ -131,13 +142,13 @@ def serve(context: click.Context, config_file: Path | None, demo: bool) -> None:
     if demo and "claude.command" in context.ensure_object(dict):
         raise click.UsageError("--demo runs its own child, not --claude-command.")
     with _refusals():
-        settings = _load(context, config_file).settings
+        settings = _forget_keys(context, _load(context, config_file).settings)
         from ..schemas.errors import GatewayError
         from ..transport.front_door import ListenError
         from .serve import run_server
 
         try:
-            code = run_server(settings, demo=demo)
+            code = run_server(settings, demo=demo, hidden=[config_file or DEFAULT_FILE])
         except (GatewayError, ListenError) as error:
             raise click.ClickException(str(error)) from error
     context.exit(code)

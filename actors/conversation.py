@@ -129,7 +129,7 @@ class Conversation:
         return self._gateway.run_turn(self.entry, start)
 
     def _model(self, name: str) -> str:
-        choice = self._gateway.models.resolve(name)
+        choice = self._gateway.models.resolve(name, self.entry.owner)
         if choice.profile == "agent" and self.entry.memory.setup.profile != "agent":
             raise InvalidRequest(
                 "This conversation is with a plain model; an agent needs one of its own.",

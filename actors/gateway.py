@@ -14,6 +14,7 @@ import time
 from collections import Counter
 from collections.abc import AsyncIterator, Iterable, Mapping, Sequence
 from contextlib import AbstractAsyncContextManager, asynccontextmanager
+from pathlib import Path
 
 import trio
 from attrs import frozen
@@ -21,7 +22,7 @@ from attrs import frozen
 from ..schemas.errors import Conflict, GatewayError, Overloaded
 from ..schemas.events import ConversationOpened
 from ..schemas.message import Message, check_results, digest
-from ..schemas.settings import Settings
+from ..schemas.settings import Settings, without_keys
 from ..schemas.turn import Memory, Reply, Setup, Tool
 from ..transport.attachments import AttachmentPolicy
 from ..transport.cli import find_cli
@@ -79,7 +80,7 @@ class Gateway:
         self.cache = cache
         self.background = background
         self.responses = ResponseStore(settings.responses)
-        self.models = ModelCatalog(settings.models)
+        self.models = ModelCatalog(settings.models, settings.auth)
         self.attachments = AttachmentPolicy.of(settings)
         self._directory = directory
         self._pool = pool
@@ -117,7 +118,7 @@ class Gateway:
         (``too_many_conversations``).
         """
         check_results(seed, (), lambda _: "seed")
-        choice = self.models.resolve(model)
+        choice = self.models.resolve(model, owner)
         check_tools(tools, choice.profile)
         setup = Setup(
             choice.model,
@@ -302,15 +303,17 @@ async def open_gateway(
     *,
     environ: Mapping[str, str] | None = None,
     demo: bool = False,
+    hidden: Sequence[Path] = (),
 ) -> AsyncIterator[Gateway]:
     """Run a gateway while the block runs; afterwards no task and no process of it is left.
 
     `environ` is what children may inherit from (default: this process's), `demo` runs the
-    scripted child in place of the CLI. Raises `Overloaded` (``cli_not_found``). What the block
-    raises comes out of it as it is, never in an exception group.
+    scripted child in place of the CLI, `hidden` are files that agents in a sandbox never see.
+    Raises `Overloaded` (``cli_not_found``) and `SettingsError`. What the block raises comes out of
+    it as it is, never in an exception group.
     """
-    settings = settings or Settings()
-    cli = find_cli(settings, os.environ if environ is None else environ, demo=demo)
+    settings = without_keys(settings or Settings())
+    cli = find_cli(settings, os.environ if environ is None else environ, demo=demo, hidden=hidden)
     if settings.file_access.skip_permissions:
         log.warning(
             "agents do whatever they like, unasked: file_access.skip_permissions is set",

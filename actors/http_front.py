@@ -158,12 +158,12 @@ def _response_routes(gateway: Gateway) -> list[Route]:
 
 
 async def list_models(call: Call) -> None:
-    models = [_encode_model(model) for model in call.gateway.models.list()]
+    models = [_encode_model(model) for model in call.gateway.models.list(call.owner)]
     await call.answer({"object": "list", "data": models})
 
 
 async def show_model(call: Call) -> None:
-    await call.answer(_encode_model(call.gateway.models.get(call.path("model"))))
+    await call.answer(_encode_model(call.gateway.models.get(call.path("model"), call.owner)))
 
 
 def _encode_model(model: Model) -> dict[str, Any]:

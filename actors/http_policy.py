@@ -15,6 +15,7 @@ from collections.abc import Iterable, Iterator, Sequence
 from urllib.parse import urlsplit
 
 from ..schemas.errors import Forbidden, GatewayError, InternalError, Unauthenticated
+from ..schemas.setting_rules import HASHED, hash_key
 from ..schemas.settings import ServerSettings
 from ..transport.loggers import get_logger
 
@@ -84,6 +85,11 @@ def check_origin(
             )
 
 
+def owner_of(key: str) -> str:
+    """The identity of the caller who shows `key`, which may be given as its hash (`hash_key`)."""
+    return hash_key(key).removeprefix(HASHED)
+
+
 class KeyRing:
     """The API keys, and whose request it is that shows one of them.
 
@@ -92,7 +98,7 @@ class KeyRing:
     """
 
     def __init__(self, keys: Iterable[str], *, nobody: str) -> None:
-        self._digests = [hashlib.sha256(key.encode()).digest() for key in keys]
+        self._digests = [bytes.fromhex(owner_of(key)) for key in keys]
         self._nobody = nobody
 
     def __repr__(self) -> str:

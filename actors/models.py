@@ -11,9 +11,11 @@ import time
 
 from attrs import frozen
 
-from ..schemas.errors import NotFound
-from ..schemas.settings import AGENT_PREFIX, ModelSettings
+from ..schemas.errors import Forbidden, NotFound
+from ..schemas.setting_rules import HASHED, hash_key
+from ..schemas.settings import AGENT_PREFIX, AuthSettings, ModelSettings
 from ..schemas.turn import Profile, Setup
+from .workspaces import LOCAL
 
 OWNER = "anthropic"
 
@@ -38,7 +40,15 @@ class Choice:
 class ModelCatalog:
     """Every name, in the operator's order: the models, then the other names for them."""
 
-    def __init__(self, settings: ModelSettings, *, created: int | None = None) -> None:
+    def __init__(
+        self,
+        settings: ModelSettings,
+        auth: AuthSettings | None = None,
+        *,
+        created: int | None = None,
+    ) -> None:
+        keys = () if auth is None else auth.agent_keys
+        self._agents_for = {LOCAL, *(hash_key(key).removeprefix(HASHED) for key in keys)}
         created = int(time.time()) if created is None else created
         self._default = settings.default
         self._meaning = {name: name for name in settings.available} | dict(settings.aliases)
@@ -53,13 +63,19 @@ class ModelCatalog:
     def __repr__(self) -> str:
         return f"<ModelCatalog {', '.join(self._models)}>"
 
-    def list(self) -> list[Model]:
-        return list(self._models.values())
+    def list(self, owner: str = LOCAL) -> list[Model]:
+        """The models that the owner may use."""
+        every = owner in self._agents_for
+        return [model for name, model in self._models.items() if every or not self._is_agent(name)]
 
-    def get(self, name: str) -> Model:
-        """The entry called `name`. Raises `NotFound`."""
+    def _is_agent(self, name: str) -> bool:
+        return self._meaning[name].startswith(AGENT_PREFIX)
+
+    def get(self, name: str, owner: str = LOCAL) -> Model:
+        """The entry called `name`. Raises `NotFound`, and `Forbidden` (``agents_not_allowed``)
+        where it is an agent and the owner may use none."""
         try:
-            return self._models[name]
+            model = self._models[name]
         except KeyError:
             raise NotFound(
                 f"There is no model {reprlib.repr(name)} here; GET /v1/models lists those there"
@@ -67,10 +83,18 @@ class ModelCatalog:
                 code="model_not_found",
                 param="model",
             ) from None
+        if self._is_agent(name) and owner not in self._agents_for:
+            raise Forbidden(
+                f"{reprlib.repr(name)} is an agent, and this API key may not use agents; "
+                "auth.agent_keys lists those that may.",
+                code="agents_not_allowed",
+                param="model",
+            )
+        return model
 
-    def resolve(self, name: str | None) -> Choice:
-        """What `name` stands for; None is the default model. Raises `NotFound`."""
-        means = self._meaning[self.get(self._default if name is None else name).id]
+    def resolve(self, name: str | None, owner: str = LOCAL) -> Choice:
+        """What `name` stands for; None is the default model. Raises as `get` does."""
+        means = self._meaning[self.get(self._default if name is None else name, owner).id]
         model = means.removeprefix(AGENT_PREFIX)
         return Choice(model, "chat" if model == means else "agent")
 

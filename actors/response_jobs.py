@@ -77,7 +77,7 @@ async def accept(asking: Asking, asked: ResponseTurn) -> Job:
         raise Overloaded("The gateway is stopping.", code="draining", retry_after=5)
     base = _base(asking, asked.previous_response_id)
     named = asked.model if asked.model is not None or base is None else base.model
-    choice = gateway.models.resolve(named)
+    choice = gateway.models.resolve(named, asking.owner)
     workspace = asked.workspace or (base.workspace if base is not None else "")
     if asked.workspace:
         place_of(asked.workspace, choice.profile, asking.owner)  # refused now, not in the middle

@@ -12,9 +12,10 @@ from __future__ import annotations
 import math
 import os
 import signal
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from contextlib import AsyncExitStack
 from functools import partial
+from pathlib import Path
 
 import trio
 
@@ -28,6 +29,7 @@ from ..transport.front_door import (
     tls_context,
 )
 from ..transport.loggers import get_logger
+from ..transport.own_process import close_to_others
 from ..transport.websocket import WebSocketLimits
 from .gateway import Gateway, open_gateway
 from .http_front import http_app
@@ -40,15 +42,17 @@ DRAIN_MARGIN = 1.0
 """Seconds that the fronts have, after the last turn has ended, to send what is left."""
 
 
-def run_server(settings: Settings, *, demo: bool = False) -> int:
-    """Serve until a signal says to stop; returns the exit code.
+def run_server(settings: Settings, *, demo: bool = False, hidden: Sequence[Path] = ()) -> int:
+    """Serve until a signal says to stop; returns the exit code. `hidden`: files that agents in a
+    sandbox never see.
 
     Raises `ListenError`, `SettingsError` or `GatewayError` when it cannot start.
     """
     configure_logging(settings.log)
+    close_to_others()
     refusals: list[Exception] = []
     try:
-        trio.run(partial(_serve_until_signalled, settings, demo=demo))
+        trio.run(partial(_serve_until_signalled, settings, demo=demo, hidden=hidden))
     except* (ListenError, SettingsError, GatewayError) as group:
         # Out of the nurseries it came through: it is told to a person.
         refusals = [*_leaves(group)]
@@ -62,6 +66,7 @@ async def serve(
     *,
     demo: bool = False,
     environ: Mapping[str, str] | None = None,
+    hidden: Sequence[Path] = (),
     stop: trio.Event,
     abort: trio.Event | None = None,
     task_status: trio.TaskStatus[tuple[str, Gateway]] = trio.TASK_STATUS_IGNORED,
@@ -80,7 +85,12 @@ async def serve(
         for listener in listeners:
             stack.push_async_callback(listener.aclose)
         gateway = await stack.enter_async_context(
-            open_gateway(settings, environ=os.environ if environ is None else environ, demo=demo)
+            open_gateway(
+                settings,
+                environ=os.environ if environ is None else environ,
+                demo=demo,
+                hidden=hidden,
+            )
         )
         sockets = await stack.enter_async_context(open_websocket_front(gateway))
         async with trio.open_nursery() as fronts:
@@ -142,7 +152,7 @@ def limits_of(settings: Settings) -> FrontDoorLimits:
     )
 
 
-async def _serve_until_signalled(settings: Settings, *, demo: bool) -> None:
+async def _serve_until_signalled(settings: Settings, *, demo: bool, hidden: Sequence[Path]) -> None:
     stop, abort = trio.Event(), trio.Event()
 
     async def obey() -> None:
@@ -152,7 +162,7 @@ async def _serve_until_signalled(settings: Settings, *, demo: bool) -> None:
     with trio.open_signal_receiver(signal.SIGTERM, signal.SIGINT) as signals:
         async with trio.open_nursery() as nursery:
             nursery.start_soon(obey)
-            await serve(settings, demo=demo, stop=stop, abort=abort)
+            await serve(settings, demo=demo, hidden=hidden, stop=stop, abort=abort)
             nursery.cancel_scope.cancel()
 
 

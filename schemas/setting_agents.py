@@ -33,6 +33,24 @@ class WorkspaceSettings(Section):
         "Claude Code's own settings that agents load (`user`, `project`, `local`), with CLAUDE.md "
         "and the permissions in them. Empty: none.",
     )
+    sandbox: Literal["auto", "bubblewrap", "landlock", "off"] = key(
+        "auto",
+        rules.one_of("auto", "bubblewrap", "landlock", "off"),
+        "What keeps agents within their workspace: bubblewrap, Landlock (Linux 6.12), or the first "
+        "of them that this machine has. Where there is none, `auto` warns and the others refuse.",
+    )
+    network: bool = key(
+        True,
+        rules.boolean,
+        "Let agents' tools reach public addresses, by HTTP proxy. Without it they reach the API "
+        "and `workspaces.allowed_hosts` alone, which needs a sandbox.",
+    )
+    allowed_hosts: tuple[str, ...] = key(
+        (),
+        rules.each(rules.is_host_and_port, "must list hosts, with or without :port"),
+        "Further hosts that agents may reach from a sandbox, also private ones: `name`, "
+        "`name:port`, `.domain`.",
+    )
 
 
 @frozen(kw_only=True)

@@ -7,6 +7,7 @@ A rule looks at one value and answers with what is wrong ("must be ..."), or Non
 the value: only who knows whether it is a secret may do that.
 """
 
+import hashlib
 import re
 from collections.abc import Callable, Iterable, Mapping
 from ipaddress import IPv6Address, ip_address
@@ -134,6 +135,16 @@ def is_host(value: Any) -> bool:
     return True
 
 
+def is_host_and_port(value: Any) -> bool:
+    """A host name or address, with or without a port; ``.domain`` for all names in it."""
+    if not isinstance(value, str):
+        return False
+    name, colon, port = value.rpartition(":")
+    if not colon or (":" in name and not name.endswith("]")):
+        name, port = value, "1"
+    return port.isdecimal() and 0 < int(port) < 65536 and is_host(name.strip("[]").lstrip("."))
+
+
 def is_origin(value: Any) -> bool:
     """`*` or exactly `scheme://host[:port]`, as a browser sends it."""
     if value == "*":
@@ -142,10 +153,13 @@ def is_origin(value: Any) -> bool:
         return False
     try:
         parts = urlsplit(value)
-        sound = bool(parts.scheme and parts.hostname) and (parts.port or 1) > 0
+        name, port = parts.hostname or "", parts.port
     except ValueError:
         return False
-    return sound and value == f"{parts.scheme}://{parts.netloc}".lower() and "@" not in value
+    # What is parsed is put together again: behind brackets, for one, parsers pass over words.
+    place = f"[{name}]" if ":" in name else name
+    place += "" if port is None else f":{port}"
+    return bool(parts.scheme and name) and port != 0 and value == f"{parts.scheme}://{place}"
 
 
 def command(value: Any) -> str | None:
@@ -189,7 +203,21 @@ def api_keys(value: Any) -> str | None:
         return "every key must be visible ASCII and not empty"
     if MASK in value:
         return "holds the mask that stands for a key, not the key"
-    return None if len(set(value)) == len(value) else "must not hold a key twice"
+    if any(key.startswith(HASHED) and not _HASH.fullmatch(key) for key in value):
+        return f"what begins with {HASHED} must go on with 64 hexadecimal digits in lower case"
+    hashes = {hash_key(key) for key in value}
+    return None if len(hashes) == len(value) else "must not hold a key twice"
+
+
+HASHED = "sha256:"
+_HASH = re.compile(r"sha256:[0-9a-f]{64}")
+
+
+def hash_key(key: str) -> str:
+    """A key as the settings may hold it in its place: ``sha256:`` and its digest in hexadecimal."""
+    if _HASH.fullmatch(key):
+        return key
+    return HASHED + hashlib.sha256(key.encode()).hexdigest()
 
 
 def model_map(value: Any) -> str | None:

@@ -180,7 +180,15 @@ class AuthSettings(Section):
     api_keys: tuple[str, ...] = key(
         (),
         rules.api_keys,
-        "Keys that callers must show one of. Empty: no key is asked for.",
+        "Keys that callers must show one of, each as it is or as `sha256:` and its hash in "
+        "hexadecimal. Empty: no key is asked for.",
+        secret=True,
+    )
+    agent_keys: tuple[str, ...] = key(
+        (),
+        rules.api_keys,
+        "Those of `auth.api_keys` whose callers may use agents. Where no key is asked for, every "
+        "caller may.",
         secret=True,
     )
     allow_query_key: bool = key(
@@ -188,6 +196,18 @@ class AuthSettings(Section):
         rules.boolean,
         "Take a WebSocket's key from `?api_key=` too. Proxies may log such addresses.",
     )
+
+    def conflicts(self) -> Iterator[tuple[str, str]]:
+        if not {*map(rules.hash_key, self.agent_keys)} <= {*map(rules.hash_key, self.api_keys)}:
+            yield "agent_keys", "holds a key that auth.api_keys does not"
+
+    def hashed(self) -> "AuthSettings":
+        """The same without any key: only what it takes to know one again."""
+        return attrs.evolve(
+            self,
+            api_keys=tuple(map(rules.hash_key, self.api_keys)),
+            agent_keys=tuple(map(rules.hash_key, self.agent_keys)),
+        )
 
 
 @frozen(kw_only=True)
@@ -380,6 +400,11 @@ class Settings:
     storage: StorageSettings = attrs.field(factory=StorageSettings)
     page: PageSettings = attrs.field(factory=PageSettings)
     log: LogSettings = attrs.field(factory=LogSettings)
+
+
+def without_keys(settings: Settings) -> Settings:
+    """The same settings, with the hashes of the callers' keys in place of the keys."""
+    return attrs.evolve(settings, auth=settings.auth.hashed())
 
 
 def check_exposure(settings: Settings) -> None:

@@ -91,6 +91,18 @@ def test_a_workspace_is_made_and_stays_within_its_root(tmp_path: Path) -> None:
         agents.workspace("out")
 
 
+def test_workspaces_and_what_is_around_them_are_closed_to_others(tmp_path: Path) -> None:
+    """Also those that were there before. A folder that the operator named stays as it is."""
+    agents = agents_of(Settings(), tmp_path)
+    (tmp_path / "workspaces" / "key" / "old").mkdir(parents=True, mode=0o755)
+    named = agents_of(Settings(workspaces=WorkspaceSettings(root=tmp_path / "named")), tmp_path)
+    (tmp_path / "named").mkdir(mode=0o755)
+    places = [agents.workspace("key/old"), agents.workspace("key/new"), named.workspace("a/b")]
+    closed = [*places, places[0].parent, agents.root, places[2].parent]
+    assert [oct(place.stat().st_mode & 0o777) for place in closed] == ["0o700"] * 6
+    assert (tmp_path / "named").stat().st_mode & 0o777 == 0o755
+
+
 def test_an_agent_has_its_tools_and_starts_nothing_later() -> None:
     env = agent_environment({"PATH": "/bin", "CLAUDE_CODE_SIMPLE": "1", "DISABLE_COMPACT": "1"})
     assert "CLAUDE_CODE_SIMPLE" not in env

@@ -5,7 +5,7 @@ import os
 import subprocess
 import sys
 import tomllib
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from pathlib import Path
 from types import ModuleType
 
@@ -42,7 +42,7 @@ def served(monkeypatch: pytest.MonkeyPatch) -> list[tuple[Settings, bool]]:
     """What reached the server, which ends at once with exit code 7."""
     calls: list[tuple[Settings, bool]] = []
 
-    def run_server(settings: Settings, *, demo: bool) -> int:
+    def run_server(settings: Settings, *, demo: bool, hidden: Sequence[Path]) -> int:
         calls.append((settings, demo))
         return 7
 
@@ -91,7 +91,7 @@ def test_the_demonstration_does_not_overrule_a_command_in_silence(
 def test_what_the_server_refuses_is_a_message_and_an_exit_code(
     error: Exception, code: int, text: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    def run_server(settings: Settings, *, demo: bool) -> int:
+    def run_server(settings: Settings, *, demo: bool, hidden: Sequence[Path]) -> int:
         raise error
 
     install(monkeypatch, run_server)

@@ -55,21 +55,29 @@ FOR_AGENTS = {
 
 @frozen
 class Agents:
-    """What all agents are started with. `root` is the folder of their workspaces."""
+    """What all agents are started with. `root` is the folder of their workspaces; `owns_root`: it
+    is the gateway's own, and no folder that the operator has named."""
 
     root: Path
     flags: Sequence[str]
     allowed: Sequence[str]
+    owns_root: bool = False
 
     def workspace(self, name: str) -> Path:
-        """The working directory called `name`, made where it is missing.
+        """The working directory called `name`, made where it is missing, and closed to others.
 
         Raises `OSError`; also where it leads out of `root`.
         """
         place = self.root / name
-        place.mkdir(mode=0o700, parents=True, exist_ok=True)
         if not place.resolve().is_relative_to(self.root.resolve()):
             raise PermissionError(1, "it leads out of workspaces.root", str(place))
+        # `mkdir` gives its mode to the last part only, and to none that is there already.
+        self.root.mkdir(mode=0o700, parents=True, exist_ok=True)
+        below = [part for part in (place, *place.parents) if part.is_relative_to(self.root)]
+        for part in reversed(below):
+            part.mkdir(mode=0o700, exist_ok=True)
+            if part.stat().st_mode & 0o77 and (part != self.root or self.owns_root):
+                part.chmod(0o700)
         return place
 
     def arguments(self, origin: AgentOrigin) -> list[str]:
@@ -98,6 +106,7 @@ def agents_of(settings: Settings, root: Path) -> Agents:
         root=(settings.workspaces.root or root / "workspaces").expanduser().absolute(),
         flags=flags,
         allowed=(*(f"mcp__{server}" for server in TOOL_SERVERS), *permissions.allow),
+        owns_root=settings.workspaces.root is None,
     )
 
 

@@ -11,6 +11,7 @@ from __future__ import annotations
 
 import os
 import signal
+import socket
 import subprocess
 from collections import deque
 from collections.abc import AsyncIterator, Mapping, Sequence
@@ -22,9 +23,11 @@ from attrs import frozen
 
 from ..schemas.errors import ChildDied, ChildProtocolError, GatewayError, Overloaded
 from ..schemas.frames import Frame, decode
+from .egress import Egress
 from .guardian import Guardian
 from .loggers import get_logger
 from .ndjson import LineSplitter, LineTooLong
+from .sandbox_files import CONTROL, FILTER, remove_tree
 
 log = get_logger("ccapi.child")
 
@@ -37,6 +40,9 @@ AGENT_SECONDS = 0.5
 """What an agent has to end the commands it runs, which are in groups of their own: it does so at
 SIGTERM, within a tenth of that."""
 
+REMOVAL_SECONDS = 10.0
+"""Longest wait for the removal of what a child wrote beside its workspace."""
+
 UNWRITTEN_LINES = 1024
 """Lines that may wait for a child to read them. More than a replayed history needs by far: a
 child that lets so many wait has stopped reading."""
@@ -45,7 +51,9 @@ child that lets so many wait has stopped reading."""
 @frozen
 class ChildCommand:
     """How to start a child: the whole argument vector, environment and working directory.
-    `runs_others`: it starts processes in groups of their own."""
+    `runs_others`: it starts processes in groups of their own. `egress`: it has no network but
+    this, and `argv` has the word `CONTROL`. `filter`: what is to be read from the descriptor whose
+    number stands for the word `FILTER`. `scratch` is removed when it has gone."""
 
     argv: Sequence[str]
     env: Mapping[str, str]
@@ -53,6 +61,9 @@ class ChildCommand:
     stop_seconds: float = 5.0
     max_line_bytes: int = 64 * 1024 * 1024
     runs_others: bool = False
+    egress: Egress | None = None
+    filter: bytes | None = None
+    scratch: Path | None = None
 
 
 class Child:
@@ -324,45 +335,68 @@ async def open_child(command: ChildCommand, guardian: Guardian) -> AsyncIterator
     Raises `ChildDied` when it cannot be started, `Overloaded` (``cli_not_found``) when there is
     no such program. The block should end when `child.leave` is set.
     """
-    process = await _start(command)
-    guardian.watch(process.pid)
-    child = Child(process, command)
+    ours, theirs = socket.socketpair() if command.egress is not None else (None, None)
     try:
-        async with trio.open_nursery() as nursery:
-            nursery.start_soon(child._drain_stderr)  # noqa: SLF001 (its own module)
-            nursery.start_soon(child._write_lines)  # noqa: SLF001
-            nursery.start_soon(child._await_exit)  # noqa: SLF001
-            try:
-                yield child
-            finally:
-                child.expected = child.expected or not child.leave.is_set()
-                await child._stop(command.stop_seconds)  # noqa: SLF001
-                nursery.cancel_scope.cancel()
+        try:
+            process = await _start(command, theirs)
+        finally:
+            if theirs is not None:
+                theirs.close()
+        guardian.watch(process.pid)
+        child = Child(process, command)
+        try:
+            async with trio.open_nursery() as nursery:
+                nursery.start_soon(child._drain_stderr)  # noqa: SLF001 (its own module)
+                nursery.start_soon(child._write_lines)  # noqa: SLF001
+                nursery.start_soon(child._await_exit)  # noqa: SLF001
+                if command.egress is not None and ours is not None:
+                    nursery.start_soon(command.egress.serve, ours)
+                try:
+                    yield child
+                finally:
+                    child.expected = child.expected or not child.leave.is_set()
+                    await child._stop(command.stop_seconds)  # noqa: SLF001
+                    nursery.cancel_scope.cancel()
+        finally:
+            child._close()  # noqa: SLF001
+            guardian.forget(process.pid)
+            if not child.expected:
+                log.warning(
+                    "a child died",
+                    pid=child.pid,
+                    returncode=child.returncode,
+                    stderr=child.stderr_tail,
+                )
     finally:
-        child._close()  # noqa: SLF001
-        guardian.forget(process.pid)
-        if not child.expected:
-            log.warning(
-                "a child died",
-                pid=child.pid,
-                returncode=child.returncode,
-                stderr=child.stderr_tail,
-            )
+        if ours is not None:
+            ours.close()
+        if command.scratch is not None:
+            with trio.move_on_after(REMOVAL_SECONDS, shield=True):
+                await trio.to_thread.run_sync(remove_tree, command.scratch, abandon_on_cancel=True)
 
 
-async def _start(command: ChildCommand) -> trio.Process:
+async def _start(command: ChildCommand, control: socket.socket | None) -> trio.Process:
+    words = {} if control is None else {CONTROL: control.fileno()}
     try:
+        if command.filter is not None:
+            words[FILTER], whole = os.pipe()
+            with os.fdopen(whole, "wb") as pipe:
+                pipe.write(command.filter)  # less than a pipe holds
         return await trio.lowlevel.open_process(
-            list(command.argv),
+            [str(words.get(word, word)) for word in command.argv],
             stdin=subprocess.PIPE,
             stdout=subprocess.PIPE,
             stderr=subprocess.PIPE,
             cwd=command.cwd,
             env=dict(command.env),
             start_new_session=True,
+            pass_fds=[*words.values()],
         )
     except OSError as error:
         raise _not_started(command, error) from error
+    finally:
+        if FILTER in words:
+            os.close(words[FILTER])
 
 
 def _not_started(command: ChildCommand, error: OSError) -> GatewayError:

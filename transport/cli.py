@@ -10,10 +10,11 @@ import importlib.util
 import math
 import shutil
 import sys
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 
-from attrs import frozen
+import trio
+from attrs import evolve, frozen
 
 from ..schemas.errors import ChildDied, Overloaded
 from ..schemas.lines import AGENT, TOOL_SERVERS
@@ -22,7 +23,8 @@ from ..schemas.settings import Settings
 from ..schemas.turn import AgentOrigin, Origin, Recording, ResumePoint
 from .agent_cli import Agents, agent_environment, agents_of
 from .child import ChildCommand
-from .transcript import write_transcript
+from .sandbox import Sandbox, find_sandbox
+from .transcript import transcript_path, write_transcript
 
 GENERIC_FLAGS = (
     "-p",
@@ -83,6 +85,7 @@ class Cli:
     stop_seconds: float
     max_line_bytes: int
     agents: Agents
+    sandbox: Sandbox | None = None
 
     async def prepare(self, origin: Origin | None) -> ChildCommand:
         """The child that begins with `origin`, or a generic one. What it needs on the disk is
@@ -97,10 +100,37 @@ class Cli:
             ) from error
         resume = await self._take_up(origin.history, place)
         argv = [*self.program, *self.agents.arguments(origin), *_resume_flags(resume)]
-        env = agent_environment(self.env)
-        return ChildCommand(
-            argv, env, place, self.stop_seconds, self.max_line_bytes, runs_others=True
+        command = ChildCommand(
+            argv,
+            agent_environment(self.env),
+            place,
+            self.stop_seconds,
+            self.max_line_bytes,
+            runs_others=True,
         )
+        return command if self.sandbox is None else await self._confine(command, self.sandbox)
+
+    async def _confine(self, command: ChildCommand, sandbox: Sandbox) -> ChildCommand:
+        place = transcript_path(self._projects, command.cwd, "any").parent
+        try:
+            confined = await trio.to_thread.run_sync(
+                sandbox.confine, command.argv, command.env, command.cwd, place
+            )
+        except OSError as error:
+            raise ChildDied(f"The agent's sandbox cannot be made ({error.strerror}).") from error
+        return evolve(
+            command,
+            argv=confined.argv,
+            env=confined.env,
+            egress=confined.egress,
+            filter=confined.filter,
+            scratch=confined.scratch,
+        )
+
+    @property
+    def _projects(self) -> Path:
+        home = self.env.get("CLAUDE_CONFIG_DIR") or Path(self.env.get("HOME", "/")) / ".claude"
+        return Path(home) / "projects"
 
     async def _take_up(
         self, history: Recording | ResumePoint | None, cwd: Path
@@ -110,11 +140,10 @@ class Cli:
     async def record(self, recording: Recording, cwd: Path | None = None) -> ResumePoint:
         """Write a history down as a session that a child in `cwd` can resume (None: one that is no
         agent). Raises `ChildDied`."""
-        home = self.env.get("CLAUDE_CONFIG_DIR") or Path(self.env.get("HOME", "/")) / ".claude"
         try:
             _make_private(self.cwd)
             return await write_transcript(
-                Path(home) / "projects", cwd or self.cwd, recording.messages, recording.model
+                self._projects, cwd or self.cwd, recording.messages, recording.model
             )
         except OSError as error:
             raise ChildDied(
@@ -145,8 +174,14 @@ def _resume_flags(resume: ResumePoint | None) -> list[str]:
     return ["--resume", resume.session_id, *at]
 
 
-def find_cli(settings: Settings, environ: Mapping[str, str], *, demo: bool = False) -> Cli:
-    """The CLI that `settings` mean.
+def find_cli(
+    settings: Settings,
+    environ: Mapping[str, str],
+    *,
+    demo: bool = False,
+    hidden: Sequence[Path] = (),
+) -> Cli:
+    """The CLI that `settings` mean. `hidden`: what agents are not to see, whatever else they do.
 
     Raises `Overloaded` (``cli_not_found``), and `SettingsError` where ``storage.path`` cannot be
     used.
@@ -164,13 +199,17 @@ def find_cli(settings: Settings, environ: Mapping[str, str], *, demo: bool = Fal
         raise SettingsError([Problem("storage.path", reason)]) from error
     except RuntimeError as error:  # a "~" of somebody who has no home
         raise SettingsError([Problem("storage.path", str(error))]) from error
+    program = SCRIPTED if demo else (_find_program(settings.claude.command, environ),)
+    env = child_environment(settings, environ)
+    agents = agents_of(settings, storage)
     return Cli(
-        program=SCRIPTED if demo else (_find_program(settings.claude.command, environ),),
-        env=child_environment(settings, environ),
+        program=program,
+        env=env,
         cwd=cwd,
         stop_seconds=settings.claude.stop_seconds,
         max_line_bytes=settings.claude.max_line_bytes,
-        agents=agents_of(settings, storage),
+        agents=agents,
+        sandbox=find_sandbox(settings, program, env, workspaces=agents.root, hidden=hidden),
     )
 
 

@@ -80,12 +80,13 @@ async def new_conversation(url: str, **fields: Any) -> str:
 
 @asynccontextmanager
 async def open_joined(
-    url: str, conversation_id: str, after: int | None = None
+    url: str, conversation_id: str, after: int | None = None, key: str | None = None
 ) -> AsyncIterator[Joined]:
     place = f"{url.replace('http', 'ws', 1)}/v1/conversations/{conversation_id}/events"
     query = "" if after is None else f"?after={after}"
     try:
-        async with open_websocket_url(place + query) as connection:
+        headers = [] if key is None else [(b"x-api-key", key.encode())]
+        async with open_websocket_url(place + query, extra_headers=headers) as connection:
             with trio.fail_after(PATIENCE):
                 hello = json.loads(await connection.get_message())
             assert hello["type"] == "conversation.joined", hello

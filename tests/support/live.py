@@ -45,12 +45,16 @@ def settings_for(
 
 
 @asynccontextmanager
-async def open_live(settings: Settings, *, demo: bool = False) -> AsyncIterator[Live]:
-    """Serve while the block runs; leaving it drains, and then nothing is left."""
+async def open_live(
+    settings: Settings, *, demo: bool = False, environ: Mapping[str, str] = {}
+) -> AsyncIterator[Live]:
+    """Serve while the block runs; leaving it drains, and then nothing is left. `environ`: what the
+    gateway's own environment holds beside PATH."""
     async with trio.open_nursery() as nursery:
         stop = trio.Event()
+        surroundings = {"PATH": "/usr/bin:/bin", **environ}
         url, gateway = await nursery.start(
-            partial(serve, settings, demo=demo, environ={"PATH": "/usr/bin:/bin"}, stop=stop)
+            partial(serve, settings, demo=demo, environ=surroundings, stop=stop)
         )
         yield Live(url, gateway, stop)
         stop.set()
