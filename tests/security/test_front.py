@@ -24,6 +24,7 @@ ROUTES = (
     ("POST", "/v1/chat/completions"),
     ("POST", "/v1/completions"),
     ("POST", "/v1/responses"),
+    ("POST", "/v1/responses/input_tokens"),
     ("GET", "/v1/responses/{response}"),
     ("DELETE", "/v1/responses/{response}"),
     ("POST", "/v1/responses/{response}/cancel"),
