@@ -13,19 +13,18 @@ from typing import Any
 
 from attrs import frozen
 
-from ..schemas.chat_messages import fill
 from ..schemas.convert import structure
 from ..schemas.errors import InvalidRequest, NotFound, Overloaded
 from ..schemas.faults import invalid
 from ..schemas.items import Input, InputItem, check_length, drop_passed_over, read_history
 from ..schemas.join_events import encode_permission
 from ..schemas.message import Message
-from ..transport.attachments import resolve_all
 from .conversation import Conversation
 from .conversation_items import all_items, encode_conversation
 from .http_call import Call
 from .join_front import Reply
 from .paging import page_of, read_order
+from .wording import word
 
 MAX_METADATA = 16
 MAX_ITEMS = 20
@@ -67,7 +66,7 @@ async def create_conversation(call: Call) -> None:
     """``POST /v1/conversations``, the body being optional."""
     if call.gateway.draining:  # it would end with the gateway, before its first turn
         raise Overloaded("The gateway is stopping.", code="draining", retry_after=5)
-    wanted = structure(_without_passed_over(await call.json(optional=True)), NewConversation)
+    wanted = await call.json(_read_conversation, optional=True)
     metadata = _check_metadata(wanted.metadata)
     system, messages = await _read_items(call, wanted.items or ())
     conversation = call.gateway.conversation(
@@ -100,7 +99,7 @@ async def show_conversation(call: Call) -> None:
 async def change_conversation(call: Call) -> None:
     """``POST /v1/conversations/{conversation_id}``: other metadata."""
     conversation = _find(call)
-    changed = structure(await call.json(), ChangedConversation)
+    changed = await call.json(lambda raw: structure(raw, ChangedConversation))
     conversation.entry.metadata = _check_metadata(changed.metadata)
     await call.answer(_encode(conversation))
 
@@ -133,7 +132,7 @@ async def list_items(call: Call) -> None:
 async def add_items(call: Call) -> None:
     """``POST …/items``: the conversation holds them from now on; nobody answers them."""
     conversation = _find(call)
-    wanted = structure(_without_passed_over(await call.json()), NewItems)
+    wanted = await call.json(_read_new_items)
     if not wanted.items:
         raise invalid("items must hold at least one item.", "items")
     system, messages = await _read_items(call, wanted.items)
@@ -171,6 +170,14 @@ def _item(conversation: Conversation, item_id: str) -> dict[str, Any]:
     raise NotFound("No such item.", code="item_not_found", param="item_id")
 
 
+def _read_conversation(raw: object) -> NewConversation:
+    return structure(_without_passed_over(raw), NewConversation)
+
+
+def _read_new_items(raw: object) -> NewItems:
+    return structure(_without_passed_over(raw), NewItems)
+
+
 def _without_passed_over(raw: object) -> object:
     if isinstance(raw, dict) and raw.get("items") is not None:
         check_length(raw["items"], "items")
@@ -188,8 +195,7 @@ async def _read_items(
         return None, ()
     given: Input = tuple(items)
     read = read_history(given, "items").history
-    blocks = await resolve_all(read.attachments, call.gateway.attachments)
-    return read.system, fill(read.messages, blocks) if blocks else read.messages
+    return read.system, await word(call.gateway, read)
 
 
 def _check_metadata(given: Mapping[str, Any] | None) -> Mapping[str, str]:
@@ -218,6 +224,6 @@ async def list_permissions(call: Call) -> None:
 async def reply_permission(call: Call) -> None:
     """``POST …/permissions/{request_id}``."""
     conversation, request_id = _find(call), call.path("request_id")
-    reply = structure(await call.json(), Reply)
+    reply = await call.json(lambda raw: structure(raw, Reply))
     await conversation.reply(reply.to(request_id, "http"))
     await call.answer({"request_id": request_id, "behavior": reply.behavior})

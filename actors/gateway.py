@@ -25,6 +25,7 @@ from ..schemas.message import Message, check_results, digest
 from ..schemas.settings import Settings, without_keys
 from ..schemas.turn import Memory, Reply, Setup, Tool
 from ..transport.attachments import AttachmentPolicy
+from ..transport.bodies import Bodies
 from ..transport.cli import find_cli
 from ..transport.loggers import get_logger
 from .background import Background, open_background
@@ -82,6 +83,7 @@ class Gateway:
         self.responses = ResponseStore(settings.responses)
         self.models = ModelCatalog(settings.models, settings.auth)
         self.attachments = AttachmentPolicy.of(settings)
+        self.bodies = Bodies(settings.server.max_bodies_bytes)
         self._directory = directory
         self._pool = pool
         self._supervisor = supervisor

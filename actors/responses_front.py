@@ -45,10 +45,12 @@ INPUT_PAGE = 20
 async def create_response(call: Call) -> None:
     """``POST /v1/responses``."""
     named = call.header("x-conversation-id")
-    asked = parse_response(
-        await call.json(),
-        names_conversation=named is not None,
-        reasoning=call.gateway.settings.models.include_reasoning,
+    asked = await call.json(
+        partial(
+            parse_response,
+            names_conversation=named is not None,
+            reasoning=call.gateway.settings.models.include_reasoning,
+        )
     )
     asking = Asking(
         gateway=call.gateway,

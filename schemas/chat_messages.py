@@ -120,6 +120,11 @@ class History:
     messages: tuple[Message, ...]
     attachments: tuple[Attachment, ...]
 
+    def filled(self, blocks: Sequence[Image | Document]) -> tuple[Message, ...]:
+        """The messages, with a block in place of each attachment."""
+        assert len(blocks) == len(self.attachments), "one block for each attachment"
+        return fill(self.messages, blocks) if blocks else self.messages
+
 
 def read_messages(given: Sequence[ChatMessage], *, continues: bool) -> History:
     """Raises `InvalidRequest` for what cannot be asked.

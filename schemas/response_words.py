@@ -11,8 +11,13 @@ from typing import Any
 
 from attrs import frozen
 
+from .chat_tools import MAX_TOOLS
+from .convert import at_most
 from .items import Input
 from .parameters import TIERS, ConversationRef
+
+MAX_INCLUDED = 64
+"""Names in `include`, of which there are a few."""
 
 
 @frozen
@@ -29,7 +34,7 @@ class FlatChoice:
     type: str
     name: str | None = None
     mode: str | None = None
-    tools: tuple[Mapping[str, Any], ...] | None = None
+    tools: tuple[Mapping[str, Any], ...] | None = at_most(MAX_TOOLS, "tools")
 
 
 @frozen
@@ -78,7 +83,7 @@ class ResponseRequest:
     workspace: str | None = None
     generate: bool | None = None
 
-    tools: tuple[FlatTool, ...] | None = None
+    tools: tuple[FlatTool, ...] | None = at_most(MAX_TOOLS, "tools")
     tool_choice: str | FlatChoice | None = None
     parallel_tool_calls: bool | None = None
     text: TextConfig | None = None
@@ -92,7 +97,7 @@ class ResponseRequest:
     service_tier: str | None = None
 
     metadata: Mapping[str, Any] | None = None
-    include: tuple[str, ...] | None = None
+    include: tuple[str, ...] | None = at_most(MAX_INCLUDED, "names")
     truncation: str | None = None
     max_tool_calls: int | None = None
     prompt_cache_key: str | None = None

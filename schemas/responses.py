@@ -289,8 +289,9 @@ def _allowed(
         raise invalid("tool_choice.mode must be auto or required.", "tool_choice.mode")
     names = [tool.get("name") for tool in given.tools or ()]
     allowed = tuple(tool for tool in tools or () if tool.name in names)
+    known = {tool.name for tool in allowed}
     for index, name in enumerate(names):
-        if name not in {tool.name for tool in allowed}:
+        if not isinstance(name, str) or name not in known:
             path = f"tool_choice.tools[{index}]"
             raise invalid(f"{path} is none of the request's functions.", path)
     if not allowed:
