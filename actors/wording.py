@@ -7,13 +7,16 @@ Refuses to know: how a request is worded, and what its messages are compared wit
 from __future__ import annotations
 
 from collections.abc import Sequence
+from contextlib import suppress
 from functools import partial
 from typing import TYPE_CHECKING, Protocol
 
+from ..schemas.errors import InvalidRequest
 from ..schemas.media import Attachment
-from ..schemas.message import Document, Image, Message, digest
+from ..schemas.message import Checked, Document, Image, Message, digest, messages_of
 from ..schemas.message_size import size_of
 from ..transport.attachments import resolve_all
+from ..transport.bodies import LONG
 
 if TYPE_CHECKING:
     from .gateway import Gateway
@@ -32,7 +35,11 @@ class Worded(Protocol):
 async def word(gateway: Gateway, asked: Worded) -> tuple[Message, ...]:
     """The messages of `asked`, whole. Raises what its attachments are refused with."""
     blocks = await resolve_all(asked.attachments, gateway.attachments)
-    size = size_of(asked.messages) + sum(len(block.data) for block in blocks)
+    size = sum(len(block.data) for block in blocks)
+    for message in asked.messages:
+        size += size_of((message,))
+        if size >= LONG:
+            break
     return await gateway.bodies.read(size, partial(_put_together, asked, blocks))
 
 
@@ -40,4 +47,6 @@ def _put_together(asked: Worded, blocks: Sequence[Image | Document]) -> tuple[Me
     messages = asked.filled(blocks)
     for message in messages:
         digest(message)  # kept by the message: the cache and lineage will ask for it
+    with suppress(InvalidRequest):  # which is raised where the conversation is known
+        return Checked(messages_of(messages))
     return messages

@@ -15,6 +15,7 @@ from attrs import evolve, field, frozen
 
 from .errors import InvalidRequest
 from .faults import invalid, missing, unsupported
+from .json_bounds import ArgumentsMeter
 from .media import Attachment
 from .message import (
     Block,
@@ -160,6 +161,7 @@ class _Reading:
     attachments: list[Attachment] = field(factory=list)
     calls: set[str] = field(factory=set)
     results: set[str] = field(factory=set)
+    arguments: ArgumentsMeter = field(factory=ArgumentsMeter)
 
     def add(self, message: ChatMessage, path: str) -> None:
         if message.function_call:
@@ -227,6 +229,7 @@ class _Reading:
                 param=f"{path}.id",
             )
         self.calls.add(call.id)
+        self.arguments.take(call.function.arguments or "", f"{path}.function.arguments")
         return ToolCall(call.id, call.function.name, call.function.arguments or "{}")
 
     def _add_result(self, message: ChatMessage, path: str) -> None:

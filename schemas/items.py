@@ -19,6 +19,7 @@ from attrs import define, field, frozen
 from .chat_messages import History, Slot
 from .errors import InvalidRequest
 from .faults import invalid, missing, unsupported
+from .json_bounds import ArgumentsMeter
 from .media import Attachment
 from .message import Block, Image, Message, ToolCall, ToolResult, check_results
 
@@ -160,6 +161,7 @@ class Reading:
     _open: Literal["answer", "results"] | None = None
     _said: list[Block] = field(factory=list)
     _ids: set[str] = field(factory=set)
+    _arguments: ArgumentsMeter = field(factory=ArgumentsMeter)
 
     @property
     def history(self) -> History:
@@ -232,6 +234,7 @@ class Reading:
 
     def _add_call(self, item: InputItem, path: str) -> None:
         call = _call(item, path)
+        self._arguments.take(call.arguments, f"{path}.arguments")
         self._go_on("answer", path)
         self._said.append(call)
         self._take_id(call.id, path, f"Another call of the same answer has the call_id {call.id}.")

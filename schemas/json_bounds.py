@@ -12,6 +12,8 @@ from __future__ import annotations
 
 from itertools import accumulate
 
+from attrs import define
+
 from .errors import InvalidRequest
 
 SLICE = 65536
@@ -31,6 +33,10 @@ MAX_DEPTH = 512
 
 _NO_BRACKET = bytes(byte for byte in range(256) if byte not in b"[]{}")
 _STEPS = tuple(1 if byte in b"[{" else -1 for byte in range(256))
+
+
+MAX_ARGUMENT_VALUES = 200_000
+"""JSON values in the arguments of all tool calls of a request, which are texts themselves."""
 
 
 class TooMuchJson(InvalidRequest):
@@ -118,3 +124,26 @@ def check_json(text: bytes | bytearray) -> None:
         meter.feed(bytes(view[begin : begin + SLICE]))
         if not meter.is_json:
             return
+
+
+@define
+class ArgumentsMeter:
+    """How many JSON values the arguments of a request's tool calls may still have."""
+
+    left: int = MAX_ARGUMENT_VALUES
+
+    def take(self, arguments: str, path: str) -> None:
+        """Raises `TooMuchJson`. Whether they are JSON is not looked at here."""
+        meter = JsonMeter(self.left, len(arguments))
+        try:
+            for begin in range(0, len(arguments), SLICE):
+                meter.feed(arguments[begin : begin + SLICE].encode("utf-8", "surrogatepass"))
+                if not meter.is_json:
+                    break
+        except TooMuchJson:
+            raise TooMuchJson(
+                "The arguments of all tool calls may hold at most "
+                f"{MAX_ARGUMENT_VALUES} JSON values.",
+                param=path,
+            ) from None
+        self.left -= meter.values

@@ -78,7 +78,7 @@ class ServerSettings(Section):
     max_bodies_bytes: int = key(
         128 * MIB,
         rules.whole(1),
-        "Size of all request bodies and WebSocket messages under way; more wait up to 10 s, "
+        "Size of all request bodies and WebSocket messages under way; more wait up to 30 s, "
         "and then get a 503.",
     )
     min_body_bytes_per_second: float = key(

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import gc
 from typing import Any
 
 import orjson
@@ -9,7 +10,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from ccapi.schemas import convert, json_bounds
+from ccapi.schemas import json_bounds
 from ccapi.schemas.convert import read_json
 from ccapi.schemas.errors import InvalidRequest
 from ccapi.schemas.json_bounds import JsonMeter, TooMuchJson, check_json, most_values
@@ -79,7 +80,7 @@ def test_too_much_is_refused_before_anything_is_made(
     text: bytes, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     parsed: list[bytes] = []
-    monkeypatch.setattr(convert.orjson, "loads", parsed.append)
+    monkeypatch.setattr(orjson, "loads", parsed.append)
     with pytest.raises(TooMuchJson) as caught:
         read_json(text)
     assert caught.value.status == 400
@@ -133,14 +134,14 @@ def test_the_collector_is_as_it_was(monkeypatch: pytest.MonkeyPatch) -> None:
     loads = orjson.loads
 
     def spying(body: bytes) -> object:
-        states.append(convert.gc.isenabled())
+        states.append(gc.isenabled())
         return loads(body)
 
-    monkeypatch.setattr(convert.orjson, "loads", spying)
+    monkeypatch.setattr(orjson, "loads", spying)
     long = b"[%s]" % (b"1," * 40_000 + b"1")
     read_json(long)
-    assert convert.gc.isenabled()
+    assert gc.isenabled()
     with pytest.raises(InvalidRequest):
         read_json(long[:-1])
-    assert convert.gc.isenabled()
+    assert gc.isenabled()
     assert states == [False, False]

@@ -40,7 +40,7 @@ class Bodies:
     waits for `patience_seconds` in all, in the order of coming.
     """
 
-    def __init__(self, limit: int, patience_seconds: float = 10.0) -> None:
+    def __init__(self, limit: int, patience_seconds: float = 30.0) -> None:
         self.limit = limit
         self.taken = 0
         self._long_taken = 0
