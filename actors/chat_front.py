@@ -117,7 +117,7 @@ class _Job:
 async def complete_chat(call: Call) -> None:
     """``POST /v1/chat/completions``."""
     named = call.header("x-conversation-id")
-    asked = await call.json(
+    asked = await call.parsed(
         partial(
             parse_chat,
             names_conversation=named is not None,
@@ -129,7 +129,7 @@ async def complete_chat(call: Call) -> None:
 
 async def complete_text(call: Call) -> None:
     """``POST /v1/completions``."""
-    asked = await call.json(parse_completion)
+    asked = await call.parsed(parse_completion)
     await _complete(call, CompletionWords(asked.prefixes), asked.choices)
 
 

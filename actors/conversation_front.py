@@ -66,7 +66,7 @@ async def create_conversation(call: Call) -> None:
     """``POST /v1/conversations``, the body being optional."""
     if call.gateway.draining:  # it would end with the gateway, before its first turn
         raise Overloaded("The gateway is stopping.", code="draining", retry_after=5)
-    wanted = await call.json(_read_conversation, optional=True)
+    wanted = await call.parsed(_read_conversation, optional=True)
     metadata = _check_metadata(wanted.metadata)
     system, messages = await _read_items(call, wanted.items or ())
     conversation = call.gateway.conversation(
@@ -99,7 +99,7 @@ async def show_conversation(call: Call) -> None:
 async def change_conversation(call: Call) -> None:
     """``POST /v1/conversations/{conversation_id}``: other metadata."""
     conversation = _find(call)
-    changed = await call.json(lambda raw: structure(raw, ChangedConversation))
+    changed = await call.parsed(lambda raw: structure(raw, ChangedConversation))
     conversation.entry.metadata = _check_metadata(changed.metadata)
     await call.answer(_encode(conversation))
 
@@ -132,7 +132,7 @@ async def list_items(call: Call) -> None:
 async def add_items(call: Call) -> None:
     """``POST …/items``: the conversation holds them from now on; nobody answers them."""
     conversation = _find(call)
-    wanted = await call.json(_read_new_items)
+    wanted = await call.parsed(_read_new_items)
     if not wanted.items:
         raise invalid("items must hold at least one item.", "items")
     system, messages = await _read_items(call, wanted.items)
@@ -224,6 +224,6 @@ async def list_permissions(call: Call) -> None:
 async def reply_permission(call: Call) -> None:
     """``POST …/permissions/{request_id}``."""
     conversation, request_id = _find(call), call.path("request_id")
-    reply = await call.json(lambda raw: structure(raw, Reply))
+    reply = await call.parsed(lambda raw: structure(raw, Reply))
     await conversation.reply(reply.to(request_id, "http"))
     await call.answer({"request_id": request_id, "behavior": reply.behavior})

@@ -68,7 +68,12 @@ class Call:
     def query(self) -> dict[str, str]:
         return dict(parse_qsl(self.scope["query_string"].decode("latin-1")))
 
-    async def json(self, read: Callable[[object], T], *, optional: bool = False) -> T:
+    async def json(self, *, optional: bool = False) -> object:
+        """The body; an empty object if there is none and it is `optional`. Raises what `parsed`
+        does."""
+        return await self.parsed(_as_it_is, optional=optional)
+
+    async def parsed(self, read: Callable[[object], T], *, optional: bool = False) -> T:
         """What `read` makes of the body's JSON; of an empty object if there is none and it is
         `optional`. For a long body all of that is done in a thread.
 
@@ -103,6 +108,10 @@ class Call:
 
     async def answer(self, value: object, status: int = 200) -> None:
         await send_json(self.send, status, value)
+
+
+def _as_it_is(raw: object) -> object:
+    return raw
 
 
 def _read(body: bytearray, read: Callable[[object], T], optional: bool) -> T:
@@ -145,9 +154,7 @@ class _Methods:
         call.labels["allow"] = ", ".join(
             [*self._handlers, *(["HEAD"] if "GET" in self._handlers else [])]
         )
-        raise MethodNotAllowed(
-            f"{call.scope['method']} is not a method of {call.scope['path']}."
-        )
+        raise MethodNotAllowed(f"{call.scope['method']} is not a method of {call.scope['path']}.")
 
 
 def route(

@@ -26,7 +26,7 @@ from ..schemas.response_events import (
     encode_error_event,
     encode_response,
 )
-from ..schemas.responses import parse_response
+from ..schemas.responses import ResponseTurn, parse_response
 from ..schemas.turn_items import TurnItem
 from ..transport.asgi import EventStream, while_connected
 from .answering import rejects_if_busy
@@ -45,7 +45,7 @@ INPUT_PAGE = 20
 async def create_response(call: Call) -> None:
     """``POST /v1/responses``."""
     named = call.header("x-conversation-id")
-    asked = await call.json(
+    asked = await call.parsed(
         partial(
             parse_response,
             names_conversation=named is not None,
@@ -75,11 +75,8 @@ async def create_response(call: Call) -> None:
 
 async def count_input_tokens(call: Call) -> None:
     """``POST /v1/responses/input_tokens``: how much the model would read for such a request."""
-    raw = await call.json()
-    if isinstance(raw, dict):
-        raw = {**raw, "generate": False}  # nobody answers it, so that it needs no input either
     named = call.header("x-conversation-id")
-    asked = parse_response(raw, names_conversation=named is not None)
+    asked = await call.parsed(partial(_read_countable, names_conversation=named is not None))
     asking = Asking(
         gateway=call.gateway,
         owner=call.owner,
@@ -93,6 +90,12 @@ async def count_input_tokens(call: Call) -> None:
         setup, messages = whole_of(job)
         tokens = await call.gateway.count_tokens(setup, messages)
     await call.answer({"object": "response.input_tokens", "input_tokens": tokens})
+
+
+def _read_countable(raw: object, *, names_conversation: bool) -> ResponseTurn:
+    if isinstance(raw, dict):
+        raw = {**raw, "generate": False}  # nobody answers it, so that it needs no input either
+    return parse_response(raw, names_conversation=names_conversation)
 
 
 async def _show(call: Call, record: Record) -> None:

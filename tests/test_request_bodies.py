@@ -131,7 +131,7 @@ def receiving(pieces: list[bytes]) -> Receive:
 
 
 async def test_a_body_of_tiny_pieces_is_given_up() -> None:
-    scope = {"headers": []}
+    scope: dict[str, Any] = {"headers": []}
     assert await read_body(scope, receiving([b"x"] * 9_000), MIB) == b"x" * 9_000
     with pytest.raises(InvalidRequest, match="small pieces"):
         await read_body(scope, receiving([b"x"] * 12_000), MIB)
