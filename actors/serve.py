@@ -94,6 +94,7 @@ async def serve(
                 hidden=hidden,
             )
         )
+        await gateway.check_exposure()
         sockets = await stack.enter_async_context(open_websocket_front(gateway))
         async with trio.open_nursery() as fronts:
             if abort is not None:

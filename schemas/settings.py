@@ -153,6 +153,12 @@ class ClaudeSettings(Section):
     env: Mapping[str, str] = key(
         dict, rules.environment, "Environment variables for the CLI's processes.", secret=True
     )
+    allow_credentials_file: bool = key(
+        False,
+        rules.boolean,
+        "Serve other machines also with the login in the CLI's credentials file, although any "
+        "client can then ask the model for the account's e-mail address.",
+    )
     timeout_seconds: float = key(300.0, rules.positive, "Longest turn.")
     idle_timeout_seconds: float = key(
         120.0, rules.positive, "Longest silence of a child during a turn."

@@ -188,11 +188,18 @@ class GatewayDouble:
     asked: list[Asked] = field(factory=list)
     made: list[ConversationDouble] = field(factory=list)
     holds: ConversationDouble | None = None
+    broken: GatewayError | None = None
+
     bodies: Bodies = field(init=False)
 
     @bodies.default
     def _make_room(self) -> Bodies:
         return Bodies(self.settings.server.max_bodies_bytes)
+
+    @property
+    def trouble(self) -> GatewayError | None:
+        draining = Overloaded("The gateway is draining.", code="draining")
+        return draining if self.draining else self.broken
 
     def begin(self, asked: Asked) -> None:
         self.asked.append(asked)
