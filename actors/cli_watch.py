@@ -139,6 +139,7 @@ class CliWatch:
                 renew()
             if login != self.login:
                 self.login = login
+                self._refused = None
                 self._tell(login)
             self._known.set()
             await trio.sleep(LEAST_SECONDS)
@@ -197,10 +198,12 @@ class CliWatch:
         self._once.forget()
 
     def _failed(self, error: GatewayError) -> None:
+        login = self.login
+        known = login is not None and (login.is_missing or self._is_forbidden(login))
+        told = isinstance(error, NotLoggedIn) and known
         # A child that died is told by the pool, with what it wrote last.
-        if isinstance(error, ChildError | TurnTimeout | CliUnusable) and not isinstance(
-            error, ChildDied
-        ):
+        told = told or isinstance(error, ChildDied) or error.code == "cli_not_found"
+        if isinstance(error, ChildError | TurnTimeout | CliUnusable) and not told:
             self._once.warn(
                 "a turn failed", f"{error.code} {error.message}", code=error.code,
                 reason=error.message,
@@ -208,5 +211,5 @@ class CliWatch:
         if isinstance(error, NotLoggedIn):
             self._refused = error
             self._refused_until = trio.current_time() + DOUBT_SECONDS
-            if self.login is not None and not self.login.is_fixed:
+            if login is not None and not login.is_fixed:
                 self._doubt.set()

@@ -108,6 +108,20 @@ async def test_without_a_login_it_is_asked_for_until_there_is_one(
         assert len(house.asked) == 5
 
 
+async def test_another_login_ends_what_the_last_one_brought_about(
+    autojump_clock: MockClock,
+) -> None:
+    async with open_house(Means.NOTHING) as house:
+        await trio.sleep(5)
+        with capture_logs() as lines:
+            await house.fail(not_logged_in("claude"))
+        assert warnings(lines) == []  # it was told when the CLI said so
+        house.login = Login(Means.FILE)
+        await house.fail(not_logged_in("claude"))
+        await trio.sleep(LEAST_SECONDS + 1)
+        assert house.watch.trouble is None
+
+
 async def test_it_is_asked_for_again_when_a_turn_says_that_it_has_gone(
     autojump_clock: MockClock,
 ) -> None:

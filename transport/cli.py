@@ -24,7 +24,7 @@ from ..schemas.turn import AgentOrigin, Origin, Recording, ResumePoint
 from .agent_cli import Agents, agent_environment, agents_of
 from .child import ChildCommand
 from .guardian import Guardian
-from .login import LEAN, Login, ask_login, chat_environment
+from .login import LEAN, SUBSCRIPTION_FLAGS, Login, ask_login, chat_environment
 from .login import SCRIPTED as NO_LOGIN_NEEDED
 from .sandbox import Sandbox, find_sandbox
 from .transcript import transcript_path, write_transcript
@@ -185,7 +185,8 @@ class Cli:
                 "The CLI process could not be started: there is no directory "
                 f"{error.filename}, and none can be made ({error.strerror})."
             ) from error
-        argv = [*self.program, *GENERIC_FLAGS, *_resume_flags(resume)]
+        flags = GENERIC_FLAGS if login.is_lean else (*GENERIC_FLAGS, *SUBSCRIPTION_FLAGS)
+        argv = [*self.program, *flags, *_resume_flags(resume)]
         env = self.environment(login)
         return ChildCommand(argv, env, self.cwd, self.stop_seconds, self.max_line_bytes)
 

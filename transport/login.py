@@ -27,6 +27,7 @@ import orjson
 import trio
 from attrs import frozen
 
+from ..schemas.lines import AGENT
 from .guardian import Guardian
 
 PROBE_SECONDS = 10.0
@@ -43,8 +44,14 @@ SUBSCRIPTION_ENVIRONMENT = {
     "CLAUDE_CODE_DISABLE_CLAUDE_MDS": "1",  # a second lock on that, and on CLAUDE.md
     "ENABLE_CLAUDEAI_MCP_SERVERS": "0",  # else the account's connectors are fetched at each start
     "CLAUDE_CODE_ENABLE_PROMPT_SUGGESTION": "0",
+    # The CLI has more to say where the client has a tool called Bash, or one called Agent.
+    "CLAUDE_CODE_DISABLE_GIT_INSTRUCTIONS": "1",
+    "CLAUDE_AGENT_SDK_DISABLE_BUILTIN_AGENTS": "1",
 }
 """What does the work of ``CLAUDE_CODE_SIMPLE`` in a child that cannot have it."""
+
+SUBSCRIPTION_FLAGS = ("--disallowedTools", f"Agent({AGENT})")
+"""The rest of it: of the agents there are, the child itself would be told of to such a client."""
 
 _NOT_WITH_SUBSCRIPTION = frozenset({"CLAUDE_CODE_SIMPLE", "SHELL"})
 """Variables that such a child does not get. (The CLI tells the model the login shell.)"""

@@ -18,6 +18,7 @@ from tests.support.logins import (
     RefusingProxy,
     asked_as,
     child_environment,
+    child_flags,
     login_environment,
     open_refusing_proxy,
 )
@@ -94,7 +95,8 @@ async def open_child(
         whole = login_environment(login, tmp_path, stub.url, proxy.url)
         whole |= child_environment(login) | dict(environment or {})
         kept = {name: value for name, value in whole.items() if name not in without}
-        async with open_raw_cli(kept, tmp_path, (*GENERIC_FLAGS, *flags)) as cli:
+        all_flags = (*GENERIC_FLAGS, *child_flags(login), *flags)
+        async with open_raw_cli(kept, tmp_path, all_flags) as cli:
             if adopt:
                 # Not waited for: the next frame the test writes is pipelined behind it.
                 await cli.send(cli.control_frame("initialize", **adoption()))

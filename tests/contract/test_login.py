@@ -36,6 +36,7 @@ from tests.support.raw_cli import (
     is_result,
     user_frame,
 )
+from tests.support.raw_tools import tool, tool_child, tool_turn
 
 every_subscription = pytest.mark.parametrize("login", SUBSCRIPTIONS, indirect=True)
 by_token = pytest.mark.parametrize("login", ["token"], indirect=True)
@@ -144,6 +145,32 @@ async def test_a_memory_is_told_unless_two_variables_shut_it(
     assert ("MARKER-OF-THE-MEMORY" in body) is not shut
     assert "MARKER-OF-THE-USER" not in body
     assert "MARKER-OF-THE-PROJECT" not in body
+
+
+AGENTS_TOLD = {"CLAUDE_AGENT_SDK_DISABLE_BUILTIN_AGENTS": "0"}
+GIT_TOLD = {"CLAUDE_CODE_DISABLE_GIT_INSTRUCTIONS": "0"}
+
+
+@by_token
+@pytest.mark.parametrize(
+    ("name", "opened", "said"),
+    [
+        ("Agent", {}, ""),
+        ("Agent", AGENTS_TOLD, "Available agent types"),
+        ("Bash", {}, ""),
+        ("Bash", GIT_TOLD, "Attribution for git commits"),
+    ],
+)
+async def test_two_names_of_a_clients_tools_have_the_cli_say_more_unless_it_is_shut(
+    open_child: OpenChild, stub: MessagesStub, name: str, opened: dict[str, str], said: str
+) -> None:
+    """Not in the notes: found by giving the client each name of the CLI's own tools."""
+    async with tool_child(open_child, environment=opened) as cli:
+        await tool_turn(cli, "hi", [tool(name)])
+    (request,) = stub.requests
+    assert request.tools == [name]
+    others = [text for _, text in reminders(request.body) if not HEADINGS.search(text)]
+    assert [said in text for text in others] == ([True] if said else [])
 
 
 @by_file

@@ -45,7 +45,11 @@ SUBSCRIPTION_ENVIRONMENT = {
     "CLAUDE_CODE_DISABLE_CLAUDE_MDS": "1",
     "ENABLE_CLAUDEAI_MCP_SERVERS": "0",
     "CLAUDE_CODE_ENABLE_PROMPT_SUGGESTION": "0",
+    "CLAUDE_CODE_DISABLE_GIT_INSTRUCTIONS": "1",
+    "CLAUDE_AGENT_SDK_DISABLE_BUILTIN_AGENTS": "1",
 }
+
+SUBSCRIPTION_FLAGS = ("--disallowedTools", "Agent(gw)")
 
 
 def write_credentials(config: Path, *scopes: str) -> None:
@@ -100,6 +104,11 @@ def child_environment(login: LoginName) -> dict[str, str]:
         return CHILD_ENVIRONMENT
     kept = {name: text for name, text in CHILD_ENVIRONMENT.items() if name != "CLAUDE_CODE_SIMPLE"}
     return kept | SUBSCRIPTION_ENVIRONMENT
+
+
+def child_flags(login: LoginName) -> tuple[str, ...]:
+    """The flags that a gateway has for such children alone."""
+    return () if login == "key" else SUBSCRIPTION_FLAGS
 
 
 def shows(request: Request) -> dict[str, str]:
