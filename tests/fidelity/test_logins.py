@@ -21,11 +21,9 @@ from .history_model import History
 from .house import House, function, open_house, spoken, system, tool, user
 from .test_history import FAILED, LONG, PARALLEL, recorded
 from .test_images import (
-    test_a_picture_outlives_its_child,
     test_pictures_in_the_history,
     test_pictures_stand_where_they_stood,
 )
-from .test_parameters import test_several_choices_are_several_children
 from .test_structured import (
     test_a_wrong_answer_is_asked_for_again,
     test_together_with_tools,
@@ -34,15 +32,12 @@ from .test_tools import (
     test_a_client_that_leaves_in_the_middle_of_a_call,
     test_by_lineage_in_the_same_child,
     test_one_call_after_another_in_the_same_child,
-    test_results_and_a_question,
     test_tools_reach_the_model_as_they_are,
 )
-from .test_tools import test_after_the_child_was_killed as test_tools_after_the_child_was_killed
 from .test_upstream_errors import (
     conversation,
     test_a_cut_in_a_whole_answer,
     test_a_failure_behind_a_tool,
-    test_a_refusal,
 )
 
 ALLOWED = {
