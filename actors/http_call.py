@@ -117,8 +117,10 @@ def _as_it_is(raw: object) -> object:
 def _read(body: bytearray, read: Callable[[object], T], optional: bool) -> T:
     if optional and not body:
         return read({})
-    raw = read_json(body)
-    body.clear()  # its strings are in memory a second time now
+    try:
+        raw = read_json(body)
+    finally:
+        body.clear()  # its strings are in memory a second time now, or it is refused
     return read(raw)
 
 

@@ -119,11 +119,11 @@ def check_json(text: bytes | bytearray) -> None:
     if len(text) <= SLICE:
         meter.feed(bytes(text))
         return
-    view = memoryview(text)
-    for begin in range(0, len(text), SLICE):
-        meter.feed(bytes(view[begin : begin + SLICE]))
-        if not meter.is_json:
-            return
+    with memoryview(text) as view:  # an error's traceback must not keep hold of it
+        for begin in range(0, len(text), SLICE):
+            meter.feed(bytes(view[begin : begin + SLICE]))
+            if not meter.is_json:
+                return
 
 
 @define

@@ -123,13 +123,13 @@ class Message:
     def calls(self) -> tuple[ToolCall, ...]:
         if self.is_one_text:
             return ()
-        return tuple(block for block in self.content if isinstance(block, ToolCall))
+        return tuple([block for block in self.content if isinstance(block, ToolCall)])
 
     @property
     def results(self) -> tuple[ToolResult, ...]:
         if self.is_one_text:
             return ()
-        return tuple(block for block in self.content if isinstance(block, ToolResult))
+        return tuple([block for block in self.content if isinstance(block, ToolResult)])
 
     @cached_property
     def _digest(self) -> bytes:
@@ -399,7 +399,8 @@ def spell_calls(messages: Sequence[Message], before: Sequence[str] = ()) -> tupl
     """
     told = {wire_id(call_id) for call_id in before}
     parts = {entry_of(call_id) for call_id in told}
-    ids = told.union(wire_id(call.id) for message in messages for call in message.calls)
+    calls = [message.calls for message in messages]
+    ids = told.union(wire_id(call.id) for each in calls for call in each)
     uses = Counter(before)
 
     def spell(call_id: str) -> str:
@@ -411,10 +412,12 @@ def spell_calls(messages: Sequence[Message], before: Sequence[str] = ()) -> tupl
 
     spelt: list[Message] = []
     now: dict[str, str] = {}  # ids of the latest calls, as they are spelt
-    for message in messages:
-        if message.calls:
-            now = {call.id: spell(call.id) for call in message.calls}
-        if any(one != other for one, other in now.items()):
+    differs = False
+    for message, each in zip(messages, calls, strict=True):
+        if each:
+            now = {call.id: spell(call.id) for call in each}
+            differs = any(one != other for one, other in now.items())
+        if differs and not message.is_one_text:
             message = Message(message.role, tuple(_spelt(block, now) for block in message.content))
         spelt.append(message)
     return tuple(spelt)
