@@ -25,6 +25,7 @@ from ..schemas.chat_reply import Heading
 from ..schemas.completions import parse_completion
 from ..schemas.convert import write_json
 from ..schemas.errors import GatewayError, InvalidRequest, Overloaded
+from ..schemas.ignored_fields import encode_ignored
 from ..schemas.parameters import one_conversation
 from ..schemas.sampling import without_effect
 from ..schemas.turn import Answer, FinishReason, Reply, Usage
@@ -214,9 +215,9 @@ def _tell_ignored(question: Question, asked: ChatTurn) -> None:
         profile = held.info.profile
         model = plain_name(held.info.model) if question.keeps_model else model
     in_vain = without_effect(asked.options, model, in_words=profile == "chat")
-    names = dict.fromkeys((*asked.ignored, *in_vain))
-    if names:
-        question.labels["x-ccapi-ignored"] = ", ".join(names)
+    names = encode_ignored((*asked.ignored, *in_vain))
+    if names is not None:
+        question.labels["x-ccapi-ignored"] = names
 
 
 def no_store(call: Call) -> bool:

@@ -18,6 +18,7 @@ from typing import TYPE_CHECKING
 from attrs import evolve, frozen
 
 from ..schemas.errors import Conflict, InvalidRequest, NotFound, Overloaded
+from ..schemas.ignored_fields import encode_ignored
 from ..schemas.message import Message, check_results, digest
 from ..schemas.responses import ResponseTurn, in_vain
 from ..schemas.turn import Prompt, Setup
@@ -151,9 +152,9 @@ def _tell_ignored(question: Question, asked: ResponseTurn) -> None:
         profile = held.info.profile
         model = plain_name(held.info.model) if question.keeps_model else model
     vain = in_vain(asked.options, model, in_words=profile == "chat")
-    names = dict.fromkeys((*asked.ignored, *vain))
-    if names:
-        question.labels["x-ccapi-ignored"] = ", ".join(names)
+    names = encode_ignored((*asked.ignored, *vain))
+    if names is not None:
+        question.labels["x-ccapi-ignored"] = names
 
 
 # -- placed ----------------------------------------------------------------------------------------

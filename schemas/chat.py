@@ -13,7 +13,7 @@ from typing import Any
 
 from attrs import evolve, frozen
 
-from .chat_messages import ChatMessage, fill, read_messages
+from .chat_messages import ChatMessage, ImageUrl, fill, read_messages
 from .chat_tools import (
     MAX_TOOLS,
     NamedChoice,
@@ -25,6 +25,7 @@ from .chat_tools import (
 )
 from .convert import at_most, structure
 from .faults import invalid, unsupported
+from .ignored_fields import unknown_fields
 from .media import Attachment
 from .message import Document, Image, Message
 from .parameters import (
@@ -193,7 +194,8 @@ def parse_chat(
     request = structure(raw, ChatRequest)
     if reasoning and request.include_reasoning is None and _effort(request) is None:
         request = evolve(request, include_reasoning=True)
-    return read_request(request, names_conversation=names_conversation)
+    turn = read_request(request, names_conversation=names_conversation)
+    return evolve(turn, ignored=(*turn.ignored, *unknown_fields(raw, ChatRequest)))
 
 
 def _check_length(raw: object) -> None:
@@ -309,4 +311,13 @@ def _ignored(
     names = [name for name in ChatRequest.__annotations__ if name in given]
     if any(message.name for message in request.messages):
         names.append("messages.name")
+    if any(map(_wants_detail, request.messages)):
+        names.append("messages.image_url.detail")
     return tuple(names)
+
+
+def _wants_detail(message: ChatMessage) -> bool:
+    """Whether it says how closely a picture is to be looked at."""
+    parts = message.content if isinstance(message.content, tuple) else ()
+    given = (part.image_url for part in parts)
+    return any(isinstance(url, ImageUrl) and url.detail not in (None, "auto") for url in given)

@@ -23,6 +23,7 @@ from .chat_tools import (
 )
 from .convert import structure
 from .faults import invalid, missing, unsupported
+from .ignored_fields import unknown_fields
 from .items import check_length, drop_passed_over, read_items
 from .media import Attachment
 from .message import Document, Image, Message
@@ -137,7 +138,8 @@ def parse_response(
     request = structure(raw, ResponseRequest)
     if not may_prepare:
         request = evolve(request, generate=None)
-    return read_request(request, names_conversation=names_conversation, reasoning=reasoning)
+    turn = read_request(request, names_conversation=names_conversation, reasoning=reasoning)
+    return evolve(turn, ignored=(*turn.ignored, *unknown_fields(raw, ResponseRequest)))
 
 
 def read_request(
