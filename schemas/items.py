@@ -120,9 +120,11 @@ def read_items(given: Input, *, continues: bool, path: str = "input") -> History
     that it does not repeat.
     """
     reading = read_history(given, path)
+    if not reading.messages and reading.system:
+        reading.say_system()
     messages, places = reading.messages, reading.places
     if not messages:
-        raise invalid(f"{path} must hold at least one user message.", path)
+        raise invalid(f"{path} must hold at least one message.", path)
     if messages[-1].role != "user":
         raise invalid(
             "The last item must be the user's or a tool's output: an answer that the client has"
@@ -155,6 +157,7 @@ class Reading:
     """
 
     system: list[str] = field(factory=list)
+    system_places: list[str] = field(factory=list)
     messages: list[Message] = field(factory=list)
     places: list[str] = field(factory=list)
     attachments: list[Attachment] = field(factory=list)
@@ -185,6 +188,11 @@ class Reading:
                 )
             case kind if kind not in PASSED_OVER:
                 raise unsupported(f"Items of type {kind} are not supported.", f"{path}.type")
+
+    def say_system(self) -> None:
+        """Nobody says anything but the system: its last words are what the model answers."""
+        path = self.system_places.pop()
+        self._add_question((self.system.pop(),), path, f"{path}.content")
 
     def close(self) -> None:
         """The message that was open is whole."""
@@ -220,6 +228,7 @@ class Reading:
                 self._said += [_text(part, "assistant", place) for part, place in parts]
             case role:
                 self.system.append("".join(_text(part, role, place) for part, place in parts))
+                self.system_places.append(path)
 
     def _add_question(self, blocks: tuple[Block, ...], path: str, within: str) -> None:
         """There must be something in it: the model is not asked about nothing."""
@@ -261,7 +270,7 @@ class Reading:
         for part, path in parts:
             if isinstance(part, InputPart) and part.type in ("input_image", "input_file"):
                 self.attachments.append(_attachment(part, path))
-                yield Slot()
+                yield Slot(number=len(self.attachments) - 1)
             elif text := _text(part, role, path):
                 yield text
 

@@ -414,7 +414,11 @@ def message(**fields: Any) -> dict[str, Any]:
         ({"messages": ["Hi"]}, "invalid_type", "messages[0]"),
         ({"messages": [{"content": "x"}]}, "missing_field", "messages[0].role"),
         ({"messages": [HI, {"role": 1}]}, "invalid_type", "messages[1].role"),
-        ({"messages": [{"role": "system", "content": "x"}]}, "invalid_value", "messages"),
+        (
+            {"messages": [{"role": "system", "content": " "}]},
+            "empty_content",
+            "messages[0].content",
+        ),
         (message(role="robot"), "invalid_value", "messages[1].role"),
         (message(role="tool"), "missing_field", "messages[1].tool_call_id"),
         (message(role="function"), "unsupported_parameter", "messages[1].role"),

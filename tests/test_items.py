@@ -162,7 +162,7 @@ def test_a_request_that_goes_on_may_begin_with_results() -> None:
     ("items", "code", "param"),
     [
         ([], "invalid_value", "input"),
-        ([{"role": "developer", "content": "x"}], "invalid_value", "input"),
+        ([{"role": "developer", "content": " "}], "empty_content", "input[0].content"),
         ([HI, {"role": "assistant", "content": "x"}], "invalid_value", "input[1]"),
         ([HI, CALL], "invalid_value", "input[1]"),
         ([user("  ")], "empty_content", "input[0].content"),
