@@ -25,7 +25,7 @@ from .house import (
 
 TOOLS = [function("look")]
 LOOK = called("c1", "look", {})
-CALL = ("c1", "look", {})
+CALL: tuple[str, str, JSON] = ("c1", "look", {})
 
 
 def developer(text: str) -> JSON:
