@@ -152,7 +152,10 @@ def _place(question: Question) -> tuple[Conversation, Sequence[Message], int | N
     """The conversation for a request that brings its history: its messages there, and about how
     many of them a child may be told. No checkpoint from here to the start of the turn."""
     labels, gateway = question.labels, question.gateway
-    held = gateway.holder(question.messages, question.setup, owner=question.owner)
+    begun = question.options.begun  # nobody holds the whole history in words but who brings it
+    held = (
+        None if begun else gateway.holder(question.messages, question.setup, owner=question.owner)
+    )
     labels["x-ccapi-lineage"] = "miss" if held is None else "hit"
     if held is not None:
         labels["x-conversation-id"] = held[0].conversation_id

@@ -26,6 +26,7 @@ from ..schemas.completions import parse_completion
 from ..schemas.convert import write_json
 from ..schemas.errors import GatewayError, InvalidRequest, Overloaded
 from ..schemas.ignored_fields import encode_ignored
+from ..schemas.model_traits import takes_begun_answer
 from ..schemas.parameters import one_conversation
 from ..schemas.sampling import without_effect
 from ..schemas.turn import Answer, FinishReason, Reply, Usage
@@ -147,6 +148,15 @@ async def _accept(call: Call, dialect: Dialect, asked: Sequence[ChatTurn]) -> _J
     """Refuse what can be refused before anything is spent."""
     gateway, first = call.gateway, asked[0]
     choice = gateway.models.resolve(first.model, call.owner)
+    if first.begun is not None and (
+        choice.profile == "agent" or not takes_begun_answer(choice.model)
+    ):
+        raise InvalidRequest(
+            f"{first.model or choice.model} cannot go on with an answer that was begun: the last "
+            "message must be the user's or a tool's. (Claude's models up to version 4.5 can.)",
+            code="unsupported_parameter",
+            param=first.begun,
+        )
     if gateway.draining:  # also what the cache could answer: the client should go elsewhere
         raise Overloaded("The gateway is stopping.", code="draining", retry_after=5)
     children = gateway.settings.claude.max_concurrent_sessions

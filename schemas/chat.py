@@ -151,7 +151,8 @@ class ChatTurn:
 
     `model` is the name the client used, None where it used none. `system` joins every system and
     developer message, None where there is none. `messages` ends with a user message (or the
-    results of tools); `attachments` have their places in it, and `filled` puts them there.
+    results of tools), or with an answer that has been begun: `begun` is then that one's path.
+    `attachments` have their places in it, and `filled` puts them there.
     `tools` None: the request says nothing about them. `schema` is the JSON Schema, as text, that
     the answer has to suit. `n` answers are asked for. `shaping` holds what else can change the
     answer, as JSON values; `ignored` names the given fields that have no effect.
@@ -170,6 +171,7 @@ class ChatTurn:
     n: int
     shaping: Mapping[str, Any]
     ignored: tuple[str, ...]
+    begun: str | None = None
 
     @property
     def choices(self) -> tuple[ChatTurn, ...]:
@@ -228,9 +230,11 @@ def read_request(request: ChatRequest, *, names_conversation: bool = False) -> C
     tools = None if request.tools is None else read_tools(request.tools)
     # A conversation that goes on may have tools that the request does not repeat.
     known_tools = tools if tools is not None or continues else ()
-    options = _options(request, known_tools)
     schema = read_format(request.response_format)
     history = read_messages(request.messages, continues=continues)
+    if history.begun is not None and schema is not None:
+        raise invalid("A JSON answer cannot be one that was begun.", history.begun)
+    options = evolve(_options(request, known_tools), begun=history.begun is not None)
     return ChatTurn(
         model=request.model,
         system=history.system,
@@ -245,6 +249,7 @@ def read_request(request: ChatRequest, *, names_conversation: bool = False) -> C
         n=n,
         shaping=_shaping(request, options, schema),
         ignored=_ignored(request, options, known_tools, schema),
+        begun=history.begun,
     )
 
 

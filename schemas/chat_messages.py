@@ -117,11 +117,13 @@ def fill(messages: Sequence[Message], blocks: Sequence[Image | Document]) -> tup
 @frozen
 class History:
     """The messages of a request. `system` joins every system and developer message, None where
-    there is none; `attachments` belong into the slots of `messages`."""
+    there is none; `attachments` belong into the slots of `messages`. `begun` is the path of the
+    last message, where it is an answer that the client has begun."""
 
     system: str | None
     messages: tuple[Message, ...]
     attachments: tuple[Attachment, ...]
+    begun: str | None = None
 
     def filled(self, blocks: Sequence[Image | Document]) -> tuple[Message, ...]:
         """The messages, with a block in place of each attachment."""
@@ -150,15 +152,32 @@ def read_messages(given: Sequence[ChatMessage], *, continues: bool) -> History:
     settled = settle_results(reading.messages)
     told = [(each, reading.places[index]) for index, each in settled if not is_void(each)]
     messages, places = tuple(each for each, _ in told), [place for _, place in told]
+    begun = None
     if messages[-1].role != "user":
-        raise invalid(
-            "The last message must be the user's or a tool's: an answer that the client has begun"
-            " cannot be continued.",
-            f"{places[-1]}.role",
-        )
+        begun = f"{places[-1]}.role"
+        _check_begun(messages, begun, continues=continues)
     check_results(messages, None if continues else (), places.__getitem__)
     system = "\n\n".join(reading.system) if reading.system else None
-    return History(system, messages, tuple(reading.attachments))
+    return History(system, messages, tuple(reading.attachments), begun)
+
+
+def _check_begun(messages: Sequence[Message], path: str, *, continues: bool) -> None:
+    """See that the last message is an answer that a model could go on with."""
+    last = messages[-1]
+    if last.calls:
+        raise invalid("The results of the last message's tool calls must follow it.", path)
+    if last.is_blank or len(messages) < 2 or messages[-2].role != "user":
+        raise invalid(
+            "The last message must be the user's or a tool's, or an answer to such a message that"
+            " has been begun.",
+            path,
+        )
+    if continues:
+        raise invalid(
+            "In a conversation that is named, the last message must be the user's or a tool's: an"
+            " answer that was begun can be gone on with where the whole history comes with it.",
+            path,
+        )
 
 
 @frozen

@@ -250,8 +250,9 @@ class Checked(tuple[Message, ...]):
     of them, or of some at their end, brings the results that are due is not known."""
 
 
-def messages_of(prompt: str | Sequence[Message]) -> Checked:
-    """What a caller asks, as messages. Raises `InvalidRequest` for what cannot be asked."""
+def messages_of(prompt: str | Sequence[Message], *, begun: bool = False) -> Checked:
+    """What a caller asks, as messages; `begun`: the last one is the answer's beginning. Raises
+    `InvalidRequest` for what cannot be asked."""
     if isinstance(prompt, str):
         prompt = (Message("user", (prompt,)),)
     if not isinstance(prompt, Iterable):
@@ -275,7 +276,8 @@ def messages_of(prompt: str | Sequence[Message]) -> Checked:
             code="empty_content",
             param=f"messages[{len(given) - 1}].content",
         )
-    if not told or told[-1][1].role != "user":
+    asked = told[:-1] if begun else told
+    if not asked or asked[-1][1].role != "user" or (begun and not _is_begun(told[-1][1])):
         raise InvalidRequest(
             "The last message must be the user's: there is nothing to answer.",
             param=f"messages[{len(given) - 1}].role",
@@ -283,6 +285,10 @@ def messages_of(prompt: str | Sequence[Message]) -> Checked:
     messages = Checked(message for _, message in told)
     check_results(messages, None, lambda index: f"messages[{told[index][0]}]")
     return messages
+
+
+def _is_begun(message: Message) -> bool:
+    return message.role == "assistant" and not (message.calls or message.is_blank)
 
 
 def is_void(message: Message) -> bool:

@@ -422,7 +422,7 @@ def message(**fields: Any) -> dict[str, Any]:
         (message(role="robot"), "invalid_value", "messages[1].role"),
         (message(role="tool"), "missing_field", "messages[1].tool_call_id"),
         (message(role="function"), "unsupported_parameter", "messages[1].role"),
-        (message(role="assistant"), "invalid_value", "messages[1].role"),
+        (message(role="assistant", content=" "), "invalid_value", "messages[1].role"),
         (message(role="assistant", content=None), "invalid_value", "messages[1].role"),
         (message(role="assistant", content=[]), "invalid_value", "messages[1].content"),
         (message(content=None), "missing_field", "messages[1].content"),
