@@ -25,7 +25,7 @@ from uuid import uuid4
 import trio
 from attrs import define, evolve, field
 
-from ..schemas.convert import write_json
+from ..schemas.convert import read_message, write_json
 from ..schemas.errors import GatewayError, NotFound, RateLimited, TurnInterrupted
 from ..schemas.response_events import Framing, ResponseWriter
 from ..schemas.response_messages import (
@@ -37,7 +37,6 @@ from ..schemas.response_messages import (
     encode_failure,
     encode_unsteered,
     read_event,
-    read_message,
     read_steer,
     stream_id_of,
 )

@@ -7,11 +7,12 @@ says.
 from __future__ import annotations
 
 from collections.abc import Mapping
+from functools import partial
 from typing import TYPE_CHECKING
 
 from attrs import frozen
 
-from ..schemas.convert import read_json, write_json
+from ..schemas.convert import read_message, write_json
 from ..schemas.errors import GatewayError, InvalidRequest
 from ..transport.websocket import WebSocket
 
@@ -42,7 +43,7 @@ class SocketCall:
         """The next message. Raises `InvalidRequest` where that is no JSON object, after which the
         next can be received, and `WebSocketClosed`."""
         text = await self.socket.receive()
-        message = await self.gateway.bodies.read(len(text), lambda: read_json(text.encode()))
+        message = await self.gateway.bodies.read(len(text), partial(read_message, text))
         if not isinstance(message, dict):
             raise InvalidRequest("A message must be a JSON object.", code="invalid_type")
         return message

@@ -124,9 +124,19 @@ def read_json(body: bytes | bytearray) -> object:
     try:
         return _parse(body)
     except orjson.JSONDecodeError as error:
-        raise InvalidRequest(
-            f"The request's body is not valid JSON: {error}.", code="invalid_json"
-        ) from None
+        fault = str(error)
+    # Not in there: the parser's error has the whole text, and would be this one's context.
+    raise InvalidRequest(f"The request's body is not valid JSON: {fault}.", code="invalid_json")
+
+
+def read_message(text: str) -> object:
+    """As `read_json`, of the text of a WebSocket message; what is made of it for that is given back
+    at once, whatever comes of it."""
+    body = bytearray(text.encode("utf-8", "surrogatepass"))
+    try:
+        return read_json(body)
+    finally:
+        body.clear()
 
 
 def _parse(body: bytes | bytearray) -> object:

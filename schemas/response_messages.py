@@ -13,7 +13,7 @@ from typing import Any, Literal
 from attrs import frozen
 
 from .chat_messages import History
-from .convert import read_json, structure
+from .convert import structure
 from .errors import GatewayError, InvalidRequest
 from .faults import invalid, missing
 from .items import Input, check_length, read_items
@@ -61,11 +61,6 @@ def stream_id_of(message: object) -> str | None:
     """The lane that a message names, however wrong it is otherwise."""
     found = message.get("stream_id") if isinstance(message, Mapping) else None
     return found if isinstance(found, str) and 0 < len(found) <= MAX_STREAM_ID else None
-
-
-def read_message(text: str) -> object:
-    """Raises `InvalidRequest` (``invalid_json``)."""
-    return read_json(text.encode("utf-8", "surrogatepass"))
 
 
 def read_event(message: object) -> ClientEvent:

@@ -145,3 +145,16 @@ def test_the_collector_is_as_it_was(monkeypatch: pytest.MonkeyPatch) -> None:
         read_json(long[:-1])
     assert gc.isenabled()
     assert states == [False, False]
+
+
+def test_an_error_does_not_keep_the_text() -> None:
+    body = bytearray(b'"' + b"x" * 100_000)
+    with pytest.raises(InvalidRequest) as caught:
+        read_json(body)
+    assert caught.value.__context__ is None
+    body.clear()  # would raise BufferError if a traceback had hold of it
+    dense = bytearray(b"[%s]" % b",".join([b"1"] * 400_000))
+    with pytest.raises(TooMuchJson) as refused:
+        read_json(dense)
+    assert refused.value.__traceback__ is not None
+    dense.clear()
