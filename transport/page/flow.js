@@ -68,14 +68,15 @@ function grow(before, block) {
 
 function blockElement(block) {
   switch (block.t) {
-    case "p": return h("p", {}, ...inline(block.c));
+    case "p": return h("p", {}, inline(block.c));
     case "h": {
       // The page's own headings come first; an answer's stand below them.
       const level = Math.min(block.level + 3, 6);
-      return h(`h${level}`, { class: `h${block.level}` }, ...inline(block.c));
+      return h(`h${level}`, { class: `h${block.level}` }, inline(block.c));
     }
     case "hr": return h("hr");
-    case "quote": return h("blockquote", {}, ...block.c.map(blockElement));
+    case "quote": return h("blockquote", {}, block.c.map(blockElement));
+    case "math": return h("div", { class: "math" }, block.text);
     case "code": return codeElement(block);
     case "list": return listElement(block);
     case "table": return tableElement(block);
@@ -87,7 +88,7 @@ export function codeElement({ lang, text, open = false }) {
   const code = h("code", {});
   // Colours wait until the code is whole: a string that is not closed yet would colour the rest.
   if (open) code.append(text);
-  else code.append(...colour(lang, text).map(([kind, t]) => (kind ? h("span", { class: `c-${kind}` }, t) : t)));
+  else for (const [kind, t] of colour(lang, text)) code.append(kind ? h("span", { class: `c-${kind}` }, t) : t);
   return h(
     "div",
     { class: "code" },
@@ -107,28 +108,28 @@ function listElement({ ordered, start, loose, items }) {
   return h(
     ordered ? "ol" : "ul",
     attributes,
-    ...items.map(({ checked, c }) => {
+    items.map(({ checked, c }) => {
       const children = c.flatMap((block) =>
         !loose && block.t === "p" ? inline(block.c) : [blockElement(block)],
       );
-      if (checked === null) return h("li", {}, ...children);
+      if (checked === null) return h("li", {}, children);
       const box = h("span", { class: "box", role: "img", "aria-label": checked ? "Done:" : "To do:" });
-      return h("li", { class: "task", data: { checked } }, box, ...children);
+      return h("li", { class: "task", data: { checked } }, box, children);
     }),
   );
 }
 
 function tableElement({ align, head, rows }) {
   const cell = (tag, content, column) =>
-    h(tag, { class: align[column], scope: tag === "th" ? "col" : null }, ...inline(content));
+    h(tag, { class: align[column], scope: tag === "th" ? "col" : null }, inline(content));
   return h(
     "div",
     { class: "table", tabindex: "0", role: "group", "aria-label": "Table" },
     h(
       "table",
       {},
-      h("thead", {}, h("tr", {}, ...head.map((content, at) => cell("th", content, at)))),
-      h("tbody", {}, ...rows.map((row) => h("tr", {}, ...row.map((c, at) => cell("td", c, at))))),
+      h("thead", {}, h("tr", {}, head.map((content, at) => cell("th", content, at)))),
+      h("tbody", {}, rows.map((row) => h("tr", {}, row.map((c, at) => cell("td", c, at))))),
     ),
   );
 }
@@ -137,14 +138,14 @@ function inline(nodes) {
   return nodes.map((node) => {
     if (typeof node === "string") return node;
     switch (node.t) {
-      case "em": case "strong": case "del": return h(node.t, {}, ...inline(node.c));
+      case "em": case "strong": case "del": return h(node.t, {}, inline(node.c));
       case "code": return h("code", {}, node.text);
       case "br": return h("br");
       // An image would be fetched from wherever an answer says; it is a link that a person follows.
       case "link": return h(
         "a",
         { href: node.href, target: "_blank", rel: "noopener noreferrer", class: node.image ? "picture" : null },
-        ...inline(node.c),
+        inline(node.c),
       );
       default: throw new Error(`no inline: ${node.t}`);
     }

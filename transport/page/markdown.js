@@ -2,22 +2,27 @@
 //
 // Pure: text in, blocks out. A block is {t, …}: p and h (`level`) with inline children `c`, code
 // (`lang`, `text`, `open` while its fence is not closed), list (`ordered`, `start`, `loose`, `items`
-// of {checked, c}), quote with blocks `c`, table (`align`, `head`, `rows`), hr. Blocks of the top
-// also say where they begin (`at`), so that what is still being written can be read on from its
-// last block. HTML is text.
+// of {checked, c}), quote with blocks `c`, table (`align`, `head`, `rows`), hr, math (`text`, as it
+// was written). Blocks of the top also say where they begin (`at`), so that what is still being
+// written can be read on from its last block. HTML is text.
+//
+// Any text costs time in proportion to its length, and nests `DEEPEST` deep at most. So no
+// expression here has two parts in a row that take the same characters, and whatever is sought
+// ahead in vain is not sought again.
 
 import { parseInline } from "./inline.js";
 
 const DEEPEST = 12;
 
-const FENCE = /^( {0,3})(`{3,}|~{3,})[ \t]*([^`\n]*)$/;
-const HEADING = /^ {0,3}(#{1,6})(?:[ \t]+(.*?))?(?:[ \t]+#+)?[ \t]*$/;
+const MOST_PADDING = 5_000; // cells that rows of tables lack, in one text
+
 const RULE = /^ {0,3}(?:(?:\*[ \t]*){3,}|(?:-[ \t]*){3,}|(?:_[ \t]*){3,})$/;
 const UNDERLINE = /^ {0,3}(=+|-{2,})[ \t]*$/;
 const QUOTE = /^ {0,3}> ?/;
-const ITEM = /^([ \t]*)([-*+]|\d{1,9}[.)])(?:([ \t]+)(.*)|)$/;
-const TABLE_RULE = /^ {0,3}\|?[ \t]*:?-+:?[ \t]*(?:\|[ \t]*:?-+:?[ \t]*)*\|?[ \t]*$/;
+const MARKER = /^([ \t]*)([-*+]|\d{1,9}[.)])(?![^ \t])/;
 const TASK = /^\[([ xX])\][ \t]+/;
+const MATH = /^ {0,3}(\$\$|\\\[)/;
+const MATH_ENDS = { "$$": "$$", "\\[": "\\]" };
 
 const isBlank = (line) => !/[^ \t]/.test(line);
 const TAB = 4;
@@ -44,16 +49,80 @@ function dedent(line, by) {
   return " ".repeat(Math.max(0, columns - by)) + line.slice(at);
 }
 
+// How often `sign` stands in a row from `at` on.
+function countRun(line, sign, at) {
+  let end = at;
+  while (line[end] === sign) end += 1;
+  return end - at;
+}
+
+function skipSpace(line, at) {
+  let end = at;
+  while (line[end] === " " || line[end] === "\t") end += 1;
+  return end;
+}
+
+// {level, text} of a line like "## Title ##", else null.
+function headingOf(line) {
+  const at = countRun(line, " ", 0);
+  const level = at > 3 ? 0 : countRun(line, "#", at);
+  const begin = at + level;
+  if (level < 1 || level > 6 || (begin < line.length && line[begin] !== " " && line[begin] !== "\t")) return null;
+  const text = line.slice(begin).trim();
+  let end = text.length;
+  while (text[end - 1] === "#") end -= 1;
+  const closed = end === 0 || text[end - 1] === " " || text[end - 1] === "\t";
+  return { level, text: closed ? text.slice(0, end).trim() : text };
+}
+
+// {indent, sign, size, info} of a line that opens a block of code, else null.
+function fenceOf(line) {
+  const indent = countRun(line, " ", 0);
+  const sign = line[indent];
+  if (indent > 3 || (sign !== "`" && sign !== "~")) return null;
+  const size = countRun(line, sign, indent);
+  const info = line.slice(indent + size);
+  return size < 3 || info.includes("`") ? null : { indent, sign, size, info: info.trim() };
+}
+
+function closesFence(line, { sign, size }) {
+  const indent = countRun(line, " ", 0);
+  const run = countRun(line, sign, indent);
+  return indent <= 3 && run >= size && skipSpace(line, indent + run) === line.length;
+}
+
+// Whether `line` is the second one of a table: dashes between bars, colons at their ends.
+function isTableRule(line) {
+  let at = skipSpace(line, 0);
+  if (line[at] === "|") at += 1;
+  for (let cells = 0; ; cells += 1) {
+    at = skipSpace(line, at);
+    if (at === line.length) return cells > 0;
+    if (line[at] === ":") at += 1;
+    const dashes = countRun(line, "-", at);
+    if (!dashes) return false;
+    at += dashes;
+    if (line[at] === ":") at += 1;
+    at = skipSpace(line, at);
+    if (at === line.length) return true;
+    if (line[at] !== "|") return false;
+    at += 1;
+  }
+}
+
 // The blocks of `text`, in order.
 export function parse(text) {
   const lines = text.replace(/\r\n?/g, "\n").split("\n");
-  return new Blocks(lines, 0).run();
+  return new Blocks(lines, 0, { padding: MOST_PADDING }).run();
 }
 
 class Blocks {
-  constructor(lines, depth) {
+  // `left` is what the whole text may still take of something.
+  constructor(lines, depth, left) {
     this.lines = lines;
     this.depth = depth;
+    this.left = left;
+    this.unclosed = {}; // by the mark that opens maths: the row before which none is closed
     this.row = 0;
     this.out = [];
   }
@@ -75,13 +144,15 @@ class Blocks {
 
   block() {
     const line = this.lines[this.row];
-    const heading = HEADING.exec(line);
+    const heading = headingOf(line);
     if (heading) {
       this.row += 1;
-      return { t: "h", level: heading[1].length, c: parseInline((heading[2] ?? "").trim()) };
+      return { t: "h", level: heading.level, c: parseInline(heading.text) };
     }
-    const fence = FENCE.exec(line);
+    const fence = fenceOf(line);
     if (fence) return this.fenced(fence);
+    const mathEnd = this.mathEnd();
+    if (mathEnd) return this.math(mathEnd);
     if (RULE.test(line)) {
       this.row += 1;
       return { t: "hr" };
@@ -94,21 +165,48 @@ class Blocks {
     return this.table() ?? this.paragraph();
   }
 
-  fenced([, indent, fence, info]) {
-    const closing = new RegExp(`^ {0,3}${fence[0] === "~" ? "~" : "`"}{${fence.length},}[ ]*$`);
+  fenced(fence) {
     const text = [];
     this.row += 1;
     let open = true;
     while (this.row < this.lines.length) {
       const line = this.lines[this.row];
       this.row += 1;
-      if (closing.test(line)) {
+      if (closesFence(line, fence)) {
         open = false;
         break;
       }
-      text.push(dedent(line, indent.length));
+      text.push(dedent(line, fence.indent));
     }
-    return { t: "code", lang: info.trim().split(/[\s{,]/)[0] ?? "", text: text.join("\n"), open };
+    return { t: "code", lang: fence.info.split(/[\s{,]/, 1)[0] ?? "", text: text.join("\n"), open };
+  }
+
+  // The row behind the maths that begins in this row, or 0 where none does. It ends with a line, and
+  // no blank line is in it; while it is being written, it ends with the text.
+  mathEnd() {
+    const mark = MATH.exec(this.lines[this.row])?.[1];
+    if (!mark || this.row < (this.unclosed[mark] ?? 0)) return 0;
+    const end = MATH_ENDS[mark];
+    for (let row = this.row; row < this.lines.length; row += 1) {
+      const line = this.lines[row];
+      const at = line.indexOf(end, row === this.row ? line.indexOf(mark) + 2 : 0);
+      if (at >= 0) {
+        if (skipSpace(line, at + 2) === line.length) return row + 1;
+        this.unclosed[mark] = row; // more words come behind it: it is a part of a paragraph
+        return 0;
+      }
+      if (isBlank(line)) {
+        this.unclosed[mark] = row;
+        return 0;
+      }
+    }
+    return this.lines.length;
+  }
+
+  math(end) {
+    const text = this.lines.slice(this.row, end).join("\n").trim();
+    this.row = end;
+    return { t: "math", text };
   }
 
   indented() {
@@ -132,7 +230,7 @@ class Blocks {
       } else break;
       this.row += 1;
     }
-    return { t: "quote", c: new Blocks(inside, this.depth + 1).run() };
+    return { t: "quote", c: new Blocks(inside, this.depth + 1, this.left).run() };
   }
 
   list() {
@@ -183,12 +281,12 @@ class Blocks {
     const task = TASK.exec(lines[0]);
     const rest = task ? [lines[0].slice(task[0].length), ...lines.slice(1)] : lines;
     const checked = task ? task[1] !== " " : null;
-    return { checked, c: new Blocks(rest, this.depth + 1).run() };
+    return { checked, c: new Blocks(rest, this.depth + 1, this.left).run() };
   }
 
   table() {
     const [head, rule] = [this.lines[this.row], this.lines[this.row + 1]];
-    if (rule === undefined || !head.includes("|") || !TABLE_RULE.test(rule)) return null;
+    if (rule === undefined || !head.includes("|") || !isTableRule(rule)) return null;
     const names = cells(head);
     const align = cells(rule).map((cell) => {
       const [left, right] = [cell.startsWith(":"), cell.endsWith(":")];
@@ -201,10 +299,18 @@ class Blocks {
       const line = this.lines[this.row];
       if (isBlank(line) || (startsBlock(line) && !line.includes("|"))) break;
       const row = cells(line);
-      rows.push(names.map((_, column) => parseInline(row[column] ?? "")));
+      rows.push(this.padded(row.slice(0, names.length), names.length).map((cell) => parseInline(cell)));
       this.row += 1;
     }
     return { t: "table", align, head: names.map((cell) => parseInline(cell)), rows };
+  }
+
+  // A row with as many cells as the head: few letters could otherwise ask for millions of cells.
+  padded(row, columns) {
+    const lacking = columns - row.length;
+    if (lacking > this.left.padding) return row;
+    this.left.padding -= lacking;
+    return [...row, ...Array(lacking).fill("")];
   }
 
   paragraph() {
@@ -218,7 +324,7 @@ class Blocks {
         const level = underline[1][0] === "=" ? 1 : 2;
         return { t: "h", level, c: parseInline(text.join("\n").trim()) };
       }
-      if (text.length && (startsBlock(line) || this.beginsTable())) break;
+      if (text.length && (startsBlock(line) || this.beginsTable() || this.mathEnd())) break;
       text.push(line.trimStart());
       this.row += 1;
     }
@@ -227,28 +333,31 @@ class Blocks {
 
   beginsTable() {
     const [line, rule] = [this.lines[this.row], this.lines[this.row + 1]];
-    return line.includes("|") && rule !== undefined && rule.includes("|") && TABLE_RULE.test(rule);
+    return line.includes("|") && rule !== undefined && rule.includes("|") && isTableRule(rule);
   }
 }
 
 // Whether `line` may end a paragraph by itself. A number only where it is 1: "In 1969.\n1970. …".
 function startsBlock(line) {
-  if (HEADING.test(line) || FENCE.test(line) || RULE.test(line) || QUOTE.test(line)) return true;
+  if (headingOf(line) || fenceOf(line) || RULE.test(line) || QUOTE.test(line)) return true;
   const item = itemOf(line, 3);
   return Boolean(item && item.rest.trim() && (!item.ordered || item.start === 1));
 }
 
 // Whether `line`, not indented, goes on with the paragraph that `before` in an item belongs to.
 function continues(before, line) {
-  if (isBlank(before) || HEADING.test(before) || FENCE.test(before)) return false;
+  if (isBlank(before) || headingOf(before) || fenceOf(before)) return false;
   return !startsBlock(line) && !itemOf(line, 3);
 }
 
 // A line that begins an item of a list, at most `indent` spaces in; else null.
 function itemOf(line, indent) {
-  const found = ITEM.exec(line);
+  const found = MARKER.exec(line);
   if (!found || indentOf(found[1]) > indent) return null;
-  const [, before, marker, space = " ", rest = ""] = found;
+  const [whole, before, marker] = found;
+  const behind = skipSpace(line, whole.length);
+  const space = line.slice(whole.length, behind) || " ";
+  const rest = line.slice(behind);
   const ordered = /\d/.test(marker);
   const gap = space.length > 4 || space.includes("\t") ? 1 : space.length;
   return {
@@ -267,12 +376,13 @@ function cells(line) {
   let cell = "";
   let code = false;
   const trimmed = line.trim();
+  const lastTick = trimmed.lastIndexOf("`");
   for (let at = trimmed.startsWith("|") ? 1 : 0; at < trimmed.length; at += 1) {
     const sign = trimmed[at];
     if (sign === "\\" && trimmed[at + 1] === "|") {
       cell += "|";
       at += 1;
-    } else if (sign === "|" && !(code && trimmed.indexOf("`", at) > 0)) {
+    } else if (sign === "|" && !(code && lastTick > at)) {
       out.push(cell.trim());
       cell = "";
       code = false;
