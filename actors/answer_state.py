@@ -38,6 +38,9 @@ from . import refusals
 MAX_MISFITS = 3
 """Calls that the model may get wrong in one turn before the turn fails."""
 
+MAX_ACTS, ACT_CHARACTERS = 50, 200
+"""How much of what an agent did is told to the model where its answer was stopped."""
+
 FENCE = "```"
 
 RAN_OUT = "max_output_tokens"
@@ -85,6 +88,7 @@ class AnswerState:
         self.is_agent = setup.profile == "agent"
         self.may_be_long = self.is_agent and options.max_tokens is None
         self._plain = self._stops is None and setup.schema is None and not self.is_agent
+        self._acts: list[str] = []  # what an agent has used its own tools for
         self._acted = False  # an agent did something since it last said something
         self._tools = offered(setup)
         self._answer_tool = None if setup.schema is None else self._tools[ANSWER_TOOL]
@@ -118,6 +122,21 @@ class AnswerState:
         text = "".join(self.pieces)
         said: tuple[Block, ...] = (text,) if text or not self.calls else ()
         return Message("assistant", (*said, *self.calls))
+
+    @property
+    def has_begun(self) -> bool:
+        """Whether there is anything to be kept of the answer, were it to end here."""
+        return not is_blank("".join(self.pieces)) or bool(self._acts)
+
+    @property
+    def so_far(self) -> Message:
+        """The answer as the conversation remembers it where a person stops it. What an agent did
+        until then has had its effects, so the model has to know of it."""
+        text = "".join(self.pieces)
+        if self._acts:
+            used = f"[Stopped. Used before that: {'; '.join(self._acts)}]"
+            text = f"{text}{PARAGRAPH}{used}" if text else used
+        return Message("assistant", (text,))
 
     # -- what is said ------------------------------------------------------------------------------
 
@@ -235,6 +254,8 @@ class AnswerState:
         tool, arguments = self._tool, "".join(self._input) or "{}"
         self._tool = self._call_id = None
         if tool is None:
+            if self.is_agent and len(self._acts) < MAX_ACTS:
+                self._acts.append(f"{call.name} {arguments[:ACT_CHARACTERS]}")
             return []
         if tool is self._answer_tool:
             return self._end_answer(call, arguments)

@@ -98,6 +98,7 @@ class Conversation:
         cache_key: str | None = None,
         history_limit: int | None = None,
         back_to: Memory | None = None,
+        keep_stopped: bool = False,
     ) -> AbstractAsyncContextManager[Turn]:
         """One turn: ``async with conversation.turn("Hi") as turn: async for item in turn: ...``
 
@@ -111,6 +112,8 @@ class Conversation:
         each of them. Of a history that its child does not know, about `history_limit` messages
         are told. With `back_to` (what the conversation remembered before its last turn,
         `TurnRecord.before`) that turn is taken back first: `Conflict` where others came after it.
+        With `keep_stopped` an answer that is interrupted stays in the conversation as far as it
+        came (the turn raises `TurnInterrupted` all the same).
         Raises `InvalidRequest` for a prompt that cannot be asked, `NotFound`,
         `Overloaded`.
         """
@@ -125,7 +128,7 @@ class Conversation:
             cache_key=cache_key,
             history_limit=history_limit,
         )
-        start = StartTurn(str(uuid4()), asked, reject_if_busy, back_to)
+        start = StartTurn(str(uuid4()), asked, reject_if_busy, back_to, keep_stopped)
         return self._gateway.run_turn(self.entry, start)
 
     def _model(self, name: str) -> str:

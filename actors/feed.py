@@ -122,6 +122,15 @@ class Feed:
                         )
                     )  # fmt: skip
                 self.put(events.TurnFinished(turn_id, output, reason, usage))
+            case Failed(error, kept) if kept is not None and turn is not None:
+                output = compact(turn.items)
+                self.history.add(
+                    TurnRecord(
+                        turn_id, turn.created_at, turn.model, turn.messages, output, "interrupted",
+                        kept, turn.before,
+                    )
+                )  # fmt: skip
+                self.put(events.TurnFailed(turn_id, error, output, kept))
             case Failed(error):
                 self.put(events.TurnFailed(turn_id, error))
 

@@ -16,7 +16,7 @@ from attrs import evolve, field, frozen
 
 from ..schemas.message import Message
 from ..schemas.message_size import BESIDE, size_of
-from ..schemas.turn import FinishReason, Memory, Usage
+from ..schemas.turn import EndReason, Memory, Usage
 from ..schemas.turn_items import ActivityEnded, TextDelta, TurnItem
 
 TITLE = 60
@@ -28,14 +28,15 @@ class TurnRecord:
     """One turn that is over. `messages` is what it added before its answer, `output` the answer in
     as few items as can be; `before` what the conversation remembered until then. `turn_id` is a
     uuid, `created_at` in unix seconds. What was there before the first turn (a history that a
-    conversation began with) has no `output`. `before` is kept for the last turn alone."""
+    conversation began with) has no `output`. An answer that was ``interrupted`` is kept as
+    far as it came. `before` is kept for the last turn alone."""
 
     turn_id: str
     created_at: float
     model: str
     messages: tuple[Message, ...]
     output: tuple[TurnItem, ...] = ()
-    finish_reason: FinishReason = "stop"
+    finish_reason: EndReason = "stop"
     usage: Usage = field(factory=Usage)
     before: Memory | None = field(default=None, repr=False)
     size: int = field(init=False, eq=False)

@@ -51,6 +51,7 @@ async def start_turn(
         schema=asked.schema,
         options=asked.options,
         back_to=None if again is None else again.before,
+        keep_stopped=True,  # a person who stops an answer has read what there is of it
     )
     send, receive = trio.open_memory_channel[str | GatewayError](1)
 

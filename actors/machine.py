@@ -7,6 +7,8 @@ actions, and `actors.session` performs them. `actors.phases` draws the phases.
 A turn is at-most-once: its prompt is written to one child, once, unless that child dies before
 anybody heard of it and no tool could have been called. A turn that fails, times out or is
 interrupted leaves no trace: the child takes it back, or goes, and the next one resumes before it.
+Where a person stops a turn that keeps what was said, its answer stays as far as it came: the child
+takes the turn back all the same, and is told both next time.
 
 A turn that calls tools ends for its caller, and its child waits: the turn that brings the results
 goes on in it. An answer that is cut short for its caller (a stop text, the length) is taken back
@@ -116,7 +118,9 @@ class Machine(MachineState):
 
     def _start_turn(self, event: signals.StartTurn, now: float) -> list[Action]:
         setup = event.prompt.setup(self.memory.setup)
-        turn = TurnState(event.turn_id, event.prompt, setup, now, now + self.limits.turn)
+        turn = TurnState(
+            event.turn_id, event.prompt, setup, now, now + self.limits.turn, event.keep_stopped
+        )
         again = event.back_to is not None
         full = self._turns.refusal(reject_if_busy=event.reject_if_busy or again)
         refusal = self.closing or self._no_restart(now) or full or self._no_way_back(event.back_to)
@@ -307,10 +311,20 @@ class Machine(MachineState):
     # -- turns end early -------------------------------------------------------------------------
 
     def _interrupt(self, turn_id: str, now: float) -> list[Action]:
-        if self._turns.current is not None and self._turns.current.turn_id == turn_id:
+        turn = self._turns.current
+        if turn is not None and turn.turn_id == turn_id:
+            if self.phase is Phase.BUSY and turn.keep_stopped and turn.answer.has_begun:
+                return self._stop(turn, now)
             return self._cut(refusals.interrupted(), now)
         waiting = self._turns.take_waiting(turn_id)
         return [] if waiting is None else [waiting.failed(refusals.interrupted())]
+
+    def _stop(self, turn: TurnState, now: float) -> list[Action]:
+        """End the turn that the child works on, and keep what was said of its answer."""
+        rest, usage = turn.deliver(turn.answer.finish(), now), turn.answer.estimate()
+        self.memory = turn.remembered_so_far(self.memory, usage)
+        ended = self._turns.end(Failed(refusals.interrupted(), usage), now)
+        return [*rest, *ended, *self._take_back(now)]
 
     def _cut(self, error: GatewayError, now: float) -> list[Action]:
         """End the turn under way, wherever it is."""

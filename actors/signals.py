@@ -24,12 +24,14 @@ from ..schemas.turn_items import TurnItem
 class StartTurn:
     """A caller wants a turn. `turn_id` is a uuid. With `reject_if_busy` it does not wait for
     another turn of this conversation, but fails at once. With `back_to` the last turn is taken back
-    before: that is what the conversation remembered until then."""
+    before: that is what the conversation remembered until then. With `keep_stopped` an answer that
+    is interrupted stays in the conversation, as far as it came."""
 
     turn_id: str
     prompt: Prompt
     reject_if_busy: bool = False
     back_to: Memory | None = None
+    keep_stopped: bool = False
 
 
 @frozen

@@ -47,7 +47,8 @@ class TurnState:
     what is still to be written to the child, `awaits` the user message that the child is busy
     with, `answer` what it has said. `retry_after`: seconds until the CLI meant to ask the API
     again, when it last failed. `begun`: it was put before a child. `replayed`: it was put before a
-    second child, since the first died.
+    second child, since the first died. `keep_stopped`: an answer that is interrupted stays in the
+    conversation, as far as it came.
 
     `wish` is the tool call that the model is asked for in words. Until that begins, what it says is
     held back, so that it can be asked once more (`asked_again`) if it does not call; `spent` is
@@ -59,6 +60,7 @@ class TurnState:
     setup: Setup
     accepted: float
     due: float
+    keep_stopped: bool = False
     messages: tuple[Message, ...] = ()
     batches: deque[Batch] = field(factory=deque)
     awaits: str = ""
@@ -240,6 +242,11 @@ class TurnState:
         """`memory` with this turn in it. `resume` None: no transcript holds the answer as the
         caller knows it."""
         return memory.grown(self.setup, (*self.messages, self.answer.message), resume, usage)
+
+    def remembered_so_far(self, memory: Memory, usage: Usage) -> Memory:
+        """`memory` with this turn in it, and what was said until now as its answer. Tool calls
+        that nobody will answer are no part of it."""
+        return memory.grown(self.setup, (*self.messages, self.answer.so_far), None, usage)
 
     def failed(self, error: GatewayError) -> End:
         return self.ended(Failed(error))

@@ -17,7 +17,7 @@ from .items_out import Status, encode_messages
 from .message import Message
 from .output_items import encode_output
 from .response_events import encode_usage
-from .turn import FinishReason, Usage
+from .turn import EndReason, FinishReason, Usage
 from .turn_items import (
     ActivityDelta,
     ActivityEnded,
@@ -59,8 +59,13 @@ class TurnFinished:
 
 @frozen
 class TurnFailed:
+    """`usage` None: the turn leaves no trace. Else it was stopped, and the conversation keeps
+    `output`, what was said of the answer."""
+
     turn_id: str
     error: GatewayError
+    output: tuple[TurnItem, ...] = ()
+    usage: Usage | None = None
 
 
 @frozen
@@ -151,14 +156,13 @@ def _encode(event: JoinEvent) -> tuple[str, dict[str, Any]]:
                 "items": encode_messages(messages, turn_id),
             }
         case TurnFinished(turn_id, output, finish_reason, usage):
-            return "turn.finished", {
-                "turn_id": turn_id,
-                "finish_reason": finish_reason,
-                "usage": encode_usage(usage) | {"cost_usd": usage.cost_usd},
-                "items": encode_output(output, turn_id, status=_status(finish_reason)),
-            }
-        case TurnFailed(turn_id, error):
-            return "turn.failed", {"turn_id": turn_id, "error": error.body()["error"]}
+            ended = _encode_end(turn_id, output, finish_reason, usage)
+            return "turn.finished", {"turn_id": turn_id, **ended}
+        case TurnFailed(turn_id, error, output, usage):
+            failed = {"turn_id": turn_id, "error": error.body()["error"]}
+            if usage is not None:
+                failed |= _encode_end(turn_id, output, "interrupted", usage)
+            return "turn.failed", failed
         case ItemsAdded(turn_id, messages):
             return "items.added", {"items": encode_messages(messages, turn_id)}
         case TurnRemoved(turn_id):
@@ -178,6 +182,16 @@ def _encode(event: JoinEvent) -> tuple[str, dict[str, Any]]:
             return "presence", {"watchers": watchers}
         case ConversationEnded(reason):
             return "conversation.closed", {"reason": reason}
+
+
+def _encode_end(
+    turn_id: str, output: tuple[TurnItem, ...], reason: EndReason, usage: Usage
+) -> dict[str, Any]:
+    return {
+        "finish_reason": reason,
+        "usage": encode_usage(usage) | {"cost_usd": usage.cost_usd},
+        "items": encode_output(output, turn_id, status=_status(reason)),
+    }
 
 
 def _encode_item(item: TurnItem) -> tuple[str, dict[str, Any]]:
@@ -200,8 +214,9 @@ def _encode_item(item: TurnItem) -> tuple[str, dict[str, Any]]:
             return "refusal", {"text": text}
 
 
-def _status(finish_reason: FinishReason) -> Status:
-    return "incomplete" if finish_reason in ("length", "content_filter") else "completed"
+def _status(reason: EndReason) -> Status:
+    cut = reason in ("length", "content_filter", "interrupted")
+    return "incomplete" if cut else "completed"
 
 
 def encode_permission(request: PermissionRequested) -> dict[str, Any]:
@@ -221,7 +236,7 @@ def encode_turn(
     turn_id: str,
     messages: Sequence[Message],
     output: Sequence[TurnItem],
-    finish_reason: FinishReason = "stop",
+    finish_reason: EndReason = "stop",
 ) -> list[dict[str, Any]]:
     """The items of a turn that is over."""
     status = _status(finish_reason)

@@ -18,6 +18,9 @@ from .errors import GatewayError
 from .message import Message, ToolCall, digest
 
 FinishReason = Literal["stop", "length", "content_filter", "tool_calls"]
+EndReason = FinishReason | Literal["interrupted"]
+"""Why an answer that a conversation keeps ended: by itself, or because a person stopped it."""
+
 Effort = Literal["none", "low", "medium", "high", "xhigh", "max"]
 Profile = Literal["chat", "agent"]
 ChoiceFate = Literal["asked", "asked-again", "not-called"]
@@ -185,9 +188,11 @@ class Completed:
 
 @frozen
 class Failed:
-    """The turn ended without a whole answer; `error` says why, to the client too."""
+    """The turn ended without a whole answer; `error` says why, to the client too. `kept`: the
+    conversation keeps what was said of the answer, which took so much; None: it keeps nothing."""
 
     error: GatewayError
+    kept: Usage | None = None
 
 
 Outcome = Completed | Failed

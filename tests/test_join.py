@@ -118,9 +118,51 @@ async def test_a_turn_can_be_interrupted_and_another_asked(tmp_path: Path) -> No
             await one.say("turn.interrupt", ref="stop")
             failed = await one.until("turn.failed")
             assert failed["error"]["code"] == "turn_interrupted"
+            assert (failed["finish_reason"], failed["usage"]["output_tokens"] > 0) == (
+                "interrupted",
+                True,
+            )
+            [kept] = failed["items"]
+            assert kept["status"] == "incomplete"
+            assert kept["content"][0]["text"]
             assert (await one.turn("And now?"))["type"] == "turn.finished"
-            items = await get(live.url, f"/v1/conversations/{conversation_id}/items")
-            assert len(items["data"]) == 4
+            counted = await one.turn("how many messages?")
+            assert "**7** messages" in counted["items"][0]["content"][0]["text"]
+        items = await get(live.url, f"/v1/conversations/{conversation_id}/items?order=asc")
+        assert len(items["data"]) == 8
+        assert items["data"][3] == kept
+        async with open_joined(live.url, conversation_id) as other:
+            assert kept in other.hello["items"]
+
+
+async def test_a_stopped_answer_can_be_asked_for_again(tmp_path: Path) -> None:
+    async with open_live_demo(tmp_path) as live:
+        conversation_id = await new_conversation(live.url)
+        async with open_joined(live.url, conversation_id) as one:
+            await one.say("turn.create", input=SLOW)
+            await one.until("text.delta")
+            await one.say("turn.interrupt")
+            await one.until("turn.failed")
+            assert (await one.turn("", regenerate=True))["type"] == "turn.finished"
+        shown = await get(live.url, f"/v1/conversations/{conversation_id}")
+        assert (shown["turns"], shown["messages"]) == (1, 2)
+
+
+async def test_a_turn_of_the_api_that_a_watcher_stops_leaves_no_trace(tmp_path: Path) -> None:
+    async with open_live_demo(tmp_path) as live:
+        conversation_id = await new_conversation(live.url)
+        async with open_joined(live.url, conversation_id) as one, trio.open_nursery() as nursery:
+            body = {
+                "model": "claude-haiku-4-5",
+                "conversation_id": conversation_id,
+                "messages": [{"role": "user", "content": SLOW}],
+            }
+            nursery.start_soon(post, live.url, "/v1/chat/completions", body)
+            await one.until("text.delta")
+            await one.say("turn.interrupt")
+            assert "items" not in await one.until("turn.failed")
+        items = await get(live.url, f"/v1/conversations/{conversation_id}/items")
+        assert items["data"] == []
 
 
 async def test_a_turn_outlives_the_connection_it_was_asked_on(tmp_path: Path) -> None:

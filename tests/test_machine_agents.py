@@ -8,6 +8,7 @@ import math
 from ccapi.actors.phases import Limits
 from ccapi.actors.signals import Extend, LeaveAsked, PermissionReply, StartTurn, Wake, Warm
 from ccapi.schemas.frames import (
+    AssistantDone,
     ControlCancelled,
     PermissionAsked,
     ToolInput,
@@ -15,6 +16,7 @@ from ccapi.schemas.frames import (
     ToolsReturned,
     ToolUseStarted,
 )
+from ccapi.schemas.message import Message, ToolCall
 from ccapi.schemas.turn import AgentOrigin, Memory, Prompt, ResumePoint, Setup
 from tests.support.talk import (
     ASLEEP,
@@ -35,10 +37,12 @@ def asked(request_id: str = "r1") -> PermissionAsked:
     return PermissionAsked(request_id, "Bash", {"command": "ls"}, "toolu_1")
 
 
-def working(memory: Memory = AGENT, limits: Limits | None = None) -> Talk:
+def working(
+    memory: Memory = AGENT, limits: Limits | None = None, *, keep_stopped: bool = False
+) -> Talk:
     """An agent that works on the turn ``one``."""
     talk = Talk(limits or Limits(leave=LEAVE, silence=120), memory)
-    talk.turn("one")
+    talk.turn("one", keep_stopped=keep_stopped)
     talk.ready()
     talk.set_up()
     assert talk.phase is BUSY
@@ -107,6 +111,18 @@ def test_an_interrupted_turn_needs_no_leave_any_more() -> None:
     assert talk.feed(PermissionReply(request_id="r1", allow=True)) == []
     talk.feed(LeaveAsked(asked("r2"), heard=True))
     assert talk.written[-1]["response"]["response"]["behavior"] == "deny"
+
+
+def test_what_a_stopped_agent_did_is_told_next_time() -> None:
+    talk = working(keep_stopped=True)
+    talk.says("First.")
+    call = ToolCall("toolu_1", "Bash", '{"command":"ls"}')
+    talk.feed(ToolUseStarted(call.id, call.name))
+    talk.feed(ToolInput(call.arguments))
+    talk.feed(AssistantDone("u", synthetic=False, call=call))
+    assert talk.interrupt("one")[0] == "end one: turn_interrupted, kept"
+    said = 'First.\n\n[Stopped. Used before that: Bash {"command":"ls"}]'
+    assert talk.machine.memory.seed[-1] == Message("assistant", (said,))
 
 
 def test_what_it_does_by_itself_is_told_and_is_no_call_of_the_clients() -> None:

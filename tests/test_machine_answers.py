@@ -46,6 +46,80 @@ def digests(*messages: Message) -> tuple[bytes, ...]:
     return tuple(map(digest, messages))
 
 
+# -- stopped by a person ---------------------------------------------------------------------------
+
+
+def stopped(*said: str) -> Talk:
+    """A turn, ``one``, that keeps what was said when a person stops it."""
+    talk = idle()
+    assert talk.turn("one", keep_stopped=True) == ["started one", "ask one"]
+    talk.says(*said)
+    return talk
+
+
+def test_a_stopped_answer_stays_as_far_as_it_came() -> None:
+    talk = stopped("Hel", "lo wor")
+    assert talk.interrupt("one") == ["end one: turn_interrupted, kept", "rewind one"]
+    memory = talk.machine.memory
+    assert memory.seed == (user("one"), assistant("Hello wor"))
+    assert (memory.turns, memory.resume) == (2, ResumePoint(SESSION, "uuid of null"))
+    assert talk.aborted() == []
+    assert talk.rewound() == []
+    assert talk.turn("two") == ["started two", "history user one"]
+    assert talk.taken_in() == ["history assistant Hello wor", "ask two"]
+    talk.answer("zwei")
+    said = (user("one"), assistant("Hello wor"), user("two"), assistant("zwei"))
+    assert talk.machine.memory.digests[-4:] == digests(*said)
+    assert talk.machine.memory.seed == ()
+
+
+def test_a_stopped_answer_is_told_to_another_child_where_the_first_one_goes() -> None:
+    talk = Talk()
+    talk.turn("one", keep_stopped=True)
+    talk.ready()
+    talk.set_up()
+    talk.says("half")
+    assert talk.interrupt("one") == ["end one: turn_interrupted, kept", "rewind one"]
+    assert talk.rewound(done=False) == ["kill"]
+    talk.gone()
+    assert talk.turn("two") == ["started two", "wake"]
+    assert talk.ready() == ["initialize sonnet", "history user one"]
+    assert talk.taken_in() == ["history assistant half", "ask two"]
+
+
+@pytest.mark.parametrize("said", [(), (" ", "\n")])
+def test_where_nothing_was_said_the_question_goes_too(said: tuple[str, ...]) -> None:
+    talk = stopped(*said)
+    assert talk.interrupt("one") == ["end one: turn_interrupted", "rewind one"]
+    assert talk.machine.memory.turns == 1
+
+
+def test_an_answer_that_does_not_keep_leaves_no_trace() -> None:
+    talk = idle()
+    talk.turn("one")
+    talk.says("half")
+    assert talk.interrupt("one") == ["end one: turn_interrupted", "rewind one"]
+    assert talk.machine.memory.seed == ()
+
+
+def test_what_may_be_a_stop_text_is_kept_where_a_person_stops_before() -> None:
+    talk = idle()
+    talk.turn("one", keep_stopped=True, stop=("STOP",))
+    talk.says("Hello ST")
+    assert talk.interrupt("one")[:2] == ["deliver ST", "end one: turn_interrupted, kept"]
+    assert talk.machine.memory.seed[-1] == assistant("Hello ST")
+
+
+def test_a_call_that_nobody_will_answer_is_no_part_of_a_stopped_answer() -> None:
+    talk = idle()
+    talk.turn("one", keep_stopped=True, tools=(LOOK,))
+    talk.says("I look.")
+    talk.calls("c1")
+    talk.interrupt("one")
+    assert talk.machine.memory.seed[-1] == assistant("I look.")
+    assert talk.machine.memory.calls == ()
+
+
 # -- stop texts ------------------------------------------------------------------------------------
 
 

@@ -213,6 +213,15 @@ test("tools stand between the words they came between", () => {
   assert.deepEqual(kinds.slice(3), ["turn", "part", "part", "changed", "changed", "part"]);
 });
 
+test("a stopped answer stays, and is marked", () => {
+  const items = [{ ...said("a", "assistant", "so fa"), status: "incomplete" }];
+  const [made, kinds] = story(joined(), begins(1, "t", "hi"), says(2, "t", "so fa"),
+    { type: "turn.failed", event_id: 3, turn_id: "t", error: { code: "turn_interrupted" }, finish_reason: "interrupted", usage: null, items });
+  assert.deepEqual([made.turns[0].state, made.turns[0].reason, answerText(made.turns[0]), kinds.at(-1)], ["done", "interrupted", "so fa", "ended"]);
+  const [again] = story(joined({ items: [said("q", "user", "hi"), ...items, said("r", "user", "and")] }));
+  assert.deepEqual(again.turns.map((turn) => turn.reason), ["incomplete", null]);
+});
+
 test("a permission that was answered elsewhere meanwhile is settled on return", () => {
   const permission = { request_id: "r", turn_id: "t", tool: "Bash", input: {}, suggestions: [], expires_at: 0 };
   const [made, kinds] = story(joined({ permissions: [permission] }), joined({ resumed: true, items: null }));

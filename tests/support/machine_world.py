@@ -62,6 +62,7 @@ from ccapi.schemas.mcp import offered
 from ccapi.schemas.message import Block, Message, ToolCall, ToolResult, digest, merge_turns
 from ccapi.schemas.turn import (
     Completed,
+    Failed,
     Memory,
     Options,
     Origin,
@@ -213,7 +214,9 @@ class World:
         )
         turn_id = str(uuid5(NAMESPACE_OID, str(number)))
         self.turns[turn_id] = Told()
-        self.feed(StartTurn(turn_id, prompt, reject_if_busy=change == 4))
+        self.feed(
+            StartTurn(turn_id, prompt, reject_if_busy=change == 4, keep_stopped=choice % 2 == 1)
+        )
 
     def interrupt(self, choice: int) -> None:
         if self.turns:
@@ -350,8 +353,11 @@ class World:
         actions = self.machine.advance(event, self.now)
         completed = False
         for action in actions:
-            if isinstance(action, End) and isinstance(action.outcome, Completed):
-                completed |= action.outcome.finish_reason != "content_filter"
+            match action:
+                case End(outcome=Completed(reason)):
+                    completed |= reason != "content_filter"
+                case End(outcome=Failed(kept=kept)):
+                    completed |= kept is not None
             self._perform(action)
         back_to = event.back_to if isinstance(event, StartTurn) else None
         if back_to is not None and back_to is self.machine.memory and back_to is not before:
@@ -433,7 +439,9 @@ class World:
         outcome, said = end.outcome, Gathering()
         for item in told.items:
             said.add(item)
-        if not isinstance(outcome, Completed):
+        if isinstance(outcome, Failed):
+            if outcome.kept is not None:
+                self._check_kept(said, end.prompt.messages[-1])
             return
         if self.honest:  # liars begin calls that never become whole
             assert (end.answer is None) == bool(said.tool_calls)
@@ -451,6 +459,14 @@ class World:
             assert self.child.setup == setup
             assert set(self.child.tools) <= set(offered(memory.setup))
             self._compare(self.held)
+
+    def _check_kept(self, said: Gathering, last: Message) -> None:
+        """A person has stopped the answer: the conversation remembers it as far as it came."""
+        memory = self.machine.memory
+        assert memory.seed[-2:] == (last, Message("assistant", (said.text,)))
+        assert not memory.calls
+        for message in memory.seed:
+            self._note(message)
 
     def _check_answer(self, said: Gathering, last: Message) -> None:
         """What the caller was told is what the conversation remembers."""

@@ -135,6 +135,7 @@ class Talk:
         schema: str | None = None,
         history_limit: int | None = None,
         reject_if_busy: bool = False,
+        keep_stopped: bool = False,
         **options: Any,
     ) -> list[str]:
         """A turn that asks `said`, named by its last message; `options` shape it."""
@@ -150,7 +151,7 @@ class Talk:
             options=Options(**options),
             history_limit=history_limit,
         )
-        return self.feed(StartTurn(turn_id(name), prompt, reject_if_busy))
+        return self.feed(StartTurn(turn_id(name), prompt, reject_if_busy, None, keep_stopped))
 
     def interrupt(self, name: str) -> list[str]:
         return self.feed(Interrupt(turn_id(name)))
@@ -313,9 +314,9 @@ class Talk:
             case Completed(reason):
                 assert end.answer is not None
                 return f"completed {reason}, {end.answer.text}"
-            case Failed(error):
+            case Failed(error, kept):
                 assert end.answer is None
-                return error.code
+                return f"{error.code}, kept" if kept is not None else error.code
 
     def _frame(self, frame: dict[str, Any]) -> str:
         self.written.append(frame)

@@ -5,7 +5,7 @@
 // sockets, time.
 //
 // A turn is {id, question: items, parts, state: "running" | "done" | "failed", model, usage, reason,
-// error}. A part of its answer is {kind, …}: text, reasoning and refusal have `text`; call (a
+// error}. `reason` says how a finished one ended; "interrupted" where a person stopped it. A part of its answer is {kind, …}: text, reasoning and refusal have `text`; call (a
 // function of some client) and activity (an agent's own tool) have `id`, `name`, `arguments`, and
 // once it is there `output` and `failed`; `open` while more of it may come.
 
@@ -155,7 +155,9 @@ export class Story {
     return [{ kind: "ended", turn, rebuilt }];
   }
 
-  failed({ turn_id, error }) {
+  // Stopped by a person, its answer stays as far as it came (`items`); else nothing is left of it.
+  failed({ turn_id, error, items = null, finish_reason = null, usage = null }) {
+    if (items) return this.finished({ turn_id, finish_reason, usage, items });
     const turn = this.turns.findLast((one) => one.id === turn_id);
     if (!turn) return [];
     close(turn);
@@ -206,7 +208,11 @@ export function turnsOf(items) {
     }
     (isQuestion(item) ? turn.question : turn.output).push(item);
   }
-  for (const one of turns) one.parts = partsOf(one.output);
+  for (const one of turns) {
+    one.parts = partsOf(one.output);
+    // Items do not say why an answer ended early, only that it did.
+    if (one.output.some((item) => item.status === "incomplete")) one.reason = "incomplete";
+  }
   return turns;
 }
 

@@ -69,7 +69,7 @@ export class Transcript {
         this.flush();
         view?.end(change.rebuilt);
         this.markLast();
-        if (change.turn.state === "done") announce(`Answer: ${answerText(change.turn)}`);
+        if (change.turn.state === "done") announce(`${change.turn.reason === "interrupted" ? "Stopped" : "Answer"}: ${answerText(change.turn)}`);
         return undefined;
       case "permission": return this.place(change.permission);
       case "settled": return this.permissions.settled(change.permission, change.behavior, change.by);
@@ -231,9 +231,11 @@ class TurnView {
       const stopped = error?.code === "turn_interrupted";
       const retry = button("Ask again", { on: { click: () => this.acts.ask(question) } });
       const edit = button("Edit", { on: { click: () => this.acts.edit(question) } });
-      const text = stopped ? "Stopped. The conversation goes on as if this had not been asked." : (error?.message ?? "This went wrong.");
+      const text = stopped ? "Stopped. Nothing was written yet, and the conversation goes on as if this had not been asked." : (error?.message ?? "This went wrong.");
       return told(text, stopped, retry, edit);
     }
+    if (reason === "interrupted") return told("Stopped. What was written stays in the conversation.", true);
+    if (reason === "incomplete") return told("This answer ended early.", true);
     if (reason === "length") return told("The answer was cut off: it reached its longest length.", true);
     if (reason === "content_filter") return told("The model declined to go on.", true);
     return null;
