@@ -60,8 +60,15 @@ class Entry:
 
     @property
     def sleeps(self) -> bool:
-        """Whether it has no child, and nobody speaks to it."""
-        return self.state.phase is Phase.ASLEEP and not self.callers
+        """Whether it has no child, and nobody speaks to it or has it open."""
+        return self.state.phase is Phase.ASLEEP and not self.callers and not self.is_open
+
+    @property
+    def is_open(self) -> bool:
+        """Whether a client watches it, or did so just now and may be on its way back. Such a
+        conversation is never taken from its client: it neither expires nor makes room. How many
+        there can be is bounded by the connections (``server.max_connections``)."""
+        return self.state.feed.is_heard
 
 
 class Directory:
@@ -145,8 +152,10 @@ class Directory:
             del self._unused[entry.owner]
 
     def oldest_unused(self, owner: str) -> Entry | None:
-        """The owner's oldest conversation of which no turn was ever asked."""
-        return next(iter(self._unused.get(owner, {}).values()), None)
+        """The owner's oldest conversation of which no turn was ever asked, and that no client has
+        open."""
+        unused = self._unused.get(owner, {}).values()
+        return next((entry for entry in unused if not entry.is_open), None)
 
     def find(self, conversation_id: str, owner: str) -> Entry:
         """Raises `NotFound`, and does so for another owner's conversation too."""
@@ -158,13 +167,20 @@ class Directory:
         return entry
 
     def dormant(self, since: float) -> list[Entry]:
-        """Conversations that have no actor, and that nobody has used since then (unix seconds)."""
-        return [e for e in self._entries.values() if e.ref is None and e.used_at <= since]
+        """Conversations that have no actor, and that nobody has used since then (unix seconds), or
+        has open."""
+        return [
+            e
+            for e in self._entries.values()
+            if e.ref is None and e.used_at <= since and not e.is_open
+        ]
 
     def longest_asleep(self, since: float) -> Entry | None:
         """Of the conversations without a child, the one that nobody has used for longest, if it
         has not been since then (unix seconds)."""
-        asleep = (e for e in self._entries.values() if e.state.phase is Phase.ASLEEP)
+        asleep = (
+            e for e in self._entries.values() if e.state.phase is Phase.ASLEEP and not e.is_open
+        )
         entry = min(asleep, key=lambda e: e.used_at, default=None)
         return entry if entry is not None and entry.used_at <= since else None
 

@@ -187,6 +187,12 @@ class Feed:
         """Whether somebody watches, or did so just now and may be on their way back."""
         return bool(self._watchers) or self._is_awaited()
 
+    @property
+    def watched_at(self) -> float:
+        """When somebody watched last, by trio's clock: now, or when the last one left; -inf where
+        nobody ever has."""
+        return trio.current_time() if self._watchers else self._left_at
+
     def _is_awaited(self) -> bool:
         ever = self._left_at > -math.inf
         return ever and trio.current_time() < self._left_at + RESUME_SECONDS

@@ -55,6 +55,10 @@ class MachineState:
         if self._child is not None:
             self._child.heard = now
 
+    def watched(self, when: float) -> None:
+        """A client had the conversation open then: that counts as use, which it expires without."""
+        self._turns.used = max(self._turns.used, when)
+
     def _alarms(self) -> Iterator[tuple[float, Alarm]]:
         return alarms(
             self.phase, self.limits, since=self._since, used=self._turns.used,

@@ -109,6 +109,7 @@ class _Session(Generic[C]):
     def _take(self, message: SessionMessage | None) -> None:
         match message:
             case None:
+                self.machine.watched(self._feed.watched_at)
                 self.feed(TimedOut())
             case Interrupt() | Close() | PermissionReply() | Warm() | GiveWay():
                 self.feed(message)

@@ -106,7 +106,7 @@ class Supervisor:
 
     def abandon(self, entry: Entry) -> None:
         """Forget a conversation in which no turn has finished: nobody will come back to it."""
-        if entry.state.memory.turns == 0:
+        if entry.state.memory.turns == 0 and not entry.is_open:
             _drop(self._directory, self._bus, entry, "forgotten")
 
     async def forget(self, entry: Entry, reason: str = "deleted") -> None:
@@ -194,8 +194,10 @@ class _Supervision:
         And those that fell asleep since the last turn may have to give way only now."""
         for entry in self.directory.all():
             entry.state.feed.prune()
+        watched_since = trio.current_time() - self.limits.expire
         for entry in self.directory.dormant(since=time.time() - self.limits.expire):
-            self._close(entry, "expired")
+            if entry.state.feed.watched_at <= watched_since:
+                self._close(entry, "expired")
         self.directory.weigh_all()
         _relieve(self.directory, self.bus)
 

@@ -288,7 +288,9 @@ class ConversationSettings(Section):
     section: ClassVar[str] = "conversation"
 
     session_timeout_minutes: float = key(
-        30.0, rules.positive, "Idle time after which a conversation leaves memory."
+        30.0,
+        rules.positive,
+        "Idle time after which a conversation leaves memory; one that a client has open stays.",
     )
     max_history_messages: int = key(
         20,

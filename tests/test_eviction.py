@@ -58,6 +58,25 @@ async def test_then_the_longest_asleep_if_it_has_slept_for_a_while(gateway: Gate
     assert gateway.statistics().conversations == 3
 
 
+async def test_one_that_a_client_has_open_makes_no_room(gateway: Gateway) -> None:
+    asked, unused, other = (gateway.conversation() for _ in range(3))
+    await asked.ask("Hello")
+    await eventually(lambda: asked.info.phase == "asleep")
+    asked.entry.used_at -= 2 * EVICTABLE_SECONDS
+    with asked.feed.watch(), unused.feed.watch():
+        unused.abandon()
+        gateway.conversation()
+        assert not lives(gateway, other)
+        with unused.feed.watch():
+            gateway.conversation()  # in the place of the one before
+        assert lives(gateway, asked)
+        assert lives(gateway, unused)
+    # Who has just left may be on the way back.
+    gateway.conversation()
+    assert lives(gateway, asked)
+    assert lives(gateway, unused)
+
+
 async def test_a_conversation_in_which_nothing_finished_can_be_abandoned(gateway: Gateway) -> None:
     empty, held = gateway.conversation(), gateway.conversation()
     await held.ask("Hello")
@@ -130,6 +149,15 @@ async def test_seeds_of_new_conversations_count_and_private_ones_go_last(tmp_pat
         huger = gateway.conversation(seed=told(4 * BIG))
         gateway.conversation()
         assert not lives(gateway, huger)
+
+
+async def test_what_a_client_has_open_is_kept_beyond_the_bound(tmp_path: Path) -> None:
+    async with open_embedded(tmp_path, conversation=HELD) as gateway:
+        shown = [gateway.conversation(seed=told(BIG)) for _ in range(3)]
+        with shown[0].feed.watch(), shown[1].feed.watch():
+            others = [gateway.conversation(seed=told(BIG)) for _ in range(3)]
+            alive = [lives(gateway, each) for each in (*shown, *others)]
+            assert alive == [True, True, False, False, False, True]
 
 
 async def test_who_fell_asleep_after_the_last_turn_gives_way_in_time(tmp_path: Path) -> None:

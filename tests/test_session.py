@@ -171,6 +171,25 @@ async def test_an_idle_child_is_frozen_then_sent_home_and_the_conversation_expir
         assert seat.state.ref is None
 
 
+async def test_a_conversation_that_a_client_has_open_does_not_expire(
+    autojump_clock: MockClock,
+) -> None:
+    async with open_house(limits=Limits(hibernate=300, expire=1800)) as house:
+        seat = house.seat()
+        await seat.ask("one")
+        await trio.sleep(1000)
+        with seat.state.feed.watch():
+            await trio.sleep(10 * 1800)
+            assert (seat.state.ref is not None, seat.state.phase) == (True, Phase.ASLEEP)
+            assert await seat.ask("two") == "echo: two"
+            await trio.sleep(10 * 1800 + 7)
+        left = trio.current_time()
+        ended = await seat.wait_ended()
+        assert ended is not None
+        assert ended.error.code == "expired"
+        assert trio.current_time() == pytest.approx(left + 1800)
+
+
 async def test_an_alarm_is_no_alarm_any_more_once_something_happened(
     autojump_clock: MockClock,
 ) -> None:

@@ -350,6 +350,20 @@ async def test_conversations_that_have_no_actor_expire_too(
             assert events.ConversationClosed(entry.conversation_id, "expired") in desk.heard
 
 
+async def test_one_that_has_no_actor_and_is_open_does_not_expire_either(
+    autojump_clock: MockClock,
+) -> None:
+    async with open_desk() as desk:
+        entry = desk.entry(used_at=time.time() - EXPIRY - 1)
+        with entry.state.feed.watch():
+            await trio.sleep(3 * EXPIRY)
+            assert entry in desk.directory
+        await trio.sleep(EXPIRY - 1)
+        assert entry in desk.directory
+        await trio.sleep(SWEEP_SECONDS + 2)
+        assert entry not in desk.directory
+
+
 async def test_a_busy_supervisor_sweeps_all_the_same(autojump_clock: MockClock) -> None:
     async with open_desk() as desk:
         entry = desk.entry(used_at=time.time() - EXPIRY - 1)
