@@ -10,7 +10,7 @@ const ARGS = ["--no-sandbox", "--disable-gpu", "--no-first-run", "--disable-back
 // The gateway's own port, through this process: `cut()` breaks every connection and lets none
 // through until `mend()`.
 export async function openLine(gateway) {
-  const { hostname, port } = new URL(gateway);
+  let { hostname, port } = new URL(gateway);
   const open = new Set();
   let whole = true;
   const server = net.createServer((here) => {
@@ -36,6 +36,10 @@ export async function openLine(gateway) {
     },
     mend() {
       whole = true;
+    },
+    // From now on another gateway answers, as where one was restarted.
+    to(other) {
+      ({ hostname, port } = new URL(other));
     },
     close: () => server.close(),
   };

@@ -5,7 +5,9 @@ import assert from "node:assert/strict";
 import { test } from "node:test";
 import { colour } from "./page/colours.js";
 import { plan, sessionPlaces, windowLights } from "./page/house_plan.js";
+import { itemsOf, portionsOf } from "./page/go_on.js";
 import { safeAddress } from "./page/inline.js";
+import { faultOfKey } from "./page/keys.js";
 import { parse } from "./page/markdown.js";
 import { Outbox, fingerprint } from "./page/outbox.js";
 import { Story, answerText } from "./page/story.js";
@@ -107,8 +109,8 @@ function fastest(text) {
 test("a text costs what its length does, whatever it is", () => {
   for (const [name, make] of hostile()) {
     const begun = performance.now();
-    parse(make(16_000));
-    if (performance.now() - begun < 60) continue; // one that grew with the square would take longer
+    parse(make(12_000));
+    if (performance.now() - begun < 40) continue; // one that grew with the square would take longer
     const [once, fourfold] = [fastest(make(32_000)), fastest(make(128_000))];
     assert.ok(fourfold < 9 * once + 50, `${name}: ${once} ms, and ${fourfold} ms for four times that`);
   }
@@ -126,7 +128,7 @@ function depthOf(value) {
 
 test("a tree is never so deep that the page could not show it", () => {
   for (const [name, make] of hostile()) {
-    const depth = depthOf(parse(make(3_000)));
+    const depth = depthOf(parse(make(1_200)));
     assert.ok(depth < 120, `${name}: ${depth}`);
   }
 });
@@ -227,6 +229,29 @@ test("a permission that was answered elsewhere meanwhile is settled on return", 
   const [made, kinds] = story(joined({ permissions: [permission] }), joined({ resumed: true, items: null }));
   assert.deepEqual(kinds.filter((kind) => ["permission", "settled"].includes(kind)), ["permission", "settled"]);
   assert.equal(made.permissions.size, 0);
+});
+
+test("what another conversation can be told of this one", () => {
+  const call = { id: "f", type: "function_call", call_id: "c", name: "look", arguments: "{}" };
+  const given = { id: "o", type: "function_call_output", call_id: "c", output: "x" };
+  const [made] = story(joined({ items: [said("1", "user", "a"), call, given, said("2", "assistant", "b")] }), begins(1, "t", "c"), says(2, "t", "par"));
+  made.receive({ type: "turn.failed", event_id: 3, turn_id: "t", error: { code: "x" } });
+  made.receive(begins(4, "u", "d"));
+  made.receive(says(5, "u", "half"));
+  assert.deepEqual(made.stopRunning().map(({ kind }) => kind), ["ended"]);
+  assert.deepEqual(itemsOf(made.turns).map(({ role, content, id }) => [role, content[0].text, id]), [["user", "a", undefined], ["assistant", "b", undefined], ["user", "d", undefined], ["assistant", "half", undefined]]);
+});
+
+test("a long history goes in portions that a request may have", () => {
+  const items = Array.from({ length: 45 }, (_, at) => ({ at, text: at > 40 ? "x".repeat(5 * 1024 * 1024) : "" }));
+  assert.deepEqual(portionsOf(items).map((portion) => portion.length), [20, 20, 2, 1, 1, 1]);
+  assert.deepEqual(portionsOf(items).flat(), items);
+  assert.deepEqual(portionsOf([]), []);
+});
+
+test("a key is what a header can hold", () => {
+  for (const sound of ["sk-1", "a/b+c=!~\"'"]) assert.equal(faultOfKey(sound), null);
+  for (const bad of ["é", "a b", "a\nb", "a\u0000", "–", "😀"]) assert.match(faultOfKey(bad), /A key is made of/);
 });
 
 // -- what is on its way ------------------------------------------------------------------------------

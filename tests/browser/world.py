@@ -36,6 +36,21 @@ HOSTILE = """<script>window.hacked = "script"</script>
 """
 
 
+MATHS = r"""Euler: $e^{i\pi}_a + 1_b = 0$ and \(a_1*b_1*c_1\), that is *so*.
+
+$$
+\begin{aligned}
+- x_1 &= a*b*c \\
++ y_1 &= \{d\}
+\end{aligned}
+$$
+
+\[ \sum_{i}^{n} x_i * y_i * z_i \]
+"""
+
+LONG = "\n\n".join([*(f"Paragraph {number}, with `code`." for number in range(60)), "The end"])
+
+
 def _attached(request: Request) -> list[dict[str, Any]]:
     found = []
     for message in request.body["messages"]:
@@ -67,6 +82,10 @@ class Model:
             return call(ToolUse("Write", given), text="I write it.")
         if "Count" in text:
             return say(NUMBERS, chunks=120, pause=0.02)
+        if text == "Maths":
+            return say(MATHS, chunks=20, pause=0.002)
+        if text.startswith("Long"):
+            return say(LONG, chunks=4, pause=0.002)
         if "Attack" in text:
             return say(HOSTILE, chunks=40, pause=0.002)
         if attached := _attached(request):

@@ -3,7 +3,7 @@
 // Knows: its routes, the error envelope, the key. Refuses to know: the page. Addresses are relative
 // to the page's own, so that a gateway mounted below a path is served from there.
 
-import { apiKey } from "./keys.js";
+import { apiKey, faultOfKey } from "./keys.js";
 
 export const address = (path) => new URL(path, document.baseURI);
 
@@ -30,6 +30,8 @@ export function onKeyNeeded(ask) {
 async function once(method, path, body) {
   const headers = {};
   const key = apiKey();
+  const fault = key && faultOfKey(key);
+  if (fault) throw new ApiError(fault, { status: 401, code: "invalid_api_key" }); // kept from before
   if (key) headers.authorization = `Bearer ${key}`;
   if (body !== undefined) headers["content-type"] = "application/json";
   let response;
@@ -77,6 +79,7 @@ export const api = {
   conversation: (id) => request("GET", conversation(id)),
   create: (body) => request("POST", "v1/conversations", body),
   remove: (id) => request("DELETE", conversation(id)),
+  addItems: (id, items) => request("POST", `${conversation(id)}/items`, { items }),
   earlier: (id, before) =>
     request("GET", `${conversation(id)}/items?limit=100&order=desc&after=${part(before)}`),
 };

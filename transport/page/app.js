@@ -8,9 +8,10 @@ import { Composer } from "./composer.js";
 import { askForKey, changeKey, showHelp } from "./dialogs.js";
 import { byId, h, icon } from "./dom.js";
 import { House } from "./house.js";
-import { apiKey, lasting } from "./keys.js";
+import { continueElsewhere, rememberWanted } from "./go_on.js";
+import { apiKey, lasting, tab } from "./keys.js";
 import { Sidebar } from "./sidebar.js";
-import { Talk } from "./talk.js";
+import { Talk, takeAlong, waitingTexts } from "./talk.js";
 import { HouseWatch, busyChildren } from "./watch.js";
 
 const AGAIN = 3_000; // ms until a gateway that cannot be reached is asked again
@@ -73,18 +74,20 @@ function greet(words = null) {
   byId("ask").focus();
 }
 
-function join(id) {
+function join(id, { keepBox = false } = {}) {
   byId("hello").hidden = true;
   head("Conversation");
   sidebar.turnTo(id);
-  composer.turnTo(id);
+  if (!keepBox) composer.turnTo(id);
   composer.forConversation(true);
   talk = new Talk({
     id,
     changed: () => refresh(),
     edit: (text) => composer.fill(text),
     complain: (text) => composer.complain(text),
+    goOn: () => goOn(),
     gone: (words) => {
+      keepForNext(id);
       leave();
       history.replaceState(null, "", "#/"); // the address of nothing would be kept, and bookmarked
       sidebar.refresh();
@@ -140,11 +143,10 @@ async function open(message) {
   opening = true;
   composer.complain(null);
   try {
-    const made = await api.create(composer.wanted());
-    composer.ask.value = "";
-    composer.attached = [];
-    composer.typed();
-    composer.showOptions(false);
+    const wanted = composer.wanted();
+    const made = await api.create(wanted);
+    rememberWanted(made.id, wanted);
+    composer.made(made.id);
     sidebar.update(made);
     history.pushState(null, "", `#/c/${made.id}`);
     route();
@@ -154,6 +156,38 @@ async function open(message) {
   } finally {
     opening = false;
   }
+}
+
+// A gateway that has restarted, or has forgotten it, does not have the conversation that is shown:
+// another one begins with what was said in it, and takes along what waits to be sent.
+async function goOn() {
+  if (opening || !talk) return;
+  opening = true;
+  composer.complain(null);
+  const old = talk;
+  try {
+    const made = await continueElsewhere(old);
+    takeAlong(old.id, made.id);
+    sidebar.update(made);
+    if (talk !== old) return; // another one is looked at meanwhile; this one is in the list
+    composer.takeAlong(made.id);
+    history.replaceState(null, "", `#/c/${made.id}`);
+    leave();
+    join(made.id, { keepBox: true });
+  } catch (error) {
+    composer.complain(error.message);
+  } finally {
+    opening = false;
+  }
+}
+
+// What waited in a conversation that nobody can see any more goes into the box for the next one.
+function keepForNext(id) {
+  const waiting = waitingTexts(id);
+  const draft = tab.get(`draft.${id}`);
+  const kept = [...waiting, ...(draft ? [draft] : [])].join("\n\n");
+  tab.drop(`draft.${id}`);
+  if (kept && sidebar.removing !== id) tab.set("draft.new", [tab.get("draft.new"), kept].filter(Boolean).join("\n\n"));
 }
 
 // -- keys --------------------------------------------------------------------------------------------

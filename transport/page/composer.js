@@ -8,6 +8,8 @@ import { button, byId, h, icon } from "./dom.js";
 import { lasting, tab } from "./keys.js";
 
 const LARGEST = 10 * 1024 * 1024; // bytes of one file; the gateway's own limit is told by its error
+const PDF = "application/pdf";
+const NO_TEXT = /^(image|audio|video|font)\//; // whatever their bytes may be
 const PICTURES = ["image/png", "image/jpeg", "image/gif", "image/webp"];
 const AGENT = "agent/";
 
@@ -18,6 +20,7 @@ export class Composer {
     this.ask = byId("ask");
     this.attached = []; // {name, type, url}
     this.draftKey = "draft.new";
+    this.effortKey = "effort.new";
     this.running = false;
     this.form.addEventListener("submit", (event) => {
       event.preventDefault();
@@ -35,6 +38,10 @@ export class Composer {
     this.listenForDrops();
     byId("more").addEventListener("click", () => this.showOptions(byId("options").hidden));
     byId("profile").addEventListener("change", () => this.profileChanged());
+    byId("effort").addEventListener("change", ({ target }) => {
+      if (target.value) tab.set(this.effortKey, target.value);
+      else tab.drop(this.effortKey);
+    });
     byId("model").addEventListener("change", ({ target }) => {
       if (!this.current) lasting.set("model", target.value);
     });
@@ -61,9 +68,11 @@ export class Composer {
     this.ask.style.height = `${this.ask.scrollHeight}px`;
   }
 
-  // Another conversation's box: its draft, and no attachments of the last one.
+  // Another conversation's box: its draft and its thinking, and no attachments of the last one.
   turnTo(name) {
     this.draftKey = `draft.${name}`;
+    this.effortKey = `effort.${name}`;
+    byId("effort").value = tab.get(this.effortKey) ?? "";
     this.ask.value = tab.get(this.draftKey) ?? "";
     this.attached = [];
     this.showAttached();
@@ -128,16 +137,18 @@ export class Composer {
   }
 
   async take(files) {
-    this.complain(null);
+    const wrong = [];
     for (const file of files) {
-      if (!PICTURES.includes(file.type) && file.type !== "application/pdf") {
-        this.complain(`${file.name} is neither a picture (PNG, JPEG, GIF, WebP) nor a PDF.`);
-      } else if (file.size > LARGEST) {
-        this.complain(`${file.name} is larger than ${LARGEST / 1024 / 1024} MB.`);
-      } else {
-        this.attached.push({ name: file.name, type: file.type, url: await read(file) });
+      if (file.size > LARGEST) {
+        wrong.push(`${file.name} is larger than ${LARGEST / 1024 / 1024} MB.`);
+        continue;
       }
+      const kind = PICTURES.includes(file.type) || file.type === PDF ? file.type : null;
+      const content = kind ? file : await textOf(file);
+      if (content) this.attached.push({ name: file.name, type: kind ?? "text/plain", url: await read(content) });
+      else wrong.push(`${file.name} is neither a picture (PNG, JPEG, GIF, WebP), a PDF, nor text.`);
     }
+    this.complain(wrong.join(" "));
     this.showAttached();
     this.refresh();
     this.ask.focus();
@@ -192,6 +203,28 @@ export class Composer {
     if (chosen) byId("model").value = chosen;
   }
 
+  // A conversation was made with what was wanted: the next one is another.
+  made(id) {
+    const effort = byId("effort").value;
+    if (effort) tab.set(`effort.${id}`, effort);
+    tab.drop(this.effortKey);
+    byId("system").value = "";
+    byId("workspace").value = "";
+    this.ask.value = "";
+    this.attached = [];
+    this.typed();
+    this.showOptions(false);
+  }
+
+  // What is in the box is meant for this conversation now.
+  takeAlong(id) {
+    tab.drop(this.draftKey);
+    this.draftKey = `draft.${id}`;
+    this.effortKey = `effort.${id}`;
+    byId("effort").dispatchEvent(new Event("change"));
+    this.typed();
+  }
+
   // What a new conversation is made with.
   wanted() {
     const made = { model: byId("model").value };
@@ -239,6 +272,21 @@ export class Composer {
     const box = byId("trouble");
     box.hidden = !text;
     box.replaceChildren(...(text ? [h("p", {}, text), button("Close", { icon: "close", class: "quiet", on: { click: () => this.complain(null) } })] : []));
+  }
+}
+
+// A file as text in UTF-8, whatever its name or its system calls it: source code has no type of its
+// own that all systems know. Null where it is no text.
+async function textOf(file) {
+  if (NO_TEXT.test(file.type) && file.type !== "image/svg+xml") return null;
+  const bytes = await file.arrayBuffer();
+  const [first, second] = new Uint8Array(bytes, 0, Math.min(2, bytes.byteLength));
+  const coding = first === 0xff && second === 0xfe ? "utf-16le" : first === 0xfe && second === 0xff ? "utf-16be" : "utf-8";
+  try {
+    const text = new TextDecoder(coding, { fatal: true }).decode(bytes);
+    return text && !text.includes("\0") ? new Blob([text], { type: "text/plain" }) : null;
+  } catch {
+    return null;
   }
 }
 

@@ -30,6 +30,15 @@ export function apiKey() {
   return tab.get("key") ?? lasting.get("key");
 }
 
+// Why `key` cannot be one, in words; null where it may be. A header holds visible ASCII alone. (The
+// key itself is not repeated: it may be shown on a screen that others see.)
+export function faultOfKey(key) {
+  const at = [...key].findIndex((sign) => sign < "!" || sign > "~");
+  if (at < 0) return null;
+  const kind = /\s/.test([...key][at]) ? "a space or the end of a line" : /[\u0000-\u001f\u007f]/.test([...key][at]) ? "a control character" : `“${[...key][at]}”`;
+  return `A key is made of plain letters, digits and signs (ASCII, no spaces). What was given has ${kind} as its character ${at + 1}: look at how it was copied.`;
+}
+
 export function setApiKey(key, remember) {
   forgetApiKey();
   (remember ? lasting : tab).set("key", key);

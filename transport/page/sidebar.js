@@ -9,6 +9,7 @@ import { confirmed } from "./dialogs.js";
 
 const REFRESH = 15_000; // ms between looks at the list, while the page is seen
 const SOON = 2_000; // ms between two of them, however much happens
+const PAGE = 100; // conversations that one request brings
 const BUSY = new Set(["busy", "waking", "interrupting"]);
 
 export class Sidebar {
@@ -17,12 +18,14 @@ export class Sidebar {
     this.current = null;
     this.removing = null; // the id of the one that is being deleted here
     this.entries = [];
+    this.length = PAGE; // how many of the list are wanted
     this.shown = new Map(); // id: {element, update}
     this.asked = 0; // when the list was asked for last, by performance.now()
     for (const opener of document.querySelectorAll('[data-opens="side"]')) opener.addEventListener("click", () => this.open(true));
     byId("side-close").addEventListener("click", () => this.open(false));
     byId("veil").addEventListener("click", () => this.open(false));
     byId("list").addEventListener("click", (event) => event.target.closest("a") && this.open(false));
+    byId("list-more").addEventListener("click", () => this.more());
     byId("list").addEventListener("keydown", (event) => this.key(event));
     setInterval(() => document.visibilityState === "visible" && this.refresh(), REFRESH);
     document.addEventListener("visibilitychange", () => document.visibilityState === "visible" && this.refresh());
@@ -41,12 +44,34 @@ export class Sidebar {
   async refresh() {
     this.asked = performance.now();
     try {
-      this.entries = (await api.conversations()).data;
+      await this.load();
       this.note(this.entries.length ? null : "Nothing yet. Write a message to begin.");
     } catch (error) {
       this.note(error.message);
     }
     this.show();
+  }
+
+  // As many of the newest conversations as are wanted, page by page.
+  async load() {
+    const found = new Map(); // by id: one may move to the next page while that is asked for
+    let page;
+    do {
+      page = await api.conversations(page?.last_id);
+      for (const one of page.data) found.set(one.id, one);
+    } while (page.has_more && found.size < this.length);
+    this.entries = [...found.values()];
+    byId("list-more").hidden = !page.has_more;
+  }
+
+  async more() {
+    const button = byId("list-more");
+    const last = byId("list").lastElementChild;
+    this.length += PAGE;
+    button.disabled = true;
+    await this.refresh();
+    button.disabled = false;
+    if (button.hidden || document.activeElement === document.body) last?.nextElementSibling?.querySelector("a").focus();
   }
 
   // What is known of one conversation better than the list knows it.

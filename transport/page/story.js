@@ -165,6 +165,22 @@ export class Story {
     return [{ kind: "ended", turn, rebuilt: false }];
   }
 
+  // This turn has never been.
+  drop(turn) {
+    this.turns.splice(this.turns.indexOf(turn), 1);
+    return [{ kind: "removed", turns: [turn] }];
+  }
+
+  // Nobody goes on with the turns that run.
+  stopRunning() {
+    const stopped = this.turns.filter((turn) => turn.state === "running");
+    for (const turn of stopped) {
+      close(turn);
+      Object.assign(turn, { state: "done", reason: "incomplete" });
+    }
+    return stopped.map((turn) => ({ kind: "ended", turn, rebuilt: false }));
+  }
+
   asked(permission) {
     if (this.permissions.has(permission.request_id)) return [];
     this.permissions.set(permission.request_id, permission);

@@ -12,6 +12,9 @@ import { Permissions } from "./permissions.js";
 import { Story, questionText } from "./story.js";
 import { Transcript } from "./transcript.js";
 
+const IDLE = 5 * 60_000; // ms in which no gateway forgets a conversation that was open until then
+const RESTARTED = "The gateway has restarted, and this conversation is not there any more.";
+const RESTARTED_OR_IDLE = "This conversation is not there any more: the gateway has restarted, or nobody had it open for too long.";
 const SETTLED = 2_000; // ms in which a turn that waited has surely begun
 
 // By conversation: what waits to be sent goes on waiting while another one is looked at.
@@ -24,11 +27,33 @@ function outboxOf(id) {
   return outboxes.get(id);
 }
 
+// What waited for a conversation that is gone waits for the one that takes its place; whatever was on
+// its way did not arrive.
+export function takeAlong(from, to) {
+  const messages = outboxOf(from).messages.filter((message) => !message.regenerate);
+  for (const message of messages) if (message.state !== "queued" && message.state !== "failed") message.state = "lost";
+  outboxOf(to).messages.push(...messages);
+  outboxOf(to).keep();
+  outboxOf(from).messages = [];
+  outboxOf(from).keep();
+  outboxes.delete(from);
+}
+
+// The words that wait for a conversation; they do so no longer.
+export function waitingTexts(id) {
+  const texts = outboxOf(id).messages.map(({ input }) => (typeof input === "string" ? input : questionText(input)));
+  outboxOf(id).messages = [];
+  outboxOf(id).keep();
+  return texts.filter(Boolean);
+}
+
 export class Talk {
   // `changed()` is called when the title, the phase or who watches may be others; `edit(text)` puts
-  // a question back into the message box; `gone(reason)` when the conversation has ended.
-  constructor({ id, changed, edit, gone, complain }) {
-    Object.assign(this, { id, changed, edit, gone, complain });
+  // a question back into the message box; `gone(reason)` when there is no such conversation, and
+  // nothing of it is shown. One that is shown stays where it is when its gateway does not have it
+  // any more: `goOn()` is to begin another one with what was said in it.
+  constructor({ id, changed, edit, gone, goOn, complain }) {
+    Object.assign(this, { id, changed, edit, gone, goOn, complain });
     this.story = new Story();
     this.permissions = new Permissions({
       bar: byId("asking"),
@@ -86,16 +111,45 @@ export class Talk {
       return false;
     } catch (error) {
       if (error instanceof ApiError && error.status === 404) {
-        this.gone("This conversation does not exist (any more).");
+        const soon = Date.now() - this.heardAt < IDLE;
+        this.missing(soon ? RESTARTED : RESTARTED_OR_IDLE, "This conversation does not exist (any more).");
         return true;
       }
       return false;
     }
   }
 
+  // The gateway does not have the conversation: `words` where some of it is shown here, `otherwise`
+  // where nothing is.
+  missing(words, otherwise) {
+    if (!this.story.turns.length || this.story.closed === "deleted") return this.gone(otherwise);
+    this.isMissing = true;
+    this.story.phase = null;
+    for (const message of this.outbox.messages) if (["unsure", "accepted"].includes(message.state)) message.state = "lost";
+    // A question whose answer had not begun is a message that waits again.
+    const unanswered = this.story.turns.filter((turn) => turn.state === "running" && !turn.parts.length);
+    for (const turn of unanswered) {
+      for (const change of this.story.drop(turn)) this.take(change);
+      this.outbox.add({ input: plain(turn.question), options: THOUGHTS, state: "lost" });
+    }
+    for (const change of this.story.stopRunning()) this.take(change);
+    const { profile, workspace } = this.story.conversation;
+    const files = profile === "agent" && !workspace ? " (The agent's files are not taken along: it begins in a new folder.)" : "";
+    const line = byId("state");
+    line.replaceChildren(
+      h("span", {}, `${words} What was said, and what you have written, is kept on this page.${files}`),
+      button("Go on in a new conversation", { class: "do", on: { click: () => this.goOn() } }),
+    );
+    line.hidden = false;
+    announce(words);
+    this.showOutbox();
+    return this.changed();
+  }
+
   // -- what is heard -------------------------------------------------------------------------------
 
   heard(message) {
+    this.heardAt = Date.now();
     switch (message.type) {
       case "pong":
       case "ok":
@@ -141,7 +195,11 @@ export class Talk {
   take(change) {
     switch (change.kind) {
       case "gap": return this.channel.again();
-      case "closed": return this.gone(`This conversation has ended (${this.story.closed}).`);
+      case "closed": {
+        const words = `This conversation has ended (${this.story.closed}).`;
+        this.channel.stop();
+        return this.missing(words, words);
+      }
       case "presence":
       case "phase": return this.changed();
       default:
@@ -197,6 +255,7 @@ export class Talk {
     const line = byId("state");
     if (state !== "open") this.outbox?.disconnected();
     clearTimeout(this.settling);
+    if (this.isMissing) return; // the line says so
     if (state === "open" || state === "closed" || (state === "connecting" && !this.channel?.failures)) {
       if (state === "open" && this.lost) announce("Connected again.");
       this.lost = false;
@@ -229,7 +288,7 @@ export class Talk {
   waitingElement(message) {
     const said = typeof message.input === "string" ? message.input : questionText(message.input) || "A picture or file";
     const fate = {
-      queued: "Waits for the connection",
+      queued: this.isMissing ? "Waits until you go on in a new conversation" : "Waits for the connection",
       sent: "Sending…",
       accepted: "Waits for its turn",
       unsure: "Was on its way when the connection broke",
