@@ -321,7 +321,8 @@ class Machine(MachineState):
 
     def _stop(self, turn: TurnState, now: float) -> list[Action]:
         """End the turn that the child works on, and keep what was said of its answer."""
-        rest, usage = turn.deliver(turn.answer.finish(), now), turn.answer.estimate()
+        rest = turn.deliver((*turn.release(), *turn.answer.finish()), now)
+        usage = turn.spent + turn.answer.estimate()
         self.memory = turn.remembered_so_far(self.memory, usage)
         ended = self._turns.end(Failed(refusals.interrupted(), usage), now)
         return [*rest, *ended, *self._take_back(now)]

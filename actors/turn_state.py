@@ -11,7 +11,7 @@ from collections.abc import Iterable
 from itertools import takewhile
 from uuid import UUID, uuid5
 
-from attrs import define, field
+from attrs import define, evolve, field
 
 from ..schemas import mcp
 from ..schemas.errors import GatewayError, InvalidRequest
@@ -254,7 +254,7 @@ class TurnState:
     def ended(self, outcome: Outcome) -> End:
         answer = None
         if isinstance(outcome, Failed) and self.has_effects:
-            outcome = Failed(outcome.error.for_good())
+            outcome = evolve(outcome, error=outcome.error.for_good())
         if isinstance(outcome, Completed) and not (self.answer.calls or self.is_disobeyed):
             pieces = tuple(self.answer.pieces)
             answer = Answer(pieces, outcome.finish_reason, outcome.usage)
