@@ -187,13 +187,15 @@ def chat(context: click.Context, /, **options: str | None) -> None:
     """
     if options["conversation"] is not None and options["system"] is not None:
         raise click.UsageError("--system is for a new conversation.")
-    from ..transport.gateway_client import Refused, Unreachable
+    from ..transport.gateway_client import Refused, Unreachable, UnusableKey
     from .terminal import ChatOptions, run_chat
 
     try:
         code = run_chat(ChatOptions(**options))  # type: ignore[arg-type]
     except ValueError as error:
         raise click.UsageError(f"--url: {error}.") from None
+    except UnusableKey as error:
+        raise click.UsageError(f"--api-key: {error}") from None
     except (Unreachable, Refused) as error:
         raise click.ClickException(str(error)) from None
     context.exit(code)

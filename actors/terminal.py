@@ -19,7 +19,17 @@ from attrs import frozen
 from ..transport.gateway_client import GatewayClient, Link, LinkLost
 from ..transport.line_input import LineInput, standard_input
 from .terminal_screen import HELP, Screen, plain
-from .terminal_senses import GaveUp, Happening, Interrupt, Line, LinkDown, LinkUp, Senses, Told
+from .terminal_senses import (
+    Ended,
+    GaveUp,
+    Happening,
+    Interrupt,
+    Line,
+    LinkDown,
+    LinkUp,
+    Senses,
+    Told,
+)
 
 TURN = "turn"
 """What is said along with a turn that is asked for, and comes back with an answer to that."""
@@ -51,15 +61,18 @@ class NewConversation(Exception):
 def run_chat(options: ChatOptions) -> int:
     """Talk until somebody leaves; returns the exit code.
 
-    Raises `Unreachable`, `Refused` and ValueError (for an address that is none) where it cannot
-    begin.
+    Raises `Unreachable`, `Refused`, `UnusableKey` and ValueError (for an address that is none)
+    where it cannot begin.
     """
     client = GatewayClient(options.url, options.api_key)
     lines = standard_input()
     is_interactive = lines.is_terminal and sys.stdout.isatty()
     has_colours = is_interactive and "NO_COLOR" not in os.environ
     screen = Screen(sys.stdout, sys.stderr, is_interactive=is_interactive, has_colours=has_colours)
-    return trio.run(_chat, options, client, lines, screen)
+    try:
+        return trio.run(_chat, options, client, lines, screen)
+    finally:
+        lines.close()
 
 
 async def _chat(
@@ -140,6 +153,9 @@ class Chat:
                 await self._take_line(text)
             case Interrupt():
                 await self._interrupt()
+            case Ended(number):
+                self._screen.end_line()
+                raise Leave(128 + number)
             case LinkUp(link, joined):
                 self._link = link
                 await self._join(joined)
@@ -270,7 +286,7 @@ class Chat:
     async def _take_line(self, text: str) -> None:
         if self._permissions:
             await self._answer_permission(text.strip().lower())
-        elif text.strip().startswith("/"):
+        elif text.strip().startswith("/") and "\n" not in text:
             self._obey(text.strip())
         elif text.strip():
             if self._link is None:

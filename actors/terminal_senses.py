@@ -35,6 +35,13 @@ class Interrupt:
 
 
 @frozen
+class Ended:
+    """A signal that ends the program; the terminal has to be set as it was before that."""
+
+    number: int
+
+
+@frozen
 class LinkUp:
     """`joined`: the first message, which says how the conversation stands."""
 
@@ -57,7 +64,7 @@ class GaveUp:
     error: Exception
 
 
-Happening = Line | Interrupt | LinkUp | LinkDown | Told | GaveUp
+Happening = Line | Interrupt | Ended | LinkUp | LinkDown | Told | GaveUp
 
 
 class Senses:
@@ -86,13 +93,14 @@ class Senses:
 
     async def run(self, *, task_status: trio.TaskStatus[None]) -> None:
         """For ever; started once Ctrl-C is heeded."""
-        with trio.open_signal_receiver(signal.SIGINT) as signals:
+        with trio.open_signal_receiver(signal.SIGINT, signal.SIGTERM, signal.SIGHUP) as signals:
             task_status.started()
             async with trio.open_nursery() as nursery:
                 nursery.start_soon(self._keep_link)
                 nursery.start_soon(self._read_lines)
-                async for _ in signals:
-                    await self._send.send(Interrupt())
+                async for number in signals:
+                    interrupted = number == signal.SIGINT
+                    await self._send.send(Interrupt() if interrupted else Ended(number))
 
     async def _keep_link(self) -> None:
         """Be connected, for as long as that can be had."""

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 import pty
+import termios
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -11,6 +12,7 @@ import pytest
 import trio
 
 from ccapi.transport import line_input
+from ccapi.transport.line_editor import ASK_FOR_PASTE, REFUSE_PASTE
 from ccapi.transport.line_input import LineInput, LineTooLong
 
 
@@ -69,6 +71,66 @@ async def test_a_line_without_end_is_not_kept(
     os.write(pipe[1], b"x" * 2000)
     with pytest.raises(LineTooLong, match="more than 1000 bytes"):
         await LineInput(pipe[0]).read()
+
+
+async def type_at(fd: int, text: str) -> None:
+    """A terminal takes about 4 KB before somebody reads them."""
+    data = text.encode()
+    while data:
+        await trio.lowlevel.wait_writable(fd)
+        data = data[os.write(fd, data[:1000]) :]
+
+
+@pytest.mark.parametrize("length", [4_095, 4_096, 50_000])
+async def test_a_line_at_a_terminal_is_not_cut(length: int) -> None:
+    ours, theirs = pty.openpty()
+    attributes = termios.tcgetattr(theirs)
+    attributes[3] &= ~termios.ECHO
+    termios.tcsetattr(theirs, termios.TCSANOW, attributes)
+    lines = LineInput(theirs)
+    try:
+        with trio.fail_after(20):
+            async with trio.open_nursery() as nursery:
+                nursery.start_soon(type_at, ours, "x" * length + "\nnext\n")
+                assert await lines.read() == "x" * length
+                assert await lines.read() == "next"
+    finally:
+        lines.close()
+        os.close(ours)
+        os.close(theirs)
+
+
+async def test_a_terminal_is_set_and_set_back() -> None:
+    ours, theirs = pty.openpty()
+    try:
+        before = termios.tcgetattr(theirs)
+        lines = LineInput(theirs)
+        assert termios.tcgetattr(theirs) != before
+        assert os.read(ours, 100) == ASK_FOR_PASTE
+        os.write(ours, b"\x1b[200~a\nb\x1b[201~\n")
+        with trio.fail_after(5):
+            assert await lines.read() == "a\nb"
+        assert os.read(ours, 100) == b"a\r\nb\r\n"
+        lines.close()
+        lines.close()
+        assert os.read(ours, 100) == REFUSE_PASTE
+        assert termios.tcgetattr(theirs) == before
+    finally:
+        os.close(ours)
+        os.close(theirs)
+
+
+async def test_a_terminal_that_is_hung_up_has_no_more_lines() -> None:
+    ours, theirs = pty.openpty()
+    lines = LineInput(theirs)
+    os.write(ours, b"half")
+    await trio.sleep(0.05)
+    os.close(ours)
+    with trio.fail_after(5):
+        found = [await lines.read() for _ in range(2)]
+    assert found[-1] is None
+    lines.close()
+    os.close(theirs)
 
 
 async def test_what_was_typed_ahead_can_be_dropped_at_a_terminal_alone(

@@ -5,6 +5,8 @@ from __future__ import annotations
 
 import json
 import re
+import signal
+import termios
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
 from pathlib import Path
@@ -53,7 +55,9 @@ async def test_ctrl_c_interrupts_a_turn_and_leaves_at_the_prompt(tmp_path: Path)
         async with open_terminal(tmp_path, "chat", "--url", live.url) as terminal:
             await terminal.until("> ")
             await terminal.type(f"{ENDLESS}\n")
-            while live.gateway.statistics().turns_running == 0:
+            [info] = live.gateway.conversations()
+            feed = live.gateway.find(info.conversation_id).feed
+            while feed.turn is None or not feed.turn.items:
                 await trio.sleep(0.01)
             await trio.sleep(0.3)
             await terminal.type(CTRL_C)
@@ -63,6 +67,63 @@ async def test_ctrl_c_interrupts_a_turn_and_leaves_at_the_prompt(tmp_path: Path)
             await terminal.until("still here\n> ")
             await terminal.type(CTRL_C)
             assert await terminal.ended() == 0
+
+
+async def test_a_pasted_text_is_one_turn(tmp_path: Path) -> None:
+    async with open_live_demo(tmp_path) as live:
+        async with open_terminal(tmp_path, "chat", "--url", live.url) as terminal:
+            await terminal.until("> ")
+            await terminal.type("\x1b[200~repeat: one\n\n/two\nthree\n\x1b[201~")
+            await trio.sleep(0.3)
+            assert live.gateway.statistics().turns_running == 0  # it waits for Enter
+            await terminal.type("\n")
+            assert await terminal.until("\n> ") == "one\n\n/two\nthree\n> "
+            await terminal.type(CTRL_D)
+            assert await terminal.ended() == 0
+        [conversation] = live.gateway.conversations()
+        assert (conversation.turns, conversation.messages) == (1, 2)
+
+
+async def test_a_long_line_is_not_cut(tmp_path: Path) -> None:
+    words = " ".join(str(number) for number in range(4_000))
+    async with open_live_demo(tmp_path) as live:
+        async with open_terminal(tmp_path, "chat", "--url", live.url) as terminal:
+            await terminal.until("> ")
+            for at in range(0, len(words), 1000):
+                await terminal.type(words[at : at + 1000])
+                await trio.sleep(0.01)
+            await terminal.type("\n")
+            [info] = live.gateway.conversations()
+            feed = live.gateway.find(info.conversation_id).feed
+            with trio.fail_after(20):
+                while (turn := feed.turn or feed.history.last) is None:
+                    await trio.sleep(0.01)
+            assert turn.messages[0].text == words
+
+
+async def test_a_signal_that_ends_it_leaves_the_terminal_as_it_was(tmp_path: Path) -> None:
+    async with open_live_demo(tmp_path) as live:
+        async with open_terminal(tmp_path, "chat", "--url", live.url) as terminal:
+            before = termios.tcgetattr(terminal.fd)
+            await terminal.until("> ")
+            assert termios.tcgetattr(terminal.fd) != before
+            terminal.process.terminate()
+            assert await terminal.ended() == 128 + signal.SIGTERM
+            assert termios.tcgetattr(terminal.fd) == before
+
+
+@pytest.mark.parametrize("key", ["schl\u00fcssel", "two words", "dash\u2013ed", "\n"])
+async def test_a_key_that_no_header_can_hold_is_refused_in_words(tmp_path: Path, key: str) -> None:
+    async with open_live_demo(tmp_path, auth=AuthSettings(api_keys=("sk-the-right-key",))) as live:
+        done = await run_at_pipes(tmp_path, "chat", "--url", live.url, CCAPI_API_KEY=f"sk-1{key}2")
+        assert done.code == 2
+        assert "--api-key: A key is made of" in done.err
+        assert "Traceback" not in done.err
+        assert "sk-1" not in done.err
+        kept = await run_at_pipes(
+            tmp_path, "chat", "--url", live.url, typed="", CCAPI_API_KEY="sk-the-right-key\n"
+        )
+        assert (kept.code, kept.err) == (0, "")
 
 
 async def test_commands(tmp_path: Path) -> None:

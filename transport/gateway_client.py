@@ -33,6 +33,10 @@ class Unreachable(Exception):
     """Nobody answers there, or nobody who speaks as a gateway does. Trying again may help."""
 
 
+class UnusableKey(Exception):
+    """An API key that no header can hold, so that no gateway has it."""
+
+
 class Refused(Exception):
     """The gateway said no: `status`, and a message for people."""
 
@@ -75,7 +79,7 @@ class Link:
 
 class GatewayClient:
     """`url` is where the gateway is (http or https; a path in front of ``/v1`` is kept). Raises
-    ValueError for what is no such address."""
+    ValueError for what is no such address, `UnusableKey`."""
 
     def __init__(self, url: str, api_key: str | None = None) -> None:
         parts = urlsplit(url)
@@ -83,7 +87,15 @@ class GatewayClient:
             raise ValueError(f"{url!r} is no http or https address")
         path = parts.path.rstrip("/").removesuffix("/v1")
         self._parts: SplitResult = parts._replace(path=path, query="", fragment="")
-        self._headers = {} if not api_key else {"authorization": f"Bearer {api_key}"}
+        key = (api_key or "").strip()
+        for place, sign in enumerate(key, 1):
+            if not "!" <= sign <= "~":
+                # (The key is not repeated: a log, or somebody else, may see this.)
+                raise UnusableKey(
+                    "A key is made of plain letters, digits and signs (ASCII, no spaces); "
+                    f"character {place} of this one is {sign!r}. Look at how it was copied."
+                )
+        self._headers = {"authorization": f"Bearer {key}"} if key else {}
 
     @property
     def url(self) -> str:

@@ -33,7 +33,7 @@ class Terminal:
     """`seen`: all that stood on the screen, without colours; `raw` with them."""
 
     process: trio.Process
-    _fd: int
+    fd: int
     raw: str = ""
     _read: int = 0
 
@@ -53,7 +53,7 @@ class Terminal:
 
     async def type(self, text: str) -> None:
         await trio.lowlevel.checkpoint()
-        os.write(self._fd, text.encode())
+        os.write(self.fd, text.encode())
 
     async def ended(self) -> int:
         """The exit code."""
@@ -63,9 +63,9 @@ class Terminal:
             return await self.process.wait()
 
     async def _receive(self) -> bool:
-        await trio.lowlevel.wait_readable(self._fd)
+        await trio.lowlevel.wait_readable(self.fd)
         try:
-            data = os.read(self._fd, 65536)
+            data = os.read(self.fd, 65536)
         except OSError:  # EIO: nobody has the other side open any more
             return False
         self.raw += data.decode()
