@@ -76,7 +76,7 @@ async def adopted(
 # --- what the CLI says before the first user text ------------------------------------------------
 
 
-@every_subscription
+@by_token
 @pytest.mark.parametrize("model", [*TEXT_BLOCKS, *SYSTEM_MESSAGE])
 async def test_what_the_cli_says_itself_depends_on_the_model(
     open_child: OpenChild, stub: MessagesStub, model: str
@@ -195,7 +195,7 @@ async def test_a_token_tells_no_address_with_a_configuration_folder_of_its_own(
     assert (EMAIL in json.dumps(stub.requests[0].body)) is not own
 
 
-@every_subscription
+@by_token
 async def test_the_login_shell_is_told_unless_the_variable_is_gone(
     open_child: OpenChild, stub: MessagesStub
 ) -> None:
@@ -205,7 +205,7 @@ async def test_the_login_shell_is_told_unless_the_variable_is_gone(
     assert said == [True, False]
 
 
-@every_subscription
+@by_token
 async def test_a_replayed_history_has_them_once_and_not_where_a_live_one_has(
     open_child: OpenChild, stub: MessagesStub
 ) -> None:
@@ -239,7 +239,7 @@ async def test_a_result_after_a_replay_gains_the_date_unless_an_empty_block_is_b
     assert (DATE in told) is not shut
 
 
-@every_subscription
+@by_token
 async def test_an_unknown_command_is_exact_with_an_empty_block_behind(
     open_child: OpenChild, stub: MessagesStub
 ) -> None:
@@ -253,7 +253,7 @@ async def test_an_unknown_command_is_exact_with_an_empty_block_behind(
     assert "slash command" in json.dumps(stub.requests[1].body["messages"])
 
 
-@every_subscription
+@by_token
 async def test_an_emptied_child_is_as_a_fresh_one(
     open_child: OpenChild, stub: MessagesStub
 ) -> None:

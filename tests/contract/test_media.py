@@ -5,7 +5,7 @@ from typing import Any
 
 import pytest
 
-from tests.support.logins import every_login
+from tests.support.logins import by_key_and_token
 from tests.support.messages_stub import MessagesStub
 from tests.support.raw_cli import Frame, RawCli, assistant_frame, is_result, user_frame
 
@@ -43,7 +43,7 @@ def is_source(block: Frame) -> bool:
     return str(block.get("text")).startswith("[Image: source: ")
 
 
-@every_login
+@by_key_and_token
 async def test_a_picture_arrives_whole_and_a_text_behind_the_message_names_its_file(
     child: RawCli, stub: MessagesStub
 ) -> None:

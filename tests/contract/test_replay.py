@@ -2,7 +2,7 @@
 
 from typing import Any
 
-from tests.support.logins import every_login, without_reminders
+from tests.support.logins import by_key_and_token, every_login, without_reminders
 from tests.support.messages_stub import MessagesStub
 from tests.support.raw_cli import (
     Frame,
@@ -61,7 +61,7 @@ async def test_after_a_replay_the_api_gets_exactly_the_history(
     ]
 
 
-@every_login
+@by_key_and_token
 async def test_tool_calls_and_their_results_are_replayed_intact(
     child: RawCli, stub: MessagesStub
 ) -> None:

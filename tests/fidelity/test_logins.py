@@ -37,7 +37,6 @@ from .test_tools import (
 from .test_upstream_errors import (
     conversation,
     test_a_cut_in_a_whole_answer,
-    test_a_failure_behind_a_tool,
 )
 
 ALLOWED = {
@@ -82,8 +81,11 @@ def test_the_notes_of_the_cli_stand_once(house: House, model: str, role: str, co
     assert "claude_config" not in json.dumps(house.last.body)
 
 
-@pytest.mark.parametrize("history", [PARALLEL, FAILED], ids=["parallel", "failed"])
-@pytest.mark.parametrize("road", ["by_lineage", "by_replay", "after_the_child_was_killed"])
+@pytest.mark.parametrize(
+    ("road", "history"),
+    [("by_lineage", PARALLEL), ("by_replay", FAILED), ("after_the_child_was_killed", FAILED)],
+    ids=["lineage", "replay", "killed"],
+)
 def test_histories(house: House, road: str, history: History) -> None:
     run_once(road, house, history)
 

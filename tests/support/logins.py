@@ -28,6 +28,9 @@ SUBSCRIPTIONS: tuple[LoginName, ...] = ("token", "file")
 every_login = pytest.mark.parametrize("login", LOGINS, indirect=True)
 """Runs a test that takes `open_child` or `child` once for each login."""
 
+by_key_and_token = pytest.mark.parametrize("login", ["key", "token"], indirect=True)
+"""The same for two of them: a file's children differ from a token's in few ways."""
+
 KEY = "sk-ant-dummy"
 TOKEN = "sk-ant-oat01-dummy-of-the-environment"
 FILE_TOKEN = "sk-ant-oat01-dummy-of-the-file"
