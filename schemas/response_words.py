@@ -126,12 +126,14 @@ def encode_echo(request: ResponseRequest) -> dict[str, Any]:
         "safety_identifier": request.safety_identifier,
         "service_tier": request.service_tier if request.service_tier in TIERS else "default",
         "store": request.store is not False,
-        "temperature": request.temperature,
+        "temperature": 1.0 if request.temperature is None else request.temperature,
         "text": {"format": _echo_format(text.format), "verbosity": text.verbosity or "medium"},
         "tool_choice": _echo_choice(request.tool_choice),
         "tools": [_echo_tool(tool) for tool in request.tools or ()],
         "top_logprobs": 0,
-        "top_p": request.top_p,
+        "top_p": 1.0 if request.top_p is None else request.top_p,
+        "presence_penalty": 0.0,
+        "frequency_penalty": 0.0,
         "truncation": request.truncation or "disabled",
         "user": request.user,
     }
@@ -160,10 +162,10 @@ def _echo_choice(given: str | FlatChoice | None) -> Any:
 def _echo_format(given: FlatFormat | None) -> dict[str, Any]:
     if given is None or given.type != "json_schema":
         return {"type": "text" if given is None else given.type}
-    echoed = {
+    return {
         "type": "json_schema",
         "name": given.name or "response",
+        "description": given.description,
         "schema": dict(given.schema or {}),
         "strict": bool(given.strict),
     }
-    return echoed | ({} if given.description is None else {"description": given.description})
