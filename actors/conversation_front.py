@@ -17,7 +17,8 @@ from ..schemas.chat_messages import fill
 from ..schemas.convert import structure
 from ..schemas.errors import InvalidRequest, NotFound, Overloaded
 from ..schemas.faults import invalid
-from ..schemas.items import Input, InputItem, check_length, drop_passed_over, read_history
+from ..schemas.foreign_items import take_items
+from ..schemas.items import Input, InputItem, read_history
 from ..schemas.join_events import encode_permission
 from ..schemas.message import Message
 from ..transport.attachments import resolve_all
@@ -25,6 +26,7 @@ from .conversation import Conversation
 from .conversation_items import all_items, encode_conversation
 from .http_call import Call
 from .join_front import Reply
+from .kept_items import KeptItems
 from .paging import page_of, read_order
 
 MAX_METADATA = 16
@@ -67,7 +69,7 @@ async def create_conversation(call: Call) -> None:
     """``POST /v1/conversations``, the body being optional."""
     if call.gateway.draining:  # it would end with the gateway, before its first turn
         raise Overloaded("The gateway is stopping.", code="draining", retry_after=5)
-    wanted = structure(_without_passed_over(await call.json(optional=True)), NewConversation)
+    wanted = structure(_take_items(call, await call.json(optional=True)), NewConversation)
     metadata = _check_metadata(wanted.metadata)
     system, messages = await _read_items(call, wanted.items or ())
     conversation = call.gateway.conversation(
@@ -133,7 +135,7 @@ async def list_items(call: Call) -> None:
 async def add_items(call: Call) -> None:
     """``POST …/items``: the conversation holds them from now on; nobody answers them."""
     conversation = _find(call)
-    wanted = structure(_without_passed_over(await call.json()), NewItems)
+    wanted = structure(_take_items(call, await call.json()), NewItems)
     if not wanted.items:
         raise invalid("items must hold at least one item.", "items")
     system, messages = await _read_items(call, wanted.items)
@@ -171,10 +173,12 @@ def _item(conversation: Conversation, item_id: str) -> dict[str, Any]:
     raise NotFound("No such item.", code="item_not_found", param="item_id")
 
 
-def _without_passed_over(raw: object) -> object:
+def _take_items(call: Call, raw: object) -> object:
     if isinstance(raw, dict) and raw.get("items") is not None:
-        check_length(raw["items"], "items")
-        return {**raw, "items": drop_passed_over(raw["items"])}
+        taken = take_items(raw["items"], "items", KeptItems(call.gateway, call.owner))
+        if taken.left_out:
+            call.labels["x-ccapi-ignored"] = ", ".join(f"items.{kind}" for kind in taken.left_out)
+        return {**raw, "items": taken.items}
     return raw
 
 

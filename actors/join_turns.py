@@ -18,6 +18,7 @@ from ..transport.attachments import resolve_all
 from .conversation import Conversation
 from .history import TurnRecord
 from .http_policy import tell
+from .kept_items import KeptItems
 from .socket_call import SocketCall
 from .turns import Turn
 
@@ -76,7 +77,8 @@ def _parse(
     # Whoever has joined sees all of it; and nobody waits for the answer as a whole.
     fields |= {"stream": True, "store": False}
     reasoning = call.gateway.settings.models.include_reasoning
-    asked = parse_response(fields, names_conversation=True, reasoning=reasoning)
+    kept = KeptItems(call.gateway, call.owner)
+    asked = parse_response(fields, names_conversation=True, reasoning=reasoning, kept=kept)
     return evolve(asked, options=evolve(asked.options, whole=False))
 
 

@@ -33,6 +33,7 @@ from .answering import rejects_if_busy
 from .chat_front import no_store
 from .http_call import Call
 from .http_policy import tell
+from .kept_items import KeptItems
 from .paging import page_of, read_order
 from .response_jobs import Asking, Job, accept, whole_of
 from .response_record import Record
@@ -49,6 +50,7 @@ async def create_response(call: Call) -> None:
         await call.json(),
         names_conversation=named is not None,
         reasoning=call.gateway.settings.models.include_reasoning,
+        kept=KeptItems(call.gateway, call.owner),
     )
     asking = Asking(
         gateway=call.gateway,

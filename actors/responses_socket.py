@@ -45,6 +45,7 @@ from ..schemas.settings import ResponseSettings
 from ..schemas.turn_items import TurnItem
 from ..transport.attachments import resolve_all
 from .http_policy import tell
+from .kept_items import KeptItems
 from .response_jobs import Asking, Job, accept
 from .response_record import Record
 from .response_store import ResponseStore
@@ -234,6 +235,7 @@ class _Session:
                 if not job.asked.generate:
                     prepared = await prepare(job)
             except Exception as error:  # noqa: BLE001 (told to the client; nothing is sent in here)
+                self._evict(create.raw.get("previous_response_id"))
                 await self._tell(encode_failure(tell(error), lane.stream_id))
                 return
         if prepared is not None:
@@ -254,6 +256,7 @@ class _Session:
             {**create.raw, "stream": True},
             reasoning=self._gateway.settings.models.include_reasoning,
             may_prepare=True,
+            kept=KeptItems(self._gateway, self._owner, self._shelf),
         )
         asking = Asking(
             gateway=self._gateway,
@@ -285,6 +288,7 @@ class _Session:
                         await self._send(event)
                     await running.relay(self._passing(writer))
             except GatewayError as error:
+                self._evict(job.asked.previous_response_id)
                 if writer is None:
                     await self._tell(encode_failure(error, lane.stream_id))
                     return None
@@ -295,6 +299,13 @@ class _Session:
         for event in writer.last(running.record.ending):
             await self._send(event)
         return running
+
+    def _evict(self, response_id: object) -> None:
+        """A response that could not be gone on with is not kept for this connection any more
+        (Open Responses, "WebSocket transport"); one that is stored stays."""
+        if isinstance(response_id, str):
+            with suppress(NotFound):
+                self._shelf.drop(self._shelf.find(response_id, self._owner, time.time()))
 
     def _passing(self, writer: ResponseWriter) -> Callable[[Sequence[TurnItem]], Awaitable[None]]:
         async def pass_on(items: Sequence[TurnItem]) -> None:

@@ -13,23 +13,7 @@ from attrs import frozen
 
 from .items import Input
 from .parameters import TIERS, ConversationRef
-
-
-@frozen
-class FlatTool:
-    type: str
-    name: str | None = None
-    description: str | None = None
-    parameters: Mapping[str, Any] | None = None
-    strict: bool | None = None
-
-
-@frozen
-class FlatChoice:
-    type: str
-    name: str | None = None
-    mode: str | None = None
-    tools: tuple[Mapping[str, Any], ...] | None = None
+from .response_tools import FlatChoice, FlatTool, echo_choice, echo_tools
 
 
 @frozen
@@ -57,6 +41,12 @@ class ReasoningConfig:
 @frozen
 class StreamOptions:
     include_obfuscation: bool | None = None
+
+
+@frozen
+class ContextManagement:
+    type: str
+    compact_threshold: int | None = None
 
 
 @frozen(kw_only=True)
@@ -101,7 +91,7 @@ class ResponseRequest:
 
     top_logprobs: int | None = None
     prompt: Mapping[str, Any] | None = None
-    context_management: tuple[Any, ...] | None = None
+    context_management: tuple[ContextManagement, ...] | None = None
 
 
 # -- what a response repeats -----------------------------------------------------------------------
@@ -128,8 +118,8 @@ def encode_echo(request: ResponseRequest) -> dict[str, Any]:
         "store": request.store is not False,
         "temperature": 1.0 if request.temperature is None else request.temperature,
         "text": {"format": _echo_format(text.format), "verbosity": text.verbosity or "medium"},
-        "tool_choice": _echo_choice(request.tool_choice),
-        "tools": [_echo_tool(tool) for tool in request.tools or ()],
+        "tool_choice": echo_choice(request.tool_choice),
+        "tools": echo_tools(request.tools or ()),
         "top_logprobs": 0,
         "top_p": 1.0 if request.top_p is None else request.top_p,
         "presence_penalty": 0.0,
@@ -137,26 +127,6 @@ def encode_echo(request: ResponseRequest) -> dict[str, Any]:
         "truncation": request.truncation or "disabled",
         "user": request.user,
     }
-
-
-def _echo_tool(tool: FlatTool) -> dict[str, Any]:
-    return {
-        "type": "function",
-        "name": tool.name,
-        "description": tool.description,
-        "parameters": {} if tool.parameters is None else dict(tool.parameters),
-        "strict": bool(tool.strict),
-    }
-
-
-def _echo_choice(given: str | FlatChoice | None) -> Any:
-    match given:
-        case FlatChoice("function", name):
-            return {"type": "function", "name": name}
-        case FlatChoice(kind, _, mode, tools):
-            return {"type": kind, "mode": mode, "tools": [dict(tool) for tool in tools or ()]}
-        case _:
-            return given or "auto"
 
 
 def _echo_format(given: FlatFormat | None) -> dict[str, Any]:

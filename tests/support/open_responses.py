@@ -1,8 +1,8 @@
 """The schema of Open Responses, edition 2026-04-24: what a response, an event and an error must be.
 
-Knows: which schema belongs to which event, and what the gateway writes beyond the standard (OpenAI's
-custom tools, an agent's `mcp_call`), which the schema has no words for. Refuses to know: how any of
-it comes about. The document and its licence stand in ``tests/data``.
+Knows: which schema belongs to which event, and what the gateway writes beyond the standard
+(OpenAI's custom tools, an agent's `mcp_call`), which the schema has no words for. Refuses to know:
+how any of it comes about. The document and its licence stand in ``tests/data``.
 """
 
 from __future__ import annotations
