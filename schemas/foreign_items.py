@@ -21,6 +21,7 @@ from .convert import write_json
 from .errors import InvalidRequest, NotFound, TooLarge
 from .faults import invalid, missing, unsupported
 from .items_out import JSON, SERVER
+from .response_tools import check_tools_length
 
 MAX_ITEMS = 10_000
 MAX_PARTS = 20_000
@@ -28,6 +29,9 @@ MAX_PARTS = 20_000
 
 MAX_REFERRED_BYTES = 20 * 1024 * 1024
 """All stored items together to which one request may refer, as JSON: what it could send itself."""
+
+MAX_BROUGHT = 5_000
+"""Tools of all `additional_tools` items together, those included that later ones replace."""
 
 READ = (
     "message", "function_call", "function_call_output", "custom_tool_call",
@@ -116,6 +120,7 @@ class _Taking:
     left_out: dict[str, None] = field(factory=dict)
     _referred: set[str] = field(factory=set)
     _bytes: int = 0
+    _tools: int = 0
 
     def take(self, item: Any, path: str) -> Any:
         if not isinstance(item, dict):
@@ -125,6 +130,10 @@ class _Taking:
             item = self._refer(item, path)
             kind = _kind(item)
         match kind:
+            case "additional_tools":
+                self._tools += check_tools_length(item.get("tools"), f"{path}.tools")
+                if self._tools > MAX_BROUGHT:
+                    raise invalid(f"{self.path} brings more than {MAX_BROUGHT} tools.", path)
             case "compaction" | "compaction_summary":
                 return self._open(item, path)
             case "mcp_call" if item.get("server_label") == SERVER:

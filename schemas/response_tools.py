@@ -99,19 +99,25 @@ def check_tools_length(raw: object, path: str = "tools") -> int:
 
 
 def read_flat_tools(
-    given: Mapping[str, FlatTool],
+    given: Mapping[str, FlatTool], *, replacing: bool = False
 ) -> tuple[tuple[Tool, ...], tuple[str, ...]]:
     """The tools, by their places in the request, as the model knows them; and the types of those
-    that are left out. Raises `InvalidRequest`."""
+    that are left out. `replacing`: of two with one name, the later one is meant. Raises
+    `InvalidRequest`."""
     functions: dict[str, FunctionTool] = {}
     forms: dict[str, ToolForm] = {}
+    places: dict[str, str] = {}
     left_out: dict[str, None] = {}
     for path, tool, namespace, about in _each(given):
         if BUILT_IN.fullmatch(tool.type):
             left_out[tool.type] = None
             continue
         function = _function(tool, path, namespace, about)
+        if replacing:
+            functions.pop(places.get(function.name, ""), None)
+            forms.pop(function.name, None)
         functions[path] = function
+        places[function.name] = path
         form = form_of(tool.name or "", namespace, custom=tool.type == "custom")
         if form is not None:
             forms[function.name] = form
@@ -120,6 +126,12 @@ def read_flat_tools(
         tuple(evolve(tool, form=forms.get(tool.name)) for tool in tools),
         tuple(left_out),
     )
+
+
+def with_tools(tools: Sequence[Tool], more: Sequence[Tool]) -> tuple[Tool, ...]:
+    """All of them; of two with one name, that of `more`."""
+    names = {tool.name for tool in more}
+    return (*(tool for tool in tools if tool.name not in names), *more)
 
 
 def _each(

@@ -17,9 +17,9 @@ from .chat_tools import ANY_OBJECT, SchemaFormat, read_schema
 from .convert import structure
 from .faults import invalid, missing, unsupported
 from .foreign_items import NOTHING_KEPT, Kept, Taken, take_items
-from .items import Reading, read_items
+from .items import Reading, read_history, read_items
 from .media import Attachment
-from .message import Document, Image, Message
+from .message import Document, Image, Message, check_results
 from .parameters import (
     TIERS,
     check_ranges,
@@ -28,7 +28,7 @@ from .parameters import (
     read_effort,
     refuse_unsupported,
 )
-from .response_tools import check_tools_length, read_flat_choice, read_flat_tools
+from .response_tools import check_tools_length, read_flat_choice, read_flat_tools, with_tools
 from .response_words import (
     FlatFormat,
     ReasoningConfig,
@@ -75,9 +75,10 @@ class ResponseTurn:
     `instructions` stand before `said`, the text of the input's own system messages; both are None
     where there is none. `messages` ends with a user message (or the outputs of tools), and is empty
     only where nothing has to be generated; `attachments` have their places in it, and `filled` puts
-    them there. `tools` None: the request says nothing about them. `shaping` holds what else can
-    change the answer, `ignored` names the given fields that have no effect, `echo` is what the
-    response object repeats of the request: all of them JSON values.
+    them there. `tools` None: the request says nothing about them; `brought` are those of them that
+    came in the input, and stay with it. `shaping` holds what else can change the answer, `ignored`
+    names the given fields that have no effect, `echo` is what the response object repeats of the
+    request: all of them JSON values.
     """
 
     model: str | None
@@ -93,11 +94,18 @@ class ResponseTurn:
     conversation_id: str | None
     workspace: str | None
     tools: tuple[Tool, ...] | None
+    brought: tuple[Tool, ...]
     schema: str | None
     options: Options
     shaping: Mapping[str, Any]
     ignored: tuple[str, ...]
     echo: Mapping[str, Any]
+
+    @property
+    def allows_some(self) -> bool:
+        """Whether `tools` are only those that ``tool_choice`` allows."""
+        choice = self.echo["tool_choice"]
+        return isinstance(choice, dict) and choice["type"] == "allowed_tools"
 
     @property
     def system(self) -> str | None:
@@ -145,7 +153,7 @@ def parse_response(
     )
     reading = _read_input(request, continues)
     history = reading.history
-    tools, left_out = _read_tools(request, reading)
+    tools, brought, left_out = _read_tools(request, reading)
     # What goes on may have tools that the request does not repeat.
     known_tools = tools if tools is not None or continues else ()
     choice, tools = read_flat_choice(request.tool_choice, tools, known_tools)
@@ -166,6 +174,7 @@ def parse_response(
         conversation_id=conversation_id,
         workspace=request.workspace,
         tools=tools,
+        brought=brought,
         schema=schema,
         options=options,
         shaping=encode_shaping(options, schema, wishes),
@@ -179,8 +188,11 @@ def parse_response(
 
 
 def _read_input(request: ResponseRequest, continues: bool) -> Reading:
-    if request.generate is False and not request.input:
-        return Reading()
+    if request.generate is False:
+        # Nobody is answered yet: there may be no question, or nothing at all.
+        reading = read_history(request.input or ())
+        check_results(reading.messages, None if continues else (), reading.places.__getitem__)
+        return reading
     if request.input is None:
         raise missing("input")
     return read_items(request.input, continues=continues)
@@ -188,13 +200,15 @@ def _read_input(request: ResponseRequest, continues: bool) -> Reading:
 
 def _read_tools(
     request: ResponseRequest, reading: Reading
-) -> tuple[tuple[Tool, ...] | None, tuple[str, ...]]:
-    """The tools of the request and those that its input brings, and the types of those left out.
-    None: it says nothing of tools."""
+) -> tuple[tuple[Tool, ...] | None, tuple[Tool, ...], tuple[str, ...]]:
+    """All tools of the request (None: it says nothing of them), those that its input brings, and
+    the types of those left out."""
     if request.tools is None and not reading.tools:
-        return None, ()
+        return None, (), ()
     given = {f"tools[{index}]": tool for index, tool in enumerate(request.tools or ())}
-    return read_flat_tools({**given, **reading.tools})
+    own, left_out = read_flat_tools(given)
+    brought, left_out_too = read_flat_tools(reading.tools, replacing=True)
+    return with_tools(own, brought), brought, tuple(dict.fromkeys((*left_out, *left_out_too)))
 
 
 def _check_words(request: ResponseRequest) -> None:
