@@ -10,6 +10,7 @@ import time
 from contextlib import suppress
 from typing import TYPE_CHECKING
 
+from ..schemas.compactions import tell
 from ..schemas.errors import NotFound
 from ..schemas.items_out import JSON, encode_messages, hex_of
 from ..schemas.join_events import encode_turn
@@ -41,7 +42,8 @@ class KeptItems:
         return self._found[turn].get(item_id)
 
     def summary(self, sealed: str) -> str | None:
-        return self._gateway.seals.open(self._owner, sealed)
+        summary = self._gateway.seals.open(self._owner, sealed)
+        return None if summary is None else tell(summary)
 
     def _items_of(self, turn: str) -> list[JSON]:
         for store in self._stores:

@@ -270,6 +270,8 @@ def _joined(*texts: str | None) -> str | None:
 
 def _still_there(base: Record, job: Job) -> Conversation | None:
     """The conversation of the response, if it stands where it stood then, and is free."""
+    if job.question.apart:
+        return None
     gateway = job.asking.gateway
     with suppress(NotFound):
         conversation = gateway.find(base.heading.conversation_id, owner=job.asking.owner)

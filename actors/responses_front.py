@@ -16,6 +16,7 @@ import trio
 from attrs import define, field
 
 from ..schemas import sse
+from ..schemas.compactions import parse_compact
 from ..schemas.convert import write_json
 from ..schemas.errors import GatewayError, InvalidRequest, Overloaded
 from ..schemas.items_out import encode_messages
@@ -31,6 +32,7 @@ from ..schemas.turn_items import TurnItem
 from ..transport.asgi import EventStream, while_connected
 from .answering import rejects_if_busy
 from .chat_front import no_store
+from .compaction import compact
 from .http_call import Call
 from .http_policy import tell
 from .kept_items import KeptItems
@@ -79,7 +81,8 @@ async def count_input_tokens(call: Call) -> None:
     if isinstance(raw, dict):
         raw = {**raw, "generate": False}  # nobody answers it, so that it needs no input either
     named = call.header("x-conversation-id")
-    asked = parse_response(raw, names_conversation=named is not None)
+    kept = KeptItems(call.gateway, call.owner)
+    asked = parse_response(raw, names_conversation=named is not None, kept=kept)
     asking = Asking(
         gateway=call.gateway,
         owner=call.owner,
@@ -93,6 +96,18 @@ async def count_input_tokens(call: Call) -> None:
         setup, messages = whole_of(job)
         tokens = await call.gateway.count_tokens(setup, messages)
     await call.answer({"object": "response.input_tokens", "input_tokens": tokens})
+
+
+async def compact_response(call: Call) -> None:
+    """``POST /v1/responses/compact``: the conversation in fewer words."""
+    asked = parse_compact(await call.json(), KeptItems(call.gateway, call.owner))
+    labels: dict[str, str] = {}
+    async with while_connected(call.receive):
+        job = await accept(Asking(gateway=call.gateway, owner=call.owner, labels=labels), asked)
+        compacted = await compact(job)
+    if "x-ccapi-ignored" in labels:
+        call.labels["x-ccapi-ignored"] = labels["x-ccapi-ignored"]
+    await call.answer(compacted)
 
 
 async def _show(call: Call, record: Record) -> None:
