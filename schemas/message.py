@@ -65,6 +65,14 @@ class ToolCall:
     form: ToolForm | None = field(default=None, eq=False, kw_only=True)
 
     @property
+    def has_input(self) -> bool:
+        """Whether the arguments are a JSON object."""
+        with suppress(ValueError):
+            self.input  # noqa: B018 (read for its error)
+            return True
+        return False
+
+    @property
     def text(self) -> str:
         """What a custom tool is given: the text, or the arguments where the model gave no text."""
         try:

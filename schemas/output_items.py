@@ -238,13 +238,15 @@ class _CustomCall(_Call):
     prefix: ClassVar[str] = "ctc"
     _name: ClassVar[str] = "response.custom_tool_call_input"
     _input: InputText = field(factory=InputText)
+    _given: list[str] = field(factory=list)  # of the text, as it was told
 
     def encode(self) -> JSON:
-        # Before the arguments are whole, they are no JSON object, and there is no text yet.
-        told = encode_call(ToolCall(self.call_id, self.name, self.text, form=self.form))
-        if self.open or not self.pieces:
-            told["input"] = ""
-        return {"id": self.id, **told, "status": self.status}
+        call = ToolCall(self.call_id, self.name, self.text, form=self.form)
+        # Before the arguments are whole they are no JSON object; those of an answer that was cut
+        # never are.
+        is_whole = not self.open and bool(self.pieces) and call.has_input
+        given = {} if is_whole else {"input": "" if self.open else "".join(self._given)}
+        return {"id": self.id, **encode_call(call), **given, "status": self.status}
 
     def delta(self, text: str) -> list[Event]:
         self.pieces.append(text)
@@ -259,7 +261,10 @@ class _CustomCall(_Call):
         return [*rest, {"type": f"{self._name}.done", **self.place, "input": whole}]
 
     def _told(self, text: str) -> list[Event]:
-        return [{"type": f"{self._name}.delta", **self.place, "delta": text}] if text else []
+        if not text:
+            return []
+        self._given.append(text)
+        return [{"type": f"{self._name}.delta", **self.place, "delta": text}]
 
 
 @define(eq=False)

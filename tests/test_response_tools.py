@@ -196,6 +196,7 @@ def test_arguments_of_another_form_come_whole() -> None:
     assert told('{"a": 1, "input": "x"}')[0] == "x"
     assert told('{"patch": "x"}')[0] == '{"patch": "x"}'
     assert told()[2]["input"] == ""
+    assert told('{"input": "ab', "c")[2]["input"] == "abc"  # the answer was cut
 
 
 @given(st.text(st.characters(exclude_categories=())), st.lists(st.integers(0, 400)), st.booleans())
