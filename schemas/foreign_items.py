@@ -21,7 +21,7 @@ from .convert import write_json
 from .errors import InvalidRequest, NotFound, TooLarge
 from .faults import invalid, missing, unsupported
 from .items_out import JSON, SERVER
-from .response_tools import check_tools_length
+from .response_tools import MAX_NAMED, check_tools_length
 
 MAX_ITEMS = 10_000
 MAX_PARTS = 20_000
@@ -48,7 +48,7 @@ PASSED_OVER = ("reasoning", "mcp_list_tools")
 _UNTOLD = re.compile(
     r"(web_search|image_generation|tool_search|program)_call"
     r"|tool_search_output|program_output|mcp_approval_request|mcp_approval_response"
-    r"|compaction_trigger|[a-z0-9_.-]+:[a-z0-9_.:-]+"
+    r"|compaction_trigger|[a-z0-9_.-]{1,32}:[a-z0-9_.:-]{1,64}"
 )
 """What has nothing to tell; the last alternative is a provider's own (Open Responses, "Items are
 extensible")."""
@@ -96,7 +96,7 @@ def take_items(raw: object, path: str = "input", kept: Kept = NOTHING_KEPT) -> T
     _check_length(raw, path)
     taking = _Taking(path, kept)
     items = [taking.take(item, f"{path}[{index}]") for index, item in enumerate(raw)]
-    return Taken(items, tuple(taking.left_out))
+    return Taken(items, tuple(taking.left_out)[:MAX_NAMED])
 
 
 def _check_length(raw: list[Any], path: str) -> None:

@@ -25,12 +25,15 @@ from .message import CUSTOM_INPUT, ToolForm
 from .turn import Tool, ToolChoice
 
 BUILT_IN = re.compile(
-    r"(web_search|computer)(_[a-z0-9_]+)?"
+    r"(web_search|computer)(_[a-z0-9_]{1,32})?"
     r"|file_search|code_interpreter|image_generation|mcp|local_shell|shell|apply_patch|tool_search"
-    r"|[a-z0-9_.-]+:[a-z0-9_.:-]+"
+    r"|[a-z0-9_.-]{1,32}:[a-z0-9_.:-]{1,64}"
 )
 """Types of tools that OpenAI runs, that a client runs in a way of its own, or that some provider
 has (with a colon, as Open Responses has it): left out here."""
+
+MAX_NAMED = 32
+"""Types of tools, or of items, that are named as left out: a header holds them."""
 
 _TEXT_INPUT = {
     "type": "object",
@@ -124,7 +127,7 @@ def read_flat_tools(
     tools = read_functions(functions)
     return (
         tuple(evolve(tool, form=forms.get(tool.name)) for tool in tools),
-        tuple(left_out),
+        tuple(left_out)[:MAX_NAMED],
     )
 
 

@@ -135,6 +135,13 @@ def test_what_an_answer_has_beside_its_words_is_passed_over(item: Any) -> None:
     assert turn.ignored == ()
 
 
+def test_what_is_left_out_fits_into_a_header() -> None:
+    items = [{"type": f"acme:{number}"} for number in range(1000)]
+    assert len(parse(HI, *items, ON).ignored) == 32
+    with pytest.raises(InvalidRequest):
+        parse(HI, {"type": "acme:" + "x" * 100}, ON)
+
+
 def test_custom_tools() -> None:
     call = {"type": "custom_tool_call", "call_id": "c", "name": "patch", "input": 'a "b"\n'}
     result = {"type": "custom_tool_call_output", "call_id": "c", "output": "done"}
