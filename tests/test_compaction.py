@@ -25,7 +25,7 @@ HISTORY = [user("I am Ada."), {"role": "assistant", "content": "Hello Ada."}, us
 
 @pytest.fixture
 async def gateway(tmp_path: Path) -> AsyncIterator[GatewayDouble]:
-    storage, auth = StorageSettings(path=tmp_path), AuthSettings(api_keys=("one", "two"))
+    storage, auth = StorageSettings(path=tmp_path), AuthSettings(api_keys=("one", "two"), agent_keys=("one",))
     async with open_gateway_double(Settings(storage=storage, auth=auth)) as double:
         double.script = saying("It was ", "Ada. ")
         yield double
