@@ -25,7 +25,10 @@ HISTORY = [user("I am Ada."), {"role": "assistant", "content": "Hello Ada."}, us
 
 @pytest.fixture
 async def gateway(tmp_path: Path) -> AsyncIterator[GatewayDouble]:
-    storage, auth = StorageSettings(path=tmp_path), AuthSettings(api_keys=("one", "two"), agent_keys=("one",))
+    storage, auth = (
+        StorageSettings(path=tmp_path),
+        AuthSettings(api_keys=("one", "two"), agent_keys=("one",)),
+    )
     async with open_gateway_double(Settings(storage=storage, auth=auth)) as double:
         double.script = saying("It was ", "Ada. ")
         yield double
@@ -99,9 +102,12 @@ async def test_a_summary_is_summed_up_again(client: Client) -> None:
     assert said == ["I am Ada.", "Bye.", "More."]
 
 
-async def test_an_agent_is_not_asked_to_act(client: Client, gateway: GatewayDouble) -> None:
-    await compact(client, model="agent/sonnet", input=HISTORY)
-    assert gateway.asked[-1].conversation.model == "sonnet"
+async def test_an_agent_is_not_asked_to_act(tmp_path: Path) -> None:
+    settings = Settings(storage=StorageSettings(path=tmp_path))
+    async with open_gateway_double(settings) as gateway:
+        gateway.script = saying("It was Ada.")
+        await compact(Client(app_of(gateway)), model="agent/sonnet", input=HISTORY)
+        assert gateway.asked[-1].conversation.model == "sonnet"
 
 
 @pytest.mark.parametrize(
