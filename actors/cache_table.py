@@ -12,10 +12,10 @@ from collections import OrderedDict
 from collections.abc import Iterator, Mapping, Sequence
 from typing import Any, Generic, Protocol, TypeVar
 
-from attrs import astuple, field, frozen, mutable
+from attrs import field, frozen, mutable
 
 from ..schemas.message import Message, digest
-from ..schemas.turn import Answer, Setup
+from ..schemas.turn import Answer, Setup, named
 
 ENTRY_OVERHEAD = 512
 PIECE_OVERHEAD = 64
@@ -43,7 +43,7 @@ def cache_key(
     such a request has no name that a second one could be found by.
     """
     said = [digest(message).hex() for message in messages]
-    request = [owner, profile, astuple(setup), said, dict(parameters)]
+    request = [owner, profile, named(setup), said, dict(parameters)]
     text = json.dumps(request, ensure_ascii=False, sort_keys=True, separators=(",", ":"))
     # JSON keeps the fields apart. Not its \u escapes: they make two lone surrogates look like the
     # one character the pair would be. surrogatepass writes every code point in its own way.

@@ -12,7 +12,7 @@ import time
 import uuid
 from collections.abc import AsyncIterator, Callable, Sequence
 from contextlib import AsyncExitStack, asynccontextmanager, suppress
-from functools import reduce
+from functools import partial, reduce
 from operator import add
 from typing import Any, ClassVar, Protocol
 
@@ -30,12 +30,12 @@ from ..schemas.sampling import without_effect
 from ..schemas.turn import Answer, FinishReason, Reply, Usage
 from ..schemas.turn_items import TextDelta, TurnItem
 from ..transport.asgi import EventStream, while_connected
-from ..transport.attachments import resolve_all
 from .answering import Question, Source, answering, find_conversation, rejects_if_busy
 from .http_call import Call
 from .http_policy import tell
 from .models import plain_name
 from .turns import REPLY_SLOTS, Turn
+from .wording import word
 
 
 class Writer(Protocol):
@@ -117,17 +117,19 @@ class _Job:
 async def complete_chat(call: Call) -> None:
     """``POST /v1/chat/completions``."""
     named = call.header("x-conversation-id")
-    asked = parse_chat(
-        await call.json(),
-        names_conversation=named is not None,
-        reasoning=call.gateway.settings.models.include_reasoning,
+    asked = await call.parsed(
+        partial(
+            parse_chat,
+            names_conversation=named is not None,
+            reasoning=call.gateway.settings.models.include_reasoning,
+        )
     )
     await _complete(call, ChatWords(), asked.choices)
 
 
 async def complete_text(call: Call) -> None:
     """``POST /v1/completions``."""
-    asked = parse_completion(await call.json())
+    asked = await call.parsed(parse_completion)
     await _complete(call, CompletionWords(asked.prefixes), asked.choices)
 
 
@@ -195,10 +197,9 @@ async def _word_all(question: Question, asked: Sequence[ChatTurn]) -> list[Quest
 
 async def _word(question: Question, asked: ChatTurn) -> Question:
     """What one choice asks, its images and files included."""
-    blocks = await resolve_all(asked.attachments, question.gateway.attachments)
     return evolve(
         question,
-        messages=asked.filled(blocks),
+        messages=await word(question.gateway, asked),
         system=asked.system,
         tools=asked.tools,
         schema=asked.schema,

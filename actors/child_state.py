@@ -13,10 +13,11 @@ from typing import Any
 from attrs import define, evolve, field
 
 from ..schemas import lines
-from ..schemas.frames import ControlAnswer, ControlAsked, TurnResult
+from ..schemas.frames import ControlAnswer, ControlAsked, LimitState, TurnResult
 from ..schemas.message import Message, ToolResult
 from ..schemas.sampling import PLAIN, encode_settings
 from ..schemas.turn import Options, Setup, Usage
+from ..schemas.upstream import NO_LIMIT
 from .permission_desk import NOBODY, PermissionDesk
 from .signals import Action, AskLeave, LeaveAsked, LeaveSettled, PermissionReply, Write
 from .tool_desk import ToolDesk
@@ -34,7 +35,8 @@ class ChildState:
     conversation beyond the transcript that the conversation would be resumed from; `before`: what
     that will be if it takes back `asked`, the user message that it was last told to answer (None
     while it is being told the history, and once it has taken that back); `undone`: the same, beyond
-    the transcript that the last turn began with, once that has ended.
+    the transcript that the last turn began with, once that has ended. `limit`: how its account's
+    limits stand, as it last said.
     """
 
     setup: Setup
@@ -48,6 +50,7 @@ class ChildState:
     frozen: bool = False
     asked: str | None = None
     rewinding: str | None = None
+    limit: LimitState = NO_LIMIT
     desk: ToolDesk = field(init=False)
     leave: PermissionDesk = field(factory=PermissionDesk)
     _settings: Mapping[str, Any] = PLAIN

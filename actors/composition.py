@@ -86,6 +86,17 @@ def _before(messages: Sequence[Message]) -> tuple[Message, ...]:
     return tuple(messages[:end])
 
 
+def _are_many(messages: Sequence[Message]) -> bool:
+    """Whether they are more than `RECORDED_FROM`, as `merge_turns` would join them."""
+    count, role = 0, ""
+    for message in messages:
+        if message.role != role and not message.is_blank:
+            count, role = count + 1, message.role
+            if count > RECORDED_FROM:
+                return True
+    return False
+
+
 def split(
     messages: Sequence[Message], limit: int | None
 ) -> tuple[tuple[Message, ...], tuple[Message, ...]]:
@@ -95,7 +106,7 @@ def split(
     `limit` is about how many it is given at all (None: any number).
     """
     given = tuple(messages) if limit is None else trim(messages, limit)
-    if len(merge_turns(given)) <= RECORDED_FROM:
+    if not _are_many(given):
         return (), given
     recorded = _before(given)
     return recorded, given[len(recorded) :]

@@ -9,11 +9,11 @@ another key's conversation does not exist here.
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
+from functools import partial
 from typing import Any
 
 from attrs import frozen
 
-from ..schemas.chat_messages import fill
 from ..schemas.convert import structure
 from ..schemas.errors import InvalidRequest, NotFound, Overloaded
 from ..schemas.faults import invalid
@@ -21,13 +21,13 @@ from ..schemas.foreign_items import take_items
 from ..schemas.items import Input, InputItem, read_history
 from ..schemas.join_events import encode_permission
 from ..schemas.message import Message
-from ..transport.attachments import resolve_all
 from .conversation import Conversation
 from .conversation_items import all_items, encode_conversation
 from .http_call import Call
 from .join_front import Reply
 from .kept_items import KeptItems
 from .paging import page_of, read_order
+from .wording import word
 
 MAX_METADATA = 16
 MAX_ITEMS = 20
@@ -69,7 +69,7 @@ async def create_conversation(call: Call) -> None:
     """``POST /v1/conversations``, the body being optional."""
     if call.gateway.draining:  # it would end with the gateway, before its first turn
         raise Overloaded("The gateway is stopping.", code="draining", retry_after=5)
-    wanted = structure(_take_items(call, await call.json(optional=True)), NewConversation)
+    wanted = await call.parsed(partial(_read_conversation, call), optional=True, refers=True)
     metadata = _check_metadata(wanted.metadata)
     system, messages = await _read_items(call, wanted.items or ())
     conversation = call.gateway.conversation(
@@ -102,7 +102,7 @@ async def show_conversation(call: Call) -> None:
 async def change_conversation(call: Call) -> None:
     """``POST /v1/conversations/{conversation_id}``: other metadata."""
     conversation = _find(call)
-    changed = structure(await call.json(), ChangedConversation)
+    changed = await call.parsed(lambda raw: structure(raw, ChangedConversation))
     conversation.entry.metadata = _check_metadata(changed.metadata)
     await call.answer(_encode(conversation))
 
@@ -135,7 +135,7 @@ async def list_items(call: Call) -> None:
 async def add_items(call: Call) -> None:
     """``POST …/items``: the conversation holds them from now on; nobody answers them."""
     conversation = _find(call)
-    wanted = structure(_take_items(call, await call.json()), NewItems)
+    wanted = await call.parsed(partial(_read_new_items, call), refers=True)
     if not wanted.items:
         raise invalid("items must hold at least one item.", "items")
     system, messages = await _read_items(call, wanted.items)
@@ -173,6 +173,14 @@ def _item(conversation: Conversation, item_id: str) -> dict[str, Any]:
     raise NotFound("No such item.", code="item_not_found", param="item_id")
 
 
+def _read_conversation(call: Call, raw: object) -> NewConversation:
+    return structure(_take_items(call, raw), NewConversation)
+
+
+def _read_new_items(call: Call, raw: object) -> NewItems:
+    return structure(_take_items(call, raw), NewItems)
+
+
 def _take_items(call: Call, raw: object) -> object:
     if isinstance(raw, dict) and raw.get("items") is not None:
         taken = take_items(raw["items"], "items", KeptItems(call.gateway, call.owner))
@@ -192,8 +200,7 @@ async def _read_items(
         return None, ()
     given: Input = tuple(items)
     read = read_history(given, "items").history
-    blocks = await resolve_all(read.attachments, call.gateway.attachments)
-    return read.system, fill(read.messages, blocks) if blocks else read.messages
+    return read.system, await word(call.gateway, read)
 
 
 def _check_metadata(given: Mapping[str, Any] | None) -> Mapping[str, str]:
@@ -222,6 +229,6 @@ async def list_permissions(call: Call) -> None:
 async def reply_permission(call: Call) -> None:
     """``POST …/permissions/{request_id}``."""
     conversation, request_id = _find(call), call.path("request_id")
-    reply = structure(await call.json(), Reply)
+    reply = await call.parsed(lambda raw: structure(raw, Reply))
     await conversation.reply(reply.to(request_id, "http"))
     await call.answer({"request_id": request_id, "behavior": reply.behavior})

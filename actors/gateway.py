@@ -25,6 +25,7 @@ from ..schemas.message import Message, check_results, digest
 from ..schemas.settings import Settings, without_keys
 from ..schemas.turn import Memory, Reply, Setup, Tool
 from ..transport.attachments import AttachmentPolicy
+from ..transport.bodies import Bodies
 from ..transport.cli import find_cli
 from ..transport.loggers import get_logger
 from ..transport.seals import Seals
@@ -32,6 +33,7 @@ from .background import Background, open_background
 from .batch import run_batch
 from .bus import Bus
 from .cache import Cache, open_cache
+from .cli_watch import CliWatch
 from .conversation import Conversation, ConversationInfo, info_of
 from .directory import Directory, Entry
 from .history import TurnRecord
@@ -77,7 +79,7 @@ class Gateway:
 
     def __init__(
         self, settings: Settings, bus: Bus, stats: Stats, cache: Cache, directory: Directory,
-        pool: ChildPool, supervisor: Supervisor, background: Background,
+        pool: ChildPool, supervisor: Supervisor, background: Background, watch: CliWatch,
     ) -> None:  # fmt: skip
         self.settings = settings
         self.bus = bus
@@ -88,9 +90,11 @@ class Gateway:
         self.models = ModelCatalog(settings.models, settings.auth)
         self.attachments = AttachmentPolicy.of(settings)
         self.seals = Seals(settings.storage.path.expanduser() / COMPACTION_KEY)
+        self.bodies = Bodies(settings.server.max_bodies_bytes)
         self._directory = directory
         self._pool = pool
         self._supervisor = supervisor
+        self._watch = watch
         self._running = 0
         self._quiet = trio.Event()
         self.draining = False
@@ -246,6 +250,19 @@ class Gateway:
         live = (entry for entry in self._directory.all() if entry.ref is not None)
         return [session_info(entry, owner) for entry in live]
 
+    @property
+    def trouble(self) -> GatewayError | None:
+        """Why no new turn would be answered, as far as it is known: the gateway is draining, the
+        CLI is not logged in or does not start."""
+        if self.draining:
+            message = "The gateway is draining and takes no new turns."
+            return Overloaded(message, code="draining")
+        return self._watch.trouble or self._pool.trouble
+
+    async def check_exposure(self) -> None:
+        """See `CliWatch.check_exposure`."""
+        await self._watch.check_exposure()
+
     def drain(self) -> None:
         """Take no more turns; those that run may finish. For good."""
         self.draining = True
@@ -334,6 +351,7 @@ async def open_gateway(
         )
     bus = Bus()
     bounds = settings.conversation
+    watch = CliWatch(cli.program[0], settings)
     directory = Directory(bounds.max_conversations, bounds.max_held_bytes, bounds.max_items_bytes)
     failure: Exception | None = None
     async with (
@@ -342,13 +360,21 @@ async def open_gateway(
     ):
         try:
             async with (
-                open_pool(cli, settings.claude, bus) as pool,
-                open_supervisor(settings, directory, pool, bus) as supervisor,
+                open_pool(cli, settings.claude, bus, watch) as pool,
+                open_supervisor(settings, directory, pool, bus, cli.program[0]) as supervisor,
                 open_background(BACKGROUND_TURNS) as background,
             ):
                 try:
                     yield Gateway(
-                        settings, bus, stats, cache, directory, pool, supervisor, background
+                        settings,
+                        bus,
+                        stats,
+                        cache,
+                        directory,
+                        pool,
+                        supervisor,
+                        background,
+                        watch,
                     )
                 except Exception as error:  # noqa: BLE001 (raised again, past the nurseries)
                     failure = error

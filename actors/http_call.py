@@ -6,8 +6,10 @@ does.
 
 from __future__ import annotations
 
+import reprlib
 from collections.abc import Awaitable, Callable
-from typing import TYPE_CHECKING
+from functools import partial
+from typing import TYPE_CHECKING, NoReturn, TypeVar
 from urllib.parse import parse_qsl
 
 from attrs import define, field
@@ -16,11 +18,19 @@ from starlette.types import Receive, Scope, Send
 
 from ..schemas.convert import read_json
 from ..schemas.errors import MethodNotAllowed, NotFound, UnsupportedMediaType
-from ..transport.asgi import read_body, send_json
+from ..transport.asgi import decode_body, read_body, send_json
+from ..transport.bodies import LONG, Share
+from ..transport.content_coding import CODINGS, UnknownCoding, read_codings
 from .http_guards import LABELS, OWNER
+from .http_policy import header_values
 
 if TYPE_CHECKING:
     from .gateway import Gateway
+
+T = TypeVar("T")
+
+NAMES = b'"id"'
+"""What a body has that names something by its id."""
 
 
 @define(eq=False)
@@ -31,6 +41,7 @@ class Call:
     scope: Scope
     receive: Receive
     send: Send
+    share: Share
     _headers: dict[bytes, bytes] = field(init=False)
 
     @_headers.default
@@ -61,11 +72,25 @@ class Call:
         return dict(parse_qsl(self.scope["query_string"].decode("latin-1")))
 
     async def json(self, *, optional: bool = False) -> object:
-        """The body; an empty object if there is none and it is `optional`.
+        """The body; an empty object if there is none and it is `optional`. Raises what `parsed`
+        does."""
+        return await self.parsed(_as_it_is, optional=optional)
 
-        Raises `UnsupportedMediaType`, `TooLarge`, `InvalidRequest` (``invalid_json``) and
-        `ClientGone`.
+    async def parsed(
+        self, read: Callable[[object], T], *, optional: bool = False, refers: bool = False
+    ) -> T:
+        """What `read` makes of the body's JSON; of an empty object if there is none and it is
+        `optional`. For a long body all of that is done in a thread, and where the body `refers` to
+        what is kept here: that may be long.
+
+        Raises `UnsupportedMediaType`, `TooLarge`, `Overloaded`, `InvalidRequest`
+        (``invalid_json``), `ClientGone` and what `read` does.
         """
+        body = await self._body()
+        length = LONG if refers and NAMES in body else len(body)
+        return await self.gateway.bodies.read(length, partial(_read, body, read, optional))
+
+    async def _body(self) -> bytearray:
         given = self.header("content-type")
         media_type = (given or "").partition(";")[0].strip().lower()
         if given is not None and media_type != "application/json":
@@ -73,12 +98,37 @@ class Call:
             raise UnsupportedMediaType(
                 "The body must be JSON, sent with content-type: application/json."
             )
+        try:
+            codings = read_codings(header_values(self.scope["headers"], b"content-encoding"))
+        except UnknownCoding as unknown:
+            self.labels["accept-encoding"] = ", ".join(CODINGS)
+            raise UnsupportedMediaType(
+                f"A body in the coding {reprlib.repr(str(unknown))} is not taken here, but "
+                f"{', '.join(CODINGS)} are.",
+                code="unsupported_encoding",
+            ) from None
         limit = self.gateway.settings.server.max_body_bytes
-        body = await read_body(self.scope, self.receive, limit)
-        return {} if optional and not body else read_json(body)
+        body = await read_body(self.scope, self.receive, limit, self.share)
+        if codings and body:
+            body = await decode_body(body, codings, limit, self.gateway.bodies, self.share)
+        return body
 
     async def answer(self, value: object, status: int = 200) -> None:
         await send_json(self.send, status, value)
+
+
+def _as_it_is(raw: object) -> object:
+    return raw
+
+
+def _read(body: bytearray, read: Callable[[object], T], optional: bool) -> T:
+    if optional and not body:
+        return read({})
+    try:
+        raw = read_json(body)
+    finally:
+        body.clear()  # its strings are in memory a second time now, or it is refused
+    return read(raw)
 
 
 Handler = Callable[[Call], Awaitable[None]]
@@ -96,19 +146,24 @@ class _Methods:
         self._is_there = is_there
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
-        call = Call(self._gateway, scope, receive, send)
         method = "GET" if scope["method"] == "HEAD" else scope["method"]
         handler = self._handlers.get(method)
-        if handler is None:
-            if self._is_there is not None and not self._is_there(call):
-                raise NotFound(
-                    f"There is nothing at {scope['method']} {scope['path']}.", code="not_offered"
-                )
-            call.labels["allow"] = ", ".join(
-                [*self._handlers, *(["HEAD"] if "GET" in self._handlers else [])]
-            )
-            raise MethodNotAllowed(f"{scope['method']} is not a method of {scope['path']}.")
-        await handler(call)
+        # What was read stays in memory as long as the request does, in one form or another.
+        with self._gateway.bodies.share() as share:
+            call = Call(self._gateway, scope, receive, send, share)
+            if handler is None:
+                self._refuse_method(call)
+            else:
+                await handler(call)
+
+    def _refuse_method(self, call: Call) -> NoReturn:
+        asked = f"{call.scope['method']} {call.scope['path']}"
+        if self._is_there is not None and not self._is_there(call):
+            raise NotFound(f"There is nothing at {asked}.", code="not_offered")
+        call.labels["allow"] = ", ".join(
+            [*self._handlers, *(["HEAD"] if "GET" in self._handlers else [])]
+        )
+        raise MethodNotAllowed(f"{call.scope['method']} is not a method of {call.scope['path']}.")
 
 
 def route(

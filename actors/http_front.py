@@ -13,7 +13,7 @@ from prometheus_client import CONTENT_TYPE_LATEST
 from starlette.routing import Route, Router
 from starlette.types import ASGIApp, Receive, Scope, Send
 
-from ..schemas.errors import NotFound, Overloaded, UpgradeRequired
+from ..schemas.errors import NotFound, UpgradeRequired
 from ..transport.asgi import send_response
 from .chat_front import complete_chat, complete_text
 from .conversation_front import (
@@ -186,9 +186,11 @@ async def tell_health(call: Call) -> None:
 
 
 async def tell_readiness(call: Call) -> None:
-    """Whether new turns are taken. Draining, this goes first, so that nobody is sent here."""
-    if call.gateway.draining:
-        raise Overloaded("The gateway is draining and takes no new turns.", code="draining")
+    """Whether new turns are taken and can be answered. Draining, this goes first, so that nobody is
+    sent here."""
+    trouble = call.gateway.trouble
+    if trouble is not None:
+        raise type(trouble)(trouble.message, code=trouble.code)
     await call.answer({"status": "ready"})
 
 

@@ -12,11 +12,13 @@ from __future__ import annotations
 import time
 
 import structlog
+from starlette.datastructures import Headers as StarletteHeaders
 from starlette.middleware.cors import CORSMiddleware
+from starlette.responses import Response
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
 from ..schemas.convert import write_json
-from ..schemas.errors import NotImplementedHere, Unauthenticated
+from ..schemas.errors import InvalidRequest, NotImplementedHere, Unauthenticated
 from ..schemas.settings import ServerSettings
 from ..transport.asgi import JSON, ClientGone, encode_headers, send_json
 from ..transport.loggers import get_logger
@@ -176,6 +178,19 @@ class Cors(CORSMiddleware):
 
     def is_allowed_origin(self, origin: str) -> bool:
         return self._server.allows_origin(origin)
+
+    def preflight_response(self, request_headers: StarletteHeaders) -> Response:
+        """Starlette's, but what it refuses is told in the error envelope."""
+        response = super().preflight_response(request_headers)
+        if response.status_code < 400:
+            return response
+        told = InvalidRequest(f"{bytes(response.body).decode()}.", code="preflight_refused")
+        headers = {
+            name: value
+            for name, value in response.headers.items()
+            if name not in ("content-type", "content-length")
+        }
+        return Response(write_json(told.body()), response.status_code, headers, media_type=JSON)
 
 
 class Authenticated:

@@ -15,6 +15,7 @@ from collections.abc import Iterable, Iterator, Sequence
 from urllib.parse import urlsplit
 
 from ..schemas.errors import Forbidden, GatewayError, InternalError, Unauthenticated
+from ..schemas.hosts import split_authority
 from ..schemas.setting_rules import HASHED, hash_key
 from ..schemas.settings import ServerSettings
 from ..transport.loggers import get_logger
@@ -42,20 +43,14 @@ def request_id(headers: Headers) -> str:
 def check_host(server: ServerSettings, hosts: Sequence[bytes]) -> None:
     """Refuse a request that is addressed to somebody else: a page whose DNS name was rebound to
     this machine says that name here. Raises `Forbidden`."""
-    if hosts and all(server.allows_host(_host_name(host.decode("latin-1"))) for host in hosts):
+    places = [split_authority(host) for host in hosts]
+    if places and all(place is not None and server.allows_host(place[0]) for place in places):
         return
     named = reprlib.repr(hosts[0].decode("latin-1")) if hosts else "no host"
     raise Forbidden(
         f"This server does not answer to {named}; server.allowed_hosts says to whom it does.",
         code="host_not_allowed",
     )
-
-
-def _host_name(host: str) -> str:
-    """`host` without its port, and an IPv6 address without its brackets (RFC 3986, 3.2.2)."""
-    if host.startswith("["):
-        return host[1:].partition("]")[0]
-    return host.partition(":")[0]
 
 
 def _is_own_page(server: ServerSettings, origin: str, hosts: Sequence[bytes]) -> bool:

@@ -8,19 +8,22 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from contextlib import AbstractAsyncContextManager
+from functools import partial
 
 import trio
 from attrs import evolve
 
 from ..schemas.errors import Conflict, GatewayError, InternalError, InvalidRequest
+from ..schemas.foreign_items import refers
 from ..schemas.responses import ResponseTurn, parse_response
-from ..transport.attachments import resolve_all
+from ..transport.bodies import LONG
 from .conversation import Conversation
 from .history import TurnRecord
 from .http_policy import tell
 from .kept_items import KeptItems
 from .socket_call import SocketCall
 from .turns import Turn
+from .wording import word
 
 NOT_HERE = ("previous_response_id", "conversation", "conversation_id", "workspace", "background")
 """Fields of the Responses API that say what the connection says already."""
@@ -38,9 +41,9 @@ async def start_turn(
                 param=name,
             )
     again = _last(conversation) if message.get("regenerate") is True else None
-    asked = _parse(call, message, again)
-    blocks = await resolve_all(asked.attachments, call.gateway.attachments)
-    messages = asked.filled(blocks) if again is None else again.messages
+    length = LONG if refers(message.get("input")) else call.socket.length
+    asked = await call.gateway.bodies.read(length, partial(_parse, call, message, again))
+    messages = await word(call.gateway, asked) if again is None else again.messages
     conversation.claim()
     turn = conversation.turn(
         messages,

@@ -7,24 +7,30 @@ compaction. Refuses to know: how items are read (`schemas.items`, `schemas.forei
 from __future__ import annotations
 
 import time
+from collections.abc import Callable, Sequence
 from contextlib import suppress
+from functools import partial
 from typing import TYPE_CHECKING
+
+import trio
 
 from ..schemas.compactions import tell
 from ..schemas.errors import NotFound
 from ..schemas.items_out import JSON, encode_messages, hex_of
 from ..schemas.join_events import encode_turn
-from ..schemas.response_events import encode_response
+from ..schemas.response_events import Ending, encode_response
+from ..schemas.turn_items import TurnItem
 
 if TYPE_CHECKING:
     from .gateway import Gateway
     from .history import TurnRecord
+    from .response_record import Record
     from .response_store import ResponseStore
 
 
 class KeptItems:
     """For one request of `owner`'s: what it was asked once is not looked for again. `shelf` has
-    responses of its connection alone."""
+    responses of its connection alone. It may be asked in a thread of trio's, too."""
 
     def __init__(self, gateway: Gateway, owner: str, shelf: ResponseStore | None = None) -> None:
         self._gateway = gateway
@@ -46,16 +52,28 @@ class KeptItems:
         return None if summary is None else tell(summary)
 
     def _items_of(self, turn: str) -> list[JSON]:
+        # What is kept belongs to the event loop, what was found there to whoever found it.
+        there = trio.lowlevel.in_trio_run()
+        found = self._find(turn) if there else trio.from_thread.run_sync(self._find, turn)
+        return found()
+
+    def _find(self, turn: str) -> Callable[[], list[JSON]]:
+        """What encodes the items."""
         for store in self._stores:
             with suppress(NotFound):
                 record = store.find(f"resp_{turn}", self._owner, time.time())
-                asked = encode_messages(record.asked, record.heading.turn_id, system=record.said)
-                answered = encode_response(record.heading, record.items, record.ending)["output"]
-                return [*asked, *answered]
+                return partial(_of_response, record, tuple(record.items), record.ending)
         if self._turns is None:
             turns = self._gateway.turns_of(self._owner)
             self._turns = {hex_of(record.turn_id): record for record in turns}
         found = self._turns.get(turn)
-        if found is None:
-            return []
-        return encode_turn(found.turn_id, found.messages, found.output, found.finish_reason)
+        return list if found is None else partial(_of_turn, found)
+
+
+def _of_response(record: Record, items: Sequence[TurnItem], ending: Ending | None) -> list[JSON]:
+    asked = encode_messages(record.asked, record.heading.turn_id, system=record.said)
+    return [*asked, *encode_response(record.heading, items, ending)["output"]]
+
+
+def _of_turn(turn: TurnRecord) -> list[JSON]:
+    return encode_turn(turn.turn_id, turn.messages, turn.output, turn.finish_reason)

@@ -14,16 +14,14 @@ import json
 from collections.abc import Callable, Sequence
 from typing import Generic, Protocol, TypeVar
 
-from attrs import astuple, evolve
-
 from ..schemas.message import Message
-from ..schemas.turn import Memory, Setup
+from ..schemas.turn import Memory, Setup, named
 
 
 def lineage_key(owner: str, setup: Setup, digests: Sequence[bytes]) -> bytes:
     """The name of a history: 32 bytes. The form of the answer is each turn's own, and no part of
     it."""
-    beside = json.dumps([owner, astuple(evolve(setup, schema=None))], ensure_ascii=False)
+    beside = json.dumps([owner, named(setup, schema=None)], ensure_ascii=False)
     # JSON says where the text ends, and every digest is 32 bytes: nothing runs together.
     return hashlib.sha256(
         beside.encode("utf-8", "surrogatepass") + b"\0" + b"".join(digests)

@@ -19,11 +19,16 @@ from collections.abc import Sequence
 
 from attrs import evolve
 
-from ..schemas.errors import GatewayError
-from ..schemas.frames import ControlAnswer, ControlAsked, ControlCancelled, TurnResult
+from ..schemas.errors import GatewayError, NotLoggedIn
+from ..schemas.frames import (
+    ControlAnswer,
+    ControlAsked,
+    ControlCancelled,
+    LimitState,
+    TurnResult,
+)
 from ..schemas.turn import Completed, Failed, ResumePoint
 from ..schemas.turn_items import Refused, TextDelta
-from ..schemas.upstream import upstream_error
 from . import dialogue, refusals, signals, verdict
 from .alarms import Alarm
 from .child_state import ChildState
@@ -98,6 +103,9 @@ class Machine(MachineState):
                 return [*self._child.serve(event)]
             case _, signals.LeaveAsked() if self._child is not None:
                 return self._child.refuse_leave(event)  # nothing runs that it could be for
+            case _, LimitState() if self._child is not None:
+                self._child.limit = event
+                return []
             case _, TurnResult() if self._child is not None:
                 self._child.bill(event)  # of a turn that has ended already
                 return []
@@ -217,11 +225,13 @@ class Machine(MachineState):
             return []
         failed = result.is_error or result.subtype != "success"
         if failed and not child.initialized:
-            return self._stillborn(upstream_error(result, turn.retry_after), now)
+            error = verdict.failure(turn, result, self.limits.program, child.limit)
+            return self._stillborn(error, now)
         child.initialized = True  # whatever became of its answer to that
         if turn.batches and result.num_turns == 0 and not failed:
             return [*dialogue.tell_more(turn, child)]
-        return self._conclude(verdict.judge_result(turn, result, usage), now)
+        end = verdict.judge_result(turn, result, usage, self.limits.program, child.limit)
+        return self._conclude(end, now)
 
     def _conclude(self, end: verdict.Verdict | None, now: float) -> list[Action]:
         """End the turn as it deserves; what becomes of the child follows from that."""
@@ -313,6 +323,8 @@ class Machine(MachineState):
 
     def _abandon(self, error: GatewayError, now: float) -> list[Action]:
         """End the turn that the child works on, and have the child forget it."""
+        if isinstance(error, NotLoggedIn):  # it keeps the login that it began with: another one may
+            return [*self._turns.end(Failed(error), now), *self._leave(signals.Kill(), now)]
         return [*self._turns.end(Failed(error), now), *self._take_back(now)]
 
     def _take_back(self, now: float) -> list[Action]:

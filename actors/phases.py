@@ -42,6 +42,7 @@ class Limits:
     `tool_wait`: of one whose tool calls have no results, `leave`: of one that needs leave for what
     it wants to do, `expire`: of a conversation that nobody
     uses. `queued`: turns that may wait behind another. `keep_child` False: one child per turn.
+    `program`: the CLI that runs, for errors that say what to do with it.
     """
 
     turn: float = 300.0
@@ -55,3 +56,4 @@ class Limits:
     leave: float = 60.0
     queued: int = 16
     keep_child: bool = True
+    program: str = "claude"

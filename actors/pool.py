@@ -13,20 +13,29 @@ from __future__ import annotations
 
 import math
 from collections import deque
-from collections.abc import AsyncIterator, Callable
+from collections.abc import AsyncIterator, Awaitable, Callable
 from contextlib import AbstractAsyncContextManager, asynccontextmanager
 from itertools import islice
 
 import trio
 from attrs import define, field, frozen
 
-from ..schemas.errors import ChildDied, GatewayError, InternalError, Overloaded, RateLimited
+from ..schemas.errors import (
+    ChildDied,
+    CliUnusable,
+    GatewayError,
+    InternalError,
+    NotLoggedIn,
+    Overloaded,
+    RateLimited,
+)
 from ..schemas.events import ChildAdopted, ChildExited, ChildFrozen, ChildSpawned
 from ..schemas.settings import ClaudeSettings
 from ..schemas.turn import AgentOrigin, Origin
 from ..transport.child import Child
 from ..transport.loggers import get_logger
 from .bus import Bus
+from .once import OnceLog
 from .pace import Pace
 
 log = get_logger("ccapi.pool")
@@ -36,6 +45,13 @@ REFILL_PAUSE = 0.5, 30.0
 
 REFILL_DELAY = 0.25
 """Seconds between an adoption and the boot of the next warm child."""
+
+SETTLED_SECONDS = 2.0
+"""A warm child that has lived so long has started; one that cannot is gone within half a second."""
+
+TROUBLE_SECONDS = 30.0
+"""How long a start that failed is held against the next one where no child is kept warm, so that
+nothing but a turn would find out."""
 
 SPAWN_SECONDS = 20.0
 """Bound on starting the process itself (not on its boot), usually a few milliseconds. A start that
@@ -72,9 +88,11 @@ class ChildPool:
     """Made by `run_pool`. All decisions are synchronous; only `acquire` waits."""
 
     def __init__(
-        self, open_one: OpenChild, settings: ClaudeSettings, bus: Bus, nursery: trio.Nursery
-    ) -> None:
+        self, open_one: OpenChild, settings: ClaudeSettings, bus: Bus, nursery: trio.Nursery,
+        known: Callable[[], Awaitable[object]],
+    ) -> None:  # fmt: skip
         self._open = open_one
+        self._known = known
         self._settings = settings
         self._bus = bus
         self._nursery = nursery
@@ -88,6 +106,12 @@ class ChildPool:
         self._refill = trio.Event()
         self._warming = 0  # warm children on their way
         self._failures = 0  # warm children that died since one was adopted
+        self._born: dict[Child, float] = {}
+        self._outdated: set[Child] = set()  # not to be used for another turn
+        self._renewals = 0
+        self._trouble: GatewayError | None = None
+        self._trouble_since = -math.inf
+        self._once = OnceLog(log)
         self._pace = Pace(settings.max_concurrent_sessions, settings.timeout_seconds)
         self._closing = False
 
@@ -103,6 +127,33 @@ class ChildPool:
             waiting=len(self._waiters),
         )
 
+    @property
+    def trouble(self) -> GatewayError | None:
+        """Why no child can be started, if the last ones could not. It goes by itself, once one
+        has."""
+        now = trio.current_time()
+        if any(now - self._born[child] >= SETTLED_SECONDS for child in self._warm):
+            return None
+        kept = self._settings.prewarm > 0 or now - self._trouble_since < TROUBLE_SECONDS
+        if self._trouble is None or not kept:
+            return None
+        message = f"The CLI cannot be started: {self._trouble.message}"
+        return CliUnusable(message, code=self._trouble.code)
+
+    def renew(self) -> None:
+        """Use no child for another turn that was started before now: those that nobody uses go at
+        once, the others when their turn has ended. Turns that wait for tools go on in theirs."""
+        self._renewals += 1
+        self._outdated = set(self._children)
+        for child in tuple(self._warm):
+            self._warm.remove(child)
+            child.retire()
+        for child, give_way in tuple(self._idle.items()):
+            if self._idle.pop(child, None) is not None:
+                give_way()
+        self._failures = 0
+        self._refill.set()
+
     # -- for sessions ------------------------------------------------------------------------------
 
     async def acquire(self, conversation_id: str, origin: Origin | None) -> Child:
@@ -111,9 +162,9 @@ class ChildPool:
         Waits while there is no room, for `claude.queue_timeout_seconds` at most. Raises
         `RateLimited` when the queue is full or the wait was in vain, `ChildDied`, `Overloaded` or
         `InternalError` when a child cannot be started, `Overloaded` (``draining``) when the pool
-        is closing. It goes back by `Child.retire` or `Child.kill`.
+        is closing, and what `known` raises. It goes back by `Child.retire` or `Child.kill`.
         """
-        await trio.lowlevel.checkpoint()  # first: past it, whoever is given a child receives it
+        await self._known()  # first: past its checkpoint, whoever is given a child receives it
         if self._closing:
             raise _stopping()
         began = trio.current_time()
@@ -137,6 +188,9 @@ class ChildPool:
         if not child.leave.is_set():  # else its place comes free without anybody's doing
             resting = self._suspended if suspended else self._idle
             resting[child] = give_way
+            self._works()
+            if child in self._outdated and not suspended:
+                resting.pop(child)()
             self._make_way()
 
     def withdraw(self, child: Child) -> None:
@@ -175,7 +229,11 @@ class ChildPool:
         goes no further than the first for whom none is.
         """
         if child.leave.is_set():
-            self._failures += not child.expected  # nobody had it, and it is not in `_warm`
+            if not child.expected:  # nobody had it, and it is not in `_warm`
+                self._warm_died(child)
+            return
+        if child in self._outdated:
+            child.retire()
             return
         for waiter in islice(self._waiters, len(self._making_way) + 1):
             if waiter.takes_warm:
@@ -287,9 +345,12 @@ class ChildPool:
     async def _keep(self, origin: Origin | None, task_status: trio.TaskStatus[Child]) -> None:
         """Stay with one child from spawn to burial. A boundary: its fault ends this child only."""
         child: Child | None = None
+        renewals = self._renewals
         try:
             async with self._open(origin) as child:
                 self._admit(child, resumed=_resumes(origin))
+                if renewals != self._renewals:
+                    self._outdated.add(child)
                 task_status.started(child)
                 with trio.move_on_after(self._settings.freeze_after_seconds or math.inf):
                     await child.leave.wait()
@@ -297,7 +358,8 @@ class ChildPool:
                     self.freeze(child)
                 await child.leave.wait()
                 self._pace.released(child, trio.current_time())
-        except GatewayError:
+        except GatewayError as error:
+            self._fails(error, origin)
             raise  # it could not be started, and whoever asked for it hears why
         except Exception as fault:
             log.exception("the keeper of a child failed", pid=child and child.pid)
@@ -310,6 +372,7 @@ class ChildPool:
 
     def _admit(self, child: Child, *, resumed: bool) -> None:
         self._children.add(child)
+        self._born[child] = trio.current_time()
         self._bus.publish(ChildSpawned(child.pid, resumed))
         if self._closing:
             child.kill()
@@ -319,13 +382,47 @@ class ChildPool:
         self._making_way.discard(child)
         self._idle.pop(child, None)
         self._suspended.pop(child, None)
+        if not child.expected:
+            self._died(child)
         if child in self._warm:
             self._warm.remove(child)
             if not child.expected:
-                self._failures += 1
-                log.warning("a warm child died", pid=child.pid)
+                self._warm_died(child)
+        elif not child.expected and self._settings.prewarm == 0:
+            self._warm_died(child)  # where none is warm, the others tell
+        del self._born[child]
+        self._outdated.discard(child)
         self._pace.forget(child)
         self._bus.publish(ChildExited(child.pid, child.returncode, child.expected))
+
+    def _died(self, child: Child) -> None:
+        code, last = child.returncode, child.stderr_tail
+        self._once.warn(
+            "a child died", f"{code} {last}", pid=child.pid, returncode=code, stderr=last
+        )
+
+    def _warm_died(self, child: Child) -> None:
+        self._failures += 1
+        if self._failures > 1:  # one may be an accident
+            self._trouble = child.post_mortem()
+            self._trouble_since = trio.current_time()
+
+    def _fails(self, error: GatewayError, origin: Origin | None) -> None:
+        """A child could not be started."""
+        # A workspace or a transcript that cannot be used is the trouble of one conversation.
+        if not isinstance(error, NotLoggedIn) and (
+            origin is None or isinstance(error, CliUnusable)
+        ):
+            self._trouble, self._trouble_since = error, trio.current_time()
+        self._once.warn(
+            "no child could be started", f"{error.code} {error.message}", error=error.message
+        )
+
+    def _works(self) -> None:
+        """A child has done a turn."""
+        self._failures = 0
+        self._trouble = None
+        self._once.forget()
 
     async def keep_warm(self) -> None:
         """Keep `claude.prewarm` children ready, as far as the bound leaves room. Never ends."""
@@ -341,13 +438,19 @@ class ChildPool:
                 await trio.sleep(min(most, first * 2 ** min(self._failures - 1, 10)))
                 if not self._wants_warm():
                     continue
+            try:
+                await self._known()
+            except GatewayError:
+                self._failures += 1
+                continue
+            if not self._wants_warm():
+                continue
             self._places += 1
             self._warming += 1
             try:
                 child = await self._spawn(None)
-            except GatewayError as error:
+            except GatewayError:
                 self._failures += 1
-                log.warning("no child could be warmed", error=error.message)
                 continue
             finally:
                 self._warming -= 1
@@ -382,11 +485,18 @@ def _stopping() -> Overloaded:
 
 @asynccontextmanager
 async def run_pool(
-    open_one: OpenChild, settings: ClaudeSettings, bus: Bus
+    open_one: OpenChild,
+    settings: ClaudeSettings,
+    bus: Bus,
+    known: Callable[[], Awaitable[object]] = trio.lowlevel.checkpoint,
 ) -> AsyncIterator[ChildPool]:
-    """A pool of the children that `open_one` makes. Ends when the last of them is gone."""
+    """A pool of the children that `open_one` makes. Ends when the last of them is gone.
+
+    `known` is waited for before a child is sought or started: it makes at least one checkpoint, and
+    raises `GatewayError` where none may be.
+    """
     async with trio.open_nursery() as nursery:
-        pool = ChildPool(open_one, settings, bus, nursery)
+        pool = ChildPool(open_one, settings, bus, nursery, known)
         nursery.start_soon(pool.keep_warm)
         try:
             yield pool

@@ -9,25 +9,50 @@ from __future__ import annotations
 
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
+from functools import partial
+
+import trio
 
 from ..schemas.settings import ClaudeSettings
 from ..schemas.turn import Origin
 from ..transport.child import Child, open_child
 from ..transport.cli import Cli
 from ..transport.guardian import open_guardian
+from ..transport.login import LEAN, Login
 from .bus import Bus
+from .cli_watch import CliWatch
 from .pool import ChildPool, run_pool
 
 
 @asynccontextmanager
-async def open_pool(cli: Cli, settings: ClaudeSettings, bus: Bus) -> AsyncIterator[ChildPool]:
-    """Run a pool while the block runs; after it no child is left, its own children included."""
+async def open_pool(
+    cli: Cli, settings: ClaudeSettings, bus: Bus, watch: CliWatch | None = None
+) -> AsyncIterator[ChildPool]:
+    """Run a pool while the block runs; after it no child is left, its own children included.
+
+    `watch` asks for the login that the children get (None: it is a key).
+    """
+
+    async def known() -> Login:
+        if watch is not None:
+            return await watch.known()
+        await trio.lowlevel.checkpoint()
+        return LEAN
+
     async with open_guardian() as guardian:
 
         @asynccontextmanager
         async def open_one(origin: Origin | None) -> AsyncIterator[Child]:
-            async with open_child(await cli.prepare(origin), guardian) as child:
+            command = await cli.prepare(origin, await known())
+            async with open_child(command, guardian) as child:
                 yield child
 
-        async with run_pool(open_one, settings, bus) as pool:
+        async with (
+            run_pool(open_one, settings, bus, known) as pool,
+            trio.open_nursery() as nursery,
+        ):
+            if watch is not None:
+                nursery.start_soon(watch.listen, bus)
+                nursery.start_soon(watch.run, partial(cli.ask_login, guardian), pool.renew)
             yield pool
+            nursery.cancel_scope.cancel()

@@ -22,11 +22,11 @@ from ..schemas.message import Message, check_results, digest
 from ..schemas.response_tools import with_tools
 from ..schemas.responses import ResponseTurn, in_vain
 from ..schemas.turn import Prompt, Setup, Tool
-from ..transport.attachments import resolve_all
 from .answering import Question, find_conversation
 from .history import TurnRecord
 from .models import plain_name
 from .response_record import Record, answer_of
+from .wording import word
 from .workspaces import place_of
 
 if TYPE_CHECKING:
@@ -108,8 +108,7 @@ async def accept(asking: Asking, asked: ResponseTurn) -> Job:
     _tell_ignored(question, asked)
     if base is not None and base.history is not None:
         check_results(asked.messages, base.open_calls, lambda _: "input")
-    blocks = await resolve_all(asked.attachments, gateway.attachments)
-    question = evolve(question, messages=asked.filled(blocks))
+    question = evolve(question, messages=await word(gateway, asked))
     return Job(asking=asking, asked=asked, question=question, base=base)
 
 

@@ -19,6 +19,7 @@ from ..schemas import sse
 from ..schemas.compactions import parse_compact
 from ..schemas.convert import write_json
 from ..schemas.errors import GatewayError, InvalidRequest, Overloaded
+from ..schemas.foreign_items import Kept
 from ..schemas.items_out import encode_messages
 from ..schemas.parameters import one_conversation
 from ..schemas.response_events import (
@@ -27,7 +28,7 @@ from ..schemas.response_events import (
     encode_error_event,
     encode_response,
 )
-from ..schemas.responses import parse_response
+from ..schemas.responses import ResponseTurn, parse_response
 from ..schemas.turn_items import TurnItem
 from ..transport.asgi import EventStream, while_connected
 from .answering import rejects_if_busy
@@ -48,11 +49,14 @@ INPUT_PAGE = 20
 async def create_response(call: Call) -> None:
     """``POST /v1/responses``."""
     named = call.header("x-conversation-id")
-    asked = parse_response(
-        await call.json(),
-        names_conversation=named is not None,
-        reasoning=call.gateway.settings.models.include_reasoning,
-        kept=KeptItems(call.gateway, call.owner),
+    asked = await call.parsed(
+        partial(
+            parse_response,
+            names_conversation=named is not None,
+            reasoning=call.gateway.settings.models.include_reasoning,
+            kept=KeptItems(call.gateway, call.owner),
+        ),
+        refers=True,
     )
     asking = Asking(
         gateway=call.gateway,
@@ -77,12 +81,10 @@ async def create_response(call: Call) -> None:
 
 async def count_input_tokens(call: Call) -> None:
     """``POST /v1/responses/input_tokens``: how much the model would read for such a request."""
-    raw = await call.json()
-    if isinstance(raw, dict):
-        raw = {**raw, "generate": False}  # nobody answers it, so that it needs no input either
     named = call.header("x-conversation-id")
     kept = KeptItems(call.gateway, call.owner)
-    asked = parse_response(raw, names_conversation=named is not None, kept=kept)
+    read = partial(_read_countable, names_conversation=named is not None, kept=kept)
+    asked = await call.parsed(read, refers=True)
     asking = Asking(
         gateway=call.gateway,
         owner=call.owner,
@@ -98,9 +100,16 @@ async def count_input_tokens(call: Call) -> None:
     await call.answer({"object": "response.input_tokens", "input_tokens": tokens})
 
 
+def _read_countable(raw: object, *, names_conversation: bool, kept: Kept) -> ResponseTurn:
+    if isinstance(raw, dict):
+        raw = {**raw, "generate": False}  # nobody answers it, so that it needs no input either
+    return parse_response(raw, names_conversation=names_conversation, kept=kept)
+
+
 async def compact_response(call: Call) -> None:
     """``POST /v1/responses/compact``: the conversation in fewer words."""
-    asked = parse_compact(await call.json(), KeptItems(call.gateway, call.owner))
+    read = partial(parse_compact, kept=KeptItems(call.gateway, call.owner))
+    asked = await call.parsed(read, refers=True)
     labels: dict[str, str] = {}
     async with while_connected(call.receive):
         job = await accept(Asking(gateway=call.gateway, owner=call.owner, labels=labels), asked)

@@ -18,6 +18,7 @@ import time
 from collections import deque
 from collections.abc import Awaitable, Callable, Sequence
 from contextlib import suppress
+from functools import partial
 from typing import TYPE_CHECKING, Any, Protocol
 from uuid import uuid4
 
@@ -26,6 +27,7 @@ from attrs import define, evolve, field
 
 from ..schemas.convert import write_json
 from ..schemas.errors import GatewayError, NotFound, RateLimited, TurnInterrupted
+from ..schemas.foreign_items import refers
 from ..schemas.response_events import Framing, ResponseWriter
 from ..schemas.response_messages import (
     Cancel,
@@ -43,13 +45,14 @@ from ..schemas.response_messages import (
 from ..schemas.responses import parse_response
 from ..schemas.settings import ResponseSettings
 from ..schemas.turn_items import TurnItem
-from ..transport.attachments import resolve_all
+from ..transport.bodies import LONG, Share
 from .http_policy import tell
 from .kept_items import KeptItems
 from .response_jobs import Asking, Job, accept
 from .response_record import Record
 from .response_store import ResponseStore
 from .responses import Running, prepare, responding, steered
+from .wording import word
 
 if TYPE_CHECKING:
     from .gateway import Gateway
@@ -74,6 +77,7 @@ Send = Callable[[bytes], Awaitable[None]]
 class Socket(Protocol):
     async def receive(self) -> str: ...
     async def send(self, payload: bytes) -> None: ...
+    def take_share(self) -> Share | None: ...
 
 
 class SocketCaller(Protocol):
@@ -89,15 +93,35 @@ class SocketCaller(Protocol):
 
 async def converse(call: SocketCaller) -> None:
     """``GET /v1/responses`` with an upgrade. Ends by what `receive` or `send` raises."""
-    await converse_over(call.gateway, call.owner, call.socket.receive, call.socket.send)
+    socket = call.socket
+    await converse_over(call.gateway, call.owner, socket.receive, socket.send, socket.take_share)
 
 
-async def converse_over(gateway: Gateway, owner: str, receive: Receive, send: Send) -> None:
-    """The same over any pair of functions that take and give whole messages."""
+async def converse_over(
+    gateway: Gateway,
+    owner: str,
+    receive: Receive,
+    send: Send,
+    take_share: Callable[[], Share | None] = lambda: None,
+) -> None:
+    """The same over any pair of functions that take and give whole messages. `take_share`: what the
+    message that was received last holds of the room for messages."""
     async with trio.open_nursery() as nursery:
-        session = _Session(gateway, owner, send, nursery)
-        while True:
-            await session.hear(await receive())
+        session = _Session(gateway, owner, send, nursery, take_share)
+        try:
+            while True:
+                await session.hear(await receive())
+        finally:
+            session.release()
+
+
+@define(eq=False)
+class _Request:
+    """What was asked, in how many characters, and the room that takes."""
+
+    create: Create
+    length: int
+    share: Share | None = None
 
 
 @define(eq=False)
@@ -105,10 +129,11 @@ class _Lane:
     """Where responses are given one after the other. `scope` ends what runs in it just now."""
 
     stream_id: str | None
-    waiting: deque[Create] = field(factory=deque)
+    waiting: deque[_Request] = field(factory=deque)
     scope: trio.CancelScope = field(factory=trio.CancelScope)
     running: Running | None = None
     steers: list[tuple[str, Steer]] = field(factory=list)
+    held: list[Share] = field(factory=list)  # the room of what steers
 
     @property
     def record(self) -> Record | None:
@@ -118,35 +143,50 @@ class _Lane:
 class _Session:
     """One connection."""
 
-    def __init__(self, gateway: Gateway, owner: str, send: Send, nursery: trio.Nursery) -> None:
+    def __init__(
+        self,
+        gateway: Gateway,
+        owner: str,
+        send: Send,
+        nursery: trio.Nursery,
+        take_share: Callable[[], Share | None],
+    ) -> None:
         self._gateway = gateway
         self._owner = owner
         self._send = send
         self._nursery = nursery
+        self._take_share = take_share
         self._lanes: dict[str | None, _Lane] = {}
         self._shelf = ResponseStore(SHELF)
 
     def __repr__(self) -> str:
         return f"<_Session {len(self._lanes)} lanes>"
 
+    def release(self) -> None:
+        """Give back the room of what has not begun."""
+        for lane in self._lanes.values():
+            for request in lane.waiting:
+                if request.share is not None:
+                    request.share.close()
+
     # -- what the client says ----------------------------------------------------------------------
 
     async def hear(self, text: str) -> None:
         stream_id = None
         try:
-            message = read_message(text)
+            message = await self._gateway.bodies.read(len(text), partial(read_message, text))
             stream_id = stream_id_of(message)
             match read_event(message):
                 case Create() as create:
-                    self._take(create)
+                    self._take(create, len(text))
                 case Cancel() as cancel:
                     self._cancel(cancel)
                 case Steer() as steer:
-                    await self._steer(steer)
+                    await self._steer(steer, len(text))
         except GatewayError as error:
             await self._tell(encode_failure(error, stream_id))
 
-    def _take(self, create: Create) -> None:
+    def _take(self, create: Create, length: int) -> None:
         """Have it done, behind what waits in its lane already. Raises `RateLimited`."""
         lane = self._lanes.get(create.stream_id)
         if lane is not None:
@@ -154,7 +194,7 @@ class _Session:
                 raise RateLimited(
                     f"{MAX_WAITING} requests wait already.", code="too_many_turns", retry_after=1
                 )
-            lane.waiting.append(create)
+            lane.waiting.append(_Request(create, length, self._take_share()))
             return
         if len(self._lanes) >= MAX_LANES:
             raise RateLimited(
@@ -163,7 +203,7 @@ class _Session:
                 retry_after=1,
             )
         lane = self._lanes[create.stream_id] = _Lane(create.stream_id)
-        lane.waiting.append(create)
+        lane.waiting.append(_Request(create, length, self._take_share()))
         self._nursery.start_soon(self._run, lane)
 
     def _cancel(self, cancel: Cancel) -> None:
@@ -185,7 +225,7 @@ class _Session:
                 return lane
         return None
 
-    async def _steer(self, steer: Steer) -> None:
+    async def _steer(self, steer: Steer, length: int) -> None:
         lane = self._giving(steer.previous_response_id)
         record = None if lane is None else lane.record
         stream_id = None if lane is None else lane.stream_id
@@ -197,7 +237,7 @@ class _Session:
         try:
             if len(lane.steers) >= MAX_STEERS:
                 raise RateLimited(f"{MAX_STEERS} wait already.", code="too_many_pending_steers")
-            read_steer(steer.given)
+            await self._gateway.bodies.read(length, partial(read_steer, steer.given))
         except GatewayError as error:
             code: SteerFault = "invalid_input"
             if isinstance(error, RateLimited):
@@ -206,6 +246,8 @@ class _Session:
             return
         steer_id = f"steer_{uuid4().hex}"
         lane.steers.append((steer_id, steer))
+        if (share := self._take_share()) is not None:
+            lane.held.append(share)
         await self._tell(encode_accepted(steer_id, record.id, stream_id))
         record.stop(steered=True)
 
@@ -222,20 +264,27 @@ class _Session:
         """Give the responses that are asked for in this lane, until none waits."""
         try:
             while lane.waiting:
-                await self._do(lane, lane.waiting.popleft())
+                request = lane.waiting.popleft()
+                try:
+                    await self._do(lane, request)
+                finally:
+                    for share in (request.share, *lane.held):
+                        if share is not None:
+                            share.close()
+                    lane.held.clear()
         finally:
             del self._lanes[lane.stream_id]
 
-    async def _do(self, lane: _Lane, create: Create) -> None:
+    async def _do(self, lane: _Lane, request: _Request) -> None:
         """One request, and what follows from it by steering."""
         job, prepared = None, None
         with trio.CancelScope() as lane.scope:
             try:
-                job = await self._accept(create)
+                job = await self._accept(request)
                 if not job.asked.generate:
                     prepared = await prepare(job)
             except Exception as error:  # noqa: BLE001 (told to the client; nothing is sent in here)
-                self._evict(create.raw.get("previous_response_id"))
+                self._evict(request.create.raw.get("previous_response_id"))
                 await self._tell(encode_failure(tell(error), lane.stream_id))
                 return
         if prepared is not None:
@@ -251,13 +300,16 @@ class _Session:
             lane.steers = []
             following = await self._successor(lane, running, steers) if steers else None
 
-    async def _accept(self, create: Create) -> Job:
-        asked = parse_response(
-            {**create.raw, "stream": True},
+    async def _accept(self, request: _Request) -> Job:
+        parse = partial(
+            parse_response,
+            {**request.create.raw, "stream": True},
             reasoning=self._gateway.settings.models.include_reasoning,
             may_prepare=True,
             kept=KeptItems(self._gateway, self._owner, self._shelf),
         )
+        length = LONG if refers(request.create.raw.get("input")) else request.length
+        asked = await self._gateway.bodies.read(length, parse)
         asking = Asking(
             gateway=self._gateway,
             owner=self._owner,
@@ -347,8 +399,7 @@ class _Session:
             previous_response_id=running.record.id,
             echo={**running.job.asked.echo, "previous_response_id": running.record.id},
         )
-        blocks = await resolve_all(attachments, self._gateway.attachments)
-        return steered(running, asked, asked.filled(blocks))
+        return steered(running, asked, await word(self._gateway, asked))
 
     async def _tell(self, event: dict[str, Any]) -> None:
         await self._send(write_json(event))

@@ -29,6 +29,7 @@ from ..transport.front_door import (
     tls_context,
 )
 from ..transport.loggers import get_logger
+from ..transport.memory import give_back_memory
 from ..transport.own_process import close_to_others
 from ..transport.websocket import WebSocketLimits
 from .gateway import Gateway, open_gateway
@@ -50,6 +51,7 @@ def run_server(settings: Settings, *, demo: bool = False, hidden: Sequence[Path]
     """
     configure_logging(settings.log)
     close_to_others()
+    give_back_memory()
     refusals: list[Exception] = []
     try:
         trio.run(partial(_serve_until_signalled, settings, demo=demo, hidden=hidden))
@@ -92,6 +94,7 @@ async def serve(
                 hidden=hidden,
             )
         )
+        await gateway.check_exposure()
         sockets = await stack.enter_async_context(open_websocket_front(gateway))
         async with trio.open_nursery() as fronts:
             if abort is not None:
@@ -141,10 +144,14 @@ def limits_of(settings: Settings) -> FrontDoorLimits:
         stall_seconds=server.stall_seconds,
         head_timeout_seconds=server.head_timeout_seconds,
         max_header_bytes=server.max_header_bytes,
+        min_body_bytes_per_second=server.min_body_bytes_per_second,
         max_connections=server.max_connections,
+        max_per_address=server.max_connections_per_address,
         graceful_seconds=DRAIN_MARGIN,
         websocket=WebSocketLimits(
             max_message_bytes=websocket.max_message_bytes,
+            stall_seconds=server.stall_seconds,
+            min_bytes_per_second=server.min_body_bytes_per_second,
             ping_seconds=websocket.ping_seconds,
             pong_seconds=websocket.pong_seconds,
             idle_seconds=websocket.idle_seconds or math.inf,

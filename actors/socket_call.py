@@ -41,7 +41,8 @@ class SocketCall:
     async def receive(self) -> dict[str, object]:
         """The next message. Raises `InvalidRequest` where that is no JSON object, after which the
         next can be received, and `WebSocketClosed`."""
-        message = read_json((await self.socket.receive()).encode())
+        text = await self.socket.receive()
+        message = await self.gateway.bodies.read(len(text), lambda: read_json(text.encode()))
         if not isinstance(message, dict):
             raise InvalidRequest("A message must be a JSON object.", code="invalid_type")
         return message

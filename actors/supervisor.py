@@ -224,7 +224,7 @@ def _not_found() -> NotFound:
     return NotFound("No such conversation.", code="conversation_not_found", param="conversation_id")
 
 
-def limits_of(settings: Settings) -> Limits:
+def limits_of(settings: Settings, program: str = "claude") -> Limits:
     """What the settings allow a session."""
     claude, conversation = settings.claude, settings.conversation
     return Limits(
@@ -238,18 +238,23 @@ def limits_of(settings: Settings) -> Limits:
         leave=settings.permissions.timeout_seconds,
         queued=conversation.max_queued_turns,
         keep_child=claude.use_interactive_sessions,
+        program=program,
     )
 
 
 @asynccontextmanager
 async def open_supervisor(
-    settings: Settings, directory: Directory, pool: Lender[Any], bus: Bus
+    settings: Settings,
+    directory: Directory,
+    pool: Lender[Any],
+    bus: Bus,
+    program: str = "claude",
 ) -> AsyncIterator[Supervisor]:
-    """Run a supervisor while the block runs. Afterwards no session is left."""
+    """Run a supervisor while the block runs. Afterwards no session is left. `program`: the CLI."""
     ref: Ref[Awaken]
     ref, mailbox = open_mailbox("supervisor")
     supervision = _Supervision(
-        directory, pool, bus, limits_of(settings), settings.server.stall_seconds
+        directory, pool, bus, limits_of(settings, program), settings.server.stall_seconds
     )
     async with trio.open_nursery() as nursery:
         nursery.start_soon(supervision.run, mailbox)

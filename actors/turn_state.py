@@ -16,7 +16,7 @@ from attrs import define, field
 from ..schemas import mcp
 from ..schemas.errors import GatewayError, InvalidRequest
 from ..schemas.frames import ApiRetry, TurnResult
-from ..schemas.message import Message, ToolResult, check_results, unseen
+from ..schemas.message import Checked, Message, ToolResult, check_results, unseen
 from ..schemas.tool_wishes import MAX_HELD, ToolWish, wish_of
 from ..schemas.turn import (
     Answer,
@@ -103,8 +103,10 @@ class TurnState:
         messages = unseen(memory.digests, self.prompt.messages)
         if messages is None:
             return refusals.contradicted()
+        # Of a prompt that was checked, only where it joins on is new.
+        fresh = messages[:1] if isinstance(self.prompt.messages, Checked) else messages
         try:
-            check_results(messages, memory.calls, lambda _: "messages")
+            check_results(fresh, memory.calls, lambda _: "messages")
         except InvalidRequest as refusal:
             return refusal
         self.messages = messages

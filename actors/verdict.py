@@ -9,9 +9,9 @@ from __future__ import annotations
 from attrs import frozen
 
 from ..schemas.errors import ChildError, GatewayError
-from ..schemas.frames import AssistantDone, MessageEnded, TurnResult
+from ..schemas.frames import AssistantDone, LimitState, MessageEnded, TurnResult
 from ..schemas.turn import FinishReason, ResumePoint, Usage
-from ..schemas.upstream import finish_reason, upstream_error
+from ..schemas.upstream import NO_LIMIT, finish_reason, plain, upstream_error
 from . import refusals
 from .answer_state import AnswerState
 from .turn_state import Heard, TurnState
@@ -79,7 +79,7 @@ def judge_frame(answer: AnswerState, frame: Heard) -> Verdict | None:
     if isinstance(frame, AssistantDone) and frame.synthetic:
         # The connection was cut behind a call: no result comes before that is answered.
         if answer.calls:
-            return Spoilt(ChildError(frame.text))
+            return Spoilt(ChildError(plain(frame.text) or "The CLI broke off its answer."))
         return Shortened(answer.estimate()) if answer.answered else None
     if not isinstance(frame, MessageEnded):
         return None
@@ -101,20 +101,34 @@ def judge_frame(answer: AnswerState, frame: Heard) -> Verdict | None:
     return Shortened(answer.usage) if answer.answered and called else None
 
 
-def judge_result(turn: TurnState, result: TurnResult, usage: Usage) -> Verdict:
-    """What the CLI's own end of the turn means. `usage` is the turn's share of it."""
+def judge_result(
+    turn: TurnState,
+    result: TurnResult,
+    usage: Usage,
+    program: str = "claude",
+    limit: LimitState = NO_LIMIT,
+) -> Verdict:
+    """What the CLI's own end of the turn means. `usage` is the turn's share of it; `program` and
+    `limit` are for `upstream_error`."""
     if turn.answer.is_cut:
         return Shortened(usage)
     if result.stop_reason == "refusal":
-        return Declined(result.text, usage)
+        return Declined(plain(result.text) or "The model stopped its answer.", usage)
     if turn.answer.ran_out:
         resume = ResumePoint(result.session_id, turn.answer.assistant_uuid)
         return Whole("length", usage, resume) if turn.is_answered(result) else CutOff(usage)
     if result.is_error or result.subtype != "success":
-        return Spoilt(upstream_error(result, turn.retry_after))
+        return Spoilt(failure(turn, result, program, limit))
     if turn.is_answered(result):
         resume = ResumePoint(result.session_id, turn.answer.assistant_uuid)
         return Whole(finish_reason(result), usage, resume)
     if turn.setup.schema is not None:
         return Spoilt(refusals.unsuitable())
-    return Spoilt(upstream_error(result))
+    return Spoilt(failure(turn, result, program, limit))
+
+
+def failure(turn: TurnState, result: TurnResult, program: str, limit: LimitState) -> GatewayError:
+    """Why the CLI has no answer to the turn."""
+    return upstream_error(
+        result, turn.retry_after, model=turn.setup.model, program=program, limit=limit
+    )

@@ -154,6 +154,7 @@ class WebSocketFront:
             request,
             subprotocol=admitted.subprotocol,
             headers=encode_headers({"x-request-id": label}),
+            bodies=self._gateway.bodies,
         )
         log.info("websocket_opened", path=path)
         begun = time.perf_counter()
@@ -164,6 +165,7 @@ class WebSocketFront:
             await _handle(admitted.handler, call)
             await socket.close()
         finally:
+            socket.release()
             closed = socket.closed
             log.info(
                 "websocket_closed",

@@ -14,8 +14,16 @@ from typing import Any
 from attrs import evolve, frozen
 
 from .chat_messages import ChatMessage, fill, read_messages
-from .chat_tools import NamedChoice, ResponseFormat, ToolSpec, read_choice, read_format, read_tools
-from .convert import structure
+from .chat_tools import (
+    MAX_TOOLS,
+    NamedChoice,
+    ResponseFormat,
+    ToolSpec,
+    read_choice,
+    read_format,
+    read_tools,
+)
+from .convert import at_most, structure
 from .faults import invalid, unsupported
 from .media import Attachment
 from .message import Document, Image, Message
@@ -32,6 +40,7 @@ from .sampling import without_effect
 from .turn import Effort, Options, Tool
 
 MAX_STOPS = 4
+MAX_MODALITIES = 8
 MAX_CHOICES = 8
 MAX_MESSAGES = 10_000
 MAX_PARTS = 20_000
@@ -65,14 +74,14 @@ class ChatRequest:
     conversation: str | ConversationRef | None = None
     n: int | None = None
 
-    tools: tuple[ToolSpec, ...] | None = None
+    tools: tuple[ToolSpec, ...] | None = at_most(MAX_TOOLS, "tools")
     tool_choice: str | NamedChoice | None = None
     parallel_tool_calls: bool | None = None
     response_format: ResponseFormat | None = None
 
     temperature: float | None = None
     top_p: float | None = None
-    stop: str | tuple[str, ...] | None = None
+    stop: str | tuple[str, ...] | None = at_most(MAX_STOPS, "strings")
     max_tokens: int | None = None
     max_completion_tokens: int | None = None
     reasoning_effort: str | None = None
@@ -93,9 +102,9 @@ class ChatRequest:
     logprobs: bool | None = None
     top_logprobs: int | None = None
     logit_bias: Mapping[str, Any] | None = None
-    functions: tuple[Any, ...] | None = None
+    functions: tuple[Any, ...] | None = at_most(MAX_TOOLS, "functions")
     function_call: str | Mapping[str, Any] | None = None
-    modalities: tuple[str, ...] | None = None
+    modalities: tuple[str, ...] | None = at_most(MAX_MODALITIES, "modalities")
     audio: Mapping[str, Any] | None = None
     web_search_options: Mapping[str, Any] | None = None
     prediction: Mapping[str, Any] | None = None

@@ -15,6 +15,7 @@ from attrs import evolve, field, frozen
 
 from .errors import InvalidRequest
 from .faults import invalid, missing, unsupported
+from .json_bounds import ArgumentsMeter
 from .media import Attachment
 from .message import (
     Block,
@@ -120,6 +121,11 @@ class History:
     messages: tuple[Message, ...]
     attachments: tuple[Attachment, ...]
 
+    def filled(self, blocks: Sequence[Image | Document]) -> tuple[Message, ...]:
+        """The messages, with a block in place of each attachment."""
+        assert len(blocks) == len(self.attachments), "one block for each attachment"
+        return fill(self.messages, blocks) if blocks else self.messages
+
 
 def read_messages(given: Sequence[ChatMessage], *, continues: bool) -> History:
     """Raises `InvalidRequest` for what cannot be asked.
@@ -155,6 +161,7 @@ class _Reading:
     attachments: list[Attachment] = field(factory=list)
     calls: set[str] = field(factory=set)
     results: set[str] = field(factory=set)
+    arguments: ArgumentsMeter = field(factory=ArgumentsMeter)
 
     def add(self, message: ChatMessage, path: str) -> None:
         if message.function_call:
@@ -222,6 +229,7 @@ class _Reading:
                 param=f"{path}.id",
             )
         self.calls.add(call.id)
+        self.arguments.take(call.function.arguments or "", f"{path}.function.arguments")
         return ToolCall(call.id, call.function.name, call.function.arguments or "{}")
 
     def _add_result(self, message: ChatMessage, path: str) -> None:

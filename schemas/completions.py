@@ -15,10 +15,10 @@ from typing import Any
 from attrs import field, frozen
 
 from . import sse
-from .chat import MAX_CHOICES, ChatRequest, ChatTurn, StreamOptions, read_request
+from .chat import MAX_CHOICES, MAX_STOPS, ChatRequest, ChatTurn, StreamOptions, read_request
 from .chat_messages import ChatMessage
 from .chat_reply import Heading, encode_usage
-from .convert import WrongKind, structure, write_json
+from .convert import WrongKind, at_most, structure, write_json
 from .errors import InvalidRequest
 from .faults import invalid, missing, unsupported
 from .message import is_blank
@@ -47,7 +47,7 @@ class CompletionRequest:
 
     temperature: float | None = None
     top_p: float | None = None
-    stop: str | tuple[str, ...] | None = None
+    stop: str | tuple[str, ...] | None = at_most(MAX_STOPS, "strings")
     max_tokens: int | None = None
     user: str | None = None
     presence_penalty: float | None = None

@@ -9,18 +9,19 @@ Unknown keys are ignored, as OpenAI clients of every age send keys that others d
 
 from __future__ import annotations
 
+import gc
 import json
+import threading
 import types
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from typing import Any, TypeVar, Union, get_args, get_origin
 
 import attrs
 import orjson
-from cattrs import AttributeValidationNote, Converter, IterableValidationNote
-from cattrs.cols import homogenous_tuple_structure_factory
-from cattrs.gen import make_dict_structure_fn
+from cattrs import Converter
 
 from .errors import InvalidRequest
+from .json_bounds import check_json
 
 T = TypeVar("T")
 Hook = Callable[[Any, Any], Any]
@@ -36,7 +37,52 @@ _KINDS: dict[type, str] = {
 }
 
 
-class WrongKind(TypeError):
+MAX_LIST = 20_000
+"""Items of an array in a field that has no bound of its own (`at_most`)."""
+
+_MOST = "ccapi.most"
+
+
+def at_most(count: int, what: str, default: Any = None) -> Any:
+    """An attrs field for an array or object of at most `count` items, which errors call `what`.
+    A longer one is refused before anything is made of its items."""
+    return attrs.field(default=default, metadata={_MOST: (count, what)})
+
+
+class Misfit(Exception):
+    """A JSON value does not fit. `steps` lead to it from within: what is raised by a field or an
+    item is raised again by what holds it, which puts itself in front."""
+
+    code = "invalid_type"
+
+    def __init__(self, message: str) -> None:
+        super().__init__(message)
+        self.steps: list[str] = []
+
+    @property
+    def path(self) -> str:
+        return "".join(reversed(self.steps)).removeprefix(".")
+
+
+class Missing(Misfit):
+    """A field that has no default is not there."""
+
+    code = "missing_field"
+
+    def __init__(self) -> None:
+        super().__init__("is required")
+
+
+class TooMany(Misfit):
+    """An array or object has more items than it may."""
+
+    code = "invalid_value"
+
+    def __init__(self, most: int, what: str) -> None:
+        super().__init__(f"must hold at most {most} {what}")
+
+
+class WrongKind(Misfit):
     """A JSON value of another kind than the field takes; the message is for people."""
 
     def __init__(self, expected: str, value: object) -> None:
@@ -47,34 +93,56 @@ class WrongKind(TypeError):
 def structure(raw: object, cls: type[T]) -> T:
     """Make a `cls` of parsed JSON.
 
-    Raises `InvalidRequest` for the first field that does not fit: code ``missing_field`` or
-    ``invalid_type``, `param` its path, as in ``messages[2].content``.
+    Raises `InvalidRequest` for the first field that does not fit: code ``missing_field``,
+    ``invalid_type`` or ``invalid_value``, `param` its path, as in ``messages[2].content``. Nothing
+    that stands behind it is looked at.
     """
     try:
         return converter.structure(raw, cls)
-    except Exception as error:
-        refusal = _refusal(error)
-        if refusal is None:
-            raise
-        raise refusal from None
+    except Misfit as misfit:
+        path = misfit.path
+        raise InvalidRequest(
+            f"{path or 'The body'} {misfit}.", code=misfit.code, param=path or None
+        ) from None
 
 
-def read_json(body: bytes) -> object:
-    """The JSON value in `body`. Raises `InvalidRequest` (``invalid_json``) where it is none.
+_parsing = threading.Lock()
 
-    That includes half a surrogate pair written as an escape, which JSON's grammar allows: it is no
-    character, and neither UTF-8 nor the model could be given it.
+
+def read_json(body: bytes | bytearray) -> object:
+    """The JSON value in `body`. Raises `InvalidRequest` (``invalid_json``) where it is none, and
+    `TooMuchJson` where it has too many values, or too deep ones, for its length.
+
+    The former includes half a surrogate pair written as an escape, which JSON's grammar allows: it
+    is no character, and neither UTF-8 nor the model could be given it.
     """
     if not body:
         raise InvalidRequest(
             "The request has no body; it needs a JSON object.", code="invalid_json"
         )
+    check_json(body)
     try:
-        return orjson.loads(body)
+        return _parse(body)
     except orjson.JSONDecodeError as error:
         raise InvalidRequest(
             f"The request's body is not valid JSON: {error}.", code="invalid_json"
         ) from None
+
+
+def _parse(body: bytes | bytearray) -> object:
+    """Without the garbage collector: what a parser makes has no cycles, and looking for them again
+    and again while the objects become more takes most of the time. No other thread can run
+    meanwhile, but one may do the same before or behind it."""
+    if len(body) < 65536:
+        return orjson.loads(body)
+    with _parsing:
+        collects = gc.isenabled()
+        gc.disable()
+        try:
+            return orjson.loads(body)
+        finally:
+            if collects:
+                gc.enable()
 
 
 def write_json(value: object) -> bytes:
@@ -104,17 +172,6 @@ def _number(value: Any, _: Any) -> float:
     if type(value) is not float and type(value) is not int:
         raise WrongKind(_KINDS[float], value)
     return float(value)
-
-
-def _behind(kind: type, inner: Hook) -> Hook:
-    """`inner`, for values of `kind` alone: else it would iterate a string or index a number."""
-
-    def check(value: Any, cls: Any) -> Any:
-        if type(value) is not kind:
-            raise WrongKind(_KINDS[kind], value)
-        return inner(value, cls)
-
-    return check
 
 
 def _is_array(cls: Any) -> bool:
@@ -151,64 +208,97 @@ def _union(cls: Any, converter: Converter) -> Hook:
     named = [_KINDS[_json_kind(member)] for member in members]
     expected = " or ".join(name for name in named if name != "null")
 
+    hooks: dict[type, Hook] = {}
+
     def choose(value: Any, _: Any) -> Any:
         if value is None and type(None) in by_kind:
             return None
-        member = by_kind.get(type(value))
+        kind = type(value)
+        member = by_kind.get(kind)
         if member is None:
             raise WrongKind(expected, value)
-        return converter.structure(value, member)
+        hook = hooks.get(kind)
+        if hook is None:  # found now, and not before: a class may have itself in a field
+            hook = hooks[kind] = converter.get_structure_hook(member)
+        return hook(value, member)
 
     return choose
 
 
+def _array(cls: Any, converter: Converter) -> Hook:
+    """A tuple of an array. The first item that does not fit ends it."""
+    kind = get_args(cls)[0]
+    hook = None if kind is Any else converter.get_structure_hook(kind)
+
+    def build(value: Any, _: Any) -> tuple[Any, ...]:
+        if type(value) is not list:
+            raise WrongKind(_KINDS[list], value)
+        if len(value) > MAX_LIST:
+            raise TooMany(MAX_LIST, "items")
+        if hook is None:
+            return tuple(value)
+        made: list[Any] = []
+        try:
+            for item in value:
+                made.append(hook(item, kind))  # noqa: PERF401 (the index is told by its length)
+        except Misfit as misfit:
+            misfit.steps.append(f"[{len(made)}]")
+            raise
+        return tuple(made)
+
+    return build
+
+
+def _object(cls: Any, converter: Converter) -> Hook:
+    """An attrs class of an object. The first field, in the order of the class, that does not fit
+    ends it."""
+    plan: list[tuple[str, Any, Hook | None, bool, tuple[int, str] | None]] = []
+
+    def build(value: Any, _: Any) -> Any:
+        if type(value) is not dict:
+            raise WrongKind(_KINDS[dict], value)
+        if not plan:  # made now, and not before: a class may have itself in a field
+            plan.extend(_plan(cls, converter))
+        given: dict[str, Any] = {}
+        name = ""
+        try:
+            for name, kind, hook, required, most in plan:
+                if name in value:
+                    inner = value[name]
+                    if most is not None and isinstance(inner, list | dict) and len(inner) > most[0]:
+                        raise TooMany(*most)
+                    given[name] = inner if hook is None else hook(inner, kind)
+                elif required:
+                    raise Missing
+        except Misfit as misfit:
+            misfit.steps.append(f".{name}")
+            raise
+        return cls(**given)
+
+    return build
+
+
+def _plan(
+    cls: Any, converter: Converter
+) -> Iterator[tuple[str, Any, Hook | None, bool, tuple[int, str] | None]]:
+    """Of each field: its name, type, hook (None: anything goes), whether it must be there, and its
+    bound."""
+    for each in attrs.fields(attrs.resolve_types(cls)):
+        hook = None if each.type is Any else converter.get_structure_hook(each.type)
+        required = each.default is attrs.NOTHING
+        yield each.name, each.type, hook, required, each.metadata.get(_MOST)
+
+
 def _make_converter() -> Converter:
-    made = Converter(detailed_validation=True)
+    made = Converter(detailed_validation=False)
     for kind in (str, bool, int):
         made.register_structure_hook(kind, _exactly(kind))
     made.register_structure_hook(float, _number)
     made.register_structure_hook_factory(_is_union, _union)
-    made.register_structure_hook_factory(
-        _is_array,
-        lambda cls, conv: _behind(list, homogenous_tuple_structure_factory(cls, conv)),
-    )
+    made.register_structure_hook_factory(_is_array, _array)
     made.register_structure_hook_func(_is_mapping, _exactly(dict))
-    made.register_structure_hook_factory(
-        attrs.has, lambda cls, conv: _behind(dict, make_dict_structure_fn(cls, conv))
-    )
+    made.register_structure_hook_factory(attrs.has, _object)
     return made
 
 
 converter = _make_converter()
-
-
-# -- errors ----------------------------------------------------------------------------------------
-
-
-def _refusal(error: BaseException) -> InvalidRequest | None:
-    """What the first leaf of `error` has against the request; None: a fault of ours."""
-    path = ""
-    while True:
-        path += _step(error, bool(path))
-        if not isinstance(error, BaseExceptionGroup):
-            break
-        error = error.exceptions[0]
-    param = path or None
-    match error:
-        case WrongKind():
-            subject = path or "The body"
-            return InvalidRequest(f"{subject} {error}.", code="invalid_type", param=param)
-        case KeyError():
-            return InvalidRequest(f"{path} is required.", code="missing_field", param=param)
-        case _:
-            return None
-
-
-def _step(error: BaseException, inside: bool) -> str:
-    """The part of the path that cattrs noted at `error`."""
-    for note in getattr(error, "__notes__", ()):
-        if isinstance(note, AttributeValidationNote):
-            return f".{note.name}" if inside else note.name
-        if isinstance(note, IterableValidationNote):
-            return f"[{note.index}]"
-    return ""

@@ -13,6 +13,9 @@ import copy
 import math
 from typing import Any, ClassVar, Self
 
+SDK_PATIENCE_SECONDS = 60.0
+"""The longest ``retry-after`` that the openai SDKs obey."""
+
 
 class GatewayError(Exception):
     """A failure that can be told to a client.
@@ -162,12 +165,42 @@ class RateLimited(GatewayError):
     default_code = "too_many_turns"
 
 
+class QuotaExhausted(RateLimited):
+    """The account behind the CLI has used up what it may. `retry_after` says when it may go on,
+    which is later than an SDK should wait; None: not by itself."""
+
+    default_code = "upstream_rate_limited"
+
+    def headers(self) -> dict[str, str]:
+        """Beyond a minute the openai SDKs would not wait as long as they are told, but try."""
+        soon = self.retry_after is not None and self.retry_after <= SDK_PATIENCE_SECONDS
+        return super().headers() | ({} if soon else {"x-should-retry": "false"})
+
+
 class Overloaded(GatewayError):
     """The gateway cannot take the request now: draining, no CLI, no capacity."""
 
     status = 503
     type = "overloaded_error"
     default_code = "no_capacity"
+
+
+class CliUnusable(Overloaded):
+    """No turn can succeed before the operator has done something: there is no CLI, or it is not
+    logged in. To send the request again would not help, and no SDK should."""
+
+    type = "server_error"
+    default_code = "cli_not_found"
+
+    def headers(self) -> dict[str, str]:
+        """``x-should-retry: false``, which the openai SDKs obey whatever the status."""
+        return {"x-should-retry": "false"}
+
+
+class NotLoggedIn(CliUnusable):
+    """The CLI has no login, or the API does not take it."""
+
+    default_code = "cli_not_logged_in"
 
 
 # -- the child's fault ---------------------------------------------------------------------------

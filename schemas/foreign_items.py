@@ -99,6 +99,13 @@ def take_items(raw: object, path: str = "input", kept: Kept = NOTHING_KEPT) -> T
     return Taken(items, tuple(taking.left_out)[:MAX_NAMED])
 
 
+def refers(raw: object) -> bool:
+    """Whether any of the items is only named, so that it may be longer than it looks."""
+    return isinstance(raw, list) and any(
+        isinstance(item, dict) and _kind(item) == "item_reference" for item in raw
+    )
+
+
 def _check_length(raw: list[Any], path: str) -> None:
     """Refuse what would take seconds to read, before it is read."""
     parts = 0

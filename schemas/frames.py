@@ -157,6 +157,18 @@ class ApiRetry:
 
 
 @frozen
+class LimitState:
+    """How a subscription's limits stand: in the first turn of a child, and whenever it changes.
+
+    `resets_at`: when the one that is used up counts anew, in seconds since the epoch; None: none is
+    used up. `name` is the API's, such as ``five_hour``.
+    """
+
+    resets_at: float | None = None
+    name: str = ""
+
+
+@frozen
 class Noise:
     """A frame that nothing here depends on. It still shows that the child lives."""
 
@@ -166,7 +178,7 @@ class Noise:
 Frame = (
     TextDelta | ReasoningDelta | ToolInput | ToolUseStarted | MessageStarted | MessageEnded
     | AssistantDone | ToolsReturned | TurnResult | ControlAnswer | ControlAsked | PermissionAsked
-    | ControlCancelled | ApiRetry | Noise
+    | ControlCancelled | ApiRetry | LimitState | Noise
 )  # fmt: skip
 
 _STREAM_NOISE = Noise("stream_event")
@@ -262,8 +274,18 @@ def _decode_rare(kind: Any, frame: dict[str, Any]) -> Frame:
             return _decode_user(frame)
         case "system" if frame.get("subtype") == "api_retry":
             return ApiRetry(float(frame["retry_delay_ms"]) / 1000)
+        case "rate_limit_event":
+            return _decode_limit(frame["rate_limit_info"])
         case _:
             return Noise(str(kind))
+
+
+def _decode_limit(info: dict[str, Any]) -> LimitState:
+    resets_at = info.get("resetsAt")
+    # Without a time it is no limit of the account's: the API asks to be left alone for a moment.
+    if info["status"] != "rejected" or not isinstance(resets_at, int | float):
+        return LimitState()
+    return LimitState(float(resets_at), _text(info, "rateLimitType"))
 
 
 def _decode_asked(request_id: str, request: dict[str, Any]) -> ControlAsked | PermissionAsked:

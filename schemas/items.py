@@ -18,10 +18,12 @@ from typing import Literal
 from attrs import define, field, frozen
 
 from .chat_messages import History, Slot
-from .convert import write_json
+from .chat_tools import MAX_TOOLS
+from .convert import at_most, write_json
 from .errors import InvalidRequest
 from .faults import invalid, missing, unsupported
 from .foreign_items import PASSED_OVER, RUN_THERE
+from .json_bounds import ArgumentsMeter
 from .media import Attachment
 from .message import CUSTOM_INPUT, Block, Image, Message, ToolCall, ToolResult, check_results
 from .response_tools import FlatTool, flat_name, form_of
@@ -59,7 +61,7 @@ class InputItem:
     input: str | None = None
     output: str | tuple[InputPart, ...] | None = None
     is_error: bool | None = None
-    tools: tuple[FlatTool, ...] | None = None
+    tools: tuple[FlatTool, ...] | None = at_most(MAX_TOOLS, "tools")
 
     @property
     def kind(self) -> str:
@@ -122,6 +124,7 @@ class Reading:
     _open: Literal["answer", "results"] | None = None
     _said: list[Block] = field(factory=list)
     _ids: set[str] = field(factory=set)
+    _arguments: ArgumentsMeter = field(factory=ArgumentsMeter)
 
     @property
     def history(self) -> History:
@@ -206,6 +209,7 @@ class Reading:
 
     def _add_call(self, item: InputItem, path: str) -> None:
         call = _call(item, path)
+        self._arguments.take(call.arguments, f"{path}.arguments")
         self._go_on("answer", path)
         self._said.append(call)
         self._take_id(call.id, path, f"Another call of the same answer has the call_id {call.id}.")

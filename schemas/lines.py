@@ -160,6 +160,9 @@ def user(uuid: str, content: Sequence[Block], *, query: bool = True) -> bytes:
         # that ends a message with pictures. It drops blank blocks before it calls the API, so an
         # empty one behind keeps the text exact and inert.
         blocks.append({"type": "text", "text": ""})
+    elif query and isinstance(last, ToolResult):
+        # With a subscription's login the CLI joins today's date on to a result that comes last.
+        blocks.append({"type": "text", "text": ""})
     frame: dict[str, Any] = {
         "type": "user",
         "uuid": uuid,

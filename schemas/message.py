@@ -148,12 +148,21 @@ class Message:
         return "".join(block for block in self.content if isinstance(block, str))
 
     @property
+    def is_one_text(self) -> bool:
+        """Whether it is a single block of text, as most are: then there is nothing to search."""
+        return len(self.content) == 1 and type(self.content[0]) is str
+
+    @property
     def calls(self) -> tuple[ToolCall, ...]:
-        return tuple(block for block in self.content if isinstance(block, ToolCall))
+        if self.is_one_text:
+            return ()
+        return tuple([block for block in self.content if isinstance(block, ToolCall)])
 
     @property
     def results(self) -> tuple[ToolResult, ...]:
-        return tuple(block for block in self.content if isinstance(block, ToolResult))
+        if self.is_one_text:
+            return ()
+        return tuple([block for block in self.content if isinstance(block, ToolResult)])
 
     @cached_property
     def _digest(self) -> bytes:
@@ -162,17 +171,22 @@ class Message:
         if not all(isinstance(block, str) for block in self.content):
             kind, said = b"\1", json.dumps(_canonical(self), ensure_ascii=False, sort_keys=True)
         # surrogatepass: a lone surrogate is legal in JSON, and must not fail here of all places.
-        data = self.role.encode() + kind + said.encode("utf-8", "surrogatepass")
-        return hashlib.sha256(data).digest()
+        made = hashlib.sha256(self.role.encode() + kind)
+        made.update(said.encode("utf-8", "surrogatepass"))
+        return made.digest()
 
     @property
     def is_blank(self) -> bool:
         """Whether the CLI would find nothing in it."""
+        if self.is_one_text:
+            return is_blank(self.text)
         return all(isinstance(block, str) for block in self.content) and is_blank(self.text)
 
 
 def is_blank(text: str) -> bool:
     """Whether the CLI would find no text in it: JavaScript takes a byte order mark for space."""
+    if text[:64].replace("\ufeff", "").strip():
+        return False  # said of megabytes without a copy of them
     return not text.replace("\ufeff", "").strip()
 
 
@@ -264,7 +278,12 @@ def unseen(held: Sequence[bytes], messages: Sequence[Message]) -> tuple[Message,
 # -- what can be asked -----------------------------------------------------------------------------
 
 
-def messages_of(prompt: str | Sequence[Message]) -> tuple[Message, ...]:
+class Checked(tuple[Message, ...]):
+    """Messages that `messages_of` has let pass: it does not look at them again. Whether the first
+    of them, or of some at their end, brings the results that are due is not known."""
+
+
+def messages_of(prompt: str | Sequence[Message]) -> Checked:
     """What a caller asks, as messages. Raises `InvalidRequest` for what cannot be asked."""
     if isinstance(prompt, str):
         prompt = (Message("user", (prompt,)),)
@@ -274,7 +293,9 @@ def messages_of(prompt: str | Sequence[Message]) -> tuple[Message, ...]:
             code="invalid_type",
             param="messages",
         )
-    messages = tuple(prompt)
+    if isinstance(prompt, Checked):
+        return prompt
+    messages = Checked(prompt)
     if not messages:
         raise InvalidRequest("There must be at least one message.", param="messages")
     for index, message in enumerate(messages):
@@ -308,6 +329,8 @@ def check_results(
     """
     waiting = calls
     for index, message in enumerate(messages):
+        if not waiting and waiting is not None and message.is_one_text:
+            continue
         results = [result.call_id for result in message.results]
         given = set(results)
         if len(given) < len(results):
@@ -409,7 +432,8 @@ def spell_calls(messages: Sequence[Message], before: Sequence[str] = ()) -> tupl
     """
     told = {wire_id(call_id) for call_id in before}
     parts = {entry_of(call_id) for call_id in told}
-    ids = told.union(wire_id(call.id) for message in messages for call in message.calls)
+    calls = [message.calls for message in messages]
+    ids = told.union(wire_id(call.id) for each in calls for call in each)
     uses = Counter(before)
 
     def spell(call_id: str) -> str:
@@ -421,10 +445,12 @@ def spell_calls(messages: Sequence[Message], before: Sequence[str] = ()) -> tupl
 
     spelt: list[Message] = []
     now: dict[str, str] = {}  # ids of the latest calls, as they are spelt
-    for message in messages:
-        if message.calls:
-            now = {call.id: spell(call.id) for call in message.calls}
-        if any(one != other for one, other in now.items()):
+    differs = False
+    for message, each in zip(messages, calls, strict=True):
+        if each:
+            now = {call.id: spell(call.id) for call in each}
+            differs = any(one != other for one, other in now.items())
+        if differs and not message.is_one_text:
             message = Message(message.role, tuple(_spelt(block, now) for block in message.content))
         spelt.append(message)
     return tuple(spelt)

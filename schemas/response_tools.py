@@ -20,6 +20,7 @@ from typing import Any
 from attrs import evolve, frozen
 
 from .chat_tools import MAX_TOOLS, FunctionTool, check_choice, read_functions
+from .convert import at_most
 from .faults import invalid, missing, unsupported
 from .message import CUSTOM_INPUT, ToolForm
 from .turn import Tool, ToolChoice
@@ -62,7 +63,7 @@ class InnerTool:
 
 @frozen
 class FlatTool(InnerTool):
-    tools: tuple[InnerTool, ...] | None = None
+    tools: tuple[InnerTool, ...] | None = at_most(MAX_TOOLS, "tools")
 
 
 @frozen
@@ -71,7 +72,7 @@ class FlatChoice:
     name: str | None = None
     namespace: str | None = None
     mode: str | None = None
-    tools: tuple[Mapping[str, Any], ...] | None = None
+    tools: tuple[Mapping[str, Any], ...] | None = at_most(MAX_TOOLS, "tools")
 
 
 def flat_name(name: str, namespace: str | None) -> str:

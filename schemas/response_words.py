@@ -11,9 +11,14 @@ from typing import Any
 
 from attrs import frozen
 
+from .chat_tools import MAX_TOOLS
+from .convert import at_most
 from .items import Input
 from .parameters import TIERS, ConversationRef
 from .response_tools import FlatChoice, FlatTool, echo_choice, echo_tools
+
+MAX_INCLUDED = 64
+"""Names in `include`, of which there are a few."""
 
 
 @frozen
@@ -68,7 +73,7 @@ class ResponseRequest:
     workspace: str | None = None
     generate: bool | None = None
 
-    tools: tuple[FlatTool, ...] | None = None
+    tools: tuple[FlatTool, ...] | None = at_most(MAX_TOOLS, "tools")
     tool_choice: str | FlatChoice | None = None
     parallel_tool_calls: bool | None = None
     text: TextConfig | None = None
@@ -82,7 +87,7 @@ class ResponseRequest:
     service_tier: str | None = None
 
     metadata: Mapping[str, Any] | None = None
-    include: tuple[str, ...] | None = None
+    include: tuple[str, ...] | None = at_most(MAX_INCLUDED, "names")
     truncation: str | None = None
     max_tool_calls: int | None = None
     prompt_cache_key: str | None = None
@@ -91,7 +96,7 @@ class ResponseRequest:
 
     top_logprobs: int | None = None
     prompt: Mapping[str, Any] | None = None
-    context_management: tuple[ContextManagement, ...] | None = None
+    context_management: tuple[ContextManagement, ...] | None = at_most(MAX_INCLUDED, "entries")
 
 
 # -- what a response repeats -----------------------------------------------------------------------

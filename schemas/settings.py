@@ -75,11 +75,30 @@ class ServerSettings(Section):
         15.0, rules.positive, "Silence in a stream after which a comment is sent to keep it open."
     )
     max_body_bytes: int = key(20 * MIB, rules.whole(1), "Largest request body; more is a 413.")
+    max_bodies_bytes: int = key(
+        128 * MIB,
+        rules.whole(1),
+        "Size of all request bodies and WebSocket messages under way; more wait up to 30 s, "
+        "and then get a 503.",
+    )
+    min_body_bytes_per_second: float = key(
+        8192.0,
+        rules.not_negative,
+        "Least rate of a request body, once it has taken `stall_seconds`; a slower one is a 408. "
+        "0: any.",
+    )
     max_header_bytes: int = key(65536, rules.whole(1024), "Largest request head.")
     head_timeout_seconds: float = key(
         10.0, rules.positive, "Time a connection has to send its request head."
     )
     max_connections: int = key(1000, rules.whole(1), "Connections open at once; more wait.")
+    max_connections_per_address: int = key(
+        250,
+        rules.whole(1),
+        "Of these, from one address (of IPv6, one /64 network); more are closed at once, the idle "
+        "ones first. This machine's own addresses, where a reverse proxy may be, have nine tenths "
+        "of all. Raise it for a proxy on another machine.",
+    )
     allowed_hosts: tuple[str, ...] = key(
         (),
         rules.each(
@@ -133,6 +152,12 @@ class ClaudeSettings(Section):
     )
     env: Mapping[str, str] = key(
         dict, rules.environment, "Environment variables for the CLI's processes.", secret=True
+    )
+    allow_credentials_file: bool = key(
+        False,
+        rules.boolean,
+        "Serve other machines also with the login in the CLI's credentials file, although any "
+        "client can then ask the model for the account's e-mail address.",
     )
     timeout_seconds: float = key(300.0, rules.positive, "Longest turn.")
     idle_timeout_seconds: float = key(

@@ -7,9 +7,10 @@ CLI's (`schemas.frames`), and anything that runs.
 
 from __future__ import annotations
 
+import hashlib
 import operator
 from collections.abc import Iterable
-from typing import Literal
+from typing import Any, Literal
 
 from attrs import astuple, evolve, field, frozen
 
@@ -61,6 +62,22 @@ class Setup:
     tools: tuple[Tool, ...] = ()
     schema: str | None = None
     workspace: str = ""
+
+
+LONG_TEXT = 4096
+"""Characters from which on a text is named by its digest: to write megabytes as JSON takes longer
+than to digest them."""
+
+
+def named(setup: Setup, **changes: Any) -> list[Any]:
+    """`setup`, with `changes`, as JSON values of no great length: equal ones for equal setups, and
+    others for others. Texts may hold lone surrogates."""
+    system = setup.system
+    fields = astuple(evolve(setup, system="", **changes))
+    if len(system) < LONG_TEXT:
+        return [system, *fields]
+    digested = hashlib.sha256(system.encode("utf-8", "surrogatepass")).hexdigest()
+    return [["sha256", digested], *fields]
 
 
 @frozen

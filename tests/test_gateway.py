@@ -326,7 +326,8 @@ async def test_what_the_api_refuses_is_told_and_leaves_no_trace(
         await conversation.ask("Hello")
         with pytest.raises(GatewayError) as caught:
             await conversation.ask(script(error="The API said no.", error_status=status))
-        assert (caught.value.code, caught.value.message) == (code, "The API said no.")
+        assert caught.value.code == code
+        assert "The API said no" in caught.value.message
         assert "**3** messages" in (await conversation.ask("how many messages?")).text
 
 

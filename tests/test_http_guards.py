@@ -346,3 +346,15 @@ def test_both_headers_give_the_same_owner_for_every_key() -> None:
     assert KeyRing((), nobody="local").owner([]) == "local"
     with pytest.raises(Unauthenticated):
         ring.owner([(b"x-api-key", b"\xff\xfe")])
+
+
+@pytest.mark.parametrize("method", ["PUT", "PATCH", "TRACE", "NONSENSE"])
+async def test_a_refused_preflight_is_told_in_the_envelope(client: Client, method: str) -> None:
+    headers = {"origin": LOCAL_PAGE, "access-control-request-method": method}
+    response = await client.request("OPTIONS", "/v1/models", headers=headers)
+    assert response.status == 400
+    assert response.error["code"] == "preflight_refused"
+    assert response.error["message"] == "Disallowed CORS method."
+    assert int(response.headers["content-length"]) == len(response.body)
+    assert response.headers["access-control-allow-origin"] == LOCAL_PAGE
+    assert response.headers["x-request-id"]

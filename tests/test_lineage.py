@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import hashlib
 from collections.abc import Sequence
 from typing import Any
 
@@ -257,3 +258,14 @@ class TableModel(RuleBasedStateMachine):
 
 TableModel.TestCase.settings = settings(max_examples=60, stateful_step_count=40, deadline=None)
 TestTable = TableModel.TestCase
+
+
+LONG_TEXTS = ["", *(letter * 5000 for letter in "ab\ud800")]
+
+
+@given(st.lists(st.sampled_from(LONG_TEXTS), min_size=2, max_size=2))
+def test_a_long_system_text_is_told_apart_by_its_digest(texts: list[str]) -> None:
+    one, other = (lineage_key("me", Setup("sonnet", text), ()) for text in texts)
+    assert (one == other) is (texts[0] == texts[1])
+    digested = hashlib.sha256(texts[0].encode("utf-8", "surrogatepass")).hexdigest()
+    assert lineage_key("me", Setup("sonnet", digested), ()) != one

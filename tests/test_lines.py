@@ -131,9 +131,9 @@ def test_an_assistant_message_of_the_history() -> None:
     )
 
 
-def told(*content: Block) -> list[dict[str, Any]]:
+def told(*content: Block, query: bool = True) -> list[dict[str, Any]]:
     """The blocks of a user message with this content."""
-    message = json.loads(lines.user("u", content))["message"]
+    message = json.loads(lines.user("u", content, query=query))["message"]
     assert isinstance(message["content"], list)
     return message["content"]
 
@@ -186,7 +186,9 @@ def test_a_document_of_text_is_told_as_text() -> None:
 
 def test_tool_results() -> None:
     assert told(
-        ToolResult("toolu_1", ("a", " b\n", PNG, PDF)), ToolResult("toolu_2", ("no",), True)
+        ToolResult("toolu_1", ("a", " b\n", PNG, PDF)),
+        ToolResult("toolu_2", ("no",), True),
+        query=False,
     ) == [
         {
             "type": "tool_result",
@@ -203,12 +205,16 @@ def test_tool_results() -> None:
 
 
 def test_blank_text_is_left_out_of_a_tool_result() -> None:
-    assert [
-        each["content"] for each in told(ToolResult("a", ("", "b")), ToolResult("c", ("",)))
-    ] == [
-        [text("b")],
-        [],
-    ]
+    results = told(ToolResult("a", ("", "b")), ToolResult("c", ("",)), query=False)
+    assert [each["content"] for each in results] == [[text("b")], []]
+
+
+def test_behind_results_that_are_to_be_answered_an_empty_text_stands() -> None:
+    """It keeps the last one exact where the CLI has something to say itself."""
+    result = ToolResult("a", ("b",))
+    assert told(result)[1:] == [text("")]
+    assert told(result, query=False)[1:] == []
+    assert told(result, "c")[1:] == [text("c")]
 
 
 def test_tool_calls_of_the_history() -> None:
@@ -231,7 +237,7 @@ def test_ids_that_another_provider_made_up_are_spelt_as_the_api_wants_them() -> 
     foreign = "functions.look:0"
     said = lines.assistant("u1", [ToolCall(foreign, "look")], "m")
     [call] = json.loads(said)["message"]["content"]
-    [result] = told(ToolResult(foreign, ("a",)))
+    [result] = told(ToolResult(foreign, ("a",)), query=False)
     assert call["id"] == result["tool_use_id"]
     assert call["id"].startswith("functions_look_0_")
     assert re.fullmatch("[A-Za-z0-9_-]+", call["id"])

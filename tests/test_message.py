@@ -584,3 +584,9 @@ def test_merging_changes_no_word(said: list[Message]) -> None:
     assert merge_turns(merged) == merged
     spoken = [(m.role, block) for m in said if not is_blank(m.text) for block in m.content]
     assert [(m.role, block) for m in merged for block in m.content] == spoken
+
+
+def test_what_was_checked_is_not_checked_again() -> None:
+    checked = messages_of((Message("user", ("hello",)),))
+    assert messages_of(checked) is checked
+    assert checked == (Message("user", ("hello",)),)

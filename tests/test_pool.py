@@ -10,11 +10,27 @@ import math
 
 import pytest
 import trio
+from structlog.testing import capture_logs
 from trio.testing import MockClock, wait_all_tasks_blocked
 
-from ccapi.actors.pool import REFILL_DELAY, SPAWN_SECONDS
-from ccapi.schemas.errors import ChildDied, InternalError, Overloaded, RateLimited
+from ccapi.actors.bus import Bus
+from ccapi.actors.pool import (
+    REFILL_DELAY,
+    SETTLED_SECONDS,
+    SPAWN_SECONDS,
+    TROUBLE_SECONDS,
+    run_pool,
+)
+from ccapi.schemas.errors import (
+    ChildDied,
+    CliUnusable,
+    InternalError,
+    NotLoggedIn,
+    Overloaded,
+    RateLimited,
+)
 from ccapi.schemas.events import ChildAdopted, ChildExited, ChildFrozen, ChildSpawned
+from ccapi.schemas.settings import ClaudeSettings
 from tests.support.pool_house import POINT, HandMade, Works, open_house, seek
 
 # --- warm children --------------------------------------------------------------------------------
@@ -573,3 +589,157 @@ async def test_kill_all_leaves_nothing_and_nobody_waiting(
         with pytest.raises(Overloaded):
             await house.pool.acquire("c", None)
         assert len(works.began) == 3  # and none was started since
+
+
+# --- whether children can be started --------------------------------------------------------------
+
+
+async def test_a_program_that_is_missing_is_trouble_until_a_child_lives(
+    autojump_clock: MockClock,
+) -> None:
+    works = Works()
+    works.broken = CliUnusable("There is no CLI.", code="cli_not_found")
+    async with open_house(works, prewarm=1) as house:
+        with capture_logs() as lines:
+            await trio.sleep(200)
+        trouble = house.pool.trouble
+        assert trouble is not None
+        assert (trouble.status, trouble.code) == (503, "cli_not_found")
+        assert trouble.headers() == {"x-should-retry": "false"}
+        assert [line["event"] for line in lines] == ["no child could be started"]
+        works.broken = None
+        await trio.sleep(31 + SETTLED_SECONDS)
+        assert house.pool.trouble is None
+
+
+async def test_warm_children_that_die_are_trouble_and_told_once(autojump_clock: MockClock) -> None:
+    works = Works()
+    async with open_house(works, prewarm=1) as house:
+        works.at_birth = lambda: works.made[-1].die()
+        with capture_logs() as lines:
+            await trio.sleep(200)
+        trouble = house.pool.trouble
+        assert trouble is not None
+        assert (trouble.status, trouble.code) == (503, "child_died")
+        assert [line["event"] for line in lines] == ["a child died"]
+        works.at_birth = int
+        await trio.sleep(31 + SETTLED_SECONDS)
+        assert house.pool.trouble is None
+
+
+async def test_one_death_is_no_trouble(autojump_clock: MockClock) -> None:
+    async with open_house(prewarm=1) as house:
+        await house.settle()
+        with capture_logs() as lines:
+            house.works.made[0].die()
+            await wait_all_tasks_blocked()
+        assert house.pool.trouble is None
+        assert [line["event"] for line in lines] == ["a child died"]
+
+
+async def test_where_none_is_kept_warm_trouble_goes_by_itself(autojump_clock: MockClock) -> None:
+    """Else `/ready` would keep away the turns that could find out."""
+    works = Works()
+    works.broken = CliUnusable("There is no CLI.", code="cli_not_found")
+    async with open_house(works, prewarm=0) as house:
+        with pytest.raises(CliUnusable):
+            await house.pool.acquire("c", None)
+        assert house.pool.trouble is not None
+        await trio.sleep(TROUBLE_SECONDS + 0.1)
+        assert house.pool.trouble is None
+
+
+async def test_what_concerns_one_conversation_is_no_trouble(autojump_clock: MockClock) -> None:
+    works = Works()
+    works.broken = ChildDied("Its workspace cannot be used.")
+    async with open_house(works) as house:
+        with pytest.raises(ChildDied):
+            await house.pool.acquire("c", POINT)
+        assert house.pool.trouble is None
+
+
+async def test_a_turn_that_was_done_ends_the_trouble(autojump_clock: MockClock) -> None:
+    works = Works()
+    async with open_house(works, prewarm=0) as house:
+        child = await house.pool.acquire("c", None)
+        works.broken = CliUnusable("There is no CLI.", code="cli_not_found")
+        with pytest.raises(CliUnusable):
+            await house.pool.acquire("d", None)
+        house.pool.offer(child, child.retire)
+        assert house.pool.trouble is None
+
+
+# --- another login --------------------------------------------------------------------------------
+
+
+async def test_after_a_renewal_no_older_child_is_used_for_another_turn(
+    autojump_clock: MockClock,
+) -> None:
+    async with open_house(prewarm=1, max_concurrent_sessions=8) as house:
+        await house.settle()
+        busy = await house.pool.acquire("busy", None)
+        idle = await house.pool.acquire("idle", None)
+        waits = await house.pool.acquire("waits", None)
+        house.pool.offer(idle, idle.retire)
+        house.pool.offer(waits, waits.retire, suspended=True)
+        await house.settle()
+        warm = house.works.made[-1]
+        house.pool.renew()
+        gone = [child.leave.is_set() for child in (warm, idle, busy, waits)]
+        assert gone == [True, True, False, False]
+        house.pool.withdraw(waits)  # its tools' results have come, and it goes on
+        for child in (busy, waits):
+            house.pool.offer(child, child.retire)
+            assert child.leave.is_set()
+        assert house.pool.statistics().idle == 0
+        await house.settle()
+        fresh = await house.pool.acquire("fresh", None)
+        assert fresh not in (warm, idle, busy, waits)
+        house.pool.offer(fresh, fresh.retire)
+        assert not fresh.leave.is_set()
+
+
+async def test_a_warm_child_that_was_on_its_way_at_a_renewal_is_not_kept(
+    autojump_clock: MockClock,
+) -> None:
+    works = Works()
+    works.spawn_seconds = 5
+    async with open_house(works, prewarm=1) as house:
+        await trio.sleep(2)
+        house.pool.renew()
+        await trio.sleep(20)
+        first, second = works.made
+        assert first.leave.is_set()
+        assert not second.leave.is_set()
+        assert house.pool.trouble is None
+
+
+async def test_no_child_is_sought_or_started_before_it_is_known_how(
+    autojump_clock: MockClock,
+) -> None:
+    works, bus = Works(), Bus()
+    known = trio.Event()
+    settings = ClaudeSettings(prewarm=1, max_concurrent_sessions=3)
+    async with run_pool(works.open_one, settings, bus, known.wait) as pool:
+        async with trio.open_nursery() as nursery:
+            nursery.start_soon(pool.acquire, "c", None)
+            await trio.sleep(100)
+            assert works.count == 0
+            known.set()
+
+
+async def test_where_none_may_be_started_whoever_seeks_one_is_told(
+    autojump_clock: MockClock,
+) -> None:
+    works, bus = Works(), Bus()
+
+    async def forbid() -> None:
+        await trio.lowlevel.checkpoint()
+        raise NotLoggedIn("Not with this login.")
+
+    settings = ClaudeSettings(prewarm=1, max_concurrent_sessions=3)
+    async with run_pool(works.open_one, settings, bus, forbid) as pool:
+        with pytest.raises(NotLoggedIn):
+            await pool.acquire("c", None)
+        await trio.sleep(100)
+        assert (works.count, pool.statistics().live) == (0, 0)

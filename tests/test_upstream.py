@@ -1,21 +1,26 @@
 """What the CLI's results mean to an OpenAI client."""
 
+import re
+import time
+
 import pytest
 from attrs import evolve
 
 from ccapi.schemas.errors import (
     ChildError,
+    CliUnusable,
     GatewayError,
     InvalidRequest,
     NotFound,
+    NotLoggedIn,
     Overloaded,
     RateLimited,
     TooLarge,
     TurnTimeout,
 )
-from ccapi.schemas.frames import TurnResult
+from ccapi.schemas.frames import LimitState, TurnResult
 from ccapi.schemas.turn import Usage
-from ccapi.schemas.upstream import finish_reason, upstream_error
+from ccapi.schemas.upstream import finish_reason, plain, upstream_error
 
 # An API error comes with the subtype "success".
 FAILED = TurnResult(
@@ -50,8 +55,8 @@ def test_finish_reasons(stop_reason: str | None, finish: str) -> None:
     ("status", "kind", "told", "code"),
     [
         (400, InvalidRequest, 400, "upstream_rejected"),
-        (401, Overloaded, 503, "cli_not_logged_in"),
-        (403, Overloaded, 503, "cli_not_logged_in"),
+        (401, NotLoggedIn, 503, "cli_not_logged_in"),
+        (403, CliUnusable, 503, "cli_not_logged_in"),
         (404, NotFound, 404, "model_not_found"),
         (413, TooLarge, 413, "request_too_large"),
         (429, RateLimited, 429, "upstream_rate_limited"),
@@ -67,7 +72,8 @@ def test_errors_go_by_the_status_of_the_api(
 ) -> None:
     error = upstream_error(evolve(FAILED, api_error_status=status))
     assert (type(error), error.status, error.code) == (kind, told, code)
-    assert error.message == "API Error: it says why"
+    if code != "model_not_found":
+        assert "API Error: it says why" in error.message
 
 
 @pytest.mark.parametrize("status", [429, 529])
@@ -80,12 +86,114 @@ def test_no_retry_is_advised_where_it_may_not_help(status: int | None) -> None:
     assert upstream_error(evolve(FAILED, api_error_status=status)).headers() == {}
 
 
-@pytest.mark.parametrize(
-    "text", ["Not logged in · Please run /login", "Invalid API key · Please log in again"]
-)
+NO_LOGIN = [
+    "Not logged in · Please run /login",
+    "Invalid API key · Please log in again",
+    "Login expired · Please run /login",
+    "OAuth token revoked · Please run /login",
+    "Failed to authenticate: this login reached its time limit. Run `claude auth login`",
+    "Cloud gateway session expired — run /login to reconnect.",
+]
+
+
+@pytest.mark.parametrize("text", NO_LOGIN)
 def test_a_missing_login_is_known_by_its_words(text: str) -> None:
     error = upstream_error(evolve(FAILED, text=text))
-    assert (error.status, error.code) == (503, "cli_not_logged_in")
+    assert (type(error), error.status, error.code) == (NotLoggedIn, 503, "cli_not_logged_in")
+
+
+# --- words for who runs the gateway ---------------------------------------------------------------
+
+SCREEN = re.compile(
+    r"(?<![\w.])/(login|model|upgrade|usage-credits|compact|status)\b|--model|\besc\b"
+)
+
+
+def in_words_of_the_gateway(error: GatewayError) -> bool:
+    return not SCREEN.search(error.message)
+
+
+@pytest.mark.parametrize("text", NO_LOGIN)
+@pytest.mark.parametrize("status", [None, 401])
+def test_without_a_login_the_operator_reads_what_to_do(text: str, status: int | None) -> None:
+    failed = evolve(FAILED, text=text, api_error_status=status)
+    error = upstream_error(failed, program="/opt/my cli/claude")
+    assert in_words_of_the_gateway(error)
+    for advice in ("ANTHROPIC_API_KEY", "CLAUDE_CODE_OAUTH_TOKEN", "claude.env"):
+        assert advice in error.message
+    for command in ("'/opt/my cli/claude' setup-token", "'/opt/my cli/claude' auth login"):
+        assert command in error.message
+
+
+@pytest.mark.parametrize("status", [None, 401, 403])
+def test_without_a_login_no_sdk_tries_again(status: int | None) -> None:
+    error = upstream_error(evolve(FAILED, text="Please run /login", api_error_status=status), 3.0)
+    assert error.type != "overloaded_error"
+    assert error.headers() == {"x-should-retry": "false"}
+
+
+def test_why_the_api_refuses_a_login_is_passed_on() -> None:
+    key = "Invalid API key · Fix external API key"
+    error = upstream_error(evolve(FAILED, text=key, api_error_status=401))
+    assert "(401: Invalid API key)" in error.message
+    assert "external" not in error.message
+
+
+def test_an_unknown_model_is_named_with_the_settings_that_decide() -> None:
+    text = (
+        "There's an issue with the selected model (claude-x). It may not exist or you may not have "
+        "access to it. Run --model to pick a different model."
+    )
+    error = upstream_error(evolve(FAILED, text=text, api_error_status=404), model="claude-x")
+    assert (error.status, error.code, error.param) == (404, "model_not_found", "model")
+    assert in_words_of_the_gateway(error)
+    for word in ("'claude-x'", "models.available", "models.aliases"):
+        assert word in error.message
+
+
+HIT = "You've hit your 5-hour limit · /upgrade or /usage-credits to finish what you want on."
+
+
+@pytest.mark.parametrize(("seconds", "again"), [(7200.0, "false"), (45.0, None)])
+def test_an_account_that_is_used_up_says_when_it_goes_on(seconds: float, again: str | None) -> None:
+    limit = LimitState(time.time() + seconds, "five_hour")
+    failed = evolve(FAILED, text=HIT, api_error_status=429)
+    error = upstream_error(failed, 2.0, limit=limit)
+    assert (error.status, error.code) == (429, "upstream_rate_limited")
+    assert seconds - 5 < int(error.headers()["retry-after"]) <= seconds + 1
+    # The openai SDKs would not wait longer than a minute, but ask again at once.
+    assert error.headers().get("x-should-retry") == again
+    assert "five_hour" in error.message
+    assert in_words_of_the_gateway(error)
+
+
+def test_a_limit_counts_for_nothing_but_a_429() -> None:
+    limit = LimitState(time.time() + 7200, "five_hour")
+    assert upstream_error(evolve(FAILED, api_error_status=500), limit=limit).headers() == {}
+
+
+def test_an_account_without_credit_is_not_the_clients_fault() -> None:
+    failed = evolve(FAILED, text="Credit balance is too low", api_error_status=400)
+    error = upstream_error(failed)
+    assert (error.status, error.code) == (429, "insufficient_quota")
+    assert error.headers() == {"x-should-retry": "false"}
+
+
+@pytest.mark.parametrize(
+    ("text", "said"),
+    [
+        ("Too long · /compact makes it shorter", "Too long"),
+        ("It is so. Please double press esc to edit it. Yes.", "It is so. Yes."),
+        ("Run /usage-credits to go on. Limit reached", "Limit reached"),
+        ("API Error: it can't help. Start a new session to continue.\n\nMore: https://x/login",
+         "API Error: it can't help.\n\nMore: https://x/login"),
+        ("no POST /v1/messages here; see /model/x and a/model", None),
+        ("There is no file /etc/config. Look at ./status", None),
+        ("Run /model to switch", ""),
+    ],
+)  # fmt: skip
+def test_sentences_about_the_clis_screen_are_left_out(text: str, said: str | None) -> None:
+    assert plain(text) == (text if said is None else said)
 
 
 @pytest.mark.parametrize("text", ["", " \n"])
@@ -149,7 +257,7 @@ def test_where_the_api_gave_no_answer_the_words_tell(
 
 def test_words_count_for_nothing_where_there_is_a_status() -> None:
     """They are the API's, then, and may be anybody's."""
-    for text in (TIMED_OUT, REFUSED, "Please run /login"):
+    for text in (TIMED_OUT, REFUSED, "Not logged in"):
         error = upstream_error(evolve(FAILED, text=text, api_error_status=500))
         assert error.code == "upstream_failed"
 

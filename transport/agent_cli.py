@@ -50,6 +50,8 @@ FOR_AGENTS = {
     "CLAUDE_CODE_DISABLE_BACKGROUND_TASKS": "1",
     # Else there is a memory that other conversations in the same workspace share.
     "CLAUDE_CODE_DISABLE_AUTO_MEMORY": "1",
+    # What the operator's account is connected to is not the clients'.
+    "ENABLE_CLAUDEAI_MCP_SERVERS": "0",
 }
 
 

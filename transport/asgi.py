@@ -10,15 +10,18 @@ a hang-up is an ordinary cancellation and a silence an ordinary deadline.
 
 from __future__ import annotations
 
-from collections.abc import AsyncIterator, Mapping
+from collections.abc import AsyncIterator, Mapping, Sequence
 from contextlib import asynccontextmanager
+from functools import partial
 
 import trio
 from starlette.types import Receive, Scope, Send
 
 from ..schemas import sse
 from ..schemas.convert import write_json
-from ..schemas.errors import TooLarge
+from ..schemas.errors import InvalidRequest, TooLarge
+from .bodies import Bodies, Share
+from .content_coding import BadCoding, open_decoder
 
 JSON = "application/json"
 
@@ -37,31 +40,75 @@ def encode_headers(headers: Mapping[str, str]) -> list[tuple[bytes, bytes]]:
     return [(name.encode("latin-1"), value.encode("latin-1")) for name, value in headers.items()]
 
 
-async def read_body(scope: Scope, receive: Receive, limit: int) -> bytes:
-    """The request's body, at most `limit` bytes.
+FEW_PIECES = 10_000
+PIECE_BYTES = 256
+"""A body may come in so many pieces, and in one more for so many bytes. Each piece is work, however
+short it is."""
 
-    Raises `TooLarge` (before anything is read, where the client says how much is coming) and
-    `ClientGone`.
+STEP = 1024 * 1024
+"""Bytes by which a body grows that does not say how long it will be."""
+
+
+async def read_body(
+    scope: Scope, receive: Receive, limit: int, share: Share | None = None
+) -> bytearray:
+    """The request's body, at most `limit` bytes, as it came. `share` grows with it.
+
+    Raises `TooLarge` (before anything is read, where the client says how much is coming),
+    `InvalidRequest` (``too_many_pieces``), `Overloaded` and `ClientGone`.
     """
     refusal = TooLarge(f"The request's body is larger than {limit} bytes.")
     for name, value in scope["headers"]:
         # Twenty digits are more than any limit, and int() refuses to read some thousands.
-        declared = name == b"content-length" and value.isdigit()
-        if declared and (len(value) > 20 or int(value) > limit):
-            raise refusal
-    pieces: list[bytes] = []
-    size = 0
+        if name == b"content-length" and value.isdigit():
+            if len(value) > 20 or int(value) > limit:
+                raise refusal
+            if share is not None:
+                await share.grow_to(int(value))
+    body = bytearray()  # many small pieces would take many times their length
+    pieces = 0
     while True:
         message = await receive()
         if message["type"] == "http.disconnect":
             raise ClientGone
         piece = message.get("body", b"")
-        size += len(piece)
-        if size > limit:
+        pieces += 1
+        if len(body) + len(piece) > limit:
             raise refusal
-        pieces.append(piece)
+        if pieces > FEW_PIECES + len(body) // PIECE_BYTES:
+            raise InvalidRequest(
+                "The request's body comes in too many small pieces.", code="too_many_pieces"
+            )
+        if share is not None and len(body) + len(piece) > share.taken:
+            await share.grow_to(min(limit, max(len(body) + len(piece), share.taken + STEP)))
+        body += piece
         if not message.get("more_body", False):
-            return b"".join(pieces)
+            return body
+
+
+async def decode_body(
+    body: bytearray, codings: Sequence[str], limit: int, bodies: Bodies, share: Share
+) -> bytearray:
+    """What `body` is without its codings (`content_coding.read_codings`), at most `limit` bytes of
+    it after each step.
+
+    Raises `TooLarge`, `InvalidRequest` (``invalid_encoding``) and `Overloaded`.
+    """
+    for coding in reversed(codings):
+        decoded = bytearray()
+        try:
+            decoder = open_decoder(coding, body)
+            while piece := await bodies.read(len(body), partial(decoder.read, STEP)):
+                if len(decoded) + len(piece) > limit:
+                    raise TooLarge(f"The request's body, decoded, is larger than {limit} bytes.")
+                decoded += piece
+                await share.grow_to(len(body) + len(decoded))
+        except BadCoding as fault:
+            raise InvalidRequest(
+                f"The request's body is not valid {coding}: {fault}.", code="invalid_encoding"
+            ) from None
+        body = decoded
+    return body
 
 
 async def send_response(

@@ -9,6 +9,7 @@ after a hang-up `receive` gives ``http.disconnect``, and `send` does nothing.
 
 from __future__ import annotations
 
+import math
 from collections.abc import Awaitable, Callable
 from contextlib import suppress
 
@@ -21,7 +22,7 @@ from .loggers import get_logger
 
 log = get_logger("ccapi.front_door")
 
-BODY_SLOTS = 8
+BODY_SLOTS = 2
 """Pieces of a request body (64 KiB at most each) that may wait for the application."""
 
 
@@ -55,10 +56,14 @@ class Exchange:
         scope: Scope,
         answer: Callable[[Message | None], Awaitable[None]],
         stall_seconds: float,
+        min_body_bytes_per_second: float = 0.0,
     ) -> None:
         self._scope = scope
         self._answer = answer
         self._stall_seconds = stall_seconds
+        self._min_rate = min_body_bytes_per_second
+        self._body_bytes = 0
+        self._waited = 0.0  # for parts of the body, in seconds
         self._to_app, self._from_client = trio.open_memory_channel[Message](BODY_SLOTS)
         self._body_complete = False
         self._hung_up = False
@@ -83,13 +88,27 @@ class Exchange:
     async def receive(self) -> Message:
         if self._body_complete:
             return await self._next_message()  # only a hang-up can come, and it may take for ever
-        with trio.move_on_after(self._stall_seconds) as patience:
-            return await self._next_message()
+        # The time in which the application had no room for more is not the client's.
+        begun = trio.current_time()
+        allowed = min(self._stall_seconds, self._time_left())
+        with trio.move_on_after(allowed) as patience:
+            message = await self._next_message()
+            self._waited += trio.current_time() - begun
+            self._body_bytes += len(message.get("body", b""))
+            return message
         assert patience.cancelled_caught
-        late = RequestTimedOut(f"No part of the request body came for {self._stall_seconds:g} s.")
-        await self._tell(late)
+        reason = f"No part of the request body came for {self._stall_seconds:g} s."
+        if allowed < self._stall_seconds:
+            reason = f"The request body comes slower than {self._min_rate:g} bytes per second."
+        await self._tell(RequestTimedOut(reason))
         self._hung_up = self._given_up = True
         return {"type": "http.disconnect"}
+
+    def _time_left(self) -> float:
+        """How long the client may take for the next part, by what it took for the others."""
+        if not self._min_rate:
+            return math.inf
+        return self._stall_seconds + self._body_bytes / self._min_rate - self._waited
 
     async def _next_message(self) -> Message:
         try:

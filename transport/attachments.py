@@ -18,6 +18,7 @@ from ..schemas.errors import GatewayError, InvalidRequest
 from ..schemas.media import Allowance, Attachment, Content, TooManyBytes, block_of, read_inline
 from ..schemas.message import Document, Image
 from ..schemas.settings import Settings
+from .bodies import LONG, READERS
 from .local_files import NotAllowed, read_allowed
 
 if TYPE_CHECKING:  # it brings an HTTP client along, which few need
@@ -81,8 +82,11 @@ async def resolve_all(
     blocks: dict[int, Image | Document] = {}
     for index, attachment in enumerate(attachments):
         if attachment.origin == "inline":
-            await trio.lowlevel.checkpoint()  # decoding megabytes takes tens of milliseconds
-            blocks[index] = block_of(attachment, _inline(attachment, policy, whole))
+            take = partial(_inline_block, attachment, policy, whole)
+            if len(attachment.source) < LONG:
+                blocks[index] = take()
+            else:  # decoding megabytes takes tens of milliseconds
+                blocks[index] = await trio.to_thread.run_sync(take, limiter=_decoders())
     others = [index for index in range(len(attachments)) if index not in blocks]
     failures: dict[int, GatewayError] = {}
     slots = trio.CapacityLimiter(FETCHED_AT_ONCE)
@@ -102,6 +106,25 @@ async def resolve_all(
     if failures:
         raise failures[min(failures)]
     return tuple(blocks[index] for index in range(len(attachments)))
+
+
+_limiter: trio.lowlevel.RunVar[trio.CapacityLimiter] = trio.lowlevel.RunVar("decoders")
+
+
+def _decoders() -> trio.CapacityLimiter:
+    """Few threads, for they take the processor from each other."""
+    try:
+        return _limiter.get()
+    except LookupError:
+        limiter = trio.CapacityLimiter(READERS)
+        _limiter.set(limiter)
+        return limiter
+
+
+def _inline_block(
+    attachment: Attachment, policy: AttachmentPolicy, whole: Allowance
+) -> Image | Document:
+    return block_of(attachment, _inline(attachment, policy, whole))
 
 
 def _inline(attachment: Attachment, policy: AttachmentPolicy, whole: Allowance) -> Content:

@@ -21,15 +21,12 @@ from pathlib import Path
 import trio
 from attrs import frozen
 
-from ..schemas.errors import ChildDied, ChildProtocolError, GatewayError, Overloaded
+from ..schemas.errors import ChildDied, ChildProtocolError, CliUnusable, GatewayError
 from ..schemas.frames import Frame, decode
 from .egress import Egress
 from .guardian import Guardian
-from .loggers import get_logger
 from .ndjson import LineSplitter, LineTooLong
 from .sandbox_files import CONTROL, FILTER, remove_tree
-
-log = get_logger("ccapi.child")
 
 READ_BYTES = 65536
 PIPE_BYTES = 1 << 20
@@ -121,7 +118,7 @@ class Child:
     def post_mortem(self) -> GatewayError:
         """Why the child is gone, as an error a turn can end with.
 
-        Clients read it, so what the child wrote to stderr is not in it: that is for the log.
+        Clients read it, so what the child wrote to stderr is not in it: the pool logs that.
         """
         match self.returncode:
             case None:
@@ -332,7 +329,7 @@ def _fd(pipe: object) -> trio.lowlevel.FdStream:
 async def open_child(command: ChildCommand, guardian: Guardian) -> AsyncIterator[Child]:
     """Start a child, serve its pipes while the block runs, and end it for certain afterwards.
 
-    Raises `ChildDied` when it cannot be started, `Overloaded` (``cli_not_found``) when there is
+    Raises `ChildDied` when it cannot be started, `CliUnusable` (``cli_not_found``) when there is
     no such program. The block should end when `child.leave` is set.
     """
     ours, theirs = socket.socketpair() if command.egress is not None else (None, None)
@@ -360,13 +357,6 @@ async def open_child(command: ChildCommand, guardian: Guardian) -> AsyncIterator
         finally:
             child._close()  # noqa: SLF001
             guardian.forget(process.pid)
-            if not child.expected:
-                log.warning(
-                    "a child died",
-                    pid=child.pid,
-                    returncode=child.returncode,
-                    stderr=child.stderr_tail,
-                )
     finally:
         if ours is not None:
             ours.close()
@@ -409,5 +399,5 @@ def _not_started(command: ChildCommand, error: OSError) -> GatewayError:
     elif Path(program).exists():
         why = f"{program} is a script, and what its first line names does not exist"
     else:
-        return Overloaded(f"The CLI was not found: there is no {program}.", code="cli_not_found")
+        return CliUnusable(f"The CLI was not found: there is no {program}.", code="cli_not_found")
     return ChildDied(f"The CLI process could not be started: {why}.")

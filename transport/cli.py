@@ -16,13 +16,16 @@ from pathlib import Path
 import trio
 from attrs import evolve, frozen
 
-from ..schemas.errors import ChildDied, Overloaded
+from ..schemas.errors import ChildDied, CliUnusable
 from ..schemas.lines import AGENT, TOOL_SERVERS
 from ..schemas.setting_rules import Problem, SettingsError
 from ..schemas.settings import Settings
 from ..schemas.turn import AgentOrigin, Origin, Recording, ResumePoint
 from .agent_cli import Agents, agent_environment, agents_of
 from .child import ChildCommand
+from .guardian import Guardian
+from .login import LEAN, SUBSCRIPTION_FLAGS, Login, ask_login, chat_environment
+from .login import SCRIPTED as NO_LOGIN_NEEDED
 from .sandbox import Sandbox, find_sandbox
 from .transcript import transcript_path, write_transcript
 
@@ -47,7 +50,8 @@ FIXED_ENVIRONMENT = {
     "CLAUDE_CODE_MAX_MCP_DESCRIPTION_LENGTH": "1000000",  # and their descriptions, whole
     "ENABLE_TOOL_SEARCH": "false",  # and are all shown to the model
     "CLAUDE_CODE_DISABLE_ATTACHMENTS": "1",  # without it "@path" in a user's text reads that file
-    "CLAUDE_CODE_SIMPLE": "1",  # nothing of its own before the first user text
+    # Nothing of its own before the first user text. A subscription's login needs it to be off.
+    "CLAUDE_CODE_SIMPLE": "1",
     "CLAUDE_CODE_DISABLE_NONSTREAMING_FALLBACK": "1",  # no second, silent request after a cut
     "CLAUDE_CODE_DISABLE_REFUSAL_RETRY": "1",  # nor one after a refusal
     "DISABLE_COMPACT": "1",  # what is too long is refused, and never silently made shorter
@@ -64,7 +68,10 @@ _INHERITED_NAMES = frozenset(
         *("CLOUD_ML_REGION", "NODE_EXTRA_CA_CERTS"),
     )
 )
-_INHERITED_PREFIXES = ("LC_", "ANTHROPIC_", "CLAUDE_", "AWS_", "GOOGLE_", "SSL_CERT_")
+_INHERITED_PREFIXES = (
+    *("LC_", "ANTHROPIC_", "CLAUDE_", "SSL_CERT_"),
+    *("AWS_", "GOOGLE_", "VERTEX_REGION_", "AZURE_"),  # Bedrock, Vertex, Foundry
+)
 _OURS = "CLAUDE_CODE__"
 _NESTED = frozenset({"CLAUDECODE", "CLAUDE_CODE_ENTRYPOINT", "CLAUDE_CODE_SSE_PORT"})
 """Set inside a Claude Code session; a child must not take itself for part of that one."""
@@ -77,7 +84,10 @@ SCRIPTED = (sys.executable, "-I", "-m", "ccapi.transport.scripted")
 
 @frozen
 class Cli:
-    """A program that speaks stream-json, ready to be started again and again."""
+    """A program that speaks stream-json, ready to be started again and again.
+
+    `env` is what a plain model's child sees where a key is the login (`environment` has the
+    others')."""
 
     program: tuple[str, ...]
     env: Mapping[str, str]
@@ -87,18 +97,30 @@ class Cli:
     agents: Agents
     sandbox: Sandbox | None = None
 
-    async def prepare(self, origin: Origin | None) -> ChildCommand:
+    async def ask_login(self, guardian: Guardian) -> Login:
+        """How the program is logged in (`transport.login.ask_login`); the scripted child needs no
+        login."""
+        if self.program == SCRIPTED:
+            return NO_LOGIN_NEEDED
+        return await ask_login(self.program, self.env, self.cwd, guardian)
+
+    def environment(self, login: Login) -> Mapping[str, str]:
+        """What a plain model's child sees."""
+        return chat_environment(self.env, login, self.cwd.parent / "claude")
+
+    async def prepare(self, origin: Origin | None, login: Login = LEAN) -> ChildCommand:
         """The child that begins with `origin`, or a generic one. What it needs on the disk is
         written. Raises `ChildDied`."""
         if not isinstance(origin, AgentOrigin):
-            return self.command(await self._take_up(origin, self.cwd))
+            env = self.environment(login)
+            return self.command(await self._take_up(origin, self.cwd, env), login)
         try:
             place = self.agents.workspace(origin.workspace)
         except OSError as error:
             raise ChildDied(
                 f"The agent's workspace {origin.workspace} cannot be used ({error.strerror})."
             ) from error
-        resume = await self._take_up(origin.history, place)
+        resume = await self._take_up(origin.history, place, self.env)
         argv = [*self.program, *self.agents.arguments(origin), *_resume_flags(resume)]
         command = ChildCommand(
             argv,
@@ -111,7 +133,7 @@ class Cli:
         return command if self.sandbox is None else await self._confine(command, self.sandbox)
 
     async def _confine(self, command: ChildCommand, sandbox: Sandbox) -> ChildCommand:
-        place = transcript_path(self._projects, command.cwd, "any").parent
+        place = transcript_path(_projects(self.env), command.cwd, "any").parent
         try:
             confined = await trio.to_thread.run_sync(
                 sandbox.confine, command.argv, command.env, command.cwd, place
@@ -127,30 +149,28 @@ class Cli:
             scratch=confined.scratch,
         )
 
-    @property
-    def _projects(self) -> Path:
-        home = self.env.get("CLAUDE_CONFIG_DIR") or Path(self.env.get("HOME", "/")) / ".claude"
-        return Path(home) / "projects"
-
     async def _take_up(
-        self, history: Recording | ResumePoint | None, cwd: Path
+        self, history: Recording | ResumePoint | None, cwd: Path, env: Mapping[str, str]
     ) -> ResumePoint | None:
-        return await self.record(history, cwd) if isinstance(history, Recording) else history
+        return await self.record(history, cwd, env) if isinstance(history, Recording) else history
 
-    async def record(self, recording: Recording, cwd: Path | None = None) -> ResumePoint:
+    async def record(
+        self, recording: Recording, cwd: Path | None = None, env: Mapping[str, str] | None = None
+    ) -> ResumePoint:
         """Write a history down as a session that a child in `cwd` can resume (None: one that is no
-        agent). Raises `ChildDied`."""
+        agent) which sees `env` (None: the one of a login by key). Raises `ChildDied`."""
+        projects = _projects(self.env if env is None else env)
         try:
             _make_private(self.cwd)
             return await write_transcript(
-                self._projects, cwd or self.cwd, recording.messages, recording.model
+                projects, cwd or self.cwd, recording.messages, recording.model
             )
         except OSError as error:
             raise ChildDied(
                 f"The history could not be written for the CLI process ({error.strerror})."
             ) from error
 
-    def command(self, resume: ResumePoint | None = None) -> ChildCommand:
+    def command(self, resume: ResumePoint | None = None, login: Login = LEAN) -> ChildCommand:
         """A generic child; or, with `resume`, one that takes up an earlier session.
 
         Raises `ChildDied` if the working directory is gone and cannot be made again.
@@ -158,13 +178,23 @@ class Cli:
         try:
             # State directories are cleaned up while servers run; what starts next needs one.
             _make_private(self.cwd)
+            if login.has_own_config:
+                _make_private(self.cwd.parent / "claude")
         except OSError as error:
             raise ChildDied(
                 "The CLI process could not be started: there is no directory "
-                f"{self.cwd}, and none can be made ({error.strerror})."
+                f"{error.filename}, and none can be made ({error.strerror})."
             ) from error
-        argv = [*self.program, *GENERIC_FLAGS, *_resume_flags(resume)]
-        return ChildCommand(argv, self.env, self.cwd, self.stop_seconds, self.max_line_bytes)
+        flags = GENERIC_FLAGS if login.is_lean else (*GENERIC_FLAGS, *SUBSCRIPTION_FLAGS)
+        argv = [*self.program, *flags, *_resume_flags(resume)]
+        env = self.environment(login)
+        return ChildCommand(argv, env, self.cwd, self.stop_seconds, self.max_line_bytes)
+
+
+def _projects(env: Mapping[str, str]) -> Path:
+    """Where a child that sees `env` keeps its transcripts."""
+    home = env.get("CLAUDE_CONFIG_DIR") or Path(env.get("HOME", "/")) / ".claude"
+    return Path(home) / "projects"
 
 
 def _resume_flags(resume: ResumePoint | None) -> list[str]:
@@ -183,7 +213,7 @@ def find_cli(
 ) -> Cli:
     """The CLI that `settings` mean. `hidden`: what agents are not to see, whatever else they do.
 
-    Raises `Overloaded` (``cli_not_found``), and `SettingsError` where ``storage.path`` cannot be
+    Raises `CliUnusable` (``cli_not_found``), and `SettingsError` where ``storage.path`` cannot be
     used.
 
     `environ` is what the child may inherit from (an allow-list is taken of it). The working
@@ -251,13 +281,13 @@ def _find_program(command: str, environ: Mapping[str, str]) -> str:
         bundled = _bundled()
         if bundled is not None:
             return str(bundled)
-        raise Overloaded(
+        raise CliUnusable(
             "The Claude Code CLI was not found. Install it (pip install claude-agent-sdk, which "
             "brings it along, or npm install -g @anthropic-ai/claude-code), set claude.command "
             "to its path, or try the gateway without it: ccapi serve --demo.",
             code="cli_not_found",
         )
-    raise Overloaded(
+    raise CliUnusable(
         f"claude.command is {command!r}: there is no such program, or it cannot be executed.",
         code="cli_not_found",
     )

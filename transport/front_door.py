@@ -11,8 +11,10 @@ from __future__ import annotations
 import errno
 import socket
 import ssl
+from collections import Counter
 from collections.abc import Awaitable, Callable
 from functools import partial
+from ipaddress import IPv6Address, ip_address
 from typing import Any
 
 import trio
@@ -58,10 +60,12 @@ ALPN_PROTOCOLS = ["h2", "http/1.1"]
 
 @frozen(kw_only=True)
 class FrontDoorLimits(HttpLimits):
-    """`max_connections`: open at once; more wait to be accepted. `graceful_seconds`: how long
-    what is running may go on after `stop`; a WebSocket is told to go at once."""
+    """`max_connections`: open at once; more wait to be accepted. `max_per_address`: of these, from
+    one address (`_household`); the loopback's may be nine tenths of all. `graceful_seconds`: how
+    long what is running may go on after `stop`; a WebSocket is told to go at once."""
 
     max_connections: int = 1000
+    max_per_address: int = 250
     graceful_seconds: float = 30.0
     websocket: WebSocketLimits = field(factory=WebSocketLimits)
 
@@ -157,6 +161,7 @@ class _FrontDoor:
         self.service = HttpService(app, limits)
         self.slots = trio.Semaphore(limits.max_connections)
         self.websockets: set[WebSocketRequest] = set()
+        self._by_address: Counter[str] = Counter()
         self._on_websocket = on_websocket
         self._ssl_context = ssl_context
         if ssl_context is not None:
@@ -165,8 +170,14 @@ class _FrontDoor:
     async def serve_connection(self, connection: trio.SocketStream) -> None:
         """The boundary: whatever happens on a connection, nothing but cancellation leaves it."""
         guard = GuardedStream(connection, self.limits.stall_seconds)
+        address = None
         try:
-            await self._converse(guard)
+            address = _household(guard.socket.getpeername())
+            self._by_address[address] += 1
+            if self._has_room(address):
+                await self._converse(guard)
+            else:
+                log.warning("too_many_connections", address=address)
         except* (OSError, trio.BrokenResourceError, trio.ClosedResourceError, ConnectionClosed):
             pass  # the client went, in the middle of something
         except* Exception as errors:
@@ -174,6 +185,20 @@ class _FrontDoor:
         finally:
             guard.close()
             self.slots.release()
+            if address is not None:
+                self._by_address[address] -= 1
+                self._by_address += Counter()  # drops what is zero
+
+    def _has_room(self, address: str) -> bool:
+        """Whether one more connection of that address may stay. An idle one makes way for it."""
+        most, total = self.limits.max_per_address, self.limits.max_connections
+        if _is_loopback(address):  # a reverse proxy, maybe: then all clients have one address
+            most = total - total // 10
+        if self._by_address[address] <= most:
+            return True
+        return self.service.close_idle(
+            lambda peer: peer.client is not None and _household(peer.client) == address
+        )
 
     async def _converse(self, guard: GuardedStream) -> None:
         _watch_for_vanished_peer(guard, self.limits.stall_seconds)
@@ -237,6 +262,24 @@ class _BoundedListener(trio.abc.Listener[trio.SocketStream]):
 
     async def aclose(self) -> None:
         await self._listener.aclose()
+
+
+def _household(address: Any) -> str:
+    """Whose address that is, as far as it tells: an IPv4 address, or the network of 64 bits that
+    an IPv6 subscriber has at least (RFC 6177). Empty for a local socket."""
+    if not isinstance(address, tuple):
+        return ""
+    parsed = ip_address(address[0].partition("%")[0])
+    if isinstance(parsed, IPv6Address):
+        if parsed.ipv4_mapped is not None:
+            return str(parsed.ipv4_mapped)
+        if not parsed.is_loopback:
+            return str(IPv6Address(int(parsed) >> 64 << 64))
+    return str(parsed)
+
+
+def _is_loopback(address: str) -> bool:
+    return not address or ip_address(address).is_loopback
 
 
 def _failure_of_handshake() -> bytes:

@@ -11,6 +11,9 @@ What differs from hypercorn 0.18:
   of a connection; hypercorn never handles a WebSocket.
 - ``Upgrade: h2c``, deprecated by RFC 9113 section 3.1, is ignored: behind a proxy it smuggles
   requests.
+- What two servers could read differently is refused, and ends the connection: a length beside a
+  transfer coding, one in HTTP/1.0, a folded header line, a host that is none.
+- A request target may have the absolute form (RFC 9112 section 3.2.2), as proxies are sent it.
 - Pipelined input does not keep the reader from noticing that the client hung up.
 """
 
@@ -33,6 +36,7 @@ from ..schemas.errors import (
     NotImplementedHere,
     UpgradeRequired,
 )
+from ..schemas.hosts import is_authority
 from .asgi_exchange import RequestTimedOut, error_response
 
 
@@ -86,6 +90,10 @@ class Http1(H11Protocol):
                 await self._send_h11_event(
                     h11.InformationalResponse(status_code=100, headers=[], reason=b"Continue")
                 )
+            if self.connection.their_state is h11.IDLE and self._has_folded_line():
+                # h11 would join it to the line before, and others would not (RFC 9112 section 5.2).
+                await self._refuse(_invalid("a header line is folded"))
+                return
             try:
                 event = self.connection.next_event()
             except h11.RemoteProtocolError as error:
@@ -103,13 +111,18 @@ class Http1(H11Protocol):
                 # (`resume`); or nobody is there any more to take what comes.
                 return
 
+    def _has_folded_line(self) -> bool:
+        """Whether one is in the head that comes next, if that is whole."""
+        waiting = self.connection.trailing_data[0].lstrip(b"\r\n")
+        end = _HEAD_END.search(waiting)
+        return end is not None and _FOLD.search(waiting, 0, end.start()) is not None
+
     def _fault(self, error: h11.RemoteProtocolError) -> GatewayError:
         if error.error_status_hint == HeadTooLarge.status:
             return self._head_too_large()
         if error.error_status_hint == NotImplementedHere.status:
             return NotImplementedHere(f"The request cannot be read: {_plain(error)}.")
-        fault = f"The request is not valid HTTP: {_plain(error)}."
-        return InvalidRequest(fault, code="invalid_http")
+        return _invalid(_plain(error))
 
     def _head_too_large(self) -> GatewayError:
         limit = self.config.h11_max_incomplete_size
@@ -120,6 +133,13 @@ class Http1(H11Protocol):
             raise H2ProtocolAssumedError(
                 b"PRI * HTTP/2.0\r\n\r\n" + self.connection.trailing_data[0]
             )
+        fault = _fault_of_framing(request)
+        if fault is None:
+            request, fault = _in_origin_form(request)
+        if fault is not None:
+            code = "invalid_handshake" if _asks_for_websocket(request) else "invalid_http"
+            await self._refuse(_invalid(fault, code))
+            return
         head = _head_of(request)
         # h11 bounds a head that is incomplete; one that came whole in one read can be larger.
         if len(head) > self.config.h11_max_incomplete_size:
@@ -143,6 +163,54 @@ class Http1(H11Protocol):
             # Sent past h11, which would count the body of a response to HEAD as a fault of ours.
             await self.send(RawData(data=response + body))
         await self.send(Closed())
+
+
+def _invalid(fault: str, code: str = "invalid_http") -> InvalidRequest:
+    return InvalidRequest(f"The request is not valid HTTP: {fault}.", code=code)
+
+
+_HEAD_END = re.compile(rb"\n\r?\n")
+_FOLD = re.compile(rb"\n[ \t]")
+_ABSOLUTE = re.compile(rb"https?://([^/?#]*)([^#]*)", re.IGNORECASE)
+
+
+def _fault_of_framing(request: h11.Request) -> str | None:
+    """Why it cannot be said where the request ends: RFC 9112 section 6.1 has such connections
+    closed."""
+    names = {name for name, _ in request.headers}
+    if b"transfer-encoding" not in names:
+        return None
+    if b"content-length" in names:
+        return "it has a length and a transfer coding"
+    if request.http_version < b"1.1":
+        return "HTTP/1.0 has no transfer codings"
+    return None
+
+
+def _in_origin_form(request: h11.Request) -> tuple[h11.Request, str | None]:
+    """The request as if it had been sent to this server directly, or what is wrong with it.
+
+    The host of an absolute target takes the place of the header (RFC 9112 section 3.2.2)."""
+    target, headers = request.target, request.headers.raw_items()
+    if not target.startswith(b"/") and target != b"*" and request.method != b"CONNECT":
+        absolute = _ABSOLUTE.fullmatch(target)
+        if absolute is None or not absolute[1]:
+            return request, "its target is neither a path nor an http URL"
+        host, target = absolute[1], absolute[2]
+        if not target.startswith(b"/"):
+            target = b"/" + target
+        headers = [item for item in headers if item[0].lower() != b"host"]
+        headers.insert(0, (b"Host", host))
+        request = h11.Request(
+            method=request.method,
+            target=target,
+            headers=headers,
+            http_version=request.http_version,
+        )
+    for name, value in request.headers:
+        if name == b"host" and value and not is_authority(value):
+            return request, "its host is none"
+    return request, None
 
 
 def _plain(error: Exception) -> str:

@@ -50,6 +50,15 @@ class HttpService:
         self.context = WorkerContext(max_requests=None)
         self.connections: set[HttpConnection] = set()
 
+    def close_idle(self, is_meant: Callable[[Peer], bool]) -> bool:
+        """Ends the connection that has been between requests for longest, of those that are meant;
+        says whether there is one."""
+        idle = [each for each in self.connections if each.idles and is_meant(each.peer)]
+        if not idle:
+            return False
+        min(idle, key=lambda each: each.idle_since).finish_if_idle()
+        return True
+
     async def drain(self) -> None:
         """Ends every connection that is between requests, and the others after their response."""
         await self.context.terminated.set()
@@ -76,7 +85,8 @@ class HttpConnection:
         self._limits = service.limits
         self._stream = stream
         self._guard = guard
-        self._peer = peer
+        self.peer = peer
+        self.idle_since = trio.current_time()
         self._on_upgrade = on_upgrade
         self._protocol: Http1 | Http2
         self._nursery: trio.Nursery
@@ -115,6 +125,11 @@ class HttpConnection:
             self._guard.close()
             self._service.connections.discard(self)
 
+    @property
+    def idles(self) -> bool:
+        """Whether it is between requests, and will be."""
+        return self._idle and not self._finished
+
     def finish_if_idle(self) -> None:
         if self._idle:
             self._guard.linger_seconds = 0  # nothing is on its way in either direction
@@ -128,7 +143,7 @@ class HttpConnection:
         return Http2(*self._protocol_arguments(), stall_seconds=stall_seconds)
 
     def _protocol_arguments(self) -> tuple[Any, ...]:
-        service, peer = self._service, self._peer
+        service, peer = self._service, self.peer
         return (
             service.app,
             service.config,
@@ -289,7 +304,8 @@ class HttpConnection:
         if self._service.context.terminated.is_set():
             self._finish()
             return
-        self._set_deadline(trio.current_time() + self._limits.keep_alive_seconds)
+        self.idle_since = trio.current_time()
+        self._set_deadline(self.idle_since + self._limits.keep_alive_seconds)
         if isinstance(self._protocol, Http1) and self._protocol.waiting_bytes:
             self._input_waits = True
             self._wake()
@@ -316,7 +332,8 @@ class HttpConnection:
         self._running += 1
         if isinstance(self._protocol, Http1):
             send = self._in_one_write(send)
-        exchange = Exchange(scope, send, self._limits.stall_seconds)
+        limits = self._limits
+        exchange = Exchange(scope, send, limits.stall_seconds, limits.min_body_bytes_per_second)
         self._nursery.start_soon(self._run_app, app, exchange)
         return exchange.put
 

@@ -18,13 +18,15 @@ class HttpLimits:
     """How long, how much and how many. Times in seconds, sizes in bytes.
 
     `stall_seconds`: a client that takes no byte of a response, or sends none of an announced
-    request body, for so long is treated as gone. `head_timeout_seconds`: a TLS handshake, and a
-    request head from its first byte, must be complete within this. `keep_alive_seconds`: how long
-    a connection may wait for its next request. `max_header_bytes`: of a request head.
-    `max_streams`: requests at once on one HTTP/2 connection.
+    request body, for so long is treated as gone. `min_body_bytes_per_second`: the least rate of a
+    request body, on average and beyond the first `stall_seconds`. `head_timeout_seconds`: a TLS
+    handshake, and a request head from its first byte, must be complete within this.
+    `keep_alive_seconds`: how long a connection may wait for its next request. `max_header_bytes`:
+    of a request head. `max_streams`: requests at once on one HTTP/2 connection.
     """
 
     stall_seconds: float = 30.0
+    min_body_bytes_per_second: float = 8192.0
     head_timeout_seconds: float = 10.0
     keep_alive_seconds: float = 75.0
     max_header_bytes: int = 65536

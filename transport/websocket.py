@@ -11,6 +11,7 @@ asks a silent client whether it is still there. Every such touch has a test.
 from __future__ import annotations
 
 import math
+from collections import deque
 from contextlib import suppress
 from io import StringIO
 
@@ -21,6 +22,8 @@ from wsproto import ConnectionType, WSConnection
 from wsproto.connection import ConnectionState
 from wsproto.events import BytesMessage, CloseConnection, Ping, Pong, TextMessage
 
+from ..schemas.errors import Overloaded
+from .bodies import LONG, Bodies, Share
 from .guarded_stream import GONE
 from .loggers import get_logger
 from .websocket_frames import encode_frame
@@ -30,6 +33,9 @@ log = get_logger("ccapi.websocket")
 READ_BYTES = 16384
 WAITING_MESSAGES = 1
 """Messages that may wait for their reader; behind them the client's own writes come to a stand."""
+
+STEP = 256 * 1024
+"""Bytes of the shared room that a message takes beyond what has come of it."""
 
 BREATH = 32
 """Frames that are taken without a pause for others: tiny ones fill a read by the thousand."""
@@ -44,8 +50,10 @@ NORMAL = 1000
 GOING_AWAY = 1001
 ONLY_TEXT = 1003
 ABNORMAL = 1006
+REFUSED = 1008
 TOO_BIG = 1009
 INTERNAL = 1011
+TRY_LATER = 1013
 
 
 @frozen(kw_only=True)
@@ -53,9 +61,13 @@ class WebSocketLimits:
     """`max_message_bytes`: a longer message ends the connection with code 1009. A client that was
     silent for `ping_seconds` is asked whether it is there, and gone if nothing comes of it within
     `pong_seconds`. After `idle_seconds` without a message in either direction the connection is
-    closed with code 1001. `close_seconds`: how long the other side may take to close too."""
+    closed with code 1001. `close_seconds`: how long the other side may take to close too. The rest
+    of a message that has begun must come at `min_bytes_per_second`, on average and beyond the first
+    `stall_seconds`, or the connection ends with code 1008."""
 
     max_message_bytes: int = 20 * 1024 * 1024
+    stall_seconds: float = 30.0
+    min_bytes_per_second: float = 8192.0
     ping_seconds: float = 20.0
     pong_seconds: float = 20.0
     idle_seconds: float = math.inf
@@ -83,6 +95,9 @@ class WebSocket:
         self.subprotocol = subprotocol
         self.received = 0
         self.sent = 0
+        self.length = 0
+        """Of the message that was received last, in characters."""
+        self._share: Share | None = None
 
     def __repr__(self) -> str:
         reason = self._connection.closed
@@ -95,10 +110,31 @@ class WebSocket:
 
     async def receive(self) -> str:
         """The next message. Raises `WebSocketClosed`; what the other side sent before it closed
-        is received first."""
-        message = await self._connection.next_message()
+        is received first.
+
+        The room that the message before it had is given back, unless it was taken over
+        (`take_share`)."""
+        self._give_back()
+        message, self._share = await self._connection.next_message()
         self.received += 1
+        self.length = len(message)
         return message
+
+    def take_share(self) -> Share | None:
+        """What the message that was received last holds of the room, to be closed by the caller;
+        None where that is nothing."""
+        share, self._share = self._share, None
+        return share
+
+    def release(self) -> None:
+        """Give back the room of all messages. For when nothing is received any more."""
+        self._give_back()
+        self._connection.release()
+
+    def _give_back(self) -> None:
+        if self._share is not None:
+            self._share.close()
+            self._share = None
 
     async def send(self, payload: bytes) -> None:
         """Send one text message, UTF-8. Raises `WebSocketClosed`; also where the client took no
@@ -140,8 +176,13 @@ async def accept_websocket(
     *,
     subprotocol: str | None = None,
     headers: list[tuple[bytes, bytes]] | None = None,
+    bodies: Bodies | None = None,
 ) -> WebSocket:
-    """Answer a handshake of `receive_handshake`'s. `subprotocol` must be one that was offered."""
+    """Answer a handshake of `receive_handshake`'s. `subprotocol` must be one that was offered.
+    Long messages share the room of `bodies`; None: they need none."""
+    own = request._connection  # noqa: SLF001
+    assert isinstance(own, _Connection)
+    own.bodies = bodies
     connection = await request.accept(subprotocol=subprotocol, extra_headers=headers)
     assert isinstance(connection, _Connection)
     connection.wake()
@@ -170,9 +211,14 @@ class _Connection(WebSocketConnection):
         self.used_at = trio.current_time()
         self.close_by = math.inf
         self.waiting: trio.CancelScope | None = None
+        self.bodies: Bodies | None = None
+        self.message_due = math.inf
         self._text: StringIO | None = None
         self._bytes = 0
+        self._begun_at = 0.0
         self._frames = 0
+        self._share: Share | None = None  # of the message that comes
+        self._shares: deque[Share | None] = deque()  # of those that wait for their reader
 
     @property
     def state(self) -> ConnectionState:
@@ -186,13 +232,20 @@ class _Connection(WebSocketConnection):
 
     # -- for `WebSocket` ---------------------------------------------------------------------------
 
-    async def next_message(self) -> str:
+    async def next_message(self) -> tuple[str, Share | None]:
         try:
             message = await self._recv_channel.receive()
         except (trio.ClosedResourceError, trio.EndOfChannel):
             raise self.ending() from None
         assert isinstance(message, str)
-        return message
+        return message, self._shares.popleft()
+
+    def release(self) -> None:
+        for share in (*self._shares, self._share):
+            if share is not None:
+                share.close()
+        self._shares.clear()
+        self._share = None
 
     async def send_frames(self, frames: bytes) -> None:
         """Write whole frames; `used_at` is the caller's business."""
@@ -249,6 +302,8 @@ class _Connection(WebSocketConnection):
         if self._bytes > self._max_message_size:
             reason = f"A message may have {self._max_message_size} bytes."
             await self._refuse(TOO_BIG, reason)
+        elif not await self._has_room():
+            await self._refuse(TRY_LATER, "There is no room for so long a message now.")
         elif event.message_finished:
             await self._take(event.data)
         else:
@@ -256,7 +311,29 @@ class _Connection(WebSocketConnection):
             # for each that holds nothing.
             if self._text is None:
                 self._text = StringIO(newline="")
+                self._begun_at = trio.current_time()
             self._text.write(event.data)
+            limits = self.limits
+            if limits.min_bytes_per_second:
+                allowed = limits.stall_seconds + self._bytes / limits.min_bytes_per_second
+                self.message_due = self._begun_at + allowed
+
+    async def _has_room(self) -> bool:
+        """Whether what has come of the message is in the room that all share."""
+        if self.bodies is None or self._bytes < LONG:
+            return True
+        if self._share is None:
+            self._share = self.bodies.share()
+        if self._bytes <= self._share.taken:
+            return True
+        begun = trio.current_time()
+        try:
+            await self._share.grow_to(min(self._bytes + STEP, self._max_message_size))
+        except Overloaded:
+            return False
+        finally:
+            self._begun_at += trio.current_time() - begun  # this was not the client's time
+        return True
 
     async def _take(self, last: str) -> None:
         message = last
@@ -264,12 +341,16 @@ class _Connection(WebSocketConnection):
             self._text.write(last)
             message, self._text = self._text.getvalue(), None
         self._bytes = 0
+        self.message_due = math.inf
         self.used_at = trio.current_time()
+        self._shares.append(self._share)
+        self._share = None
         with suppress(*GONE):  # nobody reads it: the connection was closed meanwhile
             await self._send_channel.send(message)
 
     async def _refuse(self, code: int, reason: str) -> None:
         self._text = None
+        self.message_due = math.inf
         log.debug("websocket_refused", code=code, reason=reason)
         await self.begin_close(code, reason)
 
@@ -334,7 +415,7 @@ class _Heartbeat(trio.abc.Stream):
         if limits.ping_seconds > TOGETHER:
             # The many are asked together: waking once for all is most of what asking costs.
             silent_at = math.ceil(silent_at / TOGETHER) * TOGETHER
-        return min(silent_at, connection.used_at + limits.idle_seconds)
+        return min(silent_at, connection.used_at + limits.idle_seconds, connection.message_due)
 
     async def _stir(self, heard_at: float, asked: bool) -> bool:
         """Do what is due now that nothing was heard; says whether the client has been asked."""
@@ -344,7 +425,10 @@ class _Heartbeat(trio.abc.Stream):
             raise trio.BrokenResourceError("the client did not answer a close frame")
         if connection.state is not ConnectionState.OPEN or now < self._patience(heard_at, asked):
             return asked  # a deadline was moved meanwhile
-        if now >= connection.used_at + connection.limits.idle_seconds:
+        if now >= connection.message_due:
+            connection.message_due = math.inf
+            await connection.begin_close(REFUSED, "The rest of a message came too slowly.")
+        elif now >= connection.used_at + connection.limits.idle_seconds:
             await connection.begin_close(GOING_AWAY, "Nothing was said for long.")
         elif asked:
             raise trio.BrokenResourceError("the client did not answer a ping")

@@ -13,14 +13,21 @@ from typing import Any, Protocol
 
 import pytest
 
+from tests.support.logins import (
+    LoginName,
+    RefusingProxy,
+    asked_as,
+    child_environment,
+    child_flags,
+    login_environment,
+    open_refusing_proxy,
+)
 from tests.support.messages_stub import MessagesStub, open_messages_stub
 from tests.support.raw_agent import open_raw_agent
 from tests.support.raw_cli import (
-    CHILD_ENVIRONMENT,
     GENERIC_FLAGS,
     RawCli,
     adoption,
-    cli_environment,
     open_raw_cli,
 )
 
@@ -50,9 +57,33 @@ async def stub() -> AsyncIterator[MessagesStub]:
         yield running
 
 
+PROFILE_CALL = "CONNECT api.anthropic.com:443"
+"""What a child with a credentials file asks for at its start, wherever the API is."""
+
+REFRESH_CALL = "CONNECT platform.claude.com:443"
+"""What it asks for when the API has refused its login."""
+
+
 @pytest.fixture
-def open_child(stub: MessagesStub, tmp_path: Path) -> OpenChild:
-    """How a test gets a child that it must configure, or more than one."""
+def login(request: pytest.FixtureRequest) -> LoginName:
+    """How the test's children are logged in: by a key, unless the test says `every_login`."""
+    name: LoginName = getattr(request, "param", "key")
+    return name
+
+
+@pytest.fixture
+async def proxy() -> AsyncIterator[RefusingProxy]:
+    """What stands between the test's children and everything but loopback."""
+    async with open_refusing_proxy() as running:
+        yield running
+
+
+@pytest.fixture
+async def open_child(
+    stub: MessagesStub, proxy: RefusingProxy, tmp_path: Path, login: LoginName
+) -> AsyncIterator[OpenChild]:
+    """How a test gets a child that it must configure, or more than one. In the end nothing has left
+    the machine, and all that the API was asked showed the login."""
 
     @asynccontextmanager
     async def spawn(
@@ -61,15 +92,19 @@ def open_child(stub: MessagesStub, tmp_path: Path) -> OpenChild:
         environment: Mapping[str, str] | None = None,
         without: Collection[str] = (),
     ) -> AsyncIterator[RawCli]:
-        whole = cli_environment(tmp_path, stub.url) | CHILD_ENVIRONMENT | dict(environment or {})
+        whole = login_environment(login, tmp_path, stub.url, proxy.url)
+        whole |= child_environment(login) | dict(environment or {})
         kept = {name: value for name, value in whole.items() if name not in without}
-        async with open_raw_cli(kept, tmp_path, (*GENERIC_FLAGS, *flags)) as cli:
+        all_flags = (*GENERIC_FLAGS, *child_flags(login), *flags)
+        async with open_raw_cli(kept, tmp_path, all_flags) as cli:
             if adopt:
                 # Not waited for: the next frame the test writes is pipelined behind it.
                 await cli.send(cli.control_frame("initialize", **adoption()))
             yield cli
 
-    return spawn
+    yield spawn
+    assert set(proxy.asked) <= ({PROFILE_CALL, REFRESH_CALL} if login == "file" else set())
+    assert asked_as(stub, login)
 
 
 @pytest.fixture

@@ -6,6 +6,7 @@ import pytest
 import trio
 
 from tests.contract.conftest import OpenChild
+from tests.support.logins import every_login
 from tests.support.messages_stub import MessagesStub
 from tests.support.raw_cli import (
     RawCli,
@@ -72,6 +73,7 @@ async def test_the_answer_to_initialize_has_this_shape(open_child: OpenChild) ->
         assert content.keys() >= {"commands", "models", "account", "claude_code_version"}
 
 
+@every_login
 async def test_the_first_initialize_wins(open_child: OpenChild, stub: MessagesStub) -> None:
     """Protocol notes, section 1: later ones answer success and change nothing."""
     late = adoption(model="claude-haiku-4-5", system="Too late.")

@@ -7,6 +7,7 @@ import pytest
 import trio
 
 from tests.contract.conftest import OpenChild
+from tests.support.logins import every_login
 from tests.support.messages_stub import Failure, Hang, MessagesStub, Reply, say
 from tests.support.raw_cli import (
     CHILD_ENVIRONMENT,
@@ -116,6 +117,7 @@ async def test_a_refused_connection_is_an_error_without_a_status(
     assert "refused" in result["result"].lower()
 
 
+@every_login
 async def test_an_answer_cut_mid_stream_is_an_error_and_not_asked_for_again(
     child: RawCli, stub: MessagesStub
 ) -> None:
@@ -203,6 +205,7 @@ async def test_after_max_tokens_the_cli_asks_up_to_three_times_more(
     assert seen[-1]["api_error_status"] is None
 
 
+@every_login
 async def test_a_rewind_at_max_tokens_stops_the_asking_and_leaves_no_trace(
     child: RawCli, stub: MessagesStub
 ) -> None:

@@ -5,6 +5,7 @@ from typing import Any
 
 import pytest
 
+from tests.support.logins import every_login
 from tests.support.messages_stub import MessagesStub
 from tests.support.raw_cli import Frame, RawCli, assistant_frame, is_result, user_frame
 
@@ -27,11 +28,13 @@ def image(media_type: str = "image/png", data: str = PNG) -> Frame:
 
 
 def last_user_content(stub: MessagesStub) -> list[Any]:
-    """The blocks of the last user message, without what the CLI notes for the API's cache."""
+    """The blocks of the last user message, without what the CLI notes for the API's cache, and what
+    it says itself where the login is a subscription's."""
     content = stub.requests[-1].body["messages"][-1]["content"]
     return [
         {name: value for name, value in block.items() if name != "cache_control"}
         for block in content
+        if not str(block.get("text")).startswith("<system-reminder>")
     ]
 
 
@@ -40,6 +43,7 @@ def is_source(block: Frame) -> bool:
     return str(block.get("text")).startswith("[Image: source: ")
 
 
+@every_login
 async def test_a_picture_arrives_whole_and_a_text_behind_the_message_names_its_file(
     child: RawCli, stub: MessagesStub
 ) -> None:

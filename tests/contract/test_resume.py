@@ -7,6 +7,7 @@ from uuid import uuid4
 import trio
 
 from tests.contract.conftest import OpenChild
+from tests.support.logins import every_login
 from tests.support.messages_stub import MessagesStub, Reply, Text, Thinking, say
 from tests.support.raw_cli import (
     PATIENCE,
@@ -56,6 +57,7 @@ async def kill_mid_turn(child: RawCli, stub: MessagesStub, home: Path) -> None:
     await child.wait()
 
 
+@every_login
 async def test_a_closed_conversation_is_resumed_whole(
     open_child: OpenChild, stub: MessagesStub
 ) -> None:
@@ -70,6 +72,7 @@ async def test_a_closed_conversation_is_resumed_whole(
     assert stub.requests[-1].conversation == [*TWO_TURNS, ("user", ["three"])]
 
 
+@every_login
 async def test_a_child_killed_right_after_its_result_is_resumed_whole(
     open_child: OpenChild, stub: MessagesStub
 ) -> None:
@@ -102,6 +105,7 @@ async def test_a_plain_resume_keeps_the_text_of_a_killed_turn(
     ]
 
 
+@every_login
 async def test_resumed_at_the_last_assistant_frame_a_killed_turn_leaves_no_trace(
     open_child: OpenChild, stub: MessagesStub, tmp_path: Path
 ) -> None:
@@ -145,6 +149,7 @@ async def test_an_earlier_assistant_frame_truncates_the_answer(
     assert stub.requests[-1].conversation[1] == ("assistant", ["A-part."])
 
 
+@every_login
 async def test_a_resumed_child_takes_a_new_system_prompt_and_model(
     open_child: OpenChild, stub: MessagesStub
 ) -> None:

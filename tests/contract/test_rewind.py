@@ -2,6 +2,7 @@
 
 import trio
 
+from tests.support.logins import every_login
 from tests.support.messages_stub import Failure, Hang, MessagesStub, say
 from tests.support.raw_cli import Frame, RawCli, answers, is_result, kind, kinds, user_frame
 
@@ -91,6 +92,7 @@ async def test_an_aborted_stream_is_closed_by_events_that_the_api_never_sent(
     assert ending["event"]["delta"]["stop_reason"] is None
 
 
+@every_login
 async def test_a_rewind_mid_stream_ends_the_turn_first_and_answers_last(
     child: RawCli, stub: MessagesStub
 ) -> None:
@@ -104,6 +106,7 @@ async def test_a_rewind_mid_stream_ends_the_turn_first_and_answers_last(
     assert kinds(await child.settle()) == []
 
 
+@every_login
 async def test_a_rewound_turn_leaves_no_trace(child: RawCli, stub: MessagesStub) -> None:
     """Protocol notes, section 3e."""
     await child.turn("one")
@@ -186,6 +189,7 @@ async def test_a_finished_turn_is_rewound_without_another_result(
     ]
 
 
+@every_login
 async def test_the_first_turn_can_be_rewound(child: RawCli, stub: MessagesStub) -> None:
     """Protocol notes, section 3e (refused before 2.1.330): no preceding assistant, success."""
     asked = await start_streaming(child, stub)

@@ -6,6 +6,7 @@ from typing import Any
 import pytest
 
 from tests.contract.conftest import OpenChild
+from tests.support.logins import every_login
 from tests.support.messages_stub import MessagesStub, ToolUse, call, say
 from tests.support.raw_cli import Frame, RawCli, adoption, kind
 from tests.support.raw_tools import is_mcp, texts, tool, tool_child, tool_turn
@@ -47,6 +48,7 @@ def streamed(frames: list[Frame]) -> str:
     return "".join(delta.get("partial_json", "") for delta in deltas)
 
 
+@every_login
 async def test_an_output_that_fits_ends_the_turn_after_one_request(
     open_child: OpenChild, stub: MessagesStub
 ) -> None:

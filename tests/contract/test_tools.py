@@ -11,6 +11,7 @@ import pytest
 
 from tests.contract.conftest import OpenChild
 from tests.contract.test_resume import last_assistant, wait_recorded
+from tests.support.logins import every_login
 from tests.support.messages_stub import MessagesStub, Reply, ToolUse, call, say
 from tests.support.raw_cli import Frame, answers, is_result, kind, user_frame
 from tests.support.raw_tools import (
@@ -52,6 +53,7 @@ def outline(frames: list[Frame]) -> list[str]:
 # -- offering --------------------------------------------------------------------------------------
 
 
+@every_login
 async def test_tools_are_offered_to_the_turn_that_is_pipelined_behind_initialize(
     open_child: OpenChild, stub: MessagesStub
 ) -> None:
@@ -191,6 +193,7 @@ async def test_a_resumed_child_offers_the_tools_it_is_given(
 # -- calling ---------------------------------------------------------------------------------------
 
 
+@every_login
 async def test_a_call_comes_when_its_block_is_whole_and_before_the_message_ends(
     open_child: OpenChild, stub: MessagesStub
 ) -> None:
@@ -357,6 +360,7 @@ async def test_settings_written_before_an_answer_hold_for_the_next_request(
 # -- calls that never get their answer -------------------------------------------------------------
 
 
+@every_login
 async def test_a_turn_with_open_calls_is_rewound_without_a_trace(
     open_child: OpenChild, stub: MessagesStub
 ) -> None:

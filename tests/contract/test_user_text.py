@@ -7,6 +7,7 @@ from typing import Any
 import pytest
 
 from tests.contract.conftest import OpenChild
+from tests.support.logins import every_login
 from tests.support.messages_stub import MessagesStub
 from tests.support.raw_cli import Frame, RawCli, is_result, text_of, user_frame
 
@@ -43,6 +44,7 @@ async def test_a_known_command_in_the_last_text_block_is_never_sent(
     assert stub.requests == []
 
 
+@every_login
 async def test_an_empty_text_block_behind_a_slash_keeps_it_exact(
     child: RawCli, stub: MessagesStub
 ) -> None:

@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import json
 import os
+import re
 import signal
 import threading
 from collections.abc import Callable, Iterable, Iterator
@@ -28,6 +29,7 @@ from ccapi.schemas.settings import CacheSettings, ConversationSettings
 from tests.support import chat
 from tests.support.embedded import Ear, open_ear
 from tests.support.live import Live, open_live_cli
+from tests.support.logins import LoginName
 from tests.support.messages_stub import Answer, Request, echo
 
 PATIENCE = 30.0
@@ -275,7 +277,7 @@ def read_events(response: httpx.Response) -> Streamed:
 
 
 @contextmanager
-def open_house(tmp_path: Path, **sections: Any) -> Iterator[House]:
+def open_house(tmp_path: Path, login: LoginName = "key", **sections: Any) -> Iterator[House]:
     """A gateway while the block runs, with few children and all of the history that is sent; the
     cache is off, so that every question reaches the API."""
     claude = {"max_concurrent_sessions": 8, "prewarm": 2, "max_retries": 0}
@@ -286,7 +288,10 @@ def open_house(tmp_path: Path, **sections: Any) -> Iterator[House]:
     ready = SimpleQueue()
 
     async def run() -> None:
-        async with open_live_cli(tmp_path, **sections) as live, open_ear(live.gateway) as ear:
+        async with (
+            open_live_cli(tmp_path, login, **sections) as live,
+            open_ear(live.gateway) as ear,
+        ):
             over = trio.Event()
             ready.put((live, ear, trio.lowlevel.current_trio_token(), over))
             await over.wait()
@@ -366,7 +371,10 @@ def spoken(request: Request) -> Spoken:
     """The user's and the assistant's messages, neighbours of one role joined as the API does it:
     text as it is, a call as (id, name, input), a result as (call id, texts, whether it failed)."""
     return joined(
-        (message["role"], [_plain(block) for block in _blocks(message["content"])])
+        (
+            message["role"],
+            [_plain(block) for block in _blocks(message["content"]) if not _is_note(block)],
+        )
         for message in request.body["messages"]
         if message["role"] != "system"  # of the CLI's own
     )
@@ -385,6 +393,17 @@ def joined(messages: Iterable[tuple[str, list[Any]]]) -> Spoken:
         (role, [*sorted(filter(_is_result, blocks)), *filterfalse(_is_result, blocks)])
         for role, blocks in together
     ]
+
+
+_NOTE = re.compile(
+    r"<system-reminder>\n(# Environment\n|You are powered by the model|Today's date is)"
+)
+
+
+def _is_note(block: JSON) -> bool:
+    """Whether the CLI says it itself, where the login is a subscription's. Anything else that it
+    may say counts as said by the client, and so as wrong."""
+    return block["type"] == "text" and _NOTE.match(block["text"]) is not None
 
 
 def _is_result(block: Any) -> bool:

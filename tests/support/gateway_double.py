@@ -34,6 +34,7 @@ from ccapi.schemas.settings import Settings
 from ccapi.schemas.turn import Answer, Completed, Failed, Options, Setup, Tool, Usage
 from ccapi.schemas.turn_items import TextDelta
 from ccapi.transport.attachments import AttachmentPolicy
+from ccapi.transport.bodies import Bodies
 from ccapi.transport.seals import Seals
 
 USAGE = Usage(prompt_tokens=12, completion_tokens=3, cached_tokens=10)
@@ -189,6 +190,18 @@ class GatewayDouble:
     asked: list[Asked] = field(factory=list)
     made: list[ConversationDouble] = field(factory=list)
     holds: ConversationDouble | None = None
+    broken: GatewayError | None = None
+
+    bodies: Bodies = field(init=False)
+
+    @bodies.default
+    def _make_room(self) -> Bodies:
+        return Bodies(self.settings.server.max_bodies_bytes)
+
+    @property
+    def trouble(self) -> GatewayError | None:
+        draining = Overloaded("The gateway is draining.", code="draining")
+        return draining if self.draining else self.broken
 
     def begin(self, asked: Asked) -> None:
         self.asked.append(asked)

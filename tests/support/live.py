@@ -15,18 +15,21 @@ from ccapi.actors.gateway import Gateway
 from ccapi.actors.serve import serve
 from ccapi.schemas.settings import ClaudeSettings, ServerSettings, Settings, StorageSettings
 
+from .logins import LoginName, RefusingProxy, login_environment, open_refusing_proxy
 from .messages_stub import MessagesStub, open_messages_stub
-from .raw_cli import cli_binary, cli_environment
+from .raw_cli import cli_binary
 
 
 @attrs.frozen
 class Live:
-    """`url` without a path; `stub` is what the real CLI talks to (None with the scripted child)."""
+    """`url` without a path; `stub` is what the real CLI talks to, and `proxy` what keeps it from
+    all else (None with the scripted child)."""
 
     url: str
     gateway: Gateway
     stop: trio.Event
     stub: MessagesStub | None = None
+    proxy: RefusingProxy | None = None
 
     @property
     def base_url(self) -> str:
@@ -61,12 +64,14 @@ async def open_live(
 
 
 @asynccontextmanager
-async def open_live_cli(tmp_path: Path, **sections: Any) -> AsyncIterator[Live]:
-    """A gateway in front of the real CLI, in surroundings of its own."""
-    async with open_messages_stub() as stub:
-        env = cli_environment(tmp_path, stub.url)
+async def open_live_cli(
+    tmp_path: Path, login: LoginName | None = "key", **sections: Any
+) -> AsyncIterator[Live]:
+    """A gateway in front of the real CLI, in surroundings of its own and logged in so."""
+    async with open_messages_stub() as stub, open_refusing_proxy() as proxy:
+        env = login_environment(login, tmp_path, stub.url, proxy.url)
         async with open_live(settings_for(tmp_path, env, cli_binary(), **sections)) as live:
-            yield attrs.evolve(live, stub=stub)
+            yield attrs.evolve(live, stub=stub, proxy=proxy)
 
 
 @asynccontextmanager

@@ -162,11 +162,13 @@ class Reply:
 
 @frozen
 class Failure:
-    """An error status with the API's error envelope; `retry_after` is in seconds."""
+    """An error status with the API's error envelope; `retry_after` is in seconds, `headers` are
+    further ones."""
 
     status: int
     message: str = "scripted failure"
     retry_after: int | None = None
+    headers: tuple[tuple[str, str], ...] = ()
 
     def body(self) -> bytes:
         """Return the error envelope."""

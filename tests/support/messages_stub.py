@@ -244,7 +244,7 @@ class _Connection:
             retry = (
                 () if answer.retry_after is None else (("retry-after", str(answer.retry_after)),)
             )
-            await self.respond(answer.status, answer.body(), retry)
+            await self.respond(answer.status, answer.body(), (*retry, *answer.headers))
         elif isinstance(answer, Hang):
             await self._wait_left(request)
         elif not request.body.get("stream"):

@@ -21,6 +21,7 @@ from ccapi.schemas.errors import GatewayError
 from ccapi.schemas.settings import ClaudeSettings
 from ccapi.schemas.turn import Origin, ResumePoint
 from ccapi.transport.child import Child
+from ccapi.transport.ndjson import LineSplitter
 
 POINT = ResumePoint("session", "uuid")
 
@@ -35,6 +36,7 @@ class HandMade(Child):
         self.signals: list[int] = []
         self._outbox, _ = trio.open_memory_channel[bytes](1)
         self._stderr = deque()
+        self._lines = LineSplitter(1)
         self._frozen = False
         self._runs_others = False
         self.leave = trio.Event()

@@ -344,10 +344,16 @@ class Talk:
             case {"type": kind, "uuid": uuid, "message": {"content": content}}:
                 assert str(UUID(uuid)) == uuid
                 assert uuid not in self._names, "the CLI drops a message whose uuid it knows"
-                text = self._names[uuid] = "|".join(map(_spell, content))
+                text = self._names[uuid] = "|".join(map(_spell, _told(content)))
                 asked = kind == "user" and frame.get("shouldQuery", True)
                 return f"ask {text}" if asked else f"history {kind} {text}"
         raise AssertionError(f"what is {frame}?")
+
+
+def _told(content: list[dict[str, Any]]) -> list[dict[str, Any]]:
+    """The blocks without the empty one that keeps a result exact (`schemas.lines`)."""
+    guarded = content[-1] == {"type": "text", "text": ""} and len(content) > 1
+    return content[:-1] if guarded and content[-2]["type"] == "tool_result" else content
 
 
 def _spell_item(item: TurnItem) -> str:

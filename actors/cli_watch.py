@@ -1,0 +1,215 @@
+"""Whether the CLI can answer turns: how it is logged in, and what turns say of it.
+
+Knows: the login that new children get, when to ask for it again, and what keeps turns from being
+answered, for `/ready` and for the log. Refuses to know: how the CLI is asked (`transport.login`),
+and processes that do not start (`actors.pool`).
+
+The login is asked for once when the gateway is opened; no child starts before the answer, and the
+port does not wait for it. It is asked for again when a turn says that it has gone, and every
+`RECHECK_SECONDS` while there is none. A login that variables give cannot change: then only turns
+can tell whether the API takes it.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Awaitable, Callable
+
+import trio
+
+from ..schemas.errors import (
+    ChildDied,
+    ChildError,
+    CliUnusable,
+    GatewayError,
+    NotLoggedIn,
+    Overloaded,
+    TurnTimeout,
+)
+from ..schemas.events import TurnFailed, TurnFinished
+from ..schemas.setting_rules import Problem, SettingsError, is_loopback
+from ..schemas.settings import Settings
+from ..schemas.upstream import not_logged_in
+from ..transport.loggers import get_logger
+from ..transport.login import Login, Means
+from .bus import Bus, Subscription
+from .once import OnceLog
+
+log = get_logger("ccapi.login")
+
+RECHECK_SECONDS = 15.0
+"""How often the CLI is asked for its login while there is none."""
+
+LEAST_SECONDS = 2.0
+"""Between two questions, however many turns say that the login has gone."""
+
+DOUBT_SECONDS = 30.0
+"""How long `/ready` says that the API refused the login, if no turn asks it again meanwhile."""
+
+ACCOUNT_SETTING = "claude.allow_credentials_file"
+
+
+class CliWatch:
+    """Made by the gateway. `run` asks, `listen` hears of turns; all else is synchronous."""
+
+    def __init__(self, program: str, settings: Settings) -> None:
+        self._program = program
+        self._exposed = not is_loopback(settings.server.host)
+        self._allowed = settings.claude.allow_credentials_file
+        self.login: Login | None = None
+        self._known = trio.Event()
+        self._doubt = trio.Event()
+        self._refused: NotLoggedIn | None = None  # by the API, as a turn said
+        self._refused_until = -math.inf
+        self._once = OnceLog(log)
+
+    def __repr__(self) -> str:
+        return f"<CliWatch {self.login.means.name if self.login else 'asking'}>"
+
+    # -- for who starts children, and who asks whether turns can be answered -----------------------
+
+    async def known(self) -> Login:
+        """The login that a child gets that starts now; waits for the first answer.
+
+        Raises `NotLoggedIn` where that login must not be used.
+        """
+        await trio.lowlevel.checkpoint()
+        await self._known.wait()
+        assert self.login is not None
+        if self._is_forbidden(self.login):
+            raise self._no_turns()
+        return self.login
+
+    @property
+    def trouble(self) -> GatewayError | None:
+        """Why turns cannot be answered, as far as it is known."""
+        if self.login is None:
+            return Overloaded("The gateway is asking the CLI for its login.", code="starting")
+        if self._is_forbidden(self.login):
+            return self._no_turns()
+        if self.login.is_missing:
+            return self._missing(self.login)
+        return self._refused if trio.current_time() < self._refused_until else None
+
+    async def check_exposure(self) -> None:
+        """Raises `SettingsError` where other machines would be served with a login that tells
+        every client the account's e-mail address."""
+        if not self._exposed or self._allowed:
+            return
+        await self._known.wait()
+        assert self.login is not None
+        if self._is_forbidden(self.login):
+            raise SettingsError([Problem("server.host", self._forbidden())])
+
+    def _is_forbidden(self, login: Login) -> bool:
+        return login.tells_account and self._exposed and not self._allowed
+
+    def _forbidden(self) -> str:
+        return (
+            "other machines are not served with the login in the CLI's credentials file: the CLI "
+            "tells the model the account's e-mail address at the start of every conversation, and "
+            f"any client can ask for it. Run `{self._program} setup-token` and set "
+            "CLAUDE_CODE_OAUTH_TOKEN to what it prints, or set ANTHROPIC_API_KEY; or listen on "
+            f"127.0.0.1, or set {ACCOUNT_SETTING}"
+        )
+
+    def _no_turns(self) -> NotLoggedIn:
+        reason = self._forbidden()
+        return NotLoggedIn(f"{reason[0].upper()}{reason[1:]}.")
+
+    def _missing(self, login: Login) -> NotLoggedIn:
+        if login.means is Means.KEY_HELPER:
+            return not_logged_in(
+                self._program,
+                "The CLI's login is an apiKeyHelper in its settings, which the gateway's "
+                "conversations do not load.",
+            )
+        return not_logged_in(self._program)
+
+    # -- asking ------------------------------------------------------------------------------------
+
+    async def run(self, ask: Callable[[], Awaitable[Login]], renew: Callable[[], None]) -> None:
+        """Ask now, and again whenever there is reason to. Never ends. `renew` is called when
+        children that have started are not to be used any more, since the login is another."""
+        while True:
+            doubted = self._doubt.is_set()
+            self._doubt = trio.Event()
+            login = await ask()
+            if self.login is not None and (login != self.login or doubted):
+                renew()
+            if login != self.login:
+                self.login = login
+                self._refused = None
+                self._tell(login)
+            self._known.set()
+            await trio.sleep(LEAST_SECONDS)
+            again = RECHECK_SECONDS if login.is_missing else math.inf
+            with trio.move_on_after(again):
+                await self._doubt.wait()
+
+    def _tell(self, login: Login) -> None:
+        """Say in the log what the login is, where an operator has to know."""
+        match login.means:
+            case Means.OAUTH_TOKEN:
+                log.info(
+                    "the CLI is logged in by CLAUDE_CODE_OAUTH_TOKEN: it puts about 270 tokens of "
+                    "notes on its environment into each conversation"
+                )
+            case Means.FILE if self._is_forbidden(login):
+                log.error("no turn is answered", reason=self._forbidden())
+            case Means.FILE:
+                log.warning(
+                    "the CLI is logged in by its credentials file: it tells the model the "
+                    "account's e-mail address and the path of its working directory in every "
+                    "conversation, and any client can ask for them; run setup-token and set "
+                    "CLAUDE_CODE_OAUTH_TOKEN to what it prints",
+                    setup_token=f"{self._program} setup-token",
+                )
+            case Means.NOTHING | Means.KEY_HELPER:
+                self._once.warn(
+                    "the CLI is not logged in",
+                    login.means.name,
+                    reason=self._missing(login).message,
+                )
+            case Means.UNKNOWN:
+                log.info("the CLI does not say how it is logged in", program=self._program)
+            case Means.SCRIPTED:
+                pass
+            case _:
+                log.info("the CLI is logged in", by=login.means.value)
+
+    # -- what turns say ----------------------------------------------------------------------------
+
+    async def listen(self, bus: Bus) -> None:
+        """Hear of the ends of turns until `bus` is closed."""
+        with bus.subscribe() as subscription:
+            await self._hear_all(subscription)
+
+    async def _hear_all(self, subscription: Subscription) -> None:
+        async for event in subscription:
+            match event:
+                case TurnFinished():
+                    self._worked()
+                case TurnFailed(error=error):
+                    self._failed(error)
+
+    def _worked(self) -> None:
+        self._refused, self._refused_until = None, -math.inf
+        self._once.forget()
+
+    def _failed(self, error: GatewayError) -> None:
+        login = self.login
+        known = login is not None and (login.is_missing or self._is_forbidden(login))
+        told = isinstance(error, NotLoggedIn) and known
+        # A child that died is told by the pool, with what it wrote last.
+        told = told or isinstance(error, ChildDied) or error.code == "cli_not_found"
+        if isinstance(error, ChildError | TurnTimeout | CliUnusable) and not told:
+            self._once.warn(
+                "a turn failed", f"{error.code} {error.message}", code=error.code,
+                reason=error.message,
+            )  # fmt: skip
+        if isinstance(error, NotLoggedIn):
+            self._refused = error
+            self._refused_until = trio.current_time() + DOUBT_SECONDS
+            if login is not None and not login.is_fixed:
+                self._doubt.set()

@@ -1,0 +1,52 @@
+"""The messages of a request, with its images and files in their places, ready to be compared.
+
+Knows: that a long history takes longer to put together and to name than others should wait for.
+Refuses to know: how a request is worded, and what its messages are compared with.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from contextlib import suppress
+from functools import partial
+from typing import TYPE_CHECKING, Protocol
+
+from ..schemas.errors import InvalidRequest
+from ..schemas.media import Attachment
+from ..schemas.message import Checked, Document, Image, Message, digest, messages_of
+from ..schemas.message_size import size_of
+from ..transport.attachments import resolve_all
+from ..transport.bodies import LONG
+
+if TYPE_CHECKING:
+    from .gateway import Gateway
+
+
+class Worded(Protocol):
+    """A request that was read."""
+
+    @property
+    def messages(self) -> tuple[Message, ...]: ...
+    @property
+    def attachments(self) -> tuple[Attachment, ...]: ...
+    def filled(self, blocks: Sequence[Image | Document]) -> tuple[Message, ...]: ...
+
+
+async def word(gateway: Gateway, asked: Worded) -> tuple[Message, ...]:
+    """The messages of `asked`, whole. Raises what its attachments are refused with."""
+    blocks = await resolve_all(asked.attachments, gateway.attachments)
+    size = sum(len(block.data) for block in blocks)
+    for message in asked.messages:
+        size += size_of((message,))
+        if size >= LONG:
+            break
+    return await gateway.bodies.read(size, partial(_put_together, asked, blocks))
+
+
+def _put_together(asked: Worded, blocks: Sequence[Image | Document]) -> tuple[Message, ...]:
+    messages = asked.filled(blocks)
+    for message in messages:
+        digest(message)  # kept by the message: the cache and lineage will ask for it
+    with suppress(InvalidRequest):  # which is raised where the conversation is known
+        return Checked(messages_of(messages))
+    return messages

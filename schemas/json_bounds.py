@@ -1,0 +1,149 @@
+"""How much a JSON text holds, told before anything is made of it.
+
+Knows: what stands outside of strings in a JSON text (RFC 8259), and how many values, and in how
+many levels, a text of a length may have. Refuses to know: what they mean, and whether the text is
+JSON at all: a parser says that, and stops where it is not.
+
+Three bytes, ``{},``, become about ninety as an object in memory. So it is the count that is
+bounded, in proportion to the length: what people send has ten bytes and more for each value.
+"""
+
+from __future__ import annotations
+
+from itertools import accumulate
+
+from attrs import define
+
+from .errors import InvalidRequest
+
+SLICE = 65536
+"""Bytes that are looked at in one go: a fraction of a millisecond."""
+
+MAX_VALUES = 400_000
+"""Values (scalars, arrays and objects) in any text."""
+
+ALWAYS_VALUES = 50_000
+"""Values that a text may have however short it is."""
+
+BYTES_PER_VALUE = 16
+"""Bytes of a text that allow for one value more."""
+
+MAX_DEPTH = 512
+"""Levels of arrays and objects. Far below what makes Python's own stack end."""
+
+_NO_BRACKET = bytes(byte for byte in range(256) if byte not in b"[]{}")
+_STEPS = tuple(1 if byte in b"[{" else -1 for byte in range(256))
+
+
+MAX_ARGUMENT_VALUES = 200_000
+"""JSON values in the arguments of all tool calls of a request, which are texts themselves."""
+
+
+class TooMuchJson(InvalidRequest):
+    """More values, or levels of them, than a text of that length may have."""
+
+    default_code = "too_many_values"
+
+
+def most_values(length: int) -> int:
+    """How many values a text of `length` bytes may have."""
+    return min(MAX_VALUES, ALWAYS_VALUES + length // BYTES_PER_VALUE)
+
+
+class JsonMeter:
+    """Counts the values of a text that is fed to it in pieces of any length, and their levels.
+
+    `values` is one more than there are where an object or array is empty. Of what is no JSON it
+    counts at least as many as a parser can have made before it stops.
+    """
+
+    def __init__(self, most: int = MAX_VALUES, deepest: int = MAX_DEPTH) -> None:
+        self.values = 1
+        self.depth = 0
+        self._most = most
+        self._deepest = deepest
+        self._quotes = 0
+        self._in_string = 0
+        self._escape = b""
+
+    def __repr__(self) -> str:
+        return f"<JsonMeter {self.values} values, depth {self.depth}>"
+
+    def feed(self, piece: bytes) -> None:
+        """Raises `TooMuchJson`."""
+        piece = self._without_escapes(self._escape + piece)
+        parts = piece.split(b'"')
+        outside = b"".join(parts[self._in_string :: 2])
+        self._in_string = (self._in_string + len(parts) - 1) % 2
+        self._quotes += len(parts) - 1
+        opened = outside.count(b"[") + outside.count(b"{")
+        self.values += opened + outside.count(b",")
+        if self.values > self._most:
+            raise TooMuchJson(f"A body of this length may hold at most {self._most} JSON values.")
+        self._sink(outside, opened)
+
+    @property
+    def is_json(self) -> bool:
+        """False where no parser can get to the end of what was fed: a value and its name are two
+        strings at most."""
+        return self._quotes <= 4 * self.values + 4
+
+    def _without_escapes(self, piece: bytes) -> bytes:
+        """`piece` without what is escaped in it that could be taken for the end of a string, or of
+        an escape. A backslash at its end is kept for the next one."""
+        backslashes = len(piece) - len(piece.rstrip(b"\\"))
+        self._escape = b"\\" if backslashes % 2 else b""
+        if b"\\" not in piece:
+            return piece
+        piece = piece[: len(piece) - len(self._escape)]
+        return piece.replace(b"\\\\", b"").replace(b'\\"', b"")
+
+    def _sink(self, outside: bytes, opened: int) -> None:
+        brackets = outside.translate(None, _NO_BRACKET)
+        if self.depth + opened > self._deepest:
+            heights = accumulate(map(_STEPS.__getitem__, brackets), initial=self.depth)
+            if max(heights) > self._deepest:
+                raise TooMuchJson(
+                    f"The JSON is nested too deeply: at most {self._deepest} levels are read.",
+                    code="invalid_json",
+                )
+        self.depth += 2 * opened - len(brackets)
+
+
+def check_json(text: bytes | bytearray) -> None:
+    """See that `text` has no more values, nor levels of them, than one of its length may have.
+
+    Raises `TooMuchJson`; looks at no more of the text than it needs for that.
+    """
+    meter = JsonMeter(most_values(len(text)))
+    if len(text) <= SLICE:
+        meter.feed(bytes(text))
+        return
+    with memoryview(text) as view:  # an error's traceback must not keep hold of it
+        for begin in range(0, len(text), SLICE):
+            meter.feed(bytes(view[begin : begin + SLICE]))
+            if not meter.is_json:
+                return
+
+
+@define
+class ArgumentsMeter:
+    """How many JSON values the arguments of a request's tool calls may still have."""
+
+    left: int = MAX_ARGUMENT_VALUES
+
+    def take(self, arguments: str, path: str) -> None:
+        """Raises `TooMuchJson`. Whether they are JSON is not looked at here."""
+        meter = JsonMeter(self.left, len(arguments))
+        try:
+            for begin in range(0, len(arguments), SLICE):
+                meter.feed(arguments[begin : begin + SLICE].encode("utf-8", "surrogatepass"))
+                if not meter.is_json:
+                    break
+        except TooMuchJson:
+            raise TooMuchJson(
+                "The arguments of all tool calls may hold at most "
+                f"{MAX_ARGUMENT_VALUES} JSON values.",
+                param=path,
+            ) from None
+        self.left -= meter.values

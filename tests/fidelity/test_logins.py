@@ -1,0 +1,131 @@
+"""The core of the suite again, with the logins of a subscription: what is said reaches the model as
+it was said, but for the notes that the CLI puts before it (`house.spoken` knows them)."""
+
+# The tests and fixtures that are imported run here, with the gateways of this module.
+# ruff: noqa: F401, F811
+
+from __future__ import annotations
+
+import json
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from tests.support.logins import SUBSCRIPTIONS, LoginName, asked_as, reminders, write_account
+from tests.support.messages_stub import ToolUse, call
+
+from . import test_history as by_history
+from .history_model import History
+from .house import House, function, open_house, spoken, system, tool, user
+from .test_history import FAILED, LONG, PARALLEL, recorded
+from .test_images import (
+    test_pictures_in_the_history,
+    test_pictures_stand_where_they_stood,
+)
+from .test_structured import (
+    test_a_wrong_answer_is_asked_for_again,
+    test_together_with_tools,
+)
+from .test_tools import (
+    test_a_client_that_leaves_in_the_middle_of_a_call,
+    test_by_lineage_in_the_same_child,
+    test_one_call_after_another_in_the_same_child,
+    test_tools_reach_the_model_as_they_are,
+)
+from .test_upstream_errors import (
+    conversation,
+    test_a_cut_in_a_whole_answer,
+    test_a_failure_behind_a_tool,
+)
+
+ALLOWED = {
+    "token": set(),
+    # Of the account's profile, and of a new token once the API has refused the old one.
+    "file": {"CONNECT api.anthropic.com:443", "CONNECT platform.claude.com:443"},
+}
+
+
+@pytest.fixture(scope="module", params=SUBSCRIPTIONS)
+def login(request: pytest.FixtureRequest) -> LoginName:
+    name: LoginName = request.param
+    return name
+
+
+@pytest.fixture(scope="module")
+def shared(tmp_path_factory: pytest.TempPathFactory, login: LoginName) -> Iterator[House]:
+    folder = tmp_path_factory.mktemp(login)
+    if login == "token":  # the operator's own account, whose address must not be told
+        write_account(folder / "config")
+    with open_house(folder, login) as house:
+        yield house
+        assert asked_as(house.stub, login)
+        assert house.live.proxy is not None
+        assert set(house.live.proxy.asked) <= ALLOWED[login]
+        assert "operator@example.com" not in str([each.body for each in house.stub.requests])
+
+
+@pytest.mark.parametrize(
+    ("model", "role", "count"), [("claude-haiku-4-5", "user", 3), ("claude-opus-4-8", "system", 1)]
+)
+def test_the_notes_of_the_cli_stand_once(house: House, model: str, role: str, count: int) -> None:
+    first = house.ask(user("Hello"), model=model)
+    house.ask(user("Still there?"), conversation_id=first.conversation_id, model=model)
+    for request in house.requests:
+        assert [said_by for said_by, _ in reminders(request.body)] == [role] * count
+    assert spoken(house.last) == [
+        ("user", ["Hello"]),
+        ("assistant", ["turn 1: Hello"]),
+        ("user", ["Still there?"]),
+    ]
+    assert "claude_config" not in json.dumps(house.last.body)
+
+
+@pytest.mark.parametrize("history", [PARALLEL, FAILED], ids=["parallel", "failed"])
+@pytest.mark.parametrize("road", ["by_lineage", "by_replay", "after_the_child_was_killed"])
+def test_histories(house: House, road: str, history: History) -> None:
+    run_once(road, house, history)
+
+
+def test_a_long_history_by_a_transcript(house: House, recorded: None) -> None:
+    run_once("by_a_transcript", house, recorded, LONG)
+
+
+def run_once(road: str, *given: Any) -> None:
+    """One of `test_history`'s tests, with a history given."""
+    getattr(by_history, f"test_{road}").hypothesis.inner_test(*given)
+
+
+@pytest.mark.parametrize("name", ["Agent", "Bash"])
+def test_a_clients_tool_may_be_called_as_one_of_the_clis(house: House, name: str) -> None:
+    house.answers(call(ToolUse(name, {"subagent_type": "gw"}, "toolu_own")))
+    answer = house.ask(user("Go"), tools=[function(name)])
+    assert [each["function"]["name"] for each in answer.calls] == [name]
+    house.ask(tool("toolu_own", "done"), conversation_id=answer.conversation_id)
+    assert len(reminders(house.last.body)) == 3
+    assert spoken(house.last)[-1] == ("user", [("toolu_own", ["done"], False)])
+
+
+def test_a_result_that_another_child_is_told_stays_as_it_is(house: House) -> None:
+    look = {"id": "toolu_a", "type": "function", "function": {"name": "look", "arguments": "{}"}}
+    house.ask(
+        system("results"),
+        user("Look"),
+        {"role": "assistant", "content": None, "tool_calls": [look]},
+        tool("toolu_a", "seen"),
+        tools=[function("look")],
+    )
+    assert spoken(house.last)[-1] == ("user", [("toolu_a", ["seen"], False)])
+
+
+def test_the_folder_of_transcripts(house: House, login: LoginName) -> None:
+    """A token's are in a folder of the gateway's own, which nobody else can read."""
+    house.ask(user("Hello"))
+    env = house.live.gateway.settings.claude.env
+    storage = house.live.gateway.settings.storage.path
+    own, operators = storage / "claude", Path(env["CLAUDE_CONFIG_DIR"])
+    assert bool([*own.glob("projects/*/*.jsonl")]) is (login == "token")
+    assert bool([*operators.glob("projects/*/*.jsonl")]) is (login == "file")
+    if login == "token":
+        assert own.stat().st_mode & 0o777 == 0o700

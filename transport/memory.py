@@ -1,0 +1,37 @@
+"""Memory that is given back to the system once it is not used any more.
+
+Knows: glibc's allocator (``mallopt(3)``). Refuses to know: who uses memory.
+
+glibc raises the size from which on a block gets pages of its own to that of the largest block that
+was ever freed, up to 32 MiB. From then on bodies of megabytes lie in the heap, between others, and
+their memory stays with the process for good. Setting the size, once, ends that.
+"""
+
+from __future__ import annotations
+
+import ctypes
+import sys
+
+_TRIM_THRESHOLD, _MMAP_THRESHOLD, _ARENA_MAX = -1, -3, -8
+
+OWN_PAGES = 256 * 1024
+"""Bytes from which on a block gets pages of its own."""
+
+ARENAS = 2
+"""Heaps: one for each of the few threads that work at once is too many."""
+
+
+def give_back_memory() -> bool:
+    """For the whole process. Says whether the allocator is one that takes it."""
+    if not sys.platform.startswith("linux"):
+        return False
+    try:
+        mallopt = ctypes.CDLL(None).mallopt
+    except (OSError, AttributeError):
+        return False  # another C library: musl gives back by itself
+    wishes = (
+        (_MMAP_THRESHOLD, OWN_PAGES),
+        (_TRIM_THRESHOLD, 2 * OWN_PAGES),
+        (_ARENA_MAX, ARENAS),
+    )
+    return all(mallopt(name, value) == 1 for name, value in wishes)
