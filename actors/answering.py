@@ -155,7 +155,8 @@ def _place(question: Question) -> tuple[Conversation, Sequence[Message], int | N
     many of them a child may be told. No checkpoint from here to the start of the turn."""
     labels, gateway = question.labels, question.gateway
     held = None
-    if not question.apart:
+    if not (question.apart or question.options.begun):
+        # Of an answer that was begun, nobody holds the whole history in words but who brings it.
         held = gateway.holder(question.messages, question.setup, owner=question.owner)
     labels["x-ccapi-lineage"] = "miss" if held is None else "hit"
     if held is not None:

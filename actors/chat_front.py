@@ -25,6 +25,7 @@ from ..schemas.chat_reply import Heading
 from ..schemas.completions import parse_completion
 from ..schemas.convert import write_json
 from ..schemas.errors import GatewayError, InvalidRequest, Overloaded
+from ..schemas.ignored_fields import encode_ignored
 from ..schemas.parameters import one_conversation
 from ..schemas.sampling import without_effect
 from ..schemas.turn import Answer, FinishReason, Reply, Usage
@@ -33,7 +34,7 @@ from ..transport.asgi import EventStream, while_connected
 from .answering import Question, Source, answering, find_conversation, rejects_if_busy
 from .http_call import Call
 from .http_policy import tell
-from .models import plain_name
+from .models import check_goes_on, plain_name
 from .turns import REPLY_SLOTS, Turn
 from .wording import word
 
@@ -146,6 +147,7 @@ async def _accept(call: Call, dialect: Dialect, asked: Sequence[ChatTurn]) -> _J
     """Refuse what can be refused before anything is spent."""
     gateway, first = call.gateway, asked[0]
     choice = gateway.models.resolve(first.model, call.owner)
+    check_goes_on(choice, first.model, first.begun)
     if gateway.draining:  # also what the cache could answer: the client should go elsewhere
         raise Overloaded("The gateway is stopping.", code="draining", retry_after=5)
     children = gateway.settings.claude.max_concurrent_sessions
@@ -214,9 +216,9 @@ def _tell_ignored(question: Question, asked: ChatTurn) -> None:
         profile = held.info.profile
         model = plain_name(held.info.model) if question.keeps_model else model
     in_vain = without_effect(asked.options, model, in_words=profile == "chat")
-    names = dict.fromkeys((*asked.ignored, *in_vain))
-    if names:
-        question.labels["x-ccapi-ignored"] = ", ".join(names)
+    names = encode_ignored((*asked.ignored, *in_vain))
+    if names is not None:
+        question.labels["x-ccapi-ignored"] = names
 
 
 def no_store(call: Call) -> bool:

@@ -7,7 +7,7 @@ phases, turns, and the process behind it (`transport.child`).
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Mapping, Sequence
 from typing import Any
 
 from attrs import define, evolve, field
@@ -85,10 +85,13 @@ class ChildState:
         self.setup, self.desk = setup, ToolDesk(setup)
         return self.write(lines.set_server(SETTINGS, self._server))
 
-    def shape(self, options: Options) -> list[Write]:
-        """Give it the settings for a turn, as far as it has others."""
+    def shape(
+        self, options: Options, messages: Sequence[Mapping[str, Any]] | None = None
+    ) -> list[Write]:
+        """Give it the settings for a turn, as far as it has others. `messages` are sent to the API
+        in place of its own."""
         written = []
-        settings = encode_settings(options, self.setup)
+        settings = encode_settings(options, self.setup, messages)
         if settings != self._settings:
             self._settings = settings
             written.append(self.write(lines.apply_settings(SETTINGS, settings)))

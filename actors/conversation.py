@@ -116,7 +116,7 @@ class Conversation:
         """
         check_tools(tools or (), self.entry.memory.setup.profile)
         asked = Prompt(
-            messages=messages_of(prompt),
+            messages=messages_of(prompt, begun=options.begun),
             model=None if model is None else self._model(model),
             system=system,
             tools=None if tools is None else tuple(tools),

@@ -18,6 +18,7 @@ from ..schemas.convert import structure
 from ..schemas.errors import InvalidRequest, NotFound, Overloaded
 from ..schemas.faults import invalid
 from ..schemas.foreign_items import take_items
+from ..schemas.ignored_fields import encode_ignored
 from ..schemas.items import Input, InputItem, read_history
 from ..schemas.join_events import encode_permission
 from ..schemas.message import Message
@@ -185,7 +186,8 @@ def _take_items(call: Call, raw: object) -> object:
     if isinstance(raw, dict) and raw.get("items") is not None:
         taken = take_items(raw["items"], "items", KeptItems(call.gateway, call.owner))
         if taken.left_out:
-            call.labels["x-ccapi-ignored"] = ", ".join(f"items.{kind}" for kind in taken.left_out)
+            ignored = encode_ignored(f"items.{kind}" for kind in taken.left_out)
+            call.labels["x-ccapi-ignored"] = ignored or ""
         return {**raw, "items": taken.items}
     return raw
 

@@ -6,12 +6,18 @@ began with (`ChildState.extra`). Refuses to know: phases, and what the child mak
 
 from __future__ import annotations
 
-from ..schemas.message import Message, ToolResult, spell_calls
+from collections.abc import Sequence
+
+from ..schemas import lines
+from ..schemas.message import Message, ToolResult, merge_turns, spell_calls, trim
 from ..schemas.turn import AgentOrigin, Memory, Origin, Recording, ResumePoint
 from .child_state import ChildState
 from .composition import compose, split
 from .signals import Write
 from .turn_state import TurnState
+
+IN_PLACE = Message("user", ("(The answer goes on.)",))
+"""What a child is asked that sends the API other messages than its own."""
 
 
 def choose_origin(
@@ -32,6 +38,8 @@ def _choose_history(
     if memory.resume is not None:
         return memory.resume, ()
     unknown = (*memory.seed, *turn.messages)
+    if turn.prompt.options.begun:
+        return None, ()  # whatever it is told, the API is sent all of it
     recorded, told = split(unknown, turn.prompt.history_limit)
     known = len(unknown) - len(told)
     if not recorded:
@@ -44,6 +52,8 @@ def _choose_history(
 def tell(memory: Memory, turn: TurnState, child: ChildState) -> list[Write]:
     """Put the turn before the child, and before that what it does not hold of the conversation."""
     unrecorded = (*memory.seed, *turn.messages)
+    if turn.prompt.options.begun:
+        return _tell_begun(unrecorded, memory, turn, child)
     told = compose(
         unrecorded,
         turn.namespace,
@@ -55,6 +65,19 @@ def tell(memory: Memory, turn: TurnState, child: ChildState) -> list[Write]:
     child.before = (*child.extra, *told.before)
     turn.ask(told)
     return [*child.shape(turn.prompt.options), *tell_more(turn, child)]
+
+
+def _tell_begun(
+    messages: Sequence[Message], memory: Memory, turn: TurnState, child: ChildState
+) -> list[Write]:
+    """Have the model go on with the last of `messages`, which is the assistant's. No frame of the
+    CLI's says so: it sends the API these messages in place of its own, which it takes back."""
+    limit = turn.prompt.history_limit
+    told = messages if limit is None else trim(messages, limit)
+    begun = lines.api_messages(merge_turns(spell_calls(told, memory.called)))
+    turn.ask(compose((IN_PLACE,), turn.namespace, turn.setup.model))
+    child.before = child.extra
+    return [*child.shape(turn.prompt.options, begun), *tell_more(turn, child)]
 
 
 def tell_more(turn: TurnState, child: ChildState) -> list[Write]:

@@ -34,6 +34,7 @@ OWNER = "ccapi.owner"
 
 EXPOSED = (
     "x-request-id", "x-conversation-id", "x-ccapi-cache", "x-ccapi-ignored", "x-ccapi-lineage",
+    "x-ccapi-tool-choice",
     "x-ccapi-history-omitted", "retry-after", "retry-after-ms", "x-should-retry",
 )  # fmt: skip
 

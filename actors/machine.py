@@ -236,8 +236,8 @@ class Machine(MachineState):
     def _conclude(self, end: verdict.Verdict | None, now: float) -> list[Action]:
         """End the turn as it deserves; what becomes of the child follows from that."""
         child, turn = self._present, self._turns.current
-        if end is not None and turn is not None and turn.wish is not None:
-            return self._conclude_wish(turn, end, now)
+        if end is not None and turn is not None and turn.is_staged:
+            return self._conclude_staged(turn, end, now)
         match end:
             case None:
                 return []
@@ -263,10 +263,10 @@ class Machine(MachineState):
             case verdict.Spoilt(error):
                 return self._abandon(error, now)
 
-    def _conclude_wish(self, turn: TurnState, end: verdict.Verdict, now: float) -> list[Action]:
-        """End a turn whose model was asked in words for a tool call: once more, if it may be, in
-        vain the first time. The words go with what the child takes back; it is told next time what
-        was asked and answered without them."""
+    def _conclude_staged(self, turn: TurnState, end: verdict.Verdict, now: float) -> list[Action]:
+        """End a turn that the child was not told as the caller knows it: the child takes it back,
+        and is told next time what was asked and answered. A model that was asked in words for a
+        tool call, in vain, is asked once more."""
         told: list[Action] = []
         match end:
             case verdict.Whole(reason, usage):

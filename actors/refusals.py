@@ -45,6 +45,15 @@ def contradicted() -> InvalidRequest:
     )
 
 
+def not_in_words() -> InvalidRequest:
+    return InvalidRequest(
+        "An answer that was begun can be gone on with where the whole history comes with it, and "
+        "not in a conversation that a child remembers.",
+        code="unsupported_parameter",
+        param="messages",
+    )
+
+
 def moved_on() -> Conflict:
     return Conflict("The conversation has gone on since.", code="conversation_moved_on")
 

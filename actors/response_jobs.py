@@ -18,13 +18,14 @@ from typing import TYPE_CHECKING
 from attrs import evolve, frozen
 
 from ..schemas.errors import Conflict, InvalidRequest, NotFound, Overloaded
+from ..schemas.ignored_fields import encode_ignored
 from ..schemas.message import Message, check_results, digest
 from ..schemas.response_tools import with_tools
 from ..schemas.responses import ResponseTurn, in_vain
 from ..schemas.turn import Prompt, Setup, Tool
 from .answering import Question, find_conversation
 from .history import TurnRecord
-from .models import plain_name
+from .models import check_goes_on, plain_name
 from .response_record import Record, answer_of
 from .wording import word
 from .workspaces import place_of
@@ -79,6 +80,7 @@ async def accept(asking: Asking, asked: ResponseTurn) -> Job:
     base = _base(asking, asked.previous_response_id)
     named = asked.model if asked.model is not None or base is None else base.model
     choice = gateway.models.resolve(named, asking.owner)
+    check_goes_on(choice, named, asked.begun)
     workspace = asked.workspace or (base.workspace if base is not None else "")
     if asked.workspace:
         place_of(asked.workspace, choice.profile, asking.owner)  # refused now, not in the middle
@@ -152,9 +154,9 @@ def _tell_ignored(question: Question, asked: ResponseTurn) -> None:
         profile = held.info.profile
         model = plain_name(held.info.model) if question.keeps_model else model
     vain = in_vain(asked.options, model, in_words=profile == "chat")
-    names = dict.fromkeys((*asked.ignored, *vain))
-    if names:
-        question.labels["x-ccapi-ignored"] = ", ".join(names)
+    names = encode_ignored((*asked.ignored, *vain))
+    if names is not None:
+        question.labels["x-ccapi-ignored"] = names
 
 
 # -- placed ----------------------------------------------------------------------------------------

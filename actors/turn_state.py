@@ -100,6 +100,8 @@ class TurnState:
         """Work out what the turn adds to `memory`; or why it cannot join on to it."""
         self.setup = self.prompt.setup(memory.setup)
         self._await_answer()
+        if self.prompt.options.begun and memory.resume is not None:
+            return refusals.not_in_words()
         messages = unseen(memory.digests, self.prompt.messages)
         if messages is None:
             return refusals.contradicted()
@@ -193,6 +195,11 @@ class TurnState:
         return compact(held or ())
 
     # -- the tool that is wanted -------------------------------------------------------------------
+
+    @property
+    def is_staged(self) -> bool:
+        """Whether what the child is told is not what the conversation holds."""
+        return self.wish is not None or self.prompt.options.begun
 
     @property
     def words(self) -> str | None:

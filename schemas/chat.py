@@ -13,7 +13,7 @@ from typing import Any
 
 from attrs import evolve, frozen
 
-from .chat_messages import ChatMessage, fill, read_messages
+from .chat_messages import ChatMessage, ImageUrl, fill, read_messages
 from .chat_tools import (
     MAX_TOOLS,
     NamedChoice,
@@ -25,6 +25,7 @@ from .chat_tools import (
 )
 from .convert import at_most, structure
 from .faults import invalid, unsupported
+from .ignored_fields import unknown_fields
 from .media import Attachment
 from .message import Document, Image, Message
 from .parameters import (
@@ -150,7 +151,8 @@ class ChatTurn:
 
     `model` is the name the client used, None where it used none. `system` joins every system and
     developer message, None where there is none. `messages` ends with a user message (or the
-    results of tools); `attachments` have their places in it, and `filled` puts them there.
+    results of tools), or with an answer that has been begun: `begun` is then that one's path.
+    `attachments` have their places in it, and `filled` puts them there.
     `tools` None: the request says nothing about them. `schema` is the JSON Schema, as text, that
     the answer has to suit. `n` answers are asked for. `shaping` holds what else can change the
     answer, as JSON values; `ignored` names the given fields that have no effect.
@@ -169,6 +171,7 @@ class ChatTurn:
     n: int
     shaping: Mapping[str, Any]
     ignored: tuple[str, ...]
+    begun: str | None = None
 
     @property
     def choices(self) -> tuple[ChatTurn, ...]:
@@ -193,7 +196,8 @@ def parse_chat(
     request = structure(raw, ChatRequest)
     if reasoning and request.include_reasoning is None and _effort(request) is None:
         request = evolve(request, include_reasoning=True)
-    return read_request(request, names_conversation=names_conversation)
+    turn = read_request(request, names_conversation=names_conversation)
+    return evolve(turn, ignored=(*turn.ignored, *unknown_fields(raw, ChatRequest)))
 
 
 def _check_length(raw: object) -> None:
@@ -226,9 +230,11 @@ def read_request(request: ChatRequest, *, names_conversation: bool = False) -> C
     tools = None if request.tools is None else read_tools(request.tools)
     # A conversation that goes on may have tools that the request does not repeat.
     known_tools = tools if tools is not None or continues else ()
-    options = _options(request, known_tools)
     schema = read_format(request.response_format)
     history = read_messages(request.messages, continues=continues)
+    if history.begun is not None and schema is not None:
+        raise invalid("A JSON answer cannot be one that was begun.", history.begun)
+    options = evolve(_options(request, known_tools), begun=history.begun is not None)
     return ChatTurn(
         model=request.model,
         system=history.system,
@@ -243,6 +249,7 @@ def read_request(request: ChatRequest, *, names_conversation: bool = False) -> C
         n=n,
         shaping=_shaping(request, options, schema),
         ignored=_ignored(request, options, known_tools, schema),
+        begun=history.begun,
     )
 
 
@@ -309,4 +316,13 @@ def _ignored(
     names = [name for name in ChatRequest.__annotations__ if name in given]
     if any(message.name for message in request.messages):
         names.append("messages.name")
+    if any(map(_wants_detail, request.messages)):
+        names.append("messages.image_url.detail")
     return tuple(names)
+
+
+def _wants_detail(message: ChatMessage) -> bool:
+    """Whether it says how closely a picture is to be looked at."""
+    parts = message.content if isinstance(message.content, tuple) else ()
+    given = (part.image_url for part in parts)
+    return any(isinstance(url, ImageUrl) and url.detail not in (None, "auto") for url in given)

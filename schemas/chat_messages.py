@@ -7,7 +7,6 @@ calls and their results are told there. Refuses to know: the other fields of a r
 
 from __future__ import annotations
 
-from collections import deque
 from collections.abc import Iterator, Mapping, Sequence
 from typing import Any, NoReturn
 
@@ -25,6 +24,8 @@ from .message import (
     ToolCall,
     ToolResult,
     check_results,
+    is_void,
+    settle_results,
 )
 
 """Levels of objects and arrays in the arguments of a tool call."""
@@ -90,16 +91,17 @@ class Slot(Image):
 
     media_type: str = ""
     data: str = ""
+    number: int = field(default=0, eq=False)  # of the attachment, in the order of the request
 
 
 def fill(messages: Sequence[Message], blocks: Sequence[Image | Document]) -> tuple[Message, ...]:
-    """`messages` with `blocks` in place of their slots, in order; there must be one for each."""
-    rest = deque(blocks)
+    """`messages` with `blocks` in place of their slots; there must be one for each."""
+    rest = dict(enumerate(blocks))
 
     def filled(block: Any) -> Any:
         match block:
-            case Slot():
-                return rest.popleft()
+            case Slot(number=number):
+                return rest.pop(number)
             case ToolResult(_, content) if any(isinstance(part, Slot) for part in content):
                 return evolve(block, content=tuple(map(filled, content)))
         return block
@@ -115,11 +117,13 @@ def fill(messages: Sequence[Message], blocks: Sequence[Image | Document]) -> tup
 @frozen
 class History:
     """The messages of a request. `system` joins every system and developer message, None where
-    there is none; `attachments` belong into the slots of `messages`."""
+    there is none; `attachments` belong into the slots of `messages`. `begun` is the path of the
+    last message, where it is an answer that the client has begun."""
 
     system: str | None
     messages: tuple[Message, ...]
     attachments: tuple[Attachment, ...]
+    begun: str | None = None
 
     def filled(self, blocks: Sequence[Image | Document]) -> tuple[Message, ...]:
         """The messages, with a block in place of each attachment."""
@@ -136,18 +140,44 @@ def read_messages(given: Sequence[ChatMessage], *, continues: bool) -> History:
     reading = _Reading()
     for index, message in enumerate(given):
         reading.add(message, f"messages[{index}]")
-    messages, places = tuple(reading.messages), reading.places
-    if not messages:
-        raise invalid("messages must hold at least one user message.", "messages")
-    if messages[-1].role != "user":
-        raise invalid(
-            "The last message must be the user's or a tool's: an answer that the client has begun"
-            " cannot be continued.",
-            f"{places[-1]}.role",
+    if not reading.messages and reading.system:
+        reading.say_system()
+    if not reading.messages:
+        raise invalid("messages must hold at least one message.", "messages")
+    if is_void(reading.messages[-1]):
+        path = f"{reading.places[-1]}.content"
+        raise InvalidRequest(
+            f"{path} must have text or an attachment.", code="empty_content", param=path
         )
+    settled = settle_results(reading.messages)
+    told = [(each, reading.places[index]) for index, each in settled if not is_void(each)]
+    messages, places = tuple(each for each, _ in told), [place for _, place in told]
+    begun = None
+    if messages[-1].role != "user":
+        begun = f"{places[-1]}.role"
+        check_begun(messages, begun, continues=continues)
     check_results(messages, None if continues else (), places.__getitem__)
     system = "\n\n".join(reading.system) if reading.system else None
-    return History(system, messages, tuple(reading.attachments))
+    return History(system, messages, tuple(reading.attachments), begun)
+
+
+def check_begun(messages: Sequence[Message], path: str, *, continues: bool) -> None:
+    """See that the last message is an answer that a model could go on with."""
+    last = messages[-1]
+    if last.calls:
+        raise invalid("The results of the last message's tool calls must follow it.", path)
+    if last.is_blank or len(messages) < 2 or messages[-2].role != "user":
+        raise invalid(
+            "The last message must be the user's or a tool's, or an answer to such a message that"
+            " has been begun.",
+            path,
+        )
+    if continues:
+        raise invalid(
+            "In a conversation that is named, the last message must be the user's or a tool's: an"
+            " answer that was begun can be gone on with where the whole history comes with it.",
+            path,
+        )
 
 
 @frozen
@@ -156,6 +186,7 @@ class _Reading:
     here is several there; `calls` and `results` the ids that were used."""
 
     system: list[str] = field(factory=list)
+    system_places: list[str] = field(factory=list)
     messages: list[Message] = field(factory=list)
     places: list[str] = field(factory=list)
     attachments: list[Attachment] = field(factory=list)
@@ -171,6 +202,7 @@ class _Reading:
         match message.role:
             case "system" | "developer":
                 self.system.append("".join(_texts(_parts(message, path), message.role)))
+                self.system_places.append(path)
             case "user":
                 self._append(Message("user", self._user_content(message, path)), path)
             case "assistant":
@@ -185,22 +217,20 @@ class _Reading:
                     f"{path}.role",
                 )
 
+    def say_system(self) -> None:
+        """Nobody says anything but the system: its last words are what the model answers, as the
+        user's, since it has to be asked something."""
+        self._append(Message("user", (self.system.pop(),)), self.system_places.pop())
+
     def _append(self, message: Message, path: str) -> None:
         self.messages.append(message)
         self.places.append(path)
         self.results.clear()
 
     def _user_content(self, message: ChatMessage, path: str) -> tuple[Block, ...]:
-        """The blocks of a user message, without empty ones. There must be something in them: the
-        model is not asked about nothing."""
-        blocks = tuple(self._blocks(_parts(message, path), message.role))
-        if not blocks or Message("user", blocks).is_blank:
-            raise InvalidRequest(
-                f"{path}.content must have text or an attachment.",
-                code="empty_content",
-                param=f"{path}.content",
-            )
-        return blocks
+        """The blocks of a user message, without empty ones; one that is empty if there are no
+        others. Old chats hold such messages, and are not to be lost for that."""
+        return tuple(self._blocks(_parts(message, path), message.role)) or ("",)
 
     def _answer(self, message: ChatMessage, path: str) -> tuple[Block, ...]:
         """The blocks of an answer. It may be empty, and then comes back as it was given."""
@@ -257,7 +287,7 @@ class _Reading:
         for part, path in parts:
             if part.type in ("image_url", "file"):
                 self.attachments.append(_attachment(part, path))
-                yield Slot()
+                yield Slot(number=len(self.attachments) - 1)
             elif text := _text(part, role, path):
                 yield text
 

@@ -12,7 +12,7 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from typing import Any
 
-from attrs import field, frozen
+from attrs import evolve, field, frozen
 
 from . import sse
 from .chat import MAX_CHOICES, MAX_STOPS, ChatRequest, ChatTurn, StreamOptions, read_request
@@ -21,6 +21,7 @@ from .chat_reply import Heading, encode_usage
 from .convert import WrongKind, at_most, structure, write_json
 from .errors import InvalidRequest
 from .faults import invalid, missing, unsupported
+from .ignored_fields import unknown_fields
 from .message import is_blank
 from .turn import FinishReason, Reply, Usage
 from .turn_items import Refused, TextDelta, TurnItem
@@ -84,9 +85,13 @@ def parse_completion(raw: object) -> CompletionTurn:
     prompts = _prompts(request.prompt)
     _check(request, len(prompts))
     shared = {name: getattr(request, name) for name in _SHARED}
+    unknown = unknown_fields(raw, CompletionRequest)
     turns = [
-        read_request(ChatRequest(messages=(ChatMessage("user", prompt),), **shared))
-        for prompt in prompts
+        evolve(turn, ignored=(*turn.ignored, *unknown))
+        for turn in (
+            read_request(ChatRequest(messages=(ChatMessage("user", prompt),), **shared))
+            for prompt in prompts
+        )
     ]
     first, times = turns[0], range(turns[0].n)
     return CompletionTurn(

@@ -21,7 +21,7 @@ from .convert import write_json
 from .errors import InvalidRequest, NotFound, TooLarge
 from .faults import invalid, missing, unsupported
 from .items_out import JSON, SERVER
-from .response_tools import MAX_NAMED, check_tools_length
+from .response_tools import check_tools_length
 
 MAX_ITEMS = 10_000
 MAX_PARTS = 20_000
@@ -96,7 +96,7 @@ def take_items(raw: object, path: str = "input", kept: Kept = NOTHING_KEPT) -> T
     _check_length(raw, path)
     taking = _Taking(path, kept)
     items = [taking.take(item, f"{path}[{index}]") for index, item in enumerate(raw)]
-    return Taken(items, tuple(taking.left_out)[:MAX_NAMED])
+    return Taken(items, tuple(taking.left_out))
 
 
 def refers(raw: object) -> bool:

@@ -17,7 +17,7 @@ from typing import Literal
 
 from attrs import define, field, frozen
 
-from .chat_messages import History, Slot
+from .chat_messages import History, Slot, check_begun
 from .chat_tools import MAX_TOOLS
 from .convert import at_most, write_json
 from .errors import InvalidRequest
@@ -25,7 +25,16 @@ from .faults import invalid, missing, unsupported
 from .foreign_items import PASSED_OVER, RUN_THERE
 from .json_bounds import ArgumentsMeter
 from .media import Attachment
-from .message import CUSTOM_INPUT, Block, Image, Message, ToolCall, ToolResult, check_results
+from .message import (
+    CUSTOM_INPUT,
+    Block,
+    Image,
+    Message,
+    ToolCall,
+    ToolResult,
+    check_results,
+    settle_results,
+)
 from .response_tools import FlatTool, flat_name, form_of
 
 # -- the words -----------------------------------------------------------------------------------
@@ -81,15 +90,14 @@ def read_items(given: Input, *, continues: bool, path: str = "input") -> Reading
     that it does not repeat.
     """
     reading = read_history(given, path)
+    if not reading.messages and reading.system:
+        reading.say_system()
     messages, places = reading.messages, reading.places
     if not messages:
-        raise invalid(f"{path} must hold at least one user message.", path)
+        raise invalid(f"{path} must hold at least one message.", path)
     if messages[-1].role != "user":
-        raise invalid(
-            "The last item must be the user's or a tool's output: an answer that the client has"
-            " begun cannot be continued.",
-            places[-1],
-        )
+        reading.begun = places[-1]
+        check_begun(messages, places[-1], continues=continues)
     check_results(messages, None if continues else (), places.__getitem__)
     return reading
 
@@ -110,17 +118,20 @@ def read_history(given: Input, path: str = "input") -> Reading:
 @define
 class Reading:
     """What was read so far. `places` has the path of each message, that of its first item; `tools`
-    are those that items brought, by their paths.
+    are those that items brought, by their paths; `begun` is the path of an answer at the end that
+    the model is to go on with.
 
     `_said` are the blocks of the message that later items may still add to, `_ids` the calls in it
     or those that it has the results of.
     """
 
     system: list[str] = field(factory=list)
+    system_places: list[str] = field(factory=list)
     messages: list[Message] = field(factory=list)
     places: list[str] = field(factory=list)
     tools: dict[str, FlatTool] = field(factory=dict)
-    _attached: list[tuple[Slot, Attachment]] = field(factory=list)
+    begun: str | None = None
+    attachments: list[Attachment] = field(factory=list)
     _open: Literal["answer", "results"] | None = None
     _said: list[Block] = field(factory=list)
     _ids: set[str] = field(factory=set)
@@ -129,8 +140,7 @@ class Reading:
     @property
     def history(self) -> History:
         system = "\n\n".join(self.system) if self.system else None
-        attachments = tuple(attachment for _, attachment in self._attached)
-        return History(system, tuple(self.messages), attachments)
+        return History(system, tuple(self.messages), tuple(self.attachments), self.begun)
 
     def add(self, item: InputItem, path: str, within: str) -> None:
         """`within` is the path of a message's content."""
@@ -154,12 +164,14 @@ class Reading:
         """There are no more items. Outputs go to their calls, past what the user said meanwhile:
         the model has to be told of them first."""
         self.close()
-        moved = _reunited(self.messages, self.places)
-        if moved is None:
-            return
-        self.messages, self.places = moved
-        by_slot = {id(slot): (slot, attachment) for slot, attachment in self._attached}
-        self._attached = [by_slot[id(slot)] for slot in _slots(self.messages)]
+        settled = settle_results(self.messages)
+        self.places = [self.places[index] for index, _ in settled]
+        self.messages = [message for _, message in settled]
+
+    def say_system(self) -> None:
+        """Nobody says anything but the system: its last words are what the model answers."""
+        path = self.system_places.pop()
+        self._add_question((self.system.pop(),), path, f"{path}.content")
 
     def close(self) -> None:
         """The message that was open is whole."""
@@ -195,6 +207,7 @@ class Reading:
                 self._said += [_text(part, "assistant", place) for part, place in parts]
             case role:
                 self.system.append("".join(_text(part, role, place) for part, place in parts))
+                self.system_places.append(path)
 
     def _add_question(self, blocks: tuple[Block, ...], path: str, within: str) -> None:
         """There must be something in it: the model is not asked about nothing."""
@@ -236,9 +249,8 @@ class Reading:
         """The blocks of what may have attachments, without empty ones."""
         for part, path in parts:
             if isinstance(part, InputPart) and part.type in ("input_image", "input_file"):
-                slot = Slot()
-                self._attached.append((slot, _attachment(part, path)))
-                yield slot
+                self.attachments.append(_attachment(part, path))
+                yield Slot(number=len(self.attachments) - 1)
             elif text := _text(part, role, path):
                 yield text
 
@@ -306,51 +318,6 @@ def _call(item: InputItem, path: str) -> ToolCall:
         arguments or "{}",
         form=form_of(name, item.namespace, custom=custom),
     )
-
-
-def _reunited(
-    messages: Sequence[Message], places: Sequence[str]
-) -> tuple[list[Message], list[str]] | None:
-    """The messages with each result right behind the answer that called for it (results of calls
-    that came before the messages: first), as far as there is such a call; None: they stand so."""
-    waiting: dict[str, int] = {}  # calls without a result, by the index of their answer
-    behind: dict[int, list[tuple[ToolResult, str]]] = {}  # results, by that index
-    rest: list[tuple[Message, str] | None] = []  # the messages without results that have a place
-    answered = moves = False
-    for index, (message, place) in enumerate(zip(messages, places, strict=True)):
-        staying = []
-        for result in message.results:
-            answer = waiting.pop(result.call_id, None if answered else -1)
-            if answer is None:
-                staying.append(result)
-                continue
-            behind.setdefault(answer, []).append((result, place))
-            moves = moves or answer != index - 1
-        if message.results:
-            rest.append((Message("user", tuple(staying)), place) if staying else None)
-            continue
-        if message.role == "assistant":
-            answered = True
-            waiting.update((call.id, index) for call in message.calls)
-        rest.append((message, place))
-    if not moves:
-        return None
-    ordered: list[tuple[Message, str]] = []
-    for index, kept in enumerate([None, *rest], -1):
-        if kept is not None:
-            ordered.append(kept)
-        if results := behind.get(index):
-            content = tuple(result for result, _ in results)
-            ordered.append((Message("user", content), results[0][1]))
-    return [message for message, _ in ordered], [place for _, place in ordered]
-
-
-def _slots(messages: Sequence[Message]) -> Iterator[Slot]:
-    for message in messages:
-        for block in message.content:
-            for part in block.content if isinstance(block, ToolResult) else (block,):
-                if isinstance(part, Slot):
-                    yield part
 
 
 def _attachment(part: InputPart, path: str) -> Attachment:

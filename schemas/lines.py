@@ -15,7 +15,7 @@ from typing import Any
 
 import orjson
 
-from .message import Block, Document, Image, ToolCall, ToolResult, is_blank
+from .message import Block, Document, Image, Message, ToolCall, ToolResult, is_blank
 from .tool_names import wire_id, wire_name
 from .turn import Setup
 
@@ -104,6 +104,19 @@ def show_thinking(request_id: str) -> bytes:
         "thinking_display": "summarized",
     }
     return _control(request_id, request)
+
+
+def api_messages(messages: Sequence[Message]) -> list[dict[str, Any]]:
+    """Messages in the words of the Messages API, without blank texts, which it refuses. Where the
+    last one is the assistant's, it does not end with white space: that is refused too."""
+    encoded: list[dict[str, Any]] = []
+    for message in messages:
+        told = [each for each in message.content if not (isinstance(each, str) and is_blank(each))]
+        encoded.append({"role": message.role, "content": encode_blocks(told)})
+    last = encoded[-1]["content"][-1]
+    if encoded[-1]["role"] == "assistant" and last["type"] == "text":
+        last["text"] = last["text"].rstrip()
+    return encoded
 
 
 def context_usage(request_id: str) -> bytes:

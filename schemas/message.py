@@ -283,8 +283,9 @@ class Checked(tuple[Message, ...]):
     of them, or of some at their end, brings the results that are due is not known."""
 
 
-def messages_of(prompt: str | Sequence[Message]) -> Checked:
-    """What a caller asks, as messages. Raises `InvalidRequest` for what cannot be asked."""
+def messages_of(prompt: str | Sequence[Message], *, begun: bool = False) -> Checked:
+    """What a caller asks, as messages; `begun`: the last one is the answer's beginning. Raises
+    `InvalidRequest` for what cannot be asked."""
     if isinstance(prompt, str):
         prompt = (Message("user", (prompt,)),)
     if not isinstance(prompt, Iterable):
@@ -295,25 +296,37 @@ def messages_of(prompt: str | Sequence[Message]) -> Checked:
         )
     if isinstance(prompt, Checked):
         return prompt
-    messages = Checked(prompt)
-    if not messages:
+    given = tuple(prompt)
+    if not given:
         raise InvalidRequest("There must be at least one message.", param="messages")
-    for index, message in enumerate(messages):
+    for index, message in enumerate(given):
         _check_types(message, f"messages[{index}]")
-        # The CLI answers blank text by itself, without asking the model. Answers may be empty.
-        if message.role == "user" and message.is_blank:
-            raise InvalidRequest(
-                "A user message must have text.",
-                code="empty_content",
-                param=f"messages[{index}].content",
-            )
-    if messages[-1].role != "user":
+    # The CLI answers blank text by itself, without asking the model. Answers may be empty.
+    told = [each for each in settle_results(given) if not is_void(each[1])]
+    if is_void(given[-1]):
+        raise InvalidRequest(
+            "A user message must have text.",
+            code="empty_content",
+            param=f"messages[{len(given) - 1}].content",
+        )
+    asked = told[:-1] if begun else told
+    if not asked or asked[-1][1].role != "user" or (begun and not _is_begun(told[-1][1])):
         raise InvalidRequest(
             "The last message must be the user's: there is nothing to answer.",
-            param=f"messages[{len(messages) - 1}].role",
+            param=f"messages[{len(given) - 1}].role",
         )
-    check_results(messages, None, lambda index: f"messages[{index}]")
+    messages = Checked(message for _, message in told)
+    check_results(messages, None, lambda index: f"messages[{told[index][0]}]")
     return messages
+
+
+def _is_begun(message: Message) -> bool:
+    return message.role == "assistant" and not (message.calls or message.is_blank)
+
+
+def is_void(message: Message) -> bool:
+    """Whether the user says nothing by it: such a message in a history is passed over."""
+    return message.role == "user" and message.is_blank
 
 
 def check_results(
@@ -356,6 +369,60 @@ def check_results(
                     param=path(index),
                 )
         waiting = {call.id for call in message.calls}
+
+
+def settle_results(messages: Sequence[Message]) -> tuple[tuple[int, Message], ...]:
+    """The same messages, with every tool result in the message behind its call, which is where the
+    Messages API wants it; each with the index of the message that it, or its first part, was.
+
+    Some clients say more before a result, or give the results of one answer apart. What has no call
+    among `messages` may be the result of an earlier one: it comes first, where nothing but the
+    user's stands before it. Only what is out of place is moved.
+    """
+    places = _places_of_results(messages)
+    wrong = {place for (index, _), place in places.items() if index != place + 1}
+    if not wrong:
+        return tuple(enumerate(messages))
+    moved: dict[int, list[tuple[int, ToolResult]]] = {}
+    rest: list[tuple[int, Message]] = []
+    for index, message in enumerate(messages):
+        kept: list[Block] = []
+        for number, block in enumerate(message.content):
+            place = places.get((index, number))
+            if isinstance(block, ToolResult) and place is not None and place in wrong:
+                moved.setdefault(place, []).append((index, block))
+            else:
+                kept.append(block)
+        if kept:
+            rest.append((index, Message(message.role, tuple(kept))))
+    settled = [_gathered(moved.pop(-1))] if -1 in moved else []
+    for index, message in rest:
+        settled.append((index, message))
+        if index in moved:
+            settled.append(_gathered(moved[index]))
+    return tuple(settled)
+
+
+def _places_of_results(messages: Sequence[Message]) -> dict[tuple[int, int], int]:
+    """For each result, by its message and block: the message that calls for it, -1 for one before
+    all. Results that no call waits for are left out."""
+    places: dict[tuple[int, int], int] = {}
+    calls: dict[str, int] = {}  # that have no result yet
+    answered = False
+    for index, message in enumerate(messages):
+        answered |= message.role == "assistant"
+        for number, block in enumerate(message.content):
+            if isinstance(block, ToolCall):
+                calls[block.id] = index
+            elif isinstance(block, ToolResult):
+                place = calls.pop(block.call_id, None if answered else -1)
+                if place is not None:
+                    places[index, number] = place
+    return places
+
+
+def _gathered(results: Sequence[tuple[int, ToolResult]]) -> tuple[int, Message]:
+    return results[0][0], Message("user", tuple(result for _, result in results))
 
 
 def _check_types(message: object, path: str) -> None:

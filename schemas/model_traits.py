@@ -1,6 +1,7 @@
 """What Claude's models take, by their ids: newer ones refuse what older ones are asked with.
 
-Knows: which models can be sampled, and which can be kept from thinking. Refuses to know: what is
+Knows: which models can be sampled, which can be kept from thinking, and which go on with an answer
+that was begun. Refuses to know: what is
 asked, and which models the operator offers.
 
 Source: the Messages API's documentation ("Messages", "Extended thinking", the migration guides),
@@ -19,6 +20,7 @@ _ALIAS = re.compile(r"(?:opus|sonnet|haiku|fable|mythos|best|default|opusplan)(?
 
 _LAST_SAMPLED = (4, 6)
 _LAST_SILENT = (5, 0)
+_LAST_CONTINUED = (4, 5)
 
 
 def takes_sampling(model: str) -> bool:
@@ -30,6 +32,12 @@ def can_be_kept_from_thinking(model: str) -> bool:
     """Whether thinking may be disabled. A model that always thinks cannot be made to call a tool
     either: the API refuses that beside thinking."""
     return _is_up_to(model, _LAST_SILENT)
+
+
+def takes_begun_answer(model: str) -> bool:
+    """Whether the last message may be the assistant's, for the model to go on with; Claude's later
+    models refuse that."""
+    return _is_up_to(model, _LAST_CONTINUED)
 
 
 def _is_up_to(model: str, last: tuple[int, int]) -> bool:

@@ -102,6 +102,7 @@ def encode_shaping(
         "reasoning": options.reasoning or None,
         "tool_choice": None,
         "parallel_tool_calls": None if options.parallel_tool_calls else False,
+        "begun": options.begun or None,
         "schema": schema,
         **wishes,
     }

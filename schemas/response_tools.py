@@ -33,9 +33,6 @@ BUILT_IN = re.compile(
 """Types of tools that OpenAI runs, that a client runs in a way of its own, or that some provider
 has (with a colon, as Open Responses has it): left out here."""
 
-MAX_NAMED = 32
-"""Types of tools, or of items, that are named as left out: a header holds them."""
-
 _TEXT_INPUT = {
     "type": "object",
     "properties": {
@@ -128,7 +125,7 @@ def read_flat_tools(
     tools = read_functions(functions)
     return (
         tuple(evolve(tool, form=forms.get(tool.name)) for tool in tools),
-        tuple(left_out)[:MAX_NAMED],
+        tuple(left_out),
     )
 
 

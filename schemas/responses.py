@@ -17,6 +17,7 @@ from .chat_tools import ANY_OBJECT, SchemaFormat, read_schema
 from .convert import structure
 from .faults import invalid, missing, unsupported
 from .foreign_items import NOTHING_KEPT, Kept, Taken, take_items
+from .ignored_fields import unknown_fields
 from .items import Reading, read_history, read_items
 from .media import Attachment
 from .message import Document, Image, Message, check_results
@@ -73,12 +74,13 @@ class ResponseTurn:
     """One request in the gateway's words.
 
     `instructions` stand before `said`, the text of the input's own system messages; both are None
-    where there is none. `messages` ends with a user message (or the outputs of tools), and is empty
-    only where nothing has to be generated; `attachments` have their places in it, and `filled` puts
-    them there. `tools` None: the request says nothing about them; `brought` are those of them that
-    came in the input, and stay with it. `shaping` holds what else can change the answer, `ignored`
-    names the given fields that have no effect, `echo` is what the response object repeats of the
-    request: all of them JSON values.
+    where there is none. `messages` ends with a user message (or the outputs of tools), or with an
+    answer that has been begun (`begun` is then its path); it is empty only where nothing has to be
+    generated. `attachments` have their places in it, and `filled` puts them there. `tools` None:
+    the request says nothing about them; `brought` are those of them that came in the input, and
+    stay with it. `shaping` holds what else can change the answer, `ignored` names the given fields
+    that have no effect, `echo` is what the response object repeats of the request: all of them JSON
+    values.
     """
 
     model: str | None
@@ -100,6 +102,7 @@ class ResponseTurn:
     shaping: Mapping[str, Any]
     ignored: tuple[str, ...]
     echo: Mapping[str, Any]
+    begun: str | None = None
 
     @property
     def allows_some(self) -> bool:
@@ -157,8 +160,10 @@ def parse_response(
     # What goes on may have tools that the request does not repeat.
     known_tools = tools if tools is not None or continues else ()
     choice, tools = read_flat_choice(request.tool_choice, tools, known_tools)
-    options = _options(request, choice, reasoning)
     schema = _schema(request.text)
+    if history.begun is not None and schema is not None:
+        raise invalid("A JSON answer cannot be one that was begun.", history.begun)
+    options = evolve(_options(request, choice, reasoning), begun=history.begun is not None)
     wishes = {"verbosity": request.text.verbosity if request.text else None}
     return ResponseTurn(
         model=request.model,
@@ -182,8 +187,10 @@ def parse_response(
             *_ignored(request, options, known_tools),
             *(f"tools.{kind}" for kind in left_out),
             *(f"input.{kind}" for kind in taken.left_out),
+            *unknown_fields(raw, ResponseRequest),
         ),
         echo=encode_echo(request),
+        begun=history.begun,
     )
 
 

@@ -13,7 +13,7 @@ from __future__ import annotations
 import hashlib
 import json
 import re
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 from .model_traits import can_be_kept_from_thinking, takes_sampling
@@ -34,9 +34,14 @@ MOST_FOR_ALL = 32_000
 the CLI lowers what it is told."""
 
 
-def encode_settings(options: Options, setup: Setup) -> dict[str, Any]:
-    """The settings for one turn, whole: what an earlier turn set is taken back by them."""
+def encode_settings(
+    options: Options, setup: Setup, messages: Sequence[Mapping[str, Any]] | None = None
+) -> dict[str, Any]:
+    """The settings for one turn, whole: what an earlier turn set is taken back by them. `messages`,
+    in the words of the Messages API, stand in place of those that the CLI would send."""
     body = _body(options, setup)
+    if messages is not None:
+        body["messages"] = list(messages)
     # The body's figure is the one that counts, and it counts in the middle of a turn too; from
     # the variable the CLI works out how much of it may be thinking, and lowers what is too much.
     limit = "" if options.max_tokens is None else str(options.max_tokens)
@@ -140,7 +145,11 @@ def _tool_choice(options: Options, setup: Setup) -> dict[str, Any] | None:
 
 def _forbids_thinking(options: Options, choice: Mapping[str, Any] | None) -> bool:
     """Whether the Messages API would refuse thinking beside what else is asked."""
-    if options.effort == "none" or (choice is not None and choice["type"] in ("any", "tool")):
+    if (
+        options.begun
+        or options.effort == "none"
+        or (choice is not None and choice["type"] in ("any", "tool"))
+    ):
         return True
     # A short answer has no room for a budget of thinking, and sampling cannot be shaped with it.
     shaped = (options.temperature, options.top_p, options.max_tokens)

@@ -95,8 +95,9 @@ class Options:
 
     `stop`: texts at which the answer ends; neither they nor what follows are delivered. `effort`
     "none" switches thinking off. `reasoning`: thinking is delivered too. `user` names the
-    client's own user to the API. `whole`: the caller takes the answer only as a whole, so that an
-    answer which does not suit its schema can be asked for again.
+    client's own user to the API. `begun`: the last message is the assistant's, and the answer goes
+    on with it. `whole`: the caller takes the answer only as a whole, so that an answer which does
+    not suit its schema can be asked for again.
     """
 
     temperature: float | None = None
@@ -109,6 +110,7 @@ class Options:
     service_tier: Literal["auto", "standard_only"] | None = None
     tool_choice: ToolChoice = ToolChoice()
     parallel_tool_calls: bool = True
+    begun: bool = False
     whole: bool = False
 
 

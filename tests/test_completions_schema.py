@@ -44,7 +44,8 @@ def test_a_prompt_is_the_only_message() -> None:
     turn = parse(model="sonnet", from_the_future=1)
     (choice,) = turn.choices
     assert choice.messages == (Message("user", ("Hi",)),)
-    assert (turn.model, turn.prefixes, turn.ignored) == ("sonnet", ("",), ())
+    assert (turn.model, turn.prefixes) == ("sonnet", ("",))
+    assert turn.ignored == ("from_the_future",)
     assert (choice.system, choice.tools, choice.schema) == (None, None, None)
     assert choice.options == Options(whole=True)
     assert not turn.stream

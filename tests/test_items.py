@@ -155,8 +155,7 @@ def test_a_request_that_goes_on_may_begin_with_results() -> None:
     ("items", "code", "param"),
     [
         ([], "invalid_value", "input"),
-        ([{"role": "developer", "content": "x"}], "invalid_value", "input"),
-        ([HI, {"role": "assistant", "content": "x"}], "invalid_value", "input[1]"),
+        ([{"role": "developer", "content": " "}], "empty_content", "input[0].content"),
         ([HI, CALL], "invalid_value", "input[1]"),
         ([user("  ")], "empty_content", "input[0].content"),
         ([{"role": "user"}], "missing_field", "input[0].content"),

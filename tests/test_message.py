@@ -23,6 +23,7 @@ from ccapi.schemas.message import (
     is_blank,
     merge_turns,
     messages_of,
+    settle_results,
     spell_calls,
     trim,
     unseen,
@@ -321,7 +322,6 @@ def test_a_prompt_may_be_messages() -> None:
         (" \n\t", "empty_content", "messages[0].content"),
         ("\ufeff \ufeff", "empty_content", "messages[0].content"),
         ([user("a"), assistant("b"), user("", " ")], "empty_content", "messages[2].content"),
-        ([user(""), assistant("b"), user("c")], "empty_content", "messages[0].content"),
         ([user("a"), assistant("b")], "invalid_request", "messages[1].role"),
     ],
 )
@@ -359,6 +359,68 @@ def test_what_is_no_prompt_at_all(prompt: Any, param: str) -> None:
 
 CALL = assistant("Let me see.", ToolCall("t", "n"), ToolCall("u", "n"))
 SUNNY, RAINY = ToolResult("t", ("sunny",)), ToolResult("u", ("rainy",))
+
+
+def test_an_old_message_that_says_nothing_is_passed_over() -> None:
+    said = [user("a"), assistant("b"), user(""), assistant("c"), user(" "), user("d")]
+    assert messages_of(said) == (said[0], said[1], said[3], said[5])
+    assert messages_of([user(""), assistant("b"), user("c")]) == (assistant("b"), user("c"))
+
+
+A, B = ToolCall("a", "n"), ToolCall("b", "n")
+OF_A, OF_B = ToolResult("a", ("1",)), ToolResult("b", ("2",))
+
+
+@pytest.mark.parametrize(
+    ("said", "settled"),
+    [
+        (
+            [user("q"), assistant(A), user("hm"), user(OF_A)],
+            [user("q"), assistant(A), user(OF_A), user("hm")],
+        ),
+        (
+            [assistant(A, B), user(OF_A), user("hm"), user(OF_B), user("?")],
+            [assistant(A, B), user(OF_A, OF_B), user("hm"), user("?")],
+        ),
+        (
+            [assistant(A), assistant(B), user(OF_A, OF_B, "and?")],
+            [assistant(A), user(OF_A), assistant(B), user(OF_B, "and?")],
+        ),
+        ([user("hm"), user(OF_A)], [user(OF_A), user("hm")]),
+        ([assistant(A), user("hm"), user(OF_A), assistant(A), user(OF_A)], None),
+    ],
+)
+def test_results_are_found_wherever_they_stand(
+    said: list[Message], settled: list[Message] | None
+) -> None:
+    if settled is None:
+        settled = [said[0], said[2], said[1], *said[3:]]
+    assert [message for _, message in settle_results(said)] == settled
+    assert settle_results(settled) == tuple(enumerate(settled))
+    check_results(settled, None, str)
+    assert messages_of([*said, user("x")]) == (*settled, user("x"))
+
+
+@pytest.mark.parametrize(
+    "said",
+    [
+        [user("q"), assistant(A), user(OF_A, "text")],  # in place, so as it is
+        [user("q"), assistant("b"), user(OF_A)],  # of no call
+        [user("q"), assistant(A), user(OF_A), user("x"), user(OF_A)],  # one too many
+        [user(OF_A), assistant(A)],
+    ],
+)
+def test_what_is_in_place_or_of_no_call_is_not_moved(said: list[Message]) -> None:
+    assert settle_results(said) == tuple(enumerate(said))
+
+
+@given(st.permutations([0, 1, 2, 3, 4]), st.integers(0, 5))
+def test_no_block_is_lost_in_settling(order: list[int], cut: int) -> None:
+    parts = [assistant(A), assistant(B), user(OF_A), user(OF_B), user("hm")]
+    said = [parts[number] for number in order][:cut]
+    settled = [message for _, message in settle_results(said)]
+    before = sorted(str(block) for message in said for block in message.content)
+    assert sorted(str(block) for message in settled for block in message.content) == before
 
 
 @pytest.mark.parametrize("arguments", ["{", "[1]", '{"a":' * 9999, '{"a": NaN}'])

@@ -6,7 +6,11 @@ from typing import Any
 
 import pytest
 
-from ccapi.schemas.model_traits import can_be_kept_from_thinking, takes_sampling
+from ccapi.schemas.model_traits import (
+    can_be_kept_from_thinking,
+    takes_begun_answer,
+    takes_sampling,
+)
 from ccapi.schemas.sampling import encode_settings, without_effect
 from ccapi.schemas.turn import Options, Setup, Tool, ToolChoice
 from tests.support.messages_rules import fault
@@ -110,6 +114,22 @@ def test_no_request_breaks_a_rule_of_its_model(
                 parallel_tool_calls=parallel,
             )
             assert fault(sent(model, options, setup)) is None, options
+
+
+@pytest.mark.parametrize(
+    ("model", "does"),
+    [
+        ("claude-haiku-4-5", True),
+        ("claude-3-5-sonnet-20241022", True),
+        ("eu.anthropic.claude-sonnet-4-20250514-v1:0", True),
+        ("claude-sonnet-4-6", False),
+        ("claude-opus-4-8", False),
+        ("sonnet", False),
+        ("llama-4", True),
+    ],
+)
+def test_which_models_go_on_with_an_answer_that_was_begun(model: str, does: bool) -> None:
+    assert takes_begun_answer(model) == does
 
 
 def test_the_caller_is_told_what_the_model_does_not_take() -> None:

@@ -5,6 +5,7 @@ from __future__ import annotations
 from typing import Any
 
 import pytest
+from attrs import evolve
 
 from ccapi.schemas.chat import parse_chat
 from ccapi.schemas.errors import InvalidRequest
@@ -60,7 +61,9 @@ def test_null_is_absent() -> None:
 
 
 def test_what_nobody_knows_is_passed_over() -> None:
-    assert parse(moderation={"model": "x"}, surprise=[1]) == parse()
+    asked = parse(moderation={"model": "x"}, surprise=[1])
+    assert asked.ignored == ("moderation", "surprise")
+    assert evolve(asked, ignored=()) == parse()
 
 
 def test_instructions_stand_before_the_system_text_of_the_input() -> None:

@@ -309,3 +309,29 @@ def test_a_custom_tool_streamed(house: House) -> None:
     assert "".join(deltas) == "line 1\nline 2"
     [item] = found[-1]["response"]["output"]
     assert (item["namespace"], item["name"], item["status"]) == ("n", "patch", "completed")
+
+
+# -- an answer that was begun ----------------------------------------------------------------------
+
+BEGUN = [
+    {"role": "user", "content": "A poem"},
+    {"type": "message", "role": "assistant", "content": [{"type": "output_text", "text": "Roses"}]},
+]
+
+
+def test_the_model_goes_on_with_an_answer_that_was_begun(house: House) -> None:
+    house.answers(say(" are red."), say("Violets."))
+    first = ask(house, BEGUN)
+    assert text_of(first) == " are red."
+    assert spoken(house.last) == [("user", ["A poem"]), ("assistant", ["Roses"])]
+    second = ask(house, "More", previous_response_id=first["id"])
+    assert text_of(second) == "Violets."
+    assert "".join(spoken(house.last)[1][1]) == "Roses are red."
+    assert spoken(house.last)[2:] == [("user", ["More"])]
+
+
+@pytest.mark.parametrize("model", ["sonnet", "claude-opus-4-8", "agent/sonnet"])
+def test_a_model_that_cannot_go_on_with_it_says_so(house: House, model: str) -> None:
+    error = ask(house, BEGUN, model=model, status=400)
+    assert (error["code"], error["param"]) == ("unsupported_parameter", "input[1]")
+    assert "begun" in error["message"]

@@ -66,8 +66,21 @@ def _parameter_faults(body: JSON) -> Iterator[str]:
         yield "stop_sequences: each stop sequence must contain non-whitespace"
 
 
+_CONTINUES = re.compile(r"claude-(3|(opus|sonnet|haiku)-4-[0-5]\b)")
+
+
 def _model_faults(body: JSON) -> Iterator[str]:
     """What one Claude takes and another does not."""
+    last = [message for message in body["messages"] if message["role"] != "system"][-1:]
+    if last and last[0]["role"] == "assistant":
+        if not _CONTINUES.match(body["model"]):
+            yield "This model does not support assistant message prefill."
+        if (body.get("thinking") or {}).get("type", "disabled") != "disabled":
+            yield "A final assistant message must start with a thinking block when thinking is on."
+        ending = last[0]["content"]
+        text = ending if isinstance(ending, str) else str(ending[-1].get("text", ""))
+        if text != text.rstrip():
+            yield "messages: final assistant content cannot end with trailing whitespace"
     model, thinking = body["model"], (body.get("thinking") or {}).get("type")
     forced = (body.get("tool_choice") or {}).get("type") in ("any", "tool")
     for name in ("temperature", "top_p"):
