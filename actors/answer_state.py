@@ -220,7 +220,7 @@ class AnswerState:
             return [ActivityStarted(call_id, name)]
         if self._tool is None or self._tool is self._answer_tool or self._tool.strict:
             return []
-        return [ToolCallStarted(len(self.calls), call_id, self._tool.name)]
+        return [_started(len(self.calls), call_id, self._tool)]
 
     def _take_input(self, fragment: str) -> list[TurnItem]:
         if not fragment or (self._tool is None and not self.is_agent):
@@ -260,14 +260,14 @@ class AnswerState:
         if tool is self._answer_tool:
             return self._end_answer(call, arguments)
         index, items = len(self.calls), list[TurnItem]()
-        told = ToolCall(call.id, tool.name, arguments)
+        told = ToolCall(call.id, tool.name, arguments, form=tool.form)
         self.is_half |= _is_torn(told)
         if tool.strict:
             reason = _misfit(tool.parameters, told)
             if reason is not None:
                 self._reject(call.id, reason, refusals.unsuitable_call())
                 return []
-            items = [ToolCallStarted(index, call.id, tool.name), ToolCallDelta(index, arguments)]
+            items = [_started(index, call.id, tool), ToolCallDelta(index, arguments)]
         elif not self._input:
             items = [ToolCallDelta(index, arguments)]
         if _is_torn(told):
@@ -353,6 +353,10 @@ class AnswerState:
             - Usage(completion_tokens=self._begun.completion_tokens)
             + (Usage(completion_tokens=max(0, unknown)))
         )
+
+
+def _started(index: int, call_id: str, tool: Tool) -> ToolCallStarted:
+    return ToolCallStarted(index, call_id, tool.name, tool.form)
 
 
 def _ended(result: ToolReturned) -> ActivityEnded:

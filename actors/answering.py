@@ -36,7 +36,8 @@ class Question:
     are None where the request has none, as is `conversation` where it names none. `keeps_model`: it
     names no model either, and a conversation keeps its own. `cacheable`: an answer given earlier to
     the same request will do. `whole_history`: a new child is told all of it, however long.
-    `shaping` is what else can change the answer, as JSON values. `labels` are headers of the
+    `apart`: no conversation that is there gets to know of it. `shaping` is what else can change the
+    answer, as JSON values. `labels` are headers of the
     response, written as they become known.
     """
 
@@ -56,6 +57,7 @@ class Question:
     reject_if_busy: bool = False
     cacheable: bool = False
     whole_history: bool = False
+    apart: bool = False
     shaping: Mapping[str, Any]
 
     @property
@@ -152,10 +154,10 @@ def _place(question: Question) -> tuple[Conversation, Sequence[Message], int | N
     """The conversation for a request that brings its history: its messages there, and about how
     many of them a child may be told. No checkpoint from here to the start of the turn."""
     labels, gateway = question.labels, question.gateway
-    begun = question.options.begun  # nobody holds the whole history in words but who brings it
-    held = (
-        None if begun else gateway.holder(question.messages, question.setup, owner=question.owner)
-    )
+    held = None
+    if not (question.apart or question.options.begun):
+        # Of an answer that was begun, nobody holds the whole history in words but who brings it.
+        held = gateway.holder(question.messages, question.setup, owner=question.owner)
     labels["x-ccapi-lineage"] = "miss" if held is None else "hit"
     if held is not None:
         labels["x-conversation-id"] = held[0].conversation_id
@@ -178,7 +180,7 @@ def _begin(question: Question, seed: Sequence[Message]) -> Conversation:
         tools=setup.tools,
         owner=question.owner,
         seed=seed,
-        private=False,  # until somebody names it
+        private=question.apart,  # others': until somebody names it
     )
     question.labels["x-conversation-id"] = conversation.conversation_id
     return conversation

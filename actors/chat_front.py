@@ -26,7 +26,6 @@ from ..schemas.completions import parse_completion
 from ..schemas.convert import write_json
 from ..schemas.errors import GatewayError, InvalidRequest, Overloaded
 from ..schemas.ignored_fields import encode_ignored
-from ..schemas.model_traits import takes_begun_answer
 from ..schemas.parameters import one_conversation
 from ..schemas.sampling import without_effect
 from ..schemas.turn import Answer, FinishReason, Reply, Usage
@@ -35,7 +34,7 @@ from ..transport.asgi import EventStream, while_connected
 from .answering import Question, Source, answering, find_conversation, rejects_if_busy
 from .http_call import Call
 from .http_policy import tell
-from .models import plain_name
+from .models import check_goes_on, plain_name
 from .turns import REPLY_SLOTS, Turn
 from .wording import word
 
@@ -148,15 +147,7 @@ async def _accept(call: Call, dialect: Dialect, asked: Sequence[ChatTurn]) -> _J
     """Refuse what can be refused before anything is spent."""
     gateway, first = call.gateway, asked[0]
     choice = gateway.models.resolve(first.model, call.owner)
-    if first.begun is not None and (
-        choice.profile == "agent" or not takes_begun_answer(choice.model)
-    ):
-        raise InvalidRequest(
-            f"{first.model or choice.model} cannot go on with an answer that was begun: the last "
-            "message must be the user's or a tool's. (Claude's models up to version 4.5 can.)",
-            code="unsupported_parameter",
-            param=first.begun,
-        )
+    check_goes_on(choice, first.model, first.begun)
     if gateway.draining:  # also what the cache could answer: the client should go elsewhere
         raise Overloaded("The gateway is stopping.", code="draining", retry_after=5)
     children = gateway.settings.claude.max_concurrent_sessions

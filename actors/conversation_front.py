@@ -9,6 +9,7 @@ another key's conversation does not exist here.
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
+from functools import partial
 from typing import Any
 
 from attrs import frozen
@@ -16,13 +17,16 @@ from attrs import frozen
 from ..schemas.convert import structure
 from ..schemas.errors import InvalidRequest, NotFound, Overloaded
 from ..schemas.faults import invalid
-from ..schemas.items import Input, InputItem, check_length, drop_passed_over, read_history
+from ..schemas.foreign_items import take_items
+from ..schemas.ignored_fields import encode_ignored
+from ..schemas.items import Input, InputItem, read_history
 from ..schemas.join_events import encode_permission
 from ..schemas.message import Message
 from .conversation import Conversation
 from .conversation_items import all_items, encode_conversation
 from .http_call import Call
 from .join_front import Reply
+from .kept_items import KeptItems
 from .paging import page_of, read_order
 from .wording import word
 
@@ -66,7 +70,7 @@ async def create_conversation(call: Call) -> None:
     """``POST /v1/conversations``, the body being optional."""
     if call.gateway.draining:  # it would end with the gateway, before its first turn
         raise Overloaded("The gateway is stopping.", code="draining", retry_after=5)
-    wanted = await call.parsed(_read_conversation, optional=True)
+    wanted = await call.parsed(partial(_read_conversation, call), optional=True, refers=True)
     metadata = _check_metadata(wanted.metadata)
     system, messages = await _read_items(call, wanted.items or ())
     conversation = call.gateway.conversation(
@@ -132,7 +136,7 @@ async def list_items(call: Call) -> None:
 async def add_items(call: Call) -> None:
     """``POST …/items``: the conversation holds them from now on; nobody answers them."""
     conversation = _find(call)
-    wanted = await call.parsed(_read_new_items)
+    wanted = await call.parsed(partial(_read_new_items, call), refers=True)
     if not wanted.items:
         raise invalid("items must hold at least one item.", "items")
     system, messages = await _read_items(call, wanted.items)
@@ -170,18 +174,21 @@ def _item(conversation: Conversation, item_id: str) -> dict[str, Any]:
     raise NotFound("No such item.", code="item_not_found", param="item_id")
 
 
-def _read_conversation(raw: object) -> NewConversation:
-    return structure(_without_passed_over(raw), NewConversation)
+def _read_conversation(call: Call, raw: object) -> NewConversation:
+    return structure(_take_items(call, raw), NewConversation)
 
 
-def _read_new_items(raw: object) -> NewItems:
-    return structure(_without_passed_over(raw), NewItems)
+def _read_new_items(call: Call, raw: object) -> NewItems:
+    return structure(_take_items(call, raw), NewItems)
 
 
-def _without_passed_over(raw: object) -> object:
+def _take_items(call: Call, raw: object) -> object:
     if isinstance(raw, dict) and raw.get("items") is not None:
-        check_length(raw["items"], "items")
-        return {**raw, "items": drop_passed_over(raw["items"])}
+        taken = take_items(raw["items"], "items", KeptItems(call.gateway, call.owner))
+        if taken.left_out:
+            ignored = encode_ignored(f"items.{kind}" for kind in taken.left_out)
+            call.labels["x-ccapi-ignored"] = ignored or ""
+        return {**raw, "items": taken.items}
     return raw
 
 

@@ -12,7 +12,7 @@ from __future__ import annotations
 import os
 import time
 from collections import Counter
-from collections.abc import AsyncIterator, Iterable, Mapping, Sequence
+from collections.abc import AsyncIterator, Iterable, Iterator, Mapping, Sequence
 from contextlib import AbstractAsyncContextManager, asynccontextmanager
 from pathlib import Path
 
@@ -28,6 +28,7 @@ from ..transport.attachments import AttachmentPolicy
 from ..transport.bodies import Bodies
 from ..transport.cli import find_cli
 from ..transport.loggers import get_logger
+from ..transport.seals import Seals
 from .background import Background, open_background
 from .batch import run_batch
 from .bus import Bus
@@ -35,6 +36,7 @@ from .cache import Cache, open_cache
 from .cli_watch import CliWatch
 from .conversation import Conversation, ConversationInfo, info_of
 from .directory import Directory, Entry
+from .history import TurnRecord
 from .house import SessionInfo, session_info
 from .lineage import new_from
 from .models import ModelCatalog
@@ -50,6 +52,9 @@ from .turns import Turn, open_turn
 from .workspaces import LOCAL, check_tools, place_of
 
 log = get_logger("ccapi.gateway")
+
+COMPACTION_KEY = "compaction.key"
+"""The file under ``storage.path`` by whose key compactions are sealed."""
 
 BACKGROUND_TURNS = 256
 """Turns under way at once whose caller may have gone."""
@@ -84,6 +89,7 @@ class Gateway:
         self.responses = ResponseStore(settings.responses)
         self.models = ModelCatalog(settings.models, settings.auth)
         self.attachments = AttachmentPolicy.of(settings)
+        self.seals = Seals(settings.storage.path.expanduser() / COMPACTION_KEY)
         self.bodies = Bodies(settings.server.max_bodies_bytes)
         self._directory = directory
         self._pool = pool
@@ -170,6 +176,13 @@ class Gateway:
     def conversations(self, *, owner: str = LOCAL) -> list[ConversationInfo]:
         """The owner's conversations, oldest first."""
         return [info_of(entry) for entry in self._directory.of(owner)]
+
+    def turns_of(self, owner: str) -> Iterator[TurnRecord]:
+        """What was said in the owner's conversations that are private to whoever knows their ids
+        (see `conversation`), as far as it is kept."""
+        for entry in self._directory.of(owner):
+            if entry.private:
+                yield from entry.state.feed.history
 
     async def forget(self, conversation_id: str, *, owner: str = LOCAL) -> None:
         """Delete a conversation. A turn that runs in it ends. Raises `NotFound`."""

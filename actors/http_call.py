@@ -19,7 +19,7 @@ from starlette.types import Receive, Scope, Send
 from ..schemas.convert import read_json
 from ..schemas.errors import MethodNotAllowed, NotFound, UnsupportedMediaType
 from ..transport.asgi import decode_body, read_body, send_json
-from ..transport.bodies import Share
+from ..transport.bodies import LONG, Share
 from ..transport.content_coding import CODINGS, UnknownCoding, read_codings
 from .http_guards import LABELS, OWNER
 from .http_policy import header_values
@@ -28,6 +28,9 @@ if TYPE_CHECKING:
     from .gateway import Gateway
 
 T = TypeVar("T")
+
+NAMES = b'"id"'
+"""What a body has that names something by its id."""
 
 
 @define(eq=False)
@@ -73,15 +76,19 @@ class Call:
         does."""
         return await self.parsed(_as_it_is, optional=optional)
 
-    async def parsed(self, read: Callable[[object], T], *, optional: bool = False) -> T:
+    async def parsed(
+        self, read: Callable[[object], T], *, optional: bool = False, refers: bool = False
+    ) -> T:
         """What `read` makes of the body's JSON; of an empty object if there is none and it is
-        `optional`. For a long body all of that is done in a thread.
+        `optional`. For a long body all of that is done in a thread, and where the body `refers` to
+        what is kept here: that may be long.
 
         Raises `UnsupportedMediaType`, `TooLarge`, `Overloaded`, `InvalidRequest`
         (``invalid_json``), `ClientGone` and what `read` does.
         """
         body = await self._body()
-        return await self.gateway.bodies.read(len(body), partial(_read, body, read, optional))
+        length = LONG if refers and NAMES in body else len(body)
+        return await self.gateway.bodies.read(length, partial(_read, body, read, optional))
 
     async def _body(self) -> bytearray:
         given = self.header("content-type")

@@ -36,6 +36,7 @@ from .models import Model
 from .page_front import Page
 from .responses_front import (
     cancel_response,
+    compact_response,
     count_input_tokens,
     create_response,
     delete_response,
@@ -148,6 +149,7 @@ def _response_routes(gateway: Gateway) -> list[Route]:
     return [
         route(gateway, "/v1/responses", POST=create_response),
         route(gateway, "/v1/responses/input_tokens", POST=count_input_tokens),
+        route(gateway, "/v1/responses/compact", POST=compact_response),
         route(gateway, one, is_there=names_response, GET=show_response, DELETE=delete_response),
         route(gateway, f"{one}/cancel", POST=cancel_response),
         route(gateway, f"{one}/input_items", GET=list_input_items),

@@ -14,10 +14,13 @@ import trio
 from attrs import evolve
 
 from ..schemas.errors import Conflict, GatewayError, InternalError, InvalidRequest
+from ..schemas.foreign_items import refers
 from ..schemas.responses import ResponseTurn, parse_response
+from ..transport.bodies import LONG
 from .conversation import Conversation
 from .history import TurnRecord
 from .http_policy import tell
+from .kept_items import KeptItems
 from .socket_call import SocketCall
 from .turns import Turn
 from .wording import word
@@ -38,9 +41,8 @@ async def start_turn(
                 param=name,
             )
     again = _last(conversation) if message.get("regenerate") is True else None
-    asked = await call.gateway.bodies.read(
-        call.socket.length, partial(_parse, call, message, again)
-    )
+    length = LONG if refers(message.get("input")) else call.socket.length
+    asked = await call.gateway.bodies.read(length, partial(_parse, call, message, again))
     messages = await word(call.gateway, asked) if again is None else again.messages
     conversation.claim()
     turn = conversation.turn(
@@ -79,7 +81,8 @@ def _parse(
     # Whoever has joined sees all of it; and nobody waits for the answer as a whole.
     fields |= {"stream": True, "store": False}
     reasoning = call.gateway.settings.models.include_reasoning
-    asked = parse_response(fields, names_conversation=True, reasoning=reasoning)
+    kept = KeptItems(call.gateway, call.owner)
+    asked = parse_response(fields, names_conversation=True, reasoning=reasoning, kept=kept)
     return evolve(asked, options=evolve(asked.options, whole=False))
 
 

@@ -11,7 +11,8 @@ import time
 
 from attrs import frozen
 
-from ..schemas.errors import Forbidden, NotFound
+from ..schemas.errors import Forbidden, InvalidRequest, NotFound
+from ..schemas.model_traits import takes_begun_answer
 from ..schemas.setting_rules import HASHED, hash_key
 from ..schemas.settings import AGENT_PREFIX, AuthSettings, ModelSettings
 from ..schemas.turn import Profile, Setup
@@ -35,6 +36,18 @@ class Choice:
 
     model: str
     profile: Profile
+
+
+def check_goes_on(choice: Choice, named: str | None, begun: str | None) -> None:
+    """See that the model can go on with an answer that was `begun` (the path of it, None: there is
+    none). `named` is what the client calls the model. Raises `InvalidRequest`."""
+    if begun is not None and (choice.profile == "agent" or not takes_begun_answer(choice.model)):
+        raise InvalidRequest(
+            f"{named or choice.model} cannot go on with an answer that was begun: the last "
+            "message must be the user's or a tool's. (Claude's models up to version 4.5 can.)",
+            code="unsupported_parameter",
+            param=begun,
+        )
 
 
 class ModelCatalog:

@@ -20,11 +20,12 @@ from attrs import evolve, frozen
 from ..schemas.errors import Conflict, InvalidRequest, NotFound, Overloaded
 from ..schemas.ignored_fields import encode_ignored
 from ..schemas.message import Message, check_results, digest
+from ..schemas.response_tools import with_tools
 from ..schemas.responses import ResponseTurn, in_vain
-from ..schemas.turn import Prompt, Setup
+from ..schemas.turn import Prompt, Setup, Tool
 from .answering import Question, find_conversation
 from .history import TurnRecord
-from .models import plain_name
+from .models import check_goes_on, plain_name
 from .response_record import Record, answer_of
 from .wording import word
 from .workspaces import place_of
@@ -79,6 +80,7 @@ async def accept(asking: Asking, asked: ResponseTurn) -> Job:
     base = _base(asking, asked.previous_response_id)
     named = asked.model if asked.model is not None or base is None else base.model
     choice = gateway.models.resolve(named, asking.owner)
+    check_goes_on(choice, named, asked.begun)
     workspace = asked.workspace or (base.workspace if base is not None else "")
     if asked.workspace:
         place_of(asked.workspace, choice.profile, asking.owner)  # refused now, not in the middle
@@ -162,18 +164,23 @@ def _tell_ignored(question: Question, asked: ResponseTurn) -> None:
 
 @frozen
 class Place:
-    """A question in its place, and what was said before what it asks (None: not known)."""
+    """A question in its place, and what was said before what it asks (None: not known). `spoken`
+    and `brought` are the system texts and the tools that stood in its input, and in those before.
+    """
 
     question: Question
     before: tuple[Message, ...] | None
+    spoken: str | None = None
+    brought: tuple[Tool, ...] = ()
 
 
 def place_of_job(job: Job) -> Place:
     """Where the job stands. Nothing may wait from here to the beginning of the turn."""
     if job.base is not None:
         return _behind(job.base, job)
-    conversation = job.question.conversation
-    return Place(job.question, () if conversation is None else _said_in(job, conversation))
+    conversation, asked = job.question.conversation, job.asked
+    before = () if conversation is None else _said_in(job, conversation)
+    return Place(job.question, before, asked.said, asked.brought)
 
 
 def whole_of(job: Job) -> tuple[Setup, tuple[Message, ...]]:
@@ -224,21 +231,28 @@ def _said(turn: TurnRecord) -> tuple[Message, ...]:
 
 
 def _behind(base: Record, job: Job) -> Place:
-    new, question = tuple(job.question.messages), job.question
-    tools = question.tools
-    if tools is None and not base.open_calls:
-        tools = ()  # as the system text, tools are a request's own; open calls need theirs
-    if base.asked_as is None:
-        question = evolve(question, system=question.system or "", tools=tools)
-    else:
-        question = _in_the_words_of(base.asked_as, question)
+    new, question, asked = tuple(job.question.messages), job.question, job.asked
+    tools, instructions = question.tools, asked.instructions
+    if base.asked_as is not None:
+        # What the question leaves open is as it was asked before: it is the same one still.
+        tools = base.asked_as.tools if tools is None else tools
+        if instructions is None:
+            instructions = base.heading.echo["instructions"]
+    elif tools is None and not base.open_calls:
+        tools = ()  # as the instructions, tools are a request's own; open calls need theirs
+    # What stood in the input stays: it is part of what was said.
+    spoken, brought = _joined(base.spoken, asked.said), with_tools(base.brought, asked.brought)
+    if brought and tools is not None and not asked.allows_some:
+        tools = with_tools(tools, brought)
+    question = evolve(question, system=_joined(instructions, spoken) or "", tools=tools)
     conversation = _still_there(base, job)
     if conversation is not None:
         conversation.claim()
         question.labels["x-conversation-id"] = conversation.conversation_id
         question.labels["x-ccapi-lineage"] = "hit"
         messages = new if base.is_settled else (*(base.history or base.asked), *new)
-        return Place(evolve(question, conversation=conversation, messages=messages), base.history)
+        question = evolve(question, conversation=conversation, messages=messages)
+        return Place(question, base.history, spoken, brought)
     if base.history is None:
         raise InvalidRequest(
             "The conversation has moved on since that response, and what it held then is not kept.",
@@ -246,20 +260,19 @@ def _behind(base: Record, job: Job) -> Place:
             param="previous_response_id",
         )
     messages = (*base.history, *new)
-    return Place(evolve(question, messages=messages, whole_history=True), base.history)
+    question = evolve(question, messages=messages, whole_history=True)
+    return Place(question, base.history, spoken, brought)
 
 
-def _in_the_words_of(earlier: Question, question: Question) -> Question:
-    """What the question leaves open is as it was asked before: it is the same one still."""
-    return evolve(
-        question,
-        system=earlier.system if question.system is None else question.system,
-        tools=earlier.tools if question.tools is None else question.tools,
-    )
+def _joined(*texts: str | None) -> str | None:
+    given = [text for text in texts if text is not None]
+    return "\n\n".join(given) if given else None
 
 
 def _still_there(base: Record, job: Job) -> Conversation | None:
     """The conversation of the response, if it stands where it stood then, and is free."""
+    if job.question.apart:
+        return None
     gateway = job.asking.gateway
     with suppress(NotFound):
         conversation = gateway.find(base.heading.conversation_id, owner=job.asking.owner)

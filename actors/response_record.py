@@ -16,6 +16,7 @@ from attrs import define, field
 
 from ..schemas.message import Message
 from ..schemas.response_events import Ending, ResponseHeading
+from ..schemas.turn import Tool
 from ..schemas.turn_items import Gathering, TurnItem, compact
 from .lineage import new_from
 
@@ -25,9 +26,10 @@ if TYPE_CHECKING:
 
 @define(eq=False)
 class Record:
-    """One response. `asked` is its input, `said` the system text that stood in it; `before` is what
-    was said before it in words, None where the gateway does not know. `model` is the name by which
-    the model can be asked for again.
+    """One response. `asked` is its input, `said` the system text that stood in it; `spoken` and
+    `brought` are the system texts and the tools that stood in the inputs up to here. `before` is
+    what was said before it in words, None where the gateway does not know. `model` is the name by
+    which the model can be asked for again.
 
     While it runs, `items` grows; `scope` is what stops it. Once it has ended there is an `ending`,
     and: `history`, all that was said up to its end (None as for `before`); `place`, the identities
@@ -44,6 +46,8 @@ class Record:
     said: str | None
     before: tuple[Message, ...] | None
     place: tuple[bytes, ...]
+    spoken: str | None = None
+    brought: tuple[Tool, ...] = ()
     background: bool = False
     keeps_pieces: bool = False
     items: Sequence[TurnItem] = field(factory=list)

@@ -141,6 +141,8 @@ class ResponseStore:
 def _weight(record: Record) -> _Weight:
     messages = (*(record.history or record.before or ()), *record.asked)
     size = RECORD_BYTES + POINTER_BYTES * len(messages) + len(write_json(record.heading.echo))
+    size += sys.getsizeof(record.spoken)
+    size += sum(len(tool.parameters) + len(tool.description) for tool in record.brought)
     if record.ending is not None:
         size += sum(ITEM_BYTES + _text_size(item) for item in record.items)
     return _Weight(size, messages)

@@ -151,6 +151,8 @@ def _record(
         workspace=workspace,
         asked=tuple(job.question.messages),
         said=job.asked.said,
+        spoken=place.spoken,
+        brought=place.brought,
         before=place.before,
         place=held,
         background=job.asked.background,

@@ -16,8 +16,10 @@ import trio
 from attrs import define, field
 
 from ..schemas import sse
+from ..schemas.compactions import parse_compact
 from ..schemas.convert import write_json
 from ..schemas.errors import GatewayError, InvalidRequest, Overloaded
+from ..schemas.foreign_items import Kept
 from ..schemas.items_out import encode_messages
 from ..schemas.parameters import one_conversation
 from ..schemas.response_events import (
@@ -31,8 +33,10 @@ from ..schemas.turn_items import TurnItem
 from ..transport.asgi import EventStream, while_connected
 from .answering import rejects_if_busy
 from .chat_front import no_store
+from .compaction import compact
 from .http_call import Call
 from .http_policy import tell
+from .kept_items import KeptItems
 from .paging import page_of, read_order
 from .response_jobs import Asking, Job, accept, whole_of
 from .response_record import Record
@@ -50,7 +54,9 @@ async def create_response(call: Call) -> None:
             parse_response,
             names_conversation=named is not None,
             reasoning=call.gateway.settings.models.include_reasoning,
-        )
+            kept=KeptItems(call.gateway, call.owner),
+        ),
+        refers=True,
     )
     asking = Asking(
         gateway=call.gateway,
@@ -76,7 +82,9 @@ async def create_response(call: Call) -> None:
 async def count_input_tokens(call: Call) -> None:
     """``POST /v1/responses/input_tokens``: how much the model would read for such a request."""
     named = call.header("x-conversation-id")
-    asked = await call.parsed(partial(_read_countable, names_conversation=named is not None))
+    kept = KeptItems(call.gateway, call.owner)
+    read = partial(_read_countable, names_conversation=named is not None, kept=kept)
+    asked = await call.parsed(read, refers=True)
     asking = Asking(
         gateway=call.gateway,
         owner=call.owner,
@@ -92,10 +100,23 @@ async def count_input_tokens(call: Call) -> None:
     await call.answer({"object": "response.input_tokens", "input_tokens": tokens})
 
 
-def _read_countable(raw: object, *, names_conversation: bool) -> ResponseTurn:
+def _read_countable(raw: object, *, names_conversation: bool, kept: Kept) -> ResponseTurn:
     if isinstance(raw, dict):
         raw = {**raw, "generate": False}  # nobody answers it, so that it needs no input either
-    return parse_response(raw, names_conversation=names_conversation)
+    return parse_response(raw, names_conversation=names_conversation, kept=kept)
+
+
+async def compact_response(call: Call) -> None:
+    """``POST /v1/responses/compact``: the conversation in fewer words."""
+    read = partial(parse_compact, kept=KeptItems(call.gateway, call.owner))
+    asked = await call.parsed(read, refers=True)
+    labels: dict[str, str] = {}
+    async with while_connected(call.receive):
+        job = await accept(Asking(gateway=call.gateway, owner=call.owner, labels=labels), asked)
+        compacted = await compact(job)
+    if "x-ccapi-ignored" in labels:
+        call.labels["x-ccapi-ignored"] = labels["x-ccapi-ignored"]
+    await call.answer(compacted)
 
 
 async def _show(call: Call, record: Record) -> None:

@@ -27,6 +27,7 @@ from attrs import define, evolve, field
 
 from ..schemas.convert import read_message, write_json
 from ..schemas.errors import GatewayError, NotFound, RateLimited, TurnInterrupted
+from ..schemas.foreign_items import refers
 from ..schemas.response_events import Framing, ResponseWriter
 from ..schemas.response_messages import (
     Cancel,
@@ -43,8 +44,9 @@ from ..schemas.response_messages import (
 from ..schemas.responses import parse_response
 from ..schemas.settings import ResponseSettings
 from ..schemas.turn_items import TurnItem
-from ..transport.bodies import Share
+from ..transport.bodies import LONG, Share
 from .http_policy import tell
+from .kept_items import KeptItems
 from .response_jobs import Asking, Job, accept
 from .response_record import Record
 from .response_store import ResponseStore
@@ -281,6 +283,7 @@ class _Session:
                 if not job.asked.generate:
                     prepared = await prepare(job)
             except Exception as error:  # noqa: BLE001 (told to the client; nothing is sent in here)
+                self._evict(request.create.raw.get("previous_response_id"))
                 await self._tell(encode_failure(tell(error), lane.stream_id))
                 return
         if prepared is not None:
@@ -302,8 +305,10 @@ class _Session:
             {**request.create.raw, "stream": True},
             reasoning=self._gateway.settings.models.include_reasoning,
             may_prepare=True,
+            kept=KeptItems(self._gateway, self._owner, self._shelf),
         )
-        asked = await self._gateway.bodies.read(request.length, parse)
+        length = LONG if refers(request.create.raw.get("input")) else request.length
+        asked = await self._gateway.bodies.read(length, parse)
         asking = Asking(
             gateway=self._gateway,
             owner=self._owner,
@@ -334,6 +339,7 @@ class _Session:
                         await self._send(event)
                     await running.relay(self._passing(writer))
             except GatewayError as error:
+                self._evict(job.asked.previous_response_id)
                 if writer is None:
                     await self._tell(encode_failure(error, lane.stream_id))
                     return None
@@ -344,6 +350,13 @@ class _Session:
         for event in writer.last(running.record.ending):
             await self._send(event)
         return running
+
+    def _evict(self, response_id: object) -> None:
+        """A response that could not be gone on with is not kept for this connection any more
+        (Open Responses, "WebSocket transport"); one that is stored stays."""
+        if isinstance(response_id, str):
+            with suppress(NotFound):
+                self._shelf.drop(self._shelf.find(response_id, self._owner, time.time()))
 
     def _passing(self, writer: ResponseWriter) -> Callable[[Sequence[TurnItem]], Awaitable[None]]:
         async def pass_on(items: Sequence[TurnItem]) -> None:

@@ -155,13 +155,13 @@ def read_messages(given: Sequence[ChatMessage], *, continues: bool) -> History:
     begun = None
     if messages[-1].role != "user":
         begun = f"{places[-1]}.role"
-        _check_begun(messages, begun, continues=continues)
+        check_begun(messages, begun, continues=continues)
     check_results(messages, None if continues else (), places.__getitem__)
     system = "\n\n".join(reading.system) if reading.system else None
     return History(system, messages, tuple(reading.attachments), begun)
 
 
-def _check_begun(messages: Sequence[Message], path: str, *, continues: bool) -> None:
+def check_begun(messages: Sequence[Message], path: str, *, continues: bool) -> None:
     """See that the last message is an answer that a model could go on with."""
     last = messages[-1]
     if last.calls:

@@ -2,8 +2,9 @@
 
 Knows: the item types and content parts of the Responses and Conversations APIs (OpenAI API
 reference, "Responses"), and which messages they are in the gateway's own words. Refuses to know:
-the other fields of a request (`schemas.responses`), how items are written (`schemas.items_out`),
-and what an attachment holds (`schemas.media`).
+items that the gateway never writes (`schemas.foreign_items` puts those into forms that are read
+here), the other fields of a request (`schemas.responses`), how items are written
+(`schemas.items_out`), and what an attachment holds (`schemas.media`).
 
 The items of one answer are one message: a text, the calls beside it, and what an agent did with
 tools of its own in between, which is passed over as thinking is.
@@ -16,22 +17,25 @@ from typing import Literal
 
 from attrs import define, field, frozen
 
-from .chat_messages import History, Slot
+from .chat_messages import History, Slot, check_begun
+from .chat_tools import MAX_TOOLS
+from .convert import at_most, write_json
 from .errors import InvalidRequest
 from .faults import invalid, missing, unsupported
+from .foreign_items import PASSED_OVER, RUN_THERE
 from .json_bounds import ArgumentsMeter
 from .media import Attachment
-from .message import Block, Image, Message, ToolCall, ToolResult, check_results
-
-MAX_ITEMS = 10_000
-MAX_PARTS = 20_000
-"""Of all items together, as in chat."""
-
-PASSED_OVER = ("reasoning", "mcp_call", "mcp_list_tools")
-"""What an answer has beside its words and the calls of the client's tools."""
-
-TYPES = ("message", "function_call", "function_call_output", "item_reference", *PASSED_OVER)
-
+from .message import (
+    CUSTOM_INPUT,
+    Block,
+    Image,
+    Message,
+    ToolCall,
+    ToolResult,
+    check_results,
+    settle_results,
+)
+from .response_tools import FlatTool, flat_name, form_of
 
 # -- the words -----------------------------------------------------------------------------------
 
@@ -50,8 +54,7 @@ class InputPart:
 
 @frozen
 class InputItem:
-    """Any item; which of the fields it needs is up to its type. One without a type is a message,
-    or a reference to an item if it has nothing but an id.
+    """Any item; which of the fields it needs is up to its type. One without a type is a message.
 
     `is_error` of a tool's output is this gateway's own: the tool failed, and says how.
     """
@@ -62,58 +65,25 @@ class InputItem:
     content: str | tuple[InputPart, ...] | None = None
     call_id: str | None = None
     name: str | None = None
+    namespace: str | None = None
     arguments: str | None = None
+    input: str | None = None
     output: str | tuple[InputPart, ...] | None = None
     is_error: bool | None = None
+    tools: tuple[FlatTool, ...] | None = at_most(MAX_TOOLS, "tools")
 
     @property
     def kind(self) -> str:
-        if self.type is not None:
-            return self.type
-        return "item_reference" if self.role is None and self.id is not None else "message"
+        return self.type or "message"
 
 
 Input = str | tuple[InputItem, ...]
 
 
-def check_length(raw: object, path: str = "input") -> None:
-    """Refuse what would take seconds to read, before it is read, and items of other types, whose
-    fields have other forms. Otherwise the form is not looked at here. Raises `InvalidRequest`."""
-    if not isinstance(raw, list):
-        return
-    parts = 0
-    for index, item in enumerate(raw[:MAX_ITEMS]):
-        if not isinstance(item, dict):
-            continue
-        kind = item.get("type")
-        if isinstance(kind, str) and kind not in TYPES:
-            raise unsupported(f"Items of type {kind} are not supported.", f"{path}[{index}].type")
-        for name in ("content", "output", "summary"):
-            inner = item.get(name)
-            parts += len(inner) if isinstance(inner, list) else 0
-    if len(raw) > MAX_ITEMS or parts > MAX_PARTS:
-        raise invalid(
-            f"{path} must hold at most {MAX_ITEMS} items, and {MAX_PARTS} parts in all.", path
-        )
-
-
-def drop_passed_over(raw: object) -> object:
-    """The items of `raw` JSON, with nothing but the type of those that are passed over: their
-    other fields may have any form."""
-    if not isinstance(raw, list):
-        return raw
-    return [
-        {"type": item["type"]}
-        if isinstance(item, dict) and item.get("type") in PASSED_OVER
-        else item
-        for item in raw
-    ]
-
-
 # -- what they say -------------------------------------------------------------------------------
 
 
-def read_items(given: Input, *, continues: bool, path: str = "input") -> History:
+def read_items(given: Input, *, continues: bool, path: str = "input") -> Reading:
     """What the items say. Raises `InvalidRequest` for what cannot be asked.
 
     `continues`: the request goes on with something, so that it may begin with the results of calls
@@ -126,13 +96,10 @@ def read_items(given: Input, *, continues: bool, path: str = "input") -> History
     if not messages:
         raise invalid(f"{path} must hold at least one message.", path)
     if messages[-1].role != "user":
-        raise invalid(
-            "The last item must be the user's or a tool's output: an answer that the client has"
-            " begun cannot be continued.",
-            places[-1],
-        )
+        reading.begun = places[-1]
+        check_begun(messages, places[-1], continues=continues)
     check_results(messages, None if continues else (), places.__getitem__)
-    return reading.history
+    return reading
 
 
 def read_history(given: Input, path: str = "input") -> Reading:
@@ -144,13 +111,15 @@ def read_history(given: Input, path: str = "input") -> Reading:
         for index, item in enumerate(given):
             place = f"{path}[{index}]"
             reading.add(item, place, within=f"{place}.content")
-    reading.close()
+    reading.end()
     return reading
 
 
 @define
 class Reading:
-    """What was read so far. `places` has the path of each message, that of its first item.
+    """What was read so far. `places` has the path of each message, that of its first item; `tools`
+    are those that items brought, by their paths; `begun` is the path of an answer at the end that
+    the model is to go on with.
 
     `_said` are the blocks of the message that later items may still add to, `_ids` the calls in it
     or those that it has the results of.
@@ -160,6 +129,8 @@ class Reading:
     system_places: list[str] = field(factory=list)
     messages: list[Message] = field(factory=list)
     places: list[str] = field(factory=list)
+    tools: dict[str, FlatTool] = field(factory=dict)
+    begun: str | None = None
     attachments: list[Attachment] = field(factory=list)
     _open: Literal["answer", "results"] | None = None
     _said: list[Block] = field(factory=list)
@@ -169,25 +140,33 @@ class Reading:
     @property
     def history(self) -> History:
         system = "\n\n".join(self.system) if self.system else None
-        return History(system, tuple(self.messages), tuple(self.attachments))
+        return History(system, tuple(self.messages), tuple(self.attachments), self.begun)
 
     def add(self, item: InputItem, path: str, within: str) -> None:
         """`within` is the path of a message's content."""
         match item.kind:
             case "message":
                 self._add_message(item, path, within)
-            case "function_call":
+            case "function_call" | "custom_tool_call":
                 self._add_call(item, path)
-            case "function_call_output":
+            case "function_call_output" | "custom_tool_call_output":
                 self._add_result(item, path)
-            case "item_reference":
-                raise invalid(
-                    "Items that were given earlier cannot be referred to here: send the item"
-                    " itself, or go on with previous_response_id or conversation.",
-                    f"{path}.id",
-                )
+            case kind if kind == RUN_THERE:
+                self._add_call(item, path)
+                self._add_result(item, path)
+            case "additional_tools":
+                for index, tool in enumerate(item.tools or ()):
+                    self.tools[f"{path}.tools[{index}]"] = tool
             case kind if kind not in PASSED_OVER:
                 raise unsupported(f"Items of type {kind} are not supported.", f"{path}.type")
+
+    def end(self) -> None:
+        """There are no more items. Outputs go to their calls, past what the user said meanwhile:
+        the model has to be told of them first."""
+        self.close()
+        settled = settle_results(self.messages)
+        self.places = [self.places[index] for index, _ in settled]
+        self.messages = [message for _, message in settled]
 
     def say_system(self) -> None:
         """Nobody says anything but the system: its last words are what the model answers."""
@@ -257,7 +236,8 @@ class Reading:
         parts = _parts(item.output, f"{path}.output") if item.output else []
         content = tuple(self._blocks(parts, "tool"))
         self._go_on("results", path)
-        self._said.append(ToolResult(item.call_id, content, bool(item.is_error)))
+        custom = item.kind == "custom_tool_call_output"
+        self._said.append(ToolResult(item.call_id, content, bool(item.is_error), custom=custom))
         self._take_id(item.call_id, path, f"Tool call {item.call_id} has an output already.")
 
     def _take_id(self, call_id: str, path: str, complaint: str) -> None:
@@ -328,7 +308,16 @@ def _call(item: InputItem, path: str) -> ToolCall:
             raise missing(f"{path}.{name}")
         if not value:
             raise invalid(f"{path}.{name} must not be empty.", f"{path}.{name}")
-    return ToolCall(str(item.call_id), str(item.name), item.arguments or "{}")
+    custom, name = item.kind == "custom_tool_call", str(item.name)
+    if custom and item.input is None:
+        raise missing(f"{path}.input")
+    arguments = write_json({CUSTOM_INPUT: item.input}).decode() if custom else item.arguments
+    return ToolCall(
+        str(item.call_id),
+        flat_name(name, item.namespace),
+        arguments or "{}",
+        form=form_of(name, item.namespace, custom=custom),
+    )
 
 
 def _attachment(part: InputPart, path: str) -> Attachment:

@@ -13,7 +13,7 @@ from __future__ import annotations
 from collections.abc import Iterable, Sequence
 from typing import Any, Literal
 
-from .message import Block, Document, Image, Message, ToolCall, ToolResult
+from .message import Block, Document, Image, Message, ToolCall, ToolForm, ToolResult
 
 JSON = dict[str, Any]
 Status = Literal["in_progress", "completed", "incomplete"]
@@ -64,17 +64,19 @@ def encode_text(text: str) -> JSON:
 
 
 def encode_call(call: ToolCall) -> JSON:
-    return {
-        "type": "function_call",
-        "call_id": call.id,
-        "name": call.name,
-        "arguments": call.arguments,
-    }
+    """A call as the client knows it."""
+    form = call.form or ToolForm(call.name)
+    name: JSON = {"call_id": call.id, "name": form.name}
+    if form.namespace is not None:
+        name["namespace"] = form.namespace
+    if form.custom:
+        return {"type": "custom_tool_call", **name, "input": call.text}
+    return {"type": "function_call", **name, "arguments": call.arguments}
 
 
 def _result(result: ToolResult) -> JSON:
     item: JSON = {
-        "type": "function_call_output",
+        "type": "custom_tool_call_output" if result.custom else "function_call_output",
         "call_id": result.call_id,
         "output": _output(result.content),
         "status": "completed",

@@ -15,7 +15,7 @@ from functools import cached_property
 from itertools import chain
 from typing import Any, Literal, NoReturn
 
-from attrs import evolve, frozen
+from attrs import evolve, field, frozen
 
 from .errors import InvalidRequest
 from .tool_names import entry_of, respell, wire_id
@@ -41,13 +41,45 @@ class Document:
 
 
 @frozen
+class ToolForm:
+    """How the client knows a tool, where that is more than the flat name under which the model
+    knows it: by its `name` within a `namespace`, or as a `custom` tool, which takes plain text."""
+
+    name: str
+    namespace: str | None = None
+    custom: bool = False
+
+
+CUSTOM_INPUT = "input"
+"""The one argument that the model gives a custom tool: the text."""
+
+
+@frozen
 class ToolCall:
     """The model asks for a tool; `arguments` is the text of a JSON object, or what the model took
-    for one."""
+    for one. `form` says how the client knows the tool, and is no part of what the call is."""
 
     id: str
     name: str
     arguments: str = "{}"
+    form: ToolForm | None = field(default=None, eq=False, kw_only=True)
+
+    @property
+    def has_input(self) -> bool:
+        """Whether the arguments are a JSON object."""
+        with suppress(ValueError):
+            self.input  # noqa: B018 (read for its error)
+            return True
+        return False
+
+    @property
+    def text(self) -> str:
+        """What a custom tool is given: the text, or the arguments where the model gave no text."""
+        try:
+            text = self.input.get(CUSTOM_INPUT)
+        except ValueError:
+            text = None
+        return text if isinstance(text, str) else self.arguments
 
     @property
     def input(self) -> dict[str, Any]:
@@ -87,11 +119,12 @@ def _check_nesting(value: Any) -> None:
 
 @frozen
 class ToolResult:
-    """What came of the tool call `call_id`."""
+    """What came of the tool call `call_id`. `custom`: the client knows it as a custom tool's."""
 
     call_id: str
     content: tuple[str | Image | Document, ...]
     is_error: bool = False
+    custom: bool = field(default=False, eq=False, kw_only=True)
 
 
 Block = str | Image | Document | ToolCall | ToolResult

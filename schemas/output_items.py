@@ -16,7 +16,8 @@ from typing import Any, ClassVar
 from attrs import define, field
 
 from .items_out import JSON, SERVER, Status, encode_call, encode_text, hex_of
-from .message import ToolCall
+from .message import ToolCall, ToolForm
+from .response_tools import InputText
 from .turn_items import (
     ActivityDelta,
     ActivityEnded,
@@ -211,10 +212,11 @@ class _Call(_Item):
     _name: ClassVar[str] = "response.function_call_arguments"
     call_id: str = ""
     name: str = ""
+    form: ToolForm | None = None
     open: bool = True  # whether its arguments may still grow
 
     def encode(self) -> JSON:
-        call = encode_call(ToolCall(self.call_id, self.name, self.text))
+        call = encode_call(ToolCall(self.call_id, self.name, self.text, form=self.form))
         return {"id": self.id, **call, "status": self.status}
 
     def delta(self, text: str) -> list[Event]:
@@ -226,6 +228,43 @@ class _Call(_Item):
             return []
         self.open = False
         return [{"type": f"{self._name}.done", **self.place, "arguments": self.text}]
+
+
+@define(eq=False)
+class _CustomCall(_Call):
+    """A call of one of the client's custom tools: what it is given is text, taken out of the
+    arguments as they come."""
+
+    prefix: ClassVar[str] = "ctc"
+    _name: ClassVar[str] = "response.custom_tool_call_input"
+    _input: InputText = field(factory=InputText)
+    _given: list[str] = field(factory=list)  # of the text, as it was told
+
+    def encode(self) -> JSON:
+        call = ToolCall(self.call_id, self.name, self.text, form=self.form)
+        # Before the arguments are whole they are no JSON object; those of an answer that was cut
+        # never are.
+        is_whole = not self.open and bool(self.pieces) and call.has_input
+        given = {} if is_whole else {"input": "" if self.open else "".join(self._given)}
+        return {"id": self.id, **encode_call(call), **given, "status": self.status}
+
+    def delta(self, text: str) -> list[Event]:
+        self.pieces.append(text)
+        return self._told(self._input.feed(text))
+
+    def end_parts(self) -> list[Event]:
+        if not self.open:
+            return []
+        self.open = False
+        whole = self.encode()["input"]
+        rest = self._told(whole[self._input.given :])
+        return [*rest, {"type": f"{self._name}.done", **self.place, "input": whole}]
+
+    def _told(self, text: str) -> list[Event]:
+        if not text:
+            return []
+        self._given.append(text)
+        return [{"type": f"{self._name}.delta", **self.place, "delta": text}]
 
 
 @define(eq=False)
@@ -293,11 +332,13 @@ class Output:
                 return self._say("refusal", text)
             case ReasoningDelta(text):
                 return [*self._turn_to(_Thought), *self._now.delta(text)]
-            case ToolCallStarted(_, call_id, name):
-                return self._begin(_Call(self._turn, self._next, call_id=call_id, name=name))
+            case ToolCallStarted(_, call_id, name, form):
+                kind = _CustomCall if form is not None and form.custom else _Call
+                call = kind(self._turn, self._next, call_id=call_id, name=name, form=form)
+                return self._begin(call)
             case ToolCallDelta(_, fragment):
-                assert type(self._open) is _Call, "arguments follow their call"
-                return self._open.delta(fragment)
+                assert type(self._open) in (_Call, _CustomCall), "arguments follow their call"
+                return self._now.delta(fragment)
             case ActivityStarted(call_id, name):
                 return self._act(call_id, name)
             case ActivityDelta(call_id, fragment):

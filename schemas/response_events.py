@@ -107,9 +107,11 @@ def _encode_error(error: GatewayError) -> JSON:
 
 
 def encode_error_event(error: GatewayError) -> JSON:
-    """The only event of a stream that has opened before there was a response."""
+    """The only event of a stream that has opened before there was a response. OpenAI's reference
+    has the fields in the event itself, its SDKs and Open Responses look for them under ``error``.
+    """
     told = {"code": error.code, "message": error.message, "param": error.param}
-    return {"type": "error", **told, "sequence_number": 0}
+    return {"type": "error", **told, "error": error.body()["error"], "sequence_number": 0}
 
 
 # -- whole ---------------------------------------------------------------------------------------

@@ -16,7 +16,8 @@ from .chat_messages import History
 from .convert import structure
 from .errors import GatewayError, InvalidRequest
 from .faults import invalid, missing
-from .items import Input, check_length, read_items
+from .foreign_items import take_items
+from .items import Input, read_items
 from .items_out import JSON
 
 MAX_STREAM_ID = 128
@@ -113,12 +114,11 @@ class _SteerInput:
 
 def read_steer(given: object) -> History:
     """What a user says into a running response. Raises `InvalidRequest`."""
-    check_length(given)
-    asked = structure({"input": given}, _SteerInput).input
+    asked = structure({"input": take_items(given).items}, _SteerInput).input
     for index, item in enumerate(() if isinstance(asked, str) else asked):
         if item.kind != "message" or item.role != "user":
             raise invalid("Only a user's messages can steer.", f"input[{index}]")
-    return read_items(asked, continues=False)
+    return read_items(asked, continues=False).history
 
 
 # -- what it is told -----------------------------------------------------------------------------

@@ -15,26 +15,10 @@ from .chat_tools import MAX_TOOLS
 from .convert import at_most
 from .items import Input
 from .parameters import TIERS, ConversationRef
+from .response_tools import FlatChoice, FlatTool, echo_choice, echo_tools
 
 MAX_INCLUDED = 64
 """Names in `include`, of which there are a few."""
-
-
-@frozen
-class FlatTool:
-    type: str
-    name: str | None = None
-    description: str | None = None
-    parameters: Mapping[str, Any] | None = None
-    strict: bool | None = None
-
-
-@frozen
-class FlatChoice:
-    type: str
-    name: str | None = None
-    mode: str | None = None
-    tools: tuple[Mapping[str, Any], ...] | None = at_most(MAX_TOOLS, "tools")
 
 
 @frozen
@@ -62,6 +46,12 @@ class ReasoningConfig:
 @frozen
 class StreamOptions:
     include_obfuscation: bool | None = None
+
+
+@frozen
+class ContextManagement:
+    type: str
+    compact_threshold: int | None = None
 
 
 @frozen(kw_only=True)
@@ -106,7 +96,7 @@ class ResponseRequest:
 
     top_logprobs: int | None = None
     prompt: Mapping[str, Any] | None = None
-    context_management: tuple[Any, ...] | None = None
+    context_management: tuple[ContextManagement, ...] | None = at_most(MAX_INCLUDED, "entries")
 
 
 # -- what a response repeats -----------------------------------------------------------------------
@@ -131,44 +121,26 @@ def encode_echo(request: ResponseRequest) -> dict[str, Any]:
         "safety_identifier": request.safety_identifier,
         "service_tier": request.service_tier if request.service_tier in TIERS else "default",
         "store": request.store is not False,
-        "temperature": request.temperature,
+        "temperature": 1.0 if request.temperature is None else request.temperature,
         "text": {"format": _echo_format(text.format), "verbosity": text.verbosity or "medium"},
-        "tool_choice": _echo_choice(request.tool_choice),
-        "tools": [_echo_tool(tool) for tool in request.tools or ()],
+        "tool_choice": echo_choice(request.tool_choice),
+        "tools": echo_tools(request.tools or ()),
         "top_logprobs": 0,
-        "top_p": request.top_p,
+        "top_p": 1.0 if request.top_p is None else request.top_p,
+        "presence_penalty": 0.0,
+        "frequency_penalty": 0.0,
         "truncation": request.truncation or "disabled",
         "user": request.user,
     }
 
 
-def _echo_tool(tool: FlatTool) -> dict[str, Any]:
-    return {
-        "type": "function",
-        "name": tool.name,
-        "description": tool.description,
-        "parameters": {} if tool.parameters is None else dict(tool.parameters),
-        "strict": bool(tool.strict),
-    }
-
-
-def _echo_choice(given: str | FlatChoice | None) -> Any:
-    match given:
-        case FlatChoice("function", name):
-            return {"type": "function", "name": name}
-        case FlatChoice(kind, _, mode, tools):
-            return {"type": kind, "mode": mode, "tools": [dict(tool) for tool in tools or ()]}
-        case _:
-            return given or "auto"
-
-
 def _echo_format(given: FlatFormat | None) -> dict[str, Any]:
     if given is None or given.type != "json_schema":
         return {"type": "text" if given is None else given.type}
-    echoed = {
+    return {
         "type": "json_schema",
         "name": given.name or "response",
+        "description": given.description,
         "schema": dict(given.schema or {}),
         "strict": bool(given.strict),
     }
-    return echoed | ({} if given.description is None else {"description": given.description})

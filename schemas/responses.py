@@ -12,21 +12,15 @@ from typing import Any
 
 from attrs import evolve, frozen
 
-from .chat_messages import History, fill
-from .chat_tools import (
-    ANY_OBJECT,
-    FunctionTool,
-    SchemaFormat,
-    check_choice,
-    read_functions,
-    read_schema,
-)
+from .chat_messages import fill
+from .chat_tools import ANY_OBJECT, SchemaFormat, read_schema
 from .convert import structure
 from .faults import invalid, missing, unsupported
+from .foreign_items import NOTHING_KEPT, Kept, Taken, take_items
 from .ignored_fields import unknown_fields
-from .items import check_length, drop_passed_over, read_items
+from .items import Reading, read_history, read_items
 from .media import Attachment
-from .message import Document, Image, Message
+from .message import Document, Image, Message, check_results
 from .parameters import (
     TIERS,
     check_ranges,
@@ -35,10 +29,9 @@ from .parameters import (
     read_effort,
     refuse_unsupported,
 )
+from .response_tools import check_tools_length, read_flat_choice, read_flat_tools, with_tools
 from .response_words import (
-    FlatChoice,
     FlatFormat,
-    FlatTool,
     ReasoningConfig,
     ResponseRequest,
     TextConfig,
@@ -62,7 +55,6 @@ INCLUDABLE = {
 _HARMLESS: dict[str, Callable[[Any], bool]] = {
     "top_logprobs": lambda value: not value,
     "prompt": lambda _: False,
-    "context_management": lambda value: not value,
 }
 """What each unsupported field may hold without asking for anything."""
 
@@ -82,11 +74,13 @@ class ResponseTurn:
     """One request in the gateway's words.
 
     `instructions` stand before `said`, the text of the input's own system messages; both are None
-    where there is none. `messages` ends with a user message (or the outputs of tools), and is empty
-    only where nothing has to be generated; `attachments` have their places in it, and `filled` puts
-    them there. `tools` None: the request says nothing about them. `shaping` holds what else can
-    change the answer, `ignored` names the given fields that have no effect, `echo` is what the
-    response object repeats of the request: all of them JSON values.
+    where there is none. `messages` ends with a user message (or the outputs of tools), or with an
+    answer that has been begun (`begun` is then its path); it is empty only where nothing has to be
+    generated. `attachments` have their places in it, and `filled` puts them there. `tools` None:
+    the request says nothing about them; `brought` are those of them that came in the input, and
+    stay with it. `shaping` holds what else can change the answer, `ignored` names the given fields
+    that have no effect, `echo` is what the response object repeats of the request: all of them JSON
+    values.
     """
 
     model: str | None
@@ -102,11 +96,19 @@ class ResponseTurn:
     conversation_id: str | None
     workspace: str | None
     tools: tuple[Tool, ...] | None
+    brought: tuple[Tool, ...]
     schema: str | None
     options: Options
     shaping: Mapping[str, Any]
     ignored: tuple[str, ...]
     echo: Mapping[str, Any]
+    begun: str | None = None
+
+    @property
+    def allows_some(self) -> bool:
+        """Whether `tools` are only those that ``tool_choice`` allows."""
+        choice = self.echo["tool_choice"]
+        return isinstance(choice, dict) and choice["type"] == "allowed_tools"
 
     @property
     def system(self) -> str | None:
@@ -125,27 +127,23 @@ def parse_response(
     names_conversation: bool = False,
     reasoning: bool = False,
     may_prepare: bool = False,
+    kept: Kept = NOTHING_KEPT,
 ) -> ResponseTurn:
-    """Read a request's JSON value. Raises `InvalidRequest`, whose `param` is the field's path.
+    """Read a request's JSON value. Raises `InvalidRequest`, whose `param` is the field's path, and
+    `NotFound` (``item_not_found``) for a reference to an item that is not `kept`.
 
     `names_conversation`: the request does so outside of its body. `reasoning`: thinking is given to
     requests that do not say whether they want it. `may_prepare`: the request may ask for nothing to
     be generated.
     """
+    taken = Taken(None)
     if isinstance(raw, dict):
-        check_length(raw.get("input"))
-        raw = {**raw, "input": drop_passed_over(raw.get("input"))}
+        check_tools_length(raw.get("tools"))
+        taken = take_items(raw.get("input"), kept=kept)
+        raw = {**raw, "input": taken.items}
     request = structure(raw, ResponseRequest)
     if not may_prepare:
         request = evolve(request, generate=None)
-    turn = read_request(request, names_conversation=names_conversation, reasoning=reasoning)
-    return evolve(turn, ignored=(*turn.ignored, *unknown_fields(raw, ResponseRequest)))
-
-
-def read_request(
-    request: ResponseRequest, *, names_conversation: bool = False, reasoning: bool = False
-) -> ResponseTurn:
-    """`parse_response`, of a request whose fields have their types already."""
     refuse_unsupported(request, _HARMLESS)
     check_ranges(request, _RANGES)
     _check_words(request)
@@ -156,13 +154,16 @@ def read_request(
         or conversation_id is not None
         or request.previous_response_id is not None
     )
-    history = _history(request, continues)
-    tools = None if request.tools is None else _tools(request.tools)
+    reading = _read_input(request, continues)
+    history = reading.history
+    tools, brought, left_out = _read_tools(request, reading)
     # What goes on may have tools that the request does not repeat.
     known_tools = tools if tools is not None or continues else ()
-    choice, tools = _choice(request.tool_choice, tools, known_tools)
-    options = _options(request, choice, reasoning)
+    choice, tools = read_flat_choice(request.tool_choice, tools, known_tools)
     schema = _schema(request.text)
+    if history.begun is not None and schema is not None:
+        raise invalid("A JSON answer cannot be one that was begun.", history.begun)
+    options = evolve(_options(request, choice, reasoning), begun=history.begun is not None)
     wishes = {"verbosity": request.text.verbosity if request.text else None}
     return ResponseTurn(
         model=request.model,
@@ -178,20 +179,43 @@ def read_request(
         conversation_id=conversation_id,
         workspace=request.workspace,
         tools=tools,
+        brought=brought,
         schema=schema,
         options=options,
         shaping=encode_shaping(options, schema, wishes),
-        ignored=_ignored(request, options, known_tools),
+        ignored=(
+            *_ignored(request, options, known_tools),
+            *(f"tools.{kind}" for kind in left_out),
+            *(f"input.{kind}" for kind in taken.left_out),
+            *unknown_fields(raw, ResponseRequest),
+        ),
         echo=encode_echo(request),
+        begun=history.begun,
     )
 
 
-def _history(request: ResponseRequest, continues: bool) -> History:
-    if request.generate is False and not request.input:
-        return History(None, (), ())
+def _read_input(request: ResponseRequest, continues: bool) -> Reading:
+    if request.generate is False:
+        # Nobody is answered yet: there may be no question, or nothing at all.
+        reading = read_history(request.input or ())
+        check_results(reading.messages, None if continues else (), reading.places.__getitem__)
+        return reading
     if request.input is None:
         raise missing("input")
     return read_items(request.input, continues=continues)
+
+
+def _read_tools(
+    request: ResponseRequest, reading: Reading
+) -> tuple[tuple[Tool, ...] | None, tuple[Tool, ...], tuple[str, ...]]:
+    """All tools of the request (None: it says nothing of them), those that its input brings, and
+    the types of those left out."""
+    if request.tools is None and not reading.tools:
+        return None, (), ()
+    given = {f"tools[{index}]": tool for index, tool in enumerate(request.tools or ())}
+    own, left_out = read_flat_tools(given)
+    brought, left_out_too = read_flat_tools(reading.tools, replacing=True)
+    return with_tools(own, brought), brought, tuple(dict.fromkeys((*left_out, *left_out_too)))
 
 
 def _check_words(request: ResponseRequest) -> None:
@@ -210,6 +234,10 @@ def _check_words(request: ResponseRequest) -> None:
     if request.text and request.text.verbosity not in (None, "low", "medium", "high"):
         raise invalid("text.verbosity must be one of low, medium, high.", "text.verbosity")
     _check_metadata(request.metadata or {})
+    for index, entry in enumerate(request.context_management or ()):
+        if entry.type != "compaction":
+            path = f"context_management[{index}].type"
+            raise unsupported(f"Context management of type {entry.type} is not supported.", path)
 
 
 def _check_metadata(metadata: Mapping[str, Any]) -> None:
@@ -241,64 +269,6 @@ def _check_places(
         raise invalid(
             "A response in the background can only be asked for if it is stored.", "background"
         )
-
-
-def _tools(given: Sequence[FlatTool]) -> tuple[Tool, ...]:
-    functions: dict[str, FunctionTool] = {}
-    for index, tool in enumerate(given):
-        path = f"tools[{index}]"
-        if tool.type != "function":
-            raise unsupported(f"Tools of type {tool.type} are not supported.", f"{path}.type")
-        if tool.name is None:
-            raise missing(f"{path}.name")
-        functions[path] = FunctionTool(tool.name, tool.description, tool.parameters, tool.strict)
-    return read_functions(functions)
-
-
-def _choice(
-    given: str | FlatChoice | None, tools: tuple[Tool, ...] | None, known: Sequence[Tool] | None
-) -> tuple[ToolChoice, tuple[Tool, ...] | None]:
-    """What is chosen, and the tools among which it is. `known` None: they are the conversation's,
-    and not known here."""
-    match given:
-        case None | "auto":
-            return ToolChoice("auto"), tools
-        case "none":
-            return ToolChoice("none"), tools
-        case "required":
-            choice = ToolChoice("required")
-        case str():
-            raise invalid(
-                "tool_choice must be none, auto, required or say which function.", "tool_choice"
-            )
-        case FlatChoice("function", None):
-            raise missing("tool_choice.name")
-        case FlatChoice("function", name):
-            choice = ToolChoice("named", name)
-        case FlatChoice("allowed_tools"):
-            return _allowed(given, tools)
-        case FlatChoice(kind):
-            raise unsupported(f"A tool choice of type {kind} is not supported.", "tool_choice.type")
-    check_choice(choice, known, "tool_choice.name")
-    return choice, tools
-
-
-def _allowed(
-    given: FlatChoice, tools: tuple[Tool, ...] | None
-) -> tuple[ToolChoice, tuple[Tool, ...]]:
-    """Some of the tools: the model is told of no others."""
-    if given.mode not in ("auto", "required"):
-        raise invalid("tool_choice.mode must be auto or required.", "tool_choice.mode")
-    names = [tool.get("name") for tool in given.tools or ()]
-    allowed = tuple(tool for tool in tools or () if tool.name in names)
-    known = {tool.name for tool in allowed}
-    for index, name in enumerate(names):
-        if not isinstance(name, str) or name not in known:
-            path = f"tool_choice.tools[{index}]"
-            raise invalid(f"{path} is none of the request's functions.", path)
-    if not allowed:
-        raise invalid("tool_choice.tools must name at least one tool.", "tool_choice.tools")
-    return ToolChoice("required" if given.mode == "required" else "auto"), allowed
 
 
 def _schema(text: TextConfig | None) -> str | None:
@@ -365,5 +335,6 @@ def _ignored(
         "prompt_cache_key": request.prompt_cache_key is not None,
         "prompt_cache_retention": request.prompt_cache_retention is not None,
         "stream_options": wants is not None and bool(wants.include_obfuscation),
+        "context_management": bool(request.context_management),
     }
     return (*given, *(name for name, is_idle in idle.items() if is_idle and name not in given))

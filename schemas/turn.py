@@ -15,7 +15,7 @@ from typing import Any, Literal
 from attrs import astuple, evolve, field, frozen
 
 from .errors import GatewayError
-from .message import Message, ToolCall, digest
+from .message import Message, ToolCall, ToolForm, digest
 
 FinishReason = Literal["stop", "length", "content_filter", "tool_calls"]
 EndReason = FinishReason | Literal["interrupted"]
@@ -36,13 +36,15 @@ class Tool:
     """A function of the client's that the model may call.
 
     `parameters` is the JSON Schema of its arguments, as text. `strict`: a call whose arguments do
-    not suit the schema never reaches the client.
+    not suit the schema never reaches the client. `form`: how the client knows it, where that is not
+    as a function of this name.
     """
 
     name: str
     description: str = ""
     parameters: str = '{"type":"object","properties":{}}'
     strict: bool = False
+    form: ToolForm | None = None
 
 
 @frozen

@@ -10,7 +10,7 @@ from collections.abc import Iterable
 
 from attrs import evolve, frozen
 
-from .message import ToolCall
+from .message import ToolCall, ToolForm
 
 
 @frozen
@@ -29,11 +29,13 @@ class ReasoningDelta:
 
 @frozen
 class ToolCallStarted:
-    """The model begins to call a tool, the `index`-th of this answer (from 0)."""
+    """The model begins to call a tool, the `index`-th of this answer (from 0). `form`: see
+    `message.ToolForm`."""
 
     index: int
     id: str
     name: str
+    form: ToolForm | None = None
 
 
 @frozen
@@ -150,6 +152,6 @@ class Gathering:
     @property
     def tool_calls(self) -> tuple[ToolCall, ...]:
         return tuple(
-            ToolCall(started.id, started.name, "".join(fragments))
+            ToolCall(started.id, started.name, "".join(fragments), form=started.form)
             for started, fragments in self._calls
         )

@@ -17,7 +17,7 @@ from ccapi.schemas.errors import NotFound
 from ccapi.schemas.message import Message
 from ccapi.schemas.response_events import Ending, ResponseHeading
 from ccapi.schemas.settings import ResponseSettings
-from ccapi.schemas.turn import Usage
+from ccapi.schemas.turn import Tool, Usage
 from ccapi.schemas.turn_items import TextDelta, ToolCallDelta, ToolCallStarted
 
 NOW = 1_700_000_000
@@ -223,3 +223,12 @@ def test_a_record_shows_how_it_stands() -> None:
     assert repr(made) == f"<Record {made.id} running>"
     made.end(DONE, ())
     assert repr(made) == f"<Record {made.id} completed>"
+
+
+def test_system_texts_and_tools_of_inputs_are_counted() -> None:
+    tools = (Tool("f", "d" * 1000),)
+    store = ResponseStore(ResponseSettings())
+    store.put(record(), NOW)
+    plain = store.bytes
+    store.put(record(spoken="s" * 1000, brought=tools), NOW)
+    assert store.bytes - 2 * plain > 1900

@@ -167,7 +167,7 @@ async def test_an_answer_that_was_cut_short(client: Client, gateway: GatewayDoub
     ("fields", "status", "code", "param"),
     [
         ({"input": None}, 400, "missing_field", "input"),
-        ({"tools": [{"type": "mcp"}]}, 400, "unsupported_parameter", "tools[0].type"),
+        ({"tools": [{"type": "functoin"}]}, 400, "unsupported_parameter", "tools[0].type"),
         ({"model": "gpt-5"}, 404, "model_not_found", "model"),
         ({"conversation": "conv_x"}, 404, "conversation_not_found", "conversation_id"),
         (BEHIND, 400, "previous_response_not_found", "previous_response_id"),

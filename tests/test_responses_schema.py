@@ -159,7 +159,7 @@ def test_what_is_ignored_is_named() -> None:
         ({"input": None}, "missing_field", "input"),
         ({"input": 3}, "invalid_type", "input"),
         ({"input": [3]}, "invalid_type", "input[0]"),
-        ({"tools": [{"type": "web_search"}]}, "unsupported_parameter", "tools[0].type"),
+        ({"tools": [{"type": "functoin"}]}, "unsupported_parameter", "tools[0].type"),
         ({"tools": [{"type": "function"}]}, "missing_field", "tools[0].name"),
         ({"tools": [tool("")]}, "invalid_value", "tools[0].name"),
         ({"tools": [tool("f"), tool("f")]}, "invalid_value", "tools[1].name"),

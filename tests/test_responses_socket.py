@@ -488,3 +488,61 @@ async def test_a_rate_limit_of_the_turn_is_told_as_the_end_of_the_response(talk:
     talk.gateway.script = failing(RateLimited("Too much."))
     response = await talk.ask()
     assert response["error"]["code"] == "rate_limit_exceeded"
+
+
+# -- what could not be gone on with ----------------------------------------------------------------
+
+
+@pytest.mark.parametrize("store", [False, True])
+async def test_what_failed_to_go_on_is_forgotten_unless_it_is_stored(store: bool) -> None:
+    async with open_gateway_double() as gateway, open_talk(gateway) as talk:
+        gateway.script = saying("OK.")
+        kept = (await talk.ask(store=store))["id"]
+        behind = {"type": "response.create", "previous_response_id": kept, "store": False}
+        failed = await talk.refused({**behind, "input": [output("call_x", "nothing")]})
+        assert failed["error"]["code"] == "unknown_tool_call_id"
+        if store:
+            await talk.ask(previous_response_id=kept)
+            return
+        gone = await talk.refused({**behind, "input": "Go on"})
+        assert gone["error"]["code"] == "previous_response_not_found"
+
+
+async def test_what_failed_while_it_went_on_is_forgotten() -> None:
+    async with open_gateway_double() as gateway, open_talk(gateway) as talk:
+        gateway.script = saying("OK.")
+        kept = (await talk.ask(store=False))["id"]
+        gateway.script = failing(ChildDied("It died."), "Ha")
+        failed = await talk.ask(store=False, previous_response_id=kept)
+        assert failed["status"] == "failed"
+        await talk.create(store=False, previous_response_id=kept)
+        assert (await talk.hear())["error"]["code"] == "previous_response_not_found"
+
+
+# -- what stood in the input stays -----------------------------------------------------------------
+
+
+async def test_a_warm_up_needs_no_question(talk: Talk) -> None:
+    """As Codex begins: the developer's word and the tools first, the user's behind them."""
+    brought = {"type": "additional_tools", "role": "developer", "tools": [tool("f")]}
+    rules = {"type": "message", "role": "developer", "content": "Be brief."}
+    await talk.create(generate=False, input=[brought, rules], store=False)
+    warm = await talk.response()
+    more = [{"role": "developer", "content": "Be kind."}, {"role": "user", "content": "Hi"}]
+    first = await talk.ask(input=more, previous_response_id=warm["id"], store=False)
+    await talk.ask(input="On", previous_response_id=first["id"], store=False, tools=[tool("g")])
+    one, two = talk.gateway.asked
+    assert one.system == two.system == "Be brief.\n\nBe kind."
+    assert one.tools is not None
+    assert two.tools is not None
+    assert [each.name for each in one.tools] == ["f"]
+    assert [each.name for each in two.tools] == ["g", "f"]
+
+
+async def test_instructions_are_one_requests_own(talk: Talk) -> None:
+    given = [{"role": "developer", "content": "Be brief."}, {"role": "user", "content": "Hi"}]
+    first = await talk.ask(input=given, instructions="Rhyme.")
+    await talk.ask(previous_response_id=first["id"])
+    await talk.ask(previous_response_id=first["id"], instructions="Sing.")
+    systems = [asked.system or talk.gateway.made[0].system for asked in talk.gateway.asked]
+    assert systems == ["Rhyme.\n\nBe brief.", "Be brief.", "Sing.\n\nBe brief."]

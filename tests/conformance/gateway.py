@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Mapping
 from contextlib import asynccontextmanager
 from pathlib import Path
 
@@ -13,13 +13,16 @@ from tests.support.messages_stub import MessagesStub
 
 
 @asynccontextmanager
-async def open_gateway_for_clients(tmp_path: Path) -> AsyncIterator[tuple[str, MessagesStub]]:
+async def open_gateway_for_clients(
+    tmp_path: Path, aliases: Mapping[str, str] | None = None
+) -> AsyncIterator[tuple[str, MessagesStub]]:
     """Yield the base URL and the API that the real CLI talks to, where a competent model answers.
 
     The gateway is as it comes, but for the cache (every question is to reach the CLI) and for one
-    more model, which refuses what no other does.
+    more model, which refuses what no other does; `aliases` are further names of models.
     """
-    models = ModelSettings(available=(*ModelSettings().available, "claude-opus-5"))
+    available = (*ModelSettings().available, "claude-opus-5")
+    models = ModelSettings(available=available, aliases=dict(aliases or {}))
     async with open_live_cli(tmp_path, cache=CacheSettings(enabled=False), models=models) as live:
         assert live.stub is not None
         live.stub.answer = competent_model

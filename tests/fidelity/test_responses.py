@@ -240,3 +240,98 @@ def test_an_agent_tells_what_it_does_with_tools_of_its_own(house: House) -> None
     assert fork["model"] == f"agent/{MODEL}"
     assert fork["conversation_id"] != response["conversation_id"]
     assert spoken(house.last)[0][1][-1] == "Do it."
+
+
+# -- what other servers wrote, and other orders ----------------------------------------------------
+
+
+def test_what_the_user_says_before_an_output_comes_behind_it(house: House) -> None:
+    """As semantic-kernel has it: the question again, then the output of the call it led to."""
+    house.answers(call(PARIS), say("Sunny."))
+    first = ask(house, "Weather?", tools=[WEATHER])
+    again = [{"role": "user", "content": "Weather?"}, output("toolu_paris", "21")]
+    second = ask(house, again, tools=[WEATHER], previous_response_id=first["id"])
+    assert text_of(second) == "Sunny."
+    said = spoken(house.last)
+    assert [role for role, _ in said] == ["user", "assistant", "user"]
+    (call_id, *_), *rest = said[-1][1]
+    assert call_id == "toolu_paris"
+    assert rest == ["Weather?"]
+
+
+def test_calls_of_built_in_tools_are_told(house: House) -> None:
+    items = [
+        {"role": "user", "content": "List, then compute."},
+        {
+            "type": "local_shell_call",
+            "id": "lsh_1",
+            "call_id": "call_1",
+            "action": {"type": "exec", "command": ["ls"]},
+            "status": "completed",
+        },
+        {"type": "local_shell_call_output", "id": "call_1", "output": "notes.txt"},
+        {
+            "type": "code_interpreter_call",
+            "id": "ci_1",
+            "code": "6 * 7",
+            "outputs": [{"type": "logs", "logs": "42"}],
+        },
+        {"type": "web_search_call", "id": "ws_1", "status": "completed", "action": {}},
+        {"role": "assistant", "content": "notes.txt, and 42."},
+        {"role": "user", "content": "Thanks."},
+    ]
+    ask(house, items)
+    roles = [role for role, _ in spoken(house.last)]
+    assert roles == ["user", "assistant", "user", "assistant", "user", "assistant", "user"]
+    told = json.dumps(house.last.body["messages"])
+    for word in ("local_shell", "notes.txt", "code_interpreter", "6 * 7", "42"):
+        assert word in told
+
+
+def test_a_custom_tool(house: House) -> None:
+    patch = {"type": "custom", "name": "patch", "description": "Edit."}
+    house.answers(call(ToolUse("patch", {"input": 'a "b"\nc'}, "toolu_p")), say("Done."))
+    first = ask(house, "Patch it.", tools=[patch])
+    [item] = first["output"]
+    assert (item["type"], item["name"], item["input"]) == ("custom_tool_call", "patch", 'a "b"\nc')
+    result = {"type": "custom_tool_call_output", "call_id": item["call_id"], "output": "ok"}
+    history = [{"role": "user", "content": "Patch it."}, item, result]
+    second = ask(house, history, tools=[patch])
+    assert text_of(second) == "Done."
+    assert same_child(house, first, second)
+
+
+def test_a_custom_tool_streamed(house: House) -> None:
+    patch = {"type": "custom", "name": "patch", "description": "Edit."}
+    house.answers(call(ToolUse("n__patch", {"input": "line 1\nline 2"}, "toolu_p")))
+    found = stream(house, "Patch it.", tools=[{"type": "namespace", "name": "n", "tools": [patch]}])
+    deltas = [e["delta"] for e in found if e["type"] == "response.custom_tool_call_input.delta"]
+    assert "".join(deltas) == "line 1\nline 2"
+    [item] = found[-1]["response"]["output"]
+    assert (item["namespace"], item["name"], item["status"]) == ("n", "patch", "completed")
+
+
+# -- an answer that was begun ----------------------------------------------------------------------
+
+BEGUN = [
+    {"role": "user", "content": "A poem"},
+    {"type": "message", "role": "assistant", "content": [{"type": "output_text", "text": "Roses"}]},
+]
+
+
+def test_the_model_goes_on_with_an_answer_that_was_begun(house: House) -> None:
+    house.answers(say(" are red."), say("Violets."))
+    first = ask(house, BEGUN)
+    assert text_of(first) == " are red."
+    assert spoken(house.last) == [("user", ["A poem"]), ("assistant", ["Roses"])]
+    second = ask(house, "More", previous_response_id=first["id"])
+    assert text_of(second) == "Violets."
+    assert "".join(spoken(house.last)[1][1]) == "Roses are red."
+    assert spoken(house.last)[2:] == [("user", ["More"])]
+
+
+@pytest.mark.parametrize("model", ["sonnet", "claude-opus-4-8", "agent/sonnet"])
+def test_a_model_that_cannot_go_on_with_it_says_so(house: House, model: str) -> None:
+    error = ask(house, BEGUN, model=model, status=400)
+    assert (error["code"], error["param"]) == ("unsupported_parameter", "input[1]")
+    assert "begun" in error["message"]

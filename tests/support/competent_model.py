@@ -144,6 +144,8 @@ def _calls(asked: Asked) -> list[ToolUse]:
     choice = asked.choice
     if not tools or choice["type"] == "none":
         return []
+    if dictated := _dictated(asked, tools):
+        return dictated[len(asked.called) :][:1]
     if choice["type"] == "tool":
         names = [choice["name"]]
     else:
@@ -157,6 +159,17 @@ def _calls(asked: Asked) -> list[ToolUse]:
         names = names[:1]
     calls = [call for name in names for call in _calls_of(asked, tools[name])]
     return calls[:1] if choice.get("disable_parallel_tool_use") else calls
+
+
+def _dictated(asked: Asked, tools: dict[str, JSON]) -> list[ToolUse]:
+    """The calls that the prompt dictates (``Call NAME with {JSON}``), of tools that are there: one
+    after the other. A tool's name may have a namespace in front."""
+    calls = []
+    for match in re.finditer(r"\bCall (\w+) with (?=\{)", asked.prompt):
+        given, _ = json.JSONDecoder().raw_decode(asked.prompt, match.end())
+        named = [tool for tool in tools if tool == match[1] or tool.endswith(f"__{match[1]}")]
+        calls += [ToolUse(tool, given) for tool in named[:1]]
+    return calls
 
 
 def _has_to_answer_by_tool(asked: Asked, tools: dict[str, JSON]) -> bool:

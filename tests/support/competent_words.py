@@ -175,6 +175,8 @@ class _Filling:
 
 def speak(prompt: str, said_before: str) -> str:
     """Return a plain answer to a plain prompt; `said_before` is all that the user said."""
+    if (wish := "Write a summary of this conversation") in prompt:
+        return f"The user said: {said_before.rpartition(wish)[0].strip()}"
     if match := re.search(r"(?i)^(?:say|repeat)(?: slowly)?:? (.+)", prompt, re.DOTALL):
         return match.group(1)
     if match := re.search(r"(?i)count (?:slowly )?to (\d+)", prompt):

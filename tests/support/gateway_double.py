@@ -18,7 +18,8 @@ from ccapi.actors.background import Background, open_background
 from ccapi.actors.bus import Bus
 from ccapi.actors.cache import Cache, open_cache
 from ccapi.actors.conversation import DEFAULTS, ConversationInfo
-from ccapi.actors.gateway import Gateway, GatewayStatistics
+from ccapi.actors.gateway import COMPACTION_KEY, Gateway, GatewayStatistics
+from ccapi.actors.history import TurnRecord
 from ccapi.actors.house import SessionInfo
 from ccapi.actors.http_front import http_app
 from ccapi.actors.models import ModelCatalog
@@ -34,6 +35,7 @@ from ccapi.schemas.turn import Answer, Completed, Failed, Options, Setup, Tool, 
 from ccapi.schemas.turn_items import TextDelta
 from ccapi.transport.attachments import AttachmentPolicy
 from ccapi.transport.bodies import Bodies
+from ccapi.transport.seals import Seals
 
 USAGE = Usage(prompt_tokens=12, completion_tokens=3, cached_tokens=10)
 
@@ -235,6 +237,14 @@ class GatewayDouble:
     @property
     def attachments(self) -> AttachmentPolicy:
         return AttachmentPolicy.of(self.settings)
+
+    @property
+    def seals(self) -> Seals:
+        return Seals(self.settings.storage.path / COMPACTION_KEY)
+
+    def turns_of(self, owner: str) -> tuple[TurnRecord, ...]:
+        """It keeps no conversations' histories."""
+        return ()
 
     def holder(
         self, messages: Sequence[Message], setup: Setup, *, owner: str = LOCAL

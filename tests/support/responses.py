@@ -1,7 +1,7 @@
 """Responses and their events, as the tests of the fronts write and read them.
 
-Every object and every event is looked at with the openai SDK's own types, strictly: a field of the
-wrong kind, or one that is missing, is a failure.
+Every object and every event is looked at with the openai SDK's own types and with the schema of
+Open Responses, strictly: a field of the wrong kind, or one that is missing, is a failure.
 """
 
 from __future__ import annotations
@@ -16,6 +16,7 @@ from openai.types.responses.responses_server_event import ResponsesServerEvent
 from pydantic import TypeAdapter
 
 from .asgi import Client, Response
+from .open_responses import check_event, check_response, check_socket_message
 
 RESPONSES = "/v1/responses"
 ASK = {"model": "sonnet", "input": "Hi"}
@@ -40,6 +41,7 @@ async def get(client: Client, response_id: str, more: str = "") -> Response:
 def read(response: Response) -> ResponseObject:
     assert response.status == 200, response.body
     assert response.headers["content-type"] == "application/json"
+    check_response(json.loads(response.body))
     return ResponseObject.model_validate_json(response.body, strict=True)
 
 
@@ -59,6 +61,7 @@ def events(body: bytes) -> list[Event]:
         event = json.loads(data.removeprefix(b"data: "))
         assert name == b"event: " + event["type"].encode()
         _EVENT.validate_json(data.removeprefix(b"data: "), strict=True)
+        check_event(event)
         found.append(event)
     return found
 
@@ -67,6 +70,7 @@ def server_event(message: bytes) -> Event:
     """One message of a WebSocket."""
     _SERVER_EVENT.validate_json(message, strict=True)
     event: Event = json.loads(message)
+    check_socket_message(event)
     return event
 
 
