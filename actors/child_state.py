@@ -18,6 +18,7 @@ from ..schemas.message import Message, ToolResult
 from ..schemas.sampling import PLAIN, encode_settings
 from ..schemas.turn import Options, Setup, Usage
 from ..schemas.upstream import NO_LIMIT
+from .ledger import Ledger
 from .permission_desk import NOBODY, PermissionDesk
 from .signals import Action, AskLeave, LeaveAsked, LeaveSettled, PermissionReply, Write
 from .tool_desk import ToolDesk
@@ -31,7 +32,8 @@ class ChildState:
     """A child from the moment it is ready until it is gone. Times are points in time, in seconds.
 
     `heard` is its last sign of life, or when it was last given something to do; `billed` the part
-    of its running total that was told already, in US dollars. `extra`: what it holds of the
+    of its running total that was told already, in US dollars; `bases` what its next total may go on
+    from. `extra`: what it holds of the
     conversation beyond the transcript that the conversation would be resumed from; `before`: what
     that will be if it takes back `asked`, the user message that it was last told to answer (None
     while it is being told the history, and once it has taken that back); `undone`: the same, beyond
@@ -43,6 +45,7 @@ class ChildState:
     ready: float
     heard: float
     billed: float
+    bases: Sequence[Usage] = ()
     extra: tuple[Message, ...] = ()
     before: tuple[Message, ...] = ()
     undone: tuple[Message, ...] = ()
@@ -183,15 +186,22 @@ class ChildState:
         """A part of the turn that it works on has ended for a caller: so much was told of it."""
         self._told += usage
 
-    def bill(self, result: TurnResult) -> Usage:
+    def bill(self, result: TurnResult, ledger: Ledger) -> Usage:
         """The usage of the turn that `result` ends, without what was told of it already, and with
-        its share of the running total.
+        its share of the running total; an agent's with what its subagents took.
 
-        A child that resumes may go on with the total of its session or begin at zero: which one
-        depends on how its predecessor ended. A total below what was billed has begun anew.
+        Where the result has the total in dollars alone: a child that resumes may go on with the
+        total of its session or begin at zero, depending on how its predecessor ended. A total below
+        what was billed has begun anew.
         """
         total = result.total_cost_usd
         cost = total - self.billed if total >= self.billed else total
         self.billed = total
-        usage, self._told = result.usage - self._told, Usage()
+        share, usage = ledger.share(result, self.bases), result.usage
+        if result.total is not None:
+            self.bases = (result.total,)
+        if share is not None:
+            cost = share.cost_usd
+            usage = share if self.setup.profile == "agent" else usage
+        usage, self._told = usage - self._told, Usage()
         return evolve(usage, cost_usd=cost)

@@ -98,15 +98,15 @@ def _are_many(messages: Sequence[Message]) -> bool:
 
 
 def split(
-    messages: Sequence[Message], limit: int | None
+    messages: Sequence[Message], limit: int | None, *, all_told: bool = False
 ) -> tuple[tuple[Message, ...], tuple[Message, ...]]:
     """What of `messages` a child that knows none of them shall resume, and what it is told.
 
     The former is empty unless they are many, and ends with something of the assistant's.
-    `limit` is about how many it is given at all (None: any number).
+    `limit` is about how many it is given at all (None: any number). `all_told`: nothing is resumed.
     """
     given = tuple(messages) if limit is None else trim(messages, limit)
-    if not _are_many(given):
+    if all_told or not _are_many(given):
         return (), given
     recorded = _before(given)
     return recorded, given[len(recorded) :]

@@ -40,7 +40,7 @@ def _choose_history(
     unknown = (*memory.seed, *turn.messages)
     if turn.prompt.options.begun:
         return None, ()  # whatever it is told, the API is sent all of it
-    recorded, told = split(unknown, turn.prompt.history_limit)
+    recorded, told = split(unknown, turn.prompt.history_limit, all_told=turn.tells_all)
     known = len(unknown) - len(told)
     if not recorded:
         return None, unknown[:known]

@@ -10,14 +10,14 @@ from __future__ import annotations
 import sys
 from collections import deque
 from collections.abc import Iterator, Sequence
-from itertools import islice
+from itertools import chain, islice
 
 from attrs import evolve, field, frozen
 
 from ..schemas.message import Message
 from ..schemas.message_size import BESIDE, size_of
 from ..schemas.turn import EndReason, Memory, Usage
-from ..schemas.turn_items import ActivityEnded, TextDelta, TurnItem
+from ..schemas.turn_items import ActivityEnded, TextDelta, TurnItem, answer_of
 
 TITLE = 60
 """Characters of a conversation's title."""
@@ -40,6 +40,12 @@ class TurnRecord:
     usage: Usage = field(factory=Usage)
     before: Memory | None = field(default=None, repr=False)
     size: int = field(init=False, eq=False)
+
+    @property
+    def said(self) -> tuple[Message, ...]:
+        """Its messages, the answer last."""
+        # What was added without a turn names no model, and has no answer.
+        return (*self.messages, *((answer_of(self.output),) if self.model else ()))
 
     @size.default
     def _weigh(self) -> int:
@@ -78,6 +84,10 @@ class History:
     def newest(self, count: int) -> Sequence[TurnRecord]:
         """The last `count` turns, oldest first."""
         return [*self._turns][-count:]
+
+    def messages(self) -> tuple[Message, ...]:
+        """What was said, as the conversation remembers it: all of it, or the last of it."""
+        return tuple(chain.from_iterable(record.said for record in self._turns))
 
     def add(self, record: TurnRecord) -> None:
         # Only the last turn can be asked again; what was remembered before others would be much.

@@ -5,7 +5,8 @@ and clocks (`now` comes with each event, in seconds). It performs nothing: `adva
 actions, and `actors.session` performs them. `actors.phases` draws the phases.
 
 A turn is at-most-once: its prompt is written to one child, once, unless that child dies before
-anybody heard of it and no tool could have been called. A turn that fails, times out or is
+anybody heard of it and no tool could have been called, or cannot take up the transcript that it was
+to resume. A turn that fails, times out or is
 interrupted leaves no trace: the child takes it back, or goes, and the next one resumes before it.
 Where a person stops a turn that keeps what was said, its answer stays as far as it came: the child
 takes the turn back all the same, and is told both next time.
@@ -21,7 +22,7 @@ from collections.abc import Sequence
 
 from attrs import evolve
 
-from ..schemas.errors import GatewayError, NotLoggedIn
+from ..schemas.errors import GatewayError, HistoryNotWritten, NotLoggedIn
 from ..schemas.frames import (
     ControlAnswer,
     ControlAsked,
@@ -31,6 +32,7 @@ from ..schemas.frames import (
 )
 from ..schemas.turn import Completed, Failed, ResumePoint
 from ..schemas.turn_items import Refused, TextDelta
+from ..schemas.upstream import is_not_resumed
 from . import dialogue, refusals, signals, verdict
 from .alarms import Alarm
 from .child_state import ChildState
@@ -91,6 +93,8 @@ class Machine(MachineState):
                 return self._turn_result(event, now)
             case Phase.BUSY | Phase.IDLE, ControlAnswer():
                 return self._control_answer(event, now)
+            case Phase.IDLE, TurnResult() if self._is_not_resumed(event):
+                return self._begin_anew(event, now)
             case Phase.AWAITING_TOOLS, TurnResult():
                 return self._let_go(now)  # it did not wait, and nobody has heard what it said
             case Phase.INTERRUPTING, ControlAnswer() if self._present.awaits_rewind(event):
@@ -109,7 +113,7 @@ class Machine(MachineState):
                 self._child.limit = event
                 return []
             case _, TurnResult() if self._child is not None:
-                self._child.bill(event)  # of a turn that has ended already
+                self._child.bill(event, self._ledger)  # of a turn that has ended already
                 return []
             case _:
                 return []
@@ -179,16 +183,21 @@ class Machine(MachineState):
         return [signals.Wake(origin)]
 
     def _wake_failed(self, error: GatewayError, now: float) -> list[Action]:
-        ended = self._turns.end(Failed(error), now) if self._turns.current else []
+        turn = self._turns.current
+        if isinstance(error, HistoryNotWritten) and turn is not None and not turn.tells_all:
+            turn.tells_all = True
+            return [self._lost(None, error.message, len(self.memory.seed)), *self._wake(now)]
+        ended = self._turns.end(Failed(error), now) if turn is not None else []
         return [*ended, *self._settle(Phase.ASLEEP, now)]
 
     def _child_ready(self, now: float) -> list[Action]:
-        turn, billed = self._turns.current, self.memory.usage.cost_usd
+        turn, billed, resume = self._turns.current, self.memory.usage.cost_usd, self.memory.resume
+        bases = self._ledger.bases(None if resume is None else resume.session_id)
         if turn is None:  # it was sought ahead of the first turn
-            child = self._child = ChildState(self.memory.setup, now, now, billed)
+            child = self._child = ChildState(self.memory.setup, now, now, billed, bases)
             return [child.initialize(), *self._settle(Phase.IDLE, now)]
         _, known = dialogue.choose_origin(self.memory, turn)  # as it was when the child was sought
-        child = self._child = ChildState(turn.setup, now, now, billed, extra=known)
+        child = self._child = ChildState(turn.setup, now, now, billed, bases, extra=known)
         # Pipelined: the prompt does not wait for the answer to the initialize.
         return [child.initialize(), *self._ask(dialogue.tell(self.memory, turn, child), now)]
 
@@ -224,11 +233,13 @@ class Machine(MachineState):
 
     def _turn_result(self, result: TurnResult, now: float) -> list[Action]:
         turn, child = self._turns.running, self._present
-        usage = child.bill(result)
+        usage = child.bill(result, self._ledger)
         if not turn.is_meant(result):
             return []
         failed = result.is_error or result.subtype != "success"
         if failed and not child.initialized:
+            if self._is_not_resumed(result):
+                return self._begin_anew(result, now)
             error = verdict.failure(turn, result, self.limits.program, child.limit)
             return self._stillborn(error, now)
         child.initialized = True  # whatever became of its answer to that
@@ -236,6 +247,34 @@ class Machine(MachineState):
             return [*dialogue.tell_more(turn, child)]
         end = verdict.judge_result(turn, result, usage, self.limits.program, child.limit)
         return self._conclude(end, now)
+
+    def _is_not_resumed(self, result: TurnResult) -> bool:
+        """Whether the child could not take up what it was to resume, and another can do without."""
+        turn = self._turns.current
+        resumes = self.memory.resume is not None or (turn is not None and not turn.tells_all)
+        return resumes and not self._present.initialized and is_not_resumed(result)
+
+    def _begin_anew(self, result: TurnResult, now: float) -> list[Action]:
+        """What the child was to take up is not there. A turn did not reach the model: it is put
+        before another child, which is told what is kept."""
+        turn, resume, memory = self._turns.current, self.memory.resume, self.memory
+        if resume is not None:
+            memory = memory.untold(self._kept())
+        if resume is not None and not memory.seed:
+            ended = [] if turn is None else self._turns.end(Failed(refusals.lost()), now)
+            return [*ended, *self._leave(signals.Kill(), now)]
+        self.memory = memory
+        if turn is not None:
+            # Without a session that was lived, it was a history written for this turn.
+            turn.tells_all = turn.tells_all or resume is None
+            turn.restart()
+        session_id = None if resume is None else resume.session_id
+        lost = self._lost(session_id, result.text, len(memory.seed))
+        return [lost, *self._leave(signals.Kill(), now)]
+
+    def _lost(self, session_id: str | None, error: str, kept: int) -> Action:
+        held = len(self.memory.digests)
+        return signals.TranscriptLost(session_id, error, held, kept)
 
     def _conclude(self, end: verdict.Verdict | None, now: float) -> list[Action]:
         """End the turn as it deserves; what becomes of the child follows from that."""
@@ -405,6 +444,8 @@ class Machine(MachineState):
     def _let_go(self, now: float) -> list[Action]:
         # In the middle of a turn it would go on by itself, were its stdin but closed.
         idle = self.phase is Phase.IDLE
+        if idle:
+            self._ledger.close()
         return self._leave(signals.Retire() if idle else signals.Kill(), now)
 
     def _stillborn(self, error: GatewayError, now: float) -> list[Action]:

@@ -5,7 +5,7 @@ Knows: how these are told to the shell. Refuses to know: transitions (`actors.ma
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator, Sequence
 
 from ..schemas.errors import GatewayError
 from ..schemas.message import Message
@@ -14,6 +14,7 @@ from . import refusals
 from .alarms import Alarm, alarms
 from .budget import RestartBudget
 from .child_state import ChildState
+from .ledger import Ledger
 from .phases import Limits, Phase
 from .turn_queue import TurnQueue
 from .turn_state import TurnState
@@ -24,11 +25,15 @@ class MachineState:
     once it is), `turn` and `deadline` are for the shell to read. A turn is under way
     (`_turns.current`) in WAKING and BUSY, and in STOPPING or INTERRUPTING where it waits for that
     to be done. There is a child (`_child`) in IDLE, BUSY, AWAITING_TOOLS, INTERRUPTING and
-    STOPPING.
+    STOPPING. `kept` gives the last messages of the conversation, as far as their words are kept.
     """
 
-    def __init__(self, memory: Memory, limits: Limits, now: float) -> None:
+    def __init__(
+        self, memory: Memory, limits: Limits, now: float,
+        kept: Callable[[], Sequence[Message]] = tuple,
+    ) -> None:  # fmt: skip
         self.memory = memory
+        self._kept = kept
         self.limits = limits
         self.phase = Phase.ASLEEP
         self.closing: GatewayError | None = None
@@ -36,6 +41,7 @@ class MachineState:
         self._turns = TurnQueue(limits.queued, now)
         self._child: ChildState | None = None
         self._budget = RestartBudget()
+        self._ledger = Ledger()
 
     def __repr__(self) -> str:
         return f"<Machine {self.phase.name} {self._turns!r}>"

@@ -10,6 +10,7 @@ from ..schemas.errors import (
     ChildError,
     Conflict,
     InvalidRequest,
+    NotFound,
     RateLimited,
     TurnInterrupted,
     TurnTimeout,
@@ -81,6 +82,15 @@ def fell_silent(seconds: float) -> TurnTimeout:
 def never_ready(seconds: float) -> TurnTimeout:
     return TurnTimeout(
         f"The CLI process was not ready within {seconds:g} seconds.", code="child_start_timeout"
+    )
+
+
+def lost() -> NotFound:
+    return NotFound(
+        "The transcript of this conversation is gone, and nothing of it is kept. Send its history "
+        "without the conversation id.",
+        code="conversation_lost",
+        param="conversation_id",
     )
 
 

@@ -12,7 +12,6 @@ from __future__ import annotations
 
 import time
 from contextlib import suppress
-from itertools import chain
 from typing import TYPE_CHECKING
 
 from attrs import evolve, frozen
@@ -24,9 +23,8 @@ from ..schemas.response_tools import with_tools
 from ..schemas.responses import ResponseTurn, in_vain
 from ..schemas.turn import Prompt, Setup, Tool
 from .answering import Question, find_conversation
-from .history import TurnRecord
 from .models import check_goes_on, plain_name
-from .response_record import Record, answer_of
+from .response_record import Record
 from .wording import word
 from .workspaces import place_of
 
@@ -222,12 +220,8 @@ def _said_in(job: Job, conversation: Conversation) -> tuple[Message, ...] | None
     if latest is not None and latest.is_settled and latest.place == conversation.held:
         return latest.history  # the same messages, not their like
     history = conversation.feed.history
-    said = tuple(chain.from_iterable(_said(turn) for turn in history))
+    said = history.messages()
     return said if tuple(map(digest, said)) == conversation.held else None
-
-
-def _said(turn: TurnRecord) -> tuple[Message, ...]:
-    return (*turn.messages, *((answer_of(turn.output),) if turn.output else ()))
 
 
 def _behind(base: Record, job: Job) -> Place:

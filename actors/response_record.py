@@ -17,7 +17,7 @@ from attrs import define, field
 from ..schemas.message import Message
 from ..schemas.response_events import Ending, ResponseHeading
 from ..schemas.turn import Tool
-from ..schemas.turn_items import Gathering, TurnItem, compact
+from ..schemas.turn_items import TurnItem, answer_of, compact
 from .lineage import new_from
 
 if TYPE_CHECKING:
@@ -130,13 +130,3 @@ class Record:
             yield
         finally:
             self._readers -= 1
-
-
-def answer_of(items: Iterable[TurnItem], *, whole: bool = True) -> Message:
-    """The answer as its conversation remembers it. Of one that is not `whole`, no call counts."""
-    gathered = Gathering()
-    for item in items:
-        gathered.add(item)
-    calls = gathered.tool_calls if whole else ()
-    text = (gathered.text,) if gathered.text or not calls else ()
-    return Message("assistant", (*text, *calls))

@@ -56,6 +56,7 @@ from .signals import (
     StartTurn,
     TimedOut,
     ToldChoice,
+    TranscriptLost,
     Wake,
     WakeFailed,
     Warm,
@@ -81,7 +82,9 @@ class _Session(Generic[C]):
         pool: Lender[C], bus: Bus,
     ) -> None:  # fmt: skip
         self.id = conversation_id
-        self.machine = Machine(state.memory, limits, trio.current_time())
+        self.machine = Machine(
+            state.memory, limits, trio.current_time(), kept=state.feed.history.messages
+        )
         self._alarm = trio.CancelScope()  # around the mailbox's receive: its deadline is the timer
         self._state = state
         self._stall_seconds = stall_seconds
@@ -231,6 +234,15 @@ class _Session(Generic[C]):
                 self._feed.ask_permission(request_of(action, time.time()))
             case LeaveSettled(request_id, behavior, by):
                 self._feed.settle_permission(request_id, behavior, by)
+            case TranscriptLost():
+                log.warning(
+                    "a transcript is lost: another child is told what is kept",
+                    conversation_id=self.id,
+                    session_id=action.session_id,
+                    error=action.error,
+                    held=action.held,
+                    kept=action.kept,
+                )
             case Freeze():
                 assert self._child is not None
                 self._pool.freeze(self._child)

@@ -204,6 +204,17 @@ class LeaveSettled:
 
 
 @frozen
+class TranscriptLost:
+    """What a child was to take up is not there, or cannot be put there, for the reason that
+    `error` gives: another one is told the last `kept` of the `held` messages."""
+
+    session_id: str | None
+    error: str
+    held: int
+    kept: int
+
+
+@frozen
 class Freeze:
     """Stop the child's clock until the next `Write`."""
 
@@ -220,5 +231,6 @@ class Kill:
 
 Action = (
     Wake | CancelWake | Write | Deliver | ToldChoice | Started | End | AskLeave | LeaveSettled
+    | TranscriptLost
     | Freeze | Retire | Kill
 )  # fmt: skip

@@ -46,9 +46,11 @@ class TurnState:
     It has to end before `due`. `messages` are those the conversation does not hold yet, `batches`
     what is still to be written to the child, `awaits` the user message that the child is busy
     with, `answer` what it has said. `retry_after`: seconds until the CLI meant to ask the API
-    again, when it last failed. `begun`: it was put before a child. `replayed`: it was put before a
-    second child, since the first died. `keep_stopped`: an answer that is interrupted stays in the
-    conversation, as far as it came.
+    again, when it last failed. `begun`: it was put before a child. `tries`: how many children it
+    was put before in vain; `replayed`: one of them died when it may have asked the model.
+    `was_heard`: the model has shown that it works on it. `tells_all`: a new child is told
+    everything line by line, since nothing can be put into a transcript for it. `keep_stopped`: an
+    answer that is interrupted stays in the conversation, as far as it came.
 
     `wish` is the tool call that the model is asked for in words. Until that begins, what it says is
     held back, so that it can be asked once more (`asked_again`) if it does not call; `spent` is
@@ -67,7 +69,10 @@ class TurnState:
     first_delta: float | None = None
     retry_after: float | None = None
     begun: bool = False
+    tries: int = 0
     replayed: bool = False
+    was_heard: bool = False
+    tells_all: bool = False
     asked_again: bool = False
     spent: Usage = field(factory=Usage)
     wish: ToolWish | None = field(init=False)
@@ -93,7 +98,7 @@ class TurnState:
         turn = UUID(self.turn_id)
         if self.asked_again:
             turn = uuid5(turn, "asked again")
-        return uuid5(turn, "again") if self.replayed else turn
+        return uuid5(turn, f"again {self.tries}") if self.tries else turn
 
     def started(self) -> Started:
         return Started(self.turn_id, self.setup.model)
@@ -142,8 +147,10 @@ class TurnState:
 
     @property
     def is_harmless(self) -> bool:
-        """Whether it may be asked a second time: no tool was called, and nobody heard anything."""
-        return not self.setup.tools and self.first_delta is None and not self.replayed
+        """Whether it may be asked a second time: no tool was called, and nobody heard anything. So
+        it is where the child was dead already when it was asked, and nobody had seen that yet."""
+        calls_none = not self.setup.tools or not self.was_heard
+        return calls_none and self.first_delta is None and not self.replayed
 
     @property
     def has_effects(self) -> bool:
@@ -170,6 +177,7 @@ class TurnState:
         if isinstance(frame, ApiRetry):
             self.retry_after = frame.delay
             return []
+        self.was_heard = True
         return self.deliver(self.answer.hear(frame), now)
 
     def deliver(self, items: Iterable[TurnItem], now: float) -> list[Deliver]:
@@ -271,6 +279,12 @@ class TurnState:
     def again(self) -> None:
         """The child died before anything was heard: the turn may be put before another one."""
         self.replayed = True
+        self.restart()
+
+    def restart(self) -> None:
+        """No child works on it any more: the next one is asked from the beginning."""
+        self.tries += 1
+        self.begun = self.was_heard = False
         self.batches.clear()
         self.awaits = ""
         self._await_answer()

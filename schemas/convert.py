@@ -11,7 +11,6 @@ from __future__ import annotations
 
 import gc
 import json
-import threading
 import types
 from collections.abc import Callable, Iterator, Mapping
 from typing import Any, TypeVar, Union, get_args, get_origin
@@ -106,9 +105,6 @@ def structure(raw: object, cls: type[T]) -> T:
         ) from None
 
 
-_parsing = threading.Lock()
-
-
 def read_json(body: bytes | bytearray) -> object:
     """The JSON value in `body`. Raises `InvalidRequest` (``invalid_json``) where it is none, and
     `TooMuchJson` where it has too many values, or too deep ones, for its length.
@@ -141,18 +137,16 @@ def read_message(text: str) -> object:
 
 def _parse(body: bytes | bytearray) -> object:
     """Without the garbage collector: what a parser makes has no cycles, and looking for them again
-    and again while the objects become more takes most of the time. No other thread can run
-    meanwhile, but one may do the same before or behind it."""
-    if len(body) < 65536:
+    and again while the objects become more takes most of the time. The parser lets no other thread
+    run. Two threads that do this in turn cannot leave the collector off: only one that found it on
+    switches it off, and that one switches it on again."""
+    if len(body) < 65536 or not gc.isenabled():
         return orjson.loads(body)
-    with _parsing:
-        collects = gc.isenabled()
-        gc.disable()
-        try:
-            return orjson.loads(body)
-        finally:
-            if collects:
-                gc.enable()
+    gc.disable()
+    try:
+        return orjson.loads(body)
+    finally:
+        gc.enable()
 
 
 def write_json(value: object) -> bytes:

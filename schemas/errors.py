@@ -220,6 +220,12 @@ class ChildDied(ChildError):
     default_code = "child_died"
 
 
+class HistoryNotWritten(ChildDied):
+    """A history could not be put where the process would take it up."""
+
+    default_code = "history_not_written"
+
+
 class ChildProtocolError(ChildError):
     """The process wrote what is not stream-json, or a line over the limit."""
 

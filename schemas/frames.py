@@ -72,8 +72,9 @@ class TurnResult:
 
     Errors are told by `is_error` and `api_error_status` (None: no answer from the API), never by
     the subtype. `num_turns` is 0 for a frame that the model was not asked about. `text` is only
-    the last block of an answer. `total_cost_usd` is a running total of the CLI session, while
-    `usage` is this turn's.
+    the last block of an answer. `usage` is what this turn's own calls of the API took, those of
+    subagents left out. `total_cost_usd` is a running total of the CLI session, `total` the same in
+    tokens too (None: it does not say), with those of subagents.
     """
 
     is_error: bool
@@ -87,6 +88,7 @@ class TurnResult:
     total_cost_usd: float = 0.0
     user_uuid: str | None = None
     terminal_reason: str | None = None
+    total: Usage | None = None
 
 
 @frozen
@@ -381,7 +383,28 @@ def _decode_result(frame: dict[str, Any]) -> TurnResult:
         total_cost_usd=float(cost) if isinstance(cost, int | float) else 0.0,
         user_uuid=user_uuid if isinstance(user_uuid, str) else None,
         terminal_reason=reason if isinstance(reason, str) else None,
+        total=_decode_total(frame.get("modelUsage")),
     )
+
+
+def _decode_total(models: Any) -> Usage | None:
+    """The figures of all models of a session together."""
+    if not isinstance(models, dict) or not models:
+        return None
+    total = Usage()
+    for model in models.values():
+        cost = model.get("costUSD")
+        read = _count(model, "cacheReadInputTokens")
+        written = _count(model, "cacheCreationInputTokens")
+        total += Usage(
+            prompt_tokens=_count(model, "inputTokens") + read + written,
+            completion_tokens=_count(model, "outputTokens"),
+            cached_tokens=read,
+            cache_write_tokens=written,
+            cost_usd=float(cost) if isinstance(cost, int | float) else 0.0,
+            reasoning_tokens=_count(model, "thinkingTokens"),
+        )
+    return total
 
 
 def _decode_usage(usage: Any) -> Usage:

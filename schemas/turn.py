@@ -9,7 +9,8 @@ from __future__ import annotations
 
 import hashlib
 import operator
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
+from itertools import takewhile
 from typing import Any, Literal
 
 from attrs import astuple, evolve, field, frozen
@@ -324,6 +325,25 @@ class Memory:
             calls=tuple(call.id for message in messages[-1:] for call in message.calls),
         )
 
+    def untold(self, kept: Sequence[Message]) -> Memory:
+        """Where the transcript is lost: with as many of the last messages held as are `kept`, for
+        another child to be told. Those that are not kept, no child will know."""
+        seed = _matching(kept, self.digests)
+        return evolve(self, resume=None, seed=max(seed, self.seed, key=len))
+
     def granted(self, rules: Iterable[str]) -> Memory:
         """With these rules too."""
         return evolve(self, grants=tuple(dict.fromkeys((*self.grants, *rules))))
+
+
+def _matching(kept: Sequence[Message], digests: Sequence[bytes]) -> tuple[Message, ...]:
+    """The last messages of `kept`, as far as they are the last of `digests`. Unless that is all of
+    them, they begin with a user's message that answers no tool call, so that no result is parted
+    from its call."""
+    pairs = zip(reversed(kept), reversed(digests), strict=False)
+    same = sum(1 for _ in takewhile(lambda pair: digest(pair[0]) == pair[1], pairs))
+    last = tuple(kept[len(kept) - same :])
+    if same == len(digests):
+        return last
+    opens = (n for n, each in enumerate(last) if each.role == "user" and not each.results)
+    return last[next(opens, len(last)) :]

@@ -10,7 +10,7 @@ from collections.abc import Iterable
 
 from attrs import evolve, frozen
 
-from .message import ToolCall, ToolForm
+from .message import Message, ToolCall, ToolForm
 
 
 @frozen
@@ -155,3 +155,22 @@ class Gathering:
             ToolCall(started.id, started.name, "".join(fragments), form=started.form)
             for started, fragments in self._calls
         )
+
+
+def answer_of(items: Iterable[TurnItem], *, whole: bool = True) -> Message:
+    """The answer as its conversation remembers it. Of one that is not `whole`, no call counts; half
+    a call, behind which an answer was cut for its length, never does."""
+    gathered = Gathering()
+    for item in items:
+        gathered.add(item)
+    calls = tuple(call for call in gathered.tool_calls if _is_whole(call)) if whole else ()
+    text = (gathered.text,) if gathered.text or not calls else ()
+    return Message("assistant", (*text, *calls))
+
+
+def _is_whole(call: ToolCall) -> bool:
+    try:
+        call.input  # noqa: B018 (read for its error)
+    except ValueError:
+        return False
+    return True

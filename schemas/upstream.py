@@ -45,6 +45,16 @@ def finish_reason(result: TurnResult) -> FinishReason:
     return _FINISH.get(result.stop_reason, "stop")
 
 
+def is_not_resumed(result: TurnResult) -> bool:
+    """Whether the CLI says by `result`, before it is set up, that it cannot take up the session it
+    was to resume: the transcript is gone, cannot be read, or lacks the message.
+
+    Measured: the subtype ``error_during_execution`` with the reason in ``errors``, then status 1.
+    """
+    failed = result.is_error and result.subtype == "error_during_execution"
+    return failed and not result.num_turns and result.api_error_status is None
+
+
 RETRY_SECONDS = 30.0
 """When trying again may help, where the CLI does not say when it would have tried."""
 

@@ -32,6 +32,7 @@ PURE = {
     "actors/verdict.py",
     "actors/alarms.py",
     "actors/dialogue.py",
+    "actors/ledger.py",
     "actors/lineage.py",
     "actors/refusals.py",
     "actors/budget.py",

@@ -9,16 +9,22 @@ from attrs import evolve
 
 from ccapi.actors import composition
 from ccapi.actors.budget import RESTARTS
+from ccapi.actors.signals import WakeFailed
+from ccapi.schemas.errors import HistoryNotWritten
 from ccapi.schemas.message import Message, digest
 from tests.support.talk import (
     BACKOFF,
     BUSY,
+    IDLE,
     LOOK,
     MEMORY,
     WAKING,
     Talk,
     assistant,
     busy,
+    called,
+    idle,
+    results,
     user,
     waking,
 )
@@ -59,7 +65,38 @@ def test_a_turn_that_could_have_called_a_tool_is_not() -> None:
     talk = Talk()
     talk.turn("one", tools=[LOOK])
     talk.ready()
+    talk.set_up()
+    talk.starts()
     assert talk.gone() == ["end one: child_died"]
+
+
+def test_a_turn_with_tools_whose_child_was_dead_already_is_asked_again_once() -> None:
+    talk = Talk()
+    talk.turn("one", tools=[LOOK])
+    talk.ready()
+    assert talk.gone() == ["wake"]
+    talk.ready()
+    assert talk.gone() == ["end one: child_died"]
+
+
+def test_results_whose_child_was_dead_already_are_told_to_another() -> None:
+    talk = Talk()
+    talk.turn("ask", tools=[LOOK])
+    talk.ready()
+    talk.set_up()
+    talk.suspends("c1")
+    talk.turn(results(c1="sunny"))
+    assert talk.phase is BUSY
+    assert talk.gone() == ["wake"]
+    talk.ready()
+    talk.set_up()
+    talk.taken_in()
+    written = [line["message"]["content"] for line in talk.written if "message" in line]
+    assert written[-3][0]["text"] == "ask"
+    assert [block["type"] for block in written[-2]] == ["tool_use"]
+    assert written[-1][0]["type"] == "tool_result"
+    talk.answer("Sunny.")
+    assert talk.phase is IDLE
 
 
 def test_a_history_that_was_being_told_is_told_anew() -> None:
@@ -181,3 +218,106 @@ def test_a_limited_history_that_is_short_is_told() -> None:
     assert talk.turn(*history(10), "one", history_limit=3) == ["started one", "wake"]
     assert talk.ready() == ["initialize sonnet", "history user said 8"]
     assert talk.taken_in() == ["history assistant said 9", "ask one"]
+
+
+# -- transcripts that are lost ---------------------------------------------------------------------
+
+NULL = (user("zero"), assistant("null"))
+
+
+def not_resumed(talk: Talk, text: str = "No conversation found") -> list[str]:
+    """The child says that there is nothing for it to take up, before it is set up."""
+    return talk.result(
+        text, is_error=True, subtype="error_during_execution", num_turns=0, user_uuid=None
+    )
+
+
+@pytest.mark.parametrize("text", ["No conversation found", "No message found", "EISDIR"])
+def test_a_lost_transcript_is_told_to_another_child(text: str) -> None:
+    talk = waking()
+    talk.kept = NULL
+    talk.ready()
+    assert not_resumed(talk, text) == ["transcriptlost", "kill"]
+    assert talk.machine.memory.resume is None
+    assert talk.machine.memory.seed == NULL
+    assert talk.gone() == ["wake"]
+    assert talk.ready() == ["initialize sonnet", "history user zero"]
+    talk.set_up()
+    assert talk.taken_in() == ["history assistant null", "ask one"]
+    assert talk.answer("eins") == ["deliver eins", "end one: completed stop, eins"]
+    assert talk.machine.memory.resume is not None
+    assert not talk.machine.memory.seed
+
+
+def test_what_the_transcript_lacked_is_told_too() -> None:
+    talk = idle()
+    talk.turn("look", tools=[LOOK])
+    talk.suspends("c1")
+    talk.gone()
+    talk.kept = (*NULL, user("look"), called("c1"))
+    assert talk.turn(results(c1="sunny"))[-1] == "wake at uuid of null"
+    talk.ready()
+    assert not_resumed(talk) == ["transcriptlost", "kill"]
+    assert talk.machine.memory.seed == talk.kept
+    assert talk.machine.memory.calls == ("c1",)
+
+
+def test_of_a_lost_transcript_only_what_is_kept_is_told() -> None:
+    """Only the last ones that are the very messages held, and no result without its call."""
+    kept = (user("other"), *NULL, results(c1="sunny"), assistant("A"), user("b"), assistant("B"))
+    held = (user("a"), called("c1"), *kept[3:])
+    memory = evolve(MEMORY, digests=tuple(map(digest, held)))
+    assert memory.untold(kept).seed == kept[-2:]
+    assert memory.untold(held).seed == held
+    assert memory.untold(kept[:-1]).seed == ()
+    assert memory.untold(()).seed == ()
+
+
+def test_a_session_that_is_lost_twice_is_told_once() -> None:
+    """A second child that is not set up has no transcript to do without."""
+    talk = waking()
+    talk.kept = NULL
+    talk.ready()
+    not_resumed(talk)
+    talk.gone()
+    talk.ready()
+    assert not_resumed(talk) == ["transcriptlost", "kill"]  # as if one had been written for it
+    talk.gone()
+    talk.ready()
+    assert not_resumed(talk) == ["end one: upstream_failed", "kill"]
+
+
+def test_an_interrupt_meanwhile_ends_the_turn_alone() -> None:
+    talk = waking()
+    talk.kept = NULL
+    talk.ready()
+    not_resumed(talk)
+    assert talk.interrupt("one") == ["end one: turn_interrupted"]
+    assert talk.gone() == []
+    assert talk.turn("two") == ["started two", "wake"]
+
+
+def test_a_history_that_cannot_be_written_is_told(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(composition, "RECORDED_FROM", 4)
+    talk = Talk()
+    history = (*NULL, user("a"), assistant("A"), user("b"), assistant("B"))
+    assert talk.turn(*history, "one")[1:] == ["wake with 6 messages, B"]
+    assert talk.feed(WakeFailed(HistoryNotWritten("disk full"))) == ["transcriptlost", "wake"]
+    assert talk.ready() == ["initialize sonnet", "history user zero"]
+    talk.set_up()
+    told = [word for _ in range(3) for word in talk.taken_in()]
+    assert told[-1] == "ask one"
+    assert talk.answer("eins")[-1] == "end one: completed stop, eins"
+
+
+def test_a_history_that_was_written_and_is_not_found_is_told(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    monkeypatch.setattr(composition, "RECORDED_FROM", 4)
+    talk = Talk()
+    history = (*NULL, user("a"), assistant("A"), user("b"), assistant("B"))
+    talk.turn(*history, "one")
+    talk.ready()
+    assert not_resumed(talk) == ["transcriptlost", "kill"]
+    assert talk.gone() == ["wake"]
+    assert talk.ready() == ["initialize sonnet", "history user zero"]

@@ -109,8 +109,9 @@ def test_a_session_that_is_lost_is_told_as_what_it_is() -> None:
     talk = waking()
     talk.ready()
     text = "No conversation found with session ID: cli-session"
-    lost = talk.result(text, is_error=True, subtype="error_during_execution", user_uuid=None)
-    assert lost == ["end one: upstream_failed", "kill"]
+    subtype = "error_during_execution"
+    lost = talk.result(text, is_error=True, subtype=subtype, num_turns=0, user_uuid=None)
+    assert lost == ["end one: conversation_lost", "kill"]  # and nothing of it is kept
 
 
 def test_an_answer_shows_that_the_child_is_set_up() -> None:

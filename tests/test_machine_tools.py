@@ -306,6 +306,7 @@ def test_a_turn_with_results_that_fails_leaves_the_calls_open() -> None:
 
 def test_a_turn_that_called_is_not_put_before_another_child() -> None:
     talk = working()
+    talk.starts()
     assert talk.gone() == ["end one: child_died"]
 
 

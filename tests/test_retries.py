@@ -58,6 +58,7 @@ def failed(status: int | None) -> TurnResult:
 
 
 def die(talk: Talk) -> None:
+    talk.starts()  # else the child may have been dead when it was asked: another one is asked
     talk.gone()
 
 
@@ -136,5 +137,5 @@ def test_results_that_stand_further_back_in_the_history_do_not_count() -> None:
         talk.ready()
         talk.set_up()
         talk.taken_in()
-        talk.gone()
+        die(talk)
         assert is_final(last_error(talk)) == final

@@ -16,7 +16,7 @@ from pathlib import Path
 import trio
 from attrs import evolve, frozen
 
-from ..schemas.errors import ChildDied, CliUnusable
+from ..schemas.errors import ChildDied, CliUnusable, HistoryNotWritten
 from ..schemas.lines import AGENT, TOOL_SERVERS
 from ..schemas.setting_rules import Problem, SettingsError
 from ..schemas.settings import Settings
@@ -158,7 +158,7 @@ class Cli:
         self, recording: Recording, cwd: Path | None = None, env: Mapping[str, str] | None = None
     ) -> ResumePoint:
         """Write a history down as a session that a child in `cwd` can resume (None: one that is no
-        agent) which sees `env` (None: the one of a login by key). Raises `ChildDied`."""
+        agent) which sees `env` (None: the one of a login by key). Raises `HistoryNotWritten`."""
         projects = _projects(self.env if env is None else env)
         try:
             _make_private(self.cwd)
@@ -166,7 +166,7 @@ class Cli:
                 projects, cwd or self.cwd, recording.messages, recording.model
             )
         except OSError as error:
-            raise ChildDied(
+            raise HistoryNotWritten(
                 f"The history could not be written for the CLI process ({error.strerror})."
             ) from error
 

@@ -12,11 +12,14 @@ from typing import Any
 import httpx2
 import openai
 import pytest
+import trio
 
 from ccapi.schemas.settings import CacheSettings, ConversationSettings
+from tests.contract.test_usage import OF_SUBAGENT, OWN, PLAIN, added
+from tests.contract.test_usage import model as delegating
 from tests.support.messages_stub import Answer, Failure, Hang, Request, ToolUse, call, say
 
-from .house import JSON, MODEL, House, function, open_house, user
+from .house import JSON, MODEL, House, Whole, function, open_house, user
 
 AGENT = f"agent/{MODEL}"
 LOOK = ToolUse("Bash", {"command": "ls", "description": "List"})
@@ -181,3 +184,27 @@ def test_an_agents_call_of_the_clients_that_is_cut_off_ends_by_its_length(house:
     house.answers(call(ToolUse("look", {"place": "here"}), stop_reason="max_tokens"))
     answer = house.ask(user("Look."), model=AGENT, tools=[function("look")])
     assert answer.finish_reason == "length"
+
+
+# -- what it costs ---------------------------------------------------------------------------------
+
+
+def test_the_usage_of_an_agent_has_all_that_its_subagents_took(house: House) -> None:
+    house.stub.answer = delegating
+    first = house.ask(user("delegate"), model=AGENT)
+    assert usage(first) == added(OWN, OF_SUBAGENT)
+    more: JSON = {"conversation_id": first.conversation_id}
+    assert usage(house.ask(user("plain"), model=AGENT, **more)) == PLAIN
+    # The total of the CLI's session goes on where a child ended in peace, and where it was killed.
+    gateway, entry = house.live.gateway, house.live.gateway.find(first.conversation_id).entry
+    trio.from_thread.run(gateway.hibernate, entry, trio_token=house._token)
+    house.wait_phase(first.conversation_id, "asleep")
+    assert usage(house.ask(user("delegate"), model=AGENT, **more)) == added(OWN, OF_SUBAGENT)
+    house.kill_child(first.conversation_id)
+    assert usage(house.ask(user("plain"), model=AGENT, **more)) == PLAIN
+    assert usage(house.ask(user("delegate"), model=AGENT, **more)) == added(OWN, OF_SUBAGENT)
+
+
+def usage(answer: Whole) -> tuple[int, int]:
+    figures = answer.body["usage"]
+    return figures["prompt_tokens"], figures["completion_tokens"]

@@ -39,6 +39,7 @@ from ccapi.actors.signals import (
     Started,
     StartTurn,
     TimedOut,
+    TranscriptLost,
     Wake,
     WakeFailed,
     Warm,
@@ -110,7 +111,7 @@ class World:
         self.texts: dict[bytes, Message] = {}  # whatever was said, by its digest
         if variant % 8 >= 4:
             memory = evolve(memory, seed=SEED, digests=tuple(map(self._note, SEED)))
-        self.machine = Machine(memory, self.limits, self.now)
+        self.machine = Machine(memory, self.limits, self.now, kept=self._kept)
         self.turns: dict[str, Told] = {}
         self.open: set[str] = set()
         self.earlier: list[Memory] = [memory]
@@ -124,11 +125,15 @@ class World:
         self.asks: Counter[str] = Counter()  # by turn
         self.limited = False  # a child may have been given the end of a history only
         self.transcripts: Transcripts = {}
+        self.losses: Counter[str] = Counter()  # children that could not take up a session, by turn
 
     def _note(self, message: Message) -> bytes:
         key = digest(message)
         self.texts[key] = message
         return key
+
+    def _kept(self) -> list[Message]:
+        return self.held
 
     @property
     def held(self) -> list[Message]:
@@ -254,6 +259,11 @@ class World:
                 self.deaths.append(self.now)
             self.feed(ChildGone(ChildDied("gone")))
 
+    def lose(self, choice: int) -> None:
+        """Transcripts vanish from the disk."""
+        if choice < 128:
+            self.transcripts.clear()
+
     def lie(self, choice: int) -> None:
         """A child that says what it should not."""
         if self.child is not None and not self.honest:
@@ -364,7 +374,12 @@ class World:
             assert back_to.turns == before.turns - 1, "the last turn, and no other"
             assert not self.busy_before & self.open, "nobody is in the middle of one"
             before = back_to
-        if not completed:
+        if any(isinstance(action, TranscriptLost) for action in actions):
+            now = self.machine.memory
+            assert now.digests == before.digests, "it still holds what it held"
+            assert now.resume is None
+            assert now.seed == tuple(self.held)
+        elif not completed:
             now = evolve(self.machine.memory, grants=before.grants)
             assert now == before, "only a finished turn is remembered"
         else:
@@ -393,6 +408,11 @@ class World:
                     assert len(origin.messages) > 3  # of those that are too many to be told
                     assert origin.messages[-1].role == "assistant"
                 self.seeking, self.origin = True, origin
+            case TranscriptLost():
+                turn = self.machine._turns.current
+                if turn is not None:
+                    self.losses[turn.turn_id] += 1
+                    assert not self.turns[turn.turn_id].items, "nobody has heard of it"
             case CancelWake():
                 assert self.seeking
                 self.seeking = False
@@ -426,10 +446,11 @@ class World:
         turn = self.machine._turns.running
         self.asks[turn.turn_id] += 1
         if self.asks[turn.turn_id] > 1:
-            assert self.asks[turn.turn_id] == 2, "a prompt is written once more at most"
-            assert self.deaths, "a child died"
+            again = self.asks[turn.turn_id] - self.losses[turn.turn_id]
+            assert again <= 2, "a prompt is written once more at most"
+            assert again == 1 or self.deaths, "a child died"
             assert not self.turns[turn.turn_id].items, "nobody has heard of it"
-            assert not turn.setup.tools, "and it can have done nothing"
+            assert again == 1 or not (turn.setup.tools and turn.was_heard), "it did nothing"
 
     def _end(self, end: End) -> None:
         self.open.remove(end.turn_id)  # exactly once, and only what was started
@@ -499,7 +520,7 @@ class World:
         assert child is not None
         assert machine._child is not None
         seed, extra = machine.memory.seed, machine._child.extra
-        if machine.phase is Phase.IDLE and child.quiet:
+        if machine.phase is Phase.IDLE and child.quiet and not child.is_lost:
             assert extra == seed[: len(extra)]
             self._compare([*self.held[: len(self.held) - len(seed)], *extra])
         elif machine.phase is Phase.AWAITING_TOOLS and child.suspended:
@@ -570,6 +591,7 @@ STEPS = (
     World.interrupt,
     World.child_goes,
     World.lie,
+    World.lose,
     World.leave,
     World.warm,
     World.ask_again,

@@ -57,6 +57,7 @@ class ModelCli:
     history: list[Entry] = field(factory=list)
     inbox: deque[Json] = field(factory=deque)
     said: deque[Frame] = field(factory=deque)
+    is_lost: bool = False  # it has said that it cannot take up its session, and does nothing else
     setup: Setup | None = None
     tools: tuple[str, ...] = ()
     pending: dict[str, str | None] = field(factory=dict)
@@ -76,8 +77,12 @@ class ModelCli:
                 return cls(transcripts, history=[Entry(str(uuid4()), each) for each in told])
         assert isinstance(origin, ResumePoint)
         assert origin.assistant_uuid is not None
-        held = transcripts[origin.session_id, origin.assistant_uuid]
-        return cls(transcripts, origin.session_id, list(held))
+        held = transcripts.get((origin.session_id, origin.assistant_uuid))
+        child = cls(transcripts, origin.session_id, list(held or ()))
+        if held is None:
+            child.is_lost = True
+            child.said.append(_not_resumed(origin.session_id))
+        return child
 
     @property
     def quiet(self) -> bool:
@@ -101,7 +106,9 @@ class ModelCli:
 
     def work(self, choice: int) -> None:
         """Take in all that was written; or say a piece of an answer, or end it (`choice`)."""
-        if self.inbox:
+        if self.is_lost:
+            self.inbox.clear()
+        elif self.inbox:
             while self.inbox:
                 self._read(self.inbox.popleft())
         elif self._asked is not None:
@@ -280,6 +287,20 @@ class ModelCli:
             usage=Usage(),
             user_uuid=entry.uuid,
         )
+
+
+def _not_resumed(session_id: str) -> TurnResult:
+    text = f"No conversation found with session ID: {session_id}"
+    return TurnResult(
+        is_error=True,
+        subtype="error_during_execution",
+        num_turns=0,
+        text=text,
+        stop_reason=None,
+        api_error_status=None,
+        session_id=session_id,
+        usage=Usage(),
+    )
 
 
 def _setup(request: Json) -> Setup:

@@ -108,11 +108,12 @@ def turn_id(name: str) -> str:
 
 class Talk:
     """One machine, its clock (`now`, in seconds), what was written to its children, and how its
-    turns ended, in order."""
+    turns ended, in order. `kept` is what is known of the conversation in words."""
 
     def __init__(self, limits: Limits | None = None, memory: Memory = MEMORY) -> None:
         self.now = 0.0
-        self.machine = Machine(memory, limits or Limits(), self.now)
+        self.kept: tuple[Message, ...] = ()
+        self.machine = Machine(memory, limits or Limits(), self.now, kept=lambda: self.kept)
         self.written: list[dict[str, Any]] = []
         self.ends: list[End] = []
         self._names: dict[str, str] = {}  # of turns by id, and of user messages by uuid

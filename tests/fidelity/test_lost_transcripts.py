@@ -1,0 +1,239 @@
+"""Where the CLI cannot take up a conversation any more, or died before it saw the results of tools,
+another child is told what is kept: the client notices nothing."""
+
+from __future__ import annotations
+
+import json
+import os
+import shutil
+import signal
+from collections.abc import Callable, Iterator
+from pathlib import Path
+from uuid import uuid4
+
+import pytest
+import structlog
+import trio
+
+from ccapi.schemas.settings import CacheSettings
+from tests.support.messages_stub import ToolUse, call
+
+from .house import JSON, MODEL, House, Whole, assistant, function, open_house, spoken, tool, user
+
+AGENT = f"agent/{MODEL}"
+TOOLS = [function("look")]
+
+
+@pytest.fixture(scope="module")
+def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    return tmp_path_factory.mktemp("house")
+
+
+@pytest.fixture(scope="module")
+def shared(folder: Path) -> Iterator[House]:
+    with open_house(folder, cache=CacheSettings(enabled=False)) as house:
+        yield house
+
+
+# -- what can happen to a transcript ---------------------------------------------------------------
+
+
+def delete(path: Path) -> None:
+    path.unlink()
+
+
+def empty(path: Path) -> None:
+    path.write_bytes(b"")
+
+
+def cut(path: Path) -> None:
+    data = path.read_bytes()
+    path.write_bytes(data[: len(data) // 2])
+
+
+def garble(path: Path) -> None:
+    path.write_bytes(b"\x00\xff" * 999)
+
+
+def remove_folder(path: Path) -> None:
+    shutil.rmtree(path.parent)
+
+
+def block_file(path: Path) -> None:
+    """Permissions do not bind root, a folder in the file's place binds anybody."""
+    path.unlink()
+    path.mkdir()
+
+
+def block_folder(path: Path) -> None:
+    """Nothing can be read there, nor written ever again."""
+    shutil.rmtree(path.parent)
+    path.parent.write_text("in the way")
+
+
+def rename(path: Path) -> None:
+    """The message at which it is to be resumed is not there."""
+    text = path.read_text()
+    uuids = {json.loads(line).get("uuid") for line in text.splitlines()} - {None}
+    for uuid in uuids:
+        text = text.replace(uuid, str(uuid4()))
+    path.write_text(text)
+
+
+DAMAGES = (delete, empty, cut, garble, remove_folder, block_file, rename)
+
+
+def transcript(house: House, folder: Path, conversation_id: str) -> Path:
+    resume = house.live.gateway.find(conversation_id).entry.memory.resume
+    assert resume is not None
+    (path,) = (folder / "config" / "projects").glob(f"*/{resume.session_id}.jsonl")
+    return path
+
+
+def converse(house: House, model: str) -> str:
+    """A conversation of two turns, whose child has gone."""
+    first = house.ask(user("one"), model=model)
+    house.ask(user("two"), model=model, conversation_id=first.conversation_id)
+    house.kill_child(first.conversation_id)
+    house.begin()
+    return first.conversation_id
+
+
+def texts(house: House) -> list[str]:
+    """What the API was told, but for what the CLI adds to an agent's."""
+    return [text for _, said in house.last.conversation for text in said]
+
+
+WHOLE = ["one", "turn 1: one", "two", "turn 2: two", "three"]
+
+
+def check(house: House, answer: Whole) -> None:
+    assert answer.status == 200, answer.body
+    assert answer.text == "turn 3: three"
+    assert texts(house) == WHOLE
+    assert len(house.requests) == 1
+    # It has a transcript again, or is told again: it is not lost a second time.
+    again = house.ask(user("four"), conversation_id=answer.conversation_id, model=None)
+    assert texts(house) == [*WHOLE, "turn 3: three", "four"], again.body
+
+
+@pytest.mark.parametrize("model", [MODEL, AGENT])
+@pytest.mark.parametrize("damage", DAMAGES)
+def test_a_lost_transcript_is_told_to_another_child(
+    house: House, folder: Path, model: str, damage: Callable[[Path], None]
+) -> None:
+    conversation_id = converse(house, model)
+    path = transcript(house, folder, conversation_id)
+    damage(path)
+    with structlog.testing.capture_logs() as logs:
+        answer = house.ask(user("three"), model=model, conversation_id=conversation_id)
+    if damage is block_file:
+        path.rmdir()
+    check(house, answer)
+    (line,) = (log for log in logs if log["event"].startswith("a transcript is lost"))
+    assert line["log_level"] == "warning"
+    assert line["conversation_id"] == conversation_id
+    assert (line["held"], line["kept"]) == (4, 4)
+
+
+@pytest.mark.parametrize("model", [MODEL, AGENT])
+def test_where_nothing_can_be_written_a_conversation_goes_on(
+    house: House, folder: Path, model: str
+) -> None:
+    conversation_id = converse(house, model)
+    path = transcript(house, folder, conversation_id)
+    block_folder(path)
+    try:
+        for number in (3, 4):
+            answer = house.ask(user(f"turn {number}"), model=model, conversation_id=conversation_id)
+            assert answer.text == f"turn {number}: turn {number}"
+            assert "one" in texts(house)
+            house.kill_child(conversation_id)
+    finally:
+        path.parent.unlink()
+
+
+def test_a_long_history_that_cannot_be_written_is_told(house: House, folder: Path) -> None:
+    history: list[JSON] = []
+    for number in range(40):
+        history += [user(f"question {number}"), assistant(f"answer {number}")]
+    first = house.ask(user("one"))
+    projects = transcript(house, folder, first.conversation_id).parent
+    aside = projects.with_name("aside")
+    projects.rename(aside)
+    projects.write_text("in the way")
+    try:
+        answer = house.ask(*history, user("last"))
+    finally:
+        projects.unlink()
+        aside.rename(projects)
+    assert answer.text == "turn 41: last"
+    assert len(spoken(house.last)) == 81
+
+
+# -- results of tools, after the child's death -----------------------------------------------------
+
+
+def kill_now(house: House, conversation_id: str) -> None:
+    """The gateway has not noticed yet when the results come."""
+    os.kill(house.adopted(conversation_id)[-1], signal.SIGKILL)
+
+
+def kill_and_wait(house: House, conversation_id: str) -> None:
+    house.kill_child(conversation_id)
+
+
+def freeze_and_kill(house: House, conversation_id: str) -> None:
+    os.kill(house.adopted(conversation_id)[-1], signal.SIGSTOP)
+    kill_now(house, conversation_id)
+
+
+def hibernate(house: House, conversation_id: str) -> None:
+    gateway = house.live.gateway
+    entry = gateway.find(conversation_id).entry
+    trio.from_thread.run(gateway.hibernate, entry, trio_token=house._token)
+
+
+ENDS = (kill_now, kill_and_wait, freeze_and_kill, hibernate)
+
+
+CASES = (*((end, MODEL) for end in ENDS), (kill_now, AGENT))
+
+
+@pytest.mark.parametrize(("end", "model"), CASES)
+@pytest.mark.parametrize("by", ["history", "id", "response"])
+def test_results_are_told_to_another_child(
+    house: House, end: Callable[[House, str], None], by: str, model: str
+) -> None:
+    house.answers(call(ToolUse("look", {"at": 1}), text="Let me see."))
+    if by == "response":
+        function_tool = {"type": "function", "name": "look", "parameters": {"type": "object"}}
+        first = house._client.post(
+            "/v1/responses", json={"model": model, "input": "look", "tools": [function_tool]}
+        ).json()
+        (called,) = (item for item in first["output"] if item["type"] == "function_call")
+        end(house, first["conversation_id"])
+        told = {"type": "function_call_output", "call_id": called["call_id"], "output": "sunny"}
+        second = house._client.post(
+            "/v1/responses",
+            json={"model": model, "previous_response_id": first["id"], "input": [told]},
+        )
+        assert second.status_code == 200, second.json()
+    else:
+        more: JSON = {}
+        whole = house.ask(user("look"), model=model, tools=TOOLS)
+        end(house, whole.conversation_id)
+        told = tool(whole.calls[0]["id"], "sunny")
+        if by == "id":
+            messages = [told]
+            more = {"conversation_id": whole.conversation_id}
+        else:
+            messages = [user("look"), assistant(whole.text, *whole.calls), told]
+        answer = house.ask(*messages, model=model, tools=TOOLS, **more)
+        assert answer.status == 200, answer.body
+    asked = [block for _, blocks in spoken(house.last) for block in blocks]
+    assert "look" in asked
+    called_as, told_as = (block for block in asked if isinstance(block, tuple))
+    assert called_as[1:] == ("look", {"at": 1})
+    assert told_as[1][0].startswith("sunny")  # an agent's CLI adds the date
+    assert told_as[2] is False
