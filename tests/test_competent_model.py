@@ -131,6 +131,14 @@ def test_words_in_the_last_message_force_a_call_too(name: str | None, called: st
     assert calls(later) == []
 
 
+def test_a_schema_that_is_written_out_is_followed() -> None:
+    said = f"Answer in JSON that suits this schema: {orjson.dumps(JOKE['input_schema']).decode()}"
+    assert orjson.loads(text(ask(said))).keys() == {"setup", "punchline"}
+    free = {"name": "StructuredOutput", "input_schema": {"type": "object"}}
+    ((_, given),) = calls(ask("A joke", tools=[free], system=said))
+    assert given.keys() == {"setup", "punchline"}
+
+
 def test_structured_output_is_called_when_nothing_else_is_wanted() -> None:
     ((name, given),) = calls(ask("Tell me a joke", tools=[WEATHER, JOKE]))
     assert name == "StructuredOutput"

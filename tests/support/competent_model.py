@@ -18,7 +18,16 @@ from typing import Any
 
 from attrs import evolve, frozen
 
-from .competent_words import fill, fill_keys, numbers, places, quoted, speak, words
+from .competent_words import (
+    fill,
+    fill_keys,
+    numbers,
+    places,
+    quoted,
+    schema_in,
+    speak,
+    words,
+)
 from .messages_answers import JSON, Block, Failure, Reply, Text, Thinking, ToolUse, Usage
 from .messages_rules import fault
 from .messages_stub import Request
@@ -215,6 +224,8 @@ def _calls_of(asked: Asked, tool: JSON) -> list[ToolUse]:
             else places(asked.prompt)
         )
     if tool["name"] == STRUCTURED_OUTPUT and not schema.get("properties"):
+        if written := schema_in(f"{asked.system}\n{asked.prompt}"):
+            return [ToolUse(tool["name"], fill(written, asked.prompt))]
         return [ToolUse(tool["name"], fill_keys(quoted(asked.prompt) or ["answer"], asked.prompt))]
     hints = [f"in {thing}" for thing in things] if len(things) > 1 else [asked.prompt]
     return [ToolUse(tool["name"], fill(schema, hint)) for hint in hints]
@@ -231,6 +242,8 @@ def _text(asked: Asked) -> str:
     if asked.results:
         return "\n".join(_result_text(result) for result in asked.results)
     if "JSON" in asked.prompt + asked.system:
+        if written := schema_in(f"{asked.system}\n{asked.prompt}"):
+            return json.dumps(fill(written, asked.prompt), ensure_ascii=False)
         keys = quoted(asked.prompt) or ["answer"]
         return json.dumps(fill_keys(keys, asked.prompt), ensure_ascii=False)
     kinds = [block["type"] for block in asked.blocks]

@@ -6,6 +6,7 @@ messages, tools and the Messages API.
 
 from __future__ import annotations
 
+import json
 import re
 from collections.abc import Iterator, Sequence
 from math import inf
@@ -66,6 +67,18 @@ def places(text: str) -> list[str]:
     lists = [match.group(1) for match in _PLACES.finditer(text)]
     named = [place for found in lists for place in re.findall(_PLACE, found)]
     return list(dict.fromkeys(named))
+
+
+def schema_in(text: str) -> Schema | None:
+    """Return the JSON Schema of an object that is written out in a text, if there is one."""
+    for place in (match.start() for match in re.finditer(r"\{", text)):
+        try:
+            found, _ = json.JSONDecoder().raw_decode(text, place)
+        except ValueError:
+            continue
+        if "properties" in found:
+            return dict(found)
+    return None
 
 
 def fill(schema: Schema, prompt: str) -> Any:
