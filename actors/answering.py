@@ -12,7 +12,7 @@ from contextlib import asynccontextmanager
 from functools import partial
 from typing import TYPE_CHECKING, Any
 
-from attrs import frozen
+from attrs import evolve, frozen
 
 from ..schemas.errors import InvalidRequest
 from ..schemas.message import Message, trim
@@ -21,7 +21,7 @@ from .cache_table import cache_key
 from .http_policy import tell
 from .models import name_of
 from .turns import Turn
-from .workspaces import place_of
+from .workspaces import name_of_place, place_of
 
 if TYPE_CHECKING:
     from .conversation import Conversation
@@ -32,7 +32,8 @@ if TYPE_CHECKING:
 class Question:
     """A request that nothing speaks against, in the gateway's words.
 
-    `model` is the CLI's id for it, `workspace` what the client calls its own; `system` and `tools`
+    `model` is the CLI's id for it, `workspace` what the client calls its own, `place` that of an
+    earlier conversation which it goes on with (as `Setup` names it); `system` and `tools`
     are None where the request has none, as is `conversation` where it names none. `keeps_model`: it
     names no model either, and a conversation keeps its own. `cacheable`: an answer given earlier to
     the same request will do. `whole_history`: a new child is told all of it, however long.
@@ -48,6 +49,7 @@ class Question:
     model: str
     profile: Profile = "chat"
     workspace: str = ""
+    place: str = ""
     keeps_model: bool = False
     system: str | None = None
     tools: tuple[Tool, ...] | None = None
@@ -69,7 +71,7 @@ class Question:
             profile=self.profile,
             tools=self.tools or (),
             schema=self.schema,
-            workspace=place_of(self.workspace, self.profile, self.owner),
+            workspace=place_of(self.workspace, self.profile, self.owner) or self.place,
         )
 
 
@@ -161,7 +163,11 @@ def _place(question: Question) -> tuple[Conversation, Sequence[Message], int | N
     labels["x-ccapi-lineage"] = "miss" if held is None else "hit"
     if held is not None:
         labels["x-conversation-id"] = held[0].conversation_id
+        tell_workspace(held[0], labels)
         return (*held, None)
+    if question.profile == "agent" and not (question.workspace or question.place):
+        place = gateway.continued_place(question.messages, owner=question.owner)
+        question = evolve(question, place=place)
     if question.whole_history:
         return _begin(question, ()), question.messages, None
     limit = gateway.settings.conversation.max_history_messages
@@ -181,9 +187,31 @@ def _begin(question: Question, seed: Sequence[Message]) -> Conversation:
         owner=question.owner,
         seed=seed,
         private=question.apart,  # others': until somebody names it
+        place=question.place,
     )
     question.labels["x-conversation-id"] = conversation.conversation_id
+    tell_workspace(conversation, question.labels, new=not setup.workspace)
     return conversation
+
+
+def tell_workspace(
+    conversation: Conversation, labels: dict[str, str], *, new: bool = False
+) -> None:
+    """Name the workspace that an agent answers in: by its client's name or that of the conversation
+    for which it was made; or as ``new``, one that nothing has been done in yet."""
+    place = conversation.entry.workspace
+    if place:
+        labels["x-ccapi-workspace"] = "new" if new else name_of_place(place) or place
+
+
+def check_workspace(question: Question, named: str) -> bool:
+    """Whether the workspace that a request names has an effect: a conversation that exists works
+    where it does. Raises `InvalidRequest`."""
+    held, profile = question.conversation, question.profile
+    if held is not None and question.keeps_model:
+        profile = held.info.profile
+    place = place_of(named, profile, question.owner)
+    return held is None or not named or place == held.entry.workspace
 
 
 def _cache_key(question: Question) -> str | None:
@@ -209,6 +237,7 @@ def find_conversation(
     conversation = gateway.find(conversation_id, owner=owner)
     conversation.claim()
     labels["x-conversation-id"] = conversation.conversation_id
+    tell_workspace(conversation, labels)
     return conversation
 
 

@@ -31,7 +31,14 @@ from ..schemas.sampling import without_effect
 from ..schemas.turn import Answer, FinishReason, Reply, Usage
 from ..schemas.turn_items import TextDelta, TurnItem
 from ..transport.asgi import EventStream, while_connected
-from .answering import Question, Source, answering, find_conversation, rejects_if_busy
+from .answering import (
+    Question,
+    Source,
+    answering,
+    check_workspace,
+    find_conversation,
+    rejects_if_busy,
+)
 from .http_call import Call
 from .http_policy import tell
 from .models import check_goes_on, plain_name
@@ -172,6 +179,7 @@ async def _accept(call: Call, dialect: Dialect, asked: Sequence[ChatTurn]) -> _J
         messages=(),
         model=choice.model,
         profile=choice.profile,
+        workspace=first.workspace,
         options=first.options,
         keeps_model=first.model is None,
         conversation=find_conversation(gateway, call.owner, conversation_id, call.labels),
@@ -216,7 +224,10 @@ def _tell_ignored(question: Question, asked: ChatTurn) -> None:
         profile = held.info.profile
         model = plain_name(held.info.model) if question.keeps_model else model
     in_vain = without_effect(asked.options, model, in_words=profile == "chat")
-    names = encode_ignored((*asked.ignored, *in_vain))
+    ignored = dict.fromkeys((*asked.ignored, *in_vain))
+    if not check_workspace(question, asked.workspace):
+        ignored["workspace"] = None
+    names = encode_ignored(ignored)
     if names is not None:
         question.labels["x-ccapi-ignored"] = names
 

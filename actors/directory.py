@@ -14,15 +14,16 @@ from collections.abc import Mapping, Sequence
 from attrs import define, field
 
 from ..schemas.errors import NotFound, RateLimited
-from ..schemas.message import Message
+from ..schemas.message import Message, digest
 from ..schemas.message_size import size_of
 from ..schemas.turn import Memory, Setup
 from .budget import RestartBudget
 from .composition import RECORDED_FROM
-from .lineage import LineageTable, lineage_key
+from .lineage import LineageTable, likeness, lineage_key
 from .mailbox import Ref
 from .phases import Phase
 from .session_words import SessionMessage, SessionState
+from .workspaces import OWN
 
 
 @define(eq=False)
@@ -57,6 +58,12 @@ class Entry:
     @property
     def memory(self) -> Memory:
         return self.state.memory
+
+    @property
+    def workspace(self) -> str:
+        """Where its agent works, relative to ``workspaces.root``; empty if it is no agent's."""
+        setup = self.memory.setup
+        return setup.workspace or self.conversation_id if setup.profile == "agent" else ""
 
     @property
     def sleeps(self) -> bool:
@@ -107,7 +114,7 @@ class Directory:
                 code="too_many_conversations",
                 retry_after=60,
             )
-        conversation_id = f"conv_{secrets.token_hex(16)}"
+        conversation_id = f"{OWN}{secrets.token_hex(16)}"
         entry = Entry(conversation_id, owner, SessionState(memory), now, now, private)
         self._entries[conversation_id] = entry
         self._weigh(entry)
@@ -145,6 +152,20 @@ class Directory:
             lineage_key(owner, setup, digests),
             lambda entry: not entry.callers and entry.state.phase in resting,
         )
+
+    def likeliest(self, owner: str, history: Sequence[Message]) -> str:
+        """The workspace of the owner's agent whose conversation is the most like this history, the
+        one last used if there are several; empty where it is like none. Private ones do not
+        count."""
+        asked = [digest(message) for message in history]
+        best, found = (0, 0, 0.0), ""
+        for entry in self._entries.values():
+            if entry.owner != owner or entry.private or not entry.workspace:
+                continue
+            said, shared = likeness(entry.memory.digests, asked, history)
+            if said and (said, shared, entry.used_at) >= best:
+                best, found = (said, shared, entry.used_at), entry.workspace
+        return found
 
     def _drop_unused(self, entry: Entry) -> None:
         unused = self._unused.get(entry.owner, {})

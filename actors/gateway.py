@@ -116,13 +116,15 @@ class Gateway:
         seed: Sequence[Message] = (),
         private: bool = True,
         metadata: Mapping[str, str] | None = None,
+        place: str = "",
     ) -> Conversation:
         """A new conversation; nothing is started until its first turn.
 
         `model` is any name the gateway knows (default: `models.default`); ``agent/…`` makes it an
-        agent's, which works in a directory of its own or in the `workspace` of that name. `seed` is
-        a history that it shall hold already. One that is not `private` may be gone on with by
-        whoever of the same owner brings its history (`holder`).
+        agent's, which works in a directory of its own or in the `workspace` of that name, or where
+        another one does (`place`, see `continued_place`). `seed` is a history that it shall hold
+        already. One that is not `private` may be gone on with by whoever of the same owner brings
+        its history (`holder`).
 
         Raises `InvalidRequest`, `NotFound` (``model_not_found``), `RateLimited`
         (``too_many_conversations``).
@@ -135,7 +137,7 @@ class Gateway:
             system,
             profile=choice.profile,
             tools=tuple(tools),
-            workspace=place_of(workspace, choice.profile, owner),
+            workspace=place_of(workspace, choice.profile, owner) or place,
         )
         memory = Memory(
             setup=setup,
@@ -168,6 +170,13 @@ class Gateway:
         digests = [digest(message) for message in messages[:border]]
         entry = self._directory.holder(owner, setup, digests)
         return None if entry is None else (Conversation(self, entry), messages[border:])
+
+    def continued_place(self, messages: Sequence[Message], *, owner: str = LOCAL) -> str:
+        """Where the agent works whose conversation a history goes on with, though no conversation
+        holds exactly that: its system prompt or tools are others, or its last messages. Empty where
+        it goes on with none, or has no answer in it yet. See `Directory.likeliest`."""
+        border = new_from(messages)
+        return self._directory.likeliest(owner, messages[:border]) if border else ""
 
     def find(self, conversation_id: str, *, owner: str = LOCAL) -> Conversation:
         """A conversation that exists. Raises `NotFound` (``conversation_not_found``)."""

@@ -34,8 +34,8 @@ OWNER = "ccapi.owner"
 
 EXPOSED = (
     "x-request-id", "x-conversation-id", "x-ccapi-cache", "x-ccapi-ignored", "x-ccapi-lineage",
-    "x-ccapi-tool-choice",
-    "x-ccapi-history-omitted", "retry-after", "retry-after-ms", "x-should-retry",
+    "x-ccapi-tool-choice", "x-ccapi-history-omitted", "x-ccapi-workspace", "retry-after",
+    "retry-after-ms", "x-should-retry",
 )  # fmt: skip
 
 _SAFE_METHODS = {"GET", "HEAD"}

@@ -16,12 +16,14 @@ from typing import Generic, Protocol, TypeVar
 
 from ..schemas.message import Message
 from ..schemas.turn import Memory, Setup, named
+from .workspaces import name_of_place
 
 
 def lineage_key(owner: str, setup: Setup, digests: Sequence[bytes]) -> bytes:
     """The name of a history: 32 bytes. The form of the answer is each turn's own, and no part of
-    it."""
-    beside = json.dumps([owner, named(setup, schema=None)], ensure_ascii=False)
+    it; nor is a workspace that no client has named."""
+    workspace = setup.workspace if name_of_place(setup.workspace) else ""
+    beside = json.dumps([owner, named(setup, schema=None, workspace=workspace)], ensure_ascii=False)
     # JSON says where the text ends, and every digest is 32 bytes: nothing runs together.
     return hashlib.sha256(
         beside.encode("utf-8", "surrogatepass") + b"\0" + b"".join(digests)
@@ -34,6 +36,26 @@ def new_from(messages: Sequence[Message]) -> int:
     while border and messages[border - 1].role == "user":
         border -= 1
     return border
+
+
+def likeness(
+    held: Sequence[bytes], asked: Sequence[bytes], history: Sequence[Message]
+) -> tuple[int, int]:
+    """How far a history goes on with a conversation, whatever its system prompt and tools are: how
+    many of its first user messages are held there, and how many messages of any kind. (0, 0) unless
+    both begin alike, and the user messages are all held, or an answer too: a turn that was
+    interrupted is not. `held` and `asked` are digests.
+    """
+    if not held or not asked or held[0] != asked[0]:
+        return 0, 0
+    rest, said = iter(held), 0
+    users = [name for message, name in zip(history, asked, strict=True) if message.role == "user"]
+    for name in users:
+        if name not in rest:  # looks on from where the last one was found
+            break
+        said += 1
+    shared = len(set(asked) & set(held))
+    return (said, shared) if said == len(users) or shared > said else (0, 0)
 
 
 class Holder(Protocol):

@@ -22,11 +22,10 @@ from ..schemas.message import Message, check_results, digest
 from ..schemas.response_tools import with_tools
 from ..schemas.responses import ResponseTurn, in_vain
 from ..schemas.turn import Prompt, Setup, Tool
-from .answering import Question, find_conversation
+from .answering import Question, check_workspace, find_conversation, tell_workspace
 from .models import check_goes_on, plain_name
 from .response_record import Record
 from .wording import word
-from .workspaces import place_of
 
 if TYPE_CHECKING:
     from .conversation import Conversation
@@ -80,8 +79,6 @@ async def accept(asking: Asking, asked: ResponseTurn) -> Job:
     choice = gateway.models.resolve(named, asking.owner)
     check_goes_on(choice, named, asked.begun)
     workspace = asked.workspace or (base.workspace if base is not None else "")
-    if asked.workspace:
-        place_of(asked.workspace, choice.profile, asking.owner)  # refused now, not in the middle
     question = Question(
         gateway=gateway,
         owner=asking.owner,
@@ -152,7 +149,10 @@ def _tell_ignored(question: Question, asked: ResponseTurn) -> None:
         profile = held.info.profile
         model = plain_name(held.info.model) if question.keeps_model else model
     vain = in_vain(asked.options, model, in_words=profile == "chat")
-    names = encode_ignored((*asked.ignored, *vain))
+    ignored = dict.fromkeys((*asked.ignored, *vain))
+    if not check_workspace(question, asked.workspace or ""):  # refused now, not in the middle
+        ignored["workspace"] = None
+    names = encode_ignored(ignored)
     if names is not None:
         question.labels["x-ccapi-ignored"] = names
 
@@ -244,6 +244,7 @@ def _behind(base: Record, job: Job) -> Place:
         conversation.claim()
         question.labels["x-conversation-id"] = conversation.conversation_id
         question.labels["x-ccapi-lineage"] = "hit"
+        tell_workspace(conversation, question.labels)
         messages = new if base.is_settled else (*(base.history or base.asked), *new)
         question = evolve(question, conversation=conversation, messages=messages)
         return Place(question, base.history, spoken, brought)
@@ -254,8 +255,18 @@ def _behind(base: Record, job: Job) -> Place:
             param="previous_response_id",
         )
     messages = (*base.history, *new)
-    question = evolve(question, messages=messages, whole_history=True)
+    place = _workspace_of(base, job)
+    question = evolve(question, messages=messages, whole_history=True, place=place)
     return Place(question, base.history, spoken, brought)
+
+
+def _workspace_of(base: Record, job: Job) -> str:
+    """Where the agent that gave the response works, if its conversation is still there."""
+    with suppress(NotFound):
+        found = job.asking.gateway.find(base.heading.conversation_id, owner=job.asking.owner)
+        if job.question.profile == "agent":
+            return found.entry.workspace
+    return ""
 
 
 def _joined(*texts: str | None) -> str | None:

@@ -17,6 +17,10 @@ from ..transport.agent_cli import OWN_NAMES
 LOCAL = "local"
 """The owner of everything when no API keys are configured, and of what a program embeds."""
 
+OWN = "conv_"
+"""What the names of the gateway's own workspaces begin with: each is that of the conversation for
+which it was made."""
+
 _NAME = re.compile(r"[A-Za-z0-9_][A-Za-z0-9_.-]{0,63}")
 
 
@@ -31,7 +35,7 @@ def place_of(name: str, profile: Profile, owner: str) -> str:
             code="unsupported_parameter",
             param="workspace",
         )
-    if not _NAME.fullmatch(name) or name.startswith("conv_"):
+    if not _NAME.fullmatch(name) or name.startswith(OWN):
         raise InvalidRequest(
             f"workspace must be a name of 1 to 64 letters, digits, ., _ and -, and not "
             f"{reprlib.repr(name)}.",
@@ -55,4 +59,4 @@ def check_tools(tools: Iterable[Tool], profile: Profile) -> None:
 
 def name_of_place(place: str) -> str | None:
     """The name that a client gave to it, if one did."""
-    return place.rpartition("/")[2] or None
+    return None if place.startswith(OWN) else place.rpartition("/")[2] or None

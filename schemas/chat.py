@@ -64,7 +64,8 @@ class Reasoning:
 class ChatRequest:
     """The body as it came. Every optional field may also be null, which means it is absent.
 
-    `conversation_id`, `conversation`, `include_reasoning` and `reasoning` are not OpenAI's.
+    `conversation_id`, `conversation`, `workspace`, `include_reasoning` and `reasoning` are not
+    OpenAI's.
     """
 
     messages: tuple[ChatMessage, ...]
@@ -73,6 +74,7 @@ class ChatRequest:
     stream_options: StreamOptions | None = None
     conversation_id: str | None = None
     conversation: str | ConversationRef | None = None
+    workspace: str | None = None
     n: int | None = None
 
     tools: tuple[ToolSpec, ...] | None = at_most(MAX_TOOLS, "tools")
@@ -172,6 +174,7 @@ class ChatTurn:
     shaping: Mapping[str, Any]
     ignored: tuple[str, ...]
     begun: str | None = None
+    workspace: str = ""
 
     @property
     def choices(self) -> tuple[ChatTurn, ...]:
@@ -250,6 +253,7 @@ def read_request(request: ChatRequest, *, names_conversation: bool = False) -> C
         shaping=_shaping(request, options, schema),
         ignored=_ignored(request, options, known_tools, schema),
         begun=history.begun,
+        workspace=request.workspace or "",
     )
 
 

@@ -12,7 +12,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from hypothesis.stateful import RuleBasedStateMachine, invariant, precondition, rule
 
-from ccapi.actors.lineage import LineageTable, lineage_key, new_from
+from ccapi.actors.lineage import LineageTable, likeness, lineage_key, new_from
 from ccapi.schemas.message import Message, ToolCall, ToolResult, digest
 from ccapi.schemas.turn import Memory, Setup, Tool
 
@@ -269,3 +269,38 @@ def test_a_long_system_text_is_told_apart_by_its_digest(texts: list[str]) -> Non
     assert (one == other) is (texts[0] == texts[1])
     digested = hashlib.sha256(texts[0].encode("utf-8", "surrogatepass")).hexdigest()
     assert lineage_key("me", Setup("sonnet", digested), ()) != one
+
+
+# -- likeness --------------------------------------------------------------------------------------
+
+
+def alike(held: str, asked: str) -> tuple[int, int]:
+    """Of histories written as "u1 a1 …": user's messages and answers."""
+
+    def said(words: str) -> list[Message]:
+        return [Message("user" if w[0] == "u" else "assistant", (w,)) for w in words.split()]
+
+    history = said(asked)
+    return likeness([*map(digest, said(held))], [*map(digest, history)], history)
+
+
+def test_a_history_is_like_what_it_goes_on_with() -> None:
+    assert alike("u1 a1 u2 a2", "u1 a1") == (1, 2)  # its last message is another
+    assert alike("u1 a1 u2 a2", "u1 a1 u2 a2") == (2, 4)
+    assert alike("u1 a9", "u1 a1") == (1, 1)  # answers decide among several
+    assert alike("u1 a1", "u1 a1 u2 a2") == (1, 2)  # a turn was interrupted
+    assert alike("u1 a1 u2 a2 u3 a3", "u1 a1 u3 a3 u2 a2") == (2, 6)
+
+
+@pytest.mark.parametrize(
+    ("held", "asked"),
+    [
+        ("", "u1 a1"),
+        ("u1 a1", ""),
+        ("u1 a1", "u2 a1"),
+        ("u1 a1 u2 a2", "u2 a2"),
+        ("u1 a1 u2 a2", "u1 a9 u9 a8"),  # nothing but its first words are the same
+    ],
+)
+def test_a_history_is_not_like_another(held: str, asked: str) -> None:
+    assert alike(held, asked) == (0, 0)
