@@ -199,7 +199,7 @@ def tell_workspace(
 ) -> None:
     """Name the workspace that an agent answers in: by its client's name or that of the conversation
     for which it was made; or as ``new``, one that nothing has been done in yet."""
-    place = conversation.entry.workspace
+    place = conversation.place
     if place:
         labels["x-ccapi-workspace"] = "new" if new else name_of_place(place) or place
 
@@ -211,7 +211,7 @@ def check_workspace(question: Question, named: str) -> bool:
     if held is not None and question.keeps_model:
         profile = held.info.profile
     place = place_of(named, profile, question.owner)
-    return held is None or not named or place == held.entry.workspace
+    return held is None or not named or place == held.place
 
 
 def _cache_key(question: Question) -> str | None:

@@ -71,6 +71,11 @@ class Conversation:
         return info_of(self.entry)
 
     @property
+    def place(self) -> str:
+        """Where its agent works, relative to ``workspaces.root``; empty if it is no agent's."""
+        return self.entry.workspace
+
+    @property
     def feed(self) -> Feed:
         """What happens in it, and what was said."""
         return self.entry.state.feed

@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import math
 import secrets
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 
 from attrs import define, field
 
@@ -95,6 +95,8 @@ class Directory:
         self._entries: dict[str, Entry] = {}
         self._unused: dict[str, dict[str, Entry]] = {}  # by owner: no turn was ever asked of them
         self._lineage: LineageTable[Entry] = LineageTable()
+        self.removed: Callable[[Entry], None] = lambda _: None
+        """Told of every conversation that has been removed."""
 
     def __repr__(self) -> str:
         live = sum(entry.ref is not None for entry in self._entries.values())
@@ -120,6 +122,14 @@ class Directory:
         self._weigh(entry)
         self._unused.setdefault(owner, {})[conversation_id] = entry
         return entry
+
+    def knows(self, conversation_id: str) -> bool:
+        """Whether there is such a conversation, whosever it is."""
+        return conversation_id in self._entries
+
+    def workspaces(self) -> set[str]:
+        """Where agents work, relative to ``workspaces.root``."""
+        return {entry.workspace for entry in self._entries.values()} - {""}
 
     def use(self, entry: Entry, now: float) -> None:
         """A turn is asked of this conversation now (unix seconds)."""
@@ -299,4 +309,5 @@ class Directory:
         self._hold(entry, 0)
         self._said_bytes -= entry.said_bytes
         self._saying.pop(entry, None)
+        self.removed(entry)
         return True

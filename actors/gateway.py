@@ -36,6 +36,7 @@ from .cache import Cache, open_cache
 from .cli_watch import CliWatch
 from .conversation import Conversation, ConversationInfo, info_of
 from .directory import Directory, Entry
+from .estate import open_estate
 from .history import TurnRecord
 from .house import SessionInfo, session_info
 from .lineage import new_from
@@ -369,10 +370,20 @@ async def open_gateway(
     ):
         try:
             async with (
-                open_pool(cli, settings.claude, bus, watch) as pool,
+                open_estate(
+                    cli.cwd.parent,
+                    cli.agents.root,
+                    settings.workspaces.keep_days,
+                    directory.knows,
+                    directory.workspaces,
+                ) as estate,
+                open_pool(cli, settings.claude, bus, watch, estate) as pool,
                 open_supervisor(settings, directory, pool, bus, cli.program[0]) as supervisor,
                 open_background(BACKGROUND_TURNS) as background,
             ):
+                directory.removed = lambda gone: estate.release(
+                    gone.conversation_id, gone.workspace
+                )
                 try:
                     yield Gateway(
                         settings,

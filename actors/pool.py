@@ -33,6 +33,7 @@ from ..schemas.events import ChildAdopted, ChildExited, ChildFrozen, ChildSpawne
 from ..schemas.settings import ClaudeSettings
 from ..schemas.turn import AgentOrigin, Origin
 from ..transport.child import Child
+from ..transport.leftovers import Trace
 from ..transport.loggers import get_logger
 from .bus import Bus
 from .once import OnceLog
@@ -90,7 +91,9 @@ class ChildPool:
     def __init__(
         self, open_one: OpenChild, settings: ClaudeSettings, bus: Bus, nursery: trio.Nursery,
         known: Callable[[], Awaitable[object]],
+        taken: Callable[[Trace | None, str], None] | None = None,
     ) -> None:  # fmt: skip
+        self._taken = taken
         self._open = open_one
         self._known = known
         self._settings = settings
@@ -177,6 +180,8 @@ class ChildPool:
         now = trio.current_time()
         if child in self._children:
             self._pace.taken(child, now)
+            if self._taken is not None:
+                self._taken(child.trace, conversation_id)
         self._bus.publish(ChildAdopted(child.pid, conversation_id, warm, now - began))
         return child
 
@@ -489,14 +494,16 @@ async def run_pool(
     settings: ClaudeSettings,
     bus: Bus,
     known: Callable[[], Awaitable[object]] = trio.lowlevel.checkpoint,
+    taken: Callable[[Trace | None, str], None] | None = None,
 ) -> AsyncIterator[ChildPool]:
     """A pool of the children that `open_one` makes. Ends when the last of them is gone.
 
     `known` is waited for before a child is sought or started: it makes at least one checkpoint, and
-    raises `GatewayError` where none may be.
+    raises `GatewayError` where none may be. `taken` is told which conversation has a session from
+    now on.
     """
     async with trio.open_nursery() as nursery:
-        pool = ChildPool(open_one, settings, bus, nursery, known)
+        pool = ChildPool(open_one, settings, bus, nursery, known, taken)
         nursery.start_soon(pool.keep_warm)
         try:
             yield pool

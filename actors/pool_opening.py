@@ -21,16 +21,22 @@ from ..transport.guardian import open_guardian
 from ..transport.login import LEAN, Login
 from .bus import Bus
 from .cli_watch import CliWatch
+from .estate import Estate
 from .pool import ChildPool, run_pool
 
 
 @asynccontextmanager
 async def open_pool(
-    cli: Cli, settings: ClaudeSettings, bus: Bus, watch: CliWatch | None = None
+    cli: Cli,
+    settings: ClaudeSettings,
+    bus: Bus,
+    watch: CliWatch | None = None,
+    estate: Estate | None = None,
 ) -> AsyncIterator[ChildPool]:
     """Run a pool while the block runs; after it no child is left, its own children included.
 
-    `watch` asks for the login that the children get (None: it is a key).
+    `watch` asks for the login that the children get (None: it is a key). `estate` sees to what they
+    leave on the disk.
     """
 
     async def known() -> Login:
@@ -39,16 +45,26 @@ async def open_pool(
         await trio.lowlevel.checkpoint()
         return LEAN
 
+    taken = None if estate is None else estate.adopt
+
     async with open_guardian() as guardian:
 
         @asynccontextmanager
         async def open_one(origin: Origin | None) -> AsyncIterator[Child]:
             command = await cli.prepare(origin, await known())
-            async with open_child(command, guardian) as child:
-                yield child
+            if estate is None:
+                async with open_child(command, guardian) as child:
+                    yield child
+                return
+            try:
+                await estate.begin(command.trace)
+                async with open_child(command, guardian) as child:
+                    yield child
+            finally:
+                estate.end(command.trace)
 
         async with (
-            run_pool(open_one, settings, bus, known) as pool,
+            run_pool(open_one, settings, bus, known, taken) as pool,
             trio.open_nursery() as nursery,
         ):
             if watch is not None:

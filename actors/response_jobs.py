@@ -265,7 +265,7 @@ def _workspace_of(base: Record, job: Job) -> str:
     with suppress(NotFound):
         found = job.asking.gateway.find(base.heading.conversation_id, owner=job.asking.owner)
         if job.question.profile == "agent":
-            return found.entry.workspace
+            return found.place
     return ""
 
 

@@ -24,6 +24,12 @@ class WorkspaceSettings(Section):
         "requests name.",
         default_text="`workspaces` under `storage.path`",
     )
+    keep_days: float = key(
+        7.0,
+        rules.not_negative,
+        "How long the working directory of a conversation's own is kept after the conversation has "
+        "ended. Those that requests name are never removed.",
+    )
     setting_sources: tuple[str, ...] = key(
         (),
         rules.each(

@@ -25,6 +25,7 @@ from ..schemas.errors import ChildDied, ChildProtocolError, CliUnusable, Gateway
 from ..schemas.frames import Frame, decode
 from .egress import Egress
 from .guardian import Guardian
+from .leftovers import Trace
 from .ndjson import LineSplitter, LineTooLong
 from .sandbox_files import CONTROL, FILTER, remove_tree
 
@@ -50,7 +51,8 @@ class ChildCommand:
     """How to start a child: the whole argument vector, environment and working directory.
     `runs_others`: it starts processes in groups of their own. `egress`: it has no network but
     this, and `argv` has the word `CONTROL`. `filter`: what is to be read from the descriptor whose
-    number stands for the word `FILTER`. `scratch` is removed when it has gone."""
+    number stands for the word `FILTER`. `scratch` is removed when it has gone. `trace` is the
+    session that it writes."""
 
     argv: Sequence[str]
     env: Mapping[str, str]
@@ -61,6 +63,7 @@ class ChildCommand:
     egress: Egress | None = None
     filter: bytes | None = None
     scratch: Path | None = None
+    trace: Trace | None = None
 
 
 class Child:
@@ -72,6 +75,7 @@ class Child:
 
     def __init__(self, process: trio.Process, command: ChildCommand) -> None:
         self.pid = process.pid
+        self.trace = command.trace
         self._process = process
         self._lines = LineSplitter(command.max_line_bytes)
         self._outbox, self._to_write = trio.open_memory_channel[bytes](UNWRITTEN_LINES)

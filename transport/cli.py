@@ -8,10 +8,12 @@ from __future__ import annotations
 
 import importlib.util
 import math
+import os
 import shutil
 import sys
 from collections.abc import Mapping, Sequence
 from pathlib import Path
+from uuid import uuid4
 
 import trio
 from attrs import evolve, frozen
@@ -24,6 +26,7 @@ from ..schemas.turn import AgentOrigin, Origin, Recording, ResumePoint
 from .agent_cli import Agents, agent_environment, agents_of
 from .child import ChildCommand
 from .guardian import Guardian
+from .leftovers import Trace
 from .login import LEAN, SUBSCRIPTION_FLAGS, Login, ask_login, chat_environment
 from .login import SCRIPTED as NO_LOGIN_NEEDED
 from .sandbox import Sandbox, find_sandbox
@@ -113,7 +116,8 @@ class Cli:
         written. Raises `ChildDied`."""
         if not isinstance(origin, AgentOrigin):
             env = self.environment(login)
-            return self.command(await self._take_up(origin, self.cwd, env), login)
+            resume = await self._take_up(origin, self.cwd, env)
+            return _named(self.command(resume, login), resume)
         try:
             place = self.agents.workspace(origin.workspace)
         except OSError as error:
@@ -130,6 +134,7 @@ class Cli:
             self.max_line_bytes,
             runs_others=True,
         )
+        command = _named(command, resume)
         return command if self.sandbox is None else await self._confine(command, self.sandbox)
 
     async def _confine(self, command: ChildCommand, sandbox: Sandbox) -> ChildCommand:
@@ -195,6 +200,21 @@ def _projects(env: Mapping[str, str]) -> Path:
     """Where a child that sees `env` keeps its transcripts."""
     home = env.get("CLAUDE_CONFIG_DIR") or Path(env.get("HOME", "/")) / ".claude"
     return Path(home) / "projects"
+
+
+def _named(command: ChildCommand, resume: ResumePoint | None) -> ChildCommand:
+    """The command, with a name for what its session leaves: a new one where it resumes none."""
+    session_id = str(uuid4()) if resume is None else resume.session_id
+    named = [] if resume is not None else ["--session-id", session_id]
+    env, projects = command.env, _projects(command.env)
+    temporary = env.get("CLAUDE_CODE_TMPDIR") or env.get("TMPDIR") or "/tmp"  # noqa: S108 (its own)
+    trace = Trace(
+        session_id=session_id,
+        config=str(projects.parent),
+        temporary=str(Path(temporary, f"claude-{os.getuid()}")),
+        folder=transcript_path(projects, command.cwd, session_id).parent.name,
+    )
+    return evolve(command, argv=[*command.argv, *named], trace=trace)
 
 
 def _resume_flags(resume: ResumePoint | None) -> list[str]:

@@ -103,6 +103,7 @@ class ConversationDouble:
     held: tuple[bytes, ...] = ()
     is_free: bool = True
     warmed: int = 0
+    place: str = ""
 
     @property
     def info(self) -> ConversationInfo:
@@ -224,6 +225,7 @@ class GatewayDouble:
         workspace: str = "",
         private: bool = True,
         metadata: Mapping[str, str] | None = None,
+        place: str = "",
     ) -> ConversationDouble:
         number = len(self.made)
         conversation = ConversationDouble(

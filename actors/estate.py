@@ -1,0 +1,179 @@
+"""The estate: what conversations leave on the disk, and that it goes with them.
+
+Knows: which conversation has which sessions of the CLI, and which of them a child still writes.
+Refuses to know: where a session leaves what (`transport.leftovers`).
+
+A session that no conversation took, or whose conversation has been forgotten, goes as soon as its
+child has gone; all go with the gateway, as no conversation outlives it. Removal is one task's, in a
+worker thread.
+"""
+
+from __future__ import annotations
+
+from collections import Counter
+from collections.abc import AsyncIterator, Callable, Iterable
+from contextlib import asynccontextmanager
+from pathlib import Path
+
+import trio
+
+from ..transport.leftovers import (
+    SessionList,
+    Trace,
+    mark_used,
+    remove_left,
+    remove_traces,
+    remove_workspaces,
+)
+from ..transport.loggers import get_logger
+from .workspaces import OWN
+
+log = get_logger("ccapi.estate")
+
+SWEEP_SECONDS = 3600.0
+"""How late, at most, a workspace goes whose days are over."""
+
+CLOSE_SECONDS = 5.0
+"""Longest wait for the last removal. What is left then goes when the next gateway starts."""
+
+
+class Estate:
+    """Made by `open_estate`. `lives` says whether there is a conversation of that id, `used` which
+    workspaces conversations have; `keep_days` is how long one stays after its last conversation."""
+
+    def __init__(
+        self, storage: Path, root: Path, keep_days: float,
+        lives: Callable[[str], bool], used: Callable[[], Iterable[str]],
+    ) -> None:  # fmt: skip
+        self._storage = storage / "sessions"
+        self._root = root
+        self._keep_days = keep_days
+        self._lives = lives
+        self._used = used
+        self._owners: dict[Trace, str] = {}
+        self._of: dict[str, set[Trace]] = {}
+        self._open: Counter[Trace] = Counter()
+        self._going: set[Trace] = set()
+        self._ended: set[str] = set()  # workspaces whose days begin
+        self._more = trio.Event()
+        self._list: SessionList | None = None
+
+    def __repr__(self) -> str:
+        return f"<Estate {len(self._open)} open, {len(self._going)} going>"
+
+    # -- children --------------------------------------------------------------------------------
+
+    async def begin(self, trace: Trace | None) -> None:
+        """A child will write this session. Comes before its process does."""
+        if trace is None:
+            return
+        self._open[trace] += 1
+        if self._list is not None:
+            with trio.CancelScope(shield=True):  # a short line
+                await trio.to_thread.run_sync(self._write, self._list, trace)
+
+    def _write(self, sessions: SessionList, trace: Trace) -> None:
+        try:
+            sessions.add(trace)
+        except OSError as error:
+            log.warning("a session could not be listed", error=error.strerror)
+
+    def adopt(self, trace: Trace | None, conversation_id: str) -> None:
+        """It is this conversation's."""
+        if trace is not None:
+            self._owners[trace] = conversation_id
+            self._of.setdefault(conversation_id, set()).add(trace)
+
+    def end(self, trace: Trace | None) -> None:
+        """The child has gone."""
+        if trace is None:
+            return
+        self._open[trace] -= 1
+        if not self._open[trace]:
+            del self._open[trace]
+            owner = self._owners.get(trace)
+            if owner is None or not self._lives(owner):
+                self._let_go(trace)
+
+    # -- conversations ---------------------------------------------------------------------------
+
+    def release(self, conversation_id: str, workspace: str) -> None:
+        """The conversation has been forgotten."""
+        for trace in self._of.pop(conversation_id, set()):
+            if trace not in self._open:  # else when its child has gone
+                self._let_go(trace)
+        if workspace:
+            self._ended.add(workspace)
+            self._more.set()
+
+    def _let_go(self, trace: Trace) -> None:
+        owner = self._owners.pop(trace, "")
+        if owner in self._of:
+            self._of[owner].discard(trace)
+            if not self._of[owner]:
+                del self._of[owner]
+        self._going.add(trace)
+        self._more.set()
+
+    # -- removal ---------------------------------------------------------------------------------
+
+    async def start(self) -> None:
+        """Begin the list of this gateway's sessions."""
+        try:
+            self._list = await trio.to_thread.run_sync(SessionList, self._storage)
+        except OSError as error:
+            log.warning("sessions cannot be listed", error=error.strerror)
+
+    async def run(self) -> None:
+        """Remove what is not needed any more, and first what was left by others."""
+        await trio.to_thread.run_sync(remove_left, self._storage, abandon_on_cancel=True)
+        while True:
+            going, ended = self._going, self._ended
+            self._going, self._ended, self._more = set(), set(), trio.Event()
+            try:
+                await trio.to_thread.run_sync(
+                    self._remove, going, ended, set(self._used()), abandon_on_cancel=True
+                )
+            except trio.Cancelled:
+                self._going |= going
+                raise
+            with trio.move_on_after(SWEEP_SECONDS):
+                await self._more.wait()
+
+    def _remove(self, going: set[Trace], ended: set[str], used: set[str]) -> None:
+        remove_traces(going)
+        for workspace in ended - used:
+            if workspace.startswith(OWN):
+                mark_used(self._root / workspace)
+        remove_workspaces(self._root, self._keep_days, used)
+
+    async def close(self) -> None:
+        """No child is left: neither is any session."""
+        left = {*self._going, *self._owners, *self._open}
+        finished = False
+        with trio.move_on_after(CLOSE_SECONDS, shield=True):
+            await trio.to_thread.run_sync(
+                self._remove, left, {*self._ended, *self._used()}, set(), abandon_on_cancel=True
+            )
+            finished = True
+        if self._list is not None:
+            self._list.close(finished=finished)
+
+
+@asynccontextmanager
+async def open_estate(
+    storage: Path, root: Path, keep_days: float,
+    lives: Callable[[str], bool], used: Callable[[], Iterable[str]],
+) -> AsyncIterator[Estate]:  # fmt: skip
+    """See to what is left on the disk while the block runs, and after it to the rest."""
+    estate = Estate(storage, root, keep_days, lives, used)
+    await estate.start()
+    try:
+        async with trio.open_nursery() as nursery:
+            nursery.start_soon(estate.run)
+            try:
+                yield estate
+            finally:
+                nursery.cancel_scope.cancel()
+    finally:
+        await estate.close()

@@ -1,0 +1,149 @@
+"""What the CLI and agents leave on the disk, whose it is, and its removal.
+
+Knows: where the CLI keeps things under a session's id, and the list of a gateway's sessions, by
+which the next one finds what was left by a gateway that was killed. Refuses to know: when a session
+is not needed any more (`actors.estate`).
+
+Everything here blocks: it is for a thread. Nothing is removed but what has the name of a session
+that a gateway began, or of a workspace that it made.
+
+Source: measured on the real CLI; tests/fidelity/test_leftovers.py.
+"""
+
+from __future__ import annotations
+
+import fcntl
+import json
+import os
+import re
+import time
+from collections.abc import Iterable, Iterator
+from contextlib import suppress
+from pathlib import Path
+from uuid import uuid4
+
+from attrs import asdict, frozen
+
+from .sandbox_files import remove_tree
+
+_SESSION = re.compile(r"[0-9a-f]{8}(-[0-9a-f]{4}){3}-[0-9a-f]{12}")
+_WORKSPACE = re.compile(r"conv_[0-9a-f]{32}")
+_ID_LENGTH = 36
+
+TRANSCRIPTS = ("projects", "scripted")
+"""Folders of transcripts in a configuration folder, by working directory: the CLI's, the demo's."""
+
+DAY_SECONDS = 86_400.0
+
+
+@frozen
+class Trace:
+    """A session of the CLI, and where it leaves things: its configuration folder, its temporary
+    files, and the name of the folder for its working directory in both."""
+
+    session_id: str
+    config: str
+    temporary: str
+    folder: str
+
+
+class SessionList:
+    """The sessions that this process has begun, on the disk: what is left if it is killed. Its file
+    is locked for as long as the process lives."""
+
+    def __init__(self, place: Path) -> None:
+        place.mkdir(mode=0o700, parents=True, exist_ok=True)
+        self._path = place / f"{uuid4()}.list"
+        aside = self._path.with_suffix(".new")
+        self._file = aside.open("xb", buffering=0)  # a line is one write: threads may share it
+        try:
+            fcntl.flock(self._file, fcntl.LOCK_EX)
+            aside.rename(self._path)  # never seen without its lock
+        except BaseException:
+            self._file.close()
+            raise
+
+    def add(self, trace: Trace) -> None:
+        self._file.write(json.dumps(asdict(trace)).encode() + b"\n")
+
+    def close(self, *, finished: bool) -> None:
+        """`finished`: nothing of them is left."""
+        if finished:
+            self._path.unlink(missing_ok=True)
+        self._file.close()
+
+
+def remove_left(place: Path) -> None:
+    """Remove what the sessions left whose gateways have ended without having done so."""
+    for path in sorted(place.glob("*.list")):
+        with suppress(OSError), path.open() as file:
+            fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)  # else it lives
+            remove_traces(_read(file))
+            path.unlink(missing_ok=True)
+
+
+def _read(lines: Iterable[str]) -> list[Trace]:
+    traces = []
+    for line in lines:
+        with suppress(ValueError, TypeError):  # the last line may be cut
+            trace = Trace(**json.loads(line))
+            if _SESSION.fullmatch(trace.session_id) and "/" not in trace.folder:
+                traces.append(trace)
+    return traces
+
+
+def remove_traces(traces: Iterable[Trace]) -> None:
+    """Remove what these sessions have left. What cannot be removed stays."""
+    by_config: dict[str, set[str]] = {}
+    folders: set[Path] = set()
+    for trace in traces:
+        by_config.setdefault(trace.config, set()).add(trace.session_id)
+        places = [Path(trace.config, kind, trace.folder) for kind in TRANSCRIPTS]
+        for folder in (*places, Path(trace.temporary, trace.folder)):
+            folders.add(folder)
+            for name in (f"{trace.session_id}.jsonl", f"{trace.session_id}.part", trace.session_id):
+                _remove(folder / name)
+    for config, ids in by_config.items():
+        for path in _named(Path(config), ids):
+            _remove(path)
+    for folder in folders:
+        with suppress(OSError):
+            folder.rmdir()  # unless other sessions are in it
+
+
+def _named(config: Path, ids: set[str]) -> Iterator[Path]:
+    """What belongs to the sessions in the other folders of a configuration folder: tasks, earlier
+    versions of files, environments, caches of pictures."""
+    with suppress(OSError):
+        for folder in config.iterdir():
+            if folder.name in TRANSCRIPTS or folder.is_symlink() or not folder.is_dir():
+                continue
+            with suppress(OSError):
+                yield from [each for each in folder.iterdir() if each.name[:_ID_LENGTH] in ids]
+
+
+def _remove(path: Path) -> None:
+    with suppress(OSError):
+        if path.is_dir() and not path.is_symlink():
+            remove_tree(path)
+        else:
+            path.unlink(missing_ok=True)
+
+
+def remove_workspaces(root: Path, keep_days: float, used: Iterable[str]) -> None:
+    """Remove the workspaces in `root` that the gateway made for conversations which have ended so
+    long ago. Those `used` stay, and so do all that clients have named."""
+    spared, before = set(used), time.time() - keep_days * DAY_SECONDS
+    with suppress(OSError):
+        for path in list(root.iterdir()):
+            if not _WORKSPACE.fullmatch(path.name) or path.name in spared or path.is_symlink():
+                continue
+            with suppress(OSError):
+                if path.stat().st_mtime <= before:
+                    remove_tree(path)
+
+
+def mark_used(workspace: Path) -> None:
+    """Its days begin now."""
+    with suppress(OSError):
+        os.utime(workspace)
