@@ -42,16 +42,10 @@ def downloads(monkeypatch: pytest.MonkeyPatch) -> None:
 class TestGateway(ChatModelIntegrationTests):
     """With the default model, which is the newest.
 
-    What is not declared, and why: forced tool choice, because that model always thinks, and the
-    Messages API refuses both together (`TestForcedToolChoice` has a model that can be forced);
-    audio, because the CLI has none; image URLs, because these tests leave this machine for theirs;
-    Anthropic's message format, because OpenAI's is spoken here; vcr, because the answers come from
-    a model behind a real CLI.
+    What is not declared, and why: audio, because the CLI has none; image URLs, because these tests
+    leave this machine for theirs; Anthropic's message format, because OpenAI's is spoken here; vcr,
+    because the answers come from a model behind a real CLI.
     """
-
-    @property
-    def has_tool_choice(self) -> bool:
-        return False
 
     @property
     def chat_model_class(self) -> type[BaseChatModel]:
@@ -124,13 +118,17 @@ class TestForcedToolChoice(TestGateway):
     without response formats do it."""
 
     @property
-    def has_tool_choice(self) -> bool:
-        return True
-
-    @property
     def chat_model_params(self) -> dict[str, Any]:
         return {**super().chat_model_params, "model": "claude-sonnet-5"}
 
     @property
     def structured_output_kwargs(self) -> dict[str, Any]:
         return {"method": "function_calling"}
+
+
+class TestToolChoiceInWords(TestForcedToolChoice):
+    """The same with the default model, which the gateway can only ask for a call."""
+
+    @property
+    def chat_model_params(self) -> dict[str, Any]:
+        return {**super().chat_model_params, "model": "sonnet"}

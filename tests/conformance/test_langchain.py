@@ -19,7 +19,6 @@ NOT_DECLARED = {
     "test_anthropic_inputs",
     "test_audio_inputs",
     "test_stream_time",
-    "test_tool_choice",  # with the default model; another class has it with one that can be forced
 }
 """What LangChain skips, because `langchain_suite` does not declare it and says there why."""
 
