@@ -20,8 +20,9 @@ from ..schemas.turn import Answer, Options, Profile, Setup, Tool
 from .cache_table import cache_key
 from .http_policy import tell
 from .models import name_of
+from .places import name_of_place
 from .turns import Turn
-from .workspaces import name_of_place, place_of
+from .workspaces import place_of
 
 if TYPE_CHECKING:
     from .conversation import Conversation

@@ -13,7 +13,7 @@ from attrs import asdict
 from ..schemas.join_events import encode_turn
 from .conversation import ConversationInfo
 from .history import History
-from .workspaces import name_of_place
+from .places import name_of_place
 
 PAGE = 100
 """The longest page of a list, and the length of one whose length is not asked for."""

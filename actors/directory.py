@@ -22,8 +22,8 @@ from .composition import RECORDED_FROM
 from .lineage import LineageTable, likeness, lineage_key
 from .mailbox import Ref
 from .phases import Phase
+from .places import OWN
 from .session_words import SessionMessage, SessionState
-from .workspaces import OWN
 
 
 @define(eq=False)

@@ -26,7 +26,7 @@ from ..transport.leftovers import (
     remove_workspaces,
 )
 from ..transport.loggers import get_logger
-from .workspaces import OWN
+from .places import OWN
 
 log = get_logger("ccapi.estate")
 

@@ -16,7 +16,7 @@ from typing import Generic, Protocol, TypeVar
 
 from ..schemas.message import Message
 from ..schemas.turn import Memory, Setup, named
-from .workspaces import name_of_place
+from .places import name_of_place
 
 
 def lineage_key(owner: str, setup: Setup, digests: Sequence[bytes]) -> bytes:

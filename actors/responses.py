@@ -23,10 +23,10 @@ from ..schemas.turn import Answer, Completed, Profile, Setup, Usage
 from ..schemas.turn_items import TextDelta, TurnItem
 from .answering import Question, Source, answering
 from .models import name_of
+from .places import name_of_place
 from .response_jobs import Job, Place, place_of_job
 from .response_record import Record
 from .turns import REPLY_SLOTS, Turn
-from .workspaces import name_of_place
 
 OnItems = Callable[[Sequence[TurnItem]], Awaitable[None]]
 

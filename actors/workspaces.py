@@ -13,13 +13,10 @@ from collections.abc import Iterable
 from ..schemas.errors import InvalidRequest
 from ..schemas.turn import Profile, Tool
 from ..transport.agent_cli import OWN_NAMES
+from .places import OWN
 
 LOCAL = "local"
 """The owner of everything when no API keys are configured, and of what a program embeds."""
-
-OWN = "conv_"
-"""What the names of the gateway's own workspaces begin with: each is that of the conversation for
-which it was made."""
 
 _NAME = re.compile(r"[A-Za-z0-9_][A-Za-z0-9_.-]{0,63}")
 
@@ -55,8 +52,3 @@ def check_tools(tools: Iterable[Tool], profile: Profile) -> None:
             code="tool_name_taken",
             param="tools",
         )
-
-
-def name_of_place(place: str) -> str | None:
-    """The name that a client gave to it, if one did."""
-    return None if place.startswith(OWN) else place.rpartition("/")[2] or None

@@ -9,7 +9,8 @@ import pytest
 import structlog.testing
 
 from ccapi.actors.gateway import open_gateway
-from ccapi.actors.workspaces import name_of_place, place_of
+from ccapi.actors.places import name_of_place
+from ccapi.actors.workspaces import place_of
 from ccapi.schemas.errors import InvalidRequest
 from ccapi.schemas.setting_rules import is_permission_rule
 from ccapi.schemas.settings import (

@@ -17,6 +17,7 @@ PURE = {
     "transport/public_address.py",
     "transport/websocket_frames.py",
     # The session's machine and all it is made of.
+    "actors/places.py",
     "actors/machine.py",
     "actors/machine_state.py",
     "actors/permission_desk.py",
