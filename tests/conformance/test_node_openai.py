@@ -113,7 +113,7 @@ def test_what_the_newest_models_refuse_is_not_asked_of_them(seen: Seen) -> None:
     asked = seen.by("newest_model")
     assert parsed(asked["calls"]) == weather_in("Paris")
     ignored = asked["ignored"].split(", ")
-    assert sorted(ignored) == ["reasoning_effort", "temperature", "tool_choice", "top_p"]
+    assert sorted(ignored) == ["reasoning_effort", "temperature", "top_p"]
 
 
 def test_effort_gives_way_to_structured_output(seen: Seen) -> None:
