@@ -327,9 +327,10 @@ class Memory:
 
     def untold(self, kept: Sequence[Message]) -> Memory:
         """Where the transcript is lost: with as many of the last messages held as are `kept`, for
-        another child to be told. Those that are not kept, no child will know."""
+        another child to be told, under the ids that their calls have. Those that are not kept, no
+        child will know."""
         seed = _matching(kept, self.digests)
-        return evolve(self, resume=None, seed=max(seed, self.seed, key=len))
+        return evolve(self, resume=None, called=(), seed=max(seed, self.seed, key=len))
 
     def granted(self, rules: Iterable[str]) -> Memory:
         """With these rules too."""

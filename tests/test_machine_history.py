@@ -269,6 +269,8 @@ def test_of_a_lost_transcript_only_what_is_kept_is_told() -> None:
     memory = evolve(MEMORY, digests=tuple(map(digest, held)))
     assert memory.untold(kept).seed == kept[-2:]
     assert memory.untold(held).seed == held
+    # Their calls stand in no transcript any more: they are told under their own ids.
+    assert evolve(memory, called=("c1",)).untold(held).called == ()
     assert memory.untold(kept[:-1]).seed == ()
     assert memory.untold(()).seed == ()
 

@@ -93,16 +93,21 @@ class Sandbox:
         self, argv: Sequence[str], env: Mapping[str, str], workspace: Path, transcripts: Path
     ) -> Confined:
         """`argv` as a child that works in `workspace` and whose transcripts are those in the folder
-        `transcripts` (of the CLI's own). Makes its folders. Raises `OSError`.
+        `transcripts` (of the CLI's own), or go with the child where there can be no such folder.
+        Makes its folders. Raises `OSError`.
 
         May take a while; for a thread.
         """
-        transcripts.mkdir(mode=0o700, parents=True, exist_ok=True)
         self.scratch.mkdir(mode=0o700, parents=True, exist_ok=True)
         scratch = Path(mkdtemp(prefix=f"{os.getpid()}-", dir=self.scratch))
         try:
             for name in ("home", "tmp", "config"):
                 (scratch / name).mkdir(mode=0o700)
+            try:
+                transcripts.mkdir(mode=0o700, parents=True, exist_ok=True)
+            except OSError:
+                transcripts = scratch / "home" / transcripts.name
+                transcripts.mkdir(mode=0o700)
             self._fill_config(scratch / "config", transcripts)
             seen = self._environment(env, scratch)
             start = self._bubblewrap if self.kind == "bubblewrap" else self._landlock

@@ -16,7 +16,7 @@ import structlog
 import trio
 
 from ccapi.schemas.settings import CacheSettings
-from tests.support.messages_stub import ToolUse, call
+from tests.support.messages_stub import ToolUse, call, say
 
 from .house import JSON, MODEL, House, Whole, assistant, function, open_house, spoken, tool, user
 
@@ -169,6 +169,24 @@ def test_a_long_history_that_cannot_be_written_is_told(house: House, folder: Pat
         aside.rename(projects)
     assert answer.text == "turn 41: last"
     assert len(spoken(house.last)) == 81
+
+
+def test_calls_of_a_lost_transcript_keep_their_ids(house: House, folder: Path) -> None:
+    tools: list[JSON] = [function("look")]
+    house.answers(call(ToolUse("look", {}, "call_1")), say("Sunny."), say("Yes."))
+    first = house.ask(user("Weather?"), tools=tools)
+    fields: JSON = {"tools": tools, "conversation_id": first.conversation_id}
+    house.ask(tool("call_1", "sun"), **fields)
+    house.kill_child(first.conversation_id)
+    delete(transcript(house, folder, first.conversation_id))
+    assert house.ask(user("Sure?"), **fields).text == "Yes."
+    assert spoken(house.last) == [
+        ("user", ["Weather?"]),
+        ("assistant", [("call_1", "look", {})]),
+        ("user", [("call_1", ["sun"], False)]),
+        ("assistant", ["Sunny."]),
+        ("user", ["Sure?"]),
+    ]
 
 
 # -- results of tools, after the child's death -----------------------------------------------------
