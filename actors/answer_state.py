@@ -7,6 +7,8 @@ Refuses to know: what is asked, phases, the child, and how the turn ends.
 
 from __future__ import annotations
 
+from collections.abc import Iterable
+
 from ..schemas.errors import GatewayError
 from ..schemas.frames import (
     AssistantDone,
@@ -89,6 +91,7 @@ class AnswerState:
         self.may_be_long = self.is_agent and options.max_tokens is None
         self._plain = self._stops is None and setup.schema is None and not self.is_agent
         self._acts: list[str] = []  # what an agent has used its own tools for
+        self._acting: set[str] = set()  # what an agent does, by the ids of its calls
         self._acted = False  # an agent did something since it last said something
         self._tools = offered(setup)
         self._answer_tool = None if setup.schema is None else self._tools[ANSWER_TOOL]
@@ -164,7 +167,7 @@ class AnswerState:
                 self.ran_out |= frame.error == RAN_OUT
                 return []
             case ToolsReturned(results):
-                return [_ended(each) for each in results] if self.is_agent else []
+                return self._end_activities(results)
             case MessageStarted(usage):
                 self._begin_message(usage)
                 return []
@@ -173,6 +176,13 @@ class AnswerState:
                 self._before = None
                 self._count(usage)
                 return []
+
+    def _end_activities(self, results: Iterable[ToolReturned]) -> list[TurnItem]:
+        """The results of the client's own tools are no news to it, nor are those of an activity
+        that began before a client's call ended the answer."""
+        known = [each for each in results if each.call_id in self._acting]
+        self._acting.difference_update(each.call_id for each in known)
+        return [_ended(each) for each in known]
 
     def _begin_message(self, usage: Usage) -> None:
         """One that never ended was cut. If something was said in it, the CLI has told the model to
@@ -217,6 +227,7 @@ class AnswerState:
         self._tool = self._tools.get(name)  # a name that was never offered is the CLI's to refuse
         if self._tool is None and self.is_agent:
             self._acted = self.has_acted = True
+            self._acting.add(call_id)
             return [ActivityStarted(call_id, name)]
         if self._tool is None or self._tool is self._answer_tool or self._tool.strict:
             return []

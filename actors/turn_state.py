@@ -15,7 +15,7 @@ from attrs import define, evolve, field
 
 from ..schemas import mcp
 from ..schemas.errors import GatewayError, InvalidRequest
-from ..schemas.frames import ApiRetry, TurnResult
+from ..schemas.frames import ApiRetry, ToolsReturned, TurnResult
 from ..schemas.message import Checked, Message, ToolResult, check_results, unseen
 from ..schemas.tool_wishes import MAX_HELD, ToolWish, wish_of
 from ..schemas.turn import (
@@ -177,7 +177,8 @@ class TurnState:
         if isinstance(frame, ApiRetry):
             self.retry_after = frame.delay
             return []
-        self.was_heard = True
+        # A child that is ended tells that its calls came to nothing: that is not the model.
+        self.was_heard |= not isinstance(frame, ToolsReturned)
         return self.deliver(self.answer.hear(frame), now)
 
     def deliver(self, items: Iterable[TurnItem], now: float) -> list[Deliver]:

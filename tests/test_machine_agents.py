@@ -125,6 +125,14 @@ def test_what_a_stopped_agent_did_is_told_next_time() -> None:
     assert talk.machine.memory.seed[-1] == Message("assistant", (said,))
 
 
+def test_results_of_the_clients_own_tools_are_no_news_to_the_client() -> None:
+    talk = working()
+    assert talk.feed(ToolsReturned((ToolReturned("c1", "sunny"),))) == []
+    talk.feed(ToolUseStarted("toolu_1", "Bash"))
+    both = ToolReturned("c1", "sunny"), ToolReturned("toolu_1", "a.txt")
+    assert talk.feed(ToolsReturned(both)) == ["used toolu_1 a.txt"]
+
+
 def test_what_it_does_by_itself_is_told_and_is_no_call_of_the_clients() -> None:
     talk = working()
     assert talk.says("First.") == ["deliver First."]

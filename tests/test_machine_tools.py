@@ -8,7 +8,7 @@ How events are said and actions read: `tests.support.talk`. A turn goes by the t
 import pytest
 
 from ccapi.actors.phases import Limits
-from ccapi.schemas.frames import AssistantDone, ToolUseStarted
+from ccapi.schemas.frames import AssistantDone, ToolReturned, ToolsReturned, ToolUseStarted
 from ccapi.schemas.message import Image, Message, ToolCall, ToolResult, digest
 from ccapi.schemas.tool_names import wire_name
 from ccapi.schemas.turn import ResumePoint, Tool, Usage
@@ -279,6 +279,36 @@ def test_results_for_a_child_that_is_lost_go_to_another() -> None:
     assert talk.phase is ASLEEP
     assert talk.turn(results(c1="sunny")) == ["started c1 is sunny", "wake at uuid of null"]
     assert talk.ready() == ["initialize sonnet", "history user one"]
+
+
+def test_results_given_to_a_child_that_was_dead_already_go_to_another() -> None:
+    talk = awaiting_tools()
+    talk.turn(results(c1="sunny"))
+    # Its last words: the model has said nothing.
+    talk.feed(ToolsReturned((ToolReturned("c1", "[Request interrupted]", is_error=True),)))
+    assert talk.gone() == ["wake at uuid of null"]
+    assert talk.ready() == ["initialize sonnet", "history user one"]
+    talk.set_up()
+    assert talk.taken_in() == ["history assistant look c1", "ask c1 is sunny"]
+    assert talk.answer("Sunny.")[-1] == "end c1 is sunny: completed stop, Sunny."
+    assert (talk.machine.memory.seed, talk.machine.memory.calls) == ((), ())
+
+
+def test_results_are_told_to_one_other_child_and_to_no_third() -> None:
+    talk = awaiting_tools()
+    talk.turn(results(c1="sunny"))
+    talk.gone()
+    talk.ready()
+    assert talk.gone() == ["end c1 is sunny: child_died"]
+    assert talk.machine.memory.calls == ("c1",)
+    assert talk.turn(results(c1="rain"))[1:] == ["wake at uuid of null"]
+
+
+def test_results_to_which_the_model_has_begun_an_answer_are_not_told_again() -> None:
+    talk = awaiting_tools()
+    talk.turn(results(c1="sunny"))
+    talk.starts()
+    assert talk.gone() == ["end c1 is sunny: child_died"]
 
 
 def test_a_child_that_does_not_wait_for_results_goes() -> None:
