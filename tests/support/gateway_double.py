@@ -154,7 +154,8 @@ class ConversationDouble:
         turn_id = f"turn_{len(self.gateway.asked)}"
         turn, port = open_turn(turn_id, self.conversation_id, model or self.model)
         asked = Asked(
-            self, tuple(prompt), model, system, cache_key, port,
+            self, prompt if isinstance(prompt, tuple) else tuple(prompt), model, system, cache_key,
+            port,
             None if tools is None else tuple(tools), schema, options, history_limit,
         )  # fmt: skip
         self.gateway.begin(asked)
