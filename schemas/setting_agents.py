@@ -33,7 +33,7 @@ class WorkspaceSettings(Section):
     setting_sources: tuple[str, ...] = key(
         (),
         rules.each(
-            lambda source: source in {"user", "project", "local"},
+            lambda source: source in ("user", "project", "local"),
             "must list user, project or local",
         ),
         "Claude Code's own settings that agents load (`user`, `project`, `local`), with CLAUDE.md "

@@ -86,7 +86,7 @@ def test_calls_results_and_pictures() -> None:
     ]
     assert told(compose(said, TURN, "m")) == [
         [("user", ["image", "what?", ""], False)],
-        [("assistant", ["hm", "tool_use"], False), ("user", ["tool_result"], True)],
+        [("assistant", ["hm", "tool_use"], False), ("user", ["tool_result", ""], True)],
     ]
 
 

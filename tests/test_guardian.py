@@ -14,6 +14,7 @@ from typing import Any
 
 import pytest
 import trio
+from structlog.testing import capture_logs
 
 from ccapi.transport.guardian import open_guardian
 from tests.support.processes import (
@@ -155,10 +156,8 @@ async def test_a_gateway_goes_on_without_it(tmp_path: Path) -> None:
         assert child.gone.is_set()
 
 
-async def test_one_that_dies_is_replaced_and_knows_what_it_knew(
-    caplog: pytest.LogCaptureFixture,
-) -> None:
-    with sleeping() as before, sleeping() as forgotten, sleeping() as after:
+async def test_one_that_dies_is_replaced_and_knows_what_it_knew() -> None:
+    with capture_logs() as logs, sleeping() as before, sleeping() as forgotten, sleeping() as after:
         async with open_guardian() as guardian:
             guardian.watch(before)
             guardian.watch(forgotten)
@@ -171,7 +170,7 @@ async def test_one_that_dies_is_replaced_and_knows_what_it_knew(
             assert lives(before)  # its guardian's death is not the gateway's
         await eventually(lambda: not lives(before) and not lives(after))
         assert lives(forgotten)
-        assert "the guardian died and is replaced" in caplog.text
+        assert "the guardian died and is replaced" in {line["event"] for line in logs}
 
 
 async def test_one_that_is_stuck_holds_nobody_up_and_is_replaced() -> None:

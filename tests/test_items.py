@@ -14,7 +14,7 @@ from ccapi.schemas.errors import InvalidRequest
 from ccapi.schemas.foreign_items import MAX_ITEMS, MAX_PARTS, take_items
 from ccapi.schemas.items import InputItem, read_items
 from ccapi.schemas.items_out import encode_messages
-from ccapi.schemas.message import Document, Image, Message, ToolCall, ToolResult, digest
+from ccapi.schemas.message import Document, Image, Message, ToolCall, ToolResult, digest, is_blank
 
 from .support.responses import check_item, user
 
@@ -237,7 +237,7 @@ def test_what_was_asked_as_items() -> None:
     assert (items[4]["output"], items[7]["is_error"]) == ("ab", True)
 
 
-text = st.text(min_size=1).filter(lambda said: bool(said.strip("\ufeff \n\t\r\x0b\x0c")))
+text = st.text(min_size=1).filter(lambda said: not is_blank(said))
 ids = st.uuids().map(str)
 
 
