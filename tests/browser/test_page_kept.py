@@ -49,7 +49,8 @@ def test_a_stopped_answer_stays_on_the_page_and_in_the_conversation(seen: Seen) 
     asked, partial, *rest = stopped["items"]
     assert asked == ["user", "completed", "Count"]
     assert partial[:2] == ["assistant", "incomplete"]
-    assert partial[2] == stopped["written"] == stopped["again"]
+    # The answer may have been stopped behind a space, which no page shows.
+    assert partial[2].rstrip() == stopped["written"] == stopped["again"]
     assert NUMBERS.startswith(partial[2])
     assert rest == [
         ["user", "completed", "What now?"],

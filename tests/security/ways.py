@@ -121,7 +121,7 @@ assert call(308, fd, 0x20000) == 0 or call(268, fd, 0x20000) == 0
     Way("the gateway's settings file", 'cat "$SETTINGS"'),
     Way("the gateway's TLS key", 'cat "$TLS_KEY"'),
     Way("code of the gateway", 'echo x >> "$PACKAGE/planted.pth"'),
-    Way("the launcher", 'touch -c "$LAUNCHER" && echo "#" >> "$LAUNCHER"', False),
+    Way("the launcher", 'test -s "$LAUNCHER" && echo "#" >> "$LAUNCHER"', False),
     Way("a crontab", 'echo "0 0 1 1 * true" > /etc/cron.d/ccapi-test', False),
     Way("a user's crontab", 'echo x > /var/spool/cron/ccapi-test', False),
     Way("a library for everything", "echo x >> /etc/ld.so.preload", False),
