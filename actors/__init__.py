@@ -21,7 +21,7 @@ from typing import TYPE_CHECKING, Any
 if TYPE_CHECKING:
     from ..schemas.errors import GatewayError
     from ..schemas.message import Document, Image, Message, ToolCall, ToolResult
-    from ..schemas.settings import Settings
+    from ..schemas.settings.settings import Settings
     from ..schemas.turn import Options, Reply, Tool, ToolChoice, Usage
     from ..schemas.turn_items import (
         ActivityDelta,

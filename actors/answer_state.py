@@ -9,8 +9,8 @@ from __future__ import annotations
 
 from collections.abc import Iterable
 
-from ..schemas.errors import GatewayError
-from ..schemas.frames import (
+from ..schemas.claude.mcp import offered
+from ..schemas.claude.output import (
     AssistantDone,
     MessageEnded,
     MessageStarted,
@@ -19,11 +19,11 @@ from ..schemas.frames import (
     ToolsReturned,
     ToolUseStarted,
 )
-from ..schemas.mcp import offered
+from ..schemas.claude.stops import StopCutter
+from ..schemas.claude.tool_names import ANSWER_TOOL
+from ..schemas.errors import GatewayError
+from ..schemas.json_schema.check import misfit
 from ..schemas.message import Block, Message, ToolCall, is_blank
-from ..schemas.stops import StopCutter
-from ..schemas.strict import misfit
-from ..schemas.tool_names import ANSWER_TOOL
 from ..schemas.turn import Options, Setup, Tool, Usage
 from ..schemas.turn_items import (
     ActivityDelta,

@@ -18,7 +18,7 @@ import trio
 from attrs import frozen
 
 from ..schemas.events import CacheAsked, Event, TurnFinished
-from ..schemas.settings import CacheSettings
+from ..schemas.settings.settings import CacheSettings
 from ..schemas.turn import Answer
 from ..transport.loggers import get_logger
 from .bus import Bus, Subscription

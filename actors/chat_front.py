@@ -2,8 +2,9 @@
 answered becomes one response.
 
 Knows: how many choices are asked for, how they are read whole or streamed, and what a client is
-told when one fails. Refuses to know: how the words are encoded (`schemas.chat`,
-`schemas.chat_reply`, `schemas.completions`), and where an answer comes from (`actors.answering`).
+told when one fails. Refuses to know: how the words are encoded (`schemas.openai.chat`,
+`schemas.openai.chat_reply`, `schemas.openai.completions`), and where an answer comes from
+(`actors.answering`).
 """
 
 from __future__ import annotations
@@ -19,15 +20,15 @@ from typing import Any, ClassVar, Protocol
 import trio
 from attrs import evolve, frozen
 
-from ..schemas import chat_reply, completions, sse
-from ..schemas.chat import ChatTurn, parse_chat
-from ..schemas.chat_reply import Heading
-from ..schemas.completions import parse_completion
+from ..schemas.claude.sampling import without_effect
 from ..schemas.convert import write_json
 from ..schemas.errors import GatewayError, InvalidRequest, Overloaded
-from ..schemas.ignored_fields import encode_ignored
-from ..schemas.parameters import one_conversation
-from ..schemas.sampling import without_effect
+from ..schemas.openai import chat_reply, completions, sse
+from ..schemas.openai.chat import ChatTurn, parse_chat
+from ..schemas.openai.chat_reply import Heading
+from ..schemas.openai.completions import parse_completion
+from ..schemas.openai.ignored_fields import encode_ignored
+from ..schemas.openai.parameters import one_conversation
 from ..schemas.turn import Answer, FinishReason, Reply, Usage
 from ..schemas.turn_items import TextDelta, TurnItem
 from ..transport.asgi import EventStream, while_connected

@@ -12,12 +12,12 @@ from typing import Any
 
 from attrs import define, evolve, field
 
-from ..schemas import lines
-from ..schemas.frames import ControlAnswer, ControlAsked, LimitState, TurnResult
+from ..schemas.claude import input as lines
+from ..schemas.claude.output import ControlAnswer, ControlAsked, LimitState, TurnResult
+from ..schemas.claude.sampling import PLAIN, encode_settings
+from ..schemas.claude.upstream import NO_LIMIT
 from ..schemas.message import Message, ToolResult
-from ..schemas.sampling import PLAIN, encode_settings
 from ..schemas.turn import Options, Setup, Usage
-from ..schemas.upstream import NO_LIMIT
 from .ledger import Ledger
 from .permission_desk import NOBODY, PermissionDesk
 from .signals import Action, AskLeave, LeaveAsked, LeaveSettled, PermissionReply, Write

@@ -17,6 +17,7 @@ from collections.abc import Awaitable, Callable
 
 import trio
 
+from ..schemas.claude.upstream import not_logged_in
 from ..schemas.errors import (
     ChildDied,
     ChildError,
@@ -27,9 +28,8 @@ from ..schemas.errors import (
     TurnTimeout,
 )
 from ..schemas.events import TurnFailed, TurnFinished
-from ..schemas.setting_rules import Problem, SettingsError, is_loopback
-from ..schemas.settings import Settings
-from ..schemas.upstream import not_logged_in
+from ..schemas.settings.rules import Problem, SettingsError, is_loopback
+from ..schemas.settings.settings import Settings
 from ..transport.loggers import get_logger
 from ..transport.login import Login, Means
 from .bus import Bus, Subscription

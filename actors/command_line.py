@@ -16,7 +16,7 @@ from click.core import ParameterSource
 from typed_settings.cli_click import ClickHandler
 from typed_settings.cli_utils import TypeArgsMaker
 
-from ..schemas.settings import Settings, SettingsError, without_keys
+from ..schemas.settings.settings import Settings, SettingsError, without_keys
 from ..transport.configuration import (
     DEFAULT_FILE,
     KEYS,

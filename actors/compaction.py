@@ -2,7 +2,7 @@
 
 Knows: that the summary is made apart from every conversation (a child of its own is told all of
 it), and what is sealed. Refuses to know: HTTP, and how any of it is worded
-(`schemas.compactions`).
+(`schemas.openai.compactions`).
 """
 
 from __future__ import annotations
@@ -14,9 +14,9 @@ from itertools import chain
 import trio
 from attrs import evolve
 
-from ..schemas.compactions import encode_compaction
 from ..schemas.errors import ChildError, NotFound
-from ..schemas.items_out import JSON
+from ..schemas.openai.compactions import encode_compaction
+from ..schemas.openai.items_out import JSON
 from ..schemas.turn_items import TextDelta
 from .response_jobs import Job
 from .response_record import Record

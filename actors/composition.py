@@ -12,7 +12,7 @@ from uuid import UUID, uuid5
 
 from attrs import field, frozen
 
-from ..schemas import lines
+from ..schemas.claude import input as lines
 from ..schemas.message import Message, merge_turns, spell_calls, trim
 
 RECORDED_FROM = 60

@@ -16,12 +16,12 @@ from attrs import frozen
 
 from ..schemas.convert import structure
 from ..schemas.errors import InvalidRequest, NotFound, Overloaded
-from ..schemas.faults import invalid
-from ..schemas.foreign_items import take_items
-from ..schemas.ignored_fields import encode_ignored
-from ..schemas.items import Input, InputItem, read_history
-from ..schemas.join_events import encode_permission
 from ..schemas.message import Message
+from ..schemas.openai.conversation_events import encode_permission
+from ..schemas.openai.foreign_items import take_items
+from ..schemas.openai.ignored_fields import encode_ignored
+from ..schemas.openai.items import Input, InputItem, read_history
+from ..schemas.request_errors import invalid
 from .conversation import Conversation
 from .conversation_items import all_items, encode_conversation
 from .http_call import Call

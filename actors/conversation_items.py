@@ -10,7 +10,7 @@ from typing import Any
 
 from attrs import asdict
 
-from ..schemas.join_events import encode_turn
+from ..schemas.openai.conversation_events import encode_turn
 from .conversation import ConversationInfo
 from .history import History
 from .places import name_of_place

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 
-from ..schemas import lines
+from ..schemas.claude import input as lines
 from ..schemas.message import Message, ToolResult, merge_turns, spell_calls, trim
 from ..schemas.turn import AgentOrigin, Memory, Origin, Recording, ResumePoint
 from .child_state import ChildState

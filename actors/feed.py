@@ -1,7 +1,7 @@
 """The feed of one conversation: what happens in it, numbered, for whoever has joined.
 
 Knows: the turn under way, the last events, who is watching and what each has seen. Refuses to
-know: sockets, and how an event is written (`schemas.join_events`).
+know: sockets, and how an event is written (`schemas.openai.conversation_events`).
 
 A session puts events in, and never waits for anybody. Watchers read the same ring of events, each
 at its own place, so that one more of them costs neither memory nor anything per token but the
@@ -21,10 +21,10 @@ from uuid import uuid4
 import trio
 from attrs import define, field, frozen
 
-from ..schemas import join_events as events
-from ..schemas.join_events import JoinEvent
 from ..schemas.message import Message
 from ..schemas.message_size import size_of
+from ..schemas.openai import conversation_events as events
+from ..schemas.openai.conversation_events import JoinEvent
 from ..schemas.turn import Completed, Failed, Memory, Outcome
 from ..schemas.turn_items import TurnItem, compact
 from .history import History, TurnRecord

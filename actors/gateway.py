@@ -22,7 +22,7 @@ from attrs import frozen
 from ..schemas.errors import Conflict, GatewayError, Overloaded
 from ..schemas.events import ConversationOpened
 from ..schemas.message import Message, check_results, digest
-from ..schemas.settings import Settings, without_keys
+from ..schemas.settings.settings import Settings, without_keys
 from ..schemas.turn import Memory, Reply, Setup, Tool
 from ..transport.attachments import AttachmentPolicy
 from ..transport.bodies import Bodies

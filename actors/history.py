@@ -2,7 +2,7 @@
 
 Knows: finished turns in their order, and what they take. Refuses to know: what the model is told
 (that is in its child's transcript, whole), and how a turn is written for a client
-(`schemas.items`).
+(`schemas.openai.items`).
 """
 
 from __future__ import annotations

@@ -16,8 +16,8 @@ from urllib.parse import urlsplit
 
 from ..schemas.errors import Forbidden, GatewayError, InternalError, Unauthenticated
 from ..schemas.hosts import split_authority
-from ..schemas.setting_rules import HASHED, hash_key
-from ..schemas.settings import ServerSettings
+from ..schemas.settings.rules import HASHED, hash_key
+from ..schemas.settings.settings import ServerSettings
 from ..transport.loggers import get_logger
 
 log = get_logger("ccapi.http")

@@ -2,7 +2,8 @@
 
 Knows: the messages of ``GET /v1/conversations/{id}/events`` that a client sends, what it is told
 first, and how it is kept up to date. Refuses to know: how events are worded
-(`schemas.join_events`), who may join (`actors.websocket_front`), and how a turn runs.
+(`schemas.openai.conversation_events`), who may join (`actors.websocket_front`), and how a turn
+runs.
 
 Two tasks for each that has joined: one passes events on, one takes what the client says. A client
 that does not read holds up the former alone, until its connection has had patience enough.
@@ -17,10 +18,10 @@ from attrs import frozen
 
 from ..schemas.convert import structure
 from ..schemas.errors import Conflict, GatewayError, InvalidRequest
-from ..schemas.faults import invalid, missing
-from ..schemas.items_out import encode_messages
-from ..schemas.join_events import encode_event, encode_permission
-from ..schemas.output_items import encode_output
+from ..schemas.openai.conversation_events import encode_event, encode_permission
+from ..schemas.openai.items_out import encode_messages
+from ..schemas.openai.output_items import encode_output
+from ..schemas.request_errors import invalid, missing
 from ..transport.websocket import WebSocketClosed
 from ..transport.websocket_frames import encode_frame
 from .conversation import Conversation

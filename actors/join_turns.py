@@ -14,8 +14,8 @@ import trio
 from attrs import evolve
 
 from ..schemas.errors import Conflict, GatewayError, InternalError, InvalidRequest
-from ..schemas.foreign_items import refers
-from ..schemas.responses import ResponseTurn, parse_response
+from ..schemas.openai.foreign_items import refers
+from ..schemas.openai.responses import ResponseTurn, parse_response
 from ..transport.bodies import LONG
 from .conversation import Conversation
 from .history import TurnRecord

@@ -1,7 +1,8 @@
 """What the gateway keeps for one key, as far as the items of a request may refer to it.
 
 Knows: in which response, or conversation, an item of a given id stands, and who may open a
-compaction. Refuses to know: how items are read (`schemas.items`, `schemas.foreign_items`).
+compaction. Refuses to know: how items are read (`schemas.openai.items`,
+`schemas.openai.foreign_items`).
 """
 
 from __future__ import annotations
@@ -14,11 +15,11 @@ from typing import TYPE_CHECKING
 
 import trio
 
-from ..schemas.compactions import tell
 from ..schemas.errors import NotFound
-from ..schemas.items_out import JSON, encode_messages, hex_of
-from ..schemas.join_events import encode_turn
-from ..schemas.response_events import Ending, encode_response
+from ..schemas.openai.compactions import tell
+from ..schemas.openai.conversation_events import encode_turn
+from ..schemas.openai.items_out import JSON, encode_messages, hex_of
+from ..schemas.openai.response_events import Ending, encode_response
 from ..schemas.turn_items import TurnItem
 
 if TYPE_CHECKING:

@@ -17,7 +17,7 @@ from collections.abc import Sequence
 
 from attrs import define
 
-from ..schemas.frames import TurnResult
+from ..schemas.claude.output import TurnResult
 from ..schemas.turn import Usage
 
 NOTHING = Usage()

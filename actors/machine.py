@@ -22,17 +22,17 @@ from collections.abc import Sequence
 
 from attrs import evolve
 
-from ..schemas.errors import GatewayError, HistoryNotWritten, NotLoggedIn
-from ..schemas.frames import (
+from ..schemas.claude.output import (
     ControlAnswer,
     ControlAsked,
     ControlCancelled,
     LimitState,
     TurnResult,
 )
+from ..schemas.claude.upstream import is_not_resumed
+from ..schemas.errors import GatewayError, HistoryNotWritten, NotLoggedIn
 from ..schemas.turn import Completed, Failed, ResumePoint
 from ..schemas.turn_items import Refused, TextDelta
-from ..schemas.upstream import is_not_resumed
 from . import dialogue, refusals, signals, verdict
 from .alarms import Alarm
 from .child_state import ChildState

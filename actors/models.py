@@ -11,10 +11,10 @@ import time
 
 from attrs import frozen
 
+from ..schemas.claude.model_traits import takes_begun_answer
 from ..schemas.errors import Forbidden, InvalidRequest, NotFound
-from ..schemas.model_traits import takes_begun_answer
-from ..schemas.setting_rules import HASHED, hash_key
-from ..schemas.settings import AGENT_PREFIX, AuthSettings, ModelSettings
+from ..schemas.settings.rules import HASHED, hash_key
+from ..schemas.settings.settings import AGENT_PREFIX, AuthSettings, ModelSettings
 from ..schemas.turn import Profile, Setup
 from .workspaces import LOCAL
 

@@ -12,10 +12,10 @@ from collections.abc import Sequence
 
 from attrs import define, frozen
 
-from ..schemas import lines
-from ..schemas.frames import PermissionAsked
-from ..schemas.join_events import PermissionRequested
-from ..schemas.permissions import Suggestion, read_suggestions
+from ..schemas.claude import input as lines
+from ..schemas.claude.output import PermissionAsked
+from ..schemas.claude.permissions import Suggestion, read_suggestions
+from ..schemas.openai.conversation_events import PermissionRequested
 from .signals import AskLeave, PermissionReply
 
 NOBODY = (

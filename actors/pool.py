@@ -30,7 +30,7 @@ from ..schemas.errors import (
     RateLimited,
 )
 from ..schemas.events import ChildAdopted, ChildExited, ChildFrozen, ChildSpawned
-from ..schemas.settings import ClaudeSettings
+from ..schemas.settings.settings import ClaudeSettings
 from ..schemas.turn import AgentOrigin, Origin
 from ..transport.child import Child
 from ..transport.leftovers import Trace

@@ -13,7 +13,7 @@ from functools import partial
 
 import trio
 
-from ..schemas.settings import ClaudeSettings
+from ..schemas.settings.settings import ClaudeSettings
 from ..schemas.turn import Origin
 from ..transport.child import Child, open_child
 from ..transport.cli import Cli

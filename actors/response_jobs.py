@@ -17,10 +17,10 @@ from typing import TYPE_CHECKING
 from attrs import evolve, frozen
 
 from ..schemas.errors import Conflict, InvalidRequest, NotFound, Overloaded
-from ..schemas.ignored_fields import encode_ignored
 from ..schemas.message import Message, check_results, digest
-from ..schemas.response_tools import with_tools
-from ..schemas.responses import ResponseTurn, in_vain
+from ..schemas.openai.ignored_fields import encode_ignored
+from ..schemas.openai.response_tools import with_tools
+from ..schemas.openai.responses import ResponseTurn, in_vain
 from ..schemas.turn import Prompt, Setup, Tool
 from .answering import Question, check_workspace, find_conversation, tell_workspace
 from .models import check_goes_on, plain_name

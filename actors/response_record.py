@@ -2,7 +2,7 @@
 
 Knows: what is kept of a response while it runs and after it has ended, and how others follow it.
 Refuses to know: who keeps it (`actors.response_store`), how it comes about (`actors.responses`),
-and how it is written (`schemas.response_events`).
+and how it is written (`schemas.openai.response_events`).
 """
 
 from __future__ import annotations
@@ -15,7 +15,7 @@ import trio
 from attrs import define, field
 
 from ..schemas.message import Message
-from ..schemas.response_events import Ending, ResponseHeading
+from ..schemas.openai.response_events import Ending, ResponseHeading
 from ..schemas.turn import Tool
 from ..schemas.turn_items import TurnItem, answer_of, compact
 from .lineage import new_from

@@ -14,7 +14,7 @@ from ..schemas.convert import write_json
 from ..schemas.errors import NotFound
 from ..schemas.message import Message
 from ..schemas.message_size import size_of
-from ..schemas.settings import ResponseSettings
+from ..schemas.settings.settings import ResponseSettings
 from ..schemas.turn_items import TurnItem
 from .response_record import Record
 

@@ -17,8 +17,8 @@ from attrs import define, evolve
 
 from ..schemas.errors import GatewayError, InternalError, NotFound
 from ..schemas.message import Message
-from ..schemas.response_events import Ending, ResponseHeading, ending_of
-from ..schemas.responses import ResponseTurn
+from ..schemas.openai.response_events import Ending, ResponseHeading, ending_of
+from ..schemas.openai.responses import ResponseTurn
 from ..schemas.turn import Answer, Completed, Profile, Setup, Usage
 from ..schemas.turn_items import TextDelta, TurnItem
 from .answering import Question, Source, answering

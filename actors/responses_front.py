@@ -2,8 +2,8 @@
 that is kept is shown, watched, cancelled, deleted.
 
 Knows: HTTP's side of it, and what a client is told when one fails. Refuses to know: how words are
-encoded (`schemas.responses`, `schemas.response_events`), and how a response comes about
-(`actors.responses`).
+encoded (`schemas.openai.responses`, `schemas.openai.response_events`), and how a response comes
+about (`actors.responses`).
 """
 
 from __future__ import annotations
@@ -15,20 +15,20 @@ from functools import partial
 import trio
 from attrs import define, field
 
-from ..schemas import sse
-from ..schemas.compactions import parse_compact
 from ..schemas.convert import write_json
 from ..schemas.errors import GatewayError, InvalidRequest, Overloaded
-from ..schemas.foreign_items import Kept
-from ..schemas.items_out import encode_messages
-from ..schemas.parameters import one_conversation
-from ..schemas.response_events import (
+from ..schemas.openai import sse
+from ..schemas.openai.compactions import parse_compact
+from ..schemas.openai.foreign_items import Kept
+from ..schemas.openai.items_out import encode_messages
+from ..schemas.openai.parameters import one_conversation
+from ..schemas.openai.response_events import (
     RESPONSE_ID,
     ResponseWriter,
     encode_error_event,
     encode_response,
 )
-from ..schemas.responses import ResponseTurn, parse_response
+from ..schemas.openai.responses import ResponseTurn, parse_response
 from ..schemas.turn_items import TurnItem
 from ..transport.asgi import EventStream, while_connected
 from .answering import rejects_if_busy

@@ -27,9 +27,9 @@ from attrs import define, evolve, field
 
 from ..schemas.convert import read_message, write_json
 from ..schemas.errors import GatewayError, NotFound, RateLimited, TurnInterrupted
-from ..schemas.foreign_items import refers
-from ..schemas.response_events import Framing, ResponseWriter
-from ..schemas.response_messages import (
+from ..schemas.openai.foreign_items import refers
+from ..schemas.openai.response_events import Framing, ResponseWriter
+from ..schemas.openai.response_messages import (
     Cancel,
     Create,
     Steer,
@@ -41,8 +41,8 @@ from ..schemas.response_messages import (
     read_steer,
     stream_id_of,
 )
-from ..schemas.responses import parse_response
-from ..schemas.settings import ResponseSettings
+from ..schemas.openai.responses import parse_response
+from ..schemas.settings.settings import ResponseSettings
 from ..schemas.turn_items import TurnItem
 from ..transport.bodies import LONG, Share
 from .http_policy import tell

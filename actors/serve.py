@@ -20,7 +20,7 @@ from pathlib import Path
 import trio
 
 from ..schemas.errors import GatewayError
-from ..schemas.settings import Settings, SettingsError, check_exposure
+from ..schemas.settings.settings import Settings, SettingsError, check_exposure
 from ..transport.front_door import (
     FrontDoorLimits,
     ListenError,

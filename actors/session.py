@@ -19,9 +19,9 @@ from typing import Generic
 import trio
 from attrs import evolve
 
+from ..schemas.claude.output import Frame, Noise, PermissionAsked
 from ..schemas.errors import ChildProtocolError, GatewayError, InternalError, Overloaded
 from ..schemas.events import PhaseChanged
-from ..schemas.frames import Frame, Noise, PermissionAsked
 from ..schemas.turn import AgentOrigin, Failed, Origin
 from ..schemas.turn_items import TextDelta
 from ..transport.loggers import get_logger

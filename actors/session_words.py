@@ -12,8 +12,8 @@ from typing import Protocol, TypeVar
 import trio
 from attrs import define, field, frozen
 
+from ..schemas.claude.output import Frame
 from ..schemas.errors import GatewayError
-from ..schemas.frames import Frame
 from ..schemas.message import Message
 from ..schemas.turn import Memory, Origin
 from .feed import Feed

@@ -11,8 +11,8 @@ from typing import Any
 
 from attrs import frozen
 
+from ..schemas.claude.output import Frame, PermissionAsked
 from ..schemas.errors import GatewayError
-from ..schemas.frames import Frame, PermissionAsked
 from ..schemas.message import Message
 from ..schemas.turn import Answer, ChoiceFate, Memory, Origin, Outcome, Prompt
 from ..schemas.turn_items import TurnItem

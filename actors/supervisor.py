@@ -28,7 +28,7 @@ from ..schemas.errors import (
     TurnInterrupted,
 )
 from ..schemas.events import ConversationClosed, SessionCrashed
-from ..schemas.settings import Settings
+from ..schemas.settings.settings import Settings
 from .bus import Bus
 from .directory import Directory, Entry
 from .mailbox import ActorGone, Mailbox, Ref, answer, open_mailbox

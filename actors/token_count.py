@@ -14,9 +14,9 @@ from uuid import uuid4
 
 import trio
 
-from ..schemas import lines
+from ..schemas.claude import input as lines
+from ..schemas.claude.output import ControlAnswer, ControlAsked, TurnResult
 from ..schemas.errors import ChildError, TurnTimeout
-from ..schemas.frames import ControlAnswer, ControlAsked, TurnResult
 from ..schemas.message import Message
 from ..schemas.turn import Setup
 from ..transport.child import Child

@@ -8,9 +8,10 @@ from __future__ import annotations
 
 from collections.abc import Iterable
 
-from ..schemas import lines, mcp
-from ..schemas.frames import ControlAsked
-from ..schemas.mcp import CallAsked
+from ..schemas.claude import input as lines
+from ..schemas.claude import mcp
+from ..schemas.claude.mcp import CallAsked
+from ..schemas.claude.output import ControlAsked
 from ..schemas.message import ToolResult
 from ..schemas.turn import Setup
 

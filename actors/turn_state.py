@@ -13,11 +13,11 @@ from uuid import UUID, uuid5
 
 from attrs import define, evolve, field
 
-from ..schemas import mcp
+from ..schemas.claude import mcp
+from ..schemas.claude.output import ApiRetry, ToolsReturned, TurnResult
+from ..schemas.claude.tool_wishes import MAX_HELD, ToolWish, wish_of
 from ..schemas.errors import GatewayError, InvalidRequest
-from ..schemas.frames import ApiRetry, ToolsReturned, TurnResult
 from ..schemas.message import Checked, Message, ToolResult, check_results, unseen
-from ..schemas.tool_wishes import MAX_HELD, ToolWish, wish_of
 from ..schemas.turn import (
     Answer,
     Completed,

@@ -8,10 +8,10 @@ from __future__ import annotations
 
 from attrs import frozen
 
+from ..schemas.claude.output import AssistantDone, LimitState, MessageEnded, TurnResult
+from ..schemas.claude.upstream import NO_LIMIT, finish_reason, plain, upstream_error
 from ..schemas.errors import ChildError, GatewayError
-from ..schemas.frames import AssistantDone, LimitState, MessageEnded, TurnResult
 from ..schemas.turn import FinishReason, ResumePoint, Usage
-from ..schemas.upstream import NO_LIMIT, finish_reason, plain, upstream_error
 from . import refusals
 from .answer_state import AnswerState
 from .turn_state import Heard, TurnState

@@ -1,7 +1,8 @@
 """Messages: what a conversation is made of, and how one is recognised when it comes again.
 
 Knows: the blocks of a message, its identity, and what makes a list of messages one that can be
-asked. Refuses to know: OpenAI's wire format (`schemas.chat`), the CLI's (`schemas.frames`), turns.
+asked. Refuses to know: OpenAI's wire format (`schemas.openai.chat`), the CLI's
+(`schemas.claude.output`), turns.
 """
 
 from __future__ import annotations
@@ -17,8 +18,8 @@ from typing import Any, Literal, NoReturn
 
 from attrs import evolve, field, frozen
 
+from .claude.tool_names import entry_of, respell, wire_id
 from .errors import InvalidRequest
-from .tool_names import entry_of, respell, wire_id
 
 Role = Literal["user", "assistant"]
 

@@ -1,8 +1,8 @@
 """One turn, as every face of the gateway sees it: what is asked, what comes out, how it ends.
 
 Knows: the setup of a child, a turn's options, the items of an answer, usage, outcomes. Refuses to
-know: what a message is made of (`schemas.message`), OpenAI's wire format (`schemas.chat`), the
-CLI's (`schemas.frames`), and anything that runs.
+know: what a message is made of (`schemas.message`), OpenAI's wire format (`schemas.openai.chat`),
+the CLI's (`schemas.claude.output`), and anything that runs.
 """
 
 from __future__ import annotations

@@ -12,8 +12,8 @@ from ccapi.actors.gateway import open_gateway
 from ccapi.actors.places import name_of_place
 from ccapi.actors.workspaces import place_of
 from ccapi.schemas.errors import InvalidRequest
-from ccapi.schemas.setting_rules import is_permission_rule
-from ccapi.schemas.settings import (
+from ccapi.schemas.settings.rules import is_permission_rule
+from ccapi.schemas.settings.settings import (
     FileAccessSettings,
     PermissionSettings,
     Settings,

@@ -5,15 +5,15 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from ccapi.actors.answer_state import MAX_MISFITS, AnswerState, Spoken
-from ccapi.schemas.frames import (
+from ccapi.schemas.claude.output import (
     AssistantDone,
     MessageEnded,
     MessageStarted,
     ToolInput,
     ToolUseStarted,
 )
+from ccapi.schemas.claude.tool_names import ANSWER_TOOL
 from ccapi.schemas.message import Message, ToolCall
-from ccapi.schemas.tool_names import ANSWER_TOOL
 from ccapi.schemas.turn import Options, Setup, Tool, Usage
 from ccapi.schemas.turn_items import (
     Gathering,

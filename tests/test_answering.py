@@ -21,7 +21,7 @@ from ccapi.actors.gateway import Gateway
 from ccapi.actors.turns import Turn
 from ccapi.schemas.errors import ChildDied, Conflict, GatewayError, InvalidRequest, NotFound
 from ccapi.schemas.message import Message
-from ccapi.schemas.settings import CacheSettings, ConversationSettings, Settings
+from ccapi.schemas.settings.settings import CacheSettings, ConversationSettings, Settings
 from ccapi.schemas.turn import Answer, Options, Setup, Tool
 
 from .support.gateway_double import (

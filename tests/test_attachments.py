@@ -16,7 +16,7 @@ from attrs import define, field
 from ccapi.schemas.errors import InvalidRequest
 from ccapi.schemas.media import Attachment
 from ccapi.schemas.message import Document, Image
-from ccapi.schemas.settings import FileAccessSettings, ImageSettings, Settings
+from ccapi.schemas.settings.settings import FileAccessSettings, ImageSettings, Settings
 from ccapi.transport.attachments import FETCHED_AT_ONCE, AttachmentPolicy, resolve, resolve_all
 from ccapi.transport.remote_fetch import RemoteFetcher
 from tests.support.pictures import GIF, PDF, data_url, png

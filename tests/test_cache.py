@@ -13,7 +13,7 @@ from ccapi.actors.bus import BUFFER, Bus
 from ccapi.actors.cache import FOLLOW_SECONDS, Ask, Cache, open_cache
 from ccapi.actors.cache_table import LARGEST_SHARE, size
 from ccapi.schemas.events import CacheAsked, ChildFrozen, TurnFinished
-from ccapi.schemas.settings import CacheSettings
+from ccapi.schemas.settings.settings import CacheSettings
 from ccapi.schemas.turn import Answer, Usage
 
 ON = CacheSettings(max_entries=10, ttl_seconds=60, max_bytes=100_000)

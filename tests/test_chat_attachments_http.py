@@ -10,7 +10,7 @@ from typing import Any
 import pytest
 
 from ccapi.schemas.message import Document, Image
-from ccapi.schemas.settings import FileAccessSettings, ImageSettings, Settings
+from ccapi.schemas.settings.settings import FileAccessSettings, ImageSettings, Settings
 
 from .support.asgi import Client, Response
 from .support.chat import CHAT, NO_STORE, STREAM, answered, ask, completion, open_front, report

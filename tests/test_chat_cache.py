@@ -10,7 +10,7 @@ import trio
 import trio.testing
 
 from ccapi.schemas.message import Message
-from ccapi.schemas.settings import CacheSettings, Settings
+from ccapi.schemas.settings.settings import CacheSettings, Settings
 
 from .support.asgi import Client
 from .support.chat import ASK, CHAT, HI, NO_STORE, STREAM, ask, completion, contents, events, never

@@ -12,7 +12,7 @@ import trio
 import trio.testing
 
 from ccapi.schemas.errors import ChildDied
-from ccapi.schemas.settings import ClaudeSettings, ConversationSettings, Settings
+from ccapi.schemas.settings.settings import ClaudeSettings, ConversationSettings, Settings
 
 from .support.asgi import Client
 from .support.chat import (

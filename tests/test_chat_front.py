@@ -10,7 +10,7 @@ import trio
 import trio.testing
 
 from ccapi.schemas.errors import ChildDied, RateLimited
-from ccapi.schemas.settings import ConversationSettings, ModelSettings, Settings
+from ccapi.schemas.settings.settings import ConversationSettings, ModelSettings, Settings
 from ccapi.schemas.turn_items import (
     ReasoningDelta,
     Refused,

@@ -10,16 +10,16 @@ from hypothesis import given
 from hypothesis import strategies as st
 from openai.types.chat import ChatCompletion, ChatCompletionChunk
 
-from ccapi.schemas import sse
-from ccapi.schemas.chat_reply import (
+from ccapi.schemas.convert import write_json
+from ccapi.schemas.message import ToolCall
+from ccapi.schemas.openai import sse
+from ccapi.schemas.openai.chat_reply import (
     ChunkWriter,
     Heading,
     encode_chunk,
     encode_completion,
     encode_end,
 )
-from ccapi.schemas.convert import write_json
-from ccapi.schemas.message import ToolCall
 from ccapi.schemas.turn import FinishReason, Reply, Usage
 from ccapi.schemas.turn_items import (
     Gathering,

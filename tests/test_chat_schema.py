@@ -11,11 +11,11 @@ from attrs import evolve, frozen
 from hypothesis import given
 from hypothesis import strategies as st
 
-from ccapi.schemas.chat import MAX_MESSAGES, MAX_PARTS, ChatTurn, parse_chat
 from ccapi.schemas.convert import read_json, structure, write_json
 from ccapi.schemas.errors import InvalidRequest
 from ccapi.schemas.message import Message
-from ccapi.schemas.parameters import one_conversation
+from ccapi.schemas.openai.chat import MAX_MESSAGES, MAX_PARTS, ChatTurn, parse_chat
+from ccapi.schemas.openai.parameters import one_conversation
 from ccapi.schemas.turn import Options, Tool, ToolChoice
 
 HI = {"role": "user", "content": "Hi"}

@@ -14,9 +14,9 @@ from attrs import evolve
 from structlog.testing import capture_logs
 from trio.testing import wait_all_tasks_blocked
 
-from ccapi.schemas import lines
+from ccapi.schemas.claude import input as lines
+from ccapi.schemas.claude.output import AssistantDone, ControlAnswer, Noise, TurnResult
 from ccapi.schemas.errors import ChildDied, ChildProtocolError, GatewayError, Overloaded
-from ccapi.schemas.frames import AssistantDone, ControlAnswer, Noise, TurnResult
 from ccapi.schemas.turn import Setup
 from ccapi.transport.child import (
     STDERR_TAIL_BYTES,

@@ -15,8 +15,8 @@ import pytest
 
 from ccapi.schemas.errors import ChildDied, Overloaded
 from ccapi.schemas.message import Message
-from ccapi.schemas.setting_rules import SettingsError
-from ccapi.schemas.settings import ClaudeSettings, Settings, StorageSettings
+from ccapi.schemas.settings.rules import SettingsError
+from ccapi.schemas.settings.settings import ClaudeSettings, Settings, StorageSettings
 from ccapi.schemas.turn import Recording, ResumePoint
 from ccapi.transport.cli import FIXED_ENVIRONMENT, Cli, child_environment, find_cli
 

@@ -16,6 +16,7 @@ from trio.testing import MockClock, wait_all_tasks_blocked
 from ccapi.actors.bus import Bus
 from ccapi.actors.cli_watch import DOUBT_SECONDS, LEAST_SECONDS, RECHECK_SECONDS, CliWatch
 from ccapi.actors.once import MOST_CAUSES, OnceLog
+from ccapi.schemas.claude.upstream import not_logged_in
 from ccapi.schemas.errors import (
     ChildDied,
     ChildError,
@@ -26,9 +27,8 @@ from ccapi.schemas.errors import (
     TurnTimeout,
 )
 from ccapi.schemas.events import TurnFailed, TurnFinished
-from ccapi.schemas.settings import ClaudeSettings, ServerSettings, Settings, SettingsError
+from ccapi.schemas.settings.settings import ClaudeSettings, ServerSettings, Settings, SettingsError
 from ccapi.schemas.turn import Usage
-from ccapi.schemas.upstream import not_logged_in
 from ccapi.transport.login import Login, Means
 
 

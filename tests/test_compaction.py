@@ -9,9 +9,9 @@ from typing import Any
 
 import pytest
 
-from ccapi.schemas.compactions import REQUEST, tell
 from ccapi.schemas.errors import ChildDied
-from ccapi.schemas.settings import AuthSettings, Settings, StorageSettings
+from ccapi.schemas.openai.compactions import REQUEST, tell
+from ccapi.schemas.settings.settings import AuthSettings, Settings, StorageSettings
 from ccapi.schemas.turn import ToolChoice
 
 from .support.asgi import Client

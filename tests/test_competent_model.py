@@ -6,7 +6,7 @@ import jsonschema
 import orjson
 import pytest
 
-from ccapi.schemas.tool_wishes import ToolWish
+from ccapi.schemas.claude.tool_wishes import ToolWish
 from tests.support.competent_model import competent_model
 from tests.support.competent_words import fill
 from tests.support.messages_answers import Failure, Reply, Text, Thinking, ToolUse

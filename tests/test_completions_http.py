@@ -12,7 +12,7 @@ import pytest
 from openai.types import Completion
 
 from ccapi.schemas.errors import ChildDied
-from ccapi.schemas.settings import ClaudeSettings, Settings
+from ccapi.schemas.settings.settings import ClaudeSettings, Settings
 from ccapi.schemas.turn_items import ReasoningDelta, Refused
 
 from .support.asgi import Client, Response

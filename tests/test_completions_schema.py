@@ -11,17 +11,17 @@ from hypothesis import given
 from hypothesis import strategies as st
 from openai.types import Completion
 
-from ccapi.schemas.chat_reply import Heading
-from ccapi.schemas.completions import (
+from ccapi.schemas.convert import write_json
+from ccapi.schemas.errors import InvalidRequest
+from ccapi.schemas.message import Message
+from ccapi.schemas.openai.chat_reply import Heading
+from ccapi.schemas.openai.completions import (
     ChunkWriter,
     CompletionTurn,
     encode_completion,
     encode_end,
     parse_completion,
 )
-from ccapi.schemas.convert import write_json
-from ccapi.schemas.errors import InvalidRequest
-from ccapi.schemas.message import Message
 from ccapi.schemas.turn import FinishReason, Options, Reply, Usage
 from ccapi.schemas.turn_items import ReasoningDelta, Refused, TextDelta
 

@@ -9,7 +9,7 @@ from typing import Any
 
 import pytest
 
-from ccapi.schemas.settings import AuthSettings, Settings
+from ccapi.schemas.settings.settings import AuthSettings, Settings
 
 from .support.asgi import Client
 from .support.chat import CHAT, HI, ask, completion

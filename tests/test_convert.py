@@ -9,10 +9,10 @@ import pytest
 from attrs import frozen
 
 from ccapi.schemas import convert
-from ccapi.schemas.chat import ChatRequest
 from ccapi.schemas.convert import at_most, structure
 from ccapi.schemas.errors import InvalidRequest
-from ccapi.schemas.response_words import ResponseRequest
+from ccapi.schemas.openai.chat import ChatRequest
+from ccapi.schemas.openai.response_words import ResponseRequest
 
 
 @frozen

@@ -13,7 +13,7 @@ from ccapi.actors.gateway import EVICTABLE_SECONDS, Gateway, open_gateway
 from ccapi.schemas.errors import NotFound, RateLimited
 from ccapi.schemas.events import ConversationClosed
 from ccapi.schemas.message import Message
-from ccapi.schemas.settings import ConversationSettings
+from ccapi.schemas.settings.settings import ConversationSettings
 from ccapi.schemas.turn import Options
 from tests.support.embedded import open_ear, open_embedded
 from tests.support.live import settings_for

@@ -9,8 +9,14 @@ import trio.testing
 from ccapi.actors import feed as feeds
 from ccapi.actors.feed import Feed, FeedClosed, FellBehind
 from ccapi.schemas.errors import TurnInterrupted
-from ccapi.schemas.join_events import Presence, Said, TurnFailed, TurnFinished, TurnStarted
 from ccapi.schemas.message import Message
+from ccapi.schemas.openai.conversation_events import (
+    Presence,
+    Said,
+    TurnFailed,
+    TurnFinished,
+    TurnStarted,
+)
 from ccapi.schemas.turn import Completed, Failed, Memory, Setup, Usage
 from ccapi.schemas.turn_items import TextDelta
 

@@ -6,10 +6,10 @@ from typing import Any
 
 import pytest
 
-from ccapi.schemas import foreign_items
 from ccapi.schemas.errors import InvalidRequest, NotFound, TooLarge
 from ccapi.schemas.message import Image, Message, ToolCall, ToolResult
-from ccapi.schemas.responses import ResponseTurn, parse_response
+from ccapi.schemas.openai import foreign_items
+from ccapi.schemas.openai.responses import ResponseTurn, parse_response
 
 from .support.responses import output, user
 

@@ -8,7 +8,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from ccapi.schemas.frames import (
+from ccapi.schemas.claude.output import (
     ApiRetry,
     AssistantDone,
     ControlAnswer,

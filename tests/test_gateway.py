@@ -22,7 +22,7 @@ from ccapi.schemas.errors import (
     RateLimited,
     TurnInterrupted,
 )
-from ccapi.schemas.settings import (
+from ccapi.schemas.settings.settings import (
     ClaudeSettings,
     ConversationSettings,
     Settings,

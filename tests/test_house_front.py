@@ -19,7 +19,7 @@ from ccapi.actors.house import INTERVAL, REFRESH, House, open_house
 from ccapi.actors.http_policy import KeyRing
 from ccapi.actors.stats import Stats
 from ccapi.schemas.events import CacheAsked, PhaseChanged
-from ccapi.schemas.settings import AuthSettings
+from ccapi.schemas.settings.settings import AuthSettings
 
 from .support.gateway_double import GatewayDouble, open_gateway_double
 from .support.live import open_live_demo

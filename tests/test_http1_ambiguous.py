@@ -8,7 +8,7 @@ import pytest
 from ccapi.actors.http_policy import check_host
 from ccapi.schemas.errors import Forbidden
 from ccapi.schemas.hosts import split_authority
-from ccapi.schemas.settings import ServerSettings
+from ccapi.schemas.settings.settings import ServerSettings
 
 from .support.http_client import GET, echo, knock, open_door
 

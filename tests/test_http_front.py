@@ -11,7 +11,7 @@ from starlette.applications import Starlette
 from starlette.routing import Mount
 from structlog.testing import capture_logs
 
-from ccapi.schemas.settings import ModelSettings, ServerSettings, Settings
+from ccapi.schemas.settings.settings import ModelSettings, ServerSettings, Settings
 
 from .support.asgi import Client, Response
 from .support.chat import ASK, CHAT, HI, ask, completion

@@ -18,7 +18,7 @@ from structlog.testing import capture_logs
 from ccapi.actors.http_guards import EXPOSED, guarded
 from ccapi.actors.http_policy import KeyRing, check_host, tell
 from ccapi.schemas.errors import Forbidden, InternalError, NotFound, Unauthenticated
-from ccapi.schemas.settings import AuthSettings, ServerSettings, Settings
+from ccapi.schemas.settings.settings import AuthSettings, ServerSettings, Settings
 from ccapi.transport.asgi import send_json
 
 from .support.asgi import Client

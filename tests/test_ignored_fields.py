@@ -6,11 +6,11 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from ccapi.schemas.chat import ChatRequest, parse_chat
-from ccapi.schemas.completions import parse_completion
-from ccapi.schemas.ignored_fields import MAX_NAME, MAX_NAMES, encode_ignored, unknown_fields
-from ccapi.schemas.response_words import ResponseRequest
-from ccapi.schemas.responses import parse_response
+from ccapi.schemas.openai.chat import ChatRequest, parse_chat
+from ccapi.schemas.openai.completions import parse_completion
+from ccapi.schemas.openai.ignored_fields import MAX_NAME, MAX_NAMES, encode_ignored, unknown_fields
+from ccapi.schemas.openai.response_words import ResponseRequest
+from ccapi.schemas.openai.responses import parse_response
 
 HI = {"role": "user", "content": "Hi"}
 

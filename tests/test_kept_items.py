@@ -7,7 +7,7 @@ from typing import Any
 
 import pytest
 
-from ccapi.schemas.settings import AuthSettings, Settings
+from ccapi.schemas.settings.settings import AuthSettings, Settings
 from ccapi.schemas.turn_items import ReasoningDelta, TextDelta, ToolCallDelta, ToolCallStarted
 
 from .support.asgi import Client

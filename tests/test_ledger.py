@@ -3,7 +3,7 @@
 from attrs import evolve
 
 from ccapi.actors.ledger import NOTHING, Ledger
-from ccapi.schemas.frames import TurnResult
+from ccapi.schemas.claude.output import TurnResult
 from ccapi.schemas.turn import Usage
 
 

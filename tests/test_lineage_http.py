@@ -13,7 +13,7 @@ import pytest
 import trio
 
 from ccapi.actors import Gateway
-from ccapi.schemas.settings import AuthSettings, ConversationSettings
+from ccapi.schemas.settings.settings import AuthSettings, ConversationSettings
 
 from .support.asgi import Client, Response
 from .support.chat import NO_STORE, answered, ask, open_front, report, user

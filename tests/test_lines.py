@@ -9,7 +9,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from ccapi.schemas import lines
+from ccapi.schemas.claude import input as lines
 from ccapi.schemas.message import Block, Document, Image, ToolCall, ToolResult
 from ccapi.schemas.turn import Setup, Tool
 

@@ -12,7 +12,7 @@ import pytest
 import trio
 
 from ccapi.schemas.message import Message
-from ccapi.schemas.settings import ClaudeSettings, Settings, StorageSettings
+from ccapi.schemas.settings.settings import ClaudeSettings, Settings, StorageSettings
 from ccapi.schemas.turn import Recording
 from ccapi.transport import login
 from ccapi.transport.cli import FIXED_ENVIRONMENT, Cli, find_cli

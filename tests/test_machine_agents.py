@@ -7,7 +7,7 @@ import math
 
 from ccapi.actors.phases import Limits
 from ccapi.actors.signals import Extend, LeaveAsked, PermissionReply, StartTurn, Wake, Warm
-from ccapi.schemas.frames import (
+from ccapi.schemas.claude.output import (
     AssistantDone,
     ControlCancelled,
     PermissionAsked,

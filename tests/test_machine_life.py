@@ -11,8 +11,8 @@ import pytest
 from ccapi.actors.budget import RESTARTS, WINDOW
 from ccapi.actors.phases import Limits, Phase
 from ccapi.actors.signals import Started, StartTurn
+from ccapi.schemas.claude.output import AssistantDone, Noise
 from ccapi.schemas.errors import TurnInterrupted
-from ccapi.schemas.frames import AssistantDone, Noise
 from ccapi.schemas.turn import Failed, Prompt
 from ccapi.schemas.turn_items import TextDelta
 from tests.support.talk import (

@@ -6,8 +6,8 @@ How events are said and actions read: `tests.support.talk`. A turn goes by the t
 import pytest
 
 from ccapi.actors.phases import Limits
+from ccapi.schemas.claude.tool_wishes import MAX_HELD, ToolWish, wish_of
 from ccapi.schemas.message import ToolCall, digest
-from ccapi.schemas.tool_wishes import MAX_HELD, ToolWish, wish_of
 from ccapi.schemas.turn import Options, Setup, Tool, ToolChoice, Usage
 from ccapi.schemas.turn_items import TextDelta, ToolCallStarted
 from tests.support.talk import (

@@ -5,10 +5,10 @@ from typing import Any
 
 import pytest
 
-from ccapi.schemas import mcp
-from ccapi.schemas.mcp import MAX_RESULT_CHARACTERS, CallAsked, carries, offered, serve
+from ccapi.schemas.claude import mcp
+from ccapi.schemas.claude.mcp import MAX_RESULT_CHARACTERS, CallAsked, carries, offered, serve
+from ccapi.schemas.claude.tool_names import ANSWER_TOOL
 from ccapi.schemas.message import Document, Image, ToolResult
-from ccapi.schemas.tool_names import ANSWER_TOOL
 from ccapi.schemas.turn import Setup, Tool
 
 PNG = Image("image/png", "iVBORw0=")

@@ -9,6 +9,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+from ccapi.schemas.claude.tool_names import wire_id
 from ccapi.schemas.errors import InvalidRequest
 from ccapi.schemas.message import (
     Block,
@@ -28,7 +29,6 @@ from ccapi.schemas.message import (
     trim,
     unseen,
 )
-from ccapi.schemas.tool_names import wire_id
 
 
 def user(*blocks: Block) -> Message:

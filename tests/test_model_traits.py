@@ -6,12 +6,12 @@ from typing import Any
 
 import pytest
 
-from ccapi.schemas.model_traits import (
+from ccapi.schemas.claude.model_traits import (
     can_be_kept_from_thinking,
     takes_begun_answer,
     takes_sampling,
 )
-from ccapi.schemas.sampling import encode_settings, without_effect
+from ccapi.schemas.claude.sampling import encode_settings, without_effect
 from ccapi.schemas.turn import Options, Setup, Tool, ToolChoice
 from tests.support.messages_rules import fault
 

@@ -6,7 +6,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from ccapi.schemas.frames import decode
+from ccapi.schemas.claude.output import decode
 from ccapi.transport.ndjson import LineSplitter, LineTooLong
 
 ROOM = 1 << 20

@@ -6,7 +6,7 @@ import pytest
 
 from ccapi.actors.http_policy import check_origin
 from ccapi.schemas.errors import Forbidden
-from ccapi.schemas.settings import ServerSettings
+from ccapi.schemas.settings.settings import ServerSettings
 
 HOST = b"ai.example:8080"
 

@@ -7,7 +7,7 @@ from pathlib import Path
 
 import pytest
 
-from ccapi.schemas.settings import AuthSettings, PageSettings, Settings
+from ccapi.schemas.settings.settings import AuthSettings, PageSettings, Settings
 from tests.support.asgi import Client
 from tests.support.gateway_double import app_of, open_gateway_double
 

@@ -10,8 +10,8 @@ import pytest
 
 from ccapi.actors.permission_desk import PermissionDesk
 from ccapi.actors.signals import PermissionReply
-from ccapi.schemas.frames import PermissionAsked
-from ccapi.schemas.permissions import read_suggestions
+from ccapi.schemas.claude.output import PermissionAsked
+from ccapi.schemas.claude.permissions import read_suggestions
 
 BASH = PermissionAsked(
     "r1",

@@ -30,7 +30,7 @@ from ccapi.schemas.errors import (
     RateLimited,
 )
 from ccapi.schemas.events import ChildAdopted, ChildExited, ChildFrozen, ChildSpawned
-from ccapi.schemas.settings import ClaudeSettings
+from ccapi.schemas.settings.settings import ClaudeSettings
 from tests.support.pool_house import POINT, HandMade, Works, open_house, seek
 
 # --- warm children --------------------------------------------------------------------------------

@@ -20,7 +20,7 @@ from ccapi.actors.pool import ChildPool
 from ccapi.actors.pool_opening import open_pool
 from ccapi.schemas.errors import ChildDied, GatewayError, Overloaded
 from ccapi.schemas.events import ChildSpawned
-from ccapi.schemas.settings import ClaudeSettings
+from ccapi.schemas.settings.settings import ClaudeSettings
 from ccapi.transport.agent_cli import Agents
 from ccapi.transport.child import Child
 from ccapi.transport.cli import Cli

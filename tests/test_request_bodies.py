@@ -19,7 +19,7 @@ from starlette.types import Message, Receive, Scope, Send
 from trio.testing import MockClock, wait_all_tasks_blocked
 
 from ccapi.schemas.errors import InvalidRequest, TooLarge
-from ccapi.schemas.settings import ServerSettings, Settings
+from ccapi.schemas.settings.settings import ServerSettings, Settings
 from ccapi.transport.asgi import read_body
 from ccapi.transport.asgi_exchange import Exchange
 from ccapi.transport.bodies import Bodies

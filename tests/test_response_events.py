@@ -12,7 +12,7 @@ from openai.types.responses import Response as ResponseObject
 
 from ccapi.schemas.convert import write_json
 from ccapi.schemas.errors import ChildDied, InvalidRequest, RateLimited
-from ccapi.schemas.response_events import (
+from ccapi.schemas.openai.response_events import (
     Ending,
     Framing,
     ResponseHeading,
@@ -20,7 +20,7 @@ from ccapi.schemas.response_events import (
     encode_response,
     ending_of,
 )
-from ccapi.schemas.responses import parse_response
+from ccapi.schemas.openai.responses import parse_response
 from ccapi.schemas.turn import Completed, Usage
 from ccapi.schemas.turn_items import (
     ActivityDelta,

@@ -15,8 +15,8 @@ from ccapi.actors.response_record import Record
 from ccapi.actors.response_store import ResponseStore
 from ccapi.schemas.errors import NotFound
 from ccapi.schemas.message import Message
-from ccapi.schemas.response_events import Ending, ResponseHeading
-from ccapi.schemas.settings import ResponseSettings
+from ccapi.schemas.openai.response_events import Ending, ResponseHeading
+from ccapi.schemas.settings.settings import ResponseSettings
 from ccapi.schemas.turn import Tool, Usage
 from ccapi.schemas.turn_items import TextDelta, ToolCallDelta, ToolCallStarted
 

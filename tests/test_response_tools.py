@@ -10,13 +10,13 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from ccapi.schemas.chat_tools import MAX_TOOLS
 from ccapi.schemas.errors import InvalidRequest
-from ccapi.schemas.items_out import encode_call
 from ccapi.schemas.message import ToolCall, ToolForm
-from ccapi.schemas.output_items import Output
-from ccapi.schemas.response_tools import InputText
-from ccapi.schemas.responses import ResponseTurn, parse_response
+from ccapi.schemas.openai.chat_tools import MAX_TOOLS
+from ccapi.schemas.openai.items_out import encode_call
+from ccapi.schemas.openai.output_items import Output
+from ccapi.schemas.openai.response_tools import InputText
+from ccapi.schemas.openai.responses import ResponseTurn, parse_response
 from ccapi.schemas.turn import ToolChoice
 from ccapi.schemas.turn_items import ToolCallDelta, ToolCallStarted
 

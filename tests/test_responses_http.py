@@ -12,7 +12,7 @@ import trio.testing
 from openai.types.responses import ResponseItemList
 
 from ccapi.schemas.errors import ChildDied, RateLimited
-from ccapi.schemas.settings import (
+from ccapi.schemas.settings.settings import (
     AuthSettings,
     ConversationSettings,
     ModelSettings,

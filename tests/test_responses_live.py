@@ -12,7 +12,7 @@ from typing import Any
 import pytest
 import trio
 
-from ccapi.schemas.settings import ConversationSettings
+from ccapi.schemas.settings.settings import ConversationSettings
 
 from .support.asgi import Client, Response
 from .support.chat import CHAT, NO_STORE, open_front

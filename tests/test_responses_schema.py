@@ -7,10 +7,10 @@ from typing import Any
 import pytest
 from attrs import evolve
 
-from ccapi.schemas.chat import parse_chat
 from ccapi.schemas.errors import InvalidRequest
 from ccapi.schemas.message import Message
-from ccapi.schemas.responses import ResponseTurn, parse_response
+from ccapi.schemas.openai.chat import parse_chat
+from ccapi.schemas.openai.responses import ResponseTurn, parse_response
 from ccapi.schemas.turn import Tool, ToolChoice
 
 from .support.responses import tool

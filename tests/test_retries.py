@@ -5,6 +5,7 @@ from collections.abc import Callable
 import pytest
 
 from ccapi.actors.phases import Limits
+from ccapi.schemas.claude.output import ToolUseStarted, TurnResult
 from ccapi.schemas.errors import (
     ChildDied,
     GatewayError,
@@ -14,7 +15,6 @@ from ccapi.schemas.errors import (
     RateLimited,
     TurnTimeout,
 )
-from ccapi.schemas.frames import ToolUseStarted, TurnResult
 from ccapi.schemas.message import Message
 from ccapi.schemas.turn import Failed, Usage
 from tests.support.talk import LOOK, Talk, called, results, user

@@ -11,7 +11,7 @@ from typing import Any
 import pytest
 from attrs import evolve
 
-from ccapi.schemas.sampling import MOST_FOR_ALL, PLAIN, encode_settings, without_effect
+from ccapi.schemas.claude.sampling import MOST_FOR_ALL, PLAIN, encode_settings, without_effect
 from ccapi.schemas.turn import Options, Setup, Tool, ToolChoice
 
 TOOLS = (Tool("now"), Tool("get weather"))

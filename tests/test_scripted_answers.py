@@ -8,7 +8,7 @@ from typing import Any
 
 import pytest
 
-from ccapi.schemas.tool_wishes import ToolWish
+from ccapi.schemas.claude.tool_wishes import ToolWish
 from ccapi.transport.scripted import answers
 from tests.support.scripted import (
     Frame,

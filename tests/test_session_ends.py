@@ -30,13 +30,13 @@ from ccapi.actors.signals import (
 )
 from ccapi.actors.turns import REPLY_SLOTS, Turn
 from ccapi.schemas import events
+from ccapi.schemas.claude.output import TurnResult
 from ccapi.schemas.errors import (
     GatewayError,
     InternalError,
     Overloaded,
     TurnInterrupted,
 )
-from ccapi.schemas.frames import TurnResult
 from ccapi.schemas.turn import Failed, Memory, Setup
 from ccapi.schemas.turn_items import TextDelta
 

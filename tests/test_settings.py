@@ -11,8 +11,8 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from ccapi.schemas.setting_rules import MASK
-from ccapi.schemas.settings import (
+from ccapi.schemas.settings.rules import MASK
+from ccapi.schemas.settings.settings import (
     AuthSettings,
     CacheSettings,
     ClaudeSettings,

@@ -4,7 +4,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from ccapi.schemas.stops import StopCutter
+from ccapi.schemas.claude.stops import StopCutter
 
 
 def cut(pieces: list[str], stops: list[str]) -> list[str]:

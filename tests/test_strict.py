@@ -9,15 +9,15 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from ccapi.schemas import strict
-from ccapi.schemas.schema_shape import (
+from ccapi.schemas.json_schema import check as strict
+from ccapi.schemas.json_schema.check import MAX_REASON, misfit
+from ccapi.schemas.json_schema.shape import (
     MAX_DEPTH,
     MAX_FAULT,
     MAX_SUBSCHEMAS,
     Allowance,
     schema_fault,
 )
-from ccapi.schemas.strict import MAX_REASON, misfit
 
 
 def why(schema: object, value: object) -> str | None:

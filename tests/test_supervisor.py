@@ -31,7 +31,7 @@ from ccapi.schemas.errors import (
     TurnInterrupted,
 )
 from ccapi.schemas.message import messages_of
-from ccapi.schemas.settings import ClaudeSettings, ConversationSettings, Settings
+from ccapi.schemas.settings.settings import ClaudeSettings, ConversationSettings, Settings
 from ccapi.schemas.turn import Memory, Origin, Prompt, Setup
 
 from .support.fake_child import Brain, FakeChild, FakePool, echo, silent

@@ -18,7 +18,7 @@ import trustme
 from starlette.types import Receive, Scope, Send
 from trio_websocket import WebSocketRequest
 
-from ccapi.schemas.settings import AuthSettings
+from ccapi.schemas.settings.settings import AuthSettings
 from ccapi.transport.front_door import Peer
 from ccapi.transport.gateway_client import GatewayClient
 from ccapi.transport.websocket import WebSocket, WebSocketClosed, accept_websocket

@@ -4,7 +4,7 @@ import json
 from typing import Any
 
 from ccapi.actors.tool_desk import ToolDesk
-from ccapi.schemas.frames import ControlAsked
+from ccapi.schemas.claude.output import ControlAsked
 from ccapi.schemas.message import ToolResult
 from ccapi.schemas.turn import Setup, Tool
 

@@ -6,7 +6,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from ccapi.schemas.tool_names import ANSWER_TOOL, wire_name
+from ccapi.schemas.claude.tool_names import ANSWER_TOOL, wire_name
 
 
 @pytest.mark.parametrize(

@@ -6,7 +6,7 @@ from typing import Any
 
 import pytest
 
-from ccapi.schemas.tool_schema import MAX_DEPTH, MAX_TOLD, plain_schema, untold
+from ccapi.schemas.claude.tool_schema import MAX_DEPTH, MAX_TOLD, plain_schema, untold
 
 A: dict[str, Any] = {
     "type": "object",

@@ -6,6 +6,8 @@ import time
 import pytest
 from attrs import evolve
 
+from ccapi.schemas.claude.output import LimitState, TurnResult
+from ccapi.schemas.claude.upstream import finish_reason, plain, upstream_error
 from ccapi.schemas.errors import (
     ChildError,
     CliUnusable,
@@ -18,9 +20,7 @@ from ccapi.schemas.errors import (
     TooLarge,
     TurnTimeout,
 )
-from ccapi.schemas.frames import LimitState, TurnResult
 from ccapi.schemas.turn import Usage
-from ccapi.schemas.upstream import finish_reason, plain, upstream_error
 
 # An API error comes with the subtype "success".
 FAILED = TurnResult(

@@ -15,8 +15,7 @@ from ccapi.actors.verdict import (
     judge_frame,
     judge_result,
 )
-from ccapi.schemas.errors import ChildError, RateLimited
-from ccapi.schemas.frames import (
+from ccapi.schemas.claude.output import (
     AssistantDone,
     MessageEnded,
     MessageStarted,
@@ -24,11 +23,12 @@ from ccapi.schemas.frames import (
     ToolUseStarted,
     TurnResult,
 )
+from ccapi.schemas.claude.tool_names import ANSWER_TOOL
+from ccapi.schemas.claude.upstream import RETRY_SECONDS
+from ccapi.schemas.errors import ChildError, RateLimited
 from ccapi.schemas.message import Message, ToolCall
-from ccapi.schemas.tool_names import ANSWER_TOOL
 from ccapi.schemas.turn import Options, Prompt, ResumePoint, Setup, Tool, Usage
 from ccapi.schemas.turn_items import ReasoningDelta, TextDelta
-from ccapi.schemas.upstream import RETRY_SECONDS
 
 SETUP = Setup("m", tools=(Tool("now"), Tool("weather", "", '{"required":["city"]}', strict=True)))
 SHAPED = Setup("m", schema='{"required":["city"]}')

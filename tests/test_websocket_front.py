@@ -19,8 +19,8 @@ from ccapi.actors.http_policy import KeyRing
 from ccapi.actors.socket_call import SocketCall
 from ccapi.actors.websocket_front import ROUTES, open_websocket_front
 from ccapi.schemas.errors import Conflict
-from ccapi.schemas.setting_websocket import WebSocketSettings
-from ccapi.schemas.settings import AuthSettings, ServerSettings, Settings
+from ccapi.schemas.settings.settings import AuthSettings, ServerSettings, Settings
+from ccapi.schemas.settings.websocket import WebSocketSettings
 
 from .support.gateway_double import GatewayDouble, app_of, open_gateway_double
 from .support.http_client import knock, open_door

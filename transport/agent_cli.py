@@ -14,9 +14,9 @@ from pathlib import Path
 
 from attrs import frozen
 
-from ..schemas.lines import TOOL_SERVERS
-from ..schemas.setting_rules import Problem, SettingsError
-from ..schemas.settings import Settings
+from ..schemas.claude.input import TOOL_SERVERS
+from ..schemas.settings.rules import Problem, SettingsError
+from ..schemas.settings.settings import Settings
 from ..schemas.turn import AgentOrigin
 
 AGENT_FLAGS = (

@@ -17,7 +17,7 @@ from attrs import frozen
 from ..schemas.errors import GatewayError, InvalidRequest
 from ..schemas.media import Allowance, Attachment, Content, TooManyBytes, block_of, read_inline
 from ..schemas.message import Document, Image
-from ..schemas.settings import Settings
+from ..schemas.settings.settings import Settings
 from .bodies import LONG, READERS
 from .local_files import NotAllowed, read_allowed
 

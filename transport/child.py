@@ -21,8 +21,8 @@ from pathlib import Path
 import trio
 from attrs import frozen
 
+from ..schemas.claude.output import Frame, decode
 from ..schemas.errors import ChildDied, ChildProtocolError, CliUnusable, GatewayError
-from ..schemas.frames import Frame, decode
 from .egress import Egress
 from .guardian import Guardian
 from .leftovers import Trace

@@ -18,10 +18,10 @@ from uuid import uuid4
 import trio
 from attrs import evolve, frozen
 
+from ..schemas.claude.input import AGENT, TOOL_SERVERS
 from ..schemas.errors import ChildDied, CliUnusable, HistoryNotWritten
-from ..schemas.lines import AGENT, TOOL_SERVERS
-from ..schemas.setting_rules import Problem, SettingsError
-from ..schemas.settings import Settings
+from ..schemas.settings.rules import Problem, SettingsError
+from ..schemas.settings.settings import Settings
 from ..schemas.turn import AgentOrigin, Origin, Recording, ResumePoint
 from .agent_cli import Agents, agent_environment, agents_of
 from .child import ChildCommand

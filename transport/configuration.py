@@ -1,12 +1,13 @@
 """Where settings come from: defaults < file < environment < command line; and how they are shown.
 
 Knows TOML, environment variables, the order among sources and the source of every value in force.
-Refuses to know what the keys mean: `schemas.settings` has them, their types and their rules.
+Refuses to know what the keys mean: `schemas.settings.settings` has them, their types and their
+rules.
 
 Everything is checked as it is read, also what a stronger source overrides, and all problems are
 told together. typed-settings' own loaders are not used, because they stop at the first bad source,
 quote secrets in their messages and cannot tell an unknown variable; its fields and its click
-types are (`schemas.settings`, `actors.command_line`).
+types are (`schemas.settings.settings`, `actors.command_line`).
 
 `python -m ccapi.transport.configuration README.md` rewrites the table of settings in that file.
 """
@@ -24,8 +25,8 @@ from typing import Any, get_args, get_origin
 import attrs
 from attrs import frozen
 
-from ..schemas.setting_rules import MASK
-from ..schemas.settings import (
+from ..schemas.settings.rules import MASK
+from ..schemas.settings.settings import (
     Problem,
     Settings,
     SettingsError,

@@ -29,8 +29,8 @@ from urllib.parse import urlsplit
 
 from attrs import field, frozen
 
-from ..schemas.setting_rules import Problem, SettingsError, is_loopback
-from ..schemas.settings import Settings
+from ..schemas.settings.rules import Problem, SettingsError, is_loopback
+from ..schemas.settings.settings import Settings
 from . import sandbox_launcher
 from .egress import Egress, egress_of
 from .loggers import get_logger

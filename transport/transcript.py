@@ -22,7 +22,7 @@ from uuid import uuid4
 
 import trio
 
-from ..schemas.lines import assistant_message, encode_blocks
+from ..schemas.claude.input import assistant_message, encode_blocks
 from ..schemas.message import Message, is_blank, merge_turns
 from ..schemas.turn import ResumePoint
 

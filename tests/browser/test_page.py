@@ -11,7 +11,7 @@ from typing import Any
 import pytest
 import trio
 
-from ccapi.schemas.settings import AuthSettings
+from ccapi.schemas.settings.settings import AuthSettings
 from tests.conformance.node import Seen, install
 from tests.support.live import open_live_cli, open_live_demo
 from tests.support.messages_answers import Answer, ToolUse, call, say

@@ -7,7 +7,7 @@ from pathlib import Path
 import pytest
 import trio
 
-from ccapi.schemas.settings import AuthSettings
+from ccapi.schemas.settings.settings import AuthSettings
 from tests.conformance.node import Seen, run_checks
 from tests.support.live import open_live_demo
 

@@ -10,7 +10,7 @@ from contextlib import asynccontextmanager
 from pathlib import Path
 from typing import Any
 
-from ccapi.schemas.settings import CacheSettings
+from ccapi.schemas.settings.settings import CacheSettings
 from tests.support.live import Live, open_live_cli
 from tests.support.messages_answers import Answer, ToolUse, call, say
 from tests.support.messages_stub import Request

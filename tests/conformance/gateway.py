@@ -6,7 +6,7 @@ from collections.abc import AsyncIterator, Mapping
 from contextlib import asynccontextmanager
 from pathlib import Path
 
-from ccapi.schemas.settings import CacheSettings, ModelSettings
+from ccapi.schemas.settings.settings import CacheSettings, ModelSettings
 from tests.support.competent_model import competent_model
 from tests.support.live import open_live_cli
 from tests.support.messages_stub import MessagesStub

@@ -25,7 +25,7 @@ from attrs import frozen
 from openai.types.chat import ChatCompletion, ChatCompletionChunk
 
 from ccapi.schemas.events import ChildAdopted
-from ccapi.schemas.settings import CacheSettings, ConversationSettings
+from ccapi.schemas.settings.settings import CacheSettings, ConversationSettings
 from tests.support import chat
 from tests.support.embedded import Ear, open_ear
 from tests.support.live import Live, open_live_cli

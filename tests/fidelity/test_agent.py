@@ -9,7 +9,7 @@ from typing import Any
 import pytest
 import trio
 
-from ccapi.schemas.settings import PermissionSettings
+from ccapi.schemas.settings.settings import PermissionSettings
 from tests.support.joined import Joined, get, new_conversation, open_joined, post
 from tests.support.live import Live, open_live_cli
 from tests.support.messages_answers import Answer, ToolUse, call, say

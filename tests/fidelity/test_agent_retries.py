@@ -14,7 +14,7 @@ import openai
 import pytest
 import trio
 
-from ccapi.schemas.settings import CacheSettings, ConversationSettings
+from ccapi.schemas.settings.settings import CacheSettings, ConversationSettings
 from tests.contract.test_usage import OF_SUBAGENT, OWN, PLAIN, added
 from tests.contract.test_usage import model as delegating
 from tests.support.messages_stub import Answer, Failure, Hang, Request, ToolUse, call, say

@@ -9,7 +9,7 @@ from typing import Any
 import httpx
 import pytest
 
-from ccapi.schemas.settings import PermissionSettings
+from ccapi.schemas.settings.settings import PermissionSettings
 from tests.support.live import Live, open_live_cli
 from tests.support.messages_answers import Answer, ToolUse, call, say
 from tests.support.messages_stub import Request

@@ -10,7 +10,7 @@ from typing import Any
 
 import pytest
 
-from ccapi.schemas.settings import FileAccessSettings
+from ccapi.schemas.settings.settings import FileAccessSettings
 from tests.support.messages_stub import ToolUse, call
 from tests.support.pictures import GIF, PDF, data_url, png
 

@@ -12,7 +12,7 @@ from typing import Any
 import pytest
 import trio
 
-from ccapi.schemas.settings import PermissionSettings, WorkspaceSettings
+from ccapi.schemas.settings.settings import PermissionSettings, WorkspaceSettings
 from tests.support.joined import new_conversation, post
 from tests.support.live import Live, open_live_cli
 from tests.support.messages_answers import Answer, ToolUse, call, say

@@ -15,7 +15,7 @@ import pytest
 import structlog
 import trio
 
-from ccapi.schemas.settings import CacheSettings
+from ccapi.schemas.settings.settings import CacheSettings
 from tests.support.messages_stub import ToolUse, call, say
 
 from .house import JSON, MODEL, House, Whole, assistant, function, open_house, spoken, tool, user

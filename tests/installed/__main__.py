@@ -140,7 +140,7 @@ async def ask_everything(url: str, loaded: Callable[[], set[str]]) -> None:
 
 async def check(folder: Path) -> None:
     from ccapi.actors.serve import serve
-    from ccapi.schemas.settings import ServerSettings, Settings, StorageSettings
+    from ccapi.schemas.settings.settings import ServerSettings, Settings, StorageSettings
 
     settings = Settings(
         server=ServerSettings(port=0), storage=StorageSettings(path=folder / "state")

@@ -11,7 +11,7 @@ from urllib.parse import urlsplit
 
 import pytest
 
-from ccapi.schemas.settings import PermissionSettings, WorkspaceSettings
+from ccapi.schemas.settings.settings import PermissionSettings, WorkspaceSettings
 from tests.security.scene import open_scene
 from tests.security.test_sandbox import KINDS, outs
 from tests.security.ways import WAYS, script_of

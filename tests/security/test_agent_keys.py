@@ -13,7 +13,7 @@ from trio_websocket import open_websocket_url
 
 from ccapi.actors.models import ModelCatalog
 from ccapi.schemas.errors import Forbidden
-from ccapi.schemas.settings import AuthSettings, ModelSettings, SettingsError
+from ccapi.schemas.settings.settings import AuthSettings, ModelSettings, SettingsError
 from tests.support.joined import open_joined
 from tests.support.live import Live, open_live_demo
 

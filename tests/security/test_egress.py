@@ -13,7 +13,7 @@ import structlog.testing
 import trio
 from attrs import evolve
 
-from ccapi.schemas.settings import (
+from ccapi.schemas.settings.settings import (
     ModelSettings,
     Settings,
     SettingsError,

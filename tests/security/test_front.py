@@ -13,7 +13,7 @@ import trio
 from attrs import frozen
 
 from ccapi.actors.http_policy import owner_of
-from ccapi.schemas.settings import AuthSettings, ImageSettings
+from ccapi.schemas.settings.settings import AuthSettings, ImageSettings
 from tests.support.live import Live, open_live_demo
 
 ADA, BOB = "sk-of-ada-lovelace", "sk-of-bob-the-builder"

@@ -10,7 +10,7 @@ from pathlib import Path
 import pytest
 import trio
 
-from ccapi.schemas.settings import (
+from ccapi.schemas.settings.settings import (
     FileAccessSettings,
     ServerSettings,
     Settings,

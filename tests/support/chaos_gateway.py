@@ -21,7 +21,7 @@ from ccapi.actors.conversation import Conversation
 from ccapi.actors.gateway import Gateway, open_gateway
 from ccapi.schemas.errors import GatewayError
 from ccapi.schemas.events import SessionCrashed
-from ccapi.schemas.settings import ClaudeSettings, Settings, StorageSettings
+from ccapi.schemas.settings.settings import ClaudeSettings, Settings, StorageSettings
 
 CONVERSATIONS = 6
 CLIENTS = 8

@@ -18,7 +18,7 @@ import trio
 from ccapi.actors import Conversation, Gateway, Turn, open_gateway
 from ccapi.actors.bus import Subscription
 from ccapi.schemas import events
-from ccapi.schemas.settings import ClaudeSettings, Settings, StorageSettings
+from ccapi.schemas.settings.settings import ClaudeSettings, Settings, StorageSettings
 from ccapi.schemas.turn_items import TextDelta, TurnItem
 
 from .messages_stub import MessagesStub, open_messages_stub

@@ -17,8 +17,8 @@ from uuid import uuid4
 import trio
 from trio.testing import MemoryReceiveStream
 
+from ccapi.schemas.claude.output import Frame, decode
 from ccapi.schemas.errors import ChildDied, ChildProtocolError, GatewayError
-from ccapi.schemas.frames import Frame, decode
 from ccapi.schemas.turn import Origin
 from ccapi.transport.ndjson import LineSplitter
 

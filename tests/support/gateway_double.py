@@ -30,7 +30,7 @@ from ccapi.actors.workspaces import LOCAL
 from ccapi.schemas.errors import Conflict, GatewayError, NotFound, Overloaded
 from ccapi.schemas.events import TurnFinished
 from ccapi.schemas.message import Message
-from ccapi.schemas.settings import Settings
+from ccapi.schemas.settings.settings import Settings
 from ccapi.schemas.turn import Answer, Completed, Failed, Options, Setup, Tool, Usage
 from ccapi.schemas.turn_items import TextDelta
 from ccapi.transport.attachments import AttachmentPolicy

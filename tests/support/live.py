@@ -13,7 +13,12 @@ import trio
 
 from ccapi.actors.gateway import Gateway
 from ccapi.actors.serve import serve
-from ccapi.schemas.settings import ClaudeSettings, ServerSettings, Settings, StorageSettings
+from ccapi.schemas.settings.settings import (
+    ClaudeSettings,
+    ServerSettings,
+    Settings,
+    StorageSettings,
+)
 
 from .logins import LoginName, RefusingProxy, login_environment, open_refusing_proxy
 from .messages_stub import MessagesStub, open_messages_stub

@@ -45,8 +45,8 @@ from ccapi.actors.signals import (
     Warm,
     Write,
 )
-from ccapi.schemas.errors import ChildDied, Overloaded, TurnInterrupted
-from ccapi.schemas.frames import (
+from ccapi.schemas.claude.mcp import offered
+from ccapi.schemas.claude.output import (
     AssistantDone,
     ControlAnswer,
     ControlAsked,
@@ -59,7 +59,7 @@ from ccapi.schemas.frames import (
     ToolUseStarted,
     TurnResult,
 )
-from ccapi.schemas.mcp import offered
+from ccapi.schemas.errors import ChildDied, Overloaded, TurnInterrupted
 from ccapi.schemas.message import Block, Message, ToolCall, ToolResult, digest, merge_turns
 from ccapi.schemas.turn import (
     Completed,

@@ -15,7 +15,7 @@ from uuid import uuid4
 
 from attrs import define, field, frozen
 
-from ccapi.schemas.frames import (
+from ccapi.schemas.claude.output import (
     AssistantDone,
     ControlAnswer,
     ControlAsked,

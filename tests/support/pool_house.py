@@ -18,7 +18,7 @@ from trio.testing import wait_all_tasks_blocked
 from ccapi.actors.bus import Bus, Subscription
 from ccapi.actors.pool import ChildPool, run_pool
 from ccapi.schemas.errors import GatewayError
-from ccapi.schemas.settings import ClaudeSettings
+from ccapi.schemas.settings.settings import ClaudeSettings
 from ccapi.schemas.turn import Origin, ResumePoint
 from ccapi.transport.child import Child
 from ccapi.transport.ndjson import LineSplitter

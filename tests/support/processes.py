@@ -18,9 +18,9 @@ from typing import Any
 
 import trio
 
-from ccapi.schemas import lines
+from ccapi.schemas.claude import input as lines
+from ccapi.schemas.claude.output import Frame, TurnResult
 from ccapi.schemas.errors import GatewayError
-from ccapi.schemas.frames import Frame, TurnResult
 from ccapi.schemas.turn import Setup
 from ccapi.schemas.turn_items import TextDelta
 from ccapi.transport.child import Child, ChildCommand, open_child

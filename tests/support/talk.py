@@ -33,8 +33,8 @@ from ccapi.actors.signals import (
     WakeFailed,
     Write,
 )
-from ccapi.schemas.errors import ChildDied, GatewayError, Overloaded, TurnInterrupted
-from ccapi.schemas.frames import (
+from ccapi.schemas.claude.input import encode_blocks
+from ccapi.schemas.claude.output import (
     AssistantDone,
     ControlAnswer,
     ControlAsked,
@@ -44,9 +44,9 @@ from ccapi.schemas.frames import (
     ToolUseStarted,
     TurnResult,
 )
-from ccapi.schemas.lines import encode_blocks
+from ccapi.schemas.claude.sampling import PLAIN
+from ccapi.schemas.errors import ChildDied, GatewayError, Overloaded, TurnInterrupted
 from ccapi.schemas.message import Message, ToolCall, ToolResult
-from ccapi.schemas.sampling import PLAIN
 from ccapi.schemas.turn import (
     AgentOrigin,
     Completed,
@@ -353,7 +353,7 @@ class Talk:
 
 
 def _told(content: list[dict[str, Any]]) -> list[dict[str, Any]]:
-    """The blocks without the empty one that keeps a result exact (`schemas.lines`)."""
+    """The blocks without the empty one that keeps a result exact (`schemas.claude.input`)."""
     guarded = content[-1] == {"type": "text", "text": ""} and len(content) > 1
     return content[:-1] if guarded and content[-2]["type"] == "tool_result" else content
 

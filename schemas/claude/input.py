@@ -1,0 +1,266 @@
+"""The lines that are said to a child: stream-json, one frame each.
+
+Knows: the JSON of each frame that the gateway writes, and of the blocks in it. Refuses to know:
+what a child answers (`schemas.claude.output`), processes, and when a line is due
+(`actors.machine`).
+
+Source: measured on the real CLI; the contract suite in tests/contract holds one test per fact.
+"""
+
+from __future__ import annotations
+
+import base64
+import json
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+import orjson
+
+from ..message import Block, Document, Image, Message, ToolCall, ToolResult, is_blank
+from ..turn import Setup
+from .tool_names import wire_id, wire_name
+
+AGENT = "gw"
+"""The agent every generic child is spawned with; `initialize` gives it its model."""
+
+TOOL_SERVERS = ("client", "other")
+"""The names of the MCP server that stands for the client's tools; a child is spawned with leave to
+call whatever they offer. Two, because a child asks a server for its tools only once: to change
+them, the server gets its other name."""
+
+
+def _line(frame: dict[str, Any]) -> bytes:
+    try:
+        return orjson.dumps(frame, option=orjson.OPT_APPEND_NEWLINE)
+    except TypeError:
+        # A lone surrogate has no UTF-8, but it has an escape; the CLI reads it as U+FFFD.
+        return json.dumps(frame, ensure_ascii=True).encode() + b"\n"
+
+
+def _control(request_id: str, request: dict[str, Any]) -> bytes:
+    return _line({"type": "control_request", "request_id": request_id, "request": request})
+
+
+def initialize(request_id: str, setup: Setup) -> bytes:
+    """Adopt a generic child: its system prompt, and its model through the agent `AGENT`.
+
+    Only the first one counts, and only before the first user frame; the user frame may follow
+    without waiting for the answer.
+    """
+    request: dict[str, Any] = {"subtype": "initialize"}
+    if setup.profile == "agent":  # its prompt is Claude Code's own, its model came at the start
+        request |= {"appendSystemPrompt": setup.system} if setup.system else {}
+    else:
+        request["systemPrompt"] = [setup.system] if setup.system else []
+        # The agent's prompt gives way to systemPrompt; the CLI wants it present all the same.
+        agent = {"description": AGENT, "prompt": setup.system, "model": setup.model}
+        request["agents"] = {AGENT: agent}
+    # A resumed session would else keep the system prompt that its transcript recorded.
+    request["systemPromptSnapshot"] = False
+    if setup.tools or setup.schema is not None:
+        request["sdkMcpServers"] = [TOOL_SERVERS[0]]
+    return _control(request_id, request)
+
+
+def apply_settings(request_id: str, settings: Mapping[str, Any]) -> bytes:
+    """Change the child's settings from its next call of the API on, until they are changed again.
+
+    What stands in the environment (`env`) is taken back by an empty text only.
+    """
+    return _control(request_id, {"subtype": "apply_flag_settings", "settings": dict(settings)})
+
+
+def set_server(request_id: str, name: str) -> bytes:
+    """Have the child ask the server `name` for the client's tools, and forget all others. A user
+    frame may follow without waiting for the answer."""
+    servers = {name: {"type": "sdk", "name": name}}
+    return _control(request_id, {"subtype": "mcp_set_servers", "servers": servers})
+
+
+def rewind(request_id: str, user_uuid: str) -> bytes:
+    """Take the last user message, and what followed it, out of the CLI's history.
+
+    A turn that still runs is interrupted, and its result comes before the answer to this. The
+    answer is a success either way; its ``rewound`` tells whether it was done.
+    """
+    request = {
+        "subtype": "rewind_conversation",
+        "target_message_uuid": user_uuid,
+        "interrupt_if_running": True,
+    }
+    return _control(request_id, request)
+
+
+def interrupt(request_id: str) -> bytes:
+    """Stop the turn that runs, if one does. What was said and done of it stays in the CLI's
+    history; its result comes after the answer to this."""
+    return _control(request_id, {"subtype": "interrupt"})
+
+
+def show_thinking(request_id: str) -> bytes:
+    """Have the child pass on what the model thinks, and not only that it does."""
+    request = {
+        "subtype": "set_max_thinking_tokens",
+        "max_thinking_tokens": None,
+        "thinking_display": "summarized",
+    }
+    return _control(request_id, request)
+
+
+def api_messages(messages: Sequence[Message]) -> list[dict[str, Any]]:
+    """Messages in the words of the Messages API, without blank texts, which it refuses. Where the
+    last one is the assistant's, it does not end with white space: that is refused too."""
+    encoded: list[dict[str, Any]] = []
+    for message in messages:
+        told = [each for each in message.content if not (isinstance(each, str) and is_blank(each))]
+        encoded.append({"role": message.role, "content": encode_blocks(told)})
+    last = encoded[-1]["content"][-1]
+    if encoded[-1]["role"] == "assistant" and last["type"] == "text":
+        last["text"] = last["text"].rstrip()
+    return encoded
+
+
+def context_usage(request_id: str) -> bytes:
+    """Have the child count the tokens of its context. It asks the API for that."""
+    return _control(request_id, {"subtype": "get_context_usage"})
+
+
+def answer_mcp(request_id: str, message: Mapping[str, Any]) -> bytes:
+    """Answer a JSON-RPC message of the CLI's to the server of the client's tools."""
+    return _answer(request_id, {"mcp_response": message})
+
+
+def allow(
+    request_id: str,
+    updated_input: Mapping[str, Any],
+    updated_permissions: Sequence[Mapping[str, Any]] = (),
+) -> bytes:
+    """Answer a question for leave: yes, with this input.
+
+    `updated_permissions` are rules that hold from now on, in the form in which the CLI suggests
+    them. Those with another ``destination`` than "session" would be written to disk, into the
+    workspace or the operator's own settings.
+    """
+    body: dict[str, Any] = {"behavior": "allow", "updatedInput": dict(updated_input)}
+    if updated_permissions:
+        body["updatedPermissions"] = [dict(each) for each in updated_permissions]
+    return _answer(request_id, body)
+
+
+def deny(request_id: str, message: str) -> bytes:
+    """Answer a question for leave: no. The model reads `message` as the tool's result, and the
+    turn goes on."""
+    return _answer(request_id, {"behavior": "deny", "message": message})
+
+
+def refuse(request_id: str, reason: str) -> bytes:
+    """Answer a control request of the CLI's that this gateway does not serve."""
+    response = {"subtype": "error", "request_id": request_id, "error": reason}
+    return _line({"type": "control_response", "response": response})
+
+
+def _answer(request_id: str, body: Mapping[str, Any]) -> bytes:
+    response = {"subtype": "success", "request_id": request_id, "response": body}
+    return _line({"type": "control_response", "response": response})
+
+
+def user(uuid: str, content: Sequence[Block], *, query: bool = True) -> bytes:
+    """A user message. `query` False puts it into the history; the CLI then sends a zero-turn
+    result, which has to come before an assistant message may follow."""
+    blocks = encode_blocks(content)
+    last, pictured = content[-1], any(isinstance(block, Image) for block in content)
+    if isinstance(last, str) and (last.startswith("/") or pictured):
+        # The CLI takes a last block that starts with "/" for a command, and adds a line to one
+        # that ends a message with pictures. It drops blank blocks before it calls the API, so an
+        # empty one behind keeps the text exact and inert.
+        blocks.append({"type": "text", "text": ""})
+    elif query and isinstance(last, ToolResult):
+        # With a subscription's login the CLI joins today's date on to a result that comes last.
+        blocks.append({"type": "text", "text": ""})
+    frame: dict[str, Any] = {
+        "type": "user",
+        "uuid": uuid,
+        "message": {"role": "user", "content": blocks},
+        "parent_tool_use_id": None,
+    }
+    if not query:
+        frame["shouldQuery"] = False
+    return _line(frame)
+
+
+def assistant(uuid: str, content: Sequence[Block], model: str, *, weighed: bool = True) -> bytes:
+    """An assistant message of the history. The CLI appends it silently.
+
+    It takes what a `weighed` one says to have cost for the tokens of all before it; else it counts
+    them itself when it is asked to (`context_usage`).
+    """
+    message = assistant_message(uuid, content, model)
+    if not weighed:
+        message["usage"] = {"input_tokens": 0, "output_tokens": 0}
+    frame = {"type": "assistant", "uuid": uuid, "message": message, "parent_tool_use_id": None}
+    return _line(frame)
+
+
+def assistant_message(uuid: str, content: Sequence[Block], model: str) -> dict[str, Any]:
+    """An assistant message as the CLI keeps it.
+
+    Its id has to be unique: the CLI merges messages that share one. Blank blocks are left out,
+    since the Messages API refuses them; at least one has to be left.
+    """
+    told = [block for block in content if not (isinstance(block, str) and is_blank(block))]
+    calls = any(isinstance(block, ToolCall) for block in told)
+    return {
+        "id": f"msg_{uuid}",
+        "type": "message",
+        "role": "assistant",
+        "model": model,
+        "content": encode_blocks(told),
+        "stop_reason": "tool_use" if calls else "end_turn",
+        "usage": {"input_tokens": 1, "output_tokens": 1},
+    }
+
+
+def encode_blocks(content: Sequence[Block]) -> list[dict[str, Any]]:
+    """Blocks in the words of the Messages API."""
+    return [_encode_block(block) for block in content]
+
+
+def _encode_block(block: Block) -> dict[str, Any]:
+    match block:
+        case str():
+            return {"type": "text", "text": block}
+        case Image(media_type, data):
+            source = {"type": "base64", "media_type": media_type, "data": data}
+            return {"type": "image", "source": source}
+        case Document(media_type, data, name):
+            title = {} if name is None else {"title": name}
+            return {"type": "document", "source": _document_source(media_type, data), **title}
+        case ToolCall(id, name):
+            return {
+                "type": "tool_use",
+                "id": wire_id(id),
+                "name": wire_name(name),
+                "input": _input(block),
+            }
+        case ToolResult(call_id, content, is_error):
+            result: dict[str, Any] = {"type": "tool_result", "tool_use_id": wire_id(call_id)}
+            # The Messages API refuses empty text here too, and the CLI leaves it in.
+            told = [each for each in content if not (isinstance(each, str) and is_blank(each))]
+            result["content"] = encode_blocks(told)
+            return {**result, "is_error": True} if is_error else result
+
+
+def _input(call: ToolCall) -> dict[str, Any]:
+    """The arguments. Other models have called with what is no JSON object, and clients keep that:
+    the API takes objects alone."""
+    try:
+        return call.input
+    except ValueError:
+        return {"raw_arguments": call.arguments}
+
+
+def _document_source(media_type: str, data: str) -> dict[str, str]:
+    if media_type == "text/plain":  # the API takes text as it is
+        text = base64.b64decode(data).decode("utf-8", "replace")
+        return {"type": "text", "media_type": media_type, "data": text}
+    return {"type": "base64", "media_type": media_type, "data": data}

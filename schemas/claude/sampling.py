@@ -1,0 +1,161 @@
+"""A turn's options in the CLI's own settings.
+
+Knows: which option reaches the model by which setting, which of them the Messages API does not take
+together, and which not for every model. Refuses to know: when settings are sent
+(`actors.child_state`), and models by their names (`schemas.claude.model_traits`).
+
+Source: measured (tests/contract/test_settings.py and test_parameters.py); the rules of the Messages
+API are its documentation's ("Extended thinking", "Tool use", "Messages").
+"""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import re
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+from ..turn import Effort, Options, Setup
+from .model_traits import can_be_kept_from_thinking, takes_sampling
+from .tool_names import ANSWER_TOOL, wire_name
+
+MAX_TEMPERATURE = 1.0
+"""The Messages API ends where OpenAI's scale is half way."""
+
+
+LEAST_THINKING = 1024
+"""Tokens: the least that the Messages API lets a model think that is given a budget for it. The
+budget has to be below ``max_tokens``."""
+
+
+MOST_FOR_ALL = 32_000
+"""Tokens that every model may write. The API refuses more than a model's own limit, to which only
+the CLI lowers what it is told."""
+
+
+def encode_settings(
+    options: Options, setup: Setup, messages: Sequence[Mapping[str, Any]] | None = None
+) -> dict[str, Any]:
+    """The settings for one turn, whole: what an earlier turn set is taken back by them. `messages`,
+    in the words of the Messages API, stand in place of those that the CLI would send."""
+    body = _body(options, setup)
+    if messages is not None:
+        body["messages"] = list(messages)
+    # The body's figure is the one that counts, and it counts in the middle of a turn too; from
+    # the variable the CLI works out how much of it may be thinking, and lowers what is too much.
+    limit = "" if options.max_tokens is None else str(options.max_tokens)
+    return {
+        "env": {
+            "CLAUDE_CODE_EXTRA_BODY": json.dumps(body) if body else "",
+            "CLAUDE_CODE_MAX_OUTPUT_TOKENS": limit,
+        },
+        "effortLevel": _effort(options, setup, body),
+    }
+
+
+def without_effect(options: Options, model: str = "", *, in_words: bool = False) -> tuple[str, ...]:
+    """Names of the given options that give way to others, or that `model` does not take (empty: it
+    takes them all). `in_words`: it is told in words which tool to call
+    (`schemas.claude.tool_wishes`)."""
+    names, silent = [], can_be_kept_from_thinking(model)
+    sampled = takes_sampling(model) and not _thinks(options)
+    if options.temperature is not None and not sampled:
+        names.append("temperature")
+    if options.top_p is not None and (not sampled or options.temperature is not None):
+        names.append("top_p")
+    if options.effort == "none" and not silent:
+        names.append("reasoning_effort")
+    if options.tool_choice.mode in ("required", "named") and not (silent or in_words):
+        names.append("tool_choice")
+    return tuple(names)
+
+
+def _effort(options: Options, setup: Setup, body: Mapping[str, Any]) -> Effort | None:
+    if options.effort == "none":
+        return None if can_be_kept_from_thinking(setup.model) else "low"
+    # The API refuses more than that of a model that must not think.
+    if "thinking" in body and options.effort in ("xhigh", "max"):
+        return "high"
+    return options.effort
+
+
+def _thinks(options: Options) -> bool:
+    """Whether the caller wants the model to think, as far as they say, and leaves room for it."""
+    if options.max_tokens is not None and options.max_tokens <= LEAST_THINKING:
+        return False
+    return options.effort not in (None, "none") or (options.reasoning and options.effort is None)
+
+
+def _body(options: Options, setup: Setup) -> dict[str, Any]:
+    """What is laid over the body of each request."""
+    body: dict[str, Any] = {}
+    ignored = without_effect(options, setup.model)
+    if options.temperature is not None and "temperature" not in ignored:
+        body["temperature"] = min(options.temperature, MAX_TEMPERATURE)
+    if options.top_p is not None and "top_p" not in ignored:
+        body["top_p"] = options.top_p
+    if options.max_tokens is not None and options.max_tokens <= MOST_FOR_ALL:
+        body["max_tokens"] = options.max_tokens
+    stops = [stop for stop in options.stop if stop.strip()]  # the API refuses blank ones
+    if stops and setup.schema is None:
+        body["stop_sequences"] = stops
+    if options.user is not None:
+        body["metadata"] = {"user_id": _opaque(options.user)}
+    if options.service_tier is not None:
+        body["service_tier"] = options.service_tier
+    choice = _tool_choice(options, setup)
+    if choice is not None:
+        body["tool_choice"] = choice
+    if can_be_kept_from_thinking(setup.model) and _forbids_thinking(options, choice):
+        body["thinking"] = {"type": "disabled"}
+    return body
+
+
+def _opaque(user: str) -> str:
+    """The API refuses what looks like an address or a telephone number, and has no use for it."""
+    if re.fullmatch(r"[A-Za-z_-][A-Za-z0-9_-]{0,255}", user):
+        return user
+    return hashlib.sha256(user.encode("utf-8", "surrogatepass")).hexdigest()
+
+
+def _tool_choice(options: Options, setup: Setup) -> dict[str, Any] | None:
+    asked, tools = options.tool_choice, bool(setup.tools)
+    parallel = {} if options.parallel_tool_calls else {"disable_parallel_tool_use": True}
+    if not can_be_kept_from_thinking(setup.model):
+        # Such a model refuses to be made to call anything, so that it can only be asked to.
+        if tools and asked.mode == "none" and setup.schema is None:
+            return {"type": "none"}
+        return {"type": "auto", **parallel} if tools and parallel else None
+    if tools and asked.mode == "named":
+        return {"type": "tool", "name": wire_name(asked.name or ""), **parallel}
+    if setup.schema is not None:
+        # The answer is a tool call too, and there has to be one.
+        if tools and asked.mode != "none":
+            return {"type": "any", **parallel}
+        return {"type": "tool", "name": ANSWER_TOOL}
+    match asked.mode:
+        case "none" if tools:
+            return {"type": "none"}
+        case "required" if tools:
+            return {"type": "any", **parallel}
+        case "auto" if tools and parallel:
+            return {"type": "auto", **parallel}
+    return None
+
+
+def _forbids_thinking(options: Options, choice: Mapping[str, Any] | None) -> bool:
+    """Whether the Messages API would refuse thinking beside what else is asked."""
+    if (
+        options.begun
+        or options.effort == "none"
+        or (choice is not None and choice["type"] in ("any", "tool"))
+    ):
+        return True
+    # A short answer has no room for a budget of thinking, and sampling cannot be shaped with it.
+    shaped = (options.temperature, options.top_p, options.max_tokens)
+    return not _thinks(options) and any(value is not None for value in shaped)
+
+
+PLAIN = encode_settings(Options(), Setup(""))
+"""The settings of a child that was told none."""

@@ -1,0 +1,1 @@
+"""OpenAI's wire formats: what requests ask, and how answers, items and events are written."""

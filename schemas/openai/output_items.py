@@ -1,0 +1,402 @@
+"""The output items of an answer, made as the answer comes.
+
+Knows: which item each piece of an answer belongs to, when items begin and end, and the events that
+say so (OpenAI API reference, "Responses", "Streaming events"), without their numbers. Refuses to
+know: the response around the items, and how events are framed (`schemas.openai.response_events`).
+
+One item is open at a time. Only an agent's use of its own tools stays under way beside others,
+until it is told what came of it.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+from typing import Any, ClassVar
+
+from attrs import define, field
+
+from ..message import ToolCall, ToolForm
+from ..turn_items import (
+    ActivityDelta,
+    ActivityEnded,
+    ActivityStarted,
+    ReasoningDelta,
+    Refused,
+    TextDelta,
+    ToolCallDelta,
+    ToolCallStarted,
+    TurnItem,
+    compact,
+)
+from .items_out import JSON, SERVER, Status, encode_call, encode_text, hex_of
+from .response_tools import InputText
+
+Event = JSON
+"""An event, its type first; its ``sequence_number`` is missing."""
+
+
+def encode_output(items: Iterable[TurnItem], turn_id: str, *, status: Status) -> list[JSON]:
+    """The output items of a whole answer. `status` is the answer's: what was under way when it
+    ended is as whole as the answer is."""
+    output = Output(turn_id)
+    for item in compact(items):
+        output.add(item)
+    if status != "in_progress":
+        output.finish(status)
+    return output.encode()
+
+
+@define(eq=False)
+class _Item:
+    """An output item that is being made; `pieces` is what came of it so far."""
+
+    prefix: ClassVar[str]
+
+    turn: str
+    index: int
+    status: str = "in_progress"
+    pieces: list[str] = field(factory=list)
+
+    @property
+    def id(self) -> str:
+        return f"{self.prefix}_{self.turn}_{self.index}"
+
+    @property
+    def place(self) -> JSON:
+        return {"item_id": self.id, "output_index": self.index}
+
+    @property
+    def text(self) -> str:
+        return "".join(self.pieces)
+
+    def encode(self) -> JSON:
+        raise NotImplementedError
+
+    def begin(self) -> list[Event]:
+        return [_item_event("added", self)]
+
+    def delta(self, text: str) -> list[Event]:
+        raise NotImplementedError
+
+    def end_parts(self) -> list[Event]:
+        """What it holds is whole; events that say so are not repeated."""
+        return []
+
+    def end(self, status: str) -> list[Event]:
+        events = self.end_parts()
+        self.status = status
+        return [*events, _item_event("done", self)]
+
+
+def _item_event(what: str, item: _Item) -> Event:
+    return {
+        "type": f"response.output_item.{what}",
+        "output_index": item.index,
+        "item": item.encode(),
+    }
+
+
+@define(eq=False)
+class Part:
+    """A part of a message: text, or a refusal. `about` is where it stands, as events tell it."""
+
+    kind: str
+    about: JSON
+    pieces: list[str] = field(factory=list)
+
+    @property
+    def event(self) -> str:
+        return f"response.{self.kind}"
+
+    def encode(self) -> JSON:
+        text = "".join(self.pieces)
+        return encode_text(text) if self.kind == "output_text" else {"type": "refusal", **self.told}
+
+    @property
+    def told(self) -> JSON:
+        name = "text" if self.kind == "output_text" else "refusal"
+        return {name: "".join(self.pieces)}
+
+    @property
+    def beside(self) -> JSON:
+        return {"logprobs": []} if self.kind == "output_text" else {}
+
+    def delta(self, text: str) -> Event:
+        """An event whose text stands last."""
+        return {"type": f"{self.event}.delta", **self.about, **self.beside, "delta": text}
+
+
+@define(eq=False)
+class _Said(_Item):
+    """A message."""
+
+    prefix: ClassVar[str] = "msg"
+    parts: list[Part] = field(factory=list)
+    open: bool = False  # whether the last part may still grow
+
+    def encode(self) -> JSON:
+        content = [part.encode() for part in self.parts]
+        return {
+            "id": self.id,
+            "type": "message",
+            "role": "assistant",
+            "status": self.status,
+            "content": content,
+        }
+
+    def turn_to(self, kind: str) -> list[Event]:
+        """What follows is of that kind."""
+        if self.open and self.parts[-1].kind == kind:
+            return []
+        events = self.end_parts()
+        part = Part(kind, {**self.place, "content_index": len(self.parts)})
+        event = {"type": "response.content_part.added", **part.about, "part": part.encode()}
+        self.parts.append(part)
+        self.open = True
+        return [*events, event]
+
+    def delta(self, text: str) -> list[Event]:
+        self.parts[-1].pieces.append(text)
+        return [self.parts[-1].delta(text)]
+
+    def end_parts(self) -> list[Event]:
+        if not self.open:
+            return []
+        self.open = False
+        part = self.parts[-1]
+        done = {"type": f"{part.event}.done", **part.about, **part.beside, **part.told}
+        ended = {"type": "response.content_part.done", **part.about, "part": part.encode()}
+        return [done, ended]
+
+
+@define(eq=False)
+class _Thought(_Item):
+    """Thinking, as the summary that a client asks for."""
+
+    prefix: ClassVar[str] = "rs"
+    _name: ClassVar[str] = "response.reasoning_summary"
+
+    @property
+    def _about(self) -> JSON:
+        return {**self.place, "summary_index": 0}
+
+    def encode(self) -> JSON:
+        summary = [_summary(self.text)] if self.pieces else []
+        return {"id": self.id, "type": "reasoning", "status": self.status, "summary": summary}
+
+    def begin(self) -> list[Event]:
+        part = {"type": f"{self._name}_part.added", **self._about, "part": _summary("")}
+        return [*super().begin(), part]
+
+    def delta(self, text: str) -> list[Event]:
+        self.pieces.append(text)
+        return [{"type": f"{self._name}_text.delta", **self._about, "delta": text}]
+
+    def end_parts(self) -> list[Event]:
+        text = self.text
+        return [
+            {"type": f"{self._name}_text.done", **self._about, "text": text},
+            {"type": f"{self._name}_part.done", **self._about, "part": _summary(text)},
+        ]
+
+
+def _summary(text: str) -> JSON:
+    return {"type": "summary_text", "text": text}
+
+
+@define(eq=False)
+class _Call(_Item):
+    """A call of one of the client's tools."""
+
+    prefix: ClassVar[str] = "fc"
+    _name: ClassVar[str] = "response.function_call_arguments"
+    call_id: str = ""
+    name: str = ""
+    form: ToolForm | None = None
+    open: bool = True  # whether its arguments may still grow
+
+    def encode(self) -> JSON:
+        call = encode_call(ToolCall(self.call_id, self.name, self.text, form=self.form))
+        return {"id": self.id, **call, "status": self.status}
+
+    def delta(self, text: str) -> list[Event]:
+        self.pieces.append(text)
+        return [{"type": f"{self._name}.delta", **self.place, "delta": text}]
+
+    def end_parts(self) -> list[Event]:
+        if not self.open:
+            return []
+        self.open = False
+        return [{"type": f"{self._name}.done", **self.place, "arguments": self.text}]
+
+
+@define(eq=False)
+class _CustomCall(_Call):
+    """A call of one of the client's custom tools: what it is given is text, taken out of the
+    arguments as they come."""
+
+    prefix: ClassVar[str] = "ctc"
+    _name: ClassVar[str] = "response.custom_tool_call_input"
+    _input: InputText = field(factory=InputText)
+    _given: list[str] = field(factory=list)  # of the text, as it was told
+
+    def encode(self) -> JSON:
+        call = ToolCall(self.call_id, self.name, self.text, form=self.form)
+        # Before the arguments are whole they are no JSON object; those of an answer that was cut
+        # never are.
+        is_whole = not self.open and bool(self.pieces) and call.has_input
+        given = {} if is_whole else {"input": "" if self.open else "".join(self._given)}
+        return {"id": self.id, **encode_call(call), **given, "status": self.status}
+
+    def delta(self, text: str) -> list[Event]:
+        self.pieces.append(text)
+        return self._told(self._input.feed(text))
+
+    def end_parts(self) -> list[Event]:
+        if not self.open:
+            return []
+        self.open = False
+        whole = self.encode()["input"]
+        rest = self._told(whole[self._input.given :])
+        return [*rest, {"type": f"{self._name}.done", **self.place, "input": whole}]
+
+    def _told(self, text: str) -> list[Event]:
+        if not text:
+            return []
+        self._given.append(text)
+        return [{"type": f"{self._name}.delta", **self.place, "delta": text}]
+
+
+@define(eq=False)
+class _Activity(_Call):
+    """An agent's use of a tool of its own."""
+
+    prefix: ClassVar[str] = "mcp"
+    _name: ClassVar[str] = "response.mcp_call_arguments"
+    output: str | None = None
+
+    def encode(self) -> JSON:
+        failed = self.status == "failed"
+        error = {"type": "mcp_tool_execution_error", "content": self.output} if failed else None
+        return {
+            "id": self.id,
+            "type": "mcp_call",
+            "server_label": SERVER,
+            "name": self.name,
+            "arguments": self.text,
+            "output": self.output,
+            "error": error,
+            "status": self.status,
+        }
+
+    def begin(self) -> list[Event]:
+        return [*super().begin(), {"type": "response.mcp_call.in_progress", **self.place}]
+
+    def end(self, status: str) -> list[Event]:
+        events = self.end_parts()
+        self.status = status
+        if status in ("completed", "failed"):
+            events.append({"type": f"response.mcp_call.{status}", **self.place})
+        return [*events, _item_event("done", self)]
+
+
+class Output:
+    """The output of one turn: `add` what comes, then `finish`. Both return the events that tell
+    of it."""
+
+    def __init__(self, turn_id: str) -> None:
+        self._turn = hex_of(turn_id)
+        self._items: list[_Item] = []
+        self._open: _Item | None = None
+        self._acting: dict[str, _Activity] = {}  # under way, by their ids
+
+    def __repr__(self) -> str:
+        return f"<Output {len(self._items)} items, {'open' if self._open else 'at rest'}>"
+
+    @property
+    def text_part(self) -> Part | None:
+        """Where a piece of text belongs, if one that comes now goes on with what is there."""
+        match self._open:
+            case _Said(open=True, parts=[*_, Part(kind="output_text") as part]):
+                return part
+        return None
+
+    def encode(self) -> list[JSON]:
+        return [item.encode() for item in self._items]
+
+    def add(self, item: TurnItem) -> list[Event]:
+        match item:
+            case TextDelta(text):
+                return self._say("output_text", text)
+            case Refused(text):
+                return self._say("refusal", text)
+            case ReasoningDelta(text):
+                return [*self._turn_to(_Thought), *self._now.delta(text)]
+            case ToolCallStarted(_, call_id, name, form):
+                kind = _CustomCall if form is not None and form.custom else _Call
+                call = kind(self._turn, self._next, call_id=call_id, name=name, form=form)
+                return self._begin(call)
+            case ToolCallDelta(_, fragment):
+                assert type(self._open) in (_Call, _CustomCall), "arguments follow their call"
+                return self._now.delta(fragment)
+            case ActivityStarted(call_id, name):
+                return self._act(call_id, name)
+            case ActivityDelta(call_id, fragment):
+                activity = self._acting[call_id]
+                return activity.delta(fragment) if activity.open else []
+            case ActivityEnded(call_id, output, is_error):
+                return self._acted(call_id, output, is_error)
+
+    def finish(self, status: Status) -> list[Event]:
+        """The answer ends, and is as `status` says."""
+        events: list[Event] = []
+        if self._open is not None and not isinstance(self._open, _Activity):
+            events += self._open.end(status)
+        for activity in self._acting.values():
+            events += activity.end("incomplete")  # nobody heard what came of it
+        self._open, self._acting = None, {}
+        return events
+
+    @property
+    def _next(self) -> int:
+        return len(self._items)
+
+    @property
+    def _now(self) -> _Item:
+        assert self._open is not None
+        return self._open
+
+    def _leave(self) -> list[Event]:
+        """The item that is open gets no more, if there is one."""
+        item, self._open = self._open, None
+        if item is None:
+            return []
+        return item.end_parts() if isinstance(item, _Activity) else item.end("completed")
+
+    def _begin(self, item: _Item) -> list[Event]:
+        events = self._leave()
+        self._items.append(item)
+        self._open = item
+        return [*events, *item.begin()]
+
+    def _turn_to(self, kind: type[_Item], **fields: Any) -> list[Event]:
+        if isinstance(self._open, kind):
+            return []
+        return self._begin(kind(self._turn, self._next, **fields))
+
+    def _say(self, kind: str, text: str) -> list[Event]:
+        events = self._turn_to(_Said)
+        assert isinstance(self._open, _Said)
+        return [*events, *self._open.turn_to(kind), *self._open.delta(text)]
+
+    def _act(self, call_id: str, name: str) -> list[Event]:
+        activity = _Activity(self._turn, self._next, call_id=call_id, name=name)
+        self._acting[call_id] = activity
+        return self._begin(activity)
+
+    def _acted(self, call_id: str, output: str, is_error: bool) -> list[Event]:
+        activity = self._acting.pop(call_id)
+        if self._open is activity:
+            self._open = None
+        activity.output = output
+        return activity.end("failed" if is_error else "completed")

@@ -1,0 +1,351 @@
+"""OpenAI's tools in the Responses API: functions, custom tools, namespaces of both, and built-in
+ones.
+
+Knows: how each is worded in a request and repeated in a response (OpenAI API reference,
+"Responses"), under which flat name the model knows it, and which built-in tools only OpenAI can
+run. Refuses to know: the other fields of a request (`schemas.openai.responses`), and how a call is
+written (`schemas.openai.items_out`).
+
+The model knows a tool of a namespace as ``namespace__name``, whatever other tools there are: a
+history then names it the same, with or without them.
+"""
+
+from __future__ import annotations
+
+import json
+import re
+from collections.abc import Iterable, Iterator, Mapping, Sequence
+from typing import Any
+
+from attrs import evolve, frozen
+
+from ..convert import at_most
+from ..message import CUSTOM_INPUT, ToolForm
+from ..request_errors import invalid, missing, unsupported
+from ..turn import Tool, ToolChoice
+from .chat_tools import MAX_TOOLS, FunctionTool, check_choice, read_functions
+
+BUILT_IN = re.compile(
+    r"(web_search|computer)(_[a-z0-9_]{1,32})?"
+    r"|file_search|code_interpreter|image_generation|mcp|local_shell|shell|apply_patch|tool_search"
+    r"|[a-z0-9_.-]{1,32}:[a-z0-9_.:-]{1,64}"
+)
+"""Types of tools that OpenAI runs, that a client runs in a way of its own, or that some provider
+has (with a colon, as Open Responses has it): left out here."""
+
+_TEXT_INPUT = {
+    "type": "object",
+    "properties": {
+        CUSTOM_INPUT: {
+            "type": "string",
+            "description": "All that the tool is given, as plain text.",
+        }
+    },
+    "required": [CUSTOM_INPUT],
+    "additionalProperties": False,
+}
+
+
+@frozen
+class InnerTool:
+    """A tool of a namespace."""
+
+    type: str
+    name: str | None = None
+    description: str | None = None
+    parameters: Mapping[str, Any] | None = None
+    strict: bool | None = None
+    format: Mapping[str, Any] | None = None
+
+
+@frozen
+class FlatTool(InnerTool):
+    tools: tuple[InnerTool, ...] | None = at_most(MAX_TOOLS, "tools")
+
+
+@frozen
+class FlatChoice:
+    type: str
+    name: str | None = None
+    namespace: str | None = None
+    mode: str | None = None
+    tools: tuple[Mapping[str, Any], ...] | None = at_most(MAX_TOOLS, "tools")
+
+
+def flat_name(name: str, namespace: str | None) -> str:
+    """What the model calls the tool."""
+    return f"{namespace}__{name}" if namespace else name
+
+
+def form_of(name: str, namespace: str | None, *, custom: bool) -> ToolForm | None:
+    """None: it is a plain function."""
+    return ToolForm(name, namespace or None, custom) if namespace or custom else None
+
+
+# -- what is given -------------------------------------------------------------------------------
+
+
+def check_tools_length(raw: object, path: str = "tools") -> int:
+    """Refuse more tools than are taken, before they are read; says how many there are. Their form
+    is not looked at here. Raises `InvalidRequest`."""
+    if not isinstance(raw, list):
+        return 0
+    count = len(raw)
+    for tool in raw[: MAX_TOOLS + 1]:
+        inner = tool.get("tools") if isinstance(tool, dict) else None
+        count += len(inner) if isinstance(inner, list) else 0
+    if count > MAX_TOOLS:
+        raise invalid(f"{path} must hold at most {MAX_TOOLS} tools.", path)
+    return count
+
+
+def read_flat_tools(
+    given: Mapping[str, FlatTool], *, replacing: bool = False
+) -> tuple[tuple[Tool, ...], tuple[str, ...]]:
+    """The tools, by their places in the request, as the model knows them; and the types of those
+    that are left out. `replacing`: of two with one name, the later one is meant. Raises
+    `InvalidRequest`."""
+    functions: dict[str, FunctionTool] = {}
+    forms: dict[str, ToolForm] = {}
+    places: dict[str, str] = {}
+    left_out: dict[str, None] = {}
+    for path, tool, namespace, about in _each(given):
+        if BUILT_IN.fullmatch(tool.type):
+            left_out[tool.type] = None
+            continue
+        function = _function(tool, path, namespace, about)
+        if replacing:
+            functions.pop(places.get(function.name, ""), None)
+            forms.pop(function.name, None)
+        functions[path] = function
+        places[function.name] = path
+        form = form_of(tool.name or "", namespace, custom=tool.type == "custom")
+        if form is not None:
+            forms[function.name] = form
+    tools = read_functions(functions)
+    return (
+        tuple(evolve(tool, form=forms.get(tool.name)) for tool in tools),
+        tuple(left_out),
+    )
+
+
+def with_tools(tools: Sequence[Tool], more: Sequence[Tool]) -> tuple[Tool, ...]:
+    """All of them; of two with one name, that of `more`."""
+    names = {tool.name for tool in more}
+    return (*(tool for tool in tools if tool.name not in names), *more)
+
+
+def _each(
+    given: Mapping[str, FlatTool],
+) -> Iterator[tuple[str, InnerTool, str | None, str]]:
+    """Each tool with its place, its namespace, and what is said of that beside its first tool."""
+    for path, tool in given.items():
+        if tool.type != "namespace":
+            yield path, tool, None, ""
+            continue
+        if not tool.name:
+            raise missing(f"{path}.name")
+        if tool.tools is None:
+            raise missing(f"{path}.tools")
+        about = f"About all tools of {tool.name}: {tool.description}" if tool.description else ""
+        for index, inner in enumerate(tool.tools):
+            yield f"{path}.tools[{index}]", inner, tool.name, about
+            about = ""
+
+
+def _function(tool: InnerTool, path: str, namespace: str | None, about: str) -> FunctionTool:
+    if tool.type not in ("function", "custom"):
+        raise unsupported(f"Tools of type {tool.type} are not supported.", f"{path}.type")
+    if tool.name is None:
+        raise missing(f"{path}.name")
+    name, texts = flat_name(tool.name, namespace), [tool.description, about]
+    if tool.type == "function":
+        return FunctionTool(name, _joined(texts), tool.parameters, tool.strict)
+    texts.append(_read_format(tool.format, f"{path}.format"))
+    return FunctionTool(name, _joined(texts), _TEXT_INPUT)
+
+
+def _joined(texts: Iterable[str | None]) -> str:
+    return "\n\n".join(filter(None, texts))
+
+
+def _read_format(given: Mapping[str, Any] | None, path: str) -> str:
+    """What the model is told of the text that a custom tool takes; nothing holds it to that."""
+    match given:
+        case None | {"type": "text"}:
+            return ""
+        case {"type": "grammar", "syntax": str(syntax), "definition": str(definition)}:
+            if syntax not in ("lark", "regex"):
+                raise invalid(f"{path}.syntax must be lark or regex.", f"{path}.syntax")
+            grammar = "Lark grammar" if syntax == "lark" else "regular expression"
+            return f"The text must suit this {grammar}:\n{definition}"
+        case {"type": "grammar"}:
+            raise invalid(f"{path} needs the strings syntax and definition.", path)
+        case _:
+            raise invalid(f"{path}.type must be text or grammar.", f"{path}.type")
+
+
+# -- which of them is chosen ---------------------------------------------------------------------
+
+
+def read_flat_choice(
+    given: str | FlatChoice | None, tools: tuple[Tool, ...] | None, known: Sequence[Tool] | None
+) -> tuple[ToolChoice, tuple[Tool, ...] | None]:
+    """What is chosen, and the tools among which it is. `known` None: they are the conversation's,
+    and not known here. Raises `InvalidRequest`."""
+    match given:
+        case None | "auto":
+            return ToolChoice("auto"), tools
+        case "none":
+            return ToolChoice("none"), tools
+        case "required":
+            choice, path = ToolChoice("required"), "tool_choice"
+        case str():
+            raise invalid(
+                "tool_choice must be none, auto, required or say which function.", "tool_choice"
+            )
+        case FlatChoice("function" | "custom", None):
+            raise missing("tool_choice.name")
+        case FlatChoice("function" | "custom", str(name), namespace):
+            choice, path = ToolChoice("named", _chosen(name, namespace, tools)), "tool_choice.name"
+        case FlatChoice("allowed_tools"):
+            return _allowed(given, tools)
+        case FlatChoice(kind):
+            raise unsupported(f"A tool choice of type {kind} is not supported.", "tool_choice.type")
+    check_choice(choice, known, path)
+    return choice, tools
+
+
+def _chosen(name: str, namespace: str | None, tools: Sequence[Tool] | None) -> str:
+    """The flat name of the tool that is meant; within a namespace, its bare name will do where no
+    other tool has it."""
+    wanted = flat_name(name, namespace)
+    if namespace is None and wanted not in {tool.name for tool in tools or ()}:
+        found = [tool.name for tool in tools or () if tool.form and tool.form.name == name]
+        if len(found) == 1:
+            return found[0]
+    return wanted
+
+
+def _allowed(
+    given: FlatChoice, tools: tuple[Tool, ...] | None
+) -> tuple[ToolChoice, tuple[Tool, ...]]:
+    """Some of the tools: the model is told of no others."""
+    if given.mode not in (None, "auto", "required"):
+        raise invalid("tool_choice.mode must be auto or required.", "tool_choice.mode")
+    names: set[str] = set()
+    for index, wish in enumerate(given.tools or ()):
+        kind = wish.get("type")
+        if isinstance(kind, str) and BUILT_IN.fullmatch(kind):
+            continue
+        found = _meant(wish, tools or ())
+        if not found:
+            path = f"tool_choice.tools[{index}]"
+            raise invalid(f"{path} is none of the request's functions.", path)
+        names.update(found)
+    allowed = tuple(tool for tool in tools or () if tool.name in names)
+    if not allowed:
+        raise invalid(
+            "tool_choice.tools must name at least one tool that can run here.", "tool_choice.tools"
+        )
+    return ToolChoice("required" if given.mode == "required" else "auto"), allowed
+
+
+def _meant(wish: Mapping[str, Any], tools: Sequence[Tool]) -> set[str]:
+    name, namespace = wish.get("name"), wish.get("namespace")
+    if not isinstance(name, str):
+        return set()
+    if wish.get("type") == "namespace":
+        return {tool.name for tool in tools if tool.form and tool.form.namespace == name}
+    wanted = _chosen(name, namespace if isinstance(namespace, str) else None, tools)
+    return {tool.name for tool in tools if tool.name == wanted}
+
+
+# -- what a response repeats ---------------------------------------------------------------------
+
+
+def echo_tools(given: Iterable[FlatTool]) -> list[dict[str, Any]]:
+    """The tools that the model could call, as the client knows them."""
+    return [_echo(tool) for tool in given if not BUILT_IN.fullmatch(tool.type)]
+
+
+def _echo(tool: InnerTool) -> dict[str, Any]:
+    told: dict[str, Any] = {"type": tool.type, "name": tool.name, "description": tool.description}
+    if isinstance(tool, FlatTool) and tool.type == "namespace":
+        inner = [_echo(each) for each in tool.tools or () if not BUILT_IN.fullmatch(each.type)]
+        return {**told, "description": tool.description or "", "tools": inner}
+    if tool.type == "custom":
+        return {**told, "format": dict(tool.format or {"type": "text"})}
+    parameters = {} if tool.parameters is None else dict(tool.parameters)
+    return {**told, "parameters": parameters, "strict": bool(tool.strict)}
+
+
+def echo_choice(given: str | FlatChoice | None) -> Any:
+    match given:
+        case FlatChoice("function" | "custom" as kind, name, namespace):
+            more = {} if namespace is None else {"namespace": namespace}
+            return {"type": kind, "name": name, **more}
+        case FlatChoice(kind):
+            return {
+                "type": kind,
+                "mode": given.mode or "auto",
+                "tools": [dict(tool) for tool in given.tools or ()],
+            }
+        case _:
+            return given or "auto"
+
+
+# -- the text of a custom tool, as it comes ------------------------------------------------------
+
+_BEGIN = re.compile(rf'\s*\{{\s*"{CUSTOM_INPUT}"\s*:\s*"')
+_PIECE = re.compile(r'[^"\\]+|\\u[0-9a-fA-F]{4}|\\[^u]')
+
+_LONGEST_BEGIN = 200
+_LONGEST_PIECE = 12
+"""Characters: two escapes of surrogates. No more can wait for what follows."""
+
+
+class InputText:
+    """The text within ``{"input": "…"}``, taken out of the JSON as it comes in fragments."""
+
+    def __init__(self) -> None:
+        self.given = 0
+        """Characters that `feed` has returned."""
+        self._rest = ""
+        self._begun = self._ended = False
+
+    def feed(self, fragment: str) -> str:
+        """What of the text is known now, and was not before."""
+        if self._ended:
+            return ""
+        self._rest += fragment
+        if not self._begun:
+            begin = _BEGIN.match(self._rest)
+            if begin is None:
+                self._ended = len(self._rest) > _LONGEST_BEGIN
+                return ""
+            self._begun, self._rest = True, self._rest[begin.end() :]
+        text = self._take()
+        self.given += len(text)
+        return text
+
+    def _take(self) -> str:
+        """Whole characters alone: half an escape, or half a pair of surrogates, waits."""
+        place, end = 0, 0
+        while piece := _PIECE.match(self._rest, place):
+            place = piece.end()
+            if not _is_high_surrogate(piece[0]):
+                end = place
+        # What is no escape at all ends it too: the whole arguments will tell.
+        stuck = len(self._rest) - place >= _LONGEST_PIECE
+        self._ended = stuck or self._rest[place : place + 1] == '"'
+        taken, self._rest = self._rest[:end], self._rest[end:]
+        try:
+            return str(json.loads(f'"{taken}"', strict=False))
+        except ValueError:
+            self._ended = True
+            return ""
+
+
+def _is_high_surrogate(piece: str) -> bool:
+    return piece[:3].lower() == r"\ud" and piece[3:4].lower() in tuple("89ab")

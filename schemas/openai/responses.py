@@ -1,0 +1,341 @@
+"""OpenAI responses, the request: what it asks, in the gateway's own words.
+
+Knows: which fields of ``POST /v1/responses`` (OpenAI API reference, "Responses") are honoured,
+taken note of or refused. Refuses to know: items (`schemas.openai.items`), which models,
+conversations and earlier responses there are, and how the response is written
+(`schemas.openai.response_events`).
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping, Sequence
+from typing import Any
+
+from attrs import evolve, frozen
+
+from ..claude.sampling import without_effect
+from ..convert import structure
+from ..media import Attachment
+from ..message import Document, Image, Message, check_results
+from ..request_errors import invalid, missing, unsupported
+from ..turn import Options, Tool, ToolChoice
+from .chat_messages import fill
+from .chat_tools import ANY_OBJECT, SchemaFormat, read_schema
+from .foreign_items import NOTHING_KEPT, Kept, Taken, take_items
+from .ignored_fields import unknown_fields
+from .items import Reading, read_history, read_items
+from .parameters import (
+    TIERS,
+    check_ranges,
+    encode_shaping,
+    named_conversation,
+    read_effort,
+    refuse_unsupported,
+)
+from .response_tools import check_tools_length, read_flat_choice, read_flat_tools, with_tools
+from .response_words import (
+    FlatFormat,
+    ReasoningConfig,
+    ResponseRequest,
+    TextConfig,
+    encode_echo,
+)
+
+MAX_METADATA = (16, 64, 512)
+"""Pairs, characters of a key, characters of a value."""
+
+SUMMARIES = ("auto", "concise", "detailed")
+
+INCLUDABLE = {
+    "file_search_call.results", "web_search_call.results", "web_search_call.action.sources",
+    "message.input_image.image_url", "computer_call_output.output.image_url",
+    "code_interpreter_call.outputs", "reasoning.encrypted_content",
+    "message.output_text.logprobs",
+}  # fmt: skip
+
+_HARMLESS: dict[str, Callable[[Any], bool]] = {
+    "top_logprobs": lambda value: not value,
+    "prompt": lambda _: False,
+}
+"""What each unsupported field may hold without asking for anything."""
+
+_RANGES: dict[str, tuple[float, float]] = {
+    "temperature": (0, 2),
+    "top_p": (0, 1),
+    "max_output_tokens": (1, float("inf")),
+    "max_tool_calls": (1, float("inf")),
+}
+
+
+# -- what they ask -------------------------------------------------------------------------------
+
+
+@frozen(kw_only=True)
+class ResponseTurn:
+    """One request in the gateway's words.
+
+    `instructions` stand before `said`, the text of the input's own system messages; both are None
+    where there is none. `messages` ends with a user message (or the outputs of tools), or with an
+    answer that has been begun (`begun` is then its path); it is empty only where nothing has to be
+    generated. `attachments` have their places in it, and `filled` puts them there. `tools` None:
+    the request says nothing about them; `brought` are those of them that came in the input, and
+    stay with it. `shaping` holds what else can change the answer, `ignored` names the given fields
+    that have no effect, `echo` is what the response object repeats of the request: all of them JSON
+    values.
+    """
+
+    model: str | None
+    instructions: str | None
+    said: str | None
+    messages: tuple[Message, ...]
+    attachments: tuple[Attachment, ...]
+    stream: bool
+    store: bool
+    background: bool
+    generate: bool
+    previous_response_id: str | None
+    conversation_id: str | None
+    workspace: str | None
+    tools: tuple[Tool, ...] | None
+    brought: tuple[Tool, ...]
+    schema: str | None
+    options: Options
+    shaping: Mapping[str, Any]
+    ignored: tuple[str, ...]
+    echo: Mapping[str, Any]
+    begun: str | None = None
+
+    @property
+    def allows_some(self) -> bool:
+        """Whether `tools` are only those that ``tool_choice`` allows."""
+        choice = self.echo["tool_choice"]
+        return isinstance(choice, dict) and choice["type"] == "allowed_tools"
+
+    @property
+    def system(self) -> str | None:
+        texts = [text for text in (self.instructions, self.said) if text is not None]
+        return "\n\n".join(texts) if texts else None
+
+    def filled(self, blocks: Sequence[Image | Document]) -> tuple[Message, ...]:
+        """The messages, with a block in place of each attachment."""
+        assert len(blocks) == len(self.attachments), "one block for each attachment"
+        return fill(self.messages, blocks) if blocks else self.messages
+
+
+def parse_response(
+    raw: object,
+    *,
+    names_conversation: bool = False,
+    reasoning: bool = False,
+    may_prepare: bool = False,
+    kept: Kept = NOTHING_KEPT,
+) -> ResponseTurn:
+    """Read a request's JSON value. Raises `InvalidRequest`, whose `param` is the field's path, and
+    `NotFound` (``item_not_found``) for a reference to an item that is not `kept`.
+
+    `names_conversation`: the request does so outside of its body. `reasoning`: thinking is given to
+    requests that do not say whether they want it. `may_prepare`: the request may ask for nothing to
+    be generated.
+    """
+    taken = Taken(None)
+    if isinstance(raw, dict):
+        check_tools_length(raw.get("tools"))
+        taken = take_items(raw.get("input"), kept=kept)
+        raw = {**raw, "input": taken.items}
+    request = structure(raw, ResponseRequest)
+    if not may_prepare:
+        request = evolve(request, generate=None)
+    refuse_unsupported(request, _HARMLESS)
+    check_ranges(request, _RANGES)
+    _check_words(request)
+    conversation_id = named_conversation(request.conversation_id, request.conversation)
+    _check_places(request, conversation_id, names_conversation=names_conversation)
+    continues = (
+        names_conversation
+        or conversation_id is not None
+        or request.previous_response_id is not None
+    )
+    reading = _read_input(request, continues)
+    history = reading.history
+    tools, brought, left_out = _read_tools(request, reading)
+    # What goes on may have tools that the request does not repeat.
+    known_tools = tools if tools is not None or continues else ()
+    choice, tools = read_flat_choice(request.tool_choice, tools, known_tools)
+    schema = _schema(request.text)
+    if history.begun is not None and schema is not None:
+        raise invalid("A JSON answer cannot be one that was begun.", history.begun)
+    options = evolve(_options(request, choice, reasoning), begun=history.begun is not None)
+    wishes = {"verbosity": request.text.verbosity if request.text else None}
+    return ResponseTurn(
+        model=request.model,
+        instructions=request.instructions,
+        said=history.system,
+        messages=history.messages,
+        attachments=history.attachments,
+        stream=bool(request.stream),
+        store=request.store is not False,
+        background=bool(request.background),
+        generate=request.generate is not False,
+        previous_response_id=request.previous_response_id,
+        conversation_id=conversation_id,
+        workspace=request.workspace,
+        tools=tools,
+        brought=brought,
+        schema=schema,
+        options=options,
+        shaping=encode_shaping(options, schema, wishes),
+        ignored=(
+            *_ignored(request, options, known_tools),
+            *(f"tools.{kind}" for kind in left_out),
+            *(f"input.{kind}" for kind in taken.left_out),
+            *unknown_fields(raw, ResponseRequest),
+        ),
+        echo=encode_echo(request),
+        begun=history.begun,
+    )
+
+
+def _read_input(request: ResponseRequest, continues: bool) -> Reading:
+    if request.generate is False:
+        # Nobody is answered yet: there may be no question, or nothing at all.
+        reading = read_history(request.input or ())
+        check_results(reading.messages, None if continues else (), reading.places.__getitem__)
+        return reading
+    if request.input is None:
+        raise missing("input")
+    return read_items(request.input, continues=continues)
+
+
+def _read_tools(
+    request: ResponseRequest, reading: Reading
+) -> tuple[tuple[Tool, ...] | None, tuple[Tool, ...], tuple[str, ...]]:
+    """All tools of the request (None: it says nothing of them), those that its input brings, and
+    the types of those left out."""
+    if request.tools is None and not reading.tools:
+        return None, (), ()
+    given = {f"tools[{index}]": tool for index, tool in enumerate(request.tools or ())}
+    own, left_out = read_flat_tools(given)
+    brought, left_out_too = read_flat_tools(reading.tools, replacing=True)
+    return with_tools(own, brought), brought, tuple(dict.fromkeys((*left_out, *left_out_too)))
+
+
+def _check_words(request: ResponseRequest) -> None:
+    if request.truncation not in (None, "auto", "disabled"):
+        raise invalid("truncation must be auto or disabled.", "truncation")
+    for index, name in enumerate(request.include or ()):
+        if name not in INCLUDABLE:
+            raise invalid(f"{name} is nothing that can be included.", f"include[{index}]")
+        if name == "message.output_text.logprobs":
+            raise unsupported("There are no logprobs here.", f"include[{index}]")
+    config = request.reasoning or ReasoningConfig()
+    for name in ("summary", "generate_summary"):
+        if getattr(config, name) not in (None, *SUMMARIES):
+            path = f"reasoning.{name}"
+            raise invalid(f"{path} must be one of {', '.join(SUMMARIES)}.", path)
+    if request.text and request.text.verbosity not in (None, "low", "medium", "high"):
+        raise invalid("text.verbosity must be one of low, medium, high.", "text.verbosity")
+    _check_metadata(request.metadata or {})
+    for index, entry in enumerate(request.context_management or ()):
+        if entry.type != "compaction":
+            path = f"context_management[{index}].type"
+            raise unsupported(f"Context management of type {entry.type} is not supported.", path)
+
+
+def _check_metadata(metadata: Mapping[str, Any]) -> None:
+    pairs, longest_key, longest_value = MAX_METADATA
+    if len(metadata) > pairs:
+        raise invalid(f"metadata must hold at most {pairs} pairs.", "metadata")
+    for key, value in metadata.items():
+        if not isinstance(value, str):
+            raise invalid(f"metadata.{key[:longest_key]} must be a string.", "metadata")
+        if len(key) > longest_key or len(value) > longest_value:
+            raise invalid(
+                f"A key of metadata has at most {longest_key} characters, a value {longest_value}.",
+                "metadata",
+            )
+
+
+def _check_places(
+    request: ResponseRequest, conversation_id: str | None, *, names_conversation: bool
+) -> None:
+    if request.previous_response_id is not None:
+        if not request.previous_response_id:
+            raise invalid("previous_response_id must not be empty.", "previous_response_id")
+        if conversation_id is not None or names_conversation:
+            raise invalid(
+                "A request goes on with a response or with a conversation, not with both.",
+                "previous_response_id",
+            )
+    if request.background and request.store is False:
+        raise invalid(
+            "A response in the background can only be asked for if it is stored.", "background"
+        )
+
+
+def _schema(text: TextConfig | None) -> str | None:
+    """The schema that the answer has to suit, as JSON; None: it is free text."""
+    match text:
+        case None | TextConfig(format=None) | TextConfig(format=FlatFormat("text")):
+            return None
+        case TextConfig(format=FlatFormat("json_object")):
+            return ANY_OBJECT
+        case TextConfig(format=FlatFormat("json_schema") as asked):
+            flat = SchemaFormat(asked.name, asked.description, asked.schema, asked.strict)
+            return read_schema(flat, "text.format.schema")
+        case TextConfig(format=FlatFormat(kind)):
+            raise unsupported(f"A format of type {kind} is not supported.", "text.format.type")
+    raise AssertionError(text)
+
+
+def _options(request: ResponseRequest, choice: ToolChoice, reasoning: bool) -> Options:
+    config = request.reasoning or ReasoningConfig()
+    effort = read_effort(config.effort, "reasoning.effort")
+    summary = config.summary or config.generate_summary
+    asked = summary is not None or (reasoning and request.reasoning is None)
+    parallel = request.parallel_tool_calls
+    return Options(
+        temperature=request.temperature,
+        top_p=request.top_p,
+        max_tokens=request.max_output_tokens,
+        effort=effort,
+        reasoning=asked and effort != "none",
+        user=request.user or request.safety_identifier or None,
+        service_tier=TIERS.get(request.service_tier),
+        tool_choice=choice,
+        parallel_tool_calls=True if parallel is None else parallel,
+        whole=not (request.stream or request.background),
+    )
+
+
+# -- what is said of it --------------------------------------------------------------------------
+
+_NAMES = {"reasoning_effort": "reasoning.effort"}
+"""What chat calls otherwise."""
+
+
+def in_vain(options: Options, model: str = "", *, in_words: bool = False) -> tuple[str, ...]:
+    """As `sampling.without_effect`, in the words of this request."""
+    names = without_effect(options, model, in_words=in_words)
+    return tuple(_NAMES.get(name, name) for name in names)
+
+
+def _ignored(
+    request: ResponseRequest, options: Options, tools: Sequence[Tool] | None
+) -> tuple[str, ...]:
+    given = dict.fromkeys(in_vain(options))
+    config, wants = request.reasoning or ReasoningConfig(), request.stream_options
+    idle = {
+        "text.verbosity": request.text is not None and request.text.verbosity is not None,
+        "parallel_tool_calls": request.parallel_tool_calls is not None and tools == (),
+        "reasoning.summary": bool(config.summary) and not options.reasoning,
+        "safety_identifier": request.safety_identifier not in (None, "", options.user),
+        "service_tier": request.service_tier is not None and options.service_tier is None,
+        "include": bool(request.include),
+        "truncation": request.truncation == "auto",
+        "max_tool_calls": request.max_tool_calls is not None,
+        "prompt_cache_key": request.prompt_cache_key is not None,
+        "prompt_cache_retention": request.prompt_cache_retention is not None,
+        "stream_options": wants is not None and bool(wants.include_obfuscation),
+        "context_management": bool(request.context_management),
+    }
+    return (*given, *(name for name, is_idle in idle.items() if is_idle and name not in given))

@@ -1,0 +1,1 @@
+"""The settings: every section with its defaults, descriptions and rules."""

@@ -1,0 +1,448 @@
+"""The settings: every key, its default, its meaning and what it may hold.
+
+Knows the words of the configuration: frozen attrs classes, one per section, whose fields carry
+their help text (typed-settings) and their rule. An instance that exists has passed its rules.
+Refuses to know where a value came from: files, environment and command line are read by
+`ccapi.transport.configuration`.
+
+Units are in the names (`_seconds`, `_minutes`, `_bytes`). No message here holds a secret.
+"""
+
+import os
+from collections.abc import Iterator, Mapping
+from pathlib import Path
+from typing import ClassVar, Literal
+from urllib.parse import urlsplit
+
+import attrs
+from attrs import frozen
+
+from . import rules
+from .agents import PermissionSettings, WorkspaceSettings
+from .page import PageSettings
+from .rules import Problem, SettingsError, is_loopback
+from .section import MIB, Section, complaint, key
+from .websocket import WebSocketSettings
+
+__all__ = [
+    "AuthSettings",
+    "CacheSettings",
+    "ClaudeSettings",
+    "ConversationSettings",
+    "FileAccessSettings",
+    "ImageSettings",
+    "LogSettings",
+    "ModelSettings",
+    "PageSettings",
+    "PermissionSettings",
+    "Problem",
+    "ResponseSettings",
+    "ServerSettings",
+    "Settings",
+    "SettingsError",
+    "StorageSettings",
+    "WebSocketSettings",
+    "WorkspaceSettings",
+    "check_exposure",
+    "complaint",
+    "default_state_directory",
+    "is_loopback",
+]
+
+AGENT_PREFIX = "agent/"
+"""What begins the names of models that are asked to be agents."""
+
+LOOPBACK_NAMES = ("localhost", "127.0.0.1", "::1")
+
+
+@frozen(kw_only=True)
+class ServerSettings(Section):
+    section: ClassVar[str] = "server"
+
+    host: str = key(
+        "127.0.0.1",
+        rules.host,
+        "Address to listen on. Anything but loopback needs `auth.api_keys`.",
+    )
+    port: int = key(8080, rules.whole(0, 65535), "Port to listen on; 0 takes a free one.")
+    graceful_seconds: float = key(
+        30.0, rules.not_negative, "How long running turns may finish after a stop signal."
+    )
+    stall_seconds: float = key(
+        30.0, rules.positive, "A client that takes no byte for so long is treated as gone."
+    )
+    heartbeat_seconds: float = key(
+        15.0, rules.positive, "Silence in a stream after which a comment is sent to keep it open."
+    )
+    max_body_bytes: int = key(20 * MIB, rules.whole(1), "Largest request body; more is a 413.")
+    max_bodies_bytes: int = key(
+        128 * MIB,
+        rules.whole(1),
+        "Size of all request bodies and WebSocket messages under way; more wait up to 30 s, "
+        "and then get a 503.",
+    )
+    min_body_bytes_per_second: float = key(
+        8192.0,
+        rules.not_negative,
+        "Least rate of a request body, once it has taken `stall_seconds`; a slower one is a 408. "
+        "0: any.",
+    )
+    max_header_bytes: int = key(65536, rules.whole(1024), "Largest request head.")
+    head_timeout_seconds: float = key(
+        10.0, rules.positive, "Time a connection has to send its request head."
+    )
+    max_connections: int = key(1000, rules.whole(1), "Connections open at once; more wait.")
+    max_connections_per_address: int = key(
+        250,
+        rules.whole(1),
+        "Of these, from one address (of IPv6, one /64 network); more are closed at once, the idle "
+        "ones first. This machine's own addresses, where a reverse proxy may be, have nine tenths "
+        "of all. Raise it for a proxy on another machine.",
+    )
+    allowed_hosts: tuple[str, ...] = key(
+        (),
+        rules.each(
+            lambda host: host == "*" or rules.is_host(host),
+            "must list host names without port, or *",
+        ),
+        "Host names requests may be addressed to (`*`: any), against DNS rebinding. "
+        "Empty: the loopback names and `server.host`.",
+    )
+    cors_origins: tuple[str, ...] = key(
+        (),
+        rules.each(rules.is_origin, "must list origins such as https://example.org, or *"),
+        "Origins whose pages may call from a browser (`*`: any). "
+        "Empty: pages from this machine, on any port.",
+    )
+    tls_cert_file: Path | None = key(  # noqa: RUF009
+        None, rules.optional_path, "Certificate chain (PEM); with `tls_key_file`, serves TLS."
+    )
+    tls_key_file: Path | None = key(  # noqa: RUF009
+        None, rules.optional_path, "Private key (PEM)."
+    )
+
+    def conflicts(self) -> Iterator[tuple[str, str]]:
+        if self.tls_cert_file is not None and self.tls_key_file is None:
+            yield "tls_cert_file", "needs server.tls_key_file too"
+        if self.tls_key_file is not None and self.tls_cert_file is None:
+            yield "tls_key_file", "needs server.tls_cert_file too"
+
+    def allows_host(self, host: str) -> bool:
+        """Whether a request may be addressed to `host` (no port, an IPv6 address without
+        brackets); RFC 9110 7.2 makes the comparison ignore case."""
+        names = self.allowed_hosts or (*LOOPBACK_NAMES, self.host)
+        return "*" in names or host.lower() in {name.lower() for name in names}
+
+    def allows_origin(self, origin: str) -> bool:
+        """Whether a page from `origin` (the header as it came) may call from a browser."""
+        if self.cors_origins:
+            return "*" in self.cors_origins or origin in self.cors_origins
+        if origin == "*" or not rules.is_origin(origin):
+            return False
+        parts = urlsplit(origin)
+        return parts.scheme in {"http", "https"} and is_loopback(parts.hostname or "")
+
+
+@frozen(kw_only=True)
+class ClaudeSettings(Section):
+    section: ClassVar[str] = "claude"
+
+    command: str = key(
+        "claude", rules.command, "The Claude Code CLI: the name or the path of the program."
+    )
+    env: Mapping[str, str] = key(
+        dict, rules.environment, "Environment variables for the CLI's processes.", secret=True
+    )
+    allow_credentials_file: bool = key(
+        False,
+        rules.boolean,
+        "Serve other machines also with the login in the CLI's credentials file, although any "
+        "client can then ask the model for the account's e-mail address.",
+    )
+    timeout_seconds: float = key(300.0, rules.positive, "Longest turn.")
+    idle_timeout_seconds: float = key(
+        120.0, rules.positive, "Longest silence of a child during a turn."
+    )
+    start_timeout_seconds: float = key(30.0, rules.positive, "Longest start of a child.")
+    max_concurrent_sessions: int = key(10, rules.whole(1), "Children running at once.")
+    max_waiting_turns: int = key(
+        64, rules.whole(0), "Turns that may wait for a child; more is a 429."
+    )
+    queue_timeout_seconds: float = key(30.0, rules.not_negative, "Longest wait for a child.")
+    prewarm: int = key(
+        2, rules.whole(0), "Children kept ready for new conversations, as far as there is room."
+    )
+    use_interactive_sessions: bool = key(
+        True, rules.boolean, "Keep a conversation's child between turns; otherwise one per request."
+    )
+    freeze_after_seconds: float = key(
+        30.0,
+        rules.not_negative,
+        "Idle time after which a child is stopped from using CPU; 0: never.",
+    )
+    hibernate_after_seconds: float = key(
+        300.0,
+        rules.not_negative,
+        "Idle time after which a child ends, to be resumed on demand; 0: never.",
+    )
+    tool_wait_seconds: float = key(
+        600.0,
+        rules.positive,
+        "How long a child waits for the results of its tool calls; they may come later too, "
+        "but are then told to another one.",
+    )
+    max_retries: int = key(2, rules.whole(0), "The CLI's own retries of an API call.")
+    max_line_bytes: int = key(64 * MIB, rules.whole(65536), "Longest line a child may print.")
+    stop_seconds: float = key(
+        5.0, rules.not_negative, "Time a child has to end by itself before it is killed."
+    )
+
+
+@frozen(kw_only=True)
+class AuthSettings(Section):
+    section: ClassVar[str] = "auth"
+
+    api_keys: tuple[str, ...] = key(
+        (),
+        rules.api_keys,
+        "Keys that callers must show one of, each as it is or as `sha256:` and its hash in "
+        "hexadecimal. Empty: no key is asked for.",
+        secret=True,
+    )
+    agent_keys: tuple[str, ...] = key(
+        (),
+        rules.api_keys,
+        "Those of `auth.api_keys` whose callers may use agents. Where no key is asked for, every "
+        "caller may.",
+        secret=True,
+    )
+    allow_query_key: bool = key(
+        False,
+        rules.boolean,
+        "Take a WebSocket's key from `?api_key=` too. Proxies may log such addresses.",
+    )
+
+    def conflicts(self) -> Iterator[tuple[str, str]]:
+        if not {*map(rules.hash_key, self.agent_keys)} <= {*map(rules.hash_key, self.api_keys)}:
+            yield "agent_keys", "holds a key that auth.api_keys does not"
+
+    def hashed(self) -> "AuthSettings":
+        """The same without any key: only what it takes to know one again."""
+        return attrs.evolve(
+            self,
+            api_keys=tuple(map(rules.hash_key, self.api_keys)),
+            agent_keys=tuple(map(rules.hash_key, self.agent_keys)),
+        )
+
+
+@frozen(kw_only=True)
+class ModelSettings(Section):
+    section: ClassVar[str] = "models"
+
+    default: str = key(
+        "sonnet",
+        rules.model,
+        "Model of a request that names none.",
+    )
+    available: tuple[str, ...] = key(
+        ("opus", "sonnet", "haiku", "claude-opus-4-8", "claude-sonnet-5", "claude-haiku-4-5"),
+        rules.each(rules.is_visible_ascii, "must list model ids"),
+        "Model ids that requests may name.",
+    )
+    aliases: Mapping[str, str] = key(
+        dict, rules.model_map, "Other names for them, such as `gpt-4o` for `sonnet`."
+    )
+    agents: bool = key(
+        True,
+        rules.boolean,
+        "Offer every model as `agent/NAME` too: Claude Code with its own tools, in a workspace.",
+    )
+    include_reasoning: bool = key(
+        False,
+        rules.boolean,
+        "Give the model's thinking as `reasoning_content` to requests that do not say.",
+    )
+
+    def conflicts(self) -> Iterator[tuple[str, str]]:
+        agents = {f"{AGENT_PREFIX}{name}" for name in self.available} if self.agents else set()
+        models = {*self.available, *agents}
+        if self.default not in {*models, *self.aliases}:
+            yield "default", f"is not in models.available, got {self.default!r}"
+        for name, model in self.aliases.items():
+            if model not in models:
+                yield "aliases", f"{name} stands for {model!r}, which is not in models.available"
+
+
+@frozen(kw_only=True)
+class CacheSettings(Section):
+    section: ClassVar[str] = "cache"
+
+    enabled: bool = key(True, rules.boolean, "Answer identical requests from memory.")
+    max_entries: int = key(1000, rules.whole(1), "Answers kept.")
+    ttl_seconds: float = key(3600.0, rules.positive, "Age at which an answer is dropped.")
+    max_bytes: int = key(64 * MIB, rules.whole(1), "Size of all answers kept.")
+
+
+@frozen(kw_only=True)
+class ConversationSettings(Section):
+    section: ClassVar[str] = "conversation"
+
+    session_timeout_minutes: float = key(
+        30.0,
+        rules.positive,
+        "Idle time after which a conversation leaves memory; one that a client has open stays.",
+    )
+    max_history_messages: int = key(
+        20,
+        rules.whole(1),
+        "Messages replayed into a new child for a request that brings its history.",
+    )
+    max_queued_turns: int = key(
+        16, rules.whole(0), "Turns that may wait in one conversation; more is a 429."
+    )
+    max_conversations: int = key(10000, rules.whole(1), "Conversations in memory.")
+    max_items_bytes: int = key(
+        64 * MIB,
+        rules.whole(1),
+        "Size of what was said in conversations, as far as it is kept to be shown; the oldest goes "
+        "first, and what a child knows stays as it is.",
+    )
+    max_held_bytes: int = key(
+        256 * MIB,
+        rules.whole(1),
+        "Size of the messages kept for conversations whose transcripts lack them (answers cut "
+        "short, open tool calls, cached answers). Beyond it, those asleep for longest are dropped.",
+    )
+
+
+@frozen(kw_only=True)
+class ResponseSettings(Section):
+    section: ClassVar[str] = "responses"
+
+    max_stored: int = key(
+        1000, rules.whole(1), "Responses kept to be fetched and gone on with; the oldest go first."
+    )
+    max_bytes: int = key(64 * MIB, rules.whole(1), "Size of all responses kept.")
+    ttl_seconds: float = key(30 * 86400.0, rules.positive, "Age at which a response is dropped.")
+
+
+@frozen(kw_only=True)
+class ImageSettings(Section):
+    section: ClassVar[str] = "images"
+
+    allow_remote: bool = key(
+        False,
+        rules.boolean,
+        "Fetch images that requests name by http(s) URL, from public addresses only.",
+    )
+    max_bytes: int = key(
+        10 * MIB, rules.whole(1), "Largest image or file in a request, once decoded."
+    )
+    max_total_bytes: int = key(
+        20 * MIB, rules.whole(1), "Size of all images and files of a request, once decoded."
+    )
+    max_count: int = key(20, rules.whole(0), "Images and files in a request.")
+    fetch_timeout_seconds: float = key(
+        10.0, rules.positive, "Longest fetch of an image, redirects included."
+    )
+    max_redirects: int = key(3, rules.whole(0), "Redirects followed for an image.")
+
+
+@frozen(kw_only=True)
+class FileAccessSettings(Section):
+    section: ClassVar[str] = "file_access"
+
+    additional_dirs: tuple[str, ...] = key(
+        (),
+        rules.each(rules.is_absolute_path, "must list absolute paths"),
+        "Folders from which requests may name files of this machine, and that agents may work in "
+        "beside their own. Empty: none.",
+    )
+    skip_permissions: bool = key(
+        False,
+        rules.boolean,
+        "Let agents do whatever they like, unasked. Not for root, which the CLI refuses.",
+    )
+
+
+def default_state_directory(environ: Mapping[str, str] | None = None) -> Path:
+    """`$XDG_STATE_HOME/ccapi`, else `~/.local/state/ccapi`.
+
+    A relative XDG_STATE_HOME is ignored, as the XDG Base Directory Specification says. Raises
+    SettingsError where no home directory can be found."""
+    environ = os.environ if environ is None else environ
+    given = Path(environ.get("XDG_STATE_HOME", ""))
+    if given.is_absolute():
+        return given / "ccapi"
+    try:
+        home = Path(environ.get("HOME") or Path.home())
+    except RuntimeError as error:
+        problem = Problem("storage.path", "must be set where there is no home directory")
+        raise SettingsError([problem]) from error
+    return home / ".local" / "state" / "ccapi"
+
+
+@frozen(kw_only=True)
+class StorageSettings(Section):
+    section: ClassVar[str] = "storage"
+
+    path: Path = key(  # noqa: RUF009
+        default_state_directory,
+        rules.path,
+        "Folder for what outlives the process, the children's working directories among it.",
+        default_text="`$XDG_STATE_HOME/ccapi`, else `~/.local/state/ccapi`",
+    )
+
+
+@frozen(kw_only=True)
+class LogSettings(Section):
+    section: ClassVar[str] = "log"
+
+    level: Literal["debug", "info", "warning", "error"] = key(
+        "info", rules.one_of("debug", "info", "warning", "error"), "Least level that is written."
+    )
+    format: Literal["auto", "console", "json"] = key(
+        "auto",
+        rules.one_of("auto", "console", "json"),
+        "For people, for machines, or by whether stderr is a terminal.",
+    )
+
+
+@frozen(kw_only=True)
+class Settings:
+    """All settings. `Settings()` has every default; `attrs.evolve` makes variants."""
+
+    server: ServerSettings = attrs.field(factory=ServerSettings)
+    claude: ClaudeSettings = attrs.field(factory=ClaudeSettings)
+    websocket: WebSocketSettings = attrs.field(factory=WebSocketSettings)
+    auth: AuthSettings = attrs.field(factory=AuthSettings)
+    models: ModelSettings = attrs.field(factory=ModelSettings)
+    cache: CacheSettings = attrs.field(factory=CacheSettings)
+    conversation: ConversationSettings = attrs.field(factory=ConversationSettings)
+    responses: ResponseSettings = attrs.field(factory=ResponseSettings)
+    images: ImageSettings = attrs.field(factory=ImageSettings)
+    file_access: FileAccessSettings = attrs.field(factory=FileAccessSettings)
+    workspaces: WorkspaceSettings = attrs.field(factory=WorkspaceSettings)
+    permissions: PermissionSettings = attrs.field(factory=PermissionSettings)
+    storage: StorageSettings = attrs.field(factory=StorageSettings)
+    page: PageSettings = attrs.field(factory=PageSettings)
+    log: LogSettings = attrs.field(factory=LogSettings)
+
+
+def without_keys(settings: Settings) -> Settings:
+    """The same settings, with the hashes of the callers' keys in place of the keys."""
+    return attrs.evolve(settings, auth=settings.auth.hashed())
+
+
+def check_exposure(settings: Settings) -> None:
+    """Raise SettingsError if callers from other machines would need no key.
+
+    Not part of `Settings` itself: a program may make its settings in steps, and only who is
+    about to listen is exposed."""
+    host = settings.server.host
+    if not is_loopback(host) and not settings.auth.api_keys:
+        reason = (
+            f"{host} can be reached from other machines, and whoever reaches it could use your "
+            "Claude account: set auth.api_keys, or listen on 127.0.0.1"
+        )
+        raise SettingsError([Problem("server.host", reason)])
