@@ -2,7 +2,7 @@
 
 Knows: the setup it took, its settings, what it holds of the conversation, the control requests it
 has not answered, its calls of the client's tools, its signs of life, its bill. Refuses to know:
-phases, turns, and the process behind it (`transport.child`).
+phases, turns, and the process behind it (`transport.process.child`).
 """
 
 from __future__ import annotations

@@ -1,8 +1,8 @@
 """Whether the CLI can answer turns: how it is logged in, and what turns say of it.
 
 Knows: the login that new children get, when to ask for it again, and what keeps turns from being
-answered, for `/ready` and for the log. Refuses to know: how the CLI is asked (`transport.login`),
-and processes that do not start (`actors.pool`).
+answered, for `/ready` and for the log. Refuses to know: how the CLI is asked
+(`transport.process.login`), and processes that do not start (`actors.pool`).
 
 The login is asked for once when the gateway is opened; no child starts before the answer, and the
 port does not wait for it. It is asked for again when a turn says that it has gone, and every
@@ -31,7 +31,7 @@ from ..schemas.events import TurnFailed, TurnFinished
 from ..schemas.settings.rules import Problem, SettingsError, is_loopback
 from ..schemas.settings.settings import Settings
 from ..transport.loggers import get_logger
-from ..transport.login import Login, Means
+from ..transport.process.login import Login, Means
 from .bus import Bus, Subscription
 from .once import OnceLog
 

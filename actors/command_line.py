@@ -28,7 +28,7 @@ from ..transport.configuration import (
     render_json,
     render_toml,
 )
-from ..transport.own_process import forget_start
+from ..transport.process.own_process import forget_start
 
 
 def _path_kwargs(typ: type, default: object, is_optional: bool) -> dict[str, Any]:

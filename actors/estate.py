@@ -1,7 +1,7 @@
 """The estate: what conversations leave on the disk, and that it goes with them.
 
 Knows: which conversation has which sessions of the CLI, and which of them a child still writes.
-Refuses to know: where a session leaves what (`transport.leftovers`).
+Refuses to know: where a session leaves what (`transport.process.leftovers`).
 
 A session that no conversation took, or whose conversation has been forgotten, goes as soon as its
 child has gone; all go with the gateway, as no conversation outlives it. Removal is one task's, in a
@@ -17,7 +17,8 @@ from pathlib import Path
 
 import trio
 
-from ..transport.leftovers import (
+from ..transport.loggers import get_logger
+from ..transport.process.leftovers import (
     SessionList,
     Trace,
     mark_used,
@@ -25,7 +26,6 @@ from ..transport.leftovers import (
     remove_traces,
     remove_workspaces,
 )
-from ..transport.loggers import get_logger
 from .places import OWN
 
 log = get_logger("ccapi.estate")

@@ -26,8 +26,8 @@ from ..schemas.settings.settings import Settings, without_keys
 from ..schemas.turn import Memory, Reply, Setup, Tool
 from ..transport.attachments import AttachmentPolicy
 from ..transport.bodies import Bodies
-from ..transport.cli import find_cli
 from ..transport.loggers import get_logger
+from ..transport.process.cli import find_cli
 from ..transport.seals import Seals
 from .background import Background, open_background
 from .batch import run_batch

@@ -32,9 +32,9 @@ from ..schemas.errors import (
 from ..schemas.events import ChildAdopted, ChildExited, ChildFrozen, ChildSpawned
 from ..schemas.settings.settings import ClaudeSettings
 from ..schemas.turn import AgentOrigin, Origin
-from ..transport.child import Child
-from ..transport.leftovers import Trace
 from ..transport.loggers import get_logger
+from ..transport.process.child import Child
+from ..transport.process.leftovers import Trace
 from .bus import Bus
 from .once import OnceLog
 from .pace import Pace

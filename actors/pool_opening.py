@@ -15,10 +15,10 @@ import trio
 
 from ..schemas.settings.settings import ClaudeSettings
 from ..schemas.turn import Origin
-from ..transport.child import Child, open_child
-from ..transport.cli import Cli
-from ..transport.guardian import open_guardian
-from ..transport.login import LEAN, Login
+from ..transport.process.child import Child, open_child
+from ..transport.process.cli import Cli
+from ..transport.process.guardian import open_guardian
+from ..transport.process.login import LEAN, Login
 from .bus import Bus
 from .cli_watch import CliWatch
 from .estate import Estate

@@ -29,8 +29,8 @@ from ..transport.front_door import (
     tls_context,
 )
 from ..transport.loggers import get_logger
-from ..transport.memory import give_back_memory
-from ..transport.own_process import close_to_others
+from ..transport.process.memory import give_back_memory
+from ..transport.process.own_process import close_to_others
 from ..transport.websocket import WebSocketLimits
 from .gateway import Gateway, open_gateway
 from .http_front import http_app

@@ -24,7 +24,7 @@ from .turns import Port
 
 
 class Borrowed(Protocol):
-    """What a session needs of a child (`transport.child.Child`)."""
+    """What a session needs of a child (`transport.process.child.Child`)."""
 
     gone: trio.Event
 

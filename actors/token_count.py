@@ -19,7 +19,7 @@ from ..schemas.claude.output import ControlAnswer, ControlAsked, TurnResult
 from ..schemas.errors import ChildError, TurnTimeout
 from ..schemas.message import Message
 from ..schemas.turn import Setup
-from ..transport.child import Child
+from ..transport.process.child import Child
 from .composition import Composition, compose
 from .pool import ChildPool
 from .tool_desk import ToolDesk

@@ -1,7 +1,7 @@
 """The names that clients give to an agent's surroundings: its workspace, and tools beside its own.
 
 Knows: which names there may be, and that one key's workspaces are not another's. Refuses to know:
-the disk, and how an agent is started (`transport.agent_cli`).
+the disk, and how an agent is started (`transport.process.agent_cli`).
 """
 
 from __future__ import annotations
@@ -12,7 +12,7 @@ from collections.abc import Iterable
 
 from ..schemas.errors import InvalidRequest
 from ..schemas.turn import Profile, Tool
-from ..transport.agent_cli import OWN_NAMES
+from ..transport.process.agent_cli import OWN_NAMES
 from .places import OWN
 
 LOCAL = "local"

@@ -22,7 +22,7 @@ from ccapi.schemas.settings.settings import (
     WorkspaceSettings,
 )
 from ccapi.schemas.turn import AgentOrigin
-from ccapi.transport.agent_cli import agent_environment, agents_of
+from ccapi.transport.process.agent_cli import agent_environment, agents_of
 
 ORIGIN = AgentOrigin("sonnet", "mine", ("Bash(ls:*)",))
 

@@ -18,13 +18,13 @@ from ccapi.schemas.claude import input as lines
 from ccapi.schemas.claude.output import AssistantDone, ControlAnswer, Noise, TurnResult
 from ccapi.schemas.errors import ChildDied, ChildProtocolError, GatewayError, Overloaded
 from ccapi.schemas.turn import Setup
-from ccapi.transport.child import (
+from ccapi.transport.process.child import (
     STDERR_TAIL_BYTES,
     UNWRITTEN_LINES,
     ChildCommand,
     open_child,
 )
-from ccapi.transport.guardian import Guardian, open_guardian
+from ccapi.transport.process.guardian import Guardian, open_guardian
 from tests.support.processes import (
     PATIENCE,
     adopt,

@@ -18,7 +18,7 @@ from ccapi.schemas.message import Message
 from ccapi.schemas.settings.rules import SettingsError
 from ccapi.schemas.settings.settings import ClaudeSettings, Settings, StorageSettings
 from ccapi.schemas.turn import Recording, ResumePoint
-from ccapi.transport.cli import FIXED_ENVIRONMENT, Cli, child_environment, find_cli
+from ccapi.transport.process.cli import FIXED_ENVIRONMENT, Cli, child_environment, find_cli
 
 
 def settings_in(tmp_path: Path, **claude: Any) -> Settings:

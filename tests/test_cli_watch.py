@@ -29,7 +29,7 @@ from ccapi.schemas.errors import (
 from ccapi.schemas.events import TurnFailed, TurnFinished
 from ccapi.schemas.settings.settings import ClaudeSettings, ServerSettings, Settings, SettingsError
 from ccapi.schemas.turn import Usage
-from ccapi.transport.login import Login, Means
+from ccapi.transport.process.login import Login, Means
 
 
 @define

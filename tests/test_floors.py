@@ -13,7 +13,7 @@ FLOORS = ("schemas", "transport", "actors")
 
 PURE = {
     # Bytes and words, no I/O. Everything in schemas/ is pure anyway.
-    "transport/ndjson.py",
+    "transport/process/ndjson.py",
     "transport/public_address.py",
     "transport/websocket_frames.py",
     # The session's machine and all it is made of.

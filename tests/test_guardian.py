@@ -16,7 +16,7 @@ import pytest
 import trio
 from structlog.testing import capture_logs
 
-from ccapi.transport.guardian import open_guardian
+from ccapi.transport.process.guardian import open_guardian
 from tests.support.processes import (
     PATIENCE,
     end_group,

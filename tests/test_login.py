@@ -14,10 +14,10 @@ import trio
 from ccapi.schemas.message import Message
 from ccapi.schemas.settings.settings import ClaudeSettings, Settings, StorageSettings
 from ccapi.schemas.turn import Recording
-from ccapi.transport import login
-from ccapi.transport.cli import FIXED_ENVIRONMENT, Cli, find_cli
-from ccapi.transport.guardian import Guardian, open_guardian
-from ccapi.transport.login import (
+from ccapi.transport.process import login
+from ccapi.transport.process.cli import FIXED_ENVIRONMENT, Cli, find_cli
+from ccapi.transport.process.guardian import Guardian, open_guardian
+from ccapi.transport.process.login import (
     LEAN,
     STATUS_BYTES,
     SUBSCRIPTION_ENVIRONMENT,

@@ -7,7 +7,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from ccapi.schemas.claude.output import decode
-from ccapi.transport.ndjson import LineSplitter, LineTooLong
+from ccapi.transport.process.ndjson import LineSplitter, LineTooLong
 
 ROOM = 1 << 20
 SCRAPS = st.sampled_from([b"\n", b"\r", b"a", b"bc", b"\xff\x00", b"\n\n", b"{}"])

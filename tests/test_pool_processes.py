@@ -21,9 +21,9 @@ from ccapi.actors.pool_opening import open_pool
 from ccapi.schemas.errors import ChildDied, GatewayError, Overloaded
 from ccapi.schemas.events import ChildSpawned
 from ccapi.schemas.settings.settings import ClaudeSettings
-from ccapi.transport.agent_cli import Agents
-from ccapi.transport.child import Child
-from ccapi.transport.cli import Cli
+from ccapi.transport.process.agent_cli import Agents
+from ccapi.transport.process.child import Child
+from ccapi.transport.process.cli import Cli
 from tests.support.processes import (
     PATIENCE,
     SCRIPTED,

@@ -11,7 +11,7 @@ from pathlib import Path
 import pytest
 
 from ccapi.schemas.message import Block, Image, Message, ToolCall, ToolResult
-from ccapi.transport.transcript import transcript_entries, transcript_path, write_transcript
+from ccapi.transport.process.transcript import transcript_entries, transcript_path, write_transcript
 from tests.support.messages_stub import open_messages_stub
 from tests.support.raw_cli import CHILD_ENVIRONMENT, GENERIC_FLAGS, cli_environment, open_raw_cli
 

@@ -20,7 +20,7 @@ from pathlib import Path
 import trio
 from attrs import define
 
-from ccapi.transport.memory import give_back_memory
+from ccapi.transport.process.memory import give_back_memory
 from tests.bench.hostile import CASES
 from tests.support.live import open_live_demo
 

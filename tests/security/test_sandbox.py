@@ -17,8 +17,8 @@ from ccapi.schemas.settings.settings import (
     StorageSettings,
     WorkspaceSettings,
 )
-from ccapi.transport.child import Child, ChildCommand, open_child
-from ccapi.transport.guardian import open_guardian
+from ccapi.transport.process.child import Child, ChildCommand, open_child
+from ccapi.transport.process.guardian import open_guardian
 from ccapi.transport.sandbox import find_sandbox
 from tests.security.scene import Scene, open_scene
 from tests.security.ways import WAYS, script_of

@@ -20,7 +20,7 @@ from trio.testing import MemoryReceiveStream
 from ccapi.schemas.claude.output import Frame, decode
 from ccapi.schemas.errors import ChildDied, ChildProtocolError, GatewayError
 from ccapi.schemas.turn import Origin
-from ccapi.transport.ndjson import LineSplitter
+from ccapi.transport.process.ndjson import LineSplitter
 
 Json: TypeAlias = dict[str, Any]
 Brain: TypeAlias = "Callable[[FakeChild, Json], None]"

@@ -20,8 +20,8 @@ from ccapi.actors.pool import ChildPool, run_pool
 from ccapi.schemas.errors import GatewayError
 from ccapi.schemas.settings.settings import ClaudeSettings
 from ccapi.schemas.turn import Origin, ResumePoint
-from ccapi.transport.child import Child
-from ccapi.transport.ndjson import LineSplitter
+from ccapi.transport.process.child import Child
+from ccapi.transport.process.ndjson import LineSplitter
 
 POINT = ResumePoint("session", "uuid")
 

@@ -23,8 +23,8 @@ from ccapi.schemas.claude.output import Frame, TurnResult
 from ccapi.schemas.errors import GatewayError
 from ccapi.schemas.turn import Setup
 from ccapi.schemas.turn_items import TextDelta
-from ccapi.transport.child import Child, ChildCommand, open_child
-from ccapi.transport.guardian import Guardian, open_guardian
+from ccapi.transport.process.child import Child, ChildCommand, open_child
+from ccapi.transport.process.guardian import Guardian, open_guardian
 
 PATIENCE = 20.0  # seconds after which something that has not happened fails the test
 SCRIPTED = (sys.executable, "-I", "-m", "ccapi.transport.scripted")

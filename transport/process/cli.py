@@ -18,18 +18,18 @@ from uuid import uuid4
 import trio
 from attrs import evolve, frozen
 
-from ..schemas.claude.input import AGENT, TOOL_SERVERS
-from ..schemas.errors import ChildDied, CliUnusable, HistoryNotWritten
-from ..schemas.settings.rules import Problem, SettingsError
-from ..schemas.settings.settings import Settings
-from ..schemas.turn import AgentOrigin, Origin, Recording, ResumePoint
+from ...schemas.claude.input import AGENT, TOOL_SERVERS
+from ...schemas.errors import ChildDied, CliUnusable, HistoryNotWritten
+from ...schemas.settings.rules import Problem, SettingsError
+from ...schemas.settings.settings import Settings
+from ...schemas.turn import AgentOrigin, Origin, Recording, ResumePoint
+from ..sandbox import Sandbox, find_sandbox
 from .agent_cli import Agents, agent_environment, agents_of
 from .child import ChildCommand
 from .guardian import Guardian
 from .leftovers import Trace
 from .login import LEAN, SUBSCRIPTION_FLAGS, Login, ask_login, chat_environment
 from .login import SCRIPTED as NO_LOGIN_NEEDED
-from .sandbox import Sandbox, find_sandbox
 from .transcript import transcript_path, write_transcript
 
 GENERIC_FLAGS = (
@@ -101,8 +101,8 @@ class Cli:
     sandbox: Sandbox | None = None
 
     async def ask_login(self, guardian: Guardian) -> Login:
-        """How the program is logged in (`transport.login.ask_login`); the scripted child needs no
-        login."""
+        """How the program is logged in (`transport.process.login.ask_login`); the scripted child
+        needs no login."""
         if self.program == SCRIPTED:
             return NO_LOGIN_NEEDED
         return await ask_login(self.program, self.env, self.cwd, guardian)

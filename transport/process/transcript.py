@@ -22,9 +22,9 @@ from uuid import uuid4
 
 import trio
 
-from ..schemas.claude.input import assistant_message, encode_blocks
-from ..schemas.message import Message, is_blank, merge_turns
-from ..schemas.turn import ResumePoint
+from ...schemas.claude.input import assistant_message, encode_blocks
+from ...schemas.message import Message, is_blank, merge_turns
+from ...schemas.turn import ResumePoint
 
 LONGEST_NAME = 200
 """Characters of a folder's name that the CLI makes without a hash."""

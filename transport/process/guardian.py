@@ -22,7 +22,7 @@ from contextlib import asynccontextmanager
 
 import trio
 
-from .loggers import get_logger
+from ..loggers import get_logger
 
 log = get_logger("ccapi.guardian")
 

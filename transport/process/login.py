@@ -27,7 +27,7 @@ import orjson
 import trio
 from attrs import frozen
 
-from ..schemas.claude.input import AGENT
+from ...schemas.claude.input import AGENT
 from .guardian import Guardian
 
 PROBE_SECONDS = 10.0

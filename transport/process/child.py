@@ -21,13 +21,13 @@ from pathlib import Path
 import trio
 from attrs import frozen
 
-from ..schemas.claude.output import Frame, decode
-from ..schemas.errors import ChildDied, ChildProtocolError, CliUnusable, GatewayError
-from .egress import Egress
+from ...schemas.claude.output import Frame, decode
+from ...schemas.errors import ChildDied, ChildProtocolError, CliUnusable, GatewayError
+from ..egress import Egress
+from ..sandbox_files import CONTROL, FILTER, remove_tree
 from .guardian import Guardian
 from .leftovers import Trace
 from .ndjson import LineSplitter, LineTooLong
-from .sandbox_files import CONTROL, FILTER, remove_tree
 
 READ_BYTES = 65536
 PIPE_BYTES = 1 << 20

@@ -14,10 +14,10 @@ from pathlib import Path
 
 from attrs import frozen
 
-from ..schemas.claude.input import TOOL_SERVERS
-from ..schemas.settings.rules import Problem, SettingsError
-from ..schemas.settings.settings import Settings
-from ..schemas.turn import AgentOrigin
+from ...schemas.claude.input import TOOL_SERVERS
+from ...schemas.settings.rules import Problem, SettingsError
+from ...schemas.settings.settings import Settings
+from ...schemas.turn import AgentOrigin
 
 AGENT_FLAGS = (
     "-p",
