@@ -105,7 +105,7 @@ async def open_scene(
                 "SETTINGS": str(place / "settings.toml"),
                 "TLS_KEY": str(place / "key.pem"),
                 "PACKAGE": str(place / "package"),
-                "LAUNCHER": str(sys.modules["ccapi.transport.sandbox_launcher"].__file__),
+                "LAUNCHER": str(sys.modules["ccapi.transport.sandbox.launcher"].__file__),
                 "SOCKET": ports[0],
                 "ABSTRACT": ports[1],
                 "PORT": ports[2],

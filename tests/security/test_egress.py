@@ -20,8 +20,8 @@ from ccapi.schemas.settings.settings import (
     StorageSettings,
     WorkspaceSettings,
 )
-from ccapi.transport import sandbox
-from ccapi.transport.egress import Egress, NotAllowed, egress_of
+from ccapi.transport.sandbox import sandbox
+from ccapi.transport.sandbox.egress import Egress, NotAllowed, egress_of
 
 from .scene import open_scene
 from .test_sandbox import KINDS, confine, output_of
@@ -104,7 +104,7 @@ async def test_this_machine_under_its_public_address_is_refused() -> None:
         with trio.fail_after(5), pytest.raises(NotAllowed, match="this machine"):
             # As if loopback were public: both ends of the connection have one address.
             with pytest.MonkeyPatch.context() as patch:
-                patch.setattr("ccapi.transport.egress.is_public", lambda address: True)
+                patch.setattr("ccapi.transport.sandbox.egress.is_public", lambda address: True)
                 await egress().connect("127.0.0.1", port)
         assert not any(asked)
 

@@ -19,7 +19,7 @@ from ccapi.schemas.settings.settings import (
 )
 from ccapi.transport.process.child import Child, ChildCommand, open_child
 from ccapi.transport.process.guardian import open_guardian
-from ccapi.transport.sandbox import find_sandbox
+from ccapi.transport.sandbox.sandbox import find_sandbox
 from tests.security.scene import Scene, open_scene
 from tests.security.ways import WAYS, script_of
 from tests.support.processes import eventually, marked

@@ -23,8 +23,8 @@ from attrs import frozen
 
 from ...schemas.claude.output import Frame, decode
 from ...schemas.errors import ChildDied, ChildProtocolError, CliUnusable, GatewayError
-from ..egress import Egress
-from ..sandbox_files import CONTROL, FILTER, remove_tree
+from ..sandbox.egress import Egress
+from ..sandbox.files import CONTROL, FILTER, remove_tree
 from .guardian import Guardian
 from .leftovers import Trace
 from .ndjson import LineSplitter, LineTooLong

@@ -23,7 +23,7 @@ from ...schemas.errors import ChildDied, CliUnusable, HistoryNotWritten
 from ...schemas.settings.rules import Problem, SettingsError
 from ...schemas.settings.settings import Settings
 from ...schemas.turn import AgentOrigin, Origin, Recording, ResumePoint
-from ..sandbox import Sandbox, find_sandbox
+from ..sandbox.sandbox import Sandbox, find_sandbox
 from .agent_cli import Agents, agent_environment, agents_of
 from .child import ChildCommand
 from .guardian import Guardian

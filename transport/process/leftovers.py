@@ -24,7 +24,7 @@ from uuid import uuid4
 
 from attrs import asdict, frozen
 
-from ..sandbox_files import remove_tree
+from ..sandbox.files import remove_tree
 
 _SESSION = re.compile(r"[0-9a-f]{8}(-[0-9a-f]{4}){3}-[0-9a-f]{12}")
 _WORKSPACE = re.compile(r"conv_[0-9a-f]{32}")

@@ -29,12 +29,12 @@ from urllib.parse import urlsplit
 
 from attrs import field, frozen
 
-from ..schemas.settings.rules import Problem, SettingsError, is_loopback
-from ..schemas.settings.settings import Settings
-from . import sandbox_launcher
+from ...schemas.settings.rules import Problem, SettingsError, is_loopback
+from ...schemas.settings.settings import Settings
+from ..loggers import get_logger
+from . import launcher as sandbox_launcher
 from .egress import Egress, egress_of
-from .loggers import get_logger
-from .sandbox_files import CONTROL, FILTER, remove_left, remove_tree
+from .files import CONTROL, FILTER, remove_left, remove_tree
 from .seccomp import MACHINES, filter_program
 
 log = get_logger("ccapi.sandbox")
