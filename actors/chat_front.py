@@ -31,7 +31,7 @@ from ..schemas.openai.ignored_fields import encode_ignored
 from ..schemas.openai.parameters import one_conversation
 from ..schemas.turn import Answer, FinishReason, Reply, Usage
 from ..schemas.turn_items import TextDelta, TurnItem
-from ..transport.asgi import EventStream, while_connected
+from ..transport.http.asgi import EventStream, while_connected
 from .answering import (
     Question,
     Source,

@@ -144,7 +144,7 @@ def serve(context: click.Context, config_file: Path | None, demo: bool) -> None:
     with _refusals():
         settings = _forget_keys(context, _load(context, config_file).settings)
         from ..schemas.errors import GatewayError
-        from ..transport.front_door import ListenError
+        from ..transport.http.front_door import ListenError
         from .serve import run_server
 
         try:

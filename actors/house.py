@@ -19,7 +19,7 @@ import trio
 from attrs import asdict, frozen
 
 from ..schemas.convert import write_json
-from ..transport.websocket_frames import encode_frame
+from ..transport.http.websocket_frames import encode_frame
 from .bus import Subscription
 
 if TYPE_CHECKING:

@@ -18,9 +18,9 @@ from starlette.types import Receive, Scope, Send
 
 from ..schemas.convert import read_json
 from ..schemas.errors import MethodNotAllowed, NotFound, UnsupportedMediaType
-from ..transport.asgi import decode_body, read_body, send_json
-from ..transport.bodies import LONG, Share
-from ..transport.content_coding import CODINGS, UnknownCoding, read_codings
+from ..transport.http.asgi import decode_body, read_body, send_json
+from ..transport.http.bodies import LONG, Share
+from ..transport.http.content_coding import CODINGS, UnknownCoding, read_codings
 from .http_guards import LABELS, OWNER
 from .http_policy import header_values
 

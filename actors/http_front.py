@@ -14,7 +14,7 @@ from starlette.routing import Route, Router
 from starlette.types import ASGIApp, Receive, Scope, Send
 
 from ..schemas.errors import NotFound, UpgradeRequired
-from ..transport.asgi import send_response
+from ..transport.http.asgi import send_response
 from .chat_front import complete_chat, complete_text
 from .conversation_front import (
     add_items,

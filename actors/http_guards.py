@@ -20,7 +20,7 @@ from starlette.types import ASGIApp, Message, Receive, Scope, Send
 from ..schemas.convert import write_json
 from ..schemas.errors import InvalidRequest, NotImplementedHere, Unauthenticated
 from ..schemas.settings.settings import ServerSettings
-from ..transport.asgi import JSON, ClientGone, encode_headers, send_json
+from ..transport.http.asgi import JSON, ClientGone, encode_headers, send_json
 from ..transport.loggers import get_logger
 from .http_policy import KeyRing, check_host, check_origin, header_values, request_id, tell
 

@@ -22,8 +22,8 @@ from ..schemas.openai.conversation_events import encode_event, encode_permission
 from ..schemas.openai.items_out import encode_messages
 from ..schemas.openai.output_items import encode_output
 from ..schemas.request_errors import invalid, missing
-from ..transport.websocket import WebSocketClosed
-from ..transport.websocket_frames import encode_frame
+from ..transport.http.websocket import WebSocketClosed
+from ..transport.http.websocket_frames import encode_frame
 from .conversation import Conversation
 from .conversation_items import PAGE, encode_conversation, items_of
 from .feed import Feed, FeedClosed, FellBehind, Slot, Watcher

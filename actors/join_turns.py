@@ -16,7 +16,7 @@ from attrs import evolve
 from ..schemas.errors import Conflict, GatewayError, InternalError, InvalidRequest
 from ..schemas.openai.foreign_items import refers
 from ..schemas.openai.responses import ResponseTurn, parse_response
-from ..transport.bodies import LONG
+from ..transport.http.bodies import LONG
 from .conversation import Conversation
 from .history import TurnRecord
 from .http_policy import tell

@@ -14,7 +14,7 @@ from typing import TYPE_CHECKING
 from attrs import frozen
 
 from ..schemas.errors import NotFound
-from ..transport.asgi import send_response
+from ..transport.http.asgi import send_response
 from .http_call import Call
 
 if TYPE_CHECKING:

@@ -30,7 +30,7 @@ from ..schemas.openai.response_events import (
 )
 from ..schemas.openai.responses import ResponseTurn, parse_response
 from ..schemas.turn_items import TurnItem
-from ..transport.asgi import EventStream, while_connected
+from ..transport.http.asgi import EventStream, while_connected
 from .answering import rejects_if_busy
 from .chat_front import no_store
 from .compaction import compact

@@ -44,7 +44,7 @@ from ..schemas.openai.response_messages import (
 from ..schemas.openai.responses import parse_response
 from ..schemas.settings.settings import ResponseSettings
 from ..schemas.turn_items import TurnItem
-from ..transport.bodies import LONG, Share
+from ..transport.http.bodies import LONG, Share
 from .http_policy import tell
 from .kept_items import KeptItems
 from .response_jobs import Asking, Job, accept

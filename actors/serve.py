@@ -21,17 +21,17 @@ import trio
 
 from ..schemas.errors import GatewayError
 from ..schemas.settings.settings import Settings, SettingsError, check_exposure
-from ..transport.front_door import (
+from ..transport.http.front_door import (
     FrontDoorLimits,
     ListenError,
     open_listeners,
     serve_connections,
     tls_context,
 )
+from ..transport.http.websocket import WebSocketLimits
 from ..transport.loggers import get_logger
 from ..transport.process.memory import give_back_memory
 from ..transport.process.own_process import close_to_others
-from ..transport.websocket import WebSocketLimits
 from .gateway import Gateway, open_gateway
 from .http_front import http_app
 from .logs import configure_logging

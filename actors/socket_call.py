@@ -14,7 +14,7 @@ from attrs import frozen
 
 from ..schemas.convert import read_message, write_json
 from ..schemas.errors import GatewayError, InvalidRequest
-from ..transport.websocket import WebSocket
+from ..transport.http.websocket import WebSocket
 
 if TYPE_CHECKING:
     from .gateway import Gateway

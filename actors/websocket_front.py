@@ -26,10 +26,16 @@ from ..schemas.errors import (
     Overloaded,
     RateLimited,
 )
-from ..transport.asgi import JSON, encode_headers
-from ..transport.front_door import Peer
+from ..transport.http.asgi import JSON, encode_headers
+from ..transport.http.front_door import Peer
+from ..transport.http.websocket import (
+    INTERNAL,
+    WebSocket,
+    WebSocketClosed,
+    accept_websocket,
+    host_of,
+)
 from ..transport.loggers import get_logger
-from ..transport.websocket import INTERNAL, WebSocket, WebSocketClosed, accept_websocket, host_of
 from .house import House, open_house
 from .house_front import watch_house
 from .http_policy import Headers, KeyRing, check_host, check_origin, request_id, tell

@@ -16,7 +16,7 @@ from ..schemas.media import Attachment
 from ..schemas.message import Checked, Document, Image, Message, digest, messages_of
 from ..schemas.message_size import size_of
 from ..transport.attachments import resolve_all
-from ..transport.bodies import LONG
+from ..transport.http.bodies import LONG
 
 if TYPE_CHECKING:
     from .gateway import Gateway

@@ -9,7 +9,7 @@ import trio
 from trio.testing import MockClock, wait_all_tasks_blocked
 
 from ccapi.schemas.errors import Overloaded
-from ccapi.transport.bodies import LONG, Bodies
+from ccapi.transport.http.bodies import LONG, Bodies
 
 ROOM = 16 * LONG
 

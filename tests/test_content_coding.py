@@ -9,7 +9,7 @@ import brotli
 import pytest
 import zstandard
 
-from ccapi.transport.content_coding import (
+from ccapi.transport.http.content_coding import (
     CODINGS,
     BadCoding,
     UnknownCoding,

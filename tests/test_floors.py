@@ -15,7 +15,7 @@ PURE = {
     # Bytes and words, no I/O. Everything in schemas/ is pure anyway.
     "transport/process/ndjson.py",
     "transport/public_address.py",
-    "transport/websocket_frames.py",
+    "transport/http/websocket_frames.py",
     # The session's machine and all it is made of.
     "actors/places.py",
     "actors/machine.py",

@@ -27,7 +27,7 @@ from trio_websocket import (
 )
 
 from ccapi.schemas.errors import Overloaded
-from ccapi.transport.front_door import (
+from ccapi.transport.http.front_door import (
     FrontDoorLimits,
     ListenError,
     Peer,
@@ -36,7 +36,7 @@ from ccapi.transport.front_door import (
     serve_connections,
     tls_context,
 )
-from ccapi.transport.websocket import WebSocketLimits
+from ccapi.transport.http.websocket import WebSocketLimits
 
 from .support.http_client import (
     GET,
@@ -185,7 +185,7 @@ async def test_a_bug_in_one_connection_leaves_the_others_alone(
             await sibling.send(GET)
             assert (await sibling.response()).status == 200
             with monkeypatch.context() as patch:
-                patch.setattr("ccapi.transport.http_connection.HttpConnection.serve", fail)
+                patch.setattr("ccapi.transport.http.connection.HttpConnection.serve", fail)
                 async with knock(port) as client:
                     assert await client.ended()
             await sibling.send(GET)

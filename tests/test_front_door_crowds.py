@@ -10,9 +10,9 @@ import trio
 import trio_websocket
 from trio.testing import wait_all_tasks_blocked
 
-from ccapi.transport.bodies import LONG, Bodies, Share
-from ccapi.transport.front_door import Peer, _household
-from ccapi.transport.websocket import WebSocket, WebSocketLimits, accept_websocket
+from ccapi.transport.http.bodies import LONG, Bodies, Share
+from ccapi.transport.http.front_door import Peer, _household
+from ccapi.transport.http.websocket import WebSocket, WebSocketLimits, accept_websocket
 
 from .support.http_client import GET, echo, knock, open_door
 from .support.websocket_client import CONTINUATION, TEXT, client_frame, open_raw_websocket, text
@@ -26,7 +26,7 @@ POST = b"POST / HTTP/1.1\r\nhost: here\r\ncontent-length: 100\r\n\r\n"
 @pytest.fixture
 def not_loopback(monkeypatch: pytest.MonkeyPatch) -> None:
     """Has this machine's own addresses be like any other."""
-    monkeypatch.setattr("ccapi.transport.front_door._is_loopback", lambda _: False)
+    monkeypatch.setattr("ccapi.transport.http.front_door._is_loopback", lambda _: False)
 
 
 async def test_one_address_cannot_have_every_place(not_loopback: None) -> None:

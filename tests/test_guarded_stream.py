@@ -4,7 +4,7 @@ import pytest
 import trio
 from trio.testing import MockClock, assert_checkpoints, memory_stream_pair, wait_all_tasks_blocked
 
-from ccapi.transport.guarded_stream import GuardedStream, ReplayStream
+from ccapi.transport.http.guarded_stream import GuardedStream, ReplayStream
 
 STALL = 30.0
 MUCH = b"x" * 8_000_000  # more than any socket buffer

@@ -25,8 +25,8 @@ from hypercorn.typing import ConnectionState
 from starlette.types import Message, Receive, Scope, Send
 from trio.testing import wait_all_tasks_blocked
 
-from ccapi.transport.http2_protocol import Http2
-from ccapi.transport.http_limits import HttpLimits, hypercorn_config
+from ccapi.transport.http.http2 import Http2
+from ccapi.transport.http.limits import HttpLimits, hypercorn_config
 
 from .support.http_client import Streamer, echo, knock, open_door, read_body, respond
 

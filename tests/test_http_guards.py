@@ -19,7 +19,7 @@ from ccapi.actors.http_guards import EXPOSED, guarded
 from ccapi.actors.http_policy import KeyRing, check_host, tell
 from ccapi.schemas.errors import Forbidden, InternalError, NotFound, Unauthenticated
 from ccapi.schemas.settings.settings import AuthSettings, ServerSettings, Settings
-from ccapi.transport.asgi import send_json
+from ccapi.transport.http.asgi import send_json
 
 from .support.asgi import Client
 from .support.gateway_double import GatewayDouble, app_of, open_gateway_double

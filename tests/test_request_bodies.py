@@ -20,9 +20,9 @@ from trio.testing import MockClock, wait_all_tasks_blocked
 
 from ccapi.schemas.errors import InvalidRequest, TooLarge
 from ccapi.schemas.settings.settings import ServerSettings, Settings
-from ccapi.transport.asgi import read_body
-from ccapi.transport.asgi_exchange import Exchange
-from ccapi.transport.bodies import Bodies
+from ccapi.transport.http.asgi import read_body
+from ccapi.transport.http.bodies import Bodies
+from ccapi.transport.http.exchange import Exchange
 
 from .support.asgi import Client
 from .support.chat import ASK, CHAT, HI

@@ -19,9 +19,9 @@ from starlette.types import Receive, Scope, Send
 from trio_websocket import WebSocketRequest
 
 from ccapi.schemas.settings.settings import AuthSettings
-from ccapi.transport.front_door import Peer
 from ccapi.transport.gateway_client import GatewayClient
-from ccapi.transport.websocket import WebSocket, WebSocketClosed, accept_websocket
+from ccapi.transport.http.front_door import Peer
+from ccapi.transport.http.websocket import WebSocket, WebSocketClosed, accept_websocket
 
 from .support.http_client import open_door, read_body, respond
 from .support.live import open_live, open_live_demo, settings_for

@@ -14,14 +14,14 @@ import trio
 import trio_websocket
 from wsproto.frame_protocol import FrameProtocol, Opcode
 
-from ccapi.transport.front_door import Peer
-from ccapi.transport.websocket import (
+from ccapi.transport.http.front_door import Peer
+from ccapi.transport.http.websocket import (
     WebSocket,
     WebSocketClosed,
     WebSocketLimits,
     accept_websocket,
 )
-from ccapi.transport.websocket_frames import encode_frame
+from ccapi.transport.http.websocket_frames import encode_frame
 
 from .support.http_client import GET, echo, knock, open_door
 from .support.websocket_client import (

@@ -16,7 +16,7 @@ from starlette.types import ASGIApp, Message, Receive, Scope, Send
 from trio_websocket import WebSocketRequest
 
 from ccapi.schemas.errors import NotFound
-from ccapi.transport.front_door import (
+from ccapi.transport.http.front_door import (
     FrontDoorLimits,
     Peer,
     WebSocketHandler,

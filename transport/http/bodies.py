@@ -16,7 +16,7 @@ from typing import TypeVar
 
 import trio
 
-from ..schemas.errors import Overloaded
+from ...schemas.errors import Overloaded
 
 T = TypeVar("T")
 

@@ -29,15 +29,15 @@ from hypercorn.protocol.events import Event as StreamEvent
 from hypercorn.protocol.h11 import STREAM_ID, H2ProtocolAssumedError, H11Protocol
 from wsproto.utilities import RemoteProtocolError as HandshakeRefused
 
-from ..schemas.errors import (
+from ...schemas.errors import (
     CallerError,
     GatewayError,
     InvalidRequest,
     NotImplementedHere,
     UpgradeRequired,
 )
-from ..schemas.hosts import is_authority
-from .asgi_exchange import RequestTimedOut, error_response
+from ...schemas.hosts import is_authority
+from .exchange import RequestTimedOut, error_response
 
 
 class HeadTooLarge(CallerError):

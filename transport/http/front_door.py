@@ -22,13 +22,13 @@ from attrs import field, frozen
 from starlette.types import ASGIApp
 from trio_websocket import ConnectionClosed, WebSocketRequest
 
-from ..schemas.convert import write_json
-from ..schemas.errors import GatewayError, InternalError
-from .asgi_exchange import error_response
+from ...schemas.convert import write_json
+from ...schemas.errors import GatewayError, InternalError
+from ..loggers import get_logger
+from .connection import HttpConnection, HttpService, Peer
+from .exchange import error_response
 from .guarded_stream import GuardedStream, ReplayStream
-from .http_connection import HttpConnection, HttpService, Peer
-from .http_limits import HttpLimits
-from .loggers import get_logger
+from .limits import HttpLimits
 from .websocket import (
     GOING_AWAY,
     INTERNAL,

@@ -22,11 +22,11 @@ from hypercorn.trio.worker_context import WorkerContext
 from hypercorn.typing import ConnectionState
 from starlette.types import ASGIApp, Message, Scope
 
-from .asgi_exchange import Exchange
+from .exchange import Exchange
 from .guarded_stream import GONE, GuardedStream, ReplayStream
-from .http1_protocol import Http1, WebSocketRequested
-from .http2_protocol import Http2
-from .http_limits import HttpLimits, hypercorn_config
+from .http1 import Http1, WebSocketRequested
+from .http2 import Http2
+from .limits import HttpLimits, hypercorn_config
 
 READ_BYTES = 65536
 

@@ -17,9 +17,9 @@ from functools import partial
 import trio
 from starlette.types import Receive, Scope, Send
 
-from ..schemas.convert import write_json
-from ..schemas.errors import InvalidRequest, TooLarge
-from ..schemas.openai import sse
+from ...schemas.convert import write_json
+from ...schemas.errors import InvalidRequest, TooLarge
+from ...schemas.openai import sse
 from .bodies import Bodies, Share
 from .content_coding import BadCoding, open_decoder
 

@@ -22,10 +22,10 @@ from wsproto import ConnectionType, WSConnection
 from wsproto.connection import ConnectionState
 from wsproto.events import BytesMessage, CloseConnection, Ping, Pong, TextMessage
 
-from ..schemas.errors import Overloaded
+from ...schemas.errors import Overloaded
+from ..loggers import get_logger
 from .bodies import LONG, Bodies, Share
 from .guarded_stream import GONE
-from .loggers import get_logger
 from .websocket_frames import encode_frame
 
 log = get_logger("ccapi.websocket")

@@ -16,9 +16,9 @@ from contextlib import suppress
 import trio
 from starlette.types import ASGIApp, Message, Scope
 
-from ..schemas.convert import write_json
-from ..schemas.errors import CallerError, GatewayError, InternalError
-from .loggers import get_logger
+from ...schemas.convert import write_json
+from ...schemas.errors import CallerError, GatewayError, InternalError
+from ..loggers import get_logger
 
 log = get_logger("ccapi.front_door")
 
