@@ -24,9 +24,9 @@ from ..schemas.events import ConversationOpened
 from ..schemas.message import Message, check_results, digest
 from ..schemas.settings.settings import Settings, without_keys
 from ..schemas.turn import Memory, Reply, Setup, Tool
-from ..transport.attachments import AttachmentPolicy
 from ..transport.http.bodies import Bodies
 from ..transport.loggers import get_logger
+from ..transport.media.attachments import AttachmentPolicy
 from ..transport.process.cli import find_cli
 from ..transport.seals import Seals
 from .background import Background, open_background

@@ -15,8 +15,8 @@ from ..schemas.errors import InvalidRequest
 from ..schemas.media import Attachment
 from ..schemas.message import Checked, Document, Image, Message, digest, messages_of
 from ..schemas.message_size import size_of
-from ..transport.attachments import resolve_all
 from ..transport.http.bodies import LONG
+from ..transport.media.attachments import resolve_all
 
 if TYPE_CHECKING:
     from .gateway import Gateway

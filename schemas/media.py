@@ -2,7 +2,7 @@
 
 Knows: the forms in which a client may name one, data URLs (RFC 2397), which kinds of content are
 taken, and how each refusal is worded. Refuses to know: where bytes that are not in the request
-come from (`ccapi.transport.attachments`), and the fields they stood in.
+come from (`ccapi.transport.media.attachments`), and the fields they stood in.
 """
 
 from __future__ import annotations

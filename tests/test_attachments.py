@@ -17,8 +17,13 @@ from ccapi.schemas.errors import InvalidRequest
 from ccapi.schemas.media import Attachment
 from ccapi.schemas.message import Document, Image
 from ccapi.schemas.settings.settings import FileAccessSettings, ImageSettings, Settings
-from ccapi.transport.attachments import FETCHED_AT_ONCE, AttachmentPolicy, resolve, resolve_all
-from ccapi.transport.remote_fetch import RemoteFetcher
+from ccapi.transport.media.attachments import (
+    FETCHED_AT_ONCE,
+    AttachmentPolicy,
+    resolve,
+    resolve_all,
+)
+from ccapi.transport.media.remote_fetch import RemoteFetcher
 from tests.support.pictures import GIF, PDF, data_url, png
 from tests.test_remote_fetch import Server, moved, saying, serving
 

@@ -14,7 +14,7 @@ FLOORS = ("schemas", "transport", "actors")
 PURE = {
     # Bytes and words, no I/O. Everything in schemas/ is pure anyway.
     "transport/process/ndjson.py",
-    "transport/public_address.py",
+    "transport/media/public_address.py",
     "transport/http/websocket_frames.py",
     # The session's machine and all it is made of.
     "actors/places.py",

@@ -9,8 +9,8 @@ from pathlib import Path
 import pytest
 
 from ccapi.schemas.media import TooManyBytes
-from ccapi.transport import local_files
-from ccapi.transport.local_files import NotAllowed, read_allowed
+from ccapi.transport.media import local_files
+from ccapi.transport.media.local_files import NotAllowed, read_allowed
 
 LIMIT = 1000
 

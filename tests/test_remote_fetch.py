@@ -16,8 +16,14 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from ccapi.schemas.media import Allowance, TooManyBytes
-from ccapi.transport.public_address import is_plain_host, is_public
-from ccapi.transport.remote_fetch import BadUrl, FetchFailed, Reach, RemoteFetcher, resolve_host
+from ccapi.transport.media.public_address import is_plain_host, is_public
+from ccapi.transport.media.remote_fetch import (
+    BadUrl,
+    FetchFailed,
+    Reach,
+    RemoteFetcher,
+    resolve_host,
+)
 
 OUTSIDE, INSIDE = "127.0.0.1", "127.0.0.2"
 BODY = b"the picture"

@@ -33,8 +33,8 @@ from ccapi.schemas.message import Message
 from ccapi.schemas.settings.settings import Settings
 from ccapi.schemas.turn import Answer, Completed, Failed, Options, Setup, Tool, Usage
 from ccapi.schemas.turn_items import TextDelta
-from ccapi.transport.attachments import AttachmentPolicy
 from ccapi.transport.http.bodies import Bodies
+from ccapi.transport.media.attachments import AttachmentPolicy
 from ccapi.transport.seals import Seals
 
 USAGE = Usage(prompt_tokens=12, completion_tokens=3, cached_tokens=10)

@@ -28,8 +28,8 @@ from attrs import frozen
 from ...schemas.settings.rules import is_loopback
 from ...schemas.settings.settings import Settings
 from ..loggers import get_logger
-from ..public_address import is_plain_host, is_public
-from ..remote_fetch import Resolve, resolve_host
+from ..media.public_address import is_plain_host, is_public
+from ..media.remote_fetch import Resolve, resolve_host
 
 log = get_logger("ccapi.egress")
 

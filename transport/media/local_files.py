@@ -20,7 +20,7 @@ from contextlib import ExitStack
 from pathlib import PurePosixPath
 from urllib.parse import unquote_to_bytes
 
-from ..schemas.media import TooManyBytes
+from ...schemas.media import TooManyBytes
 
 _FILE_URL = re.compile(r"file:(?://(?:localhost)?)?(/[^?#]*)", re.IGNORECASE | re.DOTALL)
 

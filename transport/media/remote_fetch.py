@@ -21,7 +21,7 @@ import httpx2
 import trio
 from attrs import field, frozen
 
-from ..schemas.media import Allowance, TooManyBytes
+from ...schemas.media import Allowance, TooManyBytes
 from .public_address import is_plain_host, is_public
 
 MAX_URL = 8192

@@ -14,11 +14,11 @@ from typing import TYPE_CHECKING
 import trio
 from attrs import frozen
 
-from ..schemas.errors import GatewayError, InvalidRequest
-from ..schemas.media import Allowance, Attachment, Content, TooManyBytes, block_of, read_inline
-from ..schemas.message import Document, Image
-from ..schemas.settings.settings import Settings
-from .http.bodies import LONG, READERS
+from ...schemas.errors import GatewayError, InvalidRequest
+from ...schemas.media import Allowance, Attachment, Content, TooManyBytes, block_of, read_inline
+from ...schemas.message import Document, Image
+from ...schemas.settings.settings import Settings
+from ..http.bodies import LONG, READERS
 from .local_files import NotAllowed, read_allowed
 
 if TYPE_CHECKING:  # it brings an HTTP client along, which few need

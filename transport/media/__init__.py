@@ -1,0 +1,1 @@
+"""Attachments: fetched by URL, read from local files, or decoded, within limits."""
