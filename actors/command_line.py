@@ -17,7 +17,8 @@ from typed_settings.cli_click import ClickHandler
 from typed_settings.cli_utils import TypeArgsMaker
 
 from ..schemas.settings.settings import Settings, SettingsError, without_keys
-from ..transport.configuration import (
+from ..transport.process.own_process import forget_start
+from ..transport.settings_loader import (
     DEFAULT_FILE,
     KEYS,
     PREFIX,
@@ -28,7 +29,6 @@ from ..transport.configuration import (
     render_json,
     render_toml,
 )
-from ..transport.process.own_process import forget_start
 
 
 def _path_kwargs(typ: type, default: object, is_optional: bool) -> dict[str, Any]:
@@ -187,7 +187,7 @@ def chat(context: click.Context, /, **options: str | None) -> None:
     """
     if options["conversation"] is not None and options["system"] is not None:
         raise click.UsageError("--system is for a new conversation.")
-    from ..transport.gateway_client import Refused, Unreachable, UnusableKey
+    from ..transport.client.gateway_client import Refused, Unreachable, UnusableKey
     from .terminal import ChatOptions, run_chat
 
     try:

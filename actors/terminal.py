@@ -16,8 +16,8 @@ from typing import Any
 import trio
 from attrs import frozen
 
-from ..transport.gateway_client import GatewayClient, Link, LinkLost
-from ..transport.line_input import LineInput, standard_input
+from ..transport.client.gateway_client import GatewayClient, Link, LinkLost
+from ..transport.client.line_input import LineInput, standard_input
 from .terminal_screen import HELP, Screen, plain
 from .terminal_senses import (
     Ended,

@@ -14,8 +14,8 @@ from urllib.parse import quote
 import trio
 from attrs import frozen
 
-from ..transport.gateway_client import GatewayClient, Link, LinkLost, Refused, Unreachable
-from ..transport.line_input import LineInput, LineTooLong
+from ..transport.client.gateway_client import GatewayClient, Link, LinkLost, Refused, Unreachable
+from ..transport.client.line_input import LineInput, LineTooLong
 
 RETRY_SECONDS = (0.2, 0.5, 1.0, 2.0, 5.0)
 PATIENCE_SECONDS = 120.0

@@ -16,7 +16,7 @@ from click.testing import CliRunner, Result
 from ccapi.actors.command_line import main
 from ccapi.schemas.errors import GatewayError
 from ccapi.schemas.settings.settings import Problem, Settings, SettingsError
-from ccapi.transport.configuration import KEYS
+from ccapi.transport.settings_loader import KEYS
 
 SECRET = "sk-very-secret-4711"
 Server = Callable[..., int]

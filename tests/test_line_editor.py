@@ -6,7 +6,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from ccapi.transport.line_editor import SHOWN, LineEditor
+from ccapi.transport.client.line_editor import SHOWN, LineEditor
 
 
 def lines_of(*pieces: str | bytes) -> list[str | None]:

@@ -11,9 +11,9 @@ from pathlib import Path
 import pytest
 import trio
 
-from ccapi.transport import line_input
-from ccapi.transport.line_editor import ASK_FOR_PASTE, REFUSE_PASTE
-from ccapi.transport.line_input import LineInput, LineTooLong
+from ccapi.transport.client import line_input
+from ccapi.transport.client.line_editor import ASK_FOR_PASTE, REFUSE_PASTE
+from ccapi.transport.client.line_input import LineInput, LineTooLong
 
 
 @pytest.fixture

@@ -11,8 +11,8 @@ from typing import Any
 import pytest
 import trio
 
-from ccapi.transport.scripted import demo_agent, own_tools
-from ccapi.transport.scripted.own_tools import Use
+from ccapi.transport.demo_cli import demo_agent, own_tools
+from ccapi.transport.demo_cli.own_tools import Use
 from tests.support import messages_stub as stub_words
 from tests.support.raw_agent import (
     AGENT_FLAGS,

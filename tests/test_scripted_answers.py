@@ -9,7 +9,7 @@ from typing import Any
 import pytest
 
 from ccapi.schemas.claude.tool_wishes import ToolWish
-from ccapi.transport.scripted import answers
+from ccapi.transport.demo_cli import answers
 from tests.support.scripted import (
     Frame,
     Scripted,

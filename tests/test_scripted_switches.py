@@ -14,7 +14,7 @@ from typing import Any
 import pytest
 import trio
 
-from ccapi.transport.scripted.switches import (
+from ccapi.transport.demo_cli.switches import (
     Switches,
     UnknownSwitch,
     lay_over,

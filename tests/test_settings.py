@@ -25,7 +25,7 @@ from ccapi.schemas.settings.settings import (
     default_state_directory,
     is_loopback,
 )
-from ccapi.transport.configuration import (
+from ccapi.transport.settings_loader import (
     KEYS,
     SECTIONS,
     SHORT_OPTIONS,
@@ -635,7 +635,7 @@ def test_the_readme_has_the_table_as_it_is_generated() -> None:
     text = README.read_text("utf-8")
     if len(text.splitlines()) > 50 or TABLE_START in text:
         assert with_settings_table(text) == text, (
-            "renew it: python -m ccapi.transport.configuration README.md"
+            "renew it: python -m ccapi.transport.settings_loader README.md"
         )
 
 

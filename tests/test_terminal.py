@@ -19,7 +19,7 @@ from starlette.types import Receive, Scope, Send
 from trio_websocket import WebSocketRequest
 
 from ccapi.schemas.settings.settings import AuthSettings
-from ccapi.transport.gateway_client import GatewayClient
+from ccapi.transport.client.gateway_client import GatewayClient
 from ccapi.transport.http.front_door import Peer
 from ccapi.transport.http.websocket import WebSocket, WebSocketClosed, accept_websocket
 

@@ -1,7 +1,7 @@
 """What a setting may hold: one small rule per kind of value, and how a refusal is worded.
 
 Knows kinds of values (ports, origins, host names, key lists). Refuses to know which settings there
-are (`settings`) and where a value came from (`ccapi.transport.configuration`).
+are (`settings`) and where a value came from (`ccapi.transport.settings_loader`).
 
 A rule looks at one value and answers with what is wrong ("must be ..."), or None. It never quotes
 the value: only who knows whether it is a secret may do that.

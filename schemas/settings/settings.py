@@ -3,7 +3,7 @@
 Knows the words of the configuration: frozen attrs classes, one per section, whose fields carry
 their help text (typed-settings) and their rule. An instance that exists has passed its rules.
 Refuses to know where a value came from: files, environment and command line are read by
-`ccapi.transport.configuration`.
+`ccapi.transport.settings_loader`.
 
 Units are in the names (`_seconds`, `_minutes`, `_bytes`). No message here holds a secret.
 """

@@ -1,7 +1,7 @@
 """Lines that somebody types, read without holding up anything else.
 
 Knows: a file descriptor, what of it was read too early, how a terminal is set while a person writes
-at it. Refuses to know: what a line means, and what keys do (`transport.line_editor`).
+at it. Refuses to know: what a line means, and what keys do (`transport.client.line_editor`).
 
 A thread in `input()` could not be called back when the program wants to end, so all that is done
 here is to wait until there is something to be read. A terminal's own line editing is off meanwhile:

@@ -21,7 +21,7 @@ from trio_websocket import (
     wrap_client_stream,
 )
 
-from ..schemas.convert import write_json
+from ...schemas.convert import write_json
 
 CONNECT_SECONDS = 10.0
 ANSWER_SECONDS = 30.0

@@ -2,7 +2,7 @@
 
 Knows: the few keys that edit the end of a line, and bracketed paste (xterm's "Bracketed Paste
 Mode"): a pasted text is one piece, however many lines it has. Refuses to know: file descriptors,
-and how the terminal is set (`transport.line_input`).
+and how the terminal is set (`transport.client.line_input`).
 
 The terminal's own line editing (canonical mode) keeps 4,095 bytes of a line, and takes each line of
 a pasted text for one of its own.

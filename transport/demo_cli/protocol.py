@@ -18,7 +18,7 @@ from typing import Any, NamedTuple
 
 from .frames import Frames, Json, new_uuid, synthetic
 from .history import refused, text_of
-from .leave import LeaveDesk
+from .permissions import LeaveDesk
 from .session import BLANK, Session, refused_command
 from .steps import AskLeave, AwaitLeave, AwaitTools, CallTool, Decision, Pause, Stop, Write
 from .switches import Switches, UnknownSwitch, read_directive

@@ -9,7 +9,7 @@ told together. typed-settings' own loaders are not used, because they stop at th
 quote secrets in their messages and cannot tell an unknown variable; its fields and its click
 types are (`schemas.settings.settings`, `actors.command_line`).
 
-`python -m ccapi.transport.configuration README.md` rewrites the table of settings in that file.
+`python -m ccapi.transport.settings_loader README.md` rewrites the table of settings in that file.
 """
 
 import json
