@@ -21,9 +21,9 @@ from ..schemas.events import CacheAsked, Event, TurnFinished
 from ..schemas.settings.settings import CacheSettings
 from ..schemas.turn import Answer
 from ..transport.loggers import get_logger
-from .bus import Bus, Subscription
 from .cache_table import AnswerTable, Flights, cache_key, is_reusable
-from .mailbox import ActorGone, Mailbox, Ref, answer, open_mailbox
+from .runtime.bus import Bus, Subscription
+from .runtime.mailbox import ActorGone, Mailbox, Ref, answer, open_mailbox
 
 __all__ = ["Ask", "Cache", "CacheStatistics", "cache_key", "open_cache"]
 

@@ -13,7 +13,7 @@ from ..schemas.errors import GatewayError
 from ..schemas.events import TurnFailed, TurnFinished, TurnStarted
 from ..schemas.turn import ChoiceFate, Completed, Failed, Prompt
 from ..schemas.turn_items import TurnItem
-from .bus import Bus
+from .runtime.bus import Bus
 from .signals import End, StartTurn
 from .turns import CallerGone, Port
 

@@ -32,8 +32,8 @@ from ..schemas.settings.rules import Problem, SettingsError, is_loopback
 from ..schemas.settings.settings import Settings
 from ..transport.loggers import get_logger
 from ..transport.process.login import Login, Means
-from .bus import Bus, Subscription
-from .once import OnceLog
+from .runtime.bus import Bus, Subscription
+from .runtime.once_log import OnceLog
 
 log = get_logger("ccapi.login")
 

@@ -29,9 +29,6 @@ from ..transport.loggers import get_logger
 from ..transport.media.attachments import AttachmentPolicy
 from ..transport.process.cli import find_cli
 from ..transport.seals import Seals
-from .background import Background, open_background
-from .batch import run_batch
-from .bus import Bus
 from .cache import Cache, open_cache
 from .cli_watch import CliWatch
 from .conversation import Conversation, ConversationInfo, info_of
@@ -44,6 +41,9 @@ from .models import ModelCatalog
 from .pool import ChildPool, PoolStatistics
 from .pool_opening import open_pool
 from .response_store import ResponseStore
+from .runtime.background import Background, open_background
+from .runtime.batch import run_batch
+from .runtime.bus import Bus
 from .session_words import Add, SessionMessage, Submit
 from .signals import GiveWay, StartTurn
 from .stats import Stats, open_stats

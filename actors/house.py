@@ -20,7 +20,7 @@ from attrs import asdict, frozen
 
 from ..schemas.convert import write_json
 from ..transport.http.websocket_frames import encode_frame
-from .bus import Subscription
+from .runtime.bus import Subscription
 
 if TYPE_CHECKING:
     from .directory import Entry

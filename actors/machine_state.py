@@ -12,10 +12,10 @@ from ..schemas.message import Message
 from ..schemas.turn import Memory
 from . import refusals
 from .alarms import Alarm, alarms
-from .budget import RestartBudget
 from .child_state import ChildState
 from .ledger import Ledger
 from .phases import Limits, Phase
+from .runtime.restart_budget import RestartBudget
 from .turn_queue import TurnQueue
 from .turn_state import TurnState
 

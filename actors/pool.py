@@ -35,9 +35,9 @@ from ..schemas.turn import AgentOrigin, Origin
 from ..transport.loggers import get_logger
 from ..transport.process.child import Child
 from ..transport.process.leftovers import Trace
-from .bus import Bus
-from .once import OnceLog
 from .pace import Pace
+from .runtime.bus import Bus
+from .runtime.once_log import OnceLog
 
 log = get_logger("ccapi.pool")
 

@@ -19,10 +19,10 @@ from ..transport.process.child import Child, open_child
 from ..transport.process.cli import Cli
 from ..transport.process.guardian import open_guardian
 from ..transport.process.login import LEAN, Login
-from .bus import Bus
 from .cli_watch import CliWatch
 from .estate import Estate
 from .pool import ChildPool, run_pool
+from .runtime.bus import Bus
 
 
 @asynccontextmanager

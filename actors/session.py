@@ -26,12 +26,12 @@ from ..schemas.turn import AgentOrigin, Failed, Origin
 from ..schemas.turn_items import TextDelta
 from ..transport.loggers import get_logger
 from . import refusals
-from .bus import Bus
 from .callers import Callers
 from .machine import Machine
-from .mailbox import Mailbox, answer
 from .permission_desk import request_of
 from .phases import Limits, Phase
+from .runtime.bus import Bus
+from .runtime.mailbox import Mailbox, answer
 from .session_words import Add, C, Ended, Lender, SessionMessage, SessionState, Submit
 from .signals import (
     Action,

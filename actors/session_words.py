@@ -17,8 +17,8 @@ from ..schemas.errors import GatewayError
 from ..schemas.message import Message
 from ..schemas.turn import Memory, Origin
 from .feed import Feed
-from .mailbox import Ref
 from .phases import Phase
+from .runtime.mailbox import Ref
 from .signals import Close, GiveWay, Interrupt, PermissionReply, StartTurn, Warm
 from .turns import Port
 

@@ -29,10 +29,10 @@ from ..schemas.errors import (
 )
 from ..schemas.events import ConversationClosed, SessionCrashed
 from ..schemas.settings.settings import Settings
-from .bus import Bus
 from .directory import Directory, Entry
-from .mailbox import ActorGone, Mailbox, Ref, answer, open_mailbox
 from .phases import Limits
+from .runtime.bus import Bus
+from .runtime.mailbox import ActorGone, Mailbox, Ref, answer, open_mailbox
 from .session import run_session
 from .session_words import Lender, SessionMessage
 from .signals import Close

@@ -6,7 +6,7 @@ import pytest
 import trio
 import trio.testing
 
-from ccapi.actors.background import open_background
+from ccapi.actors.runtime.background import open_background
 from ccapi.schemas.errors import InternalError, Overloaded, RateLimited
 
 

@@ -8,7 +8,7 @@ import trio.testing
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from ccapi.actors.bus import Bus, Subscription
+from ccapi.actors.runtime.bus import Bus, Subscription
 from ccapi.schemas.events import ChildFrozen, Event, EventsLost
 
 

@@ -9,8 +9,8 @@ from attrs import evolve
 
 from ccapi.actors.composition import RECORDED_FROM
 from ccapi.actors.directory import Directory, Entry
-from ccapi.actors.mailbox import Ref, open_mailbox
 from ccapi.actors.phases import Phase
+from ccapi.actors.runtime.mailbox import Ref, open_mailbox
 from ccapi.actors.session_words import SessionMessage
 from ccapi.schemas.errors import NotFound, RateLimited
 from ccapi.schemas.message import Block, Document, Image, Message, ToolCall, ToolResult

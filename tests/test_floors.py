@@ -36,7 +36,7 @@ PURE = {
     "actors/ledger.py",
     "actors/lineage.py",
     "actors/refusals.py",
-    "actors/budget.py",
+    "actors/runtime/restart_budget.py",
 }
 WITH_IO = {
     "trio",

@@ -8,7 +8,7 @@ import pytest
 from attrs import evolve
 
 from ccapi.actors import composition
-from ccapi.actors.budget import RESTARTS
+from ccapi.actors.runtime.restart_budget import RESTARTS
 from ccapi.actors.signals import WakeFailed
 from ccapi.schemas.errors import HistoryNotWritten
 from ccapi.schemas.message import Message, digest

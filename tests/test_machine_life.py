@@ -8,8 +8,8 @@ import math
 
 import pytest
 
-from ccapi.actors.budget import RESTARTS, WINDOW
 from ccapi.actors.phases import Limits, Phase
+from ccapi.actors.runtime.restart_budget import RESTARTS, WINDOW
 from ccapi.actors.signals import Started, StartTurn
 from ccapi.schemas.claude.output import AssistantDone, Noise
 from ccapi.schemas.errors import TurnInterrupted

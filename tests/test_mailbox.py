@@ -7,7 +7,7 @@ import trio
 import trio.testing
 from attrs import frozen
 
-from ccapi.actors.mailbox import MAILBOX, ActorGone, Mailbox, Ref, answer, open_mailbox
+from ccapi.actors.runtime.mailbox import MAILBOX, ActorGone, Mailbox, Ref, answer, open_mailbox
 
 
 @frozen

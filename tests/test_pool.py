@@ -13,7 +13,6 @@ import trio
 from structlog.testing import capture_logs
 from trio.testing import MockClock, wait_all_tasks_blocked
 
-from ccapi.actors.bus import Bus
 from ccapi.actors.pool import (
     REFILL_DELAY,
     SETTLED_SECONDS,
@@ -21,6 +20,7 @@ from ccapi.actors.pool import (
     TROUBLE_SECONDS,
     run_pool,
 )
+from ccapi.actors.runtime.bus import Bus
 from ccapi.schemas.errors import (
     ChildDied,
     CliUnusable,

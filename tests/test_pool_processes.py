@@ -15,9 +15,9 @@ import pytest
 import trio
 from attrs import frozen
 
-from ccapi.actors.bus import Bus, Subscription
 from ccapi.actors.pool import ChildPool
 from ccapi.actors.pool_opening import open_pool
+from ccapi.actors.runtime.bus import Bus, Subscription
 from ccapi.schemas.errors import ChildDied, GatewayError, Overloaded
 from ccapi.schemas.events import ChildSpawned
 from ccapi.schemas.settings.settings import ClaudeSettings

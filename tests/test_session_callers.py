@@ -11,8 +11,8 @@ import math
 import trio
 from trio.testing import MockClock, wait_all_tasks_blocked
 
-from ccapi.actors.mailbox import MAILBOX
 from ccapi.actors.phases import Limits
+from ccapi.actors.runtime.mailbox import MAILBOX
 from ccapi.actors.signals import (
     Close,
     Interrupt,

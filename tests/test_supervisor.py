@@ -13,11 +13,11 @@ import trio
 from attrs import evolve
 from trio.testing import MockClock, wait_all_tasks_blocked
 
-from ccapi.actors.budget import RESTARTS
-from ccapi.actors.bus import Bus, Subscription
 from ccapi.actors.directory import Directory, Entry
 from ccapi.actors.machine import Machine
-from ccapi.actors.mailbox import MAILBOX, ActorGone, Ref
+from ccapi.actors.runtime.bus import Bus, Subscription
+from ccapi.actors.runtime.mailbox import MAILBOX, ActorGone, Ref
+from ccapi.actors.runtime.restart_budget import RESTARTS
 from ccapi.actors.session_words import SessionMessage, Submit
 from ccapi.actors.signals import Action, Event, StartTurn
 from ccapi.actors.supervisor import SWEEP_SECONDS, Supervisor, limits_of, open_supervisor

@@ -16,7 +16,7 @@ from typing import Any
 import trio
 
 from ccapi.actors import Conversation, Gateway, Turn, open_gateway
-from ccapi.actors.bus import Subscription
+from ccapi.actors.runtime.bus import Subscription
 from ccapi.schemas import events
 from ccapi.schemas.settings.settings import ClaudeSettings, Settings, StorageSettings
 from ccapi.schemas.turn_items import TextDelta, TurnItem

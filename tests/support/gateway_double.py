@@ -14,8 +14,6 @@ import trio
 from attrs import define, field
 from starlette.types import ASGIApp
 
-from ccapi.actors.background import Background, open_background
-from ccapi.actors.bus import Bus
 from ccapi.actors.cache import Cache, open_cache
 from ccapi.actors.conversation import DEFAULTS, ConversationInfo
 from ccapi.actors.gateway import COMPACTION_KEY, Gateway, GatewayStatistics
@@ -25,6 +23,8 @@ from ccapi.actors.http_front import http_app
 from ccapi.actors.models import ModelCatalog
 from ccapi.actors.pool import PoolStatistics
 from ccapi.actors.response_store import ResponseStore
+from ccapi.actors.runtime.background import Background, open_background
+from ccapi.actors.runtime.bus import Bus
 from ccapi.actors.turns import CallerGone, Port, Turn, open_turn
 from ccapi.actors.workspaces import LOCAL
 from ccapi.schemas.errors import Conflict, GatewayError, NotFound, Overloaded

@@ -15,9 +15,9 @@ from uuid import NAMESPACE_OID, uuid5
 
 from attrs import define, evolve, field
 
-from ccapi.actors.budget import RESTARTS, WINDOW
 from ccapi.actors.machine import Machine
 from ccapi.actors.phases import Limits, Phase
+from ccapi.actors.runtime.restart_budget import RESTARTS, WINDOW
 from ccapi.actors.signals import (
     Action,
     AskLeave,

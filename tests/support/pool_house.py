@@ -15,8 +15,8 @@ from typing import Any
 import trio
 from trio.testing import wait_all_tasks_blocked
 
-from ccapi.actors.bus import Bus, Subscription
 from ccapi.actors.pool import ChildPool, run_pool
+from ccapi.actors.runtime.bus import Bus, Subscription
 from ccapi.schemas.errors import GatewayError
 from ccapi.schemas.settings.settings import ClaudeSettings
 from ccapi.schemas.turn import Origin, ResumePoint

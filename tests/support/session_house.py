@@ -16,9 +16,9 @@ from uuid import uuid4
 import pytest
 import trio
 
-from ccapi.actors.bus import Bus, Subscription
-from ccapi.actors.mailbox import Ref, open_mailbox
 from ccapi.actors.phases import Limits, Phase
+from ccapi.actors.runtime.bus import Bus, Subscription
+from ccapi.actors.runtime.mailbox import Ref, open_mailbox
 from ccapi.actors.session import run_session
 from ccapi.actors.session_words import Ended, SessionMessage, SessionState, Submit
 from ccapi.actors.signals import StartTurn

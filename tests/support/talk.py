@@ -12,9 +12,9 @@ from collections.abc import Callable, Sequence
 from typing import Any
 from uuid import NAMESPACE_OID, UUID, uuid5
 
-from ccapi.actors.budget import RESTARTS
 from ccapi.actors.machine import Machine
 from ccapi.actors.phases import Limits, Phase
+from ccapi.actors.runtime.restart_budget import RESTARTS
 from ccapi.actors.signals import (
     Action,
     ChildGone,

@@ -11,7 +11,7 @@ from contextlib import contextmanager
 
 import trio
 
-from ..schemas.events import Event, EventsLost
+from ...schemas.events import Event, EventsLost
 
 BUFFER = 1024
 

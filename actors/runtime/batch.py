@@ -12,7 +12,7 @@ from typing import TypeVar
 
 import trio
 
-from ..schemas.errors import GatewayError
+from ...schemas.errors import GatewayError
 
 P = TypeVar("P")
 R = TypeVar("R")

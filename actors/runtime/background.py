@@ -12,8 +12,8 @@ from contextlib import asynccontextmanager
 
 import trio
 
-from ..schemas.errors import GatewayError, Overloaded, RateLimited
-from ..transport.loggers import get_logger
+from ...schemas.errors import GatewayError, Overloaded, RateLimited
+from ...transport.loggers import get_logger
 
 log = get_logger("ccapi.background")
 
