@@ -35,7 +35,7 @@ if TYPE_CHECKING:
     )
     from .conversation import Conversation, ConversationInfo
     from .gateway import Gateway, GatewayStatistics, open_gateway
-    from .turns import Turn
+    from .session.reply_channel import Turn
 
 __all__ = [
     "ActivityDelta",

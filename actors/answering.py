@@ -21,7 +21,7 @@ from .cache_table import cache_key
 from .http_policy import tell
 from .models import name_of
 from .places import name_of_place
-from .turns import Turn
+from .session.reply_channel import Turn
 from .workspaces import place_of
 
 if TYPE_CHECKING:

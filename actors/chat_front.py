@@ -43,7 +43,7 @@ from .answering import (
 from .http_call import Call
 from .http_policy import tell
 from .models import check_goes_on, plain_name
-from .turns import REPLY_SLOTS, Turn
+from .session.reply_channel import REPLY_SLOTS, Turn
 from .wording import word
 
 

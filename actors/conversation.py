@@ -1,7 +1,7 @@
 """A conversation, as an embedding program (or a front) holds it.
 
 Knows: how a turn is asked for, and what there is to see. Refuses to know: how a turn runs
-(`actors.session`), and which conversations there are (`actors.directory`).
+(`actors.session.actor`), and which conversations there are (`actors.directory`).
 """
 
 from __future__ import annotations
@@ -19,13 +19,13 @@ from ..schemas.turn import Memory, Options, Profile, Prompt, Reply, Tool, Usage
 from .feed import Feed
 from .history import title_of
 from .models import name_of
-from .signals import Interrupt, PermissionReply, StartTurn, Warm
+from .session.events import Interrupt, PermissionReply, StartTurn, Warm
 from .workspaces import check_tools
 
 if TYPE_CHECKING:
     from .directory import Entry
     from .gateway import Gateway
-    from .turns import Turn
+    from .session.reply_channel import Turn
 
 DEFAULTS = Options()
 

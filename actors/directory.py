@@ -17,13 +17,13 @@ from ..schemas.errors import NotFound, RateLimited
 from ..schemas.message import Message, digest
 from ..schemas.message_size import size_of
 from ..schemas.turn import Memory, Setup
-from .composition import RECORDED_FROM
 from .lineage import LineageTable, likeness, lineage_key
-from .phases import Phase
 from .places import OWN
 from .runtime.mailbox import Ref
 from .runtime.restart_budget import RestartBudget
-from .session_words import SessionMessage, SessionState
+from .session.messages import SessionMessage, SessionState
+from .session.phases import Phase
+from .session.replay import RECORDED_FROM
 
 
 @define(eq=False)

@@ -44,12 +44,12 @@ from .response_store import ResponseStore
 from .runtime.background import Background, open_background
 from .runtime.batch import run_batch
 from .runtime.bus import Bus
-from .session_words import Add, SessionMessage, Submit
-from .signals import GiveWay, StartTurn
+from .session.events import GiveWay, StartTurn
+from .session.messages import Add, SessionMessage, Submit
+from .session.reply_channel import Turn, open_turn
 from .stats import Stats, open_stats
 from .supervisor import Supervisor, open_supervisor
 from .token_count import count_tokens
-from .turns import Turn, open_turn
 from .workspaces import LOCAL, check_tools, place_of
 
 log = get_logger("ccapi.gateway")

@@ -29,7 +29,7 @@ from .conversation_items import PAGE, encode_conversation, items_of
 from .feed import Feed, FeedClosed, FellBehind, Slot, Watcher
 from .http_policy import tell
 from .join_turns import start_turn
-from .signals import PermissionReply
+from .session.events import PermissionReply
 from .socket_call import SocketCall, error_event
 
 TOO_FAR_BEHIND = 4008

@@ -21,8 +21,8 @@ from .conversation import Conversation
 from .history import TurnRecord
 from .http_policy import tell
 from .kept_items import KeptItems
+from .session.reply_channel import Turn
 from .socket_call import SocketCall
-from .turns import Turn
 from .wording import word
 
 NOT_HERE = ("previous_response_id", "conversation", "conversation_id", "workspace", "background")

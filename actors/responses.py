@@ -26,7 +26,7 @@ from .models import name_of
 from .places import name_of_place
 from .response_jobs import Job, Place, place_of_job
 from .response_record import Record
-from .turns import REPLY_SLOTS, Turn
+from .session.reply_channel import REPLY_SLOTS, Turn
 
 OnItems = Callable[[Sequence[TurnItem]], Awaitable[None]]
 

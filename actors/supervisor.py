@@ -30,12 +30,12 @@ from ..schemas.errors import (
 from ..schemas.events import ConversationClosed, SessionCrashed
 from ..schemas.settings.settings import Settings
 from .directory import Directory, Entry
-from .phases import Limits
 from .runtime.bus import Bus
 from .runtime.mailbox import ActorGone, Mailbox, Ref, answer, open_mailbox
-from .session import run_session
-from .session_words import Lender, SessionMessage
-from .signals import Close
+from .session.actor import run_session
+from .session.events import Close
+from .session.messages import Lender, SessionMessage
+from .session.phases import Limits
 
 SWEEP_SECONDS = 60.0
 """How late, at most, a conversation that has no actor expires."""

@@ -20,9 +20,9 @@ from ..schemas.errors import ChildError, TurnTimeout
 from ..schemas.message import Message
 from ..schemas.turn import Setup
 from ..transport.process.child import Child
-from .composition import Composition, compose
 from .pool import ChildPool
-from .tool_desk import ToolDesk
+from .session.replay import Composition, compose
+from .session.tools import ToolDesk
 
 COUNT = "count"
 INITIALIZE = "initialize"

@@ -34,7 +34,8 @@ class SessionCrashed:
 
 @frozen
 class PhaseChanged:
-    """A session moved from one phase of its machine to another (names as in `actors.machine`)."""
+    """A session moved from one phase of its machine to another (names as in
+    `actors.session.machine`)."""
 
     conversation_id: str
     old: str

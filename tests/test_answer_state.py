@@ -4,7 +4,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from ccapi.actors.answer_state import MAX_MISFITS, AnswerState, Spoken
+from ccapi.actors.session.answer import MAX_MISFITS, AnswerState, Spoken
 from ccapi.schemas.claude.output import (
     AssistantDone,
     MessageEnded,

@@ -8,7 +8,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from ccapi.actors.composition import RECORDED_FROM, Composition, compose, split
+from ccapi.actors.session.replay import RECORDED_FROM, Composition, compose, split
 from ccapi.schemas.message import Block, Image, Message, ToolCall, ToolResult, merge_turns
 
 TURN = UUID("7c2d6b1e-0b0f-4f0e-9d43-0b6f3f6f3a01")

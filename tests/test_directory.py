@@ -7,11 +7,11 @@ import re
 import pytest
 from attrs import evolve
 
-from ccapi.actors.composition import RECORDED_FROM
 from ccapi.actors.directory import Directory, Entry
-from ccapi.actors.phases import Phase
 from ccapi.actors.runtime.mailbox import Ref, open_mailbox
-from ccapi.actors.session_words import SessionMessage
+from ccapi.actors.session.messages import SessionMessage
+from ccapi.actors.session.phases import Phase
+from ccapi.actors.session.replay import RECORDED_FROM
 from ccapi.schemas.errors import NotFound, RateLimited
 from ccapi.schemas.message import Block, Document, Image, Message, ToolCall, ToolResult
 from ccapi.schemas.message_size import size_of

@@ -18,24 +18,24 @@ PURE = {
     "transport/http/websocket_frames.py",
     # The session's machine and all it is made of.
     "actors/places.py",
-    "actors/machine.py",
-    "actors/machine_state.py",
-    "actors/permission_desk.py",
+    "actors/session/machine.py",
+    "actors/session/machine_state.py",
+    "actors/session/permissions.py",
     "actors/history.py",
-    "actors/phases.py",
-    "actors/signals.py",
-    "actors/turn_queue.py",
-    "actors/turn_state.py",
-    "actors/answer_state.py",
-    "actors/child_state.py",
-    "actors/composition.py",
-    "actors/tool_desk.py",
-    "actors/verdict.py",
-    "actors/alarms.py",
-    "actors/dialogue.py",
-    "actors/ledger.py",
+    "actors/session/phases.py",
+    "actors/session/events.py",
+    "actors/session/queue.py",
+    "actors/session/turn.py",
+    "actors/session/answer.py",
+    "actors/session/child.py",
+    "actors/session/replay.py",
+    "actors/session/tools.py",
+    "actors/session/outcome.py",
+    "actors/session/timers.py",
+    "actors/session/prompt.py",
+    "actors/session/usage.py",
     "actors/lineage.py",
-    "actors/refusals.py",
+    "actors/session/errors.py",
     "actors/runtime/restart_budget.py",
 }
 WITH_IO = {
@@ -97,8 +97,8 @@ def imported(module: str) -> set[str]:
 def test_there_is_something_to_look_at() -> None:
     assert {module.split("/")[0] for module in MODULES} == set(FLOORS)
     assert set(MODULES) >= PURE
-    assert imported("actors/machine.py") >= {"actors/signals.py", "schemas/turn.py"}
-    assert "trio" in set(imports("actors/session.py"))
+    assert imported("actors/session/machine.py") >= {"actors/session/events.py", "schemas/turn.py"}
+    assert "trio" in set(imports("actors/session/actor.py"))
 
 
 @every_module
@@ -151,7 +151,7 @@ def test_the_types_are_for_everybody(floor: str) -> None:
 def test_one_place_assigns_the_phase() -> None:
     """All transitions are in the machine, and there they all go through `_enter`."""
     assigning = []
-    both = ("actors/machine_state.py", "actors/machine.py")
+    both = ("actors/session/machine_state.py", "actors/session/machine.py")
     for function in (node for name in both for node in ast.walk(tree_of(MODULES[name]))):
         if isinstance(function, ast.FunctionDef):
             for node in ast.walk(function):

@@ -2,7 +2,7 @@
 
 from attrs import evolve
 
-from ccapi.actors.ledger import NOTHING, Ledger
+from ccapi.actors.session.usage import NOTHING, Ledger
 from ccapi.schemas.claude.output import TurnResult
 from ccapi.schemas.turn import Usage
 

@@ -7,8 +7,8 @@ How events are said and actions read: `tests.support.talk`. A turn goes by the t
 import pytest
 from attrs import evolve
 
-from ccapi.actors.phases import Limits, Phase
-from ccapi.actors.signals import Deliver
+from ccapi.actors.session.events import Deliver
+from ccapi.actors.session.phases import Limits, Phase
 from ccapi.schemas.message import digest
 from ccapi.schemas.turn import Memory, ResumePoint, Setup, Usage
 from ccapi.schemas.turn_items import TextDelta

@@ -5,8 +5,8 @@ from __future__ import annotations
 
 import math
 
-from ccapi.actors.phases import Limits
-from ccapi.actors.signals import Extend, LeaveAsked, PermissionReply, StartTurn, Wake, Warm
+from ccapi.actors.session.events import Extend, LeaveAsked, PermissionReply, StartTurn, Wake, Warm
+from ccapi.actors.session.phases import Limits
 from ccapi.schemas.claude.output import (
     AssistantDone,
     ControlCancelled,

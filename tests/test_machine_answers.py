@@ -7,7 +7,7 @@ How events are said and actions read: `tests.support.talk`. A turn goes by the t
 
 import pytest
 
-from ccapi.actors.phases import Limits
+from ccapi.actors.session.phases import Limits
 from ccapi.schemas.claude.output import MessageStarted, ToolInput, ToolUseStarted
 from ccapi.schemas.message import Message, digest
 from ccapi.schemas.turn import Memory, ResumePoint, Usage

@@ -7,9 +7,9 @@ How events are said and actions read: `tests.support.talk`. A turn goes by the t
 import pytest
 from attrs import evolve
 
-from ccapi.actors import composition
 from ccapi.actors.runtime.restart_budget import RESTARTS
-from ccapi.actors.signals import WakeFailed
+from ccapi.actors.session import replay as composition
+from ccapi.actors.session.events import WakeFailed
 from ccapi.schemas.errors import HistoryNotWritten
 from ccapi.schemas.message import Message, digest
 from tests.support.talk import (

@@ -8,9 +8,9 @@ import math
 
 import pytest
 
-from ccapi.actors.phases import Limits, Phase
 from ccapi.actors.runtime.restart_budget import RESTARTS, WINDOW
-from ccapi.actors.signals import Started, StartTurn
+from ccapi.actors.session.events import Started, StartTurn
+from ccapi.actors.session.phases import Limits, Phase
 from ccapi.schemas.claude.output import AssistantDone, Noise
 from ccapi.schemas.errors import TurnInterrupted
 from ccapi.schemas.turn import Failed, Prompt

@@ -11,7 +11,7 @@ import pytest
 from hypothesis import HealthCheck, given, note, settings
 from hypothesis import strategies as st
 
-from ccapi.actors import composition
+from ccapi.actors.session import replay as composition
 from tests.support.machine_world import STEPS, World
 
 STEPS_PER_SCRIPT = 30

@@ -7,7 +7,7 @@ How events are said and actions read: `tests.support.talk`. A turn goes by the t
 
 import pytest
 
-from ccapi.actors.phases import Limits
+from ccapi.actors.session.phases import Limits
 from ccapi.schemas.claude.output import AssistantDone, ToolReturned, ToolsReturned, ToolUseStarted
 from ccapi.schemas.claude.tool_names import wire_name
 from ccapi.schemas.message import Image, Message, ToolCall, ToolResult, digest

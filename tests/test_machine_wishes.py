@@ -5,7 +5,7 @@ How events are said and actions read: `tests.support.talk`. A turn goes by the t
 
 import pytest
 
-from ccapi.actors.phases import Limits
+from ccapi.actors.session.phases import Limits
 from ccapi.schemas.claude.tool_wishes import MAX_HELD, ToolWish, wish_of
 from ccapi.schemas.message import ToolCall, digest
 from ccapi.schemas.turn import Options, Setup, Tool, ToolChoice, Usage

@@ -8,8 +8,8 @@ from typing import Any
 
 import pytest
 
-from ccapi.actors.permission_desk import PermissionDesk
-from ccapi.actors.signals import PermissionReply
+from ccapi.actors.session.events import PermissionReply
+from ccapi.actors.session.permissions import PermissionDesk
 from ccapi.schemas.claude.output import PermissionAsked
 from ccapi.schemas.claude.permissions import read_suggestions
 

@@ -4,7 +4,7 @@ from collections.abc import Callable
 
 import pytest
 
-from ccapi.actors.phases import Limits
+from ccapi.actors.session.phases import Limits
 from ccapi.schemas.claude.output import ToolUseStarted, TurnResult
 from ccapi.schemas.errors import (
     ChildDied,

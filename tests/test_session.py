@@ -10,8 +10,8 @@ import pytest
 import trio
 from trio.testing import MockClock, wait_all_tasks_blocked
 
-from ccapi.actors.phases import Limits, Phase
 from ccapi.actors.runtime.restart_budget import RESTARTS
+from ccapi.actors.session.phases import Limits, Phase
 from ccapi.schemas import events
 from ccapi.schemas.errors import (
     ChildDied,

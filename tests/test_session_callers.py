@@ -11,13 +11,13 @@ import math
 import trio
 from trio.testing import MockClock, wait_all_tasks_blocked
 
-from ccapi.actors.phases import Limits
 from ccapi.actors.runtime.mailbox import MAILBOX
-from ccapi.actors.signals import (
+from ccapi.actors.session.events import (
     Close,
     Interrupt,
 )
-from ccapi.actors.turns import REPLY_SLOTS, Turn
+from ccapi.actors.session.phases import Limits
+from ccapi.actors.session.reply_channel import REPLY_SLOTS, Turn
 from ccapi.schemas import events
 from ccapi.schemas.errors import (
     Conflict,

@@ -16,9 +16,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from trio.testing import MockClock, wait_all_tasks_blocked
 
-from ccapi.actors.machine import Machine
-from ccapi.actors.phases import Limits, Phase
-from ccapi.actors.signals import (
+from ccapi.actors.session.events import (
     Action,
     ChildGone,
     ChildReady,
@@ -28,7 +26,9 @@ from ccapi.actors.signals import (
     Interrupt,
     StartTurn,
 )
-from ccapi.actors.turns import REPLY_SLOTS, Turn
+from ccapi.actors.session.machine import Machine
+from ccapi.actors.session.phases import Limits, Phase
+from ccapi.actors.session.reply_channel import REPLY_SLOTS, Turn
 from ccapi.schemas import events
 from ccapi.schemas.claude.output import TurnResult
 from ccapi.schemas.errors import (

@@ -14,14 +14,14 @@ from attrs import evolve
 from trio.testing import MockClock, wait_all_tasks_blocked
 
 from ccapi.actors.directory import Directory, Entry
-from ccapi.actors.machine import Machine
 from ccapi.actors.runtime.bus import Bus, Subscription
 from ccapi.actors.runtime.mailbox import MAILBOX, ActorGone, Ref
 from ccapi.actors.runtime.restart_budget import RESTARTS
-from ccapi.actors.session_words import SessionMessage, Submit
-from ccapi.actors.signals import Action, Event, StartTurn
+from ccapi.actors.session.events import Action, Event, StartTurn
+from ccapi.actors.session.machine import Machine
+from ccapi.actors.session.messages import SessionMessage, Submit
+from ccapi.actors.session.reply_channel import Port, Turn, open_turn
 from ccapi.actors.supervisor import SWEEP_SECONDS, Supervisor, limits_of, open_supervisor
-from ccapi.actors.turns import Port, Turn, open_turn
 from ccapi.schemas import events
 from ccapi.schemas.errors import (
     GatewayError,

@@ -3,7 +3,7 @@
 import json
 from typing import Any
 
-from ccapi.actors.tool_desk import ToolDesk
+from ccapi.actors.session.tools import ToolDesk
 from ccapi.schemas.claude.output import ControlAsked
 from ccapi.schemas.message import ToolResult
 from ccapi.schemas.turn import Setup, Tool

@@ -3,9 +3,8 @@
 import pytest
 from attrs import evolve
 
-from ccapi.actors.answer_state import AnswerState, Spoken
-from ccapi.actors.turn_state import TurnState
-from ccapi.actors.verdict import (
+from ccapi.actors.session.answer import AnswerState, Spoken
+from ccapi.actors.session.outcome import (
     CutOff,
     Declined,
     Shortened,
@@ -15,6 +14,7 @@ from ccapi.actors.verdict import (
     judge_frame,
     judge_result,
 )
+from ccapi.actors.session.turn import TurnState
 from ccapi.schemas.claude.output import (
     AssistantDone,
     MessageEnded,

@@ -2,7 +2,7 @@
 
 Knows: the JSON of each frame that the gateway writes, and of the blocks in it. Refuses to know:
 what a child answers (`schemas.claude.output`), processes, and when a line is due
-(`actors.machine`).
+(`actors.session.machine`).
 
 Source: measured on the real CLI; the contract suite in tests/contract holds one test per fact.
 """

@@ -2,7 +2,7 @@
 
 Knows: the JSON-RPC messages of a server that has tools and nothing else (Model Context Protocol,
 "Lifecycle" and "Tools"), and what the CLI reads in a tool's annotations. Refuses to know: control
-frames (`schemas.claude.input`), and when a call is answered (`actors.tool_desk`).
+frames (`schemas.claude.input`), and when a call is answered (`actors.session.tools`).
 """
 
 from __future__ import annotations

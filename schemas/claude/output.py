@@ -1,8 +1,8 @@
 """The CLI's stream-json frames: what a child says.
 
 Knows: the JSON of each frame that the gateway relies on. Refuses to know: the lines that are said
-to a child (`schemas.claude.input`), processes, and what a frame leads to (`actors.machine`).
-Reading is tolerant: an unknown frame is `Noise`, never an error.
+to a child (`schemas.claude.input`), processes, and what a frame leads to
+(`actors.session.machine`). Reading is tolerant: an unknown frame is `Noise`, never an error.
 
 Source: measured on the real CLI; the contract suite in tests/contract holds one test per fact.
 """

@@ -2,7 +2,7 @@
 
 Knows: the CLI's permission updates and rules (Claude Code documentation, "Configure permissions":
 ``Tool`` or ``Tool(pattern)``). Refuses to know: which rule fits which call (the CLI decides that),
-and who answers (`actors.permission_desk`).
+and who answers (`actors.session.permissions`).
 """
 
 from __future__ import annotations

@@ -2,7 +2,7 @@
 
 Knows: which option reaches the model by which setting, which of them the Messages API does not take
 together, and which not for every model. Refuses to know: when settings are sent
-(`actors.child_state`), and models by their names (`schemas.claude.model_traits`).
+(`actors.session.child`), and models by their names (`schemas.claude.model_traits`).
 
 Source: measured (tests/contract/test_settings.py and test_parameters.py); the rules of the Messages
 API are its documentation's ("Extended thinking", "Tool use", "Messages").

@@ -2,7 +2,7 @@
 
 Knows: which turns need words, what they are, and when they were obeyed. Refuses to know: what is
 sent to the models that can be forced (`schemas.claude.sampling`), where the words stand and how
-long they stay (`actors.composition`, `actors.machine`).
+long they stay (`actors.session.replay`, `actors.session.machine`).
 """
 
 from __future__ import annotations

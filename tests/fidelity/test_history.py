@@ -10,7 +10,7 @@ from typing import Any
 import pytest
 from hypothesis import HealthCheck, Phase, example, given, settings
 
-from ccapi.actors import composition
+from ccapi.actors.session import replay as composition
 
 from .history_model import ODD_TEXTS, TOOLS, Exchange, History, expected, histories
 from .house import (

@@ -15,10 +15,8 @@ from uuid import NAMESPACE_OID, uuid5
 
 from attrs import define, evolve, field
 
-from ccapi.actors.machine import Machine
-from ccapi.actors.phases import Limits, Phase
 from ccapi.actors.runtime.restart_budget import RESTARTS, WINDOW
-from ccapi.actors.signals import (
+from ccapi.actors.session.events import (
     Action,
     AskLeave,
     CancelWake,
@@ -45,6 +43,8 @@ from ccapi.actors.signals import (
     Warm,
     Write,
 )
+from ccapi.actors.session.machine import Machine
+from ccapi.actors.session.phases import Limits, Phase
 from ccapi.schemas.claude.mcp import offered
 from ccapi.schemas.claude.output import (
     AssistantDone,

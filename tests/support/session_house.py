@@ -16,13 +16,13 @@ from uuid import uuid4
 import pytest
 import trio
 
-from ccapi.actors.phases import Limits, Phase
 from ccapi.actors.runtime.bus import Bus, Subscription
 from ccapi.actors.runtime.mailbox import Ref, open_mailbox
-from ccapi.actors.session import run_session
-from ccapi.actors.session_words import Ended, SessionMessage, SessionState, Submit
-from ccapi.actors.signals import StartTurn
-from ccapi.actors.turns import Port, Turn, open_turn
+from ccapi.actors.session.actor import run_session
+from ccapi.actors.session.events import StartTurn
+from ccapi.actors.session.messages import Ended, SessionMessage, SessionState, Submit
+from ccapi.actors.session.phases import Limits, Phase
+from ccapi.actors.session.reply_channel import Port, Turn, open_turn
 from ccapi.schemas import events
 from ccapi.schemas.errors import GatewayError
 from ccapi.schemas.message import Message, messages_of

@@ -12,10 +12,8 @@ from collections.abc import Callable, Sequence
 from typing import Any
 from uuid import NAMESPACE_OID, UUID, uuid5
 
-from ccapi.actors.machine import Machine
-from ccapi.actors.phases import Limits, Phase
 from ccapi.actors.runtime.restart_budget import RESTARTS
-from ccapi.actors.signals import (
+from ccapi.actors.session.events import (
     Action,
     ChildGone,
     ChildReady,
@@ -33,6 +31,8 @@ from ccapi.actors.signals import (
     WakeFailed,
     Write,
 )
+from ccapi.actors.session.machine import Machine
+from ccapi.actors.session.phases import Limits, Phase
 from ccapi.schemas.claude.input import encode_blocks
 from ccapi.schemas.claude.output import (
     AssistantDone,

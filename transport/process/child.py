@@ -1,7 +1,8 @@
 """One child process: its pipes, its process group, its end.
 
 Knows: bytes in and out, lines, signals, the stop sequence. Refuses to know: what a frame means,
-whose conversation it is, and when a child should go (`actors.pool` and `actors.session` decide).
+whose conversation it is, and when a child should go (`actors.pool` and `actors.session.actor`
+decide).
 
 A child's process group is its own (`start_new_session`), so that signals reach what the child
 started too, and nothing of it is left behind.

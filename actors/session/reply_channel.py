@@ -15,8 +15,8 @@ from contextlib import suppress
 
 import trio
 
-from ..schemas.errors import GatewayError, InternalError, TurnInterrupted
-from ..schemas.turn import (
+from ...schemas.errors import GatewayError, InternalError, TurnInterrupted
+from ...schemas.turn import (
     ChoiceFate,
     Completed,
     Failed,
@@ -25,7 +25,7 @@ from ..schemas.turn import (
     Reply,
     Usage,
 )
-from ..schemas.turn_items import Gathering, TurnItem
+from ...schemas.turn_items import Gathering, TurnItem
 
 REPLY_SLOTS = 32
 

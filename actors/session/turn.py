@@ -13,12 +13,12 @@ from uuid import UUID, uuid5
 
 from attrs import define, evolve, field
 
-from ..schemas.claude import mcp
-from ..schemas.claude.output import ApiRetry, ToolsReturned, TurnResult
-from ..schemas.claude.tool_wishes import MAX_HELD, ToolWish, wish_of
-from ..schemas.errors import GatewayError, InvalidRequest
-from ..schemas.message import Checked, Message, ToolResult, check_results, unseen
-from ..schemas.turn import (
+from ...schemas.claude import mcp
+from ...schemas.claude.output import ApiRetry, ToolsReturned, TurnResult
+from ...schemas.claude.tool_wishes import MAX_HELD, ToolWish, wish_of
+from ...schemas.errors import GatewayError, InvalidRequest
+from ...schemas.message import Checked, Message, ToolResult, check_results, unseen
+from ...schemas.turn import (
     Answer,
     Completed,
     Failed,
@@ -29,11 +29,11 @@ from ..schemas.turn import (
     Setup,
     Usage,
 )
-from ..schemas.turn_items import ReasoningDelta, TextDelta, TurnItem, compact
-from . import refusals
-from .answer_state import AnswerState, Spoken
-from .composition import Batch, Composition
-from .signals import Deliver, End, Started, ToldChoice
+from ...schemas.turn_items import ReasoningDelta, TextDelta, TurnItem, compact
+from . import errors as refusals
+from .answer import AnswerState, Spoken
+from .events import Deliver, End, Started, ToldChoice
+from .replay import Batch, Composition
 
 Heard = Spoken | ApiRetry
 """What a turn takes in of what its child says."""

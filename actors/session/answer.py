@@ -9,8 +9,8 @@ from __future__ import annotations
 
 from collections.abc import Iterable
 
-from ..schemas.claude.mcp import offered
-from ..schemas.claude.output import (
+from ...schemas.claude.mcp import offered
+from ...schemas.claude.output import (
     AssistantDone,
     MessageEnded,
     MessageStarted,
@@ -19,13 +19,13 @@ from ..schemas.claude.output import (
     ToolsReturned,
     ToolUseStarted,
 )
-from ..schemas.claude.stops import StopCutter
-from ..schemas.claude.tool_names import ANSWER_TOOL
-from ..schemas.errors import GatewayError
-from ..schemas.json_schema.check import misfit
-from ..schemas.message import Block, Message, ToolCall, is_blank
-from ..schemas.turn import Options, Setup, Tool, Usage
-from ..schemas.turn_items import (
+from ...schemas.claude.stops import StopCutter
+from ...schemas.claude.tool_names import ANSWER_TOOL
+from ...schemas.errors import GatewayError
+from ...schemas.json_schema.check import misfit
+from ...schemas.message import Block, Message, ToolCall, is_blank
+from ...schemas.turn import Options, Setup, Tool, Usage
+from ...schemas.turn_items import (
     ActivityDelta,
     ActivityEnded,
     ActivityStarted,
@@ -35,7 +35,7 @@ from ..schemas.turn_items import (
     ToolCallStarted,
     TurnItem,
 )
-from . import refusals
+from . import errors as refusals
 
 MAX_MISFITS = 3
 """Calls that the model may get wrong in one turn before the turn fails."""

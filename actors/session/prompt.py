@@ -8,13 +8,13 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 
-from ..schemas.claude import input as lines
-from ..schemas.message import Message, ToolResult, merge_turns, spell_calls, trim
-from ..schemas.turn import AgentOrigin, Memory, Origin, Recording, ResumePoint
-from .child_state import ChildState
-from .composition import compose, split
-from .signals import Write
-from .turn_state import TurnState
+from ...schemas.claude import input as lines
+from ...schemas.message import Message, ToolResult, merge_turns, spell_calls, trim
+from ...schemas.turn import AgentOrigin, Memory, Origin, Recording, ResumePoint
+from .child import ChildState
+from .events import Write
+from .replay import compose, split
+from .turn import TurnState
 
 IN_PLACE = Message("user", ("(The answer goes on.)",))
 """What a child is asked that sends the API other messages than its own."""

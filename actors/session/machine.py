@@ -2,7 +2,7 @@
 
 Knows: the phases and what leads from one to another. Refuses to know: trio, processes, channels
 and clocks (`now` comes with each event, in seconds). It performs nothing: `advance` answers with
-actions, and `actors.session` performs them. `actors.phases` draws the phases.
+actions, and `actors.session.actor` performs them. `actors.session.phases` draws the phases.
 
 A turn is at-most-once: its prompt is written to one child, once, unless that child dies before
 anybody heard of it and no tool could have been called, or cannot take up the transcript that it was
@@ -22,24 +22,27 @@ from collections.abc import Sequence
 
 from attrs import evolve
 
-from ..schemas.claude.output import (
+from ...schemas.claude.output import (
     ControlAnswer,
     ControlAsked,
     ControlCancelled,
     LimitState,
     TurnResult,
 )
-from ..schemas.claude.upstream import is_not_resumed
-from ..schemas.errors import GatewayError, HistoryNotWritten, NotLoggedIn
-from ..schemas.turn import Completed, Failed, ResumePoint
-from ..schemas.turn_items import Refused, TextDelta
-from . import dialogue, refusals, signals, verdict
-from .alarms import Alarm
-from .child_state import ChildState
+from ...schemas.claude.upstream import is_not_resumed
+from ...schemas.errors import GatewayError, HistoryNotWritten, NotLoggedIn
+from ...schemas.turn import Completed, Failed, ResumePoint
+from ...schemas.turn_items import Refused, TextDelta
+from . import errors as refusals
+from . import events as signals
+from . import outcome as verdict
+from . import prompt as dialogue
+from .child import ChildState
+from .events import Action, Event
 from .machine_state import MachineState
 from .phases import Phase
-from .signals import Action, Event
-from .turn_state import Heard, TurnState
+from .timers import Alarm
+from .turn import Heard, TurnState
 
 
 class Machine(MachineState):

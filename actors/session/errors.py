@@ -1,11 +1,11 @@
 """Why a session refuses or fails a turn, in the words its caller reads.
 
-Knows: texts, codes and statuses. Refuses to know: when each one applies (`actors.machine`).
+Knows: texts, codes and statuses. Refuses to know: when each one applies (`actors.session.machine`).
 """
 
 from __future__ import annotations
 
-from ..schemas.errors import (
+from ...schemas.errors import (
     ChildDied,
     ChildError,
     Conflict,

@@ -12,8 +12,8 @@ from uuid import UUID, uuid5
 
 from attrs import field, frozen
 
-from ..schemas.claude import input as lines
-from ..schemas.message import Message, merge_turns, spell_calls, trim
+from ...schemas.claude import input as lines
+from ...schemas.message import Message, merge_turns, spell_calls, trim
 
 RECORDED_FROM = 60
 """A history of more messages than this is not told to a child, but put into a transcript for it

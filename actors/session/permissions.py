@@ -12,11 +12,11 @@ from collections.abc import Sequence
 
 from attrs import define, frozen
 
-from ..schemas.claude import input as lines
-from ..schemas.claude.output import PermissionAsked
-from ..schemas.claude.permissions import Suggestion, read_suggestions
-from ..schemas.openai.conversation_events import PermissionRequested
-from .signals import AskLeave, PermissionReply
+from ...schemas.claude import input as lines
+from ...schemas.claude.output import PermissionAsked
+from ...schemas.claude.permissions import Suggestion, read_suggestions
+from ...schemas.openai.conversation_events import PermissionRequested
+from .events import AskLeave, PermissionReply
 
 NOBODY = (
     "Nobody is there to give leave for this, so it was not done. Go on without it, or say what you "

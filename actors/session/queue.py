@@ -1,7 +1,7 @@
 """The unfinished turns of one conversation: one is under way, the others wait behind it.
 
 Knows: their order, how many may wait, which have had all their time. Refuses to know: phases, and
-what it takes to have a turn under way (`actors.machine`).
+what it takes to have a turn under way (`actors.session.machine`).
 """
 
 from __future__ import annotations
@@ -9,11 +9,11 @@ from __future__ import annotations
 import math
 from collections import deque
 
-from ..schemas.errors import GatewayError
-from ..schemas.turn import Memory, Outcome
-from . import refusals
-from .signals import Action, End
-from .turn_state import TurnState
+from ...schemas.errors import GatewayError
+from ...schemas.turn import Memory, Outcome
+from . import errors as refusals
+from .events import Action, End
+from .turn import TurnState
 
 
 class TurnQueue:

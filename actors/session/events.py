@@ -1,7 +1,7 @@
 """What a session's machine is told (events) and what it answers (actions).
 
-Knows: the words only. Refuses to know: which follows which (`actors.machine`), and how an action
-is performed (`actors.session`).
+Knows: the words only. Refuses to know: which follows which (`actors.session.machine`), and how an
+action is performed (`actors.session.actor`).
 """
 
 from __future__ import annotations
@@ -11,11 +11,11 @@ from typing import Any
 
 from attrs import frozen
 
-from ..schemas.claude.output import Frame, PermissionAsked
-from ..schemas.errors import GatewayError
-from ..schemas.message import Message
-from ..schemas.turn import Answer, ChoiceFate, Memory, Origin, Outcome, Prompt
-from ..schemas.turn_items import TurnItem
+from ...schemas.claude.output import Frame, PermissionAsked
+from ...schemas.errors import GatewayError
+from ...schemas.message import Message
+from ...schemas.turn import Answer, ChoiceFate, Memory, Origin, Outcome, Prompt
+from ...schemas.turn_items import TurnItem
 
 # -- events; the child's frames come as they are --------------------------------------------------
 

@@ -1,4 +1,4 @@
-"""The phases of a session, and the limits it obeys: the vocabulary of `actors.machine`.
+"""The phases of a session, and the limits it obeys: the vocabulary of `actors.session.machine`.
 
       ASLEEP ──StartTurn──> WAKING ──ChildReady──> BUSY <────StartTurn──── IDLE
         ^                                          │ ││                     ^
@@ -10,7 +10,7 @@
 BACKOFF is ASLEEP with the restart budget spent; CLOSED is the end.
 
 Knows: names and numbers. Refuses to know: what becomes of turns and children on the way
-(`actors.machine`).
+(`actors.session.machine`).
 """
 
 from __future__ import annotations

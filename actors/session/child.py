@@ -12,16 +12,16 @@ from typing import Any
 
 from attrs import define, evolve, field
 
-from ..schemas.claude import input as lines
-from ..schemas.claude.output import ControlAnswer, ControlAsked, LimitState, TurnResult
-from ..schemas.claude.sampling import PLAIN, encode_settings
-from ..schemas.claude.upstream import NO_LIMIT
-from ..schemas.message import Message, ToolResult
-from ..schemas.turn import Options, Setup, Usage
-from .ledger import Ledger
-from .permission_desk import NOBODY, PermissionDesk
-from .signals import Action, AskLeave, LeaveAsked, LeaveSettled, PermissionReply, Write
-from .tool_desk import ToolDesk
+from ...schemas.claude import input as lines
+from ...schemas.claude.output import ControlAnswer, ControlAsked, LimitState, TurnResult
+from ...schemas.claude.sampling import PLAIN, encode_settings
+from ...schemas.claude.upstream import NO_LIMIT
+from ...schemas.message import Message, ToolResult
+from ...schemas.turn import Options, Setup, Usage
+from .events import Action, AskLeave, LeaveAsked, LeaveSettled, PermissionReply, Write
+from .permissions import NOBODY, PermissionDesk
+from .tools import ToolDesk
+from .usage import Ledger
 
 INITIALIZE = "initialize"
 SETTINGS = "settings"

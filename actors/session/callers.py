@@ -1,7 +1,7 @@
 """The callers of one session: who waits for which turn, and what they and the bus are told of it.
 
 Knows: the port of every turn that a session has taken on, until its end. Refuses to know: when a
-turn starts, what it says and how it ends (`actors.machine`).
+turn starts, what it says and how it ends (`actors.session.machine`).
 """
 
 from __future__ import annotations
@@ -9,13 +9,13 @@ from __future__ import annotations
 import trio
 from attrs import define
 
-from ..schemas.errors import GatewayError
-from ..schemas.events import TurnFailed, TurnFinished, TurnStarted
-from ..schemas.turn import ChoiceFate, Completed, Failed, Prompt
-from ..schemas.turn_items import TurnItem
-from .runtime.bus import Bus
-from .signals import End, StartTurn
-from .turns import CallerGone, Port
+from ...schemas.errors import GatewayError
+from ...schemas.events import TurnFailed, TurnFinished, TurnStarted
+from ...schemas.turn import ChoiceFate, Completed, Failed, Prompt
+from ...schemas.turn_items import TurnItem
+from ..runtime.bus import Bus
+from .events import End, StartTurn
+from .reply_channel import CallerGone, Port
 
 
 @define(eq=False)

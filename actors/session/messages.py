@@ -1,7 +1,7 @@
 """What a session is told, what it leaves behind, and what it needs of the pool.
 
 Knows: the words between a session actor and those around it. Refuses to know: how it works
-(`actors.session`).
+(`actors.session.actor`).
 """
 
 from __future__ import annotations
@@ -12,15 +12,15 @@ from typing import Protocol, TypeVar
 import trio
 from attrs import define, field, frozen
 
-from ..schemas.claude.output import Frame
-from ..schemas.errors import GatewayError
-from ..schemas.message import Message
-from ..schemas.turn import Memory, Origin
-from .feed import Feed
+from ...schemas.claude.output import Frame
+from ...schemas.errors import GatewayError
+from ...schemas.message import Message
+from ...schemas.turn import Memory, Origin
+from ..feed import Feed
+from ..runtime.mailbox import Ref
+from .events import Close, GiveWay, Interrupt, PermissionReply, StartTurn, Warm
 from .phases import Phase
-from .runtime.mailbox import Ref
-from .signals import Close, GiveWay, Interrupt, PermissionReply, StartTurn, Warm
-from .turns import Port
+from .reply_channel import Port
 
 
 class Borrowed(Protocol):

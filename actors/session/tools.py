@@ -1,19 +1,19 @@
 """The client's tools in a present child: what it asks of them, and what is still to be answered.
 
 Knows: which call the child waits for, and the results that came before the child asked. Refuses to
-know: phases and turns, and what a call is told to the client as (`actors.answer_state`).
+know: phases and turns, and what a call is told to the client as (`actors.session.answer`).
 """
 
 from __future__ import annotations
 
 from collections.abc import Iterable
 
-from ..schemas.claude import input as lines
-from ..schemas.claude import mcp
-from ..schemas.claude.mcp import CallAsked
-from ..schemas.claude.output import ControlAsked
-from ..schemas.message import ToolResult
-from ..schemas.turn import Setup
+from ...schemas.claude import input as lines
+from ...schemas.claude import mcp
+from ...schemas.claude.mcp import CallAsked
+from ...schemas.claude.output import ControlAsked
+from ...schemas.message import ToolResult
+from ...schemas.turn import Setup
 
 
 class ToolDesk:

@@ -1,7 +1,7 @@
 """What has to happen to a session if nothing else does, and when.
 
 Knows: which limit counts in which phase. Refuses to know: what is done about it
-(`actors.machine`), and clocks: times are points in time, in seconds, `math.inf` for never.
+(`actors.session.machine`), and clocks: times are points in time, in seconds, `math.inf` for never.
 """
 
 from __future__ import annotations
@@ -9,7 +9,7 @@ from __future__ import annotations
 import enum
 from collections.abc import Iterator
 
-from .child_state import ChildState
+from .child import ChildState
 from .phases import Limits, Phase
 
 

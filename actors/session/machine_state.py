@@ -1,23 +1,23 @@
 """What the machine of a session holds: its phase, its turns, its child, and what is due when.
 
-Knows: how these are told to the shell. Refuses to know: transitions (`actors.machine`).
+Knows: how these are told to the shell. Refuses to know: transitions (`actors.session.machine`).
 """
 
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator, Sequence
 
-from ..schemas.errors import GatewayError
-from ..schemas.message import Message
-from ..schemas.turn import Memory
-from . import refusals
-from .alarms import Alarm, alarms
-from .child_state import ChildState
-from .ledger import Ledger
+from ...schemas.errors import GatewayError
+from ...schemas.message import Message
+from ...schemas.turn import Memory
+from ..runtime.restart_budget import RestartBudget
+from . import errors as refusals
+from .child import ChildState
 from .phases import Limits, Phase
-from .runtime.restart_budget import RestartBudget
-from .turn_queue import TurnQueue
-from .turn_state import TurnState
+from .queue import TurnQueue
+from .timers import Alarm, alarms
+from .turn import TurnState
+from .usage import Ledger
 
 
 class MachineState:

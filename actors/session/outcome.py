@@ -1,20 +1,20 @@
 """What a child's words mean for the turn it works on: whether the turn ends by them, and how.
 
 Knows: the reasons for which an answer ends, and who is told what of it. Refuses to know: phases,
-and what becomes of the child (`actors.machine`).
+and what becomes of the child (`actors.session.machine`).
 """
 
 from __future__ import annotations
 
 from attrs import frozen
 
-from ..schemas.claude.output import AssistantDone, LimitState, MessageEnded, TurnResult
-from ..schemas.claude.upstream import NO_LIMIT, finish_reason, plain, upstream_error
-from ..schemas.errors import ChildError, GatewayError
-from ..schemas.turn import FinishReason, ResumePoint, Usage
-from . import refusals
-from .answer_state import AnswerState
-from .turn_state import Heard, TurnState
+from ...schemas.claude.output import AssistantDone, LimitState, MessageEnded, TurnResult
+from ...schemas.claude.upstream import NO_LIMIT, finish_reason, plain, upstream_error
+from ...schemas.errors import ChildError, GatewayError
+from ...schemas.turn import FinishReason, ResumePoint, Usage
+from . import errors as refusals
+from .answer import AnswerState
+from .turn import Heard, TurnState
 
 CUT_OFF = ("max_tokens", "model_context_window_exceeded")
 """Why the model stopped, where it was made to."""

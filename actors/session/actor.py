@@ -1,7 +1,7 @@
 """The session actor: one live conversation, its machine, and at most one child.
 
 Knows: how the machine's actions are performed. Refuses to know: which action follows which event
-(`actors.machine`), and who else is there (`actors.supervisor`).
+(`actors.session.machine`), and who else is there (`actors.supervisor`).
 
 Three kinds of task, all in the session's own nursery: the actor itself (the mailbox), the
 attendant of the present child (it finds one, reads it, and sees it go), and one watcher per turn
@@ -19,21 +19,17 @@ from typing import Generic
 import trio
 from attrs import evolve
 
-from ..schemas.claude.output import Frame, Noise, PermissionAsked
-from ..schemas.errors import ChildProtocolError, GatewayError, InternalError, Overloaded
-from ..schemas.events import PhaseChanged
-from ..schemas.turn import AgentOrigin, Failed, Origin
-from ..schemas.turn_items import TextDelta
-from ..transport.loggers import get_logger
-from . import refusals
+from ...schemas.claude.output import Frame, Noise, PermissionAsked
+from ...schemas.errors import ChildProtocolError, GatewayError, InternalError, Overloaded
+from ...schemas.events import PhaseChanged
+from ...schemas.turn import AgentOrigin, Failed, Origin
+from ...schemas.turn_items import TextDelta
+from ...transport.loggers import get_logger
+from ..runtime.bus import Bus
+from ..runtime.mailbox import Mailbox, answer
+from . import errors as refusals
 from .callers import Callers
-from .machine import Machine
-from .permission_desk import request_of
-from .phases import Limits, Phase
-from .runtime.bus import Bus
-from .runtime.mailbox import Mailbox, answer
-from .session_words import Add, C, Ended, Lender, SessionMessage, SessionState, Submit
-from .signals import (
+from .events import (
     Action,
     AskLeave,
     CancelWake,
@@ -62,8 +58,12 @@ from .signals import (
     Warm,
     Write,
 )
-from .turn_state import TurnState
-from .turns import CallerGone, Port
+from .machine import Machine
+from .messages import Add, C, Ended, Lender, SessionMessage, SessionState, Submit
+from .permissions import request_of
+from .phases import Limits, Phase
+from .reply_channel import CallerGone, Port
+from .turn import TurnState
 
 log = get_logger("ccapi.session")
 

@@ -17,8 +17,8 @@ from collections.abc import Sequence
 
 from attrs import define
 
-from ..schemas.claude.output import TurnResult
-from ..schemas.turn import Usage
+from ...schemas.claude.output import TurnResult
+from ...schemas.turn import Usage
 
 NOTHING = Usage()
 
