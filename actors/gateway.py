@@ -30,7 +30,6 @@ from ..transport.media.attachments import AttachmentPolicy
 from ..transport.process.cli import find_cli
 from ..transport.seals import Seals
 from .cache import Cache, open_cache
-from .cli_watch import CliWatch
 from .conversation import Conversation, ConversationInfo, info_of
 from .directory import Directory, Entry
 from .estate import open_estate
@@ -38,8 +37,10 @@ from .history import TurnRecord
 from .house import SessionInfo, session_info
 from .lineage import new_from
 from .models import ModelCatalog
-from .pool import ChildPool, PoolStatistics
-from .pool_opening import open_pool
+from .pool.cli_watch import CliWatch
+from .pool.opening import open_pool
+from .pool.pool import ChildPool, PoolStatistics
+from .pool.token_count import count_tokens
 from .response_store import ResponseStore
 from .runtime.background import Background, open_background
 from .runtime.batch import run_batch
@@ -49,7 +50,6 @@ from .session.messages import Add, SessionMessage, Submit
 from .session.reply_channel import Turn, open_turn
 from .stats import Stats, open_stats
 from .supervisor import Supervisor, open_supervisor
-from .token_count import count_tokens
 from .workspaces import LOCAL, check_tools, place_of
 
 log = get_logger("ccapi.gateway")

@@ -14,7 +14,7 @@ import pytest
 import trio
 from structlog.testing import capture_logs
 
-from ccapi.actors import pool
+from ccapi.actors.pool import pool
 from tests.support.live import Live, open_live, settings_for
 
 PATIENCE = 30.0

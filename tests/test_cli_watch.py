@@ -13,7 +13,7 @@ from attrs import define, field
 from structlog.testing import capture_logs
 from trio.testing import MockClock, wait_all_tasks_blocked
 
-from ccapi.actors.cli_watch import DOUBT_SECONDS, LEAST_SECONDS, RECHECK_SECONDS, CliWatch
+from ccapi.actors.pool.cli_watch import DOUBT_SECONDS, LEAST_SECONDS, RECHECK_SECONDS, CliWatch
 from ccapi.actors.runtime.bus import Bus
 from ccapi.actors.runtime.once_log import MOST_CAUSES, OnceLog
 from ccapi.schemas.claude.upstream import not_logged_in

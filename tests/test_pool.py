@@ -13,7 +13,7 @@ import trio
 from structlog.testing import capture_logs
 from trio.testing import MockClock, wait_all_tasks_blocked
 
-from ccapi.actors.pool import (
+from ccapi.actors.pool.pool import (
     REFILL_DELAY,
     SETTLED_SECONDS,
     SPAWN_SECONDS,

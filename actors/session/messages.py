@@ -40,7 +40,7 @@ C = TypeVar("C", bound=Borrowed)
 
 
 class Lender(Protocol[C]):
-    """What a session needs of the pool (`actors.pool.ChildPool`)."""
+    """What a session needs of the pool (`actors.pool.pool.ChildPool`)."""
 
     async def acquire(self, conversation_id: str, origin: Origin | None) -> C: ...
     def offer(self, child: C, give_way: Callable[[], None], *, suspended: bool = False) -> None: ...

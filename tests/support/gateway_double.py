@@ -21,7 +21,7 @@ from ccapi.actors.history import TurnRecord
 from ccapi.actors.house import SessionInfo
 from ccapi.actors.http_front import http_app
 from ccapi.actors.models import ModelCatalog
-from ccapi.actors.pool import PoolStatistics
+from ccapi.actors.pool.pool import PoolStatistics
 from ccapi.actors.response_store import ResponseStore
 from ccapi.actors.runtime.background import Background, open_background
 from ccapi.actors.runtime.bus import Bus

@@ -15,7 +15,7 @@ from typing import Any
 import trio
 from trio.testing import wait_all_tasks_blocked
 
-from ccapi.actors.pool import ChildPool, run_pool
+from ccapi.actors.pool.pool import ChildPool, run_pool
 from ccapi.actors.runtime.bus import Bus, Subscription
 from ccapi.schemas.errors import GatewayError
 from ccapi.schemas.settings.settings import ClaudeSettings

@@ -1,7 +1,7 @@
 """One child process: its pipes, its process group, its end.
 
 Knows: bytes in and out, lines, signals, the stop sequence. Refuses to know: what a frame means,
-whose conversation it is, and when a child should go (`actors.pool` and `actors.session.actor`
+whose conversation it is, and when a child should go (`actors.pool.pool` and `actors.session.actor`
 decide).
 
 A child's process group is its own (`start_new_session`), so that signals reach what the child

@@ -2,7 +2,7 @@
 
 Knows: the variables that are a login, what ``claude auth status --json`` answers, and what a plain
 model's child needs in its environment for each. Refuses to know: when to ask, and what the operator
-is told (`actors.cli_watch`).
+is told (`actors.pool.cli_watch`).
 
 ``CLAUDE_CODE_SIMPLE`` keeps everything of the CLI's own out of a conversation, and with it every
 login but a key or a cloud provider's: under it the CLI never reads a subscription's login. So that

@@ -20,7 +20,7 @@ from itertools import islice
 import trio
 from attrs import define, field, frozen
 
-from ..schemas.errors import (
+from ...schemas.errors import (
     ChildDied,
     CliUnusable,
     GatewayError,
@@ -29,15 +29,15 @@ from ..schemas.errors import (
     Overloaded,
     RateLimited,
 )
-from ..schemas.events import ChildAdopted, ChildExited, ChildFrozen, ChildSpawned
-from ..schemas.settings.settings import ClaudeSettings
-from ..schemas.turn import AgentOrigin, Origin
-from ..transport.loggers import get_logger
-from ..transport.process.child import Child
-from ..transport.process.leftovers import Trace
-from .pace import Pace
-from .runtime.bus import Bus
-from .runtime.once_log import OnceLog
+from ...schemas.events import ChildAdopted, ChildExited, ChildFrozen, ChildSpawned
+from ...schemas.settings.settings import ClaudeSettings
+from ...schemas.turn import AgentOrigin, Origin
+from ...transport.loggers import get_logger
+from ...transport.process.child import Child
+from ...transport.process.leftovers import Trace
+from ..runtime.bus import Bus
+from ..runtime.once_log import OnceLog
+from .wait_estimate import Pace
 
 log = get_logger("ccapi.pool")
 
@@ -59,7 +59,7 @@ SPAWN_SECONDS = 20.0
 hangs in the kernel cannot be given up: it would leave a process that nobody knows."""
 
 OpenChild = Callable[[Origin | None], AbstractAsyncContextManager[Child]]
-"""How a child comes to be, and goes (`actors.pool_opening`): all but its origin is given.
+"""How a child comes to be, and goes (`actors.pool.opening`): all but its origin is given.
 
 The block ends when `Child.leave` is set; `Child.gone` is set when the context has been left.
 """

@@ -2,7 +2,7 @@
 
 Knows: the login that new children get, when to ask for it again, and what keeps turns from being
 answered, for `/ready` and for the log. Refuses to know: how the CLI is asked
-(`transport.process.login`), and processes that do not start (`actors.pool`).
+(`transport.process.login`), and processes that do not start (`actors.pool.pool`).
 
 The login is asked for once when the gateway is opened; no child starts before the answer, and the
 port does not wait for it. It is asked for again when a turn says that it has gone, and every
@@ -17,8 +17,8 @@ from collections.abc import Awaitable, Callable
 
 import trio
 
-from ..schemas.claude.upstream import not_logged_in
-from ..schemas.errors import (
+from ...schemas.claude.upstream import not_logged_in
+from ...schemas.errors import (
     ChildDied,
     ChildError,
     CliUnusable,
@@ -27,13 +27,13 @@ from ..schemas.errors import (
     Overloaded,
     TurnTimeout,
 )
-from ..schemas.events import TurnFailed, TurnFinished
-from ..schemas.settings.rules import Problem, SettingsError, is_loopback
-from ..schemas.settings.settings import Settings
-from ..transport.loggers import get_logger
-from ..transport.process.login import Login, Means
-from .runtime.bus import Bus, Subscription
-from .runtime.once_log import OnceLog
+from ...schemas.events import TurnFailed, TurnFinished
+from ...schemas.settings.rules import Problem, SettingsError, is_loopback
+from ...schemas.settings.settings import Settings
+from ...transport.loggers import get_logger
+from ...transport.process.login import Login, Means
+from ..runtime.bus import Bus, Subscription
+from ..runtime.once_log import OnceLog
 
 log = get_logger("ccapi.login")
 

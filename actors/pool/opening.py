@@ -2,7 +2,7 @@
 
 Knows: what a child needs before its process starts (a transcript to resume, a command, someone who
 outlives the gateway). Refuses to know: who gets a child, and when there is room for one
-(`actors.pool`).
+(`actors.pool.pool`).
 """
 
 from __future__ import annotations
@@ -13,16 +13,16 @@ from functools import partial
 
 import trio
 
-from ..schemas.settings.settings import ClaudeSettings
-from ..schemas.turn import Origin
-from ..transport.process.child import Child, open_child
-from ..transport.process.cli import Cli
-from ..transport.process.guardian import open_guardian
-from ..transport.process.login import LEAN, Login
+from ...schemas.settings.settings import ClaudeSettings
+from ...schemas.turn import Origin
+from ...transport.process.child import Child, open_child
+from ...transport.process.cli import Cli
+from ...transport.process.guardian import open_guardian
+from ...transport.process.login import LEAN, Login
+from ..estate import Estate
+from ..runtime.bus import Bus
 from .cli_watch import CliWatch
-from .estate import Estate
 from .pool import ChildPool, run_pool
-from .runtime.bus import Bus
 
 
 @asynccontextmanager

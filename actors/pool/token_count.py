@@ -14,15 +14,15 @@ from uuid import uuid4
 
 import trio
 
-from ..schemas.claude import input as lines
-from ..schemas.claude.output import ControlAnswer, ControlAsked, TurnResult
-from ..schemas.errors import ChildError, TurnTimeout
-from ..schemas.message import Message
-from ..schemas.turn import Setup
-from ..transport.process.child import Child
+from ...schemas.claude import input as lines
+from ...schemas.claude.output import ControlAnswer, ControlAsked, TurnResult
+from ...schemas.errors import ChildError, TurnTimeout
+from ...schemas.message import Message
+from ...schemas.turn import Setup
+from ...transport.process.child import Child
+from ..session.replay import Composition, compose
+from ..session.tools import ToolDesk
 from .pool import ChildPool
-from .session.replay import Composition, compose
-from .session.tools import ToolDesk
 
 COUNT = "count"
 INITIALIZE = "initialize"

@@ -1,0 +1,1 @@
+"""The pool of children: who gets which child, and when one has to go."""
