@@ -33,7 +33,7 @@ if TYPE_CHECKING:
         ToolCallDelta,
         ToolCallStarted,
     )
-    from .conversation import Conversation, ConversationInfo
+    from .conversations.conversation import Conversation, ConversationInfo
     from .gateway import Gateway, GatewayStatistics, open_gateway
     from .session.reply_channel import Turn
 

@@ -18,14 +18,14 @@ from ..schemas.errors import InvalidRequest
 from ..schemas.message import Message, trim
 from ..schemas.turn import Answer, Options, Profile, Setup, Tool
 from .cache_table import cache_key
+from .conversations.models import name_of
+from .conversations.workspace_paths import name_of_place
+from .conversations.workspaces import place_of
 from .http_policy import tell
-from .models import name_of
-from .places import name_of_place
 from .session.reply_channel import Turn
-from .workspaces import place_of
 
 if TYPE_CHECKING:
-    from .conversation import Conversation
+    from .conversations.conversation import Conversation
     from .gateway import Gateway
 
 

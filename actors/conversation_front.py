@@ -2,7 +2,7 @@
 what its agent asks leave for.
 
 Knows: what each route takes and answers. Refuses to know: how a conversation is worded
-(`actors.conversation_items`), and what happens in one. Everything is scoped to the caller's key:
+(`actors.conversations.items`), and what happens in one. Everything is scoped to the caller's key:
 another key's conversation does not exist here.
 """
 
@@ -22,8 +22,8 @@ from ..schemas.openai.foreign_items import take_items
 from ..schemas.openai.ignored_fields import encode_ignored
 from ..schemas.openai.items import Input, InputItem, read_history
 from ..schemas.request_errors import invalid
-from .conversation import Conversation
-from .conversation_items import all_items, encode_conversation
+from .conversations.conversation import Conversation
+from .conversations.items import all_items, encode_conversation
 from .http_call import Call
 from .join_front import Reply
 from .kept_items import KeptItems

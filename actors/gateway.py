@@ -30,13 +30,15 @@ from ..transport.media.attachments import AttachmentPolicy
 from ..transport.process.cli import find_cli
 from ..transport.seals import Seals
 from .cache import Cache, open_cache
-from .conversation import Conversation, ConversationInfo, info_of
-from .directory import Directory, Entry
-from .estate import open_estate
+from .conversations.cleanup import open_estate
+from .conversations.conversation import Conversation, ConversationInfo, info_of
+from .conversations.directory import Directory, Entry
+from .conversations.lineage import new_from
+from .conversations.models import ModelCatalog
+from .conversations.supervisor import Supervisor, open_supervisor
+from .conversations.workspaces import LOCAL, check_tools, place_of
 from .history import TurnRecord
 from .house import SessionInfo, session_info
-from .lineage import new_from
-from .models import ModelCatalog
 from .pool.cli_watch import CliWatch
 from .pool.opening import open_pool
 from .pool.pool import ChildPool, PoolStatistics
@@ -49,8 +51,6 @@ from .session.events import GiveWay, StartTurn
 from .session.messages import Add, SessionMessage, Submit
 from .session.reply_channel import Turn, open_turn
 from .stats import Stats, open_stats
-from .supervisor import Supervisor, open_supervisor
-from .workspaces import LOCAL, check_tools, place_of
 
 log = get_logger("ccapi.gateway")
 

@@ -23,7 +23,7 @@ from ..transport.http.websocket_frames import encode_frame
 from .runtime.bus import Subscription
 
 if TYPE_CHECKING:
-    from .directory import Entry
+    from .conversations.directory import Entry
     from .gateway import Gateway
 
 INTERVAL = 0.2

@@ -29,10 +29,11 @@ from .conversation_front import (
     show_conversation,
     show_item,
 )
+from .conversations.models import Model
+from .conversations.workspaces import LOCAL
 from .http_call import Call, route
 from .http_guards import Authenticated, guarded
 from .http_policy import KeyRing
-from .models import Model
 from .page_front import Page
 from .responses_front import (
     cancel_response,
@@ -44,7 +45,6 @@ from .responses_front import (
     names_response,
     show_response,
 )
-from .workspaces import LOCAL
 
 if TYPE_CHECKING:
     from .gateway import Gateway

@@ -24,8 +24,8 @@ from ..schemas.openai.output_items import encode_output
 from ..schemas.request_errors import invalid, missing
 from ..transport.http.websocket import WebSocketClosed
 from ..transport.http.websocket_frames import encode_frame
-from .conversation import Conversation
-from .conversation_items import PAGE, encode_conversation, items_of
+from .conversations.conversation import Conversation
+from .conversations.items import PAGE, encode_conversation, items_of
 from .feed import Feed, FeedClosed, FellBehind, Slot, Watcher
 from .http_policy import tell
 from .join_turns import start_turn

@@ -17,7 +17,7 @@ from ..schemas.errors import Conflict, GatewayError, InternalError, InvalidReque
 from ..schemas.openai.foreign_items import refers
 from ..schemas.openai.responses import ResponseTurn, parse_response
 from ..transport.http.bodies import LONG
-from .conversation import Conversation
+from .conversations.conversation import Conversation
 from .history import TurnRecord
 from .http_policy import tell
 from .kept_items import KeptItems

@@ -23,12 +23,12 @@ from ..schemas.openai.response_tools import with_tools
 from ..schemas.openai.responses import ResponseTurn, in_vain
 from ..schemas.turn import Prompt, Setup, Tool
 from .answering import Question, check_workspace, find_conversation, tell_workspace
-from .models import check_goes_on, plain_name
+from .conversations.models import check_goes_on, plain_name
 from .response_record import Record
 from .wording import word
 
 if TYPE_CHECKING:
-    from .conversation import Conversation
+    from .conversations.conversation import Conversation
     from .gateway import Gateway
     from .response_store import ResponseStore
 

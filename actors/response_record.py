@@ -18,7 +18,7 @@ from ..schemas.message import Message
 from ..schemas.openai.response_events import Ending, ResponseHeading
 from ..schemas.turn import Tool
 from ..schemas.turn_items import TurnItem, answer_of, compact
-from .lineage import new_from
+from .conversations.lineage import new_from
 
 if TYPE_CHECKING:
     from .answering import Question

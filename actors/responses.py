@@ -22,8 +22,8 @@ from ..schemas.openai.responses import ResponseTurn
 from ..schemas.turn import Answer, Completed, Profile, Setup, Usage
 from ..schemas.turn_items import TextDelta, TurnItem
 from .answering import Question, Source, answering
-from .models import name_of
-from .places import name_of_place
+from .conversations.models import name_of
+from .conversations.workspace_paths import name_of_place
 from .response_jobs import Job, Place, place_of_job
 from .response_record import Record
 from .session.reply_channel import REPLY_SLOTS, Turn

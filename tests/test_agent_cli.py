@@ -8,9 +8,9 @@ from pathlib import Path
 import pytest
 import structlog.testing
 
+from ccapi.actors.conversations.workspace_paths import name_of_place
+from ccapi.actors.conversations.workspaces import place_of
 from ccapi.actors.gateway import open_gateway
-from ccapi.actors.places import name_of_place
-from ccapi.actors.workspaces import place_of
 from ccapi.schemas.errors import InvalidRequest
 from ccapi.schemas.settings.rules import is_permission_rule
 from ccapi.schemas.settings.settings import (

@@ -7,7 +7,7 @@ import re
 import pytest
 from attrs import evolve
 
-from ccapi.actors.directory import Directory, Entry
+from ccapi.actors.conversations.directory import Directory, Entry
 from ccapi.actors.runtime.mailbox import Ref, open_mailbox
 from ccapi.actors.session.messages import SessionMessage
 from ccapi.actors.session.phases import Phase

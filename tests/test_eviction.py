@@ -8,7 +8,7 @@ from pathlib import Path
 
 import pytest
 
-from ccapi.actors.conversation import Conversation
+from ccapi.actors.conversations.conversation import Conversation
 from ccapi.actors.gateway import EVICTABLE_SECONDS, Gateway, open_gateway
 from ccapi.schemas.errors import NotFound, RateLimited
 from ccapi.schemas.events import ConversationClosed

@@ -17,7 +17,7 @@ PURE = {
     "transport/media/public_address.py",
     "transport/http/websocket_frames.py",
     # The session's machine and all it is made of.
-    "actors/places.py",
+    "actors/conversations/workspace_paths.py",
     "actors/session/machine.py",
     "actors/session/machine_state.py",
     "actors/session/permissions.py",
@@ -34,7 +34,7 @@ PURE = {
     "actors/session/timers.py",
     "actors/session/prompt.py",
     "actors/session/usage.py",
-    "actors/lineage.py",
+    "actors/conversations/lineage.py",
     "actors/session/errors.py",
     "actors/runtime/restart_budget.py",
 }

@@ -12,7 +12,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from hypothesis.stateful import RuleBasedStateMachine, invariant, precondition, rule
 
-from ccapi.actors.lineage import LineageTable, likeness, lineage_key, new_from
+from ccapi.actors.conversations.lineage import LineageTable, likeness, lineage_key, new_from
 from ccapi.schemas.message import Message, ToolCall, ToolResult, digest
 from ccapi.schemas.turn import Memory, Setup, Tool
 

@@ -12,6 +12,7 @@ import trio
 import trio.testing
 from attrs import define, field
 
+from ccapi.actors.conversations.workspaces import LOCAL
 from ccapi.actors.gateway import Gateway
 from ccapi.actors.responses_socket import (
     MAX_LANES,
@@ -19,7 +20,6 @@ from ccapi.actors.responses_socket import (
     MAX_WAITING,
     converse_over,
 )
-from ccapi.actors.workspaces import LOCAL
 from ccapi.schemas.errors import ChildDied, RateLimited
 from ccapi.schemas.turn_items import ActivityStarted, ToolCallDelta, ToolCallStarted
 

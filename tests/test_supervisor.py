@@ -13,7 +13,13 @@ import trio
 from attrs import evolve
 from trio.testing import MockClock, wait_all_tasks_blocked
 
-from ccapi.actors.directory import Directory, Entry
+from ccapi.actors.conversations.directory import Directory, Entry
+from ccapi.actors.conversations.supervisor import (
+    SWEEP_SECONDS,
+    Supervisor,
+    limits_of,
+    open_supervisor,
+)
 from ccapi.actors.runtime.bus import Bus, Subscription
 from ccapi.actors.runtime.mailbox import MAILBOX, ActorGone, Ref
 from ccapi.actors.runtime.restart_budget import RESTARTS
@@ -21,7 +27,6 @@ from ccapi.actors.session.events import Action, Event, StartTurn
 from ccapi.actors.session.machine import Machine
 from ccapi.actors.session.messages import SessionMessage, Submit
 from ccapi.actors.session.reply_channel import Port, Turn, open_turn
-from ccapi.actors.supervisor import SWEEP_SECONDS, Supervisor, limits_of, open_supervisor
 from ccapi.schemas import events
 from ccapi.schemas.errors import (
     GatewayError,

@@ -19,7 +19,7 @@ from ...transport.process.child import Child, open_child
 from ...transport.process.cli import Cli
 from ...transport.process.guardian import open_guardian
 from ...transport.process.login import LEAN, Login
-from ..estate import Estate
+from ..conversations.cleanup import Estate
 from ..runtime.bus import Bus
 from .cli_watch import CliWatch
 from .pool import ChildPool, run_pool

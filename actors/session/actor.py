@@ -1,7 +1,7 @@
 """The session actor: one live conversation, its machine, and at most one child.
 
 Knows: how the machine's actions are performed. Refuses to know: which action follows which event
-(`actors.session.machine`), and who else is there (`actors.supervisor`).
+(`actors.session.machine`), and who else is there (`actors.conversations.supervisor`).
 
 Three kinds of task, all in the session's own nursery: the actor itself (the mailbox), the
 attendant of the present child (it finds one, reads it, and sees it go), and one watcher per turn

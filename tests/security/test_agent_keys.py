@@ -11,7 +11,7 @@ import pytest
 import trio
 from trio_websocket import open_websocket_url
 
-from ccapi.actors.models import ModelCatalog
+from ccapi.actors.conversations.models import ModelCatalog
 from ccapi.schemas.errors import Forbidden
 from ccapi.schemas.settings.settings import AuthSettings, ModelSettings, SettingsError
 from tests.support.joined import open_joined

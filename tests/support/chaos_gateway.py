@@ -17,7 +17,7 @@ from pathlib import Path
 import structlog
 import trio
 
-from ccapi.actors.conversation import Conversation
+from ccapi.actors.conversations.conversation import Conversation
 from ccapi.actors.gateway import Gateway, open_gateway
 from ccapi.schemas.errors import GatewayError
 from ccapi.schemas.events import SessionCrashed

@@ -2,7 +2,7 @@
 
 Knows: where the CLI keeps things under a session's id, and the list of a gateway's sessions, by
 which the next one finds what was left by a gateway that was killed. Refuses to know: when a session
-is not needed any more (`actors.estate`).
+is not needed any more (`actors.conversations.cleanup`).
 
 Everything here blocks: it is for a thread. Nothing is removed but what has the name of a session
 that a gateway began, or of a workspace that it made.

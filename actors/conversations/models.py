@@ -11,11 +11,11 @@ import time
 
 from attrs import frozen
 
-from ..schemas.claude.model_traits import takes_begun_answer
-from ..schemas.errors import Forbidden, InvalidRequest, NotFound
-from ..schemas.settings.rules import HASHED, hash_key
-from ..schemas.settings.settings import AGENT_PREFIX, AuthSettings, ModelSettings
-from ..schemas.turn import Profile, Setup
+from ...schemas.claude.model_traits import takes_begun_answer
+from ...schemas.errors import Forbidden, InvalidRequest, NotFound
+from ...schemas.settings.rules import HASHED, hash_key
+from ...schemas.settings.settings import AGENT_PREFIX, AuthSettings, ModelSettings
+from ...schemas.turn import Profile, Setup
 from .workspaces import LOCAL
 
 OWNER = "anthropic"

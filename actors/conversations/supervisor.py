@@ -20,22 +20,22 @@ from typing import Any
 import trio
 from attrs import frozen
 
-from ..schemas.errors import (
+from ...schemas.errors import (
     GatewayError,
     InternalError,
     NotFound,
     Overloaded,
     TurnInterrupted,
 )
-from ..schemas.events import ConversationClosed, SessionCrashed
-from ..schemas.settings.settings import Settings
+from ...schemas.events import ConversationClosed, SessionCrashed
+from ...schemas.settings.settings import Settings
+from ..runtime.bus import Bus
+from ..runtime.mailbox import ActorGone, Mailbox, Ref, answer, open_mailbox
+from ..session.actor import run_session
+from ..session.events import Close
+from ..session.messages import Lender, SessionMessage
+from ..session.phases import Limits
 from .directory import Directory, Entry
-from .runtime.bus import Bus
-from .runtime.mailbox import ActorGone, Mailbox, Ref, answer, open_mailbox
-from .session.actor import run_session
-from .session.events import Close
-from .session.messages import Lender, SessionMessage
-from .session.phases import Limits
 
 SWEEP_SECONDS = 60.0
 """How late, at most, a conversation that has no actor expires."""

@@ -17,8 +17,8 @@ from pathlib import Path
 
 import trio
 
-from ..transport.loggers import get_logger
-from ..transport.process.leftovers import (
+from ...transport.loggers import get_logger
+from ...transport.process.leftovers import (
     SessionList,
     Trace,
     mark_used,
@@ -26,7 +26,7 @@ from ..transport.process.leftovers import (
     remove_traces,
     remove_workspaces,
 )
-from .places import OWN
+from .workspace_paths import OWN
 
 log = get_logger("ccapi.estate")
 

@@ -1,7 +1,7 @@
 """A conversation, as an embedding program (or a front) holds it.
 
 Knows: how a turn is asked for, and what there is to see. Refuses to know: how a turn runs
-(`actors.session.actor`), and which conversations there are (`actors.directory`).
+(`actors.session.actor`), and which conversations there are (`actors.conversations.directory`).
 """
 
 from __future__ import annotations
@@ -13,19 +13,19 @@ from uuid import uuid4
 
 from attrs import frozen
 
-from ..schemas.errors import InvalidRequest, NotFound
-from ..schemas.message import Message, messages_of
-from ..schemas.turn import Memory, Options, Profile, Prompt, Reply, Tool, Usage
-from .feed import Feed
-from .history import title_of
+from ...schemas.errors import InvalidRequest, NotFound
+from ...schemas.message import Message, messages_of
+from ...schemas.turn import Memory, Options, Profile, Prompt, Reply, Tool, Usage
+from ..feed import Feed
+from ..history import title_of
+from ..session.events import Interrupt, PermissionReply, StartTurn, Warm
 from .models import name_of
-from .session.events import Interrupt, PermissionReply, StartTurn, Warm
 from .workspaces import check_tools
 
 if TYPE_CHECKING:
+    from ..gateway import Gateway
+    from ..session.reply_channel import Turn
     from .directory import Entry
-    from .gateway import Gateway
-    from .session.reply_channel import Turn
 
 DEFAULTS = Options()
 

@@ -10,10 +10,10 @@ from typing import Any
 
 from attrs import asdict
 
-from ..schemas.openai.conversation_events import encode_turn
+from ...schemas.openai.conversation_events import encode_turn
+from ..history import History
 from .conversation import ConversationInfo
-from .history import History
-from .places import name_of_place
+from .workspace_paths import name_of_place
 
 PAGE = 100
 """The longest page of a list, and the length of one whose length is not asked for."""

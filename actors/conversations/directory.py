@@ -13,17 +13,17 @@ from collections.abc import Callable, Mapping, Sequence
 
 from attrs import define, field
 
-from ..schemas.errors import NotFound, RateLimited
-from ..schemas.message import Message, digest
-from ..schemas.message_size import size_of
-from ..schemas.turn import Memory, Setup
+from ...schemas.errors import NotFound, RateLimited
+from ...schemas.message import Message, digest
+from ...schemas.message_size import size_of
+from ...schemas.turn import Memory, Setup
+from ..runtime.mailbox import Ref
+from ..runtime.restart_budget import RestartBudget
+from ..session.messages import SessionMessage, SessionState
+from ..session.phases import Phase
+from ..session.replay import RECORDED_FROM
 from .lineage import LineageTable, likeness, lineage_key
-from .places import OWN
-from .runtime.mailbox import Ref
-from .runtime.restart_budget import RestartBudget
-from .session.messages import SessionMessage, SessionState
-from .session.phases import Phase
-from .session.replay import RECORDED_FROM
+from .workspace_paths import OWN
 
 
 @define(eq=False)

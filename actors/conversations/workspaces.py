@@ -10,10 +10,10 @@ import re
 import reprlib
 from collections.abc import Iterable
 
-from ..schemas.errors import InvalidRequest
-from ..schemas.turn import Profile, Tool
-from ..transport.process.agent_cli import OWN_NAMES
-from .places import OWN
+from ...schemas.errors import InvalidRequest
+from ...schemas.turn import Profile, Tool
+from ...transport.process.agent_cli import OWN_NAMES
+from .workspace_paths import OWN
 
 LOCAL = "local"
 """The owner of everything when no API keys are configured, and of what a program embeds."""

@@ -14,9 +14,9 @@ import json
 from collections.abc import Callable, Sequence
 from typing import Generic, Protocol, TypeVar
 
-from ..schemas.message import Message
-from ..schemas.turn import Memory, Setup, named
-from .places import name_of_place
+from ...schemas.message import Message
+from ...schemas.turn import Memory, Setup, named
+from .workspace_paths import name_of_place
 
 
 def lineage_key(owner: str, setup: Setup, digests: Sequence[bytes]) -> bytes:

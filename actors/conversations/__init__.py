@@ -1,0 +1,1 @@
+"""Conversations: their directory, supervisor, lineage, models, workspaces and items."""
