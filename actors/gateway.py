@@ -37,7 +37,6 @@ from .conversations.lineage import new_from
 from .conversations.models import ModelCatalog
 from .conversations.supervisor import Supervisor, open_supervisor
 from .conversations.workspaces import LOCAL, check_tools, place_of
-from .history import TurnRecord
 from .house import SessionInfo, session_info
 from .pool.cli_watch import CliWatch
 from .pool.opening import open_pool
@@ -51,6 +50,7 @@ from .session.events import GiveWay, StartTurn
 from .session.messages import Add, SessionMessage, Submit
 from .session.reply_channel import Turn, open_turn
 from .stats import Stats, open_stats
+from .watching.history import TurnRecord
 
 log = get_logger("ccapi.gateway")
 

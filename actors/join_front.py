@@ -26,11 +26,11 @@ from ..transport.http.websocket import WebSocketClosed
 from ..transport.http.websocket_frames import encode_frame
 from .conversations.conversation import Conversation
 from .conversations.items import PAGE, encode_conversation, items_of
-from .feed import Feed, FeedClosed, FellBehind, Slot, Watcher
 from .http_policy import tell
 from .join_turns import start_turn
 from .session.events import PermissionReply
 from .socket_call import SocketCall, error_event
+from .watching.broadcast import Feed, FeedClosed, FellBehind, Slot, Watcher
 
 TOO_FAR_BEHIND = 4008
 """The code of a WebSocket whose client cannot keep up (in the range for private use)."""

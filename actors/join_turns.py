@@ -1,7 +1,8 @@
 """Turns that somebody who has joined a conversation asks for.
 
 Knows: that such a turn outlives the connection it was asked on, and how the last one is asked
-again. Refuses to know: the WebSocket, and what watchers are told of the turn (`actors.feed`).
+again. Refuses to know: the WebSocket, and what watchers are told of the turn
+(`actors.watching.broadcast`).
 """
 
 from __future__ import annotations
@@ -18,11 +19,11 @@ from ..schemas.openai.foreign_items import refers
 from ..schemas.openai.responses import ResponseTurn, parse_response
 from ..transport.http.bodies import LONG
 from .conversations.conversation import Conversation
-from .history import TurnRecord
 from .http_policy import tell
 from .kept_items import KeptItems
 from .session.reply_channel import Turn
 from .socket_call import SocketCall
+from .watching.history import TurnRecord
 from .wording import word
 
 NOT_HERE = ("previous_response_id", "conversation", "conversation_id", "workspace", "background")

@@ -24,9 +24,9 @@ from ..schemas.turn_items import TurnItem
 
 if TYPE_CHECKING:
     from .gateway import Gateway
-    from .history import TurnRecord
     from .response_record import Record
     from .response_store import ResponseStore
+    from .watching.history import TurnRecord
 
 
 class KeptItems:

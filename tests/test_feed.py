@@ -6,8 +6,8 @@ import pytest
 import trio
 import trio.testing
 
-from ccapi.actors import feed as feeds
-from ccapi.actors.feed import Feed, FeedClosed, FellBehind
+from ccapi.actors.watching import broadcast as feeds
+from ccapi.actors.watching.broadcast import Feed, FeedClosed, FellBehind
 from ccapi.schemas.errors import TurnInterrupted
 from ccapi.schemas.message import Message
 from ccapi.schemas.openai.conversation_events import (

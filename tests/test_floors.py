@@ -21,7 +21,7 @@ PURE = {
     "actors/session/machine.py",
     "actors/session/machine_state.py",
     "actors/session/permissions.py",
-    "actors/history.py",
+    "actors/watching/history.py",
     "actors/session/phases.py",
     "actors/session/events.py",
     "actors/session/queue.py",

@@ -16,9 +16,9 @@ from attrs import frozen
 from ...schemas.errors import InvalidRequest, NotFound
 from ...schemas.message import Message, messages_of
 from ...schemas.turn import Memory, Options, Profile, Prompt, Reply, Tool, Usage
-from ..feed import Feed
-from ..history import title_of
 from ..session.events import Interrupt, PermissionReply, StartTurn, Warm
+from ..watching.broadcast import Feed
+from ..watching.history import title_of
 from .models import name_of
 from .workspaces import check_tools
 

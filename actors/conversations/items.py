@@ -11,7 +11,7 @@ from typing import Any
 from attrs import asdict
 
 from ...schemas.openai.conversation_events import encode_turn
-from ..history import History
+from ..watching.history import History
 from .conversation import ConversationInfo
 from .workspace_paths import name_of_place
 

@@ -16,8 +16,8 @@ from ...schemas.claude.output import Frame
 from ...schemas.errors import GatewayError
 from ...schemas.message import Message
 from ...schemas.turn import Memory, Origin
-from ..feed import Feed
 from ..runtime.mailbox import Ref
+from ..watching.broadcast import Feed
 from .events import Close, GiveWay, Interrupt, PermissionReply, StartTurn, Warm
 from .phases import Phase
 from .reply_channel import Port

@@ -19,7 +19,6 @@ from ccapi.actors.conversations.conversation import DEFAULTS, ConversationInfo
 from ccapi.actors.conversations.models import ModelCatalog
 from ccapi.actors.conversations.workspaces import LOCAL
 from ccapi.actors.gateway import COMPACTION_KEY, Gateway, GatewayStatistics
-from ccapi.actors.history import TurnRecord
 from ccapi.actors.house import SessionInfo
 from ccapi.actors.http_front import http_app
 from ccapi.actors.pool.pool import PoolStatistics
@@ -27,6 +26,7 @@ from ccapi.actors.response_store import ResponseStore
 from ccapi.actors.runtime.background import Background, open_background
 from ccapi.actors.runtime.bus import Bus
 from ccapi.actors.session.reply_channel import CallerGone, Port, Turn, open_turn
+from ccapi.actors.watching.history import TurnRecord
 from ccapi.schemas.errors import Conflict, GatewayError, NotFound, Overloaded
 from ccapi.schemas.events import TurnFinished
 from ccapi.schemas.message import Message

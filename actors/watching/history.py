@@ -14,10 +14,10 @@ from itertools import chain, islice
 
 from attrs import evolve, field, frozen
 
-from ..schemas.message import Message
-from ..schemas.message_size import BESIDE, size_of
-from ..schemas.turn import EndReason, Memory, Usage
-from ..schemas.turn_items import ActivityEnded, TextDelta, TurnItem, answer_of
+from ...schemas.message import Message
+from ...schemas.message_size import BESIDE, size_of
+from ...schemas.turn import EndReason, Memory, Usage
+from ...schemas.turn_items import ActivityEnded, TextDelta, TurnItem, answer_of
 
 TITLE = 60
 """Characters of a conversation's title."""

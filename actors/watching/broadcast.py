@@ -21,12 +21,12 @@ from uuid import uuid4
 import trio
 from attrs import define, field, frozen
 
-from ..schemas.message import Message
-from ..schemas.message_size import size_of
-from ..schemas.openai import conversation_events as events
-from ..schemas.openai.conversation_events import JoinEvent
-from ..schemas.turn import Completed, Failed, Memory, Outcome
-from ..schemas.turn_items import TurnItem, compact
+from ...schemas.message import Message
+from ...schemas.message_size import size_of
+from ...schemas.openai import conversation_events as events
+from ...schemas.openai.conversation_events import JoinEvent
+from ...schemas.turn import Completed, Failed, Memory, Outcome
+from ...schemas.turn_items import TurnItem, compact
 from .history import History, TurnRecord
 
 RING_EVENTS = 8192

@@ -1,0 +1,1 @@
+"""Watching a conversation: the broadcast of its events, and its history."""
