@@ -17,11 +17,11 @@ from attrs import evolve, frozen
 from ..schemas.errors import InvalidRequest
 from ..schemas.message import Message, trim
 from ..schemas.turn import Answer, Options, Profile, Setup, Tool
-from .cache_table import cache_key
 from .conversations.models import name_of
 from .conversations.workspace_paths import name_of_place
 from .conversations.workspaces import place_of
 from .http_policy import tell
+from .listeners.cache_table import cache_key
 from .session.reply_channel import Turn
 
 if TYPE_CHECKING:

@@ -29,7 +29,6 @@ from ..transport.loggers import get_logger
 from ..transport.media.attachments import AttachmentPolicy
 from ..transport.process.cli import find_cli
 from ..transport.seals import Seals
-from .cache import Cache, open_cache
 from .conversations.cleanup import open_estate
 from .conversations.conversation import Conversation, ConversationInfo, info_of
 from .conversations.directory import Directory, Entry
@@ -37,7 +36,9 @@ from .conversations.lineage import new_from
 from .conversations.models import ModelCatalog
 from .conversations.supervisor import Supervisor, open_supervisor
 from .conversations.workspaces import LOCAL, check_tools, place_of
-from .house import SessionInfo, session_info
+from .listeners.cache import Cache, open_cache
+from .listeners.overview import SessionInfo, session_info
+from .listeners.stats import Stats, open_stats
 from .pool.cli_watch import CliWatch
 from .pool.opening import open_pool
 from .pool.pool import ChildPool, PoolStatistics
@@ -49,7 +50,6 @@ from .runtime.bus import Bus
 from .session.events import GiveWay, StartTurn
 from .session.messages import Add, SessionMessage, Submit
 from .session.reply_channel import Turn, open_turn
-from .stats import Stats, open_stats
 from .watching.history import TurnRecord
 
 log = get_logger("ccapi.gateway")

@@ -1,6 +1,7 @@
 """``GET /v1/house`` with an upgrade: the house as it stands, again whenever it changes.
 
-Knows: that this WebSocket only tells. Refuses to know: what is in the picture (`actors.house`).
+Knows: that this WebSocket only tells. Refuses to know: what is in the picture
+(`actors.listeners.overview`).
 """
 
 from __future__ import annotations

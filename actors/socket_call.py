@@ -18,7 +18,7 @@ from ..transport.http.websocket import WebSocket
 
 if TYPE_CHECKING:
     from .gateway import Gateway
-    from .house import House
+    from .listeners.overview import House
 
 
 @frozen(eq=False)

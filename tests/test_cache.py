@@ -9,8 +9,8 @@ import trio
 import trio.testing
 from attrs import evolve
 
-from ccapi.actors.cache import FOLLOW_SECONDS, Ask, Cache, open_cache
-from ccapi.actors.cache_table import LARGEST_SHARE, size
+from ccapi.actors.listeners.cache import FOLLOW_SECONDS, Ask, Cache, open_cache
+from ccapi.actors.listeners.cache_table import LARGEST_SHARE, size
 from ccapi.actors.runtime.bus import BUFFER, Bus
 from ccapi.schemas.events import CacheAsked, ChildFrozen, TurnFinished
 from ccapi.schemas.settings.settings import CacheSettings

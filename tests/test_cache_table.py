@@ -11,7 +11,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from hypothesis.stateful import RuleBasedStateMachine, invariant, precondition, rule
 
-from ccapi.actors.cache_table import (
+from ccapi.actors.listeners.cache_table import (
     FAILURES,
     LARGEST_SHARE,
     AnswerTable,

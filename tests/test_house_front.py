@@ -13,11 +13,11 @@ import pytest
 import trio
 from trio.testing import MockClock, wait_all_tasks_blocked
 
-from ccapi.actors import house as house_module
 from ccapi.actors.gateway import Gateway
-from ccapi.actors.house import INTERVAL, REFRESH, House, open_house
 from ccapi.actors.http_policy import KeyRing
-from ccapi.actors.stats import Stats
+from ccapi.actors.listeners import overview as house_module
+from ccapi.actors.listeners.overview import INTERVAL, REFRESH, House, open_house
+from ccapi.actors.listeners.stats import Stats
 from ccapi.schemas.events import CacheAsked, PhaseChanged
 from ccapi.schemas.settings.settings import AuthSettings
 

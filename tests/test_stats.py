@@ -13,9 +13,9 @@ from attrs import evolve
 from prometheus_client import REGISTRY
 from prometheus_client.parser import text_string_to_metric_families
 
-from ccapi.actors.metrics import LABEL_VALUES, RECENT
+from ccapi.actors.listeners.metrics import LABEL_VALUES, RECENT
+from ccapi.actors.listeners.stats import Stats, open_stats
 from ccapi.actors.runtime.bus import BUFFER, Bus
-from ccapi.actors.stats import Stats, open_stats
 from ccapi.schemas.errors import ChildDied, ChildError, TurnTimeout
 from ccapi.schemas.events import (
     CacheAsked,

@@ -19,10 +19,10 @@ from typing import Any, assert_never
 import trio
 from prometheus_client import generate_latest
 
-from ..schemas import events
-from ..transport.loggers import get_logger
+from ...schemas import events
+from ...transport.loggers import get_logger
+from ..runtime.bus import Bus, Subscription
 from .metrics import Metrics, bounded
-from .runtime.bus import Bus, Subscription
 
 TURN_BUCKETS = (0.05, 0.1, 0.25, 0.5, 1, 2.5, 5, 10, 30, 60, 120, 300)
 DELTA_BUCKETS = (0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1, 2.5, 5, 10, 30)

@@ -17,13 +17,13 @@ from contextlib import asynccontextmanager, suppress
 import trio
 from attrs import frozen
 
-from ..schemas.events import CacheAsked, Event, TurnFinished
-from ..schemas.settings.settings import CacheSettings
-from ..schemas.turn import Answer
-from ..transport.loggers import get_logger
+from ...schemas.events import CacheAsked, Event, TurnFinished
+from ...schemas.settings.settings import CacheSettings
+from ...schemas.turn import Answer
+from ...transport.loggers import get_logger
+from ..runtime.bus import Bus, Subscription
+from ..runtime.mailbox import ActorGone, Mailbox, Ref, answer, open_mailbox
 from .cache_table import AnswerTable, Flights, cache_key, is_reusable
-from .runtime.bus import Bus, Subscription
-from .runtime.mailbox import ActorGone, Mailbox, Ref, answer, open_mailbox
 
 __all__ = ["Ask", "Cache", "CacheStatistics", "cache_key", "open_cache"]
 

@@ -18,13 +18,13 @@ from typing import TYPE_CHECKING, Any
 import trio
 from attrs import asdict, frozen
 
-from ..schemas.convert import write_json
-from ..transport.http.websocket_frames import encode_frame
-from .runtime.bus import Subscription
+from ...schemas.convert import write_json
+from ...transport.http.websocket_frames import encode_frame
+from ..runtime.bus import Subscription
 
 if TYPE_CHECKING:
-    from .conversations.directory import Entry
-    from .gateway import Gateway
+    from ..conversations.directory import Entry
+    from ..gateway import Gateway
 
 INTERVAL = 0.2
 """Seconds between two pictures, at least; and how long what belongs together may take to happen."""

@@ -14,8 +14,8 @@ from typing import Any, Generic, Protocol, TypeVar
 
 from attrs import field, frozen, mutable
 
-from ..schemas.message import Message, digest
-from ..schemas.turn import Answer, Setup, named
+from ...schemas.message import Message, digest
+from ...schemas.turn import Answer, Setup, named
 
 ENTRY_OVERHEAD = 512
 PIECE_OVERHEAD = 64
