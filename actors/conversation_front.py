@@ -26,8 +26,8 @@ from .conversations.conversation import Conversation
 from .conversations.items import all_items, encode_conversation
 from .http_call import Call
 from .join_front import Reply
-from .kept_items import KeptItems
 from .paging import page_of, read_order
+from .responses.kept_items import KeptItems
 from .wording import word
 
 MAX_METADATA = 16

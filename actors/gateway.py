@@ -43,7 +43,7 @@ from .pool.cli_watch import CliWatch
 from .pool.opening import open_pool
 from .pool.pool import ChildPool, PoolStatistics
 from .pool.token_count import count_tokens
-from .response_store import ResponseStore
+from .responses.store import ResponseStore
 from .runtime.background import Background, open_background
 from .runtime.batch import run_batch
 from .runtime.bus import Bus

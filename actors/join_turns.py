@@ -20,7 +20,7 @@ from ..schemas.openai.responses import ResponseTurn, parse_response
 from ..transport.http.bodies import LONG
 from .conversations.conversation import Conversation
 from .http_policy import tell
-from .kept_items import KeptItems
+from .responses.kept_items import KeptItems
 from .session.reply_channel import Turn
 from .socket_call import SocketCall
 from .watching.history import TurnRecord

@@ -3,7 +3,7 @@ that is kept is shown, watched, cancelled, deleted.
 
 Knows: HTTP's side of it, and what a client is told when one fails. Refuses to know: how words are
 encoded (`schemas.openai.responses`, `schemas.openai.response_events`), and how a response comes
-about (`actors.responses`).
+about (`actors.responses.run`).
 """
 
 from __future__ import annotations
@@ -33,14 +33,14 @@ from ..schemas.turn_items import TurnItem
 from ..transport.http.asgi import EventStream, while_connected
 from .answering import rejects_if_busy
 from .chat_front import no_store
-from .compaction import compact
 from .http_call import Call
 from .http_policy import tell
-from .kept_items import KeptItems
 from .paging import page_of, read_order
-from .response_jobs import Asking, Job, accept, whole_of
-from .response_record import Record
-from .responses import nobody_listens, responding
+from .responses.compaction import compact
+from .responses.job import Asking, Job, accept, whole_of
+from .responses.kept_items import KeptItems
+from .responses.record import Record
+from .responses.run import nobody_listens, responding
 
 INPUT_PAGE = 20
 """How many input items are listed where a client does not say, as OpenAI has it."""

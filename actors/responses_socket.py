@@ -2,7 +2,7 @@
 
 Knows: lanes, which run one response at a time each; cancelling, and steering a response that runs.
 Refuses to know: sockets (it is given two functions), and how a response comes about
-(`actors.responses`).
+(`actors.responses.run`).
 
 Steering: the CLI takes nothing in the middle of an answer. So the running turn is interrupted, its
 response ends as ``incomplete`` (``steered``), and the next one follows by itself: the same
@@ -46,11 +46,11 @@ from ..schemas.settings.settings import ResponseSettings
 from ..schemas.turn_items import TurnItem
 from ..transport.http.bodies import LONG, Share
 from .http_policy import tell
-from .kept_items import KeptItems
-from .response_jobs import Asking, Job, accept
-from .response_record import Record
-from .response_store import ResponseStore
-from .responses import Running, prepare, responding, steered
+from .responses.job import Asking, Job, accept
+from .responses.kept_items import KeptItems
+from .responses.record import Record
+from .responses.run import Running, prepare, responding, steered
+from .responses.store import ResponseStore
 from .wording import word
 
 if TYPE_CHECKING:

@@ -11,8 +11,8 @@ import trio.testing
 from hypothesis import given
 from hypothesis import strategies as st
 
-from ccapi.actors.response_record import Record
-from ccapi.actors.response_store import ResponseStore
+from ccapi.actors.responses.record import Record
+from ccapi.actors.responses.store import ResponseStore
 from ccapi.schemas.errors import NotFound
 from ccapi.schemas.message import Message
 from ccapi.schemas.openai.response_events import Ending, ResponseHeading

@@ -3,7 +3,7 @@
 Knows: the request and the object of ``POST /v1/responses/compact`` (OpenAI API reference,
 "Compact a response"; Open Responses), what the model is asked for, and how it is told of a summary
 later. Refuses to know: how a summary is sealed (`transport.seals`), and how it comes about
-(`actors.compaction`).
+(`actors.responses.compaction`).
 
 As OpenAI has it, what comes out is what the user said, as it was said, and one item that only this
 gateway can read, for all the rest.

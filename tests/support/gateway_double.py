@@ -22,7 +22,7 @@ from ccapi.actors.http_front import http_app
 from ccapi.actors.listeners.cache import Cache, open_cache
 from ccapi.actors.listeners.overview import SessionInfo
 from ccapi.actors.pool.pool import PoolStatistics
-from ccapi.actors.response_store import ResponseStore
+from ccapi.actors.responses.store import ResponseStore
 from ccapi.actors.runtime.background import Background, open_background
 from ccapi.actors.runtime.bus import Bus
 from ccapi.actors.session.reply_channel import CallerGone, Port, Turn, open_turn

@@ -1,7 +1,8 @@
 """Responses that are kept: to be fetched, watched while they run, and gone on with.
 
 Knows: what is kept of a response, whose it is, how many there may be and how large they may be
-together. Refuses to know: how a response comes about (`actors.responses`), and how it is written.
+together. Refuses to know: how a response comes about (`actors.responses.run`), and how it is
+written.
 """
 
 from __future__ import annotations
@@ -10,13 +11,13 @@ import sys
 
 from attrs import frozen
 
-from ..schemas.convert import write_json
-from ..schemas.errors import NotFound
-from ..schemas.message import Message
-from ..schemas.message_size import size_of
-from ..schemas.settings.settings import ResponseSettings
-from ..schemas.turn_items import TurnItem
-from .response_record import Record
+from ...schemas.convert import write_json
+from ...schemas.errors import NotFound
+from ...schemas.message import Message
+from ...schemas.message_size import size_of
+from ...schemas.settings.settings import ResponseSettings
+from ...schemas.turn_items import TurnItem
+from .record import Record
 
 RECORD_BYTES = 4_000
 """About what a record takes beside what was said: its own objects, and what it repeats of the

@@ -14,13 +14,13 @@ from itertools import chain
 import trio
 from attrs import evolve
 
-from ..schemas.errors import ChildError, NotFound
-from ..schemas.openai.compactions import encode_compaction
-from ..schemas.openai.items_out import JSON
-from ..schemas.turn_items import TextDelta
-from .response_jobs import Job
-from .response_record import Record
-from .responses import nobody_listens, responding
+from ...schemas.errors import ChildError, NotFound
+from ...schemas.openai.compactions import encode_compaction
+from ...schemas.openai.items_out import JSON
+from ...schemas.turn_items import TextDelta
+from .job import Job
+from .record import Record
+from .run import nobody_listens, responding
 
 
 async def compact(job: Job) -> JSON:

@@ -1,8 +1,8 @@
 """One response: what was asked, what came of it, and where the next one may go on.
 
 Knows: what is kept of a response while it runs and after it has ended, and how others follow it.
-Refuses to know: who keeps it (`actors.response_store`), how it comes about (`actors.responses`),
-and how it is written (`schemas.openai.response_events`).
+Refuses to know: who keeps it (`actors.responses.store`), how it comes about
+(`actors.responses.run`), and how it is written (`schemas.openai.response_events`).
 """
 
 from __future__ import annotations
@@ -14,14 +14,14 @@ from typing import TYPE_CHECKING
 import trio
 from attrs import define, field
 
-from ..schemas.message import Message
-from ..schemas.openai.response_events import Ending, ResponseHeading
-from ..schemas.turn import Tool
-from ..schemas.turn_items import TurnItem, answer_of, compact
-from .conversations.lineage import new_from
+from ...schemas.message import Message
+from ...schemas.openai.response_events import Ending, ResponseHeading
+from ...schemas.turn import Tool
+from ...schemas.turn_items import TurnItem, answer_of, compact
+from ..conversations.lineage import new_from
 
 if TYPE_CHECKING:
-    from .answering import Question
+    from ..answering import Question
 
 
 @define(eq=False)

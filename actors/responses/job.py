@@ -1,8 +1,8 @@
 """What a response has to do, and where: the request accepted, and the conversation it goes on in.
 
 Knows: what is refused before anything is spent, which conversation a response goes on with, and
-where it forks off. Refuses to know: how it is given and put on record (`actors.responses`), and the
-doors that requests come in by.
+where it forks off. Refuses to know: how it is given and put on record (`actors.responses.run`), and
+the doors that requests come in by.
 
 A response that names an earlier one goes on in the live conversation, if that stands exactly where
 it stood then; else in a new one, which is told the whole history.
@@ -16,21 +16,21 @@ from typing import TYPE_CHECKING
 
 from attrs import evolve, frozen
 
-from ..schemas.errors import Conflict, InvalidRequest, NotFound, Overloaded
-from ..schemas.message import Message, check_results, digest
-from ..schemas.openai.ignored_fields import encode_ignored
-from ..schemas.openai.response_tools import with_tools
-from ..schemas.openai.responses import ResponseTurn, in_vain
-from ..schemas.turn import Prompt, Setup, Tool
-from .answering import Question, check_workspace, find_conversation, tell_workspace
-from .conversations.models import check_goes_on, plain_name
-from .response_record import Record
-from .wording import word
+from ...schemas.errors import Conflict, InvalidRequest, NotFound, Overloaded
+from ...schemas.message import Message, check_results, digest
+from ...schemas.openai.ignored_fields import encode_ignored
+from ...schemas.openai.response_tools import with_tools
+from ...schemas.openai.responses import ResponseTurn, in_vain
+from ...schemas.turn import Prompt, Setup, Tool
+from ..answering import Question, check_workspace, find_conversation, tell_workspace
+from ..conversations.models import check_goes_on, plain_name
+from ..wording import word
+from .record import Record
 
 if TYPE_CHECKING:
-    from .conversations.conversation import Conversation
-    from .gateway import Gateway
-    from .response_store import ResponseStore
+    from ..conversations.conversation import Conversation
+    from ..gateway import Gateway
+    from .store import ResponseStore
 
 
 @frozen(kw_only=True)

@@ -15,18 +15,18 @@ from typing import TYPE_CHECKING
 
 import trio
 
-from ..schemas.errors import NotFound
-from ..schemas.openai.compactions import tell
-from ..schemas.openai.conversation_events import encode_turn
-from ..schemas.openai.items_out import JSON, encode_messages, hex_of
-from ..schemas.openai.response_events import Ending, encode_response
-from ..schemas.turn_items import TurnItem
+from ...schemas.errors import NotFound
+from ...schemas.openai.compactions import tell
+from ...schemas.openai.conversation_events import encode_turn
+from ...schemas.openai.items_out import JSON, encode_messages, hex_of
+from ...schemas.openai.response_events import Ending, encode_response
+from ...schemas.turn_items import TurnItem
 
 if TYPE_CHECKING:
-    from .gateway import Gateway
-    from .response_record import Record
-    from .response_store import ResponseStore
-    from .watching.history import TurnRecord
+    from ..gateway import Gateway
+    from ..watching.history import TurnRecord
+    from .record import Record
+    from .store import ResponseStore
 
 
 class KeptItems:

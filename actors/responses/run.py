@@ -1,7 +1,7 @@
 """A response while it is given, and what is put on record of it.
 
 Knows: when a record begins and ends, what of a turn goes on it, and responses that generate
-nothing. Refuses to know: where a response goes on (`actors.response_jobs`), HTTP and WebSocket
+nothing. Refuses to know: where a response goes on (`actors.responses.job`), HTTP and WebSocket
 (`actors.responses_front`, `actors.responses_socket`), and how words are encoded.
 """
 
@@ -15,18 +15,18 @@ from uuid import uuid4
 import trio
 from attrs import define, evolve
 
-from ..schemas.errors import GatewayError, InternalError, NotFound
-from ..schemas.message import Message
-from ..schemas.openai.response_events import Ending, ResponseHeading, ending_of
-from ..schemas.openai.responses import ResponseTurn
-from ..schemas.turn import Answer, Completed, Profile, Setup, Usage
-from ..schemas.turn_items import TextDelta, TurnItem
-from .answering import Question, Source, answering
-from .conversations.models import name_of
-from .conversations.workspace_paths import name_of_place
-from .response_jobs import Job, Place, place_of_job
-from .response_record import Record
-from .session.reply_channel import REPLY_SLOTS, Turn
+from ...schemas.errors import GatewayError, InternalError, NotFound
+from ...schemas.message import Message
+from ...schemas.openai.response_events import Ending, ResponseHeading, ending_of
+from ...schemas.openai.responses import ResponseTurn
+from ...schemas.turn import Answer, Completed, Profile, Setup, Usage
+from ...schemas.turn_items import TextDelta, TurnItem
+from ..answering import Question, Source, answering
+from ..conversations.models import name_of
+from ..conversations.workspace_paths import name_of_place
+from ..session.reply_channel import REPLY_SLOTS, Turn
+from .job import Job, Place, place_of_job
+from .record import Record
 
 OnItems = Callable[[Sequence[TurnItem]], Awaitable[None]]
 
