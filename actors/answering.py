@@ -20,7 +20,7 @@ from ..schemas.turn import Answer, Options, Profile, Setup, Tool
 from .conversations.models import name_of
 from .conversations.workspace_paths import name_of_place
 from .conversations.workspaces import place_of
-from .http_policy import tell
+from .http.auth import tell
 from .listeners.cache_table import cache_key
 from .session.reply_channel import Turn
 

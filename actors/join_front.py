@@ -26,7 +26,7 @@ from ..transport.http.websocket import WebSocketClosed
 from ..transport.http.websocket_frames import encode_frame
 from .conversations.conversation import Conversation
 from .conversations.items import PAGE, encode_conversation, items_of
-from .http_policy import tell
+from .http.auth import tell
 from .join_turns import start_turn
 from .session.events import PermissionReply
 from .socket_call import SocketCall, error_event

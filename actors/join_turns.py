@@ -19,7 +19,7 @@ from ..schemas.openai.foreign_items import refers
 from ..schemas.openai.responses import ResponseTurn, parse_response
 from ..transport.http.bodies import LONG
 from .conversations.conversation import Conversation
-from .http_policy import tell
+from .http.auth import tell
 from .responses.kept_items import KeptItems
 from .session.reply_channel import Turn
 from .socket_call import SocketCall

@@ -45,7 +45,7 @@ from ..schemas.openai.responses import parse_response
 from ..schemas.settings.settings import ResponseSettings
 from ..schemas.turn_items import TurnItem
 from ..transport.http.bodies import LONG, Share
-from .http_policy import tell
+from .http.auth import tell
 from .responses.job import Asking, Job, accept
 from .responses.kept_items import KeptItems
 from .responses.record import Record

@@ -33,7 +33,7 @@ from ..transport.loggers import get_logger
 from ..transport.process.memory import give_back_memory
 from ..transport.process.own_process import close_to_others
 from .gateway import Gateway, open_gateway
-from .http_front import http_app
+from .http.app import http_app
 from .logs import configure_logging
 from .websocket_front import open_websocket_front
 

@@ -38,7 +38,7 @@ from ..transport.http.websocket import (
 from ..transport.loggers import get_logger
 from .conversations.workspaces import LOCAL
 from .house_front import watch_house
-from .http_policy import Headers, KeyRing, check_host, check_origin, request_id, tell
+from .http.auth import Headers, KeyRing, check_host, check_origin, request_id, tell
 from .join_front import join
 from .listeners.overview import House, open_house
 from .responses_socket import converse

@@ -14,7 +14,7 @@ import trio
 from trio.testing import MockClock, wait_all_tasks_blocked
 
 from ccapi.actors.gateway import Gateway
-from ccapi.actors.http_policy import KeyRing
+from ccapi.actors.http.auth import KeyRing
 from ccapi.actors.listeners import overview as house_module
 from ccapi.actors.listeners.overview import INTERVAL, REFRESH, House, open_house
 from ccapi.actors.listeners.stats import Stats

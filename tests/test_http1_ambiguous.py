@@ -5,7 +5,7 @@ from __future__ import annotations
 import orjson
 import pytest
 
-from ccapi.actors.http_policy import check_host
+from ccapi.actors.http.auth import check_host
 from ccapi.schemas.errors import Forbidden
 from ccapi.schemas.hosts import split_authority
 from ccapi.schemas.settings.settings import ServerSettings

@@ -15,8 +15,8 @@ from starlette.routing import Mount
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 from structlog.testing import capture_logs
 
-from ccapi.actors.http_guards import EXPOSED, guarded
-from ccapi.actors.http_policy import KeyRing, check_host, tell
+from ccapi.actors.http.auth import KeyRing, check_host, tell
+from ccapi.actors.http.middleware import EXPOSED, guarded
 from ccapi.schemas.errors import Forbidden, InternalError, NotFound, Unauthenticated
 from ccapi.schemas.settings.settings import AuthSettings, ServerSettings, Settings
 from ccapi.transport.http.asgi import send_json

@@ -14,7 +14,7 @@ from starlette.applications import Starlette
 from starlette.routing import Mount
 
 from ccapi.actors.gateway import open_gateway
-from ccapi.actors.http_front import http_app
+from ccapi.actors.http.app import http_app
 from tests.support.live import settings_for
 
 

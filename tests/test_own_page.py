@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import pytest
 
-from ccapi.actors.http_policy import check_origin
+from ccapi.actors.http.auth import check_origin
 from ccapi.schemas.errors import Forbidden
 from ccapi.schemas.settings.settings import ServerSettings
 

@@ -15,7 +15,7 @@ from structlog.testing import capture_logs
 
 from ccapi.actors import websocket_front
 from ccapi.actors.gateway import Gateway
-from ccapi.actors.http_policy import KeyRing
+from ccapi.actors.http.auth import KeyRing
 from ccapi.actors.socket_call import SocketCall
 from ccapi.actors.websocket_front import ROUTES, open_websocket_front
 from ccapi.schemas.errors import Conflict

@@ -12,7 +12,7 @@ import trio
 from openai.types.chat import ChatCompletion, ChatCompletionChunk
 
 from ccapi.actors import Gateway
-from ccapi.actors.http_front import http_app
+from ccapi.actors.http.app import http_app
 
 from .asgi import Client, Response
 from .embedded import open_embedded, patience

@@ -18,7 +18,7 @@ from ccapi.actors.conversations.conversation import DEFAULTS, ConversationInfo
 from ccapi.actors.conversations.models import ModelCatalog
 from ccapi.actors.conversations.workspaces import LOCAL
 from ccapi.actors.gateway import COMPACTION_KEY, Gateway, GatewayStatistics
-from ccapi.actors.http_front import http_app
+from ccapi.actors.http.app import http_app
 from ccapi.actors.listeners.cache import Cache, open_cache
 from ccapi.actors.listeners.overview import SessionInfo
 from ccapi.actors.pool.pool import PoolStatistics

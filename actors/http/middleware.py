@@ -17,12 +17,12 @@ from starlette.middleware.cors import CORSMiddleware
 from starlette.responses import Response
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
-from ..schemas.convert import write_json
-from ..schemas.errors import InvalidRequest, NotImplementedHere, Unauthenticated
-from ..schemas.settings.settings import ServerSettings
-from ..transport.http.asgi import JSON, ClientGone, encode_headers, send_json
-from ..transport.loggers import get_logger
-from .http_policy import KeyRing, check_host, check_origin, header_values, request_id, tell
+from ...schemas.convert import write_json
+from ...schemas.errors import InvalidRequest, NotImplementedHere, Unauthenticated
+from ...schemas.settings.settings import ServerSettings
+from ...transport.http.asgi import JSON, ClientGone, encode_headers, send_json
+from ...transport.loggers import get_logger
+from .auth import KeyRing, check_host, check_origin, header_values, request_id, tell
 
 log = get_logger("ccapi.http")
 

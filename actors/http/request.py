@@ -16,16 +16,16 @@ from attrs import define, field
 from starlette.routing import Route
 from starlette.types import Receive, Scope, Send
 
-from ..schemas.convert import read_json
-from ..schemas.errors import MethodNotAllowed, NotFound, UnsupportedMediaType
-from ..transport.http.asgi import decode_body, read_body, send_json
-from ..transport.http.bodies import LONG, Share
-from ..transport.http.content_coding import CODINGS, UnknownCoding, read_codings
-from .http_guards import LABELS, OWNER
-from .http_policy import header_values
+from ...schemas.convert import read_json
+from ...schemas.errors import MethodNotAllowed, NotFound, UnsupportedMediaType
+from ...transport.http.asgi import decode_body, read_body, send_json
+from ...transport.http.bodies import LONG, Share
+from ...transport.http.content_coding import CODINGS, UnknownCoding, read_codings
+from .auth import header_values
+from .middleware import LABELS, OWNER
 
 if TYPE_CHECKING:
-    from .gateway import Gateway
+    from ..gateway import Gateway
 
 T = TypeVar("T")
 

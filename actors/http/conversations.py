@@ -14,21 +14,21 @@ from typing import Any
 
 from attrs import frozen
 
-from ..schemas.convert import structure
-from ..schemas.errors import InvalidRequest, NotFound, Overloaded
-from ..schemas.message import Message
-from ..schemas.openai.conversation_events import encode_permission
-from ..schemas.openai.foreign_items import take_items
-from ..schemas.openai.ignored_fields import encode_ignored
-from ..schemas.openai.items import Input, InputItem, read_history
-from ..schemas.request_errors import invalid
-from .conversations.conversation import Conversation
-from .conversations.items import all_items, encode_conversation
-from .http_call import Call
-from .join_front import Reply
+from ...schemas.convert import structure
+from ...schemas.errors import InvalidRequest, NotFound, Overloaded
+from ...schemas.message import Message
+from ...schemas.openai.conversation_events import encode_permission
+from ...schemas.openai.foreign_items import take_items
+from ...schemas.openai.ignored_fields import encode_ignored
+from ...schemas.openai.items import Input, InputItem, read_history
+from ...schemas.request_errors import invalid
+from ..conversations.conversation import Conversation
+from ..conversations.items import all_items, encode_conversation
+from ..join_front import Reply
+from ..responses.kept_items import KeptItems
+from ..wording import word
 from .paging import page_of, read_order
-from .responses.kept_items import KeptItems
-from .wording import word
+from .request import Call
 
 MAX_METADATA = 16
 MAX_ITEMS = 20

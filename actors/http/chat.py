@@ -20,19 +20,19 @@ from typing import Any, ClassVar, Protocol
 import trio
 from attrs import evolve, frozen
 
-from ..schemas.claude.sampling import without_effect
-from ..schemas.convert import write_json
-from ..schemas.errors import GatewayError, InvalidRequest, Overloaded
-from ..schemas.openai import chat_reply, completions, sse
-from ..schemas.openai.chat import ChatTurn, parse_chat
-from ..schemas.openai.chat_reply import Heading
-from ..schemas.openai.completions import parse_completion
-from ..schemas.openai.ignored_fields import encode_ignored
-from ..schemas.openai.parameters import one_conversation
-from ..schemas.turn import Answer, FinishReason, Reply, Usage
-from ..schemas.turn_items import TextDelta, TurnItem
-from ..transport.http.asgi import EventStream, while_connected
-from .answering import (
+from ...schemas.claude.sampling import without_effect
+from ...schemas.convert import write_json
+from ...schemas.errors import GatewayError, InvalidRequest, Overloaded
+from ...schemas.openai import chat_reply, completions, sse
+from ...schemas.openai.chat import ChatTurn, parse_chat
+from ...schemas.openai.chat_reply import Heading
+from ...schemas.openai.completions import parse_completion
+from ...schemas.openai.ignored_fields import encode_ignored
+from ...schemas.openai.parameters import one_conversation
+from ...schemas.turn import Answer, FinishReason, Reply, Usage
+from ...schemas.turn_items import TextDelta, TurnItem
+from ...transport.http.asgi import EventStream, while_connected
+from ..answering import (
     Question,
     Source,
     answering,
@@ -40,11 +40,11 @@ from .answering import (
     find_conversation,
     rejects_if_busy,
 )
-from .conversations.models import check_goes_on, plain_name
-from .http_call import Call
-from .http_policy import tell
-from .session.reply_channel import REPLY_SLOTS, Turn
-from .wording import word
+from ..conversations.models import check_goes_on, plain_name
+from ..session.reply_channel import REPLY_SLOTS, Turn
+from ..wording import word
+from .auth import tell
+from .request import Call
 
 
 class Writer(Protocol):

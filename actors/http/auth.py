@@ -14,11 +14,11 @@ import uuid
 from collections.abc import Iterable, Iterator, Sequence
 from urllib.parse import urlsplit
 
-from ..schemas.errors import Forbidden, GatewayError, InternalError, Unauthenticated
-from ..schemas.hosts import split_authority
-from ..schemas.settings.rules import HASHED, hash_key
-from ..schemas.settings.settings import ServerSettings
-from ..transport.loggers import get_logger
+from ...schemas.errors import Forbidden, GatewayError, InternalError, Unauthenticated
+from ...schemas.hosts import split_authority
+from ...schemas.settings.rules import HASHED, hash_key
+from ...schemas.settings.settings import ServerSettings
+from ...transport.loggers import get_logger
 
 log = get_logger("ccapi.http")
 

@@ -15,32 +15,32 @@ from functools import partial
 import trio
 from attrs import define, field
 
-from ..schemas.convert import write_json
-from ..schemas.errors import GatewayError, InvalidRequest, Overloaded
-from ..schemas.openai import sse
-from ..schemas.openai.compactions import parse_compact
-from ..schemas.openai.foreign_items import Kept
-from ..schemas.openai.items_out import encode_messages
-from ..schemas.openai.parameters import one_conversation
-from ..schemas.openai.response_events import (
+from ...schemas.convert import write_json
+from ...schemas.errors import GatewayError, InvalidRequest, Overloaded
+from ...schemas.openai import sse
+from ...schemas.openai.compactions import parse_compact
+from ...schemas.openai.foreign_items import Kept
+from ...schemas.openai.items_out import encode_messages
+from ...schemas.openai.parameters import one_conversation
+from ...schemas.openai.response_events import (
     RESPONSE_ID,
     ResponseWriter,
     encode_error_event,
     encode_response,
 )
-from ..schemas.openai.responses import ResponseTurn, parse_response
-from ..schemas.turn_items import TurnItem
-from ..transport.http.asgi import EventStream, while_connected
-from .answering import rejects_if_busy
-from .chat_front import no_store
-from .http_call import Call
-from .http_policy import tell
+from ...schemas.openai.responses import ResponseTurn, parse_response
+from ...schemas.turn_items import TurnItem
+from ...transport.http.asgi import EventStream, while_connected
+from ..answering import rejects_if_busy
+from ..responses.compaction import compact
+from ..responses.job import Asking, Job, accept, whole_of
+from ..responses.kept_items import KeptItems
+from ..responses.record import Record
+from ..responses.run import nobody_listens, responding
+from .auth import tell
+from .chat import no_store
 from .paging import page_of, read_order
-from .responses.compaction import compact
-from .responses.job import Asking, Job, accept, whole_of
-from .responses.kept_items import KeptItems
-from .responses.record import Record
-from .responses.run import nobody_listens, responding
+from .request import Call
 
 INPUT_PAGE = 20
 """How many input items are listed where a client does not say, as OpenAI has it."""

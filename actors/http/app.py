@@ -13,10 +13,13 @@ from prometheus_client import CONTENT_TYPE_LATEST
 from starlette.routing import Route, Router
 from starlette.types import ASGIApp, Receive, Scope, Send
 
-from ..schemas.errors import NotFound, UpgradeRequired
-from ..transport.http.asgi import send_response
-from .chat_front import complete_chat, complete_text
-from .conversation_front import (
+from ...schemas.errors import NotFound, UpgradeRequired
+from ...transport.http.asgi import send_response
+from ..conversations.models import Model
+from ..conversations.workspaces import LOCAL
+from .auth import KeyRing
+from .chat import complete_chat, complete_text
+from .conversations import (
     add_items,
     change_conversation,
     create_conversation,
@@ -29,13 +32,10 @@ from .conversation_front import (
     show_conversation,
     show_item,
 )
-from .conversations.models import Model
-from .conversations.workspaces import LOCAL
-from .http_call import Call, route
-from .http_guards import Authenticated, guarded
-from .http_policy import KeyRing
-from .page_front import Page
-from .responses_front import (
+from .middleware import Authenticated, guarded
+from .page import Page
+from .request import Call, route
+from .responses import (
     cancel_response,
     compact_response,
     count_input_tokens,
@@ -47,7 +47,7 @@ from .responses_front import (
 )
 
 if TYPE_CHECKING:
-    from .gateway import Gateway
+    from ..gateway import Gateway
 
 NOT_OFFERED = {
     "assistants": "assistants",

@@ -13,9 +13,9 @@ from typing import TYPE_CHECKING
 
 from attrs import frozen
 
-from ..schemas.errors import NotFound
-from ..transport.http.asgi import send_response
-from .http_call import Call
+from ...schemas.errors import NotFound
+from ...transport.http.asgi import send_response
+from .request import Call
 
 if TYPE_CHECKING:
     from collections.abc import Mapping

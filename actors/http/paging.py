@@ -8,7 +8,7 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from typing import Any
 
-from ..schemas.errors import InvalidRequest
+from ...schemas.errors import InvalidRequest
 
 PAGE = 100
 """The longest page of a list."""

@@ -1,0 +1,1 @@
+"""The HTTP front: an ASGI application, its middleware, and one file for each group of routes."""
