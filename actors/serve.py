@@ -35,7 +35,7 @@ from ..transport.process.own_process import close_to_others
 from .gateway import Gateway, open_gateway
 from .http.app import http_app
 from .logs import configure_logging
-from .websocket_front import open_websocket_front
+from .websocket.app import open_websocket_front
 
 log = get_logger("ccapi.serve")
 

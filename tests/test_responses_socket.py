@@ -14,7 +14,7 @@ from attrs import define, field
 
 from ccapi.actors.conversations.workspaces import LOCAL
 from ccapi.actors.gateway import Gateway
-from ccapi.actors.responses_socket import (
+from ccapi.actors.websocket.responses import (
     MAX_LANES,
     MAX_STEERS,
     MAX_WAITING,

@@ -13,11 +13,11 @@ import trio
 from structlog.contextvars import get_contextvars
 from structlog.testing import capture_logs
 
-from ccapi.actors import websocket_front
 from ccapi.actors.gateway import Gateway
 from ccapi.actors.http.auth import KeyRing
-from ccapi.actors.socket_call import SocketCall
-from ccapi.actors.websocket_front import ROUTES, open_websocket_front
+from ccapi.actors.websocket import app as websocket_front
+from ccapi.actors.websocket.app import ROUTES, open_websocket_front
+from ccapi.actors.websocket.call import SocketCall
 from ccapi.schemas.errors import Conflict
 from ccapi.schemas.settings.settings import AuthSettings, ServerSettings, Settings
 from ccapi.schemas.settings.websocket import WebSocketSettings

@@ -24,8 +24,8 @@ from ...schemas.openai.items import Input, InputItem, read_history
 from ...schemas.request_errors import invalid
 from ..conversations.conversation import Conversation
 from ..conversations.items import all_items, encode_conversation
-from ..join_front import Reply
 from ..responses.kept_items import KeptItems
+from ..websocket.join import Reply
 from ..wording import word
 from .paging import page_of, read_order
 from .request import Call

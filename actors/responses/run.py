@@ -2,7 +2,7 @@
 
 Knows: when a record begins and ends, what of a turn goes on it, and responses that generate
 nothing. Refuses to know: where a response goes on (`actors.responses.job`), HTTP and WebSocket
-(`actors.http.responses`, `actors.responses_socket`), and how words are encoded.
+(`actors.http.responses`, `actors.websocket.responses`), and how words are encoded.
 """
 
 from __future__ import annotations

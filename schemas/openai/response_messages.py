@@ -2,7 +2,7 @@
 
 Knows: client events (``response.create``, ``response.cancel``, ``response.steer``), and how errors
 and the fate of steering are told (OpenAI API reference, "Responses", "WebSocket mode"; cancelling
-is this gateway's own). Refuses to know: what becomes of any of them (`actors.responses_socket`).
+is this gateway's own). Refuses to know: what becomes of any of them (`actors.websocket.responses`).
 """
 
 from __future__ import annotations

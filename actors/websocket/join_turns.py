@@ -14,17 +14,17 @@ from functools import partial
 import trio
 from attrs import evolve
 
-from ..schemas.errors import Conflict, GatewayError, InternalError, InvalidRequest
-from ..schemas.openai.foreign_items import refers
-from ..schemas.openai.responses import ResponseTurn, parse_response
-from ..transport.http.bodies import LONG
-from .conversations.conversation import Conversation
-from .http.auth import tell
-from .responses.kept_items import KeptItems
-from .session.reply_channel import Turn
-from .socket_call import SocketCall
-from .watching.history import TurnRecord
-from .wording import word
+from ...schemas.errors import Conflict, GatewayError, InternalError, InvalidRequest
+from ...schemas.openai.foreign_items import refers
+from ...schemas.openai.responses import ResponseTurn, parse_response
+from ...transport.http.bodies import LONG
+from ..conversations.conversation import Conversation
+from ..http.auth import tell
+from ..responses.kept_items import KeptItems
+from ..session.reply_channel import Turn
+from ..watching.history import TurnRecord
+from ..wording import word
+from .call import SocketCall
 
 NOT_HERE = ("previous_response_id", "conversation", "conversation_id", "workspace", "background")
 """Fields of the Responses API that say what the connection says already."""

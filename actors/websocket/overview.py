@@ -8,8 +8,8 @@ from __future__ import annotations
 
 import trio
 
-from ..schemas.errors import GatewayError
-from .socket_call import SocketCall
+from ...schemas.errors import GatewayError
+from .call import SocketCall
 
 
 async def watch_house(call: SocketCall) -> None:

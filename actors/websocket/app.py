@@ -18,34 +18,34 @@ import structlog
 from attrs import frozen
 from trio_websocket import WebSocketRequest
 
-from ..schemas.convert import write_json
-from ..schemas.errors import (
+from ...schemas.convert import write_json
+from ...schemas.errors import (
     CallerError,
     GatewayError,
     NotFound,
     Overloaded,
     RateLimited,
 )
-from ..transport.http.asgi import JSON, encode_headers
-from ..transport.http.front_door import Peer
-from ..transport.http.websocket import (
+from ...transport.http.asgi import JSON, encode_headers
+from ...transport.http.front_door import Peer
+from ...transport.http.websocket import (
     INTERNAL,
     WebSocket,
     WebSocketClosed,
     accept_websocket,
     host_of,
 )
-from ..transport.loggers import get_logger
-from .conversations.workspaces import LOCAL
-from .house_front import watch_house
-from .http.auth import Headers, KeyRing, check_host, check_origin, request_id, tell
-from .join_front import join
-from .listeners.overview import House, open_house
-from .responses_socket import converse
-from .socket_call import SocketCall, error_event
+from ...transport.loggers import get_logger
+from ..conversations.workspaces import LOCAL
+from ..http.auth import Headers, KeyRing, check_host, check_origin, request_id, tell
+from ..listeners.overview import House, open_house
+from .call import SocketCall, error_event
+from .join import join
+from .overview import watch_house
+from .responses import converse
 
 if TYPE_CHECKING:
-    from .gateway import Gateway
+    from ..gateway import Gateway
 
 log = get_logger("ccapi.websocket")
 

@@ -2,7 +2,7 @@
 
 Knows: the messages of ``GET /v1/conversations/{id}/events`` that a client sends, what it is told
 first, and how it is kept up to date. Refuses to know: how events are worded
-(`schemas.openai.conversation_events`), who may join (`actors.websocket_front`), and how a turn
+(`schemas.openai.conversation_events`), who may join (`actors.websocket.app`), and how a turn
 runs.
 
 Two tasks for each that has joined: one passes events on, one takes what the client says. A client
@@ -16,21 +16,21 @@ from typing import Any
 import trio
 from attrs import frozen
 
-from ..schemas.convert import structure
-from ..schemas.errors import Conflict, GatewayError, InvalidRequest
-from ..schemas.openai.conversation_events import encode_event, encode_permission
-from ..schemas.openai.items_out import encode_messages
-from ..schemas.openai.output_items import encode_output
-from ..schemas.request_errors import invalid, missing
-from ..transport.http.websocket import WebSocketClosed
-from ..transport.http.websocket_frames import encode_frame
-from .conversations.conversation import Conversation
-from .conversations.items import PAGE, encode_conversation, items_of
-from .http.auth import tell
+from ...schemas.convert import structure
+from ...schemas.errors import Conflict, GatewayError, InvalidRequest
+from ...schemas.openai.conversation_events import encode_event, encode_permission
+from ...schemas.openai.items_out import encode_messages
+from ...schemas.openai.output_items import encode_output
+from ...schemas.request_errors import invalid, missing
+from ...transport.http.websocket import WebSocketClosed
+from ...transport.http.websocket_frames import encode_frame
+from ..conversations.conversation import Conversation
+from ..conversations.items import PAGE, encode_conversation, items_of
+from ..http.auth import tell
+from ..session.events import PermissionReply
+from ..watching.broadcast import Feed, FeedClosed, FellBehind, Slot, Watcher
+from .call import SocketCall, error_event
 from .join_turns import start_turn
-from .session.events import PermissionReply
-from .socket_call import SocketCall, error_event
-from .watching.broadcast import Feed, FeedClosed, FellBehind, Slot, Watcher
 
 TOO_FAR_BEHIND = 4008
 """The code of a WebSocket whose client cannot keep up (in the range for private use)."""

@@ -25,11 +25,11 @@ from uuid import uuid4
 import trio
 from attrs import define, evolve, field
 
-from ..schemas.convert import read_message, write_json
-from ..schemas.errors import GatewayError, NotFound, RateLimited, TurnInterrupted
-from ..schemas.openai.foreign_items import refers
-from ..schemas.openai.response_events import Framing, ResponseWriter
-from ..schemas.openai.response_messages import (
+from ...schemas.convert import read_message, write_json
+from ...schemas.errors import GatewayError, NotFound, RateLimited, TurnInterrupted
+from ...schemas.openai.foreign_items import refers
+from ...schemas.openai.response_events import Framing, ResponseWriter
+from ...schemas.openai.response_messages import (
     Cancel,
     Create,
     Steer,
@@ -41,20 +41,20 @@ from ..schemas.openai.response_messages import (
     read_steer,
     stream_id_of,
 )
-from ..schemas.openai.responses import parse_response
-from ..schemas.settings.settings import ResponseSettings
-from ..schemas.turn_items import TurnItem
-from ..transport.http.bodies import LONG, Share
-from .http.auth import tell
-from .responses.job import Asking, Job, accept
-from .responses.kept_items import KeptItems
-from .responses.record import Record
-from .responses.run import Running, prepare, responding, steered
-from .responses.store import ResponseStore
-from .wording import word
+from ...schemas.openai.responses import parse_response
+from ...schemas.settings.settings import ResponseSettings
+from ...schemas.turn_items import TurnItem
+from ...transport.http.bodies import LONG, Share
+from ..http.auth import tell
+from ..responses.job import Asking, Job, accept
+from ..responses.kept_items import KeptItems
+from ..responses.record import Record
+from ..responses.run import Running, prepare, responding, steered
+from ..responses.store import ResponseStore
+from ..wording import word
 
 if TYPE_CHECKING:
-    from .gateway import Gateway
+    from ..gateway import Gateway
 
 MAX_LANES = 16
 """Responses that run at once on one connection."""

@@ -12,13 +12,13 @@ from typing import TYPE_CHECKING
 
 from attrs import frozen
 
-from ..schemas.convert import read_message, write_json
-from ..schemas.errors import GatewayError, InvalidRequest
-from ..transport.http.websocket import WebSocket
+from ...schemas.convert import read_message, write_json
+from ...schemas.errors import GatewayError, InvalidRequest
+from ...transport.http.websocket import WebSocket
 
 if TYPE_CHECKING:
-    from .gateway import Gateway
-    from .listeners.overview import House
+    from ..gateway import Gateway
+    from ..listeners.overview import House
 
 
 @frozen(eq=False)
