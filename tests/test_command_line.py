@@ -13,7 +13,7 @@ import click
 import pytest
 from click.testing import CliRunner, Result
 
-from ccapi.actors.command_line import main
+from ccapi.actors.commands.main import main
 from ccapi.schemas.errors import GatewayError
 from ccapi.schemas.settings.settings import Problem, Settings, SettingsError
 from ccapi.transport.settings_loader import KEYS
@@ -51,9 +51,9 @@ def served(monkeypatch: pytest.MonkeyPatch) -> list[tuple[Settings, bool]]:
 
 
 def install(monkeypatch: pytest.MonkeyPatch, run_server: Server) -> None:
-    module = ModuleType("ccapi.actors.serve")
+    module = ModuleType("ccapi.actors.commands.serve")
     module.run_server = run_server  # type: ignore[attr-defined]
-    monkeypatch.setitem(sys.modules, "ccapi.actors.serve", module)
+    monkeypatch.setitem(sys.modules, "ccapi.actors.commands.serve", module)
 
 
 def test_serve_passes_the_settings_and_gives_back_the_exit_code(
@@ -212,7 +212,7 @@ def test_showing_help_loads_nothing_that_serves(tmp_path: Path) -> None:
     """A start at a terminal stays short: the server's libraries come with `serve` alone."""
     heavy = ["trio", "hypercorn", "starlette", "structlog", "prometheus_client", "httpx", "asyncio"]
     code = (
-        "import sys; from ccapi.actors.command_line import main; "
+        "import sys; from ccapi.actors.commands.main import main; "
         "main(['config'], standalone_mode=False); "
         f"print(*set({heavy}) & set(sys.modules), file=sys.stderr, end='')"
     )

@@ -43,7 +43,7 @@ async def open_server(tmp_path: Path, **settings: str) -> AsyncIterator[Server]:
         **{f"CLAUDE_CODE__{name}": value for name, value in settings.items()},
     }
     process = await trio.lowlevel.open_process(
-        [sys.executable, "-m", "ccapi.actors.command_line", "serve", "--demo", "--port", "0"],
+        [sys.executable, "-m", "ccapi.actors.commands.main", "serve", "--demo", "--port", "0"],
         env=env,
         cwd=tmp_path,
         stderr=subprocess.PIPE,
@@ -161,7 +161,7 @@ def refused_start(
     tmp_path: Path, *arguments: str, **settings: str
 ) -> subprocess.CompletedProcess[str]:
     return subprocess.run(
-        [sys.executable, "-m", "ccapi.actors.command_line", "serve", *arguments],
+        [sys.executable, "-m", "ccapi.actors.commands.main", "serve", *arguments],
         env={
             "PATH": "/nowhere",
             "HOME": str(tmp_path),

@@ -7,7 +7,7 @@ rules.
 Everything is checked as it is read, also what a stronger source overrides, and all problems are
 told together. typed-settings' own loaders are not used, because they stop at the first bad source,
 quote secrets in their messages and cannot tell an unknown variable; its fields and its click
-types are (`schemas.settings.settings`, `actors.command_line`).
+types are (`schemas.settings.settings`, `actors.commands.main`).
 
 `python -m ccapi.transport.settings_loader README.md` rewrites the table of settings in that file.
 """

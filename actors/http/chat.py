@@ -40,9 +40,9 @@ from ..answering import (
     find_conversation,
     rejects_if_busy,
 )
+from ..attaching import word
 from ..conversations.models import check_goes_on, plain_name
 from ..session.reply_channel import REPLY_SLOTS, Turn
-from ..wording import word
 from .auth import tell
 from .request import Call
 

@@ -22,11 +22,11 @@ from ...schemas.openai.foreign_items import take_items
 from ...schemas.openai.ignored_fields import encode_ignored
 from ...schemas.openai.items import Input, InputItem, read_history
 from ...schemas.request_errors import invalid
+from ..attaching import word
 from ..conversations.conversation import Conversation
 from ..conversations.items import all_items, encode_conversation
 from ..responses.kept_items import KeptItems
 from ..websocket.join import Reply
-from ..wording import word
 from .paging import page_of, read_order
 from .request import Call
 

@@ -23,8 +23,8 @@ from ...schemas.openai.response_tools import with_tools
 from ...schemas.openai.responses import ResponseTurn, in_vain
 from ...schemas.turn import Prompt, Setup, Tool
 from ..answering import Question, check_workspace, find_conversation, tell_workspace
+from ..attaching import word
 from ..conversations.models import check_goes_on, plain_name
-from ..wording import word
 from .record import Record
 
 if TYPE_CHECKING:

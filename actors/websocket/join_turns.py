@@ -18,12 +18,12 @@ from ...schemas.errors import Conflict, GatewayError, InternalError, InvalidRequ
 from ...schemas.openai.foreign_items import refers
 from ...schemas.openai.responses import ResponseTurn, parse_response
 from ...transport.http.bodies import LONG
+from ..attaching import word
 from ..conversations.conversation import Conversation
 from ..http.auth import tell
 from ..responses.kept_items import KeptItems
 from ..session.reply_channel import Turn
 from ..watching.history import TurnRecord
-from ..wording import word
 from .call import SocketCall
 
 NOT_HERE = ("previous_response_id", "conversation", "conversation_id", "workspace", "background")

@@ -45,13 +45,13 @@ from ...schemas.openai.responses import parse_response
 from ...schemas.settings.settings import ResponseSettings
 from ...schemas.turn_items import TurnItem
 from ...transport.http.bodies import LONG, Share
+from ..attaching import word
 from ..http.auth import tell
 from ..responses.job import Asking, Job, accept
 from ..responses.kept_items import KeptItems
 from ..responses.record import Record
 from ..responses.run import Running, prepare, responding, steered
 from ..responses.store import ResponseStore
-from ..wording import word
 
 if TYPE_CHECKING:
     from ..gateway import Gateway

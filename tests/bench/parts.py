@@ -149,7 +149,7 @@ async def open_house(**settings: str) -> AsyncIterator[House]:
                 **settings,
             }
             began = perf_counter()
-            command = [sys.executable, "-m", "ccapi.actors.command_line", "serve"]
+            command = [sys.executable, "-m", "ccapi.actors.commands.main", "serve"]
             async with open_program(*command, env=env) as gateway:
                 await _wait_listening(port)
                 startup = perf_counter() - began

@@ -139,7 +139,7 @@ async def ask_everything(url: str, loaded: Callable[[], set[str]]) -> None:
 
 
 async def check(folder: Path) -> None:
-    from ccapi.actors.serve import serve
+    from ccapi.actors.commands.serve import serve
     from ccapi.schemas.settings.settings import ServerSettings, Settings, StorageSettings
 
     settings = Settings(

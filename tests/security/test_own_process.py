@@ -25,7 +25,7 @@ BY_VARIABLE, BY_OPTION, OF_A_CHILD = (
 @pytest.fixture
 def gateway(tmp_path: Path) -> Iterator[tuple[subprocess.Popen[str], str]]:
     """`ccapi serve --demo` as its own process, and its URL."""
-    command = [sys.executable, "-m", "ccapi.actors.command_line", "serve", "--demo", "--port", "0"]
+    command = [sys.executable, "-m", "ccapi.actors.commands.main", "serve", "--demo", "--port", "0"]
     command += ["--auth-agent-keys", BY_OPTION, "--auth-api-keys", BY_OPTION]
     command += ["--auth-api-keys", BY_VARIABLE, "--claude-env", f"ONE={OF_A_CHILD}"]
     process = subprocess.Popen(

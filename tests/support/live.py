@@ -11,8 +11,8 @@ from typing import Any
 import attrs
 import trio
 
+from ccapi.actors.commands.serve import serve
 from ccapi.actors.gateway import Gateway
-from ccapi.actors.serve import serve
 from ccapi.schemas.settings.settings import (
     ClaudeSettings,
     ServerSettings,

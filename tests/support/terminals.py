@@ -21,7 +21,7 @@ COLOURS = re.compile(r"\x1b\[[0-9;]*m")
 
 
 def program(*arguments: str) -> list[str]:
-    return [sys.executable, "-m", "ccapi.actors.command_line", *arguments]
+    return [sys.executable, "-m", "ccapi.actors.commands.main", *arguments]
 
 
 def environment(home: Path, **variables: str) -> dict[str, str]:

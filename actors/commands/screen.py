@@ -1,7 +1,7 @@
 """What a person at a terminal sees of a conversation.
 
 Knows: how each event of a conversation looks as text. Refuses to know: sockets, and what is done
-about any of them (`actors.terminal`).
+about any of them (`actors.commands.chat`).
 
 What a model says, or a tool, may hold control characters; none reaches the terminal but the end of
 a line and the tab.

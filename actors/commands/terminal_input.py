@@ -1,7 +1,7 @@
 """What reaches a chat at a terminal: lines, Ctrl-C, and the conversation over its link.
 
 Knows: how each is waited for, and when to connect again. Refuses to know: what any of it means
-(`actors.terminal`).
+(`actors.commands.chat`).
 """
 
 from __future__ import annotations
@@ -14,8 +14,8 @@ from urllib.parse import quote
 import trio
 from attrs import frozen
 
-from ..transport.client.gateway_client import GatewayClient, Link, LinkLost, Refused, Unreachable
-from ..transport.client.line_input import LineInput, LineTooLong
+from ...transport.client.gateway_client import GatewayClient, Link, LinkLost, Refused, Unreachable
+from ...transport.client.line_input import LineInput, LineTooLong
 
 RETRY_SECONDS = (0.2, 0.5, 1.0, 2.0, 5.0)
 PATIENCE_SECONDS = 120.0

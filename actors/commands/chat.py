@@ -1,7 +1,7 @@
 """``ccapi chat``: a person at a terminal in a conversation of a running gateway.
 
 Knows: what a line, a Ctrl-C and an event of the conversation mean. Refuses to know: how anything
-looks (`actors.terminal_screen`), and how it gets here (`actors.terminal_senses`).
+looks (`actors.commands.screen`), and how it gets here (`actors.commands.terminal_input`).
 """
 
 from __future__ import annotations
@@ -16,10 +16,10 @@ from typing import Any
 import trio
 from attrs import frozen
 
-from ..transport.client.gateway_client import GatewayClient, Link, LinkLost
-from ..transport.client.line_input import LineInput, standard_input
-from .terminal_screen import HELP, Screen, plain
-from .terminal_senses import (
+from ...transport.client.gateway_client import GatewayClient, Link, LinkLost
+from ...transport.client.line_input import LineInput, standard_input
+from .screen import HELP, Screen, plain
+from .terminal_input import (
     Ended,
     GaveUp,
     Happening,

@@ -16,9 +16,9 @@ from click.core import ParameterSource
 from typed_settings.cli_click import ClickHandler
 from typed_settings.cli_utils import TypeArgsMaker
 
-from ..schemas.settings.settings import Settings, SettingsError, without_keys
-from ..transport.process.own_process import forget_start
-from ..transport.settings_loader import (
+from ...schemas.settings.settings import Settings, SettingsError, without_keys
+from ...transport.process.own_process import forget_start
+from ...transport.settings_loader import (
     DEFAULT_FILE,
     KEYS,
     PREFIX,
@@ -143,8 +143,8 @@ def serve(context: click.Context, config_file: Path | None, demo: bool) -> None:
         raise click.UsageError("--demo runs its own child, not --claude-command.")
     with _refusals():
         settings = _forget_keys(context, _load(context, config_file).settings)
-        from ..schemas.errors import GatewayError
-        from ..transport.http.front_door import ListenError
+        from ...schemas.errors import GatewayError
+        from ...transport.http.front_door import ListenError
         from .serve import run_server
 
         try:
@@ -187,8 +187,8 @@ def chat(context: click.Context, /, **options: str | None) -> None:
     """
     if options["conversation"] is not None and options["system"] is not None:
         raise click.UsageError("--system is for a new conversation.")
-    from ..transport.client.gateway_client import Refused, Unreachable, UnusableKey
-    from .terminal import ChatOptions, run_chat
+    from ...transport.client.gateway_client import Refused, Unreachable, UnusableKey
+    from .chat import ChatOptions, run_chat
 
     try:
         code = run_chat(ChatOptions(**options))  # type: ignore[arg-type]

@@ -19,23 +19,23 @@ from pathlib import Path
 
 import trio
 
-from ..schemas.errors import GatewayError
-from ..schemas.settings.settings import Settings, SettingsError, check_exposure
-from ..transport.http.front_door import (
+from ...schemas.errors import GatewayError
+from ...schemas.settings.settings import Settings, SettingsError, check_exposure
+from ...transport.http.front_door import (
     FrontDoorLimits,
     ListenError,
     open_listeners,
     serve_connections,
     tls_context,
 )
-from ..transport.http.websocket import WebSocketLimits
-from ..transport.loggers import get_logger
-from ..transport.process.memory import give_back_memory
-from ..transport.process.own_process import close_to_others
-from .gateway import Gateway, open_gateway
-from .http.app import http_app
+from ...transport.http.websocket import WebSocketLimits
+from ...transport.loggers import get_logger
+from ...transport.process.memory import give_back_memory
+from ...transport.process.own_process import close_to_others
+from ..gateway import Gateway, open_gateway
+from ..http.app import http_app
+from ..websocket.app import open_websocket_front
 from .logs import configure_logging
-from .websocket.app import open_websocket_front
 
 log = get_logger("ccapi.serve")
 

@@ -11,7 +11,7 @@ from typing import Any
 
 import structlog
 
-from ..schemas.settings.settings import LogSettings
+from ...schemas.settings.settings import LogSettings
 
 LEVELS = {"debug": 10, "info": 20, "warning": 30, "error": 40}
 

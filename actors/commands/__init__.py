@@ -1,0 +1,1 @@
+"""The command line: `ccapi serve`, `config`, `chat` and the rest."""
