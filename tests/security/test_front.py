@@ -403,7 +403,8 @@ async def test_a_workspace_that_is_a_link_out_is_not_used(live: Live, tmp_path: 
     ],
 )
 async def test_no_picture_is_fetched_from_inside(url: str, tmp_path: Path) -> None:
-    """Redirects to such places are refused as the first address is: tests/test_remote_fetch.py."""
+    """Redirects to such places are refused as the first address is:
+    tests/transport/media/test_remote_fetch.py."""
     asked: list[bytes] = []
 
     async def answer(stream: trio.SocketStream) -> None:

@@ -41,7 +41,7 @@ def _events() -> dict[str, str]:
     schemas = _components()["schemas"]
     return {
         schema["properties"]["type"]["enum"][0]: name
-        for name, schema in schemas.openai.items()
+        for name, schema in schemas.items()
         if name.endswith("StreamingEvent")
     }
 

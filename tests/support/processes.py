@@ -27,7 +27,7 @@ from ccapi.transport.process.child import Child, ChildCommand, open_child
 from ccapi.transport.process.guardian import Guardian, open_guardian
 
 PATIENCE = 20.0  # seconds after which something that has not happened fails the test
-SCRIPTED = (sys.executable, "-I", "-m", "ccapi.transport.scripted")
+SCRIPTED = (sys.executable, "-I", "-m", "ccapi.transport.demo_cli")
 
 
 # --- /proc ----------------------------------------------------------------------------------------

@@ -23,7 +23,7 @@ import trio
 Frame: TypeAlias = dict[str, Any]
 
 PATIENCE = 30.0  # seconds until a missing line or exit fails the test
-MODULE = "ccapi.transport.scripted"
+MODULE = "ccapi.transport.demo_cli"
 CLI_FLAGS = (
     *("-p", "--input-format", "stream-json", "--output-format", "stream-json", "--verbose"),
     *("--include-partial-messages", "--tools", "", "--strict-mcp-config"),

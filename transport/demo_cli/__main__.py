@@ -1,6 +1,6 @@
 """A scripted stand-in for the Claude Code CLI: same flags, same stream-json protocol, no account.
 
-    python -m ccapi.transport.scripted [flags of the CLI] [--pace-ms N]
+    python -m ccapi.transport.demo_cli [flags of the CLI] [--pace-ms N]
 
 It serves `--demo` (`answers` says what it answers) and the tests, for which it misbehaves
 on request (`switches` says how). Flags it does not know are ignored. Knows the process's

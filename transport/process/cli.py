@@ -81,7 +81,7 @@ _NESTED = frozenset({"CLAUDECODE", "CLAUDE_CODE_ENTRYPOINT", "CLAUDE_CODE_SSE_PO
 
 TOOL_MARGIN_SECONDS = 60.0
 
-SCRIPTED = (sys.executable, "-I", "-m", "ccapi.transport.scripted")
+SCRIPTED = (sys.executable, "-I", "-m", "ccapi.transport.demo_cli")
 """The child of ``--demo``: it speaks the protocol and needs no account."""
 
 

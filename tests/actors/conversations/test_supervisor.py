@@ -1,0 +1,443 @@
+"""The supervisor: an actor when there is demand, none when there is not, and what comes between."""
+
+from __future__ import annotations
+
+import math
+import time
+from collections.abc import AsyncIterator
+from contextlib import asynccontextmanager, suppress
+from uuid import uuid4
+
+import pytest
+import trio
+from attrs import evolve
+from trio.testing import MockClock, wait_all_tasks_blocked
+
+from ccapi.actors.conversations.directory import Directory, Entry
+from ccapi.actors.conversations.supervisor import (
+    SWEEP_SECONDS,
+    Supervisor,
+    limits_of,
+    open_supervisor,
+)
+from ccapi.actors.runtime.bus import Bus, Subscription
+from ccapi.actors.runtime.mailbox import MAILBOX, ActorGone, Ref
+from ccapi.actors.runtime.restart_budget import RESTARTS
+from ccapi.actors.session.events import Action, Event, StartTurn
+from ccapi.actors.session.machine import Machine
+from ccapi.actors.session.messages import SessionMessage, Submit
+from ccapi.actors.session.reply_channel import Port, Turn, open_turn
+from ccapi.schemas import events
+from ccapi.schemas.errors import (
+    GatewayError,
+    InternalError,
+    NotFound,
+    Overloaded,
+    TurnInterrupted,
+)
+from ccapi.schemas.message import messages_of
+from ccapi.schemas.settings.settings import ClaudeSettings, ConversationSettings, Settings
+from ccapi.schemas.turn import Memory, Origin, Prompt, Setup
+
+from ...support.fake_child import Brain, FakeChild, FakePool, echo, silent
+from ...support.session_house import failure, outcome
+
+EXPIRY = 1800.0
+SETTINGS = Settings(
+    claude=ClaudeSettings(freeze_after_seconds=0, hibernate_after_seconds=0),
+    conversation=ConversationSettings(session_timeout_minutes=EXPIRY / 60),
+)
+
+
+class Desk:
+    """A supervisor over children made of memory, and what it published."""
+
+    def __init__(
+        self, supervisor: Supervisor, directory: Directory, pool: FakePool, news: Subscription
+    ) -> None:
+        self.supervisor = supervisor
+        self.directory = directory
+        self.pool = pool
+        self._news = news
+        self._heard: list[events.Event] = []
+        self.ports: list[Port] = []
+
+    @property
+    def heard(self) -> list[events.Event]:
+        """What was published so far, phases apart."""
+        while True:
+            try:
+                event = self._news.receive_nowait()
+            except (trio.WouldBlock, trio.EndOfChannel):
+                return self._heard
+            if not isinstance(event, events.PhaseChanged):
+                self._heard.append(event)
+
+    def entry(self, used_at: float | None = None) -> Entry:
+        now = time.time() if used_at is None else used_at
+        return self.directory.create("local", Memory(Setup("haiku")), now)
+
+    async def submit(self, entry: Entry, text: str = "hello") -> Turn:
+        turn, port = open_turn(str(uuid4()), entry.conversation_id, "haiku")
+        message = Submit(StartTurn(turn.turn_id, Prompt(messages_of(text))), port)
+        await self.supervisor.submit(entry, message)
+        self.ports.append(port)
+        return turn
+
+    async def ask(self, entry: Entry, text: str) -> str:
+        return (await (await self.submit(entry, text)).reply()).text
+
+
+@asynccontextmanager
+async def open_desk(brain: Brain = echo, settings: Settings = SETTINGS) -> AsyncIterator[Desk]:
+    bus, directory, pool = Bus(), Directory(100), FakePool(brain)
+    with bus.subscribe(buffer=10_000) as news:
+        async with open_supervisor(settings, directory, pool, bus) as supervisor:
+            desk = Desk(supervisor, directory, pool, news)
+            yield desk
+        assert all(child.fate for child in pool.lent), "a child was left behind"
+        assert all(entry.ref is None for entry in directory.all()), "an actor was left behind"
+        assert all(port.outcome is not None for port in desk.ports), "a turn did not end"
+
+
+@pytest.fixture
+def crash(monkeypatch: pytest.MonkeyPatch) -> set[str]:
+    """Turns that say one of these make the machine of their conversation fail."""
+    words: set[str] = set()
+    advance = Machine.advance
+
+    def advance_or_fail(self: Machine, event: Event, now: float) -> list[Action]:
+        if isinstance(event, StartTurn) and event.prompt.messages[-1].text in words:
+            raise RuntimeError("a bug")
+        return advance(self, event, now)
+
+    monkeypatch.setattr(Machine, "advance", advance_or_fail)
+    return words
+
+
+# -- on demand -------------------------------------------------------------------------------------
+
+
+async def test_a_conversation_costs_nothing_until_somebody_speaks_to_it() -> None:
+    async with open_desk() as desk:
+        entry = desk.entry()
+        await wait_all_tasks_blocked()
+        assert entry.ref is None
+        assert desk.pool.asked == 0
+        assert await desk.ask(entry, "hi") == "echo: hi"
+        actor = entry.ref
+        assert await desk.ask(entry, "again") == "echo: again"
+        assert entry.ref is actor is not None
+
+
+async def test_many_who_speak_at_once_get_the_same_actor() -> None:
+    async with open_desk() as desk:
+        entry = desk.entry()
+        answers: list[str] = []
+
+        async def ask(number: int) -> None:
+            answers.append(await desk.ask(entry, str(number)))
+
+        async with trio.open_nursery() as nursery:
+            for number in range(10):
+                nursery.start_soon(ask, number)
+        assert sorted(answers) == [f"echo: {number}" for number in range(10)]
+        assert len(desk.pool.lent) == 1
+
+
+async def test_an_asker_that_is_cancelled_does_not_disturb_the_supervisor() -> None:
+    async with open_desk() as desk:
+        entry = desk.entry()
+        with trio.CancelScope() as scope:
+            scope.cancel()
+            await desk.submit(entry, "never mind")
+        async with trio.open_nursery() as nursery:
+            nursery.start_soon(desk.submit, entry, "never mind")
+            await trio.lowlevel.checkpoint()
+            nursery.cancel_scope.cancel()
+        assert await desk.ask(entry, "hi") == "echo: hi"
+
+
+# -- forgetting ------------------------------------------------------------------------------------
+
+
+async def test_a_forgotten_conversation_is_gone_and_so_is_what_it_did() -> None:
+    async with open_desk(silent) as desk:
+        entry = desk.entry()
+        turn = await desk.submit(entry)
+        waiting = await desk.submit(entry)
+        child = await desk.pool.wait_lent(1)
+        await desk.supervisor.forget(entry)
+        assert entry not in desk.directory
+        for lost in (turn, waiting):
+            error = await failure(lost)
+            assert (type(error), error.code) == (TurnInterrupted, "deleted")
+        assert child.fate == "killed"
+        with pytest.raises(NotFound):
+            await desk.submit(entry)
+        await desk.supervisor.forget(entry)  # twice does no harm
+        await wait_all_tasks_blocked()
+        closed = [event for event in desk.heard if isinstance(event, events.ConversationClosed)]
+        assert closed == [events.ConversationClosed(entry.conversation_id, "deleted")]
+
+
+async def test_a_conversation_without_an_actor_is_forgotten_too() -> None:
+    async with open_desk() as desk:
+        entry = desk.entry()
+        await desk.supervisor.forget(entry, "forgotten")
+        assert desk.heard == [events.ConversationClosed(entry.conversation_id, "forgotten")]
+        with pytest.raises(NotFound) as caught:
+            await desk.submit(entry)
+        assert caught.value.param == "conversation_id"
+
+
+@pytest.mark.parametrize("head_start", range(8))
+async def test_forgetting_leaves_no_actor_behind_however_it_meets_a_turn(head_start: int) -> None:
+    async with open_desk(silent) as desk:
+        entry = desk.entry()
+        ends: list[str] = []
+
+        async def submit() -> None:
+            try:
+                ends.append((await failure(await desk.submit(entry))).code)
+            except NotFound as error:
+                ends.append(error.code)
+
+        async with trio.open_nursery() as nursery:
+            nursery.start_soon(submit)
+            for _ in range(head_start):
+                await trio.lowlevel.checkpoint()
+            await desk.supervisor.forget(entry)
+        await wait_all_tasks_blocked()
+        assert entry.ref is None
+        assert ends in (["deleted"], ["conversation_not_found"])
+        assert all(child.fate for child in desk.pool.lent)
+
+
+async def test_whoever_is_cancelled_while_forgetting_has_forgotten_nothing() -> None:
+    async with open_desk() as desk:
+        entry = desk.entry()
+        await desk.ask(entry, "one")
+        with trio.CancelScope() as scope:
+            scope.cancel()
+            await desk.supervisor.forget(entry)
+        assert entry in desk.directory
+        assert await desk.ask(entry, "two") == "echo: two"
+
+
+# -- crashes ---------------------------------------------------------------------------------------
+
+
+async def test_a_crashed_session_comes_back_with_the_next_turn(crash: set[str]) -> None:
+    crash.add("boom")
+    async with open_desk() as desk:
+        entry, other = desk.entry(), desk.entry()
+        assert await desk.ask(entry, "one") == "echo: one"
+        assert await desk.ask(other, "one") == "echo: one"
+        lost = await failure(await desk.submit(entry, "boom"))
+        assert (lost.status, type(lost)) == (500, InternalError)
+        assert desk.heard[-1] == events.SessionCrashed(entry.conversation_id)
+        assert entry in desk.directory
+        assert await desk.ask(entry, "two") == "echo: two"
+        assert desk.pool.child.origin is not None
+        assert entry.state.memory.turns == 2
+        assert await desk.ask(other, "two") == "echo: two"
+        assert len([child for child in desk.pool.lent if child.origin is None]) == 2
+
+
+async def test_a_session_that_keeps_crashing_is_left_alone_for_a_while(
+    crash: set[str], autojump_clock: MockClock
+) -> None:
+    crash.add("boom")
+    async with open_desk() as desk:
+        entry, other = desk.entry(), desk.entry()
+        for _ in range(RESTARTS + 1):
+            assert (await failure(await desk.submit(entry, "boom"))).code == "internal_error"
+        with pytest.raises(InternalError) as caught:
+            await desk.submit(entry, "harmless")
+        assert caught.value.code == "restart_budget_spent"
+        assert caught.value.retry_after is not None
+        assert await desk.ask(other, "fine?") == "echo: fine?"
+        await trio.sleep(caught.value.retry_after)
+        assert await desk.ask(entry, "harmless") == "echo: harmless"
+
+
+async def test_those_who_knock_while_a_session_crashes_get_an_answer(crash: set[str]) -> None:
+    crash.add("boom")
+    async with open_desk() as desk:
+        entry = desk.entry()
+        await desk.ask(entry, "one")
+        ends: list[str] = []
+
+        async def ask(text: str) -> None:
+            try:
+                ends.append(await desk.ask(entry, text))
+            except GatewayError as error:
+                ends.append(error.code)
+
+        async with trio.open_nursery() as nursery:
+            nursery.start_soon(ask, "boom")
+            for _ in range(MAILBOX * 2):  # more than the mailbox holds: some have to wait
+                nursery.start_soon(ask, "hi")
+        assert len(ends) == MAILBOX * 2 + 1
+        assert set(ends) <= {"internal_error", "echo: hi", "too_many_turns"}
+        assert "internal_error" in ends
+        assert await desk.ask(entry, "two") == "echo: two"
+
+
+async def test_a_turn_that_finds_the_actor_gone_knocks_again() -> None:
+    class Vanishing(Ref[SessionMessage]):
+        """An actor that ends in the moment in which it is told something."""
+
+        async def tell(self, message: SessionMessage) -> None:
+            entry.state.ref = None
+            raise ActorGone("it")
+
+    async with open_desk() as desk:
+        nowhere, _ = trio.open_memory_channel[SessionMessage](1)
+        entry = desk.entry()
+        entry.state.ref = Vanishing(nowhere, "it", set())
+        assert await desk.ask(entry, "anybody?") == "echo: anybody?"
+        await desk.supervisor.forget(entry)
+        entry = desk.entry()
+        entry.state.ref = Vanishing(nowhere, "it", set())
+        await desk.supervisor.forget(entry)
+        assert entry not in desk.directory
+
+
+# -- expiry ----------------------------------------------------------------------------------------
+
+
+async def test_a_conversation_that_nobody_uses_expires(autojump_clock: MockClock) -> None:
+    async with open_desk() as desk:
+        entry = desk.entry()
+        await desk.ask(entry, "one")
+        await trio.sleep(EXPIRY - 1)
+        assert entry in desk.directory
+        await trio.sleep(2)
+        assert entry not in desk.directory
+        assert entry.ref is None
+        assert events.ConversationClosed(entry.conversation_id, "expired") in desk.heard
+
+
+@pytest.mark.parametrize("offset", [-1e-6, 0.0, 1e-6])
+async def test_a_turn_that_comes_as_the_conversation_expires_gets_an_answer(
+    offset: float, autojump_clock: MockClock
+) -> None:
+    async with open_desk() as desk:
+        entry = desk.entry()
+        await desk.ask(entry, "one")
+        await trio.sleep(EXPIRY + offset)
+        end = "conversation_not_found"
+        with suppress(NotFound):
+            turn = await desk.submit(entry, "two")
+            await wait_all_tasks_blocked()
+            end = outcome(turn)
+        assert end in ("completed", "expired", "conversation_not_found")
+
+
+async def test_conversations_that_have_no_actor_expire_too(
+    crash: set[str], autojump_clock: MockClock
+) -> None:
+    crash.add("boom")
+    async with open_desk() as desk:
+        now = time.time()
+        never_used = desk.entry(used_at=now - EXPIRY - 1)
+        crashed = desk.entry()
+        await failure(await desk.submit(crashed, "boom"))
+        crashed.used_at = now - EXPIRY - 1
+        live, young = desk.entry(), desk.entry(used_at=now)
+        await desk.ask(live, "one")
+        live.used_at = now - EXPIRY - 1  # its own actor knows better
+        await trio.sleep(SWEEP_SECONDS + 1)
+        assert desk.directory.all() == [live, young]
+        for entry in (never_used, crashed):
+            assert events.ConversationClosed(entry.conversation_id, "expired") in desk.heard
+
+
+async def test_one_that_has_no_actor_and_is_open_does_not_expire_either(
+    autojump_clock: MockClock,
+) -> None:
+    async with open_desk() as desk:
+        entry = desk.entry(used_at=time.time() - EXPIRY - 1)
+        with entry.state.feed.watch():
+            await trio.sleep(3 * EXPIRY)
+            assert entry in desk.directory
+        await trio.sleep(EXPIRY - 1)
+        assert entry in desk.directory
+        await trio.sleep(SWEEP_SECONDS + 2)
+        assert entry not in desk.directory
+
+
+async def test_a_busy_supervisor_sweeps_all_the_same(autojump_clock: MockClock) -> None:
+    async with open_desk() as desk:
+        entry = desk.entry(used_at=time.time() - EXPIRY - 1)
+        for _ in range(10):
+            await desk.ask(desk.entry(), "hello")
+            await trio.sleep(SWEEP_SECONDS / 5)
+        assert entry not in desk.directory
+
+
+# -- the end ---------------------------------------------------------------------------------------
+
+
+async def test_the_end_of_the_supervisor_ends_every_turn() -> None:
+    async with open_desk(silent) as desk:
+        turns = [await desk.submit(desk.entry()) for _ in range(3)]
+        await desk.pool.wait_lent(3)
+    for turn in turns:
+        error = await failure(turn)
+        assert (type(error), error.code) == (Overloaded, "draining")
+    entry = desk.entry()
+    with pytest.raises(Overloaded) as caught:
+        await desk.submit(entry)
+    assert caught.value.code == "draining"
+
+
+async def test_whoever_asks_while_it_ends_need_not_wait_until_it_has_ended(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    door = trio.Event()
+    refused = []
+
+    async def stubborn(conversation_id: str, origin: Origin | None) -> FakeChild:
+        with trio.CancelScope(shield=True):
+            await door.wait()
+        return FakeChild()
+
+    async def knock(desk: Desk, entry: Entry) -> None:
+        await wait_all_tasks_blocked()  # the supervisor is stuck in its end
+        with pytest.raises(Overloaded) as caught:
+            await desk.submit(entry)
+        refused.append(caught.value.code)
+        door.set()
+
+    async with trio.open_nursery() as nursery:
+        async with open_desk(silent) as desk:
+            monkeypatch.setattr(desk.pool, "acquire", stubborn)
+            entry, other = desk.entry(), desk.entry()
+            await desk.submit(entry)
+            await wait_all_tasks_blocked()
+            nursery.start_soon(knock, desk, other)
+    assert refused == ["draining"]
+
+
+# -- what the settings allow -----------------------------------------------------------------------
+
+
+def test_limits_come_from_the_settings_and_zero_means_never() -> None:
+    limits = limits_of(SETTINGS)
+    assert (limits.freeze, limits.hibernate, limits.expire) == (math.inf, math.inf, EXPIRY)
+    claude = ClaudeSettings(
+        timeout_seconds=1,
+        idle_timeout_seconds=2,
+        start_timeout_seconds=3,
+        freeze_after_seconds=4,
+        hibernate_after_seconds=5,
+        use_interactive_sessions=False,
+    )
+    conversation = ConversationSettings(session_timeout_minutes=6, max_queued_turns=7)
+    limits = limits_of(evolve(SETTINGS, claude=claude, conversation=conversation))
+    assert (limits.turn, limits.silence, limits.start) == (1, 2, 3)
+    assert (limits.freeze, limits.hibernate, limits.expire) == (4, 5, 360)
+    assert (limits.queued, limits.keep_child) == (7, False)

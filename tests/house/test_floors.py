@@ -1,0 +1,169 @@
+"""The layout of the code: three floors, imports that only go down, pure modules that stay pure."""
+
+import ast
+from collections.abc import Iterator
+from functools import cache
+from pathlib import Path
+
+import pytest
+
+ROOT = Path(__file__).parents[2]
+FLOORS = ("schemas", "transport", "actors")
+"""From the ground up. A module may import from its own floor and from those below."""
+
+PURE = {
+    # Bytes and words, no I/O. Everything in schemas/ is pure anyway.
+    "transport/process/ndjson.py",
+    "transport/media/public_address.py",
+    "transport/http/websocket_frames.py",
+    # The session's machine and all it is made of.
+    "actors/conversations/workspace_paths.py",
+    "actors/session/machine.py",
+    "actors/session/machine_state.py",
+    "actors/session/permissions.py",
+    "actors/watching/history.py",
+    "actors/session/phases.py",
+    "actors/session/events.py",
+    "actors/session/queue.py",
+    "actors/session/turn.py",
+    "actors/session/answer.py",
+    "actors/session/child.py",
+    "actors/session/replay.py",
+    "actors/session/tools.py",
+    "actors/session/outcome.py",
+    "actors/session/timers.py",
+    "actors/session/prompt.py",
+    "actors/session/usage.py",
+    "actors/conversations/lineage.py",
+    "actors/session/errors.py",
+    "actors/runtime/restart_budget.py",
+}
+WITH_IO = {
+    "trio",
+    "anyio",
+    "socket",
+    "ssl",
+    "subprocess",
+    "selectors",
+    "threading",
+    "multiprocessing",
+}
+
+MODULES = {
+    path.relative_to(ROOT).as_posix(): path
+    for floor in FLOORS
+    for path in (ROOT / floor).rglob("*.py")
+}
+OTHERS = {
+    path.relative_to(ROOT).as_posix(): path
+    for folder in ("tests", "examples")
+    for path in (ROOT / folder).rglob("*.py")
+}
+
+every_module = pytest.mark.parametrize("module", sorted(MODULES))
+
+
+@cache
+def tree_of(path: Path) -> ast.Module:
+    return ast.parse(path.read_text("utf-8"), str(path))
+
+
+def imports(module: str) -> Iterator[str]:
+    """Every module that `module` imports, wherever it does so, by its full name."""
+    parts = ("ccapi", *Path(module).with_suffix("").parts)
+    for node in ast.walk(tree_of(MODULES[module])):
+        match node:
+            case ast.Import(names):
+                yield from (name.name for name in names)
+            case ast.ImportFrom(None, names, level):
+                base = ".".join(parts[:-level])
+                yield from (f"{base}.{name.name}" for name in names)
+            case ast.ImportFrom(name, _, level):
+                yield ".".join([*parts[: -level or None], str(name)] if level else [str(name)])
+
+
+def imported(module: str) -> set[str]:
+    """The modules of this project that `module` imports, as paths."""
+    paths = set()
+    for name in imports(module):
+        if name.startswith("ccapi."):
+            path = "/".join(name.split(".")[1:])
+            # A name out of a module counts as that module, a package as its __init__.
+            found = (f"{path}.py", f"{path}/__init__.py", f"{path.rpartition('/')[0]}.py")
+            paths.add(next((module for module in found if module in MODULES), found[0]))
+    return paths
+
+
+def test_there_is_something_to_look_at() -> None:
+    assert {module.split("/")[0] for module in MODULES} == set(FLOORS)
+    assert set(MODULES) >= PURE
+    assert imported("actors/session/machine.py") >= {"actors/session/events.py", "schemas/turn.py"}
+    assert "trio" in set(imports("actors/session/actor.py"))
+
+
+@every_module
+def test_imports_only_go_down(module: str) -> None:
+    floor = FLOORS.index(module.split("/")[0])
+    for other in imported(module):
+        assert other in MODULES, f"{module} imports {other}, which is not there"
+        assert FLOORS.index(other.split("/")[0]) <= floor, f"{module} imports {other}"
+
+
+@every_module
+def test_nothing_is_imported_from_the_tests(module: str) -> None:
+    assert not {name for name in imports(module) if name.split(".")[0] in {"tests", "examples"}}
+
+
+def is_pure(module: str) -> bool:
+    return module in PURE or module.startswith("schemas/")
+
+
+@pytest.mark.parametrize("module", sorted(filter(is_pure, MODULES)))
+def test_pure_modules_do_no_io_and_lean_on_pure_ones_only(module: str) -> None:
+    assert not {name for name in imports(module) if name.split(".")[0] in WITH_IO}
+    for other in imported(module):
+        assert is_pure(other), f"{module} is pure, and {other} is not said to be"
+
+
+@pytest.mark.parametrize("module", sorted(MODULES | OTHERS))
+def test_asyncio_appears_nowhere(module: str) -> None:
+    for node in ast.walk(tree_of((MODULES | OTHERS)[module])):
+        match node:
+            case ast.Import(names):
+                assert not [name for name in names if name.name.split(".")[0] == "asyncio"]
+            case ast.ImportFrom(name):
+                assert (name or "").split(".")[0] != "asyncio"
+            case ast.Name(name) | ast.Attribute(_, name):
+                assert name != "asyncio"
+
+
+@every_module
+def test_a_module_says_what_it_knows(module: str) -> None:
+    assert ast.get_docstring(tree_of(MODULES[module])), f"{module} opens without a word"
+
+
+@pytest.mark.parametrize("floor", FLOORS)
+def test_the_types_are_for_everybody(floor: str) -> None:
+    assert (ROOT / floor / "py.typed").is_file()
+    assert (ROOT / floor / "__init__.py").is_file()
+
+
+def test_one_place_assigns_the_phase() -> None:
+    """All transitions are in the machine, and there they all go through `_enter`."""
+    assigning = []
+    both = ("actors/session/machine_state.py", "actors/session/machine.py")
+    for function in (node for name in both for node in ast.walk(tree_of(MODULES[name]))):
+        if isinstance(function, ast.FunctionDef):
+            for node in ast.walk(function):
+                match node:
+                    case ast.Attribute(ast.Name("self"), "phase", ast.Store()):
+                        assigning.append(function.name)
+    assert sorted(assigning) == ["__init__", "_enter"]
+
+
+@every_module
+def test_nobody_else_assigns_a_machines_phase(module: str) -> None:
+    for node in ast.walk(tree_of(MODULES[module])):
+        match node:
+            case ast.Attribute(ast.Attribute(_, "machine" | "_machine"), "phase", ast.Store()):
+                raise AssertionError(f"{module}:{node.lineno}")

@@ -1,0 +1,71 @@
+"""What is imported is declared, and under which name the project is installed."""
+
+from __future__ import annotations
+
+import ast
+import re
+import sys
+import tomllib
+from importlib import metadata
+from pathlib import Path
+
+import pytest
+
+ROOT = Path(__file__).parents[2]
+PROJECT = tomllib.loads((ROOT / "pyproject.toml").read_text("utf-8"))["project"]
+FLOORS = ("actors", "transport", "schemas")
+
+
+def name_of(requirement: str) -> str:
+    found = re.match(r"[A-Za-z0-9._-]+", requirement)
+    assert found is not None
+    return re.sub(r"[-_.]+", "-", found[0]).lower()
+
+
+DECLARED = {name_of(each) for each in PROJECT["dependencies"]}
+
+
+def imported() -> dict[str, str]:
+    """Every module of others that the sources import, top level alone, and one place that does."""
+    found: dict[str, str] = {}
+    for path in (path for floor in FLOORS for path in (ROOT / floor).rglob("*.py")):
+        for node in ast.walk(ast.parse(path.read_text("utf-8"))):
+            match node:
+                case ast.Import(aliases):
+                    names = [alias.name for alias in aliases]
+                case ast.ImportFrom(str(module), _, 0):
+                    names = [module]
+                case _:
+                    continue
+            for name in names:
+                found[name.split(".")[0]] = f"{path.relative_to(ROOT)}:{node.lineno}"
+    return {name: place for name, place in found.items() if name not in sys.stdlib_module_names}
+
+
+@pytest.mark.parametrize(("module", "place"), sorted(imported().items()))
+def test_what_is_imported_is_declared(module: str, place: str) -> None:
+    owners = {name_of(owner) for owner in metadata.packages_distributions().get(module, ())}
+    assert owners & DECLARED, f"{place} imports {module}, of {owners or 'nothing installed'}"
+
+
+def test_the_distribution_is_called_as_the_original_was() -> None:
+    assert PROJECT["name"] == "claude-code-api"
+    assert metadata.version("claude-code-api") == PROJECT["version"]
+    assert set(PROJECT["scripts"]) == {"ccapi", "claude-code-api"}
+
+
+@pytest.mark.parametrize("path", ["README.md", *FLOORS, ".ci/run"])
+def test_no_text_tells_people_to_install_another_projects_package(path: str) -> None:
+    """``ccapi`` on the package index is somebody else's."""
+    files = (ROOT / path).rglob("*.py") if (ROOT / path).is_dir() else [ROOT / path]
+    for file in files:
+        assert not re.search(r"install\s+\S*\bccapi\b", file.read_text("utf-8")), file
+
+
+def test_every_folder_of_the_sources_is_installed() -> None:
+    tool = tomllib.loads((ROOT / "pyproject.toml").read_text("utf-8"))["tool"]["setuptools"]
+    folders = {
+        path.parent.relative_to(ROOT) for floor in FLOORS for path in (ROOT / floor).rglob("*.py")
+    }
+    names = {".".join(("ccapi", *folder.parts)) for folder in folders}
+    assert set(tool["packages"]) == set(tool["package-dir"]) == names
