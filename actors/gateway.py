@@ -29,7 +29,7 @@ from ..transport.loggers import get_logger
 from ..transport.media.attachments import AttachmentPolicy
 from ..transport.process.cli import find_cli
 from ..transport.seals import Seals
-from .conversations.cleanup import open_estate
+from .conversations.cleanup import open_cleanup
 from .conversations.conversation import Conversation, ConversationInfo, info_of
 from .conversations.directory import Directory, Entry
 from .conversations.lineage import new_from
@@ -151,7 +151,7 @@ class Gateway:
         entry = self._directory.create(owner, memory, now, private=private)
         entry.metadata = metadata or {}
         if seed:
-            entry.state.feed.add(tuple(seed))
+            entry.state.broadcast.add(tuple(seed))
             self._directory.weigh(entry)
         self._supervisor.relieve(entry)
         self.bus.publish(ConversationOpened(entry.conversation_id))
@@ -192,7 +192,7 @@ class Gateway:
         (see `conversation`), as far as it is kept."""
         for entry in self._directory.of(owner):
             if entry.private:
-                yield from entry.state.feed.history
+                yield from entry.state.broadcast.history
 
     async def forget(self, conversation_id: str, *, owner: str = LOCAL) -> None:
         """Delete a conversation. A turn that runs in it ends. Raises `NotFound`."""
@@ -303,7 +303,7 @@ class Gateway:
             await self.tell(entry, Add(messages, send))
             if not await receive.receive():
                 raise Conflict("A turn of this conversation runs, or waits for its tools.")
-        entry.state.feed.add(messages)
+        entry.state.broadcast.add(messages)
         self._directory.claim(entry)
         self._directory.weigh(entry)
         self._supervisor.relieve(entry)
@@ -370,18 +370,18 @@ async def open_gateway(
     ):
         try:
             async with (
-                open_estate(
+                open_cleanup(
                     cli.cwd.parent,
                     cli.agents.root,
                     settings.workspaces.keep_days,
                     directory.knows,
                     directory.workspaces,
-                ) as estate,
-                open_pool(cli, settings.claude, bus, watch, estate) as pool,
+                ) as cleanup,
+                open_pool(cli, settings.claude, bus, watch, cleanup) as pool,
                 open_supervisor(settings, directory, pool, bus, cli.program[0]) as supervisor,
                 open_background(BACKGROUND_TURNS) as background,
             ):
-                directory.removed = lambda gone: estate.release(
+                directory.removed = lambda gone: cleanup.release(
                     gone.conversation_id, gone.workspace
                 )
                 try:

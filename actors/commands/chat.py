@@ -266,7 +266,7 @@ class Chat:
             self._permissions[request["request_id"]] = request
             self._lines.forget_typed()
             self._screen.ask(request)
-            self._screen.ask_leave()
+            self._screen.request_permission()
 
     async def _go_on(self) -> None:
         """Have a line read, if there is something to be said."""
@@ -313,12 +313,12 @@ class Chat:
 
     async def _answer_permission(self, word: str) -> None:
         if word not in YES | NO | ALWAYS:
-            self._screen.ask_leave()
+            self._screen.request_permission()
             return
         await self._reply(allow=word not in NO, always=word in ALWAYS)
         if self._permissions:
             self._screen.ask(next(iter(self._permissions.values())))
-            self._screen.ask_leave()
+            self._screen.request_permission()
 
     async def _reply(self, *, allow: bool, always: bool = False, message: str = "") -> None:
         request_id, _ = self._permissions.popitem(last=False)

@@ -139,7 +139,7 @@ class Screen:
         if request.get("description"):
             self._line(f"  {one_line(request['description'])}")
 
-    def ask_leave(self) -> None:
+    def request_permission(self) -> None:
         self._start_line()
         self._write("Allow it? y: yes, n: no, a: always in this conversation: ")
         self._at_start = False

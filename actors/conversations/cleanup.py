@@ -1,4 +1,4 @@
-"""The estate: what conversations leave on the disk, and that it goes with them.
+"""The cleanup: what conversations leave on the disk, and that it goes with them.
 
 Knows: which conversation has which sessions of the CLI, and which of them a child still writes.
 Refuses to know: where a session leaves what (`transport.process.leftovers`).
@@ -28,7 +28,7 @@ from ...transport.process.leftovers import (
 )
 from .workspace_paths import OWN
 
-log = get_logger("ccapi.estate")
+log = get_logger("ccapi.cleanup")
 
 SWEEP_SECONDS = 3600.0
 """How late, at most, a workspace goes whose days are over."""
@@ -37,8 +37,8 @@ CLOSE_SECONDS = 5.0
 """Longest wait for the last removal. What is left then goes when the next gateway starts."""
 
 
-class Estate:
-    """Made by `open_estate`. `lives` says whether there is a conversation of that id, `used` which
+class Cleanup:
+    """Made by `open_cleanup`. `lives` says whether there is a conversation of that id, `used` which
     workspaces conversations have; `keep_days` is how long one stays after its last conversation."""
 
     def __init__(
@@ -59,7 +59,7 @@ class Estate:
         self._list: SessionList | None = None
 
     def __repr__(self) -> str:
-        return f"<Estate {len(self._open)} open, {len(self._going)} going>"
+        return f"<Cleanup {len(self._open)} open, {len(self._going)} going>"
 
     # -- children --------------------------------------------------------------------------------
 
@@ -93,7 +93,7 @@ class Estate:
             del self._open[trace]
             owner = self._owners.get(trace)
             if owner is None or not self._lives(owner):
-                self._let_go(trace)
+                self._retire_or_kill(trace)
 
     # -- conversations ---------------------------------------------------------------------------
 
@@ -101,12 +101,12 @@ class Estate:
         """The conversation has been forgotten."""
         for trace in self._of.pop(conversation_id, set()):
             if trace not in self._open:  # else when its child has gone
-                self._let_go(trace)
+                self._retire_or_kill(trace)
         if workspace:
             self._ended.add(workspace)
             self._more.set()
 
-    def _let_go(self, trace: Trace) -> None:
+    def _retire_or_kill(self, trace: Trace) -> None:
         owner = self._owners.pop(trace, "")
         if owner in self._of:
             self._of[owner].discard(trace)
@@ -161,19 +161,19 @@ class Estate:
 
 
 @asynccontextmanager
-async def open_estate(
+async def open_cleanup(
     storage: Path, root: Path, keep_days: float,
     lives: Callable[[str], bool], used: Callable[[], Iterable[str]],
-) -> AsyncIterator[Estate]:  # fmt: skip
+) -> AsyncIterator[Cleanup]:  # fmt: skip
     """See to what is left on the disk while the block runs, and after it to the rest."""
-    estate = Estate(storage, root, keep_days, lives, used)
-    await estate.start()
+    cleanup = Cleanup(storage, root, keep_days, lives, used)
+    await cleanup.start()
     try:
         async with trio.open_nursery() as nursery:
-            nursery.start_soon(estate.run)
+            nursery.start_soon(cleanup.run)
             try:
-                yield estate
+                yield cleanup
             finally:
                 nursery.cancel_scope.cancel()
     finally:
-        await estate.close()
+        await cleanup.close()

@@ -17,7 +17,7 @@ from ...schemas.errors import InvalidRequest, NotFound
 from ...schemas.message import Message, messages_of
 from ...schemas.turn import Memory, Options, Profile, Prompt, Reply, Tool, Usage
 from ..session.events import Interrupt, PermissionReply, StartTurn, Warm
-from ..watching.broadcast import Feed
+from ..watching.broadcast import Broadcast
 from ..watching.history import title_of
 from .models import name_of
 from .workspaces import check_tools
@@ -76,9 +76,9 @@ class Conversation:
         return self.entry.workspace
 
     @property
-    def feed(self) -> Feed:
+    def broadcast(self) -> Broadcast:
         """What happens in it, and what was said."""
-        return self.entry.state.feed
+        return self.entry.state.broadcast
 
     @property
     def held(self) -> tuple[bytes, ...]:
@@ -167,7 +167,7 @@ class Conversation:
 
         Raises `NotFound` (``permission_not_found``) where nobody asks that (any more).
         """
-        if reply.request_id not in self.feed.permissions:
+        if reply.request_id not in self.broadcast.permissions:
             raise NotFound(
                 "No such permission is asked for, or it was answered already.",
                 code="permission_not_found",
@@ -215,5 +215,5 @@ def info_of(entry: Entry) -> ConversationInfo:
         messages=len(memory.digests),
         usage=memory.usage,
         metadata=entry.metadata,
-        title=title_of(entry.state.feed.history),
+        title=title_of(entry.state.broadcast.history),
     )

@@ -75,7 +75,7 @@ class Entry:
         """Whether a client watches it, or did so just now and may be on its way back. Such a
         conversation is never taken from its client: it neither expires nor makes room. How many
         there can be is bounded by the connections (``server.max_connections``)."""
-        return self.state.feed.is_heard
+        return self.state.broadcast.is_heard
 
 
 class Directory:
@@ -241,7 +241,7 @@ class Directory:
         self._weigh_history(entry)
         while self._said_bytes > self._said_limit:
             oldest = next(iter(self._saying))
-            history = oldest.state.feed.history
+            history = oldest.state.broadcast.history
             if not len(history):
                 del self._saying[oldest]
                 continue
@@ -249,7 +249,7 @@ class Directory:
             self._weigh_history(oldest)
 
     def _weigh_history(self, entry: Entry) -> None:
-        size = entry.state.feed.history.size
+        size = entry.state.broadcast.history.size
         self._said_bytes += size - entry.said_bytes
         entry.said_bytes = size
 

@@ -126,7 +126,7 @@ class Supervisor:
             break
         if self._directory.remove(entry):
             self._bus.publish(ConversationClosed(entry.conversation_id, reason))
-            entry.state.feed.close(reason)
+            entry.state.broadcast.close(reason)
 
 
 @frozen
@@ -193,10 +193,10 @@ class _Supervision:
         """Conversations that have no actor expire here: new ones, and those whose actor crashed.
         And those that fell asleep since the last turn may have to give way only now."""
         for entry in self.directory.all():
-            entry.state.feed.prune()
+            entry.state.broadcast.prune()
         watched_since = trio.current_time() - self.limits.expire
         for entry in self.directory.dormant(since=time.time() - self.limits.expire):
-            if entry.state.feed.watched_at <= watched_since:
+            if entry.state.broadcast.watched_at <= watched_since:
                 self._close(entry, "expired")
         self.directory.weigh_all()
         _relieve(self.directory, self.bus)
@@ -204,7 +204,7 @@ class _Supervision:
     def _close(self, entry: Entry, reason: str) -> None:
         if self.directory.remove(entry):
             self.bus.publish(ConversationClosed(entry.conversation_id, reason))
-            entry.state.feed.close(reason)
+            entry.state.broadcast.close(reason)
 
 
 def _drop(directory: Directory, bus: Bus, entry: Entry, reason: str) -> None:
@@ -214,7 +214,7 @@ def _drop(directory: Directory, bus: Bus, entry: Entry, reason: str) -> None:
         return
     if directory.remove(entry):
         bus.publish(ConversationClosed(entry.conversation_id, reason))
-        entry.state.feed.close(reason)
+        entry.state.broadcast.close(reason)
 
 
 def _relieve(directory: Directory, bus: Bus, spared: Entry | None = None) -> None:

@@ -78,7 +78,7 @@ NOT_OFFERED = {
 """What OpenAI's API has under ``/v1/`` and this gateway has not: by the beginning of the path, what
 to call it. A 404 says so, since OpenAI's SDKs ask again after a 501."""
 
-ONLY_WEBSOCKET = ("/v1/conversations/{conversation_id}/events", "/v1/house")
+ONLY_WEBSOCKET = ("/v1/conversations/{conversation_id}/events", "/v1/overview", "/v1/house")
 
 
 def http_app(gateway: Gateway) -> ASGIApp:

@@ -127,7 +127,7 @@ async def delete_conversation(call: Call) -> None:
 
 async def list_items(call: Call) -> None:
     """``GET …/items?limit=&after=&order=``: the newest first, as far as they are kept."""
-    query, items = call.query(), all_items(_find(call).feed.history)
+    query, items = call.query(), all_items(_find(call).broadcast.history)
     if read_order(query.get("order")) == "desc":
         items.reverse()
     await call.answer(page_of(items, query))
@@ -146,9 +146,9 @@ async def add_items(call: Call) -> None:
             code="unsupported_parameter",
             param="items",
         )
-    before = len(all_items(conversation.feed.history))
+    before = len(all_items(conversation.broadcast.history))
     await conversation.add(messages)
-    await call.answer(page_of(all_items(conversation.feed.history)[before:], {}))
+    await call.answer(page_of(all_items(conversation.broadcast.history)[before:], {}))
 
 
 async def show_item(call: Call) -> None:
@@ -168,7 +168,7 @@ async def delete_item(call: Call) -> None:
 
 
 def _item(conversation: Conversation, item_id: str) -> dict[str, Any]:
-    for item in all_items(conversation.feed.history):
+    for item in all_items(conversation.broadcast.history):
         if item["id"] == item_id:
             return item
     raise NotFound("No such item.", code="item_not_found", param="item_id")
@@ -224,7 +224,7 @@ def _check_metadata(given: Mapping[str, Any] | None) -> Mapping[str, str]:
 
 async def list_permissions(call: Call) -> None:
     """``GET …/permissions``: what the conversation's agent waits for leave to do."""
-    asked = _find(call).feed.permissions.values()
+    asked = _find(call).broadcast.permissions.values()
     await call.answer({"object": "list", "data": [encode_permission(each) for each in asked]})
 
 

@@ -64,19 +64,19 @@ def session_info(entry: Entry, owner: str) -> SessionInfo:
     )
 
 
-class House:
-    """Made by `open_house`."""
+class Overview:
+    """Made by `open_overview`."""
 
     def __init__(self, gateway: Gateway) -> None:
         self._gateway = gateway
         self._watchers = 0
         self._watched = trio.Event()
-        self._pictures: dict[str, bytes] = {}
+        self._pictures: dict[tuple[str, str], bytes] = {}
         self.number = 0
         self._lot = trio.lowlevel.ParkingLot()
 
     def __repr__(self) -> str:
-        return f"<House picture {self.number}, {self._watchers} watching>"
+        return f"<Overview picture {self.number}, {self._watchers} watching>"
 
     @contextmanager
     def watch(self) -> Iterator[None]:
@@ -95,11 +95,13 @@ class House:
         while number == self.number:
             await self._lot.park()
 
-    def picture(self, owner: str) -> bytes:
-        """The picture as a WebSocket frame, with the ids of `owner`'s conversations alone."""
-        frame = self._pictures.get(owner)
+    def picture(self, owner: str, name: str = "overview") -> bytes:
+        """The picture as a WebSocket frame, with the ids of `owner`'s conversations alone. `name`
+        is its type."""
+        frame = self._pictures.get((owner, name))
         if frame is None:
-            frame = self._pictures[owner] = encode_frame(write_json(self._draw(owner)))
+            drawn = {"type": name, **self._draw(owner)}
+            frame = self._pictures[owner, name] = encode_frame(write_json(drawn))
         return frame
 
     def _draw(self, owner: str) -> dict[str, Any]:
@@ -110,7 +112,6 @@ class House:
         phases = Counter(session.phase for session in sessions)
         sessions.sort(key=lambda session: (session.phase == "asleep", -session.since))
         return {
-            "type": "house",
             "at": round(time.time(), 3),
             "uptime_seconds": numbers["uptime_seconds"],
             "draining": statistics.draining,
@@ -177,10 +178,10 @@ def _hear_all(news: Subscription) -> None:
 
 
 @asynccontextmanager
-async def open_house(gateway: Gateway) -> AsyncIterator[House]:
+async def open_overview(gateway: Gateway) -> AsyncIterator[Overview]:
     """Draw the pictures of `gateway` while the block runs."""
-    house = House(gateway)
+    overview = Overview(gateway)
     async with trio.open_nursery() as nursery:
-        nursery.start_soon(house.run)
-        yield house
+        nursery.start_soon(overview.run)
+        yield overview
         nursery.cancel_scope.cancel()

@@ -173,7 +173,7 @@ class CliWatch:
                 )
             case Means.UNKNOWN:
                 log.info("the CLI does not say how it is logged in", program=self._program)
-            case Means.SCRIPTED:
+            case Means.DEMO_CLI:
                 pass
             case _:
                 log.info("the CLI is logged in", by=login.means.value)

@@ -19,7 +19,7 @@ from ...transport.process.child import Child, open_child
 from ...transport.process.cli import Cli
 from ...transport.process.guardian import open_guardian
 from ...transport.process.login import LEAN, Login
-from ..conversations.cleanup import Estate
+from ..conversations.cleanup import Cleanup
 from ..runtime.bus import Bus
 from .cli_watch import CliWatch
 from .pool import ChildPool, run_pool
@@ -31,12 +31,12 @@ async def open_pool(
     settings: ClaudeSettings,
     bus: Bus,
     watch: CliWatch | None = None,
-    estate: Estate | None = None,
+    cleanup: Cleanup | None = None,
 ) -> AsyncIterator[ChildPool]:
     """Run a pool while the block runs; after it no child is left, its own children included.
 
-    `watch` asks for the login that the children get (None: it is a key). `estate` sees to what they
-    leave on the disk.
+    `watch` asks for the login that the children get (None: it is a key). `cleanup` sees to what
+    they leave on the disk.
     """
 
     async def known() -> Login:
@@ -45,23 +45,23 @@ async def open_pool(
         await trio.lowlevel.checkpoint()
         return LEAN
 
-    taken = None if estate is None else estate.adopt
+    taken = None if cleanup is None else cleanup.adopt
 
     async with open_guardian() as guardian:
 
         @asynccontextmanager
         async def open_one(origin: Origin | None) -> AsyncIterator[Child]:
             command = await cli.prepare(origin, await known())
-            if estate is None:
+            if cleanup is None:
                 async with open_child(command, guardian) as child:
                     yield child
                 return
             try:
-                await estate.begin(command.trace)
+                await cleanup.begin(command.trace)
                 async with open_child(command, guardian) as child:
                     yield child
             finally:
-                estate.end(command.trace)
+                cleanup.end(command.trace)
 
         async with (
             run_pool(open_one, settings, bus, known, taken) as pool,

@@ -37,7 +37,7 @@ from ...transport.process.child import Child
 from ...transport.process.leftovers import Trace
 from ..runtime.bus import Bus
 from ..runtime.once_log import OnceLog
-from .wait_estimate import Pace
+from .wait_estimate import WaitEstimate
 
 log = get_logger("ccapi.pool")
 
@@ -115,7 +115,7 @@ class ChildPool:
         self._trouble: GatewayError | None = None
         self._trouble_since = -math.inf
         self._once = OnceLog(log)
-        self._pace = Pace(settings.max_concurrent_sessions, settings.timeout_seconds)
+        self._pace = WaitEstimate(settings.max_concurrent_sessions, settings.timeout_seconds)
         self._closing = False
 
     def __repr__(self) -> str:

@@ -21,7 +21,7 @@ from ...schemas.message import Message
 from ...schemas.turn import Setup
 from ...transport.process.child import Child
 from ..session.replay import Composition, compose
-from ..session.tools import ToolDesk
+from ..session.tools import ToolCalls
 from .pool import ChildPool
 
 COUNT = "count"
@@ -60,7 +60,7 @@ class _Counting:
     def __init__(self, child: Child, setup: Setup, messages: Sequence[Message]) -> None:
         self._child = child
         self._setup = setup
-        self._desk = ToolDesk(setup)
+        self._desk = ToolCalls(setup)
         self._lacks_tools = bool(setup.tools) or setup.schema is not None
         told = compose(messages, uuid4(), setup.model, asks=False) if messages else Composition()
         self._batches = told.batches

@@ -16,7 +16,7 @@ MOMENT = 0.01
 
 
 @define
-class Pace:
+class WaitEstimate:
     """How long `places` places are used. No use counts for more than `longest`."""
 
     places: int

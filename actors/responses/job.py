@@ -219,7 +219,7 @@ def _said_in(job: Job, conversation: Conversation) -> tuple[Message, ...] | None
     latest = job.asking.gateway.responses.latest(conversation.conversation_id)
     if latest is not None and latest.is_settled and latest.place == conversation.held:
         return latest.history  # the same messages, not their like
-    history = conversation.feed.history
+    history = conversation.broadcast.history
     said = history.messages()
     return said if tuple(map(digest, said)) == conversation.held else None
 

@@ -5,7 +5,7 @@ Knows: how the machine's actions are performed. Refuses to know: which action fo
 
 Three kinds of task, all in the session's own nursery: the actor itself (the mailbox), the
 attendant of the present child (it finds one, reads it, and sees it go), and one watcher per turn
-(it waits for the caller to hang up). All of them feed the machine synchronously, so its events
+(it waits for the caller to hang up). All of them broadcast the machine synchronously, so its events
 are taken one at a time; only the attendant ever waits for a caller, so a caller that stalls holds
 up nothing but its own turn. A fault in any of them ends the session, and nobody else.
 """
@@ -31,7 +31,6 @@ from . import errors as refusals
 from .callers import Callers
 from .events import (
     Action,
-    AskLeave,
     CancelWake,
     ChildGone,
     ChildReady,
@@ -44,9 +43,10 @@ from .events import (
     GiveWay,
     Interrupt,
     Kill,
-    LeaveAsked,
-    LeaveSettled,
     PermissionReply,
+    PermissionRequested,
+    PermissionSettled,
+    RequestPermission,
     Retire,
     Started,
     StartTurn,
@@ -83,7 +83,7 @@ class _Session(Generic[C]):
     ) -> None:  # fmt: skip
         self.id = conversation_id
         self.machine = Machine(
-            state.memory, limits, trio.current_time(), kept=state.feed.history.messages
+            state.memory, limits, trio.current_time(), kept=state.broadcast.history.messages
         )
         self._alarm = trio.CancelScope()  # around the mailbox's receive: its deadline is the timer
         self._state = state
@@ -91,8 +91,8 @@ class _Session(Generic[C]):
         self._pool = pool
         self._bus = bus
         self._callers = Callers(conversation_id, bus, stall_seconds)
-        self._feed = state.feed
-        self._fed: TurnState | None = None  # the turn that the feed is told of
+        self._broadcast = state.broadcast
+        self._fed: TurnState | None = None  # the turn that the broadcast is told of
         self._child: C | None = None
         self._offered: C | None = None
         self._attending: trio.CancelScope | None = None
@@ -112,7 +112,7 @@ class _Session(Generic[C]):
     def _take(self, message: SessionMessage | None) -> None:
         match message:
             case None:
-                self.machine.watched(self._feed.watched_at)
+                self.machine.watched(self._broadcast.watched_at)
                 self.feed(TimedOut())
             case Interrupt() | Close() | PermissionReply() | Warm() | GiveWay():
                 self.feed(message)
@@ -139,25 +139,25 @@ class _Session(Generic[C]):
         machine, held = self.machine, self.machine.memory
         actions = machine.advance(event, trio.current_time())
         if isinstance(event, StartTurn) and machine.memory is not held:
-            self._feed.remove_last()  # it went back to what was held before that
+            self._broadcast.remove_last()  # it went back to what was held before that
         self._settle()
         return actions
 
     def _tell_feed(self, actions: list[Action]) -> None:
         """Watchers hear of everything, however much a caller lags."""
-        feed = self._feed
+        broadcast = self._broadcast
         for action in actions:
             match action:
                 case Deliver(_, item):
-                    feed.say(item)
+                    broadcast.say(item)
                 case End(turn_id, outcome):
-                    feed.end(turn_id, outcome)
+                    broadcast.end(turn_id, outcome)
         turn = self.machine.turn
         if turn is not self._fed:
             self._fed = turn
             if turn is not None:
                 setup, memory = turn.setup, self.machine.memory
-                feed.begin(turn.turn_id, setup.model, turn.messages, memory)
+                broadcast.begin(turn.turn_id, setup.model, turn.messages, memory)
 
     def _settle(self) -> None:
         """Keep up with the machine's memory, phase and deadline."""
@@ -179,7 +179,7 @@ class _Session(Generic[C]):
         old, self._state.phase = self._state.phase, new
         self._withdraw()
         self._bus.publish(PhaseChanged(self.id, old.value, new.value))
-        self._feed.move(new.value)
+        self._broadcast.move(new.value)
 
     # -- an idle child -----------------------------------------------------------------------------
 
@@ -230,10 +230,10 @@ class _Session(Generic[C]):
             case CancelWake():
                 assert self._attending is not None
                 self._attending.cancel()
-            case AskLeave():
-                self._feed.ask_permission(request_of(action, time.time()))
-            case LeaveSettled(request_id, behavior, by):
-                self._feed.settle_permission(request_id, behavior, by)
+            case RequestPermission():
+                self._broadcast.ask_permission(request_of(action, time.time()))
+            case PermissionSettled(request_id, behavior, by):
+                self._broadcast.settle_permission(request_id, behavior, by)
             case TranscriptLost():
                 log.warning(
                     "a transcript is lost: another child is told what is kept",
@@ -273,8 +273,8 @@ class _Session(Generic[C]):
             self._child = None
         self._callers.abandon(ended.error)
         if self._fed is not None:
-            self._feed.end(self._fed.turn_id, Failed(ended.error))
-        self._feed.move(Phase.ASLEEP.value)
+            self._broadcast.end(self._fed.turn_id, Failed(ended.error))
+        self._broadcast.move(Phase.ASLEEP.value)
 
     # -- the attendant of one child ----------------------------------------------------------------
 
@@ -320,13 +320,13 @@ class _Session(Generic[C]):
                         if machine.phase is Phase.BUSY:  # nothing but `Deliver`, by which no
                             for action in actions:  # deadline changes
                                 assert type(action) is Deliver
-                                self._feed.say(action.item)
+                                self._broadcast.say(action.item)
                                 await self._deliver(action)
                         else:  # a stop text has ended the turn
                             self._settle()
                             await self._perform_all(actions)
                     elif type(frame) is PermissionAsked:
-                        await self._hear(LeaveAsked(frame, self._feed.is_heard))
+                        await self._hear(PermissionRequested(frame, self._broadcast.is_heard))
                     elif type(frame) is not Noise:  # `heard` is all that noise means
                         await self._hear(frame)
                 if said:
@@ -342,7 +342,7 @@ class _Session(Generic[C]):
             child.kill()
             return error
 
-    async def _hear(self, said: Frame | LeaveAsked) -> None:
+    async def _hear(self, said: Frame | PermissionRequested) -> None:
         await self._perform_all(self._advance(said))
         self._rest()
 

@@ -18,9 +18,16 @@ from ...schemas.claude.sampling import PLAIN, encode_settings
 from ...schemas.claude.upstream import NO_LIMIT
 from ...schemas.message import Message, ToolResult
 from ...schemas.turn import Options, Setup, Usage
-from .events import Action, AskLeave, LeaveAsked, LeaveSettled, PermissionReply, Write
-from .permissions import NOBODY, PermissionDesk
-from .tools import ToolDesk
+from .events import (
+    Action,
+    PermissionReply,
+    PermissionRequested,
+    PermissionSettled,
+    RequestPermission,
+    Write,
+)
+from .permissions import NOBODY, PermissionRequests
+from .tools import ToolCalls
 from .usage import Ledger
 
 INITIALIZE = "initialize"
@@ -54,15 +61,15 @@ class ChildState:
     asked: str | None = None
     rewinding: str | None = None
     limit: LimitState = NO_LIMIT
-    desk: ToolDesk = field(init=False)
-    leave: PermissionDesk = field(factory=PermissionDesk)
+    desk: ToolCalls = field(init=False)
+    leave: PermissionRequests = field(factory=PermissionRequests)
     _settings: Mapping[str, Any] = PLAIN
     _server: str | None = None  # that it has asked for the client's tools
     _shows_thinking: bool = False
     _told: Usage = field(factory=Usage)  # of the turn it works on, told to a caller already
 
     def __attrs_post_init__(self) -> None:
-        self.desk = ToolDesk(self.setup)
+        self.desk = ToolCalls(self.setup)
         if self.setup.tools or self.setup.schema is not None:
             self._server = lines.TOOL_SERVERS[0]
 
@@ -85,7 +92,7 @@ class ChildState:
     def become(self, setup: Setup) -> Write:
         first, second = lines.TOOL_SERVERS
         self._server = second if self._server == first else first
-        self.setup, self.desk = setup, ToolDesk(setup)
+        self.setup, self.desk = setup, ToolCalls(setup)
         return self.write(lines.set_server(SETTINGS, self._server))
 
     def shape(
@@ -135,19 +142,19 @@ class ChildState:
 
     # -- what it needs leave for -------------------------------------------------------------------
 
-    def ask_leave(
-        self, event: LeaveAsked, turn_id: str, now: float, seconds: float
+    def request_permission(
+        self, event: PermissionRequested, turn_id: str, now: float, seconds: float
     ) -> list[Action]:
         """It waits for leave, for so many seconds at most; where nobody is there, it has none."""
         if not event.heard:
-            return self.refuse_leave(event)
+            return self.refuse_permission(event)
         self.leave.open(event.asked, now + seconds)
-        return [AskLeave(turn_id, event.asked, seconds)]
+        return [RequestPermission(turn_id, event.asked, seconds)]
 
-    def refuse_leave(self, event: LeaveAsked) -> list[Action]:
+    def refuse_permission(self, event: PermissionRequested) -> list[Action]:
         return [self.write(lines.deny(event.asked.request_id, NOBODY))]
 
-    def answer_leave(
+    def answer_permission(
         self, reply: PermissionReply, now: float
     ) -> tuple[list[Action], tuple[str, ...]]:
         """Somebody has answered; also returns the rules that hold from now on."""
@@ -156,18 +163,20 @@ class ChildState:
             return [], ()
         self.heard = now
         behavior = "allow" if answer.allowed else "deny"
-        settled = LeaveSettled(reply.request_id, behavior, reply.by)
+        settled = PermissionSettled(reply.request_id, behavior, reply.by)
         return [self.write(answer.line), settled], answer.rules
 
-    def cancel_leave(self, request_id: str) -> list[Action]:
+    def cancel_permission(self, request_id: str) -> list[Action]:
         """It does not need it any more."""
-        return [LeaveSettled(request_id, "deny", "turn")] if self.leave.cancel(request_id) else []
+        return (
+            [PermissionSettled(request_id, "deny", "turn")] if self.leave.cancel(request_id) else []
+        )
 
-    def expire_leave(self, now: float) -> list[Action]:
+    def expire_permissions(self, now: float) -> list[Action]:
         self.heard = now
         actions: list[Action] = []
         for request_id, line in self.leave.expire(now):
-            actions += [self.write(line), LeaveSettled(request_id, "deny", "timeout")]
+            actions += [self.write(line), PermissionSettled(request_id, "deny", "timeout")]
         return actions
 
     # -- what it answers ---------------------------------------------------------------------------

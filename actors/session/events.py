@@ -91,7 +91,7 @@ class Close:
 
 
 @frozen
-class LeaveAsked:
+class PermissionRequested:
     """An agent wants to use a tool that needs leave. `heard`: somebody is there who can give it."""
 
     asked: PermissionAsked
@@ -116,7 +116,7 @@ class PermissionReply:
 
 Event = (
     StartTurn | Interrupt | ChildReady | WakeFailed | ChildGone | TimedOut | GiveWay | Close
-    | LeaveAsked | PermissionReply | Warm | Extend | Frame
+    | PermissionRequested | PermissionReply | Warm | Extend | Frame
 )  # fmt: skip
 
 
@@ -185,7 +185,7 @@ class End:
 
 
 @frozen
-class AskLeave:
+class RequestPermission:
     """Ask whoever is there; `PermissionReply` may follow, within so many seconds."""
 
     turn_id: str
@@ -194,7 +194,7 @@ class AskLeave:
 
 
 @frozen
-class LeaveSettled:
+class PermissionSettled:
     """The request needs no answer any more. `by` as in `PermissionReply`, or ``timeout``, or
     ``turn`` where the child itself took it back."""
 
@@ -230,7 +230,6 @@ class Kill:
 
 
 Action = (
-    Wake | CancelWake | Write | Deliver | ToldChoice | Started | End | AskLeave | LeaveSettled
-    | TranscriptLost
-    | Freeze | Retire | Kill
+    Wake | CancelWake | Write | Deliver | ToldChoice | Started | End | RequestPermission
+    | PermissionSettled | TranscriptLost | Freeze | Retire | Kill
 )  # fmt: skip

@@ -41,7 +41,7 @@ from .child import ChildState
 from .events import Action, Event
 from .machine_state import MachineState
 from .phases import Phase
-from .timers import Alarm
+from .timers import Timer
 from .turn import Heard, TurnState
 
 
@@ -59,7 +59,7 @@ class Machine(MachineState):
                 return []
             turn = self._turns.running
             if turn.answer.is_cut:
-                return self._conclude(verdict.Shortened(turn.answer.estimate()), now)
+                return self._finish_turn(verdict.Truncated(turn.answer.estimate()), now)
             return [*turn.say(event, now)]
         match self.phase, event:
             case _, signals.StartTurn():
@@ -80,16 +80,16 @@ class Machine(MachineState):
             case Phase.WAKING, signals.WakeFailed(error):
                 return self._wake_failed(error, now)
             case Phase.IDLE | Phase.AWAITING_TOOLS, signals.GiveWay():
-                return self._let_go(now)
-            case Phase.BUSY, signals.LeaveAsked():
+                return self._retire_or_kill(now)
+            case Phase.BUSY, signals.PermissionRequested():
                 turn_id = self._turns.running.turn_id
-                return self._present.ask_leave(event, turn_id, now, self.limits.leave)
+                return self._present.request_permission(event, turn_id, now, self.limits.leave)
             case Phase.BUSY, signals.PermissionReply():
-                actions, rules = self._present.answer_leave(event, now)
+                actions, rules = self._present.answer_permission(event, now)
                 self.memory = self.memory.granted(rules)
                 return actions
             case Phase.BUSY, ControlCancelled(request_id):
-                return self._present.cancel_leave(request_id)
+                return self._present.cancel_permission(request_id)
             case Phase.BUSY, _ if isinstance(event, Heard):
                 return self._heard(event, now)
             case Phase.BUSY, TurnResult():
@@ -99,9 +99,11 @@ class Machine(MachineState):
             case Phase.IDLE, TurnResult() if self._is_not_resumed(event):
                 return self._begin_anew(event, now)
             case Phase.AWAITING_TOOLS, TurnResult():
-                return self._let_go(now)  # it did not wait, and nobody has heard what it said
+                return self._retire_or_kill(
+                    now
+                )  # it did not wait, and nobody has heard what it said
             case Phase.INTERRUPTING, ControlAnswer() if self._present.awaits_rewind(event):
-                return self._taken_back(event, now)
+                return self._rewound(event, now)
             case Phase.STOPPING, signals.ChildGone():
                 return self._gone(now)
             case Phase.STOPPING, _:
@@ -110,8 +112,8 @@ class Machine(MachineState):
                 return self._died(error, now)
             case _, ControlAsked() if self._child is not None:
                 return [*self._child.serve(event)]
-            case _, signals.LeaveAsked() if self._child is not None:
-                return self._child.refuse_leave(event)  # nothing runs that it could be for
+            case _, signals.PermissionRequested() if self._child is not None:
+                return self._child.refuse_permission(event)  # nothing runs that it could be for
             case _, LimitState() if self._child is not None:
                 self._child.limit = event
                 return []
@@ -141,7 +143,7 @@ class Machine(MachineState):
             if self._child is not None and self.phase is not Phase.STOPPING:
                 if self.phase is Phase.IDLE:
                     self._child.go_back()
-                return [turn.started(), *self._take_back(now)]
+                return [turn.started(), *self._rewind(now)]
         if self.phase in (Phase.ASLEEP, Phase.BACKOFF):
             return [turn.started(), *self._settle(Phase.ASLEEP, now)]
         if self.phase in (Phase.IDLE, Phase.AWAITING_TOOLS):
@@ -160,7 +162,7 @@ class Machine(MachineState):
         if self.limits.keep_child:
             return self._settle(phase, now)
         self._enter(phase, now)
-        return self._let_go(now)
+        return self._retire_or_kill(now)
 
     def _begin(self, now: float) -> list[Action]:
         turn, child, waits = self._turns.running, self._child, self.phase is Phase.AWAITING_TOOLS
@@ -170,12 +172,14 @@ class Machine(MachineState):
             if child.can_become(turn.setup) and not waits:
                 other_tools = child.become(turn.setup)
                 return [other_tools, *self._ask(dialogue.tell(self.memory, turn, child), now)]
-            return self._let_go(now)  # it takes all else once: another one resumes with that
+            return self._retire_or_kill(
+                now
+            )  # it takes all else once: another one resumes with that
         if not waits:
             return self._ask(dialogue.tell(self.memory, turn, child), now)
         results = turn.results_alone()
         if results is None:  # it is told what it did itself, and what came after that
-            return self._take_back(now)
+            return self._rewind(now)
         return self._ask(dialogue.go_on(turn, child, results), now)
 
     # -- the child comes -------------------------------------------------------------------------
@@ -221,18 +225,18 @@ class Machine(MachineState):
             self._budget.spend(now)
             return self._leave(signals.Kill(), now)
         error = refusals.not_set_up(fault)
-        return self._abandon(error, now) if was_set_up else self._stillborn(error, now)
+        return self._abandon(error, now) if was_set_up else self._abort_startup(error, now)
 
     # -- the answer comes ------------------------------------------------------------------------
 
     def _heard(self, frame: Heard, now: float) -> list[Action]:
         turn, child = self._turns.running, self._present
         if turn.answer.is_cut:
-            return self._conclude(verdict.Shortened(turn.answer.estimate()), now)
+            return self._finish_turn(verdict.Truncated(turn.answer.estimate()), now)
         actions: list[Action] = [*turn.hear(frame, now)]
         for call_id, reason in turn.answer.take_rejected():
             actions += child.write_all(child.desk.reject(call_id, reason))
-        return [*actions, *self._conclude(verdict.judge_frame(turn.answer, frame), now)]
+        return [*actions, *self._finish_turn(verdict.judge_frame(turn.answer, frame), now)]
 
     def _turn_result(self, result: TurnResult, now: float) -> list[Action]:
         turn, child = self._turns.running, self._present
@@ -244,12 +248,12 @@ class Machine(MachineState):
             if self._is_not_resumed(result):
                 return self._begin_anew(result, now)
             error = verdict.failure(turn, result, self.limits.program, child.limit)
-            return self._stillborn(error, now)
+            return self._abort_startup(error, now)
         child.initialized = True  # whatever became of its answer to that
         if turn.batches and result.num_turns == 0 and not failed:
             return [*dialogue.tell_more(turn, child)]
         end = verdict.judge_result(turn, result, usage, self.limits.program, child.limit)
-        return self._conclude(end, now)
+        return self._finish_turn(end, now)
 
     def _is_not_resumed(self, result: TurnResult) -> bool:
         """Whether the child could not take up what it was to resume, and another can do without."""
@@ -279,15 +283,15 @@ class Machine(MachineState):
         held = len(self.memory.digests)
         return signals.TranscriptLost(session_id, error, held, kept)
 
-    def _conclude(self, end: verdict.Verdict | None, now: float) -> list[Action]:
+    def _finish_turn(self, end: verdict.Outcome | None, now: float) -> list[Action]:
         """End the turn as it deserves; what becomes of the child follows from that."""
         child, turn = self._present, self._turns.current
         if end is not None and turn is not None and turn.is_staged:
-            return self._conclude_staged(turn, end, now)
+            return self._finish_staged_turn(turn, end, now)
         match end:
             case None:
                 return []
-            case verdict.Whole(reason, usage, resume):
+            case verdict.Completed(reason, usage, resume):
                 child.settle()
                 ended = self._complete(Completed(reason, usage), now, resume)
                 return [*ended, *self._rest(Phase.IDLE, now)]
@@ -295,51 +299,53 @@ class Machine(MachineState):
                 child.tell(usage)
                 ended = self._complete(Completed("tool_calls", usage), now)
                 return [*ended, *self._rest(Phase.AWAITING_TOOLS, now)]
-            case verdict.Shortened(usage):
-                return [*self._complete(Completed("stop", usage), now), *self._take_back(now)]
-            case verdict.CutOff(usage):
+            case verdict.Truncated(usage):
+                return [*self._complete(Completed("stop", usage), now), *self._rewind(now)]
+            case verdict.TokenLimit(usage):
                 return [
                     *self._complete(Completed("length", usage), now),
                     *self._leave(signals.Kill(), now),
                 ]
-            case verdict.Declined(text, usage):
+            case verdict.Refused(text, usage):
                 said: list[Action] = [*self._turns.running.deliver([Refused(text)], now)]
                 ended = self._turns.end(Completed("content_filter", usage), now)
-                return [*said, *ended, *self._take_back(now)]
-            case verdict.Spoilt(error):
+                return [*said, *ended, *self._rewind(now)]
+            case verdict.Failed(error):
                 return self._abandon(error, now)
 
-    def _conclude_staged(self, turn: TurnState, end: verdict.Verdict, now: float) -> list[Action]:
+    def _finish_staged_turn(
+        self, turn: TurnState, end: verdict.Outcome, now: float
+    ) -> list[Action]:
         """End a turn that the child was not told as the caller knows it: the child takes it back,
         and is told next time what was asked and answered. A model that was asked in words for a
         tool call, in vain, is asked once more."""
         told: list[Action] = []
         match end:
-            case verdict.Whole(reason, usage):
+            case verdict.Completed(reason, usage):
                 outcome = Completed(reason, usage)
             case verdict.Suspended(usage):
                 outcome = Completed("tool_calls", usage)
-            case verdict.Shortened(usage):
+            case verdict.Truncated(usage):
                 outcome = Completed("stop", usage)
-            case verdict.CutOff(usage):
+            case verdict.TokenLimit(usage):
                 outcome = Completed("length", usage)
-            case verdict.Declined(text, usage):
+            case verdict.Refused(text, usage):
                 ended: list[Action] = [
                     *turn.deliver([*turn.release(), Refused(text)], now),
                     *self._turns.end(Completed("content_filter", turn.spent + usage), now),
                 ]
-                return [*ended, *self._take_back(now)]
-            case verdict.Spoilt(error):
+                return [*ended, *self._rewind(now)]
+            case verdict.Failed(error):
                 return self._abandon(error, now)
-        if turn.may_ask_again and not isinstance(end, verdict.CutOff):
-            return [turn.ask_again(usage), *self._take_back(now)]
+        if turn.may_ask_again and not isinstance(end, verdict.TokenLimit):
+            return [turn.ask_again(usage), *self._rewind(now)]
         if turn.is_disobeyed:
             told.append(signals.ToldChoice(turn.turn_id, "not-called"))
         outcome = evolve(outcome, usage=turn.spent + usage)
         told += self._complete(outcome, now)
-        if isinstance(end, verdict.CutOff):
+        if isinstance(end, verdict.TokenLimit):
             return [*told, *self._leave(signals.Kill(), now)]
-        return [*told, *self._take_back(now)]
+        return [*told, *self._rewind(now)]
 
     def _complete(
         self, outcome: Completed, now: float, resume: ResumePoint | None = None
@@ -367,7 +373,7 @@ class Machine(MachineState):
         usage = turn.spent + turn.answer.estimate()
         self.memory = turn.remembered_so_far(self.memory, usage)
         ended = self._turns.end(Failed(refusals.interrupted(), usage), now)
-        return [*rest, *ended, *self._take_back(now)]
+        return [*rest, *ended, *self._rewind(now)]
 
     def _cut(self, error: GatewayError, now: float) -> list[Action]:
         """End the turn under way, wherever it is."""
@@ -382,20 +388,20 @@ class Machine(MachineState):
         """End the turn that the child works on, and have the child forget it."""
         if isinstance(error, NotLoggedIn):  # it keeps the login that it began with: another one may
             return [*self._turns.end(Failed(error), now), *self._leave(signals.Kill(), now)]
-        return [*self._turns.end(Failed(error), now), *self._take_back(now)]
+        return [*self._turns.end(Failed(error), now), *self._rewind(now)]
 
-    def _take_back(self, now: float) -> list[Action]:
+    def _rewind(self, now: float) -> list[Action]:
         """Have the child forget what it was last asked; or end it, where that would not take it
         back to what the conversation remembers. (Older releases of the CLI answer that they
         cannot take back the first message of a session.)"""
         child = self._present
         busy = self.phase is Phase.INTERRUPTING
-        if busy or not (self.limits.keep_child and dialogue.can_take_back(self.memory, child)):
+        if busy or not (self.limits.keep_child and dialogue.can_rewind(self.memory, child)):
             return self._leave(signals.Kill(), now)
         self._enter(Phase.INTERRUPTING, now)
         return [child.rewind()]
 
-    def _taken_back(self, answer: ControlAnswer, now: float) -> list[Action]:
+    def _rewound(self, answer: ControlAnswer, now: float) -> list[Action]:
         if answer.error is not None or answer.body.get("rewound") is not True:
             # What the child holds now is uncertain; what its transcript holds is not.
             return self._leave(signals.Kill(), now)
@@ -406,29 +412,29 @@ class Machine(MachineState):
 
     def _timed_out(self, now: float) -> list[Action]:
         # The most drastic of what is due; the deadline tells if there is more to do.
-        match next((alarm for due, alarm in self._alarms() if now >= due), None):
+        match next((alarm for due, alarm in self._timers() if now >= due), None):
             case None:
                 return []  # the alarm was set before the child showed life
-            case Alarm.OVERDUE:
+            case Timer.TURN_TIMEOUT:
                 return self._end_overdue(now)
-            case Alarm.EXPIRED:
+            case Timer.IDLE_EXPIRY:
                 return self._close(refusals.expired(), now)
-            case Alarm.UNUSED:
-                return self._let_go(now)
-            case Alarm.FREEZE:
+            case Timer.IDLE_LIMIT:
+                return self._retire_or_kill(now)
+            case Timer.FREEZE:
                 self._present.frozen = True
                 return [signals.Freeze()]
-            case Alarm.NO_RESULTS:
-                return self._take_back(now)
-            case Alarm.UNANSWERED:
-                return self._present.expire_leave(now)
-            case Alarm.SILENT:
+            case Timer.TOOL_TIMEOUT:
+                return self._rewind(now)
+            case Timer.PERMISSION_TIMEOUT:
+                return self._present.expire_permissions(now)
+            case Timer.STALLED:
                 return self._abandon(refusals.fell_silent(self.limits.silence), now)
-            case Alarm.NEVER_READY:
-                return self._stillborn(refusals.never_ready(self.limits.start), now)
-            case Alarm.STUCK:
+            case Timer.START_TIMEOUT:
+                return self._abort_startup(refusals.never_ready(self.limits.start), now)
+            case Timer.REWIND_TIMEOUT:
                 return self._leave(signals.Kill(), now)
-            case Alarm.REPENTED:
+            case Timer.BACKOFF_OVER:
                 return self._settle(Phase.ASLEEP, now)
 
     def _end_overdue(self, now: float) -> list[Action]:
@@ -444,14 +450,14 @@ class Machine(MachineState):
         self._enter(Phase.STOPPING, now)
         return [how]
 
-    def _let_go(self, now: float) -> list[Action]:
+    def _retire_or_kill(self, now: float) -> list[Action]:
         # In the middle of a turn it would go on by itself, were its stdin but closed.
         idle = self.phase is Phase.IDLE
         if idle:
             self._ledger.close()
         return self._leave(signals.Retire() if idle else signals.Kill(), now)
 
-    def _stillborn(self, error: GatewayError, now: float) -> list[Action]:
+    def _abort_startup(self, error: GatewayError, now: float) -> list[Action]:
         """The child failed before it was set up: as good as a death of its own."""
         self._budget.spend(now)
         return [*self._turns.end(Failed(error), now), *self._leave(signals.Kill(), now)]
@@ -487,7 +493,7 @@ class Machine(MachineState):
         if self.phase is Phase.STOPPING:
             return ended  # CLOSED when the child has gone
         if self._child is not None:
-            return ended + self._let_go(now)
+            return ended + self._retire_or_kill(now)
         if self.phase is Phase.WAKING:
             ended.append(signals.CancelWake())
         self._enter(Phase.CLOSED, now)

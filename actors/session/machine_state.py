@@ -15,7 +15,7 @@ from . import errors as refusals
 from .child import ChildState
 from .phases import Limits, Phase
 from .queue import TurnQueue
-from .timers import Alarm, alarms
+from .timers import Timer, timers
 from .turn import TurnState
 from .usage import Ledger
 
@@ -54,7 +54,7 @@ class MachineState:
     @property
     def deadline(self) -> float:
         """When `TimedOut` is due: a point in time, `math.inf` for never."""
-        return min(due for due, _ in self._alarms())
+        return min(due for due, _ in self._timers())
 
     def heard(self, now: float) -> None:
         """The child has shown a sign of life (said once per piece read, not per frame)."""
@@ -65,8 +65,8 @@ class MachineState:
         """A client had the conversation open then: that counts as use, which it expires without."""
         self._turns.used = max(self._turns.used, when)
 
-    def _alarms(self) -> Iterator[tuple[float, Alarm]]:
-        return alarms(
+    def _timers(self) -> Iterator[tuple[float, Timer]]:
+        return timers(
             self.phase, self.limits, since=self._since, used=self._turns.used,
             turn_due=self._turns.due, budget_free=self._budget.free_at, child=self._child,
         )  # fmt: skip

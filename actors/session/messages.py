@@ -17,7 +17,7 @@ from ...schemas.errors import GatewayError
 from ...schemas.message import Message
 from ...schemas.turn import Memory, Origin
 from ..runtime.mailbox import Ref
-from ..watching.broadcast import Feed
+from ..watching.broadcast import Broadcast
 from .events import Close, GiveWay, Interrupt, PermissionReply, StartTurn, Warm
 from .phases import Phase
 from .reply_channel import Port
@@ -69,13 +69,13 @@ SessionMessage = Submit | Add | Interrupt | Close | PermissionReply | Warm | Giv
 
 @define(eq=False)
 class SessionState:
-    """What others may read of a session, and what is left when its actor has ended. `feed` is what
-    they watch."""
+    """What others may read of a session, and what is left when its actor has ended. `broadcast` is
+    what they watch."""
 
     memory: Memory
     phase: Phase = Phase.ASLEEP
     ref: Ref[SessionMessage] | None = None
-    feed: Feed = field(factory=Feed)
+    broadcast: Broadcast = field(factory=Broadcast)
 
 
 @frozen

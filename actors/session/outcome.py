@@ -24,7 +24,7 @@ SPOKEN_OUT = ("end_turn", "stop_sequence")
 
 
 @frozen
-class Whole:
+class Completed:
     """The model has answered, and the child's transcript holds it."""
 
     reason: FinishReason
@@ -40,14 +40,14 @@ class Suspended:
 
 
 @frozen
-class Shortened:
+class Truncated:
     """The caller has their answer, and the child holds another: it has to take it back."""
 
     usage: Usage
 
 
 @frozen
-class CutOff:
+class TokenLimit:
     """The answer is as long as it may be. The CLI would have the model go on: it must not come
     to that."""
 
@@ -55,7 +55,7 @@ class CutOff:
 
 
 @frozen
-class Declined:
+class Refused:
     """The model would not answer, and says so. With that in the history it would go on so."""
 
     text: str
@@ -63,42 +63,42 @@ class Declined:
 
 
 @frozen
-class Spoilt:
+class Failed:
     """There is no answer."""
 
     error: GatewayError
 
 
-Verdict = Whole | Suspended | Shortened | CutOff | Declined | Spoilt
+Outcome = Completed | Suspended | Truncated | TokenLimit | Refused | Failed
 
 
-def judge_frame(answer: AnswerState, frame: Heard) -> Verdict | None:
+def judge_frame(answer: AnswerState, frame: Heard) -> Outcome | None:
     """What a part of the answer means, once `answer` has taken it in. None: it goes on."""
     if answer.fault is not None:
-        return Spoilt(answer.fault)
+        return Failed(answer.fault)
     if isinstance(frame, AssistantDone) and frame.synthetic:
         # The connection was cut behind a call: no result comes before that is answered.
         if answer.calls:
-            return Spoilt(ChildError(plain(frame.text) or "The CLI broke off its answer."))
-        return Shortened(answer.estimate()) if answer.answered else None
+            return Failed(ChildError(plain(frame.text) or "The CLI broke off its answer."))
+        return Truncated(answer.estimate()) if answer.answered else None
     if not isinstance(frame, MessageEnded):
         return None
     if frame.stop_reason in CUT_OFF:
         # An agent that nobody has told how much to say is told by the CLI to go on. Behind a call
         # of the client's it would be told what that came to, which nobody knows.
         goes_on = answer.may_be_long and not (answer.calls or answer.is_half)
-        return None if goes_on else CutOff(answer.usage)
+        return None if goes_on else TokenLimit(answer.usage)
     if answer.is_torn:
-        return Spoilt(answer.torn_fault)
+        return Failed(answer.torn_fault)
     if answer.calls and frame.stop_reason == "refusal":
-        return Declined("The model stopped its answer.", answer.usage)
+        return Refused("The model stopped its answer.", answer.usage)
     if answer.calls:
         return Suspended(answer.usage)
     if answer.is_silent and frame.stop_reason in SPOKEN_OUT:
-        return Shortened(answer.usage)  # the CLI would tell the model to say something after all
+        return Truncated(answer.usage)  # the CLI would tell the model to say something after all
     # Given as a call of a tool that nobody will answer, if it was not given in text.
     called = frame.stop_reason != "end_turn"
-    return Shortened(answer.usage) if answer.answered and called else None
+    return Truncated(answer.usage) if answer.answered and called else None
 
 
 def judge_result(
@@ -107,24 +107,24 @@ def judge_result(
     usage: Usage,
     program: str = "claude",
     limit: LimitState = NO_LIMIT,
-) -> Verdict:
+) -> Outcome:
     """What the CLI's own end of the turn means. `usage` is the turn's share of it; `program` and
     `limit` are for `upstream_error`."""
     if turn.answer.is_cut:
-        return Shortened(usage)
+        return Truncated(usage)
     if result.stop_reason == "refusal":
-        return Declined(plain(result.text) or "The model stopped its answer.", usage)
+        return Refused(plain(result.text) or "The model stopped its answer.", usage)
     if turn.answer.ran_out:
         resume = ResumePoint(result.session_id, turn.answer.assistant_uuid)
-        return Whole("length", usage, resume) if turn.is_answered(result) else CutOff(usage)
+        return Completed("length", usage, resume) if turn.is_answered(result) else TokenLimit(usage)
     if result.is_error or result.subtype != "success":
-        return Spoilt(failure(turn, result, program, limit))
+        return Failed(failure(turn, result, program, limit))
     if turn.is_answered(result):
         resume = ResumePoint(result.session_id, turn.answer.assistant_uuid)
-        return Whole(finish_reason(result), usage, resume)
+        return Completed(finish_reason(result), usage, resume)
     if turn.setup.schema is not None:
-        return Spoilt(refusals.unsuitable())
-    return Spoilt(failure(turn, result, program, limit))
+        return Failed(refusals.unsuitable())
+    return Failed(failure(turn, result, program, limit))
 
 
 def failure(turn: TurnState, result: TurnResult, program: str, limit: LimitState) -> GatewayError:

@@ -16,7 +16,7 @@ from ...schemas.claude import input as lines
 from ...schemas.claude.output import PermissionAsked
 from ...schemas.claude.permissions import Suggestion, read_suggestions
 from ...schemas.openai.conversation_events import PermissionRequested
-from .events import AskLeave, PermissionReply
+from .events import PermissionReply, RequestPermission
 
 NOBODY = (
     "Nobody is there to give leave for this, so it was not done. Go on without it, or say what you "
@@ -41,14 +41,14 @@ class _Open:
     due: float
 
 
-class PermissionDesk:
+class PermissionRequests:
     """The requests of one child. `due` is a point in time, `math.inf` where none is open."""
 
     def __init__(self) -> None:
         self._open: dict[str, _Open] = {}
 
     def __repr__(self) -> str:
-        return f"<PermissionDesk open={sorted(self._open)}>"
+        return f"<PermissionRequests open={sorted(self._open)}>"
 
     def __len__(self) -> int:
         return len(self._open)
@@ -92,7 +92,7 @@ class PermissionDesk:
         self._open.clear()
 
 
-def request_of(action: AskLeave, now: float) -> PermissionRequested:
+def request_of(action: RequestPermission, now: float) -> PermissionRequested:
     """A request as those who have joined are told of it; `now` is in unix seconds."""
     asked = action.asked
     offered = suggestions_of(asked)

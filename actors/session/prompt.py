@@ -93,7 +93,7 @@ def go_on(turn: TurnState, child: ChildState, results: tuple[ToolResult, ...]) -
     return [*child.shape(turn.prompt.options), *child.answer_calls(results)]
 
 
-def can_take_back(memory: Memory, child: ChildState) -> bool:
+def can_rewind(memory: Memory, child: ChildState) -> bool:
     """Whether taking back what it was last asked leaves the child where the conversation is."""
     fits = child.before == memory.seed[: len(child.before)]
     return child.asked is not None and child.initialized and fits

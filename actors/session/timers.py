@@ -13,46 +13,46 @@ from .child import ChildState
 from .phases import Limits, Phase
 
 
-class Alarm(enum.Enum):
-    OVERDUE = "a turn took, or waited for, all the time it had"
-    EXPIRED = "nobody has used the conversation"
-    UNUSED = "the child has been idle for so long that it may go"
+class Timer(enum.Enum):
+    TURN_TIMEOUT = "a turn took, or waited for, all the time it had"
+    IDLE_EXPIRY = "nobody has used the conversation"
+    IDLE_LIMIT = "the child has been idle for so long that it may go"
     FREEZE = "the child has nothing to do, and need not use any CPU for that"
-    NO_RESULTS = "the child has waited for its tools for long enough"
-    UNANSWERED = "nobody has given the child leave for what it wants to do"
-    SILENT = "the child works, and says nothing"
-    NEVER_READY = "the child is not set up"
-    STUCK = "the child does not take its turn back"
-    REPENTED = "the restart budget has room again"
+    TOOL_TIMEOUT = "the child has waited for its tools for long enough"
+    PERMISSION_TIMEOUT = "nobody has given the child leave for what it wants to do"
+    STALLED = "the child works, and says nothing"
+    START_TIMEOUT = "the child is not set up"
+    REWIND_TIMEOUT = "the child does not take its turn back"
+    BACKOFF_OVER = "the restart budget has room again"
 
 
-def alarms(
+def timers(
     phase: Phase, limits: Limits, *, since: float, used: float, turn_due: float, budget_free: float,
     child: ChildState | None,
-) -> Iterator[tuple[float, Alarm]]:  # fmt: skip
+) -> Iterator[tuple[float, Timer]]:  # fmt: skip
     """What is due when, the most drastic first.
 
     `since`: when the session came into `phase`, `used`: when its last turn ended, `turn_due`: when
     its oldest turn has to end, `budget_free`: when a child may be sought again.
     """
-    yield turn_due, Alarm.OVERDUE
+    yield turn_due, Timer.TURN_TIMEOUT
     if phase in (Phase.ASLEEP, Phase.IDLE, Phase.AWAITING_TOOLS):
-        yield used + limits.expire, Alarm.EXPIRED
+        yield used + limits.expire, Timer.IDLE_EXPIRY
     if phase is Phase.IDLE:
-        yield since + limits.hibernate, Alarm.UNUSED
+        yield since + limits.hibernate, Timer.IDLE_LIMIT
     if phase is Phase.AWAITING_TOOLS:
-        yield since + limits.tool_wait, Alarm.NO_RESULTS
+        yield since + limits.tool_wait, Timer.TOOL_TIMEOUT
     if phase is Phase.INTERRUPTING:
-        yield since + limits.interrupt, Alarm.STUCK
+        yield since + limits.interrupt, Timer.REWIND_TIMEOUT
     if phase is Phase.BACKOFF:
-        yield budget_free, Alarm.REPENTED
+        yield budget_free, Timer.BACKOFF_OVER
     if child is None:
         return
     if phase in (Phase.IDLE, Phase.AWAITING_TOOLS) and not child.frozen:
-        yield since + limits.freeze, Alarm.FREEZE
+        yield since + limits.freeze, Timer.FREEZE
     if phase is Phase.BUSY and len(child.leave):  # it waits for somebody: its silence is theirs
-        yield child.leave.due, Alarm.UNANSWERED
+        yield child.leave.due, Timer.PERMISSION_TIMEOUT
     elif phase is Phase.BUSY and child.initialized:
-        yield child.heard + limits.silence, Alarm.SILENT
+        yield child.heard + limits.silence, Timer.STALLED
     elif phase is Phase.BUSY:
-        yield child.ready + limits.start, Alarm.NEVER_READY
+        yield child.ready + limits.start, Timer.START_TIMEOUT

@@ -16,7 +16,7 @@ from ...schemas.message import ToolResult
 from ...schemas.turn import Setup
 
 
-class ToolDesk:
+class ToolCalls:
     """The MCP server of one child. A call is answered once, whichever comes first: the child's
     asking, or the result."""
 
@@ -26,7 +26,7 @@ class ToolDesk:
         self._given: dict[str, ToolResult | str] = {}  # a result, or why there is none
 
     def __repr__(self) -> str:
-        return f"<ToolDesk open={sorted(self._asked)}>"
+        return f"<ToolCalls open={sorted(self._asked)}>"
 
     def serve(self, asked: ControlAsked) -> list[bytes]:
         """Answer what can be answered now."""

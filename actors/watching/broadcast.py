@@ -1,4 +1,4 @@
-"""The feed of one conversation: what happens in it, numbered, for whoever has joined.
+"""The broadcast of one conversation: what happens in it, numbered, for whoever has joined.
 
 Knows: the turn under way, the last events, who is watching and what each has seen. Refuses to
 know: sockets, and how an event is written (`schemas.openai.conversation_events`).
@@ -31,7 +31,7 @@ from .history import History, TurnRecord
 
 RING_EVENTS = 8192
 RING_BYTES = 4 * 1024 * 1024
-"""About how much one feed keeps for those who come back, or lag."""
+"""About how much one broadcast keeps for those who come back, or lag."""
 
 RESUME_SECONDS = 120.0
 """How long events are kept for somebody who has left, and how long somebody who was here just now
@@ -42,7 +42,7 @@ class FellBehind(Exception):
     """What comes next for this watcher is not kept any more."""
 
 
-class FeedClosed(Exception):
+class BroadcastClosed(Exception):
     """The conversation has ended, and everything was read."""
 
 
@@ -67,7 +67,7 @@ class LiveTurn:
     items: list[TurnItem] = field(factory=list)
 
 
-class Feed:
+class Broadcast:
     """Made with its conversation, and as long-lived. Nothing here waits but `Watcher.read`."""
 
     def __init__(self) -> None:
@@ -83,7 +83,7 @@ class Feed:
         self._lot = trio.lowlevel.ParkingLot()
 
     def __repr__(self) -> str:
-        return f"<Feed {self.last} events, {len(self._ring)} kept, {self._watchers} watching>"
+        return f"<Broadcast {self.last} events, {len(self._ring)} kept, {self._watchers} watching>"
 
     # -- what happens ------------------------------------------------------------------------------
 
@@ -236,27 +236,28 @@ class Feed:
             await trio.lowlevel.checkpoint()
             return
         if self._closed:
-            raise FeedClosed
+            raise BroadcastClosed
         await self._lot.park()
 
 
 class Watcher:
     """One who has joined. `seen` is the number of the last event that was read."""
 
-    def __init__(self, feed: Feed, seen: int) -> None:
-        self._feed = feed
+    def __init__(self, broadcast: Broadcast, seen: int) -> None:
+        self._broadcast = broadcast
         self.seen = seen
 
     def __repr__(self) -> str:
-        return f"<Watcher seen={self.seen} of {self._feed.last}>"
+        return f"<Watcher seen={self.seen} of {self._broadcast.last}>"
 
     async def read(self) -> Sequence[Slot]:
-        """The next events, at least one. Raises `FellBehind`, or `FeedClosed` after the last."""
-        await self._feed.wait(self.seen)
-        slots = self._feed.since(self.seen)
+        """The next events, at least one. Raises `FellBehind`, or `BroadcastClosed` after the
+        last."""
+        await self._broadcast.wait(self.seen)
+        slots = self._broadcast.since(self.seen)
         if slots is None:
             raise FellBehind
-        self.seen = self._feed.last
+        self.seen = self._broadcast.last
         return slots
 
 

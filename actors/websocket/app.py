@@ -38,10 +38,10 @@ from ...transport.http.websocket import (
 from ...transport.loggers import get_logger
 from ..conversations.workspaces import LOCAL
 from ..http.auth import Headers, KeyRing, check_host, check_origin, request_id, tell
-from ..listeners.overview import House, open_house
+from ..listeners.overview import Overview, open_overview
 from .call import SocketCall, error_event
 from .join import join
-from .overview import watch_house
+from .overview import watch_overview
 from .responses import converse
 
 if TYPE_CHECKING:
@@ -80,7 +80,7 @@ ROUTES = (
         join,
         _check_conversation,
     ),
-    _Route(re.compile(r"/v1/house"), watch_house),
+    _Route(re.compile(r"/v1/(?P<name>overview|house)"), watch_overview),
 )
 
 
@@ -98,9 +98,9 @@ class _Admitted:
 class WebSocketFront:
     """Made by `open_websocket_front`."""
 
-    def __init__(self, gateway: Gateway, house: House) -> None:
+    def __init__(self, gateway: Gateway, overview: Overview) -> None:
         self._gateway = gateway
-        self._house = house
+        self._overview = overview
         self._keys = KeyRing(gateway.settings.auth.api_keys, nobody=LOCAL)
         self._open = 0
 
@@ -165,7 +165,13 @@ class WebSocketFront:
         log.info("websocket_opened", path=path)
         begun = time.perf_counter()
         call = SocketCall(
-            self._gateway, self._house, admitted.owner, label, socket, admitted.path, admitted.query
+            self._gateway,
+            self._overview,
+            admitted.owner,
+            label,
+            socket,
+            admitted.path,
+            admitted.query,
         )
         try:
             await _handle(admitted.handler, call)
@@ -247,5 +253,5 @@ def _choose(subprotocols: Iterable[str]) -> str | None:
 @asynccontextmanager
 async def open_websocket_front(gateway: Gateway) -> AsyncIterator[WebSocketFront]:
     """Serve the WebSockets of `gateway` while the block runs."""
-    async with open_house(gateway) as house:
-        yield WebSocketFront(gateway, house)
+    async with open_overview(gateway) as overview:
+        yield WebSocketFront(gateway, overview)

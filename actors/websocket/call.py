@@ -18,7 +18,7 @@ from ...transport.http.websocket import WebSocket
 
 if TYPE_CHECKING:
     from ..gateway import Gateway
-    from ..listeners.overview import House
+    from ..listeners.overview import Overview
 
 
 @frozen(eq=False)
@@ -32,7 +32,7 @@ class SocketCall:
     """
 
     gateway: Gateway
-    house: House
+    overview: Overview
     owner: str
     request_id: str
     socket: WebSocket

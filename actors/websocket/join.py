@@ -28,7 +28,7 @@ from ..conversations.conversation import Conversation
 from ..conversations.items import PAGE, encode_conversation, items_of
 from ..http.auth import tell
 from ..session.events import PermissionReply
-from ..watching.broadcast import Feed, FeedClosed, FellBehind, Slot, Watcher
+from ..watching.broadcast import Broadcast, BroadcastClosed, FellBehind, Slot, Watcher
 from .call import SocketCall, error_event
 from .join_turns import start_turn
 
@@ -40,11 +40,11 @@ async def join(call: SocketCall) -> None:
     """``GET /v1/conversations/{conversation_id}/events?after=N``."""
     conversation = call.gateway.find(call.path["conversation_id"], owner=call.owner)
     after = _read_after(call.query.get("after"))
-    feed = conversation.feed
-    with feed.watch() as watcher:
-        resumed = after is not None and feed.since(after) is not None
+    broadcast = conversation.broadcast
+    with broadcast.watch() as watcher:
+        resumed = after is not None and broadcast.since(after) is not None
         hello = _hello(conversation, resumed=resumed, behind=after is not None and not resumed)
-        watcher.seen = after if resumed and after is not None else feed.last
+        watcher.seen = after if resumed and after is not None else broadcast.last
         await call.send(hello)
         async with trio.open_nursery() as nursery:
             nursery.start_soon(_listen, call, conversation, nursery.cancel_scope)
@@ -61,24 +61,24 @@ def _read_after(given: str | None) -> int | None:
 
 
 def _hello(conversation: Conversation, *, resumed: bool, behind: bool) -> dict[str, Any]:
-    feed = conversation.feed
-    items, has_more = items_of(feed.history, PAGE)
+    broadcast = conversation.broadcast
+    items, has_more = items_of(broadcast.history, PAGE)
     return {
         "type": "conversation.joined",
         "conversation": encode_conversation(conversation.info),
-        "last_event_id": feed.last,
+        "last_event_id": broadcast.last,
         "resumed": resumed,
         "reason": "behind" if behind else None,
         "items": None if resumed else items,
         "has_more": has_more,
-        "turn": None if resumed else _running(feed),
-        "permissions": [encode_permission(each) for each in feed.permissions.values()],
-        "watchers": feed.watchers,
+        "turn": None if resumed else _running(broadcast),
+        "permissions": [encode_permission(each) for each in broadcast.permissions.values()],
+        "watchers": broadcast.watchers,
     }
 
 
-def _running(feed: Feed) -> dict[str, Any] | None:
-    turn = feed.turn
+def _running(broadcast: Broadcast) -> dict[str, Any] | None:
+    turn = broadcast.turn
     if turn is None:
         return None
     return {
@@ -99,7 +99,7 @@ async def _keep_up(call: SocketCall, watcher: Watcher) -> None:
         while True:
             slots = await watcher.read()
             await call.socket.send_frames(b"".join(map(_frame_of, slots)), len(slots))
-    except FeedClosed:
+    except BroadcastClosed:
         await call.socket.close()
     except FellBehind:
         await call.socket.close(TOO_FAR_BEHIND, "too far behind")
@@ -183,7 +183,7 @@ async def _obey(
 
 async def _interrupt(conversation: Conversation, turn_id: object) -> None:
     if turn_id is None:
-        running = conversation.feed.turn
+        running = conversation.broadcast.turn
         if running is None:
             raise Conflict("No turn runs in this conversation.", code="no_turn")
         turn_id = running.turn_id

@@ -88,7 +88,7 @@ def _parse(
 
 
 def _last(conversation: Conversation) -> TurnRecord:
-    record = conversation.feed.history.last
+    record = conversation.broadcast.history.last
     if record is None or record.before is None:
         raise Conflict("There is no answer here that could be given again.", code="no_turn")
     return record

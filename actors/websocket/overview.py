@@ -1,4 +1,7 @@
-"""``GET /v1/house`` with an upgrade: the house as it stands, again whenever it changes.
+"""``GET /v1/overview`` with an upgrade: the gateway as it stands, again whenever it changes.
+
+``/v1/house`` is its former name, which goes with the next release: what is sent there has the
+``type`` of that name too.
 
 Knows: that this WebSocket only tells. Refuses to know: what is in the picture
 (`actors.listeners.overview`).
@@ -12,15 +15,15 @@ from ...schemas.errors import GatewayError
 from .call import SocketCall
 
 
-async def watch_house(call: SocketCall) -> None:
+async def watch_overview(call: SocketCall) -> None:
     """Until the client closes. Raises `WebSocketClosed`."""
     async with trio.open_nursery() as nursery:
         nursery.start_soon(_listen, call)
-        with call.house.watch():
+        with call.overview.watch():
             while True:
-                number = call.house.number
-                await call.socket.send_frames(call.house.picture(call.owner))
-                await call.house.wait_newer(number)
+                number = call.overview.number
+                await call.socket.send_frames(call.overview.picture(call.owner, call.path["name"]))
+                await call.overview.wait_newer(number)
 
 
 async def _listen(call: SocketCall) -> None:

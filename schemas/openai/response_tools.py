@@ -310,7 +310,7 @@ class InputText:
 
     def __init__(self) -> None:
         self.given = 0
-        """Characters that `feed` has returned."""
+        """Characters that `broadcast` has returned."""
         self._rest = ""
         self._begun = self._ended = False
 

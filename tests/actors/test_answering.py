@@ -314,10 +314,10 @@ async def test_a_question_says_what_a_conversation_would_begin_with(
 async def test_a_conversation_is_found_by_its_owner_alone(gateway: GatewayDouble) -> None:
     held = gateway.conversation(owner="alice")
     labels: dict[str, str] = {}
-    house = cast(Gateway, gateway)
-    assert find_conversation(house, "alice", None, labels) is None
+    world = cast(Gateway, gateway)
+    assert find_conversation(world, "alice", None, labels) is None
     with pytest.raises(NotFound):
-        find_conversation(house, "bob", held.conversation_id, labels)
+        find_conversation(world, "bob", held.conversation_id, labels)
     assert labels == {}
 
 

@@ -16,10 +16,10 @@ import trio
 from tests.bench.fidelity import lineage_hit, replay, tool_results
 from tests.bench.parts import (
     Client,
-    House,
+    World,
     conversation_of,
     cpu_seconds,
-    open_house,
+    open_world,
     private_bytes,
 )
 from tests.support.raw_cli import (  # fmt: skip
@@ -56,18 +56,18 @@ async def first_delta_gateway(client: Client, text: str, **fields: object) -> fl
 
 
 @asynccontextmanager
-async def raw_child(house: House) -> AsyncIterator[RawCli]:
-    async with open_raw_cli(house.cli_env, house.folder, GENERIC_FLAGS) as cli:
+async def raw_child(world: World) -> AsyncIterator[RawCli]:
+    async with open_raw_cli(world.cli_env, world.folder, GENERIC_FLAGS) as cli:
         await cli.send(cli.control_frame("initialize", **adoption(model="haiku")))
         yield cli
 
 
-async def warm_turn(house: House, rounds: int = 60) -> Row:
-    client = await house.connect()
+async def warm_turn(world: World, rounds: int = 60) -> Row:
+    client = await world.connect()
     answered = await client.post(ask("hello"), "cache-control: no-store")
     conversation = conversation_of(answered)
     through, straight = [], []
-    async with raw_child(house) as cli:
+    async with raw_child(world) as cli:
         for _ in range(5):
             await first_delta_raw(cli, "warm up")
             await first_delta_gateway(client, "warm up", conversation_id=conversation)
@@ -80,15 +80,15 @@ async def warm_turn(house: House, rounds: int = 60) -> Row:
     return "(a) first delta of a warm turn, minus a raw child's", figure, "<= 3 ms", extra <= 3
 
 
-async def new_conversation(house: House, rounds: int = 10) -> Row:
-    client = await house.connect()
+async def new_conversation(world: World, rounds: int = 10) -> Row:
+    client = await world.connect()
     pooled, cold = [], []
     for number in range(rounds):
         await trio.sleep(2.5)  # the pool has refilled, and the machine is quiet again
         pooled.append(await first_delta_gateway(client, f"new {number}"))
         await trio.sleep(2.5)
         began = perf_counter()
-        async with raw_child(house) as cli:
+        async with raw_child(world) as cli:
             await cli.send(user_frame(f"new {number}"))
             await cli.until(is_text_delta)
             cold.append(perf_counter() - began)
@@ -97,12 +97,12 @@ async def new_conversation(house: House, rounds: int = 10) -> Row:
     return "(b) first delta of a new conversation / cold spawn", figure, "<= 0.30", ratio <= 0.3
 
 
-async def cpu_per_delta(house: House, deltas: int, pause: float) -> Row:
-    client = await house.connect()
+async def cpu_per_delta(world: World, deltas: int, pause: float) -> Row:
+    client = await world.connect()
     answered = await client.post(ask("hello"), "cache-control: no-store")
     conversation = conversation_of(answered)
     text = f"stream {deltas} {pause}"
-    before = cpu_seconds(house.gateway_pid)
+    before = cpu_seconds(world.gateway_pid)
     rounds = 3
     for _ in range(rounds):
         answered = await client.post(
@@ -110,7 +110,7 @@ async def cpu_per_delta(house: House, deltas: int, pause: float) -> Row:
         )
         got = answered.body.count(b'"delta":{"content":')
         assert got >= deltas, (got, deltas)
-    spent = (cpu_seconds(house.gateway_pid) - before) / (rounds * deltas) * 1e6
+    spent = (cpu_seconds(world.gateway_pid) - before) / (rounds * deltas) * 1e6
     pace = f"{pause:g} ms apart" if pause else "full speed"
     name = f"(c) gateway CPU per streamed delta, {pace}"
     if pause:  # each delta wakes a machine that sleeps: told, not bounded
@@ -118,25 +118,25 @@ async def cpu_per_delta(house: House, deltas: int, pause: float) -> Row:
     return name, f"{spent:.0f} µs", "<= 60 µs", spent <= 60
 
 
-async def memory_per_session(house: House, sessions: int = 30) -> Row:
-    client = await house.connect()
+async def memory_per_session(world: World, sessions: int = 30) -> Row:
+    client = await world.connect()
     for _ in range(3):  # what is allocated once
         await client.post(ask("hello"), "cache-control: no-store")
-    before = private_bytes(house.gateway_pid)
+    before = private_bytes(world.gateway_pid)
     for number in range(sessions):
         await client.post(ask(f"session {number}"), "cache-control: no-store")
     await trio.sleep(0.5)
-    each = (private_bytes(house.gateway_pid) - before) / sessions / 1024
+    each = (private_bytes(world.gateway_pid) - before) / sessions / 1024
     name = f"(d) gateway memory per live session (of {sessions})"
     return name, f"{each:.0f} KB", "<= 100 KB", each <= 100
 
 
-async def startup(house: House) -> Row:
-    return "(e) start to serving", f"{house.startup:.2f} s", "<= 1 s", house.startup <= 1
+async def startup(world: World) -> Row:
+    return "(e) start to serving", f"{world.startup:.2f} s", "<= 1 s", world.startup <= 1
 
 
-async def cache_hit(house: House, rounds: int = 300) -> Row:
-    client = await house.connect()
+async def cache_hit(world: World, rounds: int = 300) -> Row:
+    client = await world.connect()
     request = ask("what is cached?", stream=False)
     took = []
     for number in range(rounds):
@@ -158,24 +158,24 @@ async def main(chosen: str) -> None:
             print(f"| {name} | {figure} | {bound} | {'yes' if good else 'NO'} |", flush=True)
 
     print("| what | measured | bound | holds |\n|---|---|---|---|", flush=True)
-    async with open_house() as house:
-        await measure("e", lambda: startup(house))
-        await measure("f", lambda: cache_hit(house))
-        await measure("a", lambda: warm_turn(house))
-        await measure("c", lambda: cpu_per_delta(house, 2000, 0))
-        await measure("c", lambda: cpu_per_delta(house, 500, 2))
-        await measure("b", lambda: new_conversation(house))
-        await measure("i", lambda: tool_results(house))
+    async with open_world() as world:
+        await measure("e", lambda: startup(world))
+        await measure("f", lambda: cache_hit(world))
+        await measure("a", lambda: warm_turn(world))
+        await measure("c", lambda: cpu_per_delta(world, 2000, 0))
+        await measure("c", lambda: cpu_per_delta(world, 500, 2))
+        await measure("b", lambda: new_conversation(world))
+        await measure("i", lambda: tool_results(world))
     if not chosen or set("gh") & set(chosen):
-        async with open_house(CLAUDE_CODE__CONVERSATION__MAX_HISTORY_MESSAGES="1000") as house:
-            await measure("g", lambda: lineage_hit(house))
-            await measure("h", lambda: replay(house, 50, 200))
-            await measure("h", lambda: replay(house, 500, 900))
+        async with open_world(CLAUDE_CODE__CONVERSATION__MAX_HISTORY_MESSAGES="1000") as world:
+            await measure("g", lambda: lineage_hit(world))
+            await measure("h", lambda: replay(world, 50, 200))
+            await measure("h", lambda: replay(world, 500, 900))
     if not chosen or "d" in chosen:
-        async with open_house(
+        async with open_world(
             CLAUDE_CODE__CLAUDE__MAX_CONCURRENT_SESSIONS="40",
-        ) as house:
-            await measure("d", lambda: memory_per_session(house))
+        ) as world:
+            await measure("d", lambda: memory_per_session(world))
 
 
 if __name__ == "__main__":

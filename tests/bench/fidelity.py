@@ -8,7 +8,7 @@ from time import perf_counter
 
 import trio
 
-from tests.bench.parts import Client, House, conversation_of
+from tests.bench.parts import Client, World, conversation_of
 from tests.support.raw_cli import (
     GENERIC_FLAGS,
     adoption,
@@ -42,9 +42,9 @@ def ask(messages: Chat, **fields: object) -> dict[str, object]:
     return {"model": "haiku", "stream": True, "messages": messages, **fields}
 
 
-async def lineage_hit(house: House, rounds: int = 60) -> Row:
+async def lineage_hit(world: World, rounds: int = 60) -> Row:
     """A turn by id and one by its whole history, in conversations of the same length."""
-    client = await house.connect()
+    client = await world.connect()
     answered = await client.post(ask([say("user", "by id")]), FRESH)
     conversation = conversation_of(answered)
     history = [say("user", "by history")]
@@ -67,9 +67,9 @@ async def lineage_hit(house: House, rounds: int = 60) -> Row:
     return "(g) first delta by lineage / by id", figure, "<= 1.1", ratio <= 1.1
 
 
-async def replay(house: House, count: int, bound: float, rounds: int = 5) -> Row:
+async def replay(world: World, count: int, bound: float, rounds: int = 5) -> Row:
     """First delta of a request that brings `count` messages nobody here has seen."""
-    client = await house.connect()
+    client = await world.connect()
     took = []
     for number in range(rounds):
         await trio.sleep(3)  # the pool has refilled, and the machine is quiet again
@@ -87,15 +87,15 @@ async def replay(house: House, count: int, bound: float, rounds: int = 5) -> Row
     return name, f"{figure:.0f} ms", f"<= {bound:.0f} ms", figure <= bound
 
 
-async def tool_results(house: House, rounds: int = 40) -> Row:
+async def tool_results(world: World, rounds: int = 40) -> Row:
     """Results in, first delta out: through the gateway, and straight on a child."""
-    client = await house.connect()
+    client = await world.connect()
     tools: Chat = [{"type": "function", "function": FUNCTION}]
     through, straight = [], []
     answered = await client.post(ask([say("user", "hello")], tools=tools), FRESH)
     conversation = conversation_of(answered)
     async with open_raw_cli(
-        house.cli_env | TOOL_ENVIRONMENT, house.folder, (*GENERIC_FLAGS, *TOOL_FLAGS)
+        world.cli_env | TOOL_ENVIRONMENT, world.folder, (*GENERIC_FLAGS, *TOOL_FLAGS)
     ) as cli:
         setup = {**adoption(model="haiku"), "sdkMcpServers": [SERVER]}
         await cli.send(cli.control_frame("initialize", **setup))

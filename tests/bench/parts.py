@@ -118,7 +118,7 @@ def conversation_of(answered: Answered) -> str:
 
 
 @frozen
-class House:
+class World:
     """The stub, a gateway in front of the real CLI, and what a raw child needs."""
 
     port: int
@@ -132,7 +132,7 @@ class House:
 
 
 @asynccontextmanager
-async def open_house(**settings: str) -> AsyncIterator[House]:
+async def open_world(**settings: str) -> AsyncIterator[World]:
     """Everything on loopback, in processes of its own, in a temporary folder."""
     plain = {"PATH": os.environ["PATH"], "PYTHONPATH": str(Path.cwd())}
     with tempfile.TemporaryDirectory() as name:
@@ -154,7 +154,7 @@ async def open_house(**settings: str) -> AsyncIterator[House]:
                 await _wait_listening(port)
                 startup = perf_counter() - began
                 raw_env = cli_env | CHILD_ENVIRONMENT
-                yield House(port, gateway.pid, raw_env, folder, startup)
+                yield World(port, gateway.pid, raw_env, folder, startup)
 
 
 async def _free_port() -> int:

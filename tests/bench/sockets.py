@@ -13,7 +13,7 @@ from typing import Any
 import trio
 
 from tests.bench.__main__ import first_delta_raw, raw_child
-from tests.bench.parts import House, cpu_seconds, first_line, open_house, open_program
+from tests.bench.parts import World, cpu_seconds, first_line, open_program, open_world
 from tests.bench.parts import private_bytes as memory_of
 from tests.support.joined import Joined, new_conversation, open_joined
 
@@ -27,12 +27,12 @@ async def first_delta(joined: Joined, text: str) -> float:
     return took
 
 
-async def warm_turn(house: House, rounds: int = 40) -> str:
-    url = f"http://127.0.0.1:{house.port}"
+async def warm_turn(world: World, rounds: int = 40) -> str:
+    url = f"http://127.0.0.1:{world.port}"
     through, straight = [], []
     async with (
         open_joined(url, await new_conversation(url, model="haiku")) as joined,
-        raw_child(house) as cli,
+        raw_child(world) as cli,
     ):
         for number in range(rounds + 5):
             straight.append(await first_delta_raw(cli, f"turn {number}"))
@@ -41,40 +41,40 @@ async def warm_turn(house: House, rounds: int = 40) -> str:
     return f"first delta of a warm turn: {a:.1f} - {b:.1f} = {a - b:.2f} ms"
 
 
-def watchers(house: House, conversation: str, sockets: int, seconds: float) -> Any:
+def watchers(world: World, conversation: str, sockets: int, seconds: float) -> Any:
     path = f"/v1/conversations/{conversation}/events"
-    argv = ["-m", "tests.bench.watchers", str(house.port), path, str(sockets), str(seconds)]
+    argv = ["-m", "tests.bench.watchers", str(world.port), path, str(sockets), str(seconds)]
     env = {"PATH": os.environ["PATH"], "PYTHONPATH": str(Path.cwd())}
     return open_program(sys.executable, *argv, env=env)
 
 
-async def idle(house: House, sockets: int = 500) -> str:
-    conversation = await new_conversation(f"http://127.0.0.1:{house.port}", model="haiku")
-    async with watchers(house, conversation, 1, 60) as one:
+async def idle(world: World, sockets: int = 500) -> str:
+    conversation = await new_conversation(f"http://127.0.0.1:{world.port}", model="haiku")
+    async with watchers(world, conversation, 1, 60) as one:
         await first_line(one)
-        before = memory_of(house.gateway_pid)
-        async with watchers(house, conversation, sockets, 60) as process:
+        before = memory_of(world.gateway_pid)
+        async with watchers(world, conversation, sockets, 60) as process:
             await first_line(process)
             await trio.sleep(1)
-            each = (memory_of(house.gateway_pid) - before) / sockets / 1024
-            spent = cpu_seconds(house.gateway_pid)
+            each = (memory_of(world.gateway_pid) - before) / sockets / 1024
+            spent = cpu_seconds(world.gateway_pid)
             await trio.sleep(8)
-            share = (cpu_seconds(house.gateway_pid) - spent) / 8 * 100
+            share = (cpu_seconds(world.gateway_pid) - spent) / 8 * 100
     return f"{sockets} idle sockets: {each:.1f} KB each, {share:.2f} % of a CPU"
 
 
-async def fan_out(house: House, sockets: int = 100, deltas: int = 1000) -> str:
-    url = f"http://127.0.0.1:{house.port}"
+async def fan_out(world: World, sockets: int = 100, deltas: int = 1000) -> str:
+    url = f"http://127.0.0.1:{world.port}"
     conversation = await new_conversation(url, model="haiku")
     async with open_joined(url, conversation) as joined:
         await joined.turn("hello")
-        async with watchers(house, conversation, sockets, 4) as process:
+        async with watchers(world, conversation, sockets, 4) as process:
             await first_line(process)
-            spent = cpu_seconds(house.gateway_pid)
+            spent = cpu_seconds(world.gateway_pid)
             await joined.say("turn.create", input=f"stream {deltas} 0")
             await joined.until("turn.finished")
             count, seconds = (await first_line(process)).split()
-            spent = cpu_seconds(house.gateway_pid) - spent
+            spent = cpu_seconds(world.gateway_pid) - spent
     rate = int(count) / float(seconds)
     return json.dumps(
         {"watchers": sockets, "frames": int(count), "seconds": round(float(seconds), 2),
@@ -84,10 +84,10 @@ async def fan_out(house: House, sockets: int = 100, deltas: int = 1000) -> str:
 
 
 async def main() -> None:
-    async with open_house(CLAUDE_CODE__WEBSOCKET__MAX_CONNECTIONS="2000") as house:
-        print(await warm_turn(house), flush=True)
-        print(await fan_out(house), flush=True)
-        print(await idle(house), flush=True)
+    async with open_world(CLAUDE_CODE__WEBSOCKET__MAX_CONNECTIONS="2000") as world:
+        print(await warm_turn(world), flush=True)
+        print(await fan_out(world), flush=True)
+        print(await idle(world), flush=True)
 
 
 if __name__ == "__main__":

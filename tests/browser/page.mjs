@@ -133,7 +133,7 @@ await report({
     };
   },
 
-  async asksLeave() {
+  async asksPermission() {
     await begin("agent");
     await ask("Write it down");
     await page.waitForSelector(".permit");

@@ -12,7 +12,7 @@ from tests.support.messages_stub import MessagesStub, ToolUse, call, say
 from tests.support.raw_agent import (
     allow,
     answer,
-    asks_leave,
+    asks_permission,
     bash,
     deny,
     read,
@@ -98,9 +98,9 @@ async def test_calls_that_change_something_ask_one_after_another(
     """The next asks once the one before is answered and has run."""
     first, second = bash("touch a"), bash("touch b")
     asked = await ask(agent, stub, first, second)
-    assert not any(map(asks_leave, await agent.settle()))
+    assert not any(map(asks_permission, await agent.settle()))
     await agent.send(allow(asked))
-    frames = await agent.until(asks_leave)
+    frames = await agent.until(asks_permission)
     assert [result["tool_use_id"] for result in results_of(frames)] == [first.id]
     assert frames[-1]["request"]["tool_use_id"] == second.id
     await finish(agent, allow(frames[-1]))
@@ -164,7 +164,7 @@ async def test_a_rule_for_the_session_holds_for_this_process_and_no_other(
         stub.queue += [call(bash("touch b; echo $(date)")), say("done")]
         await cli.send(user_frame("again"))
         seen = await run_out(cli)
-        assert not any(map(asks_leave, seen))
+        assert not any(map(asks_permission, seen))
         await cli.close_stdin()
         await cli.wait()
     async with open_agent("--resume", seen[-1]["session_id"]) as cli:
@@ -182,7 +182,7 @@ async def test_a_mode_for_the_session_holds_for_the_turns_that_follow(
     stub.queue += [call(write(place / "b")), say("done")]
     await agent.send(user_frame("again"))
     seen = await run_out(agent)
-    assert not any(map(asks_leave, seen))
+    assert not any(map(asks_permission, seen))
     init = next(frame for frame in seen if kind(frame) == "system/init")
     assert init["permissionMode"] == "acceptEdits"
     assert (place / "b").exists()

@@ -13,7 +13,7 @@ from tests.support.messages_stub import MessagesStub, ToolUse, call, say
 from tests.support.raw_agent import (
     ALL_TOOLS,
     TOOLS,
-    asks_leave,
+    asks_permission,
     bash,
     read,
     results_of,
@@ -210,7 +210,7 @@ async def test_a_spare_can_be_told_its_directory_later(
         claim = cli.control_frame("claim_session", cwd=str(place))
         await cli.send(claim, cli.control_frame("initialize", title="t"), user_frame("hi"))
         frames = await run_out(cli)
-    assert not any(map(asks_leave, frames))
+    assert not any(map(asks_permission, frames))
     init = next(frame for frame in frames if kind(frame) == "system/init")
     assert init["cwd"] == str(place)
     assert {result["content"] for result in results_of(frames)} == {"1\tplum", str(place)}

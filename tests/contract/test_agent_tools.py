@@ -9,7 +9,7 @@ from tests.contract.conftest import OpenAgent
 from tests.support.messages_stub import MessagesStub, ToolUse, call, say
 from tests.support.raw_agent import (
     ALL_TOOLS,
-    asks_leave,
+    asks_permission,
     bash,
     groups_running,
     read,
@@ -123,7 +123,7 @@ async def test_what_only_looks_around_in_the_workspace_needs_no_leave(
         ToolUse("TaskCreate", {"subject": "s", "description": "d"}),
     ]
     frames = await use(agent, stub, *uses)
-    assert not any(map(asks_leave, frames))
+    assert not any(map(asks_permission, frames))
     assert not any(result.get("is_error") for result in results_of(frames))
 
 
@@ -142,8 +142,8 @@ async def test_what_changes_or_leaves_the_workspace_needs_leave(
         asked = user_frame("go")
         stub.queue.append(call(each))
         await agent.send(asked)
-        *_, last = await agent.until(lambda frame: asks_leave(frame) or is_result(frame))
-        assert asks_leave(last), each
+        *_, last = await agent.until(lambda frame: asks_permission(frame) or is_result(frame))
+        assert asks_permission(last), each
         assert last["request"]["tool_name"] == each.name
         await agent.control(
             "rewind_conversation", target_message_uuid=asked["uuid"], interrupt_if_running=True
@@ -159,7 +159,7 @@ async def test_a_further_directory_is_looked_at_without_leave_and_changed_with_i
     uses = [read(place / "a.txt"), bash(f"cat {place}/a.txt"), write(place / "b.txt")]
     async with open_agent("--add-dir", str(place)) as cli:
         frames = await use(cli, stub, *uses)
-    asked = [frame["request"]["tool_name"] for frame in frames if asks_leave(frame)]
+    asked = [frame["request"]["tool_name"] for frame in frames if asks_permission(frame)]
     assert asked == ["Write"]
     assert (place / "b.txt").exists()
 
@@ -180,7 +180,7 @@ async def test_rules_at_the_start_give_leave(
     """Whether they come in one list or in several."""
     async with open_agent(*(word for rule in rules for word in ("--allowedTools", rule))) as cli:
         frames = await use(cli, stub, given)
-    assert not any(map(asks_leave, frames))
+    assert not any(map(asks_permission, frames))
     assert not any(result.get("is_error") for result in results_of(frames))
 
 
@@ -191,7 +191,7 @@ async def test_a_denied_tool_is_gone_and_a_denied_use_of_it_is_refused_unasked(
     flags = ("--allowedTools", "Bash", "--disallowedTools", "WebFetch", "Bash(ls:*)")
     async with open_agent(*flags) as cli:
         frames = await use(cli, stub, bash("ls"))
-    assert not any(map(asks_leave, frames))
+    assert not any(map(asks_permission, frames))
     (result,) = results_of(frames)
     assert result["is_error"] is True
     assert result["content"] == "Permission to use Bash with command ls has been denied."
@@ -240,7 +240,7 @@ async def test_a_subagent_is_heard_in_frames_that_name_the_call_that_runs_it(
     frames = await run_out(agent)
     inner = [frame for frame in frames if frame.get("parent_tool_use_id") == started.id]
     assert {frame["type"] for frame in inner} == {"assistant", "user"}
-    (asked,) = filter(asks_leave, frames)
+    (asked,) = filter(asks_permission, frames)
     assert asked["request"]["agent_id"]
     (result,) = results_of(frames)
     assert result["tool_use_id"] == started.id
@@ -257,7 +257,7 @@ async def test_questions_to_the_user_ask_for_leave_as_well(
     question = {"question": "Which?", "header": "Pick", "multiSelect": False, "options": options}
     async with open_agent(tools=ALL_TOOLS) as cli:
         frames = await use(cli, stub, ToolUse("AskUserQuestion", {"questions": [question]}))
-    (asked,) = filter(asks_leave, frames)
+    (asked,) = filter(asks_permission, frames)
     assert asked["request"]["requires_user_interaction"] is True
     (result,) = results_of(frames)
     assert result["content"] == "The user did not answer the questions."

@@ -11,17 +11,17 @@ from collections.abc import Iterator
 
 import pytest
 
-from .house import House, open_house
+from .served import Served, open_served
 
 
 @pytest.fixture(scope="module")
-def shared(tmp_path_factory: pytest.TempPathFactory) -> Iterator[House]:
-    with open_house(tmp_path_factory.mktemp("house")) as house:
+def shared(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Served]:
+    with open_served(tmp_path_factory.mktemp("house")) as house:
         yield house
 
 
 @pytest.fixture
-def house(shared: House) -> House:
+def house(shared: Served) -> Served:
     """The module's gateway, its API with nothing queued."""
     shared.begin()
     return shared

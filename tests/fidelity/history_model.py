@@ -14,7 +14,7 @@ from hypothesis import strategies as st
 
 from tests.support.messages_stub import Reply, Text, ToolUse
 
-from .house import JSON, Spoken, assistant, called, function, joined, part, tool, user
+from .served import JSON, Spoken, assistant, called, function, joined, part, tool, user
 
 TOOLS = [function(name) for name in ("get_weather", "Bash", "search-2", "Read")]
 

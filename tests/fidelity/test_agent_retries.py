@@ -19,15 +19,15 @@ from tests.contract.test_usage import OF_SUBAGENT, OWN, PLAIN, added
 from tests.contract.test_usage import model as delegating
 from tests.support.messages_stub import Answer, Failure, Hang, Request, ToolUse, call, say
 
-from .house import JSON, MODEL, House, Whole, function, open_house, user
+from .served import JSON, MODEL, Served, Whole, function, open_served, user
 
 AGENT = f"agent/{MODEL}"
 LOOK = ToolUse("Bash", {"command": "ls", "description": "List"})
 
 
 @pytest.fixture(scope="module")
-def shared(tmp_path_factory: pytest.TempPathFactory) -> Iterator[House]:
-    with open_house(
+def shared(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Served]:
+    with open_served(
         tmp_path_factory.mktemp("house"),
         claude={"timeout_seconds": 20.0},
         conversation=ConversationSettings(max_history_messages=10_000),
@@ -39,7 +39,7 @@ def shared(tmp_path_factory: pytest.TempPathFactory) -> Iterator[House]:
 class Client:
     """The SDK as it comes, with its two retries, and how often it has asked."""
 
-    def __init__(self, house: House) -> None:
+    def __init__(self, house: Served) -> None:
         self.asked = 0
         http = httpx2.Client(event_hooks={"request": [self._count]}, trust_env=False)
         self.sdk = openai.OpenAI(
@@ -51,7 +51,7 @@ class Client:
 
 
 @pytest.fixture
-def client(house: House) -> Iterator[Client]:
+def client(house: Served) -> Iterator[Client]:
     client = Client(house)
     with client.sdk:
         yield client
@@ -97,7 +97,7 @@ def then(failure: Answer) -> Callable[[Request], Answer]:
     ("way", "status"), [*((way, 529) for way in WAYS), (chat, 429), (chat, 500)]
 )
 def test_what_an_agent_did_is_not_done_again(
-    house: House, client: Client, way: Callable[[Client], object], status: int
+    house: Served, client: Client, way: Callable[[Client], object], status: int
 ) -> None:
     house.stub.answer = then(Failure(status, retry_after=1))
     with pytest.raises(openai.APIError) as caught:
@@ -112,7 +112,7 @@ def test_what_an_agent_did_is_not_done_again(
         assert way is streamed
 
 
-def test_what_an_agent_has_not_begun_is_asked_again(house: House, client: Client) -> None:
+def test_what_an_agent_has_not_begun_is_asked_again(house: Served, client: Client) -> None:
     """The other way round: the SDK does retry."""
     house.answers(Failure(529))
     house.stub.answer = lambda _: say("Yes.")
@@ -122,7 +122,7 @@ def test_what_an_agent_has_not_begun_is_asked_again(house: House, client: Client
 
 @pytest.mark.parametrize("way", [chat, streamed, response])
 def test_an_agent_that_dies_at_work_is_not_sent_again(
-    house: House, client: Client, way: Callable[[Client], object]
+    house: Served, client: Client, way: Callable[[Client], object]
 ) -> None:
     house.stub.answer = then(Hang())
     known = set(house.live.gateway._directory.all())
@@ -140,7 +140,7 @@ def test_an_agent_that_dies_at_work_is_not_sent_again(
     assert client.asked == 1
 
 
-def test_results_are_not_told_again(house: House, client: Client) -> None:
+def test_results_are_not_told_again(house: Served, client: Client) -> None:
     tools: JSON = function("look")
     house.answers(call(ToolUse("look", {})))
     first = house.ask(user("Look."), tools=[tools])
@@ -160,7 +160,7 @@ def test_results_are_not_told_again(house: House, client: Client) -> None:
 # -- limits of tokens ------------------------------------------------------------------------------
 
 
-def test_an_agents_answer_that_stays_too_long_ends_by_its_length(house: House) -> None:
+def test_an_agents_answer_that_stays_too_long_ends_by_its_length(house: Served) -> None:
     house.stub.answer = lambda _: say("On and on.", stop_reason="max_tokens")
     answer = house.ask(user("Talk."), model=AGENT)
     assert answer.finish_reason == "length"
@@ -172,7 +172,9 @@ def test_an_agents_answer_that_stays_too_long_ends_by_its_length(house: House) -
     assert again.finish_reason == "stop"
 
 
-def test_an_agents_response_that_stays_too_long_is_incomplete(house: House, client: Client) -> None:
+def test_an_agents_response_that_stays_too_long_is_incomplete(
+    house: Served, client: Client
+) -> None:
     house.stub.answer = lambda _: say("On and on.", stop_reason="max_tokens")
     response = client.sdk.responses.create(model=AGENT, input="Talk.")
     assert response.status == "incomplete"
@@ -180,7 +182,7 @@ def test_an_agents_response_that_stays_too_long_is_incomplete(house: House, clie
     assert response.incomplete_details.reason == "max_output_tokens"
 
 
-def test_an_agents_call_of_the_clients_that_is_cut_off_ends_by_its_length(house: House) -> None:
+def test_an_agents_call_of_the_clients_that_is_cut_off_ends_by_its_length(house: Served) -> None:
     house.answers(call(ToolUse("look", {"place": "here"}), stop_reason="max_tokens"))
     answer = house.ask(user("Look."), model=AGENT, tools=[function("look")])
     assert answer.finish_reason == "length"
@@ -189,7 +191,7 @@ def test_an_agents_call_of_the_clients_that_is_cut_off_ends_by_its_length(house:
 # -- what it costs ---------------------------------------------------------------------------------
 
 
-def test_the_usage_of_an_agent_has_all_that_its_subagents_took(house: House) -> None:
+def test_the_usage_of_an_agent_has_all_that_its_subagents_took(house: Served) -> None:
     house.stub.answer = delegating
     first = house.ask(user("delegate"), model=AGENT)
     assert usage(first) == added(OWN, OF_SUBAGENT)

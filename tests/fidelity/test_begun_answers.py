@@ -10,13 +10,13 @@ import pytest
 from tests.support.messages_rules import fault
 from tests.support.messages_stub import ToolUse, call, say
 
-from .house import JSON, MODEL, House, assistant, called, function, spoken, system, tool, user
+from .served import JSON, MODEL, Served, assistant, called, function, spoken, system, tool, user
 
 ASKED = [user("A poem"), assistant("Roses are  ")]
 
 
 @pytest.mark.parametrize("stream", [False, True])
-def test_the_model_goes_on_with_it(house: House, stream: bool) -> None:
+def test_the_model_goes_on_with_it(house: Served, stream: bool) -> None:
     house.answers(say("red."))
     answer = (house.stream if stream else house.ask)(system("Be brief."), *ASKED)
     assert answer.text == "red."
@@ -27,7 +27,7 @@ def test_the_model_goes_on_with_it(house: House, stream: bool) -> None:
     assert fault(body) is None
 
 
-def test_the_conversation_holds_both_parts(house: House) -> None:
+def test_the_conversation_holds_both_parts(house: Served) -> None:
     house.answers(say("red."))
     first = house.ask(*ASKED)
     second = house.ask(*ASKED, assistant("red."), user("More"))
@@ -44,7 +44,7 @@ def test_the_conversation_holds_both_parts(house: House) -> None:
     assert third.status == 200
 
 
-def test_a_whole_history_before_it(house: House) -> None:
+def test_a_whole_history_before_it(house: Served) -> None:
     look = called("c1", "look", {})
     said = [user("a"), assistant(None, look), tool("c1", "blue"), assistant("b"), user("c")]
     house.ask(*said, assistant("It is"), tools=[function("look")])
@@ -58,7 +58,7 @@ def test_a_whole_history_before_it(house: House) -> None:
     ]
 
 
-def test_it_may_go_on_with_a_call(house: House) -> None:
+def test_it_may_go_on_with_a_call(house: Served) -> None:
     tools = [function("look")]
     house.answers(call(ToolUse("look", {}, "toolu_1"), text="me see."))
     said = [user("?"), assistant("Let")]
@@ -71,7 +71,7 @@ def test_it_may_go_on_with_a_call(house: House) -> None:
     assert spoken(house.last)[-1] == ("user", [("toolu_1", ["blue"], False)])
 
 
-def test_the_next_turn_of_the_child_is_its_own(house: House) -> None:
+def test_the_next_turn_of_the_child_is_its_own(house: Served) -> None:
     first = house.ask(*ASKED)
     house.ask(user("Hello"), conversation_id=first.conversation_id)
     assert spoken(house.last)[-1] == ("user", ["Hello"])
@@ -91,14 +91,14 @@ def test_the_next_turn_of_the_child_is_its_own(house: House) -> None:
     ],
 )
 def test_what_cannot_be_gone_on_with(
-    house: House, messages: list[JSON], fields: dict[str, Any], param: str
+    house: Served, messages: list[JSON], fields: dict[str, Any], param: str
 ) -> None:
     answer = house.ask(*messages, **{"model": MODEL, **fields})
     assert (answer.status, answer.error["param"]) == (400, param)
     assert house.requests == []
 
 
-def test_a_conversation_that_is_named_cannot_be_begun(house: House) -> None:
+def test_a_conversation_that_is_named_cannot_be_begun(house: Served) -> None:
     first = house.ask(user("a"))
     answer = house.ask(*ASKED, conversation_id=first.conversation_id)
     assert (answer.status, answer.error["param"]) == (400, "messages[1].role")

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import pytest
 
-from .house import JSON, House, assistant, called, function, spoken, tool, user
+from .served import JSON, Served, assistant, called, function, spoken, tool, user
 
 TOOLS = [function("look")]
 
@@ -23,7 +23,7 @@ def rounds(*ids: str) -> list[JSON]:
     ]
 
 
-def results(house: House) -> list[str]:
+def results(house: Served) -> list[str]:
     """The results in the last request, in order; each follows the call that it is of."""
     calls: list[str] = []
     found: list[tuple[str, str]] = []
@@ -51,20 +51,20 @@ def results(house: House) -> list[str]:
     ],
     ids=["again", "recorded", "behind", "before", "several", "odd"],
 )
-def test_no_result_is_lost(house: House, ids: list[str]) -> None:
+def test_no_result_is_lost(house: Served, ids: list[str]) -> None:
     answer = house.ask(*rounds(*ids), user("And now?"), tools=TOOLS)
     assert answer.status == 200
     assert results(house) == [f"result {number}" for number in range(len(ids))]
 
 
-def test_calls_of_one_message(house: House) -> None:
+def test_calls_of_one_message(house: Served) -> None:
     calls = [called(call_id, "look", {}) for call_id in ("call", "call_1")]
     given = [tool("call", "result 0"), tool("call_1", "result 1")]
     house.ask(user("hi"), assistant(None, *calls), *given, tools=TOOLS)
     assert sorted(results(house)) == ["result 0", "result 1"]
 
 
-def test_a_live_child_is_told_of_more(house: House) -> None:
+def test_a_live_child_is_told_of_more(house: Served) -> None:
     """It holds the first calls already, in a transcript of its own, when it is told the others."""
     first = house.ask(*rounds("call_0", "abc_2"), user("And now?"), tools=TOOLS)
     said = [*rounds("call_0", "abc_2"), user("And now?"), assistant(first.text)]
@@ -79,7 +79,7 @@ def test_a_live_child_is_told_of_more(house: House) -> None:
     assert results(house) == ["result 0", "result 1", "result 0", "result 1"]
 
 
-def test_the_client_sees_its_own_ids(house: House) -> None:
+def test_the_client_sees_its_own_ids(house: Served) -> None:
     answer = house.ask(*rounds("call_0", "call_0"), user("And now?"), tools=TOOLS)
     listed = house.get(f"/v1/conversations/{answer.conversation_id}/items?limit=100")
     ids = [item["call_id"] for item in listed["data"] if "call_id" in item]

@@ -13,13 +13,13 @@ from hypothesis import HealthCheck, Phase, example, given, settings
 from ccapi.actors.session import replay as composition
 
 from .history_model import ODD_TEXTS, TOOLS, Exchange, History, expected, histories
-from .house import (
+from .served import (
     JSON,
-    House,
+    Served,
     Streamed,
     assistant,
     called,
-    open_house,
+    open_served,
     part,
     spoken,
     system,
@@ -79,7 +79,7 @@ def recorded(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(composition, "RECORDED_FROM", 1)
 
 
-def play(house: House, history: History, **fields: Any) -> str:
+def play(house: Served, history: History, **fields: Any) -> str:
     """Have the exchanges happen, each as a request with the whole history before it; answers with
     the conversation that they happened in."""
     conversation_id = ""
@@ -99,7 +99,7 @@ def head() -> list[JSON]:
     return [system(f"case {next(_cases)}")]
 
 
-def bring(house: House, history: History) -> None:
+def bring(house: Served, history: History) -> None:
     """Bring a whole history that no child has seen."""
     house.begin()
     answer = house.stream(*head(), *history.messages, tools=TOOLS)
@@ -113,7 +113,7 @@ def bring(house: House, history: History) -> None:
 @given(histories(least=1))
 @example(PARALLEL)
 @example(FAILED)
-def test_by_lineage(house: House, history: History) -> None:
+def test_by_lineage(house: Served, history: History) -> None:
     house.begin()
     opening = head()
     conversation_id = play(house, history, head=opening)
@@ -130,7 +130,7 @@ def test_by_lineage(house: House, history: History) -> None:
 @example(PARALLEL)
 @example(FAILED)
 @example(LONG)
-def test_by_replay(house: House, history: History) -> None:
+def test_by_replay(house: Served, history: History) -> None:
     bring(house, history)
 
 
@@ -138,7 +138,7 @@ def test_by_replay(house: House, history: History) -> None:
 @given(histories(least=1))
 @example(FAILED)
 @example(LONG)
-def test_by_a_transcript(house: House, recorded: None, history: History) -> None:
+def test_by_a_transcript(house: Served, recorded: None, history: History) -> None:
     bring(house, history)
 
 
@@ -146,7 +146,7 @@ def test_by_a_transcript(house: House, recorded: None, history: History) -> None
 @given(histories(least=1))
 @example(PARALLEL)
 @example(FAILED)
-def test_after_the_child_was_killed(house: House, history: History) -> None:
+def test_after_the_child_was_killed(house: Served, history: History) -> None:
     house.begin()
     opening = head()
     conversation_id = play(house, history, head=opening)
@@ -160,15 +160,15 @@ def test_after_the_child_was_killed(house: House, history: History) -> None:
 
 
 @pytest.fixture(scope="module")
-def sleepy(tmp_path_factory: pytest.TempPathFactory) -> Iterator[House]:
+def sleepy(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Served]:
     """Nobody's child stays for long."""
     claude = {"hibernate_after_seconds": 0.2, "tool_wait_seconds": 0.2, "prewarm": 1}
-    with open_house(tmp_path_factory.mktemp("sleepy"), claude=claude) as house:
+    with open_served(tmp_path_factory.mktemp("sleepy"), claude=claude) as house:
         yield house
 
 
 @pytest.mark.parametrize("history", [PARALLEL, FAILED, LONG], ids=["calls", "failed", "long"])
-def test_after_the_child_went_to_sleep(sleepy: House, history: History) -> None:
+def test_after_the_child_went_to_sleep(sleepy: Served, history: History) -> None:
     house = sleepy
     house.begin()
     opening = head()

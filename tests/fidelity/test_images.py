@@ -14,7 +14,7 @@ from ccapi.schemas.settings.settings import FileAccessSettings
 from tests.support.messages_stub import ToolUse, call
 from tests.support.pictures import GIF, PDF, data_url, png
 
-from .house import JSON, House, assistant, function, open_house, part, spoken, tool, user
+from .served import JSON, Served, assistant, function, open_served, part, spoken, tool, user
 
 ONE, TWO = png(1, 1), png(2, 3)
 
@@ -28,9 +28,9 @@ def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 
 @pytest.fixture(scope="module")
-def shared(tmp_path_factory: pytest.TempPathFactory, folder: Path) -> Iterator[House]:
+def shared(tmp_path_factory: pytest.TempPathFactory, folder: Path) -> Iterator[Served]:
     access = FileAccessSettings(additional_dirs=(str(folder),))
-    with open_house(tmp_path_factory.mktemp("house"), file_access=access) as house:
+    with open_served(tmp_path_factory.mktemp("house"), file_access=access) as house:
         yield house
 
 
@@ -43,28 +43,28 @@ def seen(data: bytes, media_type: str = "image/png", kind: str = "image") -> tup
     return kind, {"type": "base64", "media_type": media_type, "data": encoded}
 
 
-def blocks(house: House, message: int = -1) -> list[Any]:
+def blocks(house: Served, message: int = -1) -> list[Any]:
     """Of one message, without what the CLI adds: where it keeps each picture."""
     said = spoken(house.last)[message][1]
     return [each for each in said if not str(each).startswith("[Image: source: ")]
 
 
-def test_pictures_stand_where_they_stood(house: House) -> None:
+def test_pictures_stand_where_they_stood(house: Served) -> None:
     house.ask(user([part("/first"), picture(data_url(ONE)), picture(data_url(TWO)), part("both?")]))
     assert blocks(house) == ["/first", seen(ONE), seen(TWO), "both?"]
 
 
-def test_a_picture_alone(house: House) -> None:
+def test_a_picture_alone(house: Served) -> None:
     house.ask(user([picture(data_url(GIF, "image/gif"))]))
     assert blocks(house) == [seen(GIF, "image/gif")]
 
 
-def test_the_kind_is_what_the_bytes_say(house: House) -> None:
+def test_the_kind_is_what_the_bytes_say(house: Served) -> None:
     house.ask(user([picture(data_url(ONE, "image/jpeg")), part("?")]))
     assert blocks(house) == [seen(ONE), "?"]
 
 
-def test_pictures_in_the_history(house: House) -> None:
+def test_pictures_in_the_history(house: Served) -> None:
     history = [
         user([picture(data_url(ONE)), part("this?")]),
         assistant("A dot."),
@@ -82,7 +82,7 @@ def test_pictures_in_the_history(house: House) -> None:
     assert len(house.adopted(answer.conversation_id)) == 1
 
 
-def test_a_picture_outlives_its_child(house: House) -> None:
+def test_a_picture_outlives_its_child(house: Served) -> None:
     first = house.ask(user([picture(data_url(ONE)), part("this?")]))
     house.kill_child(first.conversation_id)
     house.ask(user("Sure?"), conversation_id=first.conversation_id)
@@ -90,7 +90,7 @@ def test_a_picture_outlives_its_child(house: House) -> None:
     assert blocks(house) == ["Sure?"]
 
 
-def test_a_document(house: House) -> None:
+def test_a_document(house: Served) -> None:
     file = {"file_data": data_url(PDF, "application/pdf"), "filename": "a.pdf"}
     house.ask(user([{"type": "file", "file": file}, part("Sum it up.")]))
     assert blocks(house) == [seen(PDF, "application/pdf", "document"), "Sum it up."]
@@ -106,7 +106,7 @@ def test_a_document(house: House) -> None:
     ],
 )
 def test_a_text_whatever_it_is_called(
-    house: House, name: str, declared: str, text: str, encoding: str
+    house: Served, name: str, declared: str, text: str, encoding: str
 ) -> None:
     file = {"file_data": data_url(text.encode(encoding), declared), "filename": name}
     house.ask(user([{"type": "file", "file": file}, part("Sum it up.")]))
@@ -114,7 +114,7 @@ def test_a_text_whatever_it_is_called(
     assert blocks(house) == [("document", source), "Sum it up."]
 
 
-def test_a_picture_that_a_tool_made(house: House) -> None:
+def test_a_picture_that_a_tool_made(house: Served) -> None:
     house.answers(call(ToolUse("draw", {}, "toolu_draw")))
     first = house.ask(user("Draw"), tools=[function("draw")])
     result = tool("toolu_draw", [part("here"), picture(data_url(ONE))])
@@ -125,7 +125,7 @@ def test_a_picture_that_a_tool_made(house: House) -> None:
     assert content[:2] == ["here", seen(ONE)]
 
 
-def test_a_file_of_this_machine(house: House, folder: Path) -> None:
+def test_a_file_of_this_machine(house: Served, folder: Path) -> None:
     house.ask(user([picture(str(folder / "two.png")), part("?")]))
     assert blocks(house) == [seen(TWO), "?"]
 
@@ -141,7 +141,7 @@ def test_a_file_of_this_machine(house: House, folder: Path) -> None:
         "ftp://example.org/a.png",
     ],
 )
-def test_what_cannot_be_seen_is_refused(house: House, url: str) -> None:
+def test_what_cannot_be_seen_is_refused(house: Served, url: str) -> None:
     answer = house.ask(user("one"), user([part("?"), picture(url)]))
     assert answer.status == 400
     assert answer.error["param"] == "messages[1].content[1].image_url.url"
@@ -149,7 +149,7 @@ def test_what_cannot_be_seen_is_refused(house: House, url: str) -> None:
     assert house.requests == []
 
 
-def test_a_link_out_of_the_folder_is_refused(house: House, folder: Path) -> None:
+def test_a_link_out_of_the_folder_is_refused(house: Served, folder: Path) -> None:
     (folder / "link.png").symlink_to("/etc/passwd")
     answer = house.ask(user([picture(str(folder / "link.png"))]))
     assert answer.status == 400

@@ -18,7 +18,7 @@ from tests.support.messages_stub import ToolUse, call
 
 from . import test_history as by_history
 from .history_model import History
-from .house import House, function, open_house, spoken, system, tool, user
+from .served import Served, function, open_served, spoken, system, tool, user
 from .test_history import FAILED, LONG, PARALLEL, recorded
 from .test_images import (
     test_pictures_in_the_history,
@@ -53,11 +53,11 @@ def login(request: pytest.FixtureRequest) -> LoginName:
 
 
 @pytest.fixture(scope="module")
-def shared(tmp_path_factory: pytest.TempPathFactory, login: LoginName) -> Iterator[House]:
+def shared(tmp_path_factory: pytest.TempPathFactory, login: LoginName) -> Iterator[Served]:
     folder = tmp_path_factory.mktemp(login)
     if login == "token":  # the operator's own account, whose address must not be told
         write_account(folder / "config")
-    with open_house(folder, login) as house:
+    with open_served(folder, login) as house:
         yield house
         assert asked_as(house.stub, login)
         assert house.live.proxy is not None
@@ -68,7 +68,7 @@ def shared(tmp_path_factory: pytest.TempPathFactory, login: LoginName) -> Iterat
 @pytest.mark.parametrize(
     ("model", "role", "count"), [("claude-haiku-4-5", "user", 3), ("claude-opus-4-8", "system", 1)]
 )
-def test_the_notes_of_the_cli_stand_once(house: House, model: str, role: str, count: int) -> None:
+def test_the_notes_of_the_cli_stand_once(house: Served, model: str, role: str, count: int) -> None:
     first = house.ask(user("Hello"), model=model)
     house.ask(user("Still there?"), conversation_id=first.conversation_id, model=model)
     for request in house.requests:
@@ -86,11 +86,11 @@ def test_the_notes_of_the_cli_stand_once(house: House, model: str, role: str, co
     [("by_lineage", PARALLEL), ("by_replay", FAILED), ("after_the_child_was_killed", FAILED)],
     ids=["lineage", "replay", "killed"],
 )
-def test_histories(house: House, road: str, history: History) -> None:
+def test_histories(house: Served, road: str, history: History) -> None:
     run_once(road, house, history)
 
 
-def test_a_long_history_by_a_transcript(house: House, recorded: None) -> None:
+def test_a_long_history_by_a_transcript(house: Served, recorded: None) -> None:
     run_once("by_a_transcript", house, recorded, LONG)
 
 
@@ -100,7 +100,7 @@ def run_once(road: str, *given: Any) -> None:
 
 
 @pytest.mark.parametrize("name", ["Agent", "Bash"])
-def test_a_clients_tool_may_be_called_as_one_of_the_clis(house: House, name: str) -> None:
+def test_a_clients_tool_may_be_called_as_one_of_the_clis(house: Served, name: str) -> None:
     house.answers(call(ToolUse(name, {"subagent_type": "gw"}, "toolu_own")))
     answer = house.ask(user("Go"), tools=[function(name)])
     assert [each["function"]["name"] for each in answer.calls] == [name]
@@ -109,7 +109,7 @@ def test_a_clients_tool_may_be_called_as_one_of_the_clis(house: House, name: str
     assert spoken(house.last)[-1] == ("user", [("toolu_own", ["done"], False)])
 
 
-def test_a_result_that_another_child_is_told_stays_as_it_is(house: House) -> None:
+def test_a_result_that_another_child_is_told_stays_as_it_is(house: Served) -> None:
     look = {"id": "toolu_a", "type": "function", "function": {"name": "look", "arguments": "{}"}}
     house.ask(
         system("results"),
@@ -121,7 +121,7 @@ def test_a_result_that_another_child_is_told_stays_as_it_is(house: House) -> Non
     assert spoken(house.last)[-1] == ("user", [("toolu_a", ["seen"], False)])
 
 
-def test_the_folder_of_transcripts(house: House, login: LoginName) -> None:
+def test_the_folder_of_transcripts(house: Served, login: LoginName) -> None:
     """A token's are in a folder of the gateway's own, which nobody else can read."""
     house.ask(user("Hello"))
     env = house.live.gateway.settings.claude.env

@@ -13,10 +13,10 @@ from tests.support.messages_stub import ToolUse, call, say
 from tests.support.responses import RESPONSES, output
 from tests.support.responses import tool as response_tool
 
-from .house import (
+from .served import (
     JSON,
     MODEL,
-    House,
+    Served,
     Spoken,
     assistant,
     called,
@@ -43,30 +43,30 @@ TOLD = [
 ]
 
 
-def kill(house: House, conversation_id: str) -> None:
+def kill(house: Served, conversation_id: str) -> None:
     """The gateway has not seen it yet when the results come."""
     os.kill(house.adopted(conversation_id)[-1], signal.SIGKILL)
 
 
-def kill_and_wait(house: House, conversation_id: str) -> None:
+def kill_and_wait(house: Served, conversation_id: str) -> None:
     house.kill_child(conversation_id)
 
 
-def terminate(house: House, conversation_id: str) -> None:
+def terminate(house: Served, conversation_id: str) -> None:
     os.kill(house.adopted(conversation_id)[-1], signal.SIGTERM)
 
 
-def kill_group(house: House, conversation_id: str) -> None:
+def kill_group(house: Served, conversation_id: str) -> None:
     os.killpg(house.adopted(conversation_id)[-1], signal.SIGKILL)
 
 
-def freeze_and_kill(house: House, conversation_id: str) -> None:
+def freeze_and_kill(house: Served, conversation_id: str) -> None:
     """As the gateway freezes a child that waits long."""
     os.kill(house.adopted(conversation_id)[-1], signal.SIGSTOP)
     os.kill(house.adopted(conversation_id)[-1], signal.SIGKILL)
 
 
-def lend(house: House, conversation_id: str) -> None:
+def lend(house: Served, conversation_id: str) -> None:
     """Others want children: this one has to give way."""
     for number in range(9):
         house.ask(user(f"Other {number}"))
@@ -77,7 +77,7 @@ DEATHS = [kill, kill_and_wait, terminate, kill_group, freeze_and_kill, lend]
 Suspended = tuple[str, Callable[[], str | None]]
 
 
-def by_history(house: House, model: str, before: int) -> Suspended:
+def by_history(house: Served, model: str, before: int) -> Suspended:
     messages: list[JSON] = []
     for number in range(before):
         house.answers(say(f"Hello {number}."))
@@ -98,7 +98,7 @@ def by_history(house: House, model: str, before: int) -> Suspended:
     return answer.conversation_id, lambda: house.ask(*messages, model=model, tools=_TOOLS).text
 
 
-def by_id(house: House, model: str, before: int) -> Suspended:
+def by_id(house: Served, model: str, before: int) -> Suspended:
     fields: JSON = {"tools": _TOOLS, "model": model}
     for number in range(before):
         house.answers(say(f"Hello {number}."))
@@ -111,7 +111,7 @@ def by_id(house: House, model: str, before: int) -> Suspended:
     return answer.conversation_id, lambda: house.ask(*results, **fields).text
 
 
-def by_response(house: House, model: str, before: int) -> Suspended:
+def by_response(house: Served, model: str, before: int) -> Suspended:
     last: JSON = {}
 
     def ask(given: Any) -> JSON:
@@ -172,7 +172,7 @@ def _plain(block: Any) -> Any:
     ],
 )
 def test_the_results_are_told_to_another_child(
-    house: House, model: str, before: int, death: Any, way: Any
+    house: Served, model: str, before: int, death: Any, way: Any
 ) -> None:
     conversation_id, go_on = way(house, model, before)
     house.wait_phase(conversation_id, "awaiting_tools")

@@ -18,7 +18,18 @@ import trio
 from ccapi.schemas.settings.settings import CacheSettings
 from tests.support.messages_stub import ToolUse, call, say
 
-from .house import JSON, MODEL, House, Whole, assistant, function, open_house, spoken, tool, user
+from .served import (
+    JSON,
+    MODEL,
+    Served,
+    Whole,
+    assistant,
+    function,
+    open_served,
+    spoken,
+    tool,
+    user,
+)
 
 AGENT = f"agent/{MODEL}"
 TOOLS = [function("look")]
@@ -30,8 +41,8 @@ def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 
 @pytest.fixture(scope="module")
-def shared(folder: Path) -> Iterator[House]:
-    with open_house(folder, cache=CacheSettings(enabled=False)) as house:
+def shared(folder: Path) -> Iterator[Served]:
+    with open_served(folder, cache=CacheSettings(enabled=False)) as house:
         yield house
 
 
@@ -83,14 +94,14 @@ def rename(path: Path) -> None:
 DAMAGES = (delete, empty, cut, garble, remove_folder, block_file, rename)
 
 
-def transcript(house: House, folder: Path, conversation_id: str) -> Path:
+def transcript(house: Served, folder: Path, conversation_id: str) -> Path:
     resume = house.live.gateway.find(conversation_id).entry.memory.resume
     assert resume is not None
     (path,) = (folder / "config" / "projects").glob(f"*/{resume.session_id}.jsonl")
     return path
 
 
-def converse(house: House, model: str) -> str:
+def converse(house: Served, model: str) -> str:
     """A conversation of two turns, whose child has gone."""
     first = house.ask(user("one"), model=model)
     house.ask(user("two"), model=model, conversation_id=first.conversation_id)
@@ -99,7 +110,7 @@ def converse(house: House, model: str) -> str:
     return first.conversation_id
 
 
-def texts(house: House) -> list[str]:
+def texts(house: Served) -> list[str]:
     """What the API was told, but for what the CLI adds to an agent's."""
     return [text for _, said in house.last.conversation for text in said]
 
@@ -107,7 +118,7 @@ def texts(house: House) -> list[str]:
 WHOLE = ["one", "turn 1: one", "two", "turn 2: two", "three"]
 
 
-def check(house: House, answer: Whole) -> None:
+def check(house: Served, answer: Whole) -> None:
     assert answer.status == 200, answer.body
     assert answer.text == "turn 3: three"
     assert texts(house) == WHOLE
@@ -120,7 +131,7 @@ def check(house: House, answer: Whole) -> None:
 @pytest.mark.parametrize("model", [MODEL, AGENT])
 @pytest.mark.parametrize("damage", DAMAGES)
 def test_a_lost_transcript_is_told_to_another_child(
-    house: House, folder: Path, model: str, damage: Callable[[Path], None]
+    house: Served, folder: Path, model: str, damage: Callable[[Path], None]
 ) -> None:
     conversation_id = converse(house, model)
     path = transcript(house, folder, conversation_id)
@@ -138,7 +149,7 @@ def test_a_lost_transcript_is_told_to_another_child(
 
 @pytest.mark.parametrize("model", [MODEL, AGENT])
 def test_where_nothing_can_be_written_a_conversation_goes_on(
-    house: House, folder: Path, model: str
+    house: Served, folder: Path, model: str
 ) -> None:
     conversation_id = converse(house, model)
     path = transcript(house, folder, conversation_id)
@@ -153,7 +164,7 @@ def test_where_nothing_can_be_written_a_conversation_goes_on(
         path.parent.unlink()
 
 
-def test_a_long_history_that_cannot_be_written_is_told(house: House, folder: Path) -> None:
+def test_a_long_history_that_cannot_be_written_is_told(house: Served, folder: Path) -> None:
     history: list[JSON] = []
     for number in range(40):
         history += [user(f"question {number}"), assistant(f"answer {number}")]
@@ -171,7 +182,7 @@ def test_a_long_history_that_cannot_be_written_is_told(house: House, folder: Pat
     assert len(spoken(house.last)) == 81
 
 
-def test_calls_of_a_lost_transcript_keep_their_ids(house: House, folder: Path) -> None:
+def test_calls_of_a_lost_transcript_keep_their_ids(house: Served, folder: Path) -> None:
     tools: list[JSON] = [function("look")]
     house.answers(call(ToolUse("look", {}, "call_1")), say("Sunny."), say("Yes."))
     first = house.ask(user("Weather?"), tools=tools)
@@ -192,21 +203,21 @@ def test_calls_of_a_lost_transcript_keep_their_ids(house: House, folder: Path) -
 # -- results of tools, after the child's death -----------------------------------------------------
 
 
-def kill_now(house: House, conversation_id: str) -> None:
+def kill_now(house: Served, conversation_id: str) -> None:
     """The gateway has not noticed yet when the results come."""
     os.kill(house.adopted(conversation_id)[-1], signal.SIGKILL)
 
 
-def kill_and_wait(house: House, conversation_id: str) -> None:
+def kill_and_wait(house: Served, conversation_id: str) -> None:
     house.kill_child(conversation_id)
 
 
-def freeze_and_kill(house: House, conversation_id: str) -> None:
+def freeze_and_kill(house: Served, conversation_id: str) -> None:
     os.kill(house.adopted(conversation_id)[-1], signal.SIGSTOP)
     kill_now(house, conversation_id)
 
 
-def hibernate(house: House, conversation_id: str) -> None:
+def hibernate(house: Served, conversation_id: str) -> None:
     gateway = house.live.gateway
     entry = gateway.find(conversation_id).entry
     trio.from_thread.run(gateway.hibernate, entry, trio_token=house._token)
@@ -221,7 +232,7 @@ CASES = (*((end, MODEL) for end in ENDS), (kill_now, AGENT))
 @pytest.mark.parametrize(("end", "model"), CASES)
 @pytest.mark.parametrize("by", ["history", "id", "response"])
 def test_results_are_told_to_another_child(
-    house: House, end: Callable[[House, str], None], by: str, model: str
+    house: Served, end: Callable[[Served, str], None], by: str, model: str
 ) -> None:
     house.answers(call(ToolUse("look", {"at": 1}), text="Let me see."))
     if by == "response":

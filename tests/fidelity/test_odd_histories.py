@@ -10,9 +10,9 @@ import pytest
 from tests.support.messages_stub import ToolUse, call
 from tests.support.pictures import data_url, png
 
-from .house import (
+from .served import (
     JSON,
-    House,
+    Served,
     assistant,
     called,
     function,
@@ -33,19 +33,19 @@ def developer(text: str) -> JSON:
 
 
 @pytest.mark.parametrize("speak", [system, developer])
-def test_system_text_alone_is_answered(house: House, speak: Any) -> None:
+def test_system_text_alone_is_answered(house: Served, speak: Any) -> None:
     answer = house.ask(speak("Say hello."))
     assert answer.text == "turn 1: Say hello."
     assert spoken(house.last) == [("user", ["Say hello."])]
 
 
-def test_all_but_the_last_of_it_stays_the_systems(house: House) -> None:
+def test_all_but_the_last_of_it_stays_the_systems(house: Served) -> None:
     house.ask(system("Be brief."), developer("Say hello."))
     assert spoken(house.last) == [("user", ["Say hello."])]
     assert "Be brief." in house.last.system
 
 
-def test_in_responses_too(house: House) -> None:
+def test_in_responses_too(house: Served) -> None:
     body = {"model": "sonnet", "input": [developer("Say hello.")], "instructions": "Be brief."}
     answer = house.post("/v1/responses", body)
     assert answer.status_code == 200
@@ -54,7 +54,7 @@ def test_in_responses_too(house: House) -> None:
 
 
 @pytest.mark.parametrize("empty", ["", " \n", [part("")]])
-def test_an_empty_message_does_not_block_an_old_chat(house: House, empty: Any) -> None:
+def test_an_empty_message_does_not_block_an_old_chat(house: Served, empty: Any) -> None:
     said = [user("a"), assistant("b"), user(empty), assistant("c")]
     answer = house.ask(*said, user("d"))
     assert answer.status == 200
@@ -65,7 +65,7 @@ def test_an_empty_message_does_not_block_an_old_chat(house: House, empty: Any) -
     assert (last.status, last.error["param"]) == (400, "messages[4].content")
 
 
-def test_results_are_found_by_the_ids_of_their_calls(house: House) -> None:
+def test_results_are_found_by_the_ids_of_their_calls(house: Served) -> None:
     """As semantic-kernel writes them: what the user says meanwhile comes before the result."""
     said = [user("q"), assistant(None, LOOK), user("Well?"), tool("c1", "blue")]
     answer = house.ask(*said, tools=TOOLS)
@@ -79,7 +79,7 @@ def test_results_are_found_by_the_ids_of_their_calls(house: House) -> None:
     assert again.headers["x-ccapi-lineage"] == "hit"
 
 
-def test_a_child_that_waits_is_given_them_too(house: House) -> None:
+def test_a_child_that_waits_is_given_them_too(house: Served) -> None:
     house.answers(call(ToolUse("look", {}, "toolu_1")))
     first = house.ask(user("q"), tools=TOOLS)
     second = house.ask(
@@ -89,7 +89,7 @@ def test_a_child_that_waits_is_given_them_too(house: House) -> None:
     assert spoken(house.last)[-1] == ("user", [("toolu_1", ["blue"], False), "Well?"])
 
 
-def test_pictures_stay_where_they_were_said(house: House) -> None:
+def test_pictures_stay_where_they_were_said(house: Served) -> None:
     """One in what the user says, one in the result that is moved before it."""
 
     def picture(width: int) -> JSON:
@@ -103,6 +103,6 @@ def test_pictures_stay_where_they_were_said(house: House) -> None:
     assert pictures == wanted
 
 
-def test_a_result_without_a_call_is_still_refused(house: House) -> None:
+def test_a_result_without_a_call_is_still_refused(house: Served) -> None:
     answer = house.ask(user("q"), assistant("a"), tool("c9", "?"), user("b"))
     assert (answer.status, answer.error["code"]) == (400, "unknown_tool_call_id")

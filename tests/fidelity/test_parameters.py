@@ -9,20 +9,20 @@ import pytest
 
 from tests.support.messages_stub import Block, Reply, Text, Thinking, say
 
-from .house import JSON, House, Whole, spoken, system, user
+from .served import JSON, Served, Whole, spoken, system, user
 
 SILENT = {"thinking": {"type": "disabled"}}
 """The Messages API takes no thinking beside what shapes the sampling."""
 
 
 @pytest.fixture(scope="module")
-def conversation(shared: House) -> str:
+def conversation(shared: Served) -> str:
     """One that the tests of this module go on with, one after another."""
     shared.begin()
     return shared.ask(system("parameters"), user("Hello")).conversation_id
 
 
-def rest(house: House) -> JSON:
+def rest(house: Served) -> JSON:
     """The last body, but for what was said, and for the name that the CLI goes by: children that
     start together in a new home each make one up, and the last to write it prevails."""
     body = {name: value for name, value in house.last.body.items() if name != "messages"}
@@ -30,7 +30,7 @@ def rest(house: House) -> JSON:
     return body | {"metadata": "the CLI's own"} if user_id.startswith("{") else body
 
 
-def go_on(house: House, conversation: str, text: str = "Go on", **fields: Any) -> Whole:
+def go_on(house: Served, conversation: str, text: str = "Go on", **fields: Any) -> Whole:
     return house.ask(user(text), conversation_id=conversation, **fields)
 
 
@@ -55,7 +55,7 @@ def go_on(house: House, conversation: str, text: str = "Go on", **fields: Any) -
     ],
 )
 def test_a_parameter_is_for_one_turn(
-    house: House, conversation: str, fields: JSON, told: JSON
+    house: Served, conversation: str, fields: JSON, told: JSON
 ) -> None:
     go_on(house, conversation)
     plain = rest(house)
@@ -72,7 +72,7 @@ def test_a_parameter_is_for_one_turn(
 @pytest.mark.parametrize(
     ("effort", "told"), [("minimal", "low"), ("low", "low"), ("medium", "medium"), ("max", "max")]
 )
-def test_effort_is_for_one_turn(house: House, efforts: str, effort: str, told: str) -> None:
+def test_effort_is_for_one_turn(house: Served, efforts: str, effort: str, told: str) -> None:
     go_on(house, efforts, model="claude-opus-4-8")
     plain = rest(house)
     go_on(house, efforts, model="claude-opus-4-8", reasoning_effort=effort)
@@ -84,11 +84,11 @@ def test_effort_is_for_one_turn(house: House, efforts: str, effort: str, told: s
 
 
 @pytest.fixture(scope="module")
-def efforts(shared: House) -> str:
+def efforts(shared: Served) -> str:
     return shared.ask(user("Hello"), model="claude-opus-4-8").conversation_id
 
 
-def test_what_has_no_effect_is_named(house: House, conversation: str) -> None:
+def test_what_has_no_effect_is_named(house: Served, conversation: str) -> None:
     fields: JSON = {"seed": 7, "metadata": {"a": "b"}, "verbosity": "low", "store": True}
     answer = go_on(house, conversation, presence_penalty=0.5, max_tokens=9, **fields)
     ignored = answer.headers["x-ccapi-ignored"].split(", ")
@@ -100,7 +100,7 @@ def test_what_has_no_effect_is_named(house: House, conversation: str) -> None:
     assert house.last.body["max_tokens"] == 8
 
 
-def test_what_a_newer_model_does_not_take_is_named(house: House) -> None:
+def test_what_a_newer_model_does_not_take_is_named(house: Served) -> None:
     answer = house.ask(user("hi"), model="sonnet", temperature=0.5, reasoning_effort="none")
     assert answer.headers["x-ccapi-ignored"] == "temperature, reasoning_effort"
     assert "temperature" not in house.last.body
@@ -122,7 +122,7 @@ def test_what_a_newer_model_does_not_take_is_named(house: House) -> None:
     ],
 )
 def test_nothing_from_a_stop_text_on_is_told(
-    house: House, conversation: str, chunks: int, stop: str | list[str], said: str, told: str
+    house: Served, conversation: str, chunks: int, stop: str | list[str], said: str, told: str
 ) -> None:
     house.answers(say(said, chunks=chunks))
     answer = house.stream(user("Count"), conversation_id=conversation, stop=stop)
@@ -139,7 +139,7 @@ def test_nothing_from_a_stop_text_on_is_told(
     assert len(house.requests) == 2
 
 
-def test_the_model_may_stop_by_itself(house: House, conversation: str) -> None:
+def test_the_model_may_stop_by_itself(house: Served, conversation: str) -> None:
     house.answers(say("one two ", chunks=2, stop_reason="stop_sequence", stop_sequence="three"))
     answer = go_on(house, conversation, stop="three")
     assert (answer.text, answer.finish_reason) == ("one two ", "stop")
@@ -151,7 +151,7 @@ def test_the_model_may_stop_by_itself(house: House, conversation: str) -> None:
 @pytest.mark.parametrize("reason", ["stop_sequence", "end_turn"])
 @pytest.mark.parametrize("blocks", [(), (Thinking("Hm."),), (Text("\n"),)])
 def test_an_answer_may_be_empty(
-    house: House, conversation: str, blocks: tuple[Block, ...], reason: str
+    house: Served, conversation: str, blocks: tuple[Block, ...], reason: str
 ) -> None:
     """The CLI would have the model say something else instead. It may have asked already when it
     is told not to; nobody hears of that."""
@@ -166,7 +166,7 @@ def test_an_answer_may_be_empty(
 
 
 @pytest.mark.parametrize("reason", ["max_tokens", "model_context_window_exceeded"])
-def test_a_cut_answer_is_kept_and_not_gone_on_with(house: House, reason: str) -> None:
+def test_a_cut_answer_is_kept_and_not_gone_on_with(house: Served, reason: str) -> None:
     answer = house.ask(user("Hello"))
     conversation = answer.conversation_id
     house.answers(say("It begins with", chunks=3, stop_reason=reason))
@@ -195,7 +195,7 @@ def test_a_cut_answer_is_kept_and_not_gone_on_with(house: House, reason: str) ->
 # -- several choices -------------------------------------------------------------------------------
 
 
-def test_several_choices_are_several_children(house: House) -> None:
+def test_several_choices_are_several_children(house: Served) -> None:
     house.answers(say("heads"), say("tails"))
     answer = house.ask(user("Toss"), n=2)
     choices = answer.body["choices"]
@@ -206,7 +206,7 @@ def test_several_choices_are_several_children(house: House) -> None:
     assert spoken(house.requests[0]) == spoken(house.requests[1]) == [("user", ["Toss"])]
 
 
-def test_several_choices_are_streamed_by_their_index(house: House) -> None:
+def test_several_choices_are_streamed_by_their_index(house: Served) -> None:
     house.answers(say("heads", chunks=3), say("tails", chunks=2))
     fields: JSON = {"n": 2, "stream_options": {"include_usage": True}}
     answer = house.stream(user("Toss"), **fields)
@@ -221,14 +221,14 @@ def test_several_choices_are_streamed_by_their_index(house: House) -> None:
     assert answer.chunks[-1].choices == []
 
 
-def test_there_are_limits_to_choices(house: House, conversation: str) -> None:
+def test_there_are_limits_to_choices(house: Served, conversation: str) -> None:
     assert house.ask(user("Toss"), n=9).error["param"] == "n"
     assert go_on(house, conversation, n=2).error["param"] == "n"
     assert house.requests == []
 
 
 @pytest.mark.parametrize("name", ["logprobs", "logit_bias", "functions", "audio"])
-def test_what_is_not_supported_is_refused(house: House, name: str) -> None:
+def test_what_is_not_supported_is_refused(house: Served, name: str) -> None:
     values: JSON = {"logprobs": True, "logit_bias": {"1": 1}, "functions": [{}], "audio": {"a": 1}}
     answer = house.ask(user("hi"), **{name: values[name]})
     assert answer.status == 400

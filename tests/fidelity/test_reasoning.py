@@ -9,7 +9,7 @@ from attrs import frozen
 
 from tests.support.messages_stub import Reply, Text, Thinking, Usage
 
-from .house import JSON, House, Streamed, Whole, system, user
+from .served import JSON, Served, Streamed, Whole, system, user
 
 
 @frozen
@@ -25,7 +25,7 @@ MODEL = "claude-opus-4-8"
 
 
 @pytest.fixture(scope="module")
-def conversation(shared: House) -> str:
+def conversation(shared: Served) -> str:
     """One that the tests of this module go on with. Its child shows what it thinks, once it was
     asked to: whoever does not ask is not to be told all the same."""
     shared.begin()
@@ -33,7 +33,7 @@ def conversation(shared: House) -> str:
     return shared.ask(user("Is it?"), model=MODEL, include_reasoning=True).conversation_id
 
 
-def ask(house: House, conversation: str, **fields: Any) -> Streamed:
+def ask(house: Served, conversation: str, **fields: Any) -> Streamed:
     house.answers(THOUGHT)
     answer = house.stream(user("Is it?"), model=MODEL, conversation_id=conversation, **fields)
     assert answer.text == "Yes."
@@ -42,7 +42,7 @@ def ask(house: House, conversation: str, **fields: Any) -> Streamed:
     return answer
 
 
-def ask_whole(house: House, conversation: str, **fields: Any) -> Whole:
+def ask_whole(house: Served, conversation: str, **fields: Any) -> Whole:
     house.answers(THOUGHT)
     return house.ask(user("Is it?"), model=MODEL, conversation_id=conversation, **fields)
 
@@ -52,7 +52,7 @@ def thoughts(answer: Streamed) -> list[str]:
 
 
 @pytest.mark.parametrize("fields", [{}, {"include_reasoning": False, "reasoning_effort": "high"}])
-def test_it_is_not_told_unasked(house: House, conversation: str, fields: JSON) -> None:
+def test_it_is_not_told_unasked(house: Served, conversation: str, fields: JSON) -> None:
     assert thoughts(ask(house, conversation, **fields)) == []
     assert "reasoning_content" not in ask_whole(house, conversation, **fields).message
 
@@ -61,7 +61,7 @@ def test_it_is_not_told_unasked(house: House, conversation: str, fields: JSON) -
     "fields",
     [{"include_reasoning": True}, {"reasoning_effort": "low"}, {"reasoning": {"effort": "high"}}],
 )
-def test_it_is_told_when_asked_for(house: House, conversation: str, fields: JSON) -> None:
+def test_it_is_told_when_asked_for(house: Served, conversation: str, fields: JSON) -> None:
     answer = ask(house, conversation, **fields)
     assert len(thoughts(answer)) == 3, "piece by piece"
     assert "".join(thoughts(answer)) == "It is so. Or not?"
@@ -72,20 +72,20 @@ def test_it_is_told_when_asked_for(house: House, conversation: str, fields: JSON
     assert whole.text == "Yes."
 
 
-def test_it_is_asked_of_the_api_as_text(house: House, conversation: str) -> None:
+def test_it_is_asked_of_the_api_as_text(house: Served, conversation: str) -> None:
     ask(house, conversation, include_reasoning=True)
     assert house.last.body["thinking"]["type"] == "adaptive"
     assert house.last.body["thinking"].get("display") == "summarized"
 
 
-def test_it_is_counted(house: House, conversation: str) -> None:
+def test_it_is_counted(house: Served, conversation: str) -> None:
     answer = ask(house, conversation, stream_options={"include_usage": True})
     usage = answer.events[-1]["usage"]
     assert usage["completion_tokens_details"]["reasoning_tokens"] == 3
     assert usage["completion_tokens"] == 5
 
 
-def test_it_is_no_part_of_the_history(house: House) -> None:
+def test_it_is_no_part_of_the_history(house: Served) -> None:
     house.answers(THOUGHT)
     first = house.ask(system("thoughts"), user("Is it?"), model=MODEL, include_reasoning=True)
     told = {"role": "assistant", "content": "Yes.", "reasoning_content": "It is so. Or not?"}

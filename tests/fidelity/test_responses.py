@@ -13,7 +13,7 @@ from tests.support.messages_stub import Failure, Reply, Text, Thinking, ToolUse,
 from tests.support.pictures import PDF, data_url, png
 from tests.support.responses import RESPONSES, Event, check_item, events, output, text_of, tool
 
-from .house import JSON, MODEL, House, spoken
+from .served import JSON, MODEL, Served, spoken
 
 THINKER = "claude-opus-4-8"
 PARIS = ToolUse("get_weather", {"city": "Paris"}, "toolu_paris")
@@ -22,7 +22,7 @@ CITY = {"type": "object", "properties": {"city": {"type": "string"}}, "required"
 WEATHER = tool("get_weather", parameters=CITY)
 
 
-def ask(house: House, given: Any, *, status: int = 200, **fields: Any) -> JSON:
+def ask(house: Served, given: Any, *, status: int = 200, **fields: Any) -> JSON:
     """A whole response, sound by the SDK's own types; or the error."""
     body = {"model": MODEL, "input": given, **fields}
     answered = house._client.post(RESPONSES, json=body)
@@ -35,7 +35,7 @@ def ask(house: House, given: Any, *, status: int = 200, **fields: Any) -> JSON:
     return found
 
 
-def stream(house: House, given: Any, **fields: Any) -> list[Event]:
+def stream(house: Served, given: Any, **fields: Any) -> list[Event]:
     body = {"model": MODEL, "input": given, "stream": True, **fields}
     answered = house._client.post(RESPONSES, json=body)
     assert answered.status_code == 200, answered.text
@@ -46,12 +46,12 @@ def stream(house: House, given: Any, **fields: Any) -> list[Event]:
     return found
 
 
-def same_child(house: House, *responses: JSON) -> bool:
+def same_child(house: Served, *responses: JSON) -> bool:
     [conversation_id] = {response["conversation_id"] for response in responses}
     return len(house.adopted(conversation_id)) == 1
 
 
-def test_a_conversation_of_responses(house: House) -> None:
+def test_a_conversation_of_responses(house: Served) -> None:
     first = ask(house, "Hello", instructions="Be brief.")
     second = ask(house, "And?", instructions="Be brief.", previous_response_id=first["id"])
     assert spoken(house.last) == [
@@ -62,7 +62,7 @@ def test_a_conversation_of_responses(house: House) -> None:
     assert same_child(house, first, second)
 
 
-def test_a_fork_is_told_the_history_as_it_was(house: House) -> None:
+def test_a_fork_is_told_the_history_as_it_was(house: Served) -> None:
     house.answers(call(PARIS, ROME, text="Let me see."), say("Sunny."), say("Cloudy."))
     first = ask(house, "Weather?", tools=[WEATHER])
     results = [output("toolu_rome", "18"), output("toolu_paris", "21")]
@@ -85,7 +85,7 @@ def test_a_fork_is_told_the_history_as_it_was(house: House) -> None:
     ]  # fmt: skip
 
 
-def test_a_history_that_the_client_keeps(house: House) -> None:
+def test_a_history_that_the_client_keeps(house: Served) -> None:
     """Items of every kind, those of the gateway's own answers among them."""
     items = [
         {"role": "developer", "content": "Be brief."},
@@ -118,7 +118,7 @@ def test_a_history_that_the_client_keeps(house: House) -> None:
     assert "Be brief." in json.dumps(house.last.body["system"])
 
 
-def test_pictures_and_documents(house: House) -> None:
+def test_pictures_and_documents(house: Served) -> None:
     picture, document = data_url(png(1, 1)), data_url(PDF, "application/pdf")
     content = [
         {"type": "input_image", "image_url": picture, "detail": "auto"},
@@ -135,7 +135,7 @@ def test_pictures_and_documents(house: House) -> None:
     assert item["content"][1]["file_data"] == document
 
 
-def test_thinking_is_told_as_a_summary_to_whoever_asks(house: House) -> None:
+def test_thinking_is_told_as_a_summary_to_whoever_asks(house: Served) -> None:
     thought = Reply((Thinking("It is so. Or not?", 3), Text("Yes.", 2)))
     house.answers(thought)
     found = stream(house, "Is it?", model=THINKER, reasoning={"summary": "auto"})
@@ -147,7 +147,7 @@ def test_thinking_is_told_as_a_summary_to_whoever_asks(house: House) -> None:
     assert [item["type"] for item in untold["output"]] == ["message"]
 
 
-def test_calls_are_streamed(house: House) -> None:
+def test_calls_are_streamed(house: Served) -> None:
     house.answers(call(PARIS, ROME, text="Let me see."))
     found = stream(house, "Weather?", tools=[WEATHER])
     said, *calls = found[-1]["response"]["output"]
@@ -158,7 +158,7 @@ def test_calls_are_streamed(house: House) -> None:
     ]
 
 
-def test_an_answer_in_a_form(house: House) -> None:
+def test_an_answer_in_a_form(house: Served) -> None:
     house.answers(call(ToolUse("StructuredOutput", {"city": "Paris"}, "toolu_answer")))
     form = {"type": "json_schema", "name": "place", "schema": CITY, "strict": True}
     response = ask(house, "Where?", text={"format": form})
@@ -167,7 +167,7 @@ def test_an_answer_in_a_form(house: House) -> None:
 
 
 @pytest.mark.parametrize("streamed", [False, True])
-def test_an_answer_that_is_too_long(house: House, streamed: bool) -> None:
+def test_an_answer_that_is_too_long(house: Served, streamed: bool) -> None:
     house.answers(Reply((Text("It begins with"),), stop_reason="max_tokens"))
     fields = {"max_output_tokens": 20}
     if streamed:
@@ -183,7 +183,7 @@ def test_an_answer_that_is_too_long(house: House, streamed: bool) -> None:
 
 
 @pytest.mark.parametrize("streamed", [False, True])
-def test_a_refusal_leaves_no_trace(house: House, streamed: bool) -> None:
+def test_a_refusal_leaves_no_trace(house: Served, streamed: bool) -> None:
     first = ask(house, "Hello")
     house.answers(Reply((Text("I cannot"),), stop_reason="refusal"))
     fields = {"previous_response_id": first["id"]}
@@ -203,7 +203,7 @@ def test_a_refusal_leaves_no_trace(house: House, streamed: bool) -> None:
     ]
 
 
-def test_a_failure_is_a_real_status_or_the_last_event(house: House) -> None:
+def test_a_failure_is_a_real_status_or_the_last_event(house: Served) -> None:
     house.answers(*[Failure(400, "bad thing")] * 3)
     assert ask(house, "What now?", status=400)["code"] == "upstream_rejected"
     house.answers(say("a b c d", chunks=4, pause=0.05, cut_after=3))
@@ -212,13 +212,13 @@ def test_a_failure_is_a_real_status_or_the_last_event(house: House) -> None:
     assert found[-1]["response"]["error"]["code"] == "server_error"
 
 
-def test_what_has_no_effect_is_named(house: House) -> None:
+def test_what_has_no_effect_is_named(house: Served) -> None:
     body = {"model": THINKER, "input": "Hi", "temperature": 0.5, "truncation": "auto"}
     answered = house._client.post(RESPONSES, json=body)
     assert answered.headers["x-ccapi-ignored"] == "truncation, temperature"
 
 
-def test_an_agent_tells_what_it_does_with_tools_of_its_own(house: House) -> None:
+def test_an_agent_tells_what_it_does_with_tools_of_its_own(house: Served) -> None:
     uses = ToolUse("Bash", {"command": "echo hi", "description": "Say hi"}, "toolu_bash")
     house.answers(call(uses, text="First."), say("It says hi."))
     found = stream(house, "Do it.", model=f"agent/{MODEL}")
@@ -245,7 +245,7 @@ def test_an_agent_tells_what_it_does_with_tools_of_its_own(house: House) -> None
 # -- what other servers wrote, and other orders ----------------------------------------------------
 
 
-def test_what_the_user_says_before_an_output_comes_behind_it(house: House) -> None:
+def test_what_the_user_says_before_an_output_comes_behind_it(house: Served) -> None:
     """As semantic-kernel has it: the question again, then the output of the call it led to."""
     house.answers(call(PARIS), say("Sunny."))
     first = ask(house, "Weather?", tools=[WEATHER])
@@ -259,7 +259,7 @@ def test_what_the_user_says_before_an_output_comes_behind_it(house: House) -> No
     assert rest == ["Weather?"]
 
 
-def test_calls_of_built_in_tools_are_told(house: House) -> None:
+def test_calls_of_built_in_tools_are_told(house: Served) -> None:
     items = [
         {"role": "user", "content": "List, then compute."},
         {
@@ -288,7 +288,7 @@ def test_calls_of_built_in_tools_are_told(house: House) -> None:
         assert word in told
 
 
-def test_a_custom_tool(house: House) -> None:
+def test_a_custom_tool(house: Served) -> None:
     patch = {"type": "custom", "name": "patch", "description": "Edit."}
     house.answers(call(ToolUse("patch", {"input": 'a "b"\nc'}, "toolu_p")), say("Done."))
     first = ask(house, "Patch it.", tools=[patch])
@@ -301,7 +301,7 @@ def test_a_custom_tool(house: House) -> None:
     assert same_child(house, first, second)
 
 
-def test_a_custom_tool_streamed(house: House) -> None:
+def test_a_custom_tool_streamed(house: Served) -> None:
     patch = {"type": "custom", "name": "patch", "description": "Edit."}
     house.answers(call(ToolUse("n__patch", {"input": "line 1\nline 2"}, "toolu_p")))
     found = stream(house, "Patch it.", tools=[{"type": "namespace", "name": "n", "tools": [patch]}])
@@ -319,7 +319,7 @@ BEGUN = [
 ]
 
 
-def test_the_model_goes_on_with_an_answer_that_was_begun(house: House) -> None:
+def test_the_model_goes_on_with_an_answer_that_was_begun(house: Served) -> None:
     house.answers(say(" are red."), say("Violets."))
     first = ask(house, BEGUN)
     assert text_of(first) == " are red."
@@ -331,7 +331,7 @@ def test_the_model_goes_on_with_an_answer_that_was_begun(house: House) -> None:
 
 
 @pytest.mark.parametrize("model", ["sonnet", "claude-opus-4-8", "agent/sonnet"])
-def test_a_model_that_cannot_go_on_with_it_says_so(house: House, model: str) -> None:
+def test_a_model_that_cannot_go_on_with_it_says_so(house: Served, model: str) -> None:
     error = ask(house, BEGUN, model=model, status=400)
     assert (error["code"], error["param"]) == ("unsupported_parameter", "input[1]")
     assert "begun" in error["message"]

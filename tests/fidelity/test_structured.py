@@ -9,7 +9,7 @@ import pytest
 
 from tests.support.messages_stub import ToolUse, call, say
 
-from .house import JSON, House, assistant, function, spoken, tool, user
+from .served import JSON, Served, assistant, function, spoken, tool, user
 
 NUMBER: JSON = {
     "type": "object",
@@ -36,7 +36,7 @@ def give(*values: JSON) -> Any:
     return call(*(ToolUse(ANSWER, value) for value in values))
 
 
-def test_a_whole_answer(house: House) -> None:
+def test_a_whole_answer(house: Served) -> None:
     house.answers(give(RIGHT))
     answer = house.ask(user("Number?"), response_format=FORMAT)
     assert json.loads(answer.text or "") == RIGHT
@@ -49,7 +49,7 @@ def test_a_whole_answer(house: House) -> None:
     assert len(house.requests) == 1
 
 
-def test_a_streamed_answer(house: House) -> None:
+def test_a_streamed_answer(house: Served) -> None:
     house.answers(give(RIGHT))
     answer = house.stream(user("Number?"), response_format=FORMAT)
     assert json.loads(answer.text) == RIGHT
@@ -58,14 +58,14 @@ def test_a_streamed_answer(house: House) -> None:
     assert answer.chunks
 
 
-def test_any_object(house: House) -> None:
+def test_any_object(house: Served) -> None:
     house.answers(give({"x": [1, {}]}))
     answer = house.ask(user("JSON!"), response_format={"type": "json_object"})
     assert json.loads(answer.text or "") == {"x": [1, {}]}
 
 
 @pytest.mark.parametrize("later", [{}, {"response_format": FORMAT}])
-def test_the_model_reads_its_answer_as_the_client_does(house: House, later: JSON) -> None:
+def test_the_model_reads_its_answer_as_the_client_does(house: Served, later: JSON) -> None:
     house.answers(give(RIGHT))
     answer = house.ask(user("Number?"), response_format=FORMAT)
     house.answers(give(RIGHT) if later else say("You are welcome."))
@@ -79,7 +79,7 @@ def test_the_model_reads_its_answer_as_the_client_does(house: House, later: JSON
     assert house.last.tools == ([ANSWER] if later else [])
 
 
-def test_the_form_may_change_in_one_child_by_the_history_alone(house: House) -> None:
+def test_the_form_may_change_in_one_child_by_the_history_alone(house: Served) -> None:
     """It is each turn's own: no other child, and no other conversation."""
     first = house.ask(user("Hello"))
     said = [user("Hello"), assistant(first.text), user("Number?")]
@@ -96,13 +96,13 @@ def test_the_form_may_change_in_one_child_by_the_history_alone(house: House) -> 
     assert [texts for _, texts in spoken(house.last)][3] == [formed.text]
 
 
-def test_what_is_said_beside_the_answer_is_not_part_of_it(house: House) -> None:
+def test_what_is_said_beside_the_answer_is_not_part_of_it(house: Served) -> None:
     house.answers(call(ToolUse(ANSWER, RIGHT), text="Here you are: "))
     answer = house.stream(user("Number?"), response_format=FORMAT)
     assert json.loads(answer.text) == RIGHT
 
 
-def test_a_wrong_answer_is_asked_for_again(house: House) -> None:
+def test_a_wrong_answer_is_asked_for_again(house: Served) -> None:
     house.answers(give(WRONG), give(RIGHT))
     answer = house.ask(user("Number?"), response_format=FORMAT)
     assert json.loads(answer.text or "") == RIGHT
@@ -118,7 +118,7 @@ def test_a_wrong_answer_is_asked_for_again(house: House) -> None:
     ]
 
 
-def test_a_wrong_answer_that_was_streamed_is_an_error(house: House) -> None:
+def test_a_wrong_answer_that_was_streamed_is_an_error(house: Served) -> None:
     first = house.ask(user("Hello"))
     house.answers(give(WRONG), give(RIGHT))
     answer = house.stream(
@@ -135,7 +135,7 @@ def test_a_wrong_answer_that_was_streamed_is_an_error(house: House) -> None:
 
 
 @pytest.mark.parametrize("answers", [[give(WRONG)] * 9, [say("I would rather not.")] * 9])
-def test_no_answer_is_an_error(house: House, answers: list[Any]) -> None:
+def test_no_answer_is_an_error(house: Served, answers: list[Any]) -> None:
     first = house.ask(user("Hello"))
     house.answers(*answers)
     answer = house.ask(
@@ -151,13 +151,13 @@ def test_no_answer_is_an_error(house: House, answers: list[Any]) -> None:
     ]
 
 
-def test_an_answer_that_is_cut_is_no_answer(house: House) -> None:
+def test_an_answer_that_is_cut_is_no_answer(house: Served) -> None:
     house.answers(call(ToolUse(ANSWER, RIGHT), stop_reason="max_tokens", cut_after=None))
     answer = house.ask(user("Number?"), response_format=FORMAT, max_tokens=5)
     assert answer.finish_reason == "length"
 
 
-def test_together_with_tools(house: House) -> None:
+def test_together_with_tools(house: Served) -> None:
     fields: JSON = {"tools": [function("look")], "response_format": FORMAT}
     house.answers(call(ToolUse("look", {}, "toolu_look")))
     answer = house.stream(user("Look, then say"), **fields)
@@ -181,7 +181,7 @@ def test_together_with_tools(house: House) -> None:
     ]
 
 
-def test_a_tool_of_the_same_name(house: House) -> None:
+def test_a_tool_of_the_same_name(house: Served) -> None:
     fields: JSON = {"tools": [function(ANSWER)], "response_format": FORMAT}
     house.answers(give(RIGHT))
     answer = house.ask(user("Number?"), **fields)
@@ -210,14 +210,14 @@ ODD_SCHEMAS: dict[str, JSON] = {
 
 
 @pytest.mark.parametrize("name", list(ODD_SCHEMAS))
-def test_schemas_reach_the_model_as_they_are(house: House, name: str) -> None:
+def test_schemas_reach_the_model_as_they_are(house: Served, name: str) -> None:
     house.answers(give({"a": 1}))
     answer = house.ask(user("Number?"), response_format=wanted(ODD_SCHEMAS[name]))
     assert json.loads(answer.text or "") == {"a": 1}
     assert house.last.body["tools"][0]["input_schema"] == ODD_SCHEMAS[name]
 
 
-def test_what_is_no_schema_is_refused(house: House) -> None:
+def test_what_is_no_schema_is_refused(house: Served) -> None:
     answer = house.ask(user("?"), response_format=wanted({"type": "object", "properties": 5}))
     assert answer.status == 400
     assert answer.error["param"] == "response_format.json_schema.schema"

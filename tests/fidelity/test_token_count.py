@@ -6,7 +6,7 @@ from typing import Any
 
 import pytest
 
-from .house import JSON, House
+from .served import JSON, Served
 
 MODEL = "sonnet"
 COUNT = "/v1/responses/input_tokens"
@@ -14,7 +14,7 @@ LONG = "word " * 800
 TOOL = {"type": "function", "name": "look", "description": LONG, "parameters": {"type": "object"}}
 
 
-def count(house: House, **fields: Any) -> int:
+def count(house: Served, **fields: Any) -> int:
     answer = house.post(COUNT, {"model": MODEL, **fields})
     assert answer.status_code == 200, answer.text
     body: JSON = answer.json()
@@ -25,7 +25,7 @@ def count(house: House, **fields: Any) -> int:
     return tokens
 
 
-def test_whatever_the_model_reads_is_counted(house: House) -> None:
+def test_whatever_the_model_reads_is_counted(house: Served) -> None:
     hello = count(house, input="Hello")
     assert 0 < hello < 100
     assert count(house, input="Hello", instructions=LONG) > hello + 900
@@ -39,7 +39,7 @@ def test_whatever_the_model_reads_is_counted(house: House) -> None:
     assert count(house, input=history) > hello + 900
 
 
-def test_what_came_before_is_counted_too(house: House) -> None:
+def test_what_came_before_is_counted_too(house: Served) -> None:
     first = house.post("/v1/responses", {"model": MODEL, "input": LONG}).json()
     house.begin()
     behind = count(house, input="And?", previous_response_id=first["id"])
@@ -49,7 +49,7 @@ def test_what_came_before_is_counted_too(house: House) -> None:
     assert again.status_code == 200
 
 
-def test_the_children_go(house: House) -> None:
+def test_the_children_go(house: Served) -> None:
     for _ in range(10):  # more than there may be at once
         count(house, input="Hello")
 
@@ -64,6 +64,6 @@ def test_the_children_go(house: House) -> None:
         ({"tools": [{"type": "function"}]}, 400, "tools[0].name"),
     ],
 )
-def test_what_cannot_be_counted(house: House, fields: JSON, status: int, param: str) -> None:
+def test_what_cannot_be_counted(house: Served, fields: JSON, status: int, param: str) -> None:
     answer = house.post(COUNT, {"model": MODEL, "input": "Hello", **fields})
     assert (answer.status_code, answer.json()["error"]["param"]) == (status, param)

@@ -10,7 +10,7 @@ import pytest
 
 from tests.support.messages_stub import ToolUse, call, say
 
-from .house import JSON, House, Whole, assistant, called, function, spoken, tool, user
+from .served import JSON, Served, Whole, assistant, called, function, spoken, tool, user
 
 MODEL = "sonnet"
 CITY = {"type": "object", "properties": {"city": {"type": "string"}}, "required": ["city"]}
@@ -23,7 +23,7 @@ CHOICES = pytest.mark.parametrize("choice", [NAMED, "required"], ids=["named", "
 OURS = "[From the application"
 
 
-def words(house: House, request: int = -1) -> str:
+def words(house: Served, request: int = -1) -> str:
     """The gateway's own line in a request, which is the last of the last message."""
     messages = spoken(house.requests[request])
     assert all(OURS not in str(block) for _, blocks in messages[:-1] for block in blocks)
@@ -33,7 +33,7 @@ def words(house: House, request: int = -1) -> str:
     return str(last)
 
 
-def ask(house: House, *messages: JSON, **fields: Any) -> Whole:
+def ask(house: Served, *messages: JSON, **fields: Any) -> Whole:
     return house.ask(*messages, **{"model": MODEL, "tools": TOOLS, **fields})
 
 
@@ -43,7 +43,7 @@ def fate(answer: Any) -> str | None:
 
 
 @CHOICES
-def test_the_model_is_asked_in_words(house: House, choice: Any) -> None:
+def test_the_model_is_asked_in_words(house: Served, choice: Any) -> None:
     house.answers(call(PARIS))
     answer = ask(house, user("Paris?"), tool_choice=choice)
     assert answer.finish_reason == "tool_calls"
@@ -57,7 +57,7 @@ def test_the_model_is_asked_in_words(house: House, choice: Any) -> None:
 
 
 @CHOICES
-def test_the_words_are_for_one_turn(house: House, choice: Any) -> None:
+def test_the_words_are_for_one_turn(house: Served, choice: Any) -> None:
     """They are in no later request, and whoever brings the history comes to the same child."""
     house.answers(call(PARIS))
     first = ask(house, user("Paris?"), tool_choice=choice)
@@ -83,7 +83,7 @@ def test_the_words_are_for_one_turn(house: House, choice: Any) -> None:
 @CHOICES
 @pytest.mark.parametrize("stream", [False, True])
 def test_a_model_that_answers_in_text_is_asked_once_more(
-    house: House, choice: Any, stream: bool
+    house: Served, choice: Any, stream: bool
 ) -> None:
     house.answers(say("It is sunny.", chunks=3), call(PARIS, text="Let me see."))
     fields = {"model": MODEL, "tools": TOOLS, "tool_choice": choice}
@@ -100,7 +100,7 @@ def test_a_model_that_answers_in_text_is_asked_once_more(
 @CHOICES
 @pytest.mark.parametrize("stream", [False, True])
 def test_one_that_does_not_call_then_either_has_its_text_told(
-    house: House, choice: Any, stream: bool
+    house: Served, choice: Any, stream: bool
 ) -> None:
     house.answers(say("It is sunny."), say("It is rather sunny.", chunks=40))
     fields = {"model": MODEL, "tools": TOOLS, "tool_choice": choice}
@@ -113,7 +113,7 @@ def test_one_that_does_not_call_then_either_has_its_text_told(
     assert spoken(house.last)[:2] == [("user", ["Paris?"]), ("assistant", ["It is rather sunny."])]
 
 
-def test_the_tokens_of_both_answers_are_counted(house: House) -> None:
+def test_the_tokens_of_both_answers_are_counted(house: Served) -> None:
     house.answers(say("No."), call(PARIS))
     answer = ask(house, user("Paris?"), tool_choice="required")
     assert answer.completion.usage is not None
@@ -121,14 +121,14 @@ def test_the_tokens_of_both_answers_are_counted(house: House) -> None:
     assert answer.completion.usage.prompt_tokens == 20
 
 
-def test_another_tool_than_the_named_one_is_not_it(house: House) -> None:
+def test_another_tool_than_the_named_one_is_not_it(house: Served) -> None:
     house.answers(call(CLOCK), call(PARIS))
     answer = ask(house, user("Paris?"), tool_choice=NAMED)
     assert [each["id"] for each in answer.calls] == ["toolu_paris"]
     assert fate(answer) == "asked-again"
 
 
-def test_results_may_come_with_another_wish(house: House) -> None:
+def test_results_may_come_with_another_wish(house: Served) -> None:
     house.answers(call(CLOCK), call(PARIS))
     first = ask(house, user("Paris?"), tool_choice="required")
     second = ask(
@@ -144,7 +144,7 @@ def test_results_may_come_with_another_wish(house: House) -> None:
     assert spoken(house.last)[-1][1][0] == ("toolu_clock", ["noon"], False)
 
 
-def test_results_that_a_child_waits_for_may_come_with_a_wish(house: House) -> None:
+def test_results_that_a_child_waits_for_may_come_with_a_wish(house: Served) -> None:
     house.answers(call(CLOCK), call(PARIS))
     first = ask(house, user("Paris?"))
     house.wait_phase(first.conversation_id, "awaiting_tools")
@@ -159,7 +159,7 @@ def test_results_that_a_child_waits_for_may_come_with_a_wish(house: House) -> No
     assert words(house)
 
 
-def test_a_model_that_can_be_forced_is_not_asked_in_words(house: House) -> None:
+def test_a_model_that_can_be_forced_is_not_asked_in_words(house: Served) -> None:
     house.answers(call(PARIS))
     answer = house.ask(user("Paris?"), tools=TOOLS, tool_choice="required")
     assert fate(answer) is None
@@ -167,13 +167,13 @@ def test_a_model_that_can_be_forced_is_not_asked_in_words(house: House) -> None:
     assert OURS not in json.dumps(house.last.body)
 
 
-def test_a_picture_or_a_slash_before_the_words(house: House) -> None:
+def test_a_picture_or_a_slash_before_the_words(house: Served) -> None:
     house.answers(call(PARIS))
     ask(house, user("/help me"), tool_choice=NAMED)
     assert spoken(house.last)[-1][1][0] == "/help me"
 
 
-def test_a_history_that_is_told_first(house: House) -> None:
+def test_a_history_that_is_told_first(house: Served) -> None:
     said = [user("a"), assistant(None, called("c", "get_time", {})), tool("c", "noon")]
     house.answers(call(PARIS))
     ask(house, *said, assistant("It is noon."), user("Paris?"), tool_choice=NAMED)
@@ -181,7 +181,7 @@ def test_a_history_that_is_told_first(house: House) -> None:
     assert [role for role, _ in spoken(house.last)] == ["user", "assistant"] * 2 + ["user"]
 
 
-def test_responses_say_so_too(house: House) -> None:
+def test_responses_say_so_too(house: Served) -> None:
     house.answers(say("Sunny."), call(PARIS))
     flat = [{"type": "function", **each["function"]} for each in TOOLS]
     body = {"model": MODEL, "input": "Paris?", "tools": flat, "tool_choice": "required"}

@@ -12,14 +12,14 @@ import trio
 
 from tests.support.messages_stub import Reply, Request, Text, ToolUse, call, say
 
-from .house import (
+from .served import (
     JSON,
-    House,
+    Served,
     Whole,
     assistant,
     called,
     function,
-    open_house,
+    open_served,
     part,
     spoken,
     tool,
@@ -34,7 +34,7 @@ PARIS = ToolUse("get_weather", {"city": "Paris"}, "toolu_paris")
 ROME = ToolUse("get_weather", {"city": "Rome"}, "toolu_rome")
 
 
-def suspend(house: House, *uses: ToolUse, text: str = "", **fields: Any) -> Whole:
+def suspend(house: Served, *uses: ToolUse, text: str = "", **fields: Any) -> Whole:
     """A conversation whose model waits for what came of these calls."""
     house.answers(call(*uses, text=text))
     answer = house.ask(user("Weather?"), **{"tools": TOOLS, **fields})
@@ -43,18 +43,18 @@ def suspend(house: House, *uses: ToolUse, text: str = "", **fields: Any) -> Whol
     return answer
 
 
-def go_on(house: House, answer: Whole, *messages: JSON, **fields: Any) -> Whole:
+def go_on(house: Served, answer: Whole, *messages: JSON, **fields: Any) -> Whole:
     return house.ask(*messages, conversation_id=answer.conversation_id, **fields)
 
 
-def same_child(house: House, answer: Whole) -> bool:
+def same_child(house: Served, answer: Whole) -> bool:
     return len(house.adopted(answer.conversation_id)) == 1
 
 
 # -- offered ---------------------------------------------------------------------------------------
 
 
-def test_tools_reach_the_model_as_they_are(house: House) -> None:
+def test_tools_reach_the_model_as_they_are(house: Served) -> None:
     rich = {
         "type": "object",
         "properties": {
@@ -75,7 +75,7 @@ def test_tools_reach_the_model_as_they_are(house: House) -> None:
     assert "tool_choice" not in house.last.body
 
 
-def test_a_tool_without_parameters_takes_none(house: House) -> None:
+def test_a_tool_without_parameters_takes_none(house: Served) -> None:
     bare = {"type": "function", "function": {"name": "ping"}}
     house.answers(call(ToolUse("ping", {}, "toolu_ping")))
     answer = house.ask(user("ping"), tools=[bare])
@@ -85,7 +85,7 @@ def test_a_tool_without_parameters_takes_none(house: House) -> None:
 
 
 @pytest.fixture(scope="module")
-def conversation(shared: House) -> str:
+def conversation(shared: Served) -> str:
     shared.begin()
     return shared.ask(user("Hello"), tools=TOOLS).conversation_id
 
@@ -109,7 +109,7 @@ NAMED = {"type": "function", "function": {"name": "get_weather"}}
     ],
 )
 def test_how_tools_are_chosen(
-    house: House, conversation: str, fields: JSON, choice: JSON | None
+    house: Served, conversation: str, fields: JSON, choice: JSON | None
 ) -> None:
     answer = house.ask(user("hi"), conversation_id=conversation, tools=TOOLS, **fields)
     assert answer.status == 200
@@ -121,7 +121,7 @@ def test_how_tools_are_chosen(
         assert body["thinking"] == {"type": "disabled"}
 
 
-def test_a_choice_is_for_one_turn(house: House) -> None:
+def test_a_choice_is_for_one_turn(house: Served) -> None:
     answer = suspend(house, PARIS, tool_choice="required")
     assert house.last.body["tool_choice"] == {"type": "any"}
     answer = go_on(house, answer, tool("toolu_paris", "sunny"))
@@ -130,7 +130,7 @@ def test_a_choice_is_for_one_turn(house: House) -> None:
     assert same_child(house, answer)
 
 
-def test_tools_may_change_between_turns(house: House) -> None:
+def test_tools_may_change_between_turns(house: Served) -> None:
     answer = house.ask(user("one"), tools=[WEATHER])
     answer = go_on(house, answer, user("two"), tools=[CLOCK])
     assert house.last.tools == ["get_time"]
@@ -154,7 +154,7 @@ ODD_NAMES = (
 )
 
 
-def test_odd_names_come_back_as_they_are(house: House) -> None:
+def test_odd_names_come_back_as_they_are(house: Served) -> None:
     names = {function(name)["function"]["description"]: name for name in ODD_NAMES}
 
     def call_all(request: Request) -> Reply:
@@ -185,7 +185,7 @@ def test_odd_names_come_back_as_they_are(house: House) -> None:
 # -- called ----------------------------------------------------------------------------------------
 
 
-def test_a_call_is_streamed_in_fragments(house: House) -> None:
+def test_a_call_is_streamed_in_fragments(house: Served) -> None:
     house.answers(call(PARIS, ROME, text="Let me see."))
     answer = house.stream(user("Weather?"), tools=TOOLS)
     assert answer.text == "Let me see."
@@ -199,21 +199,21 @@ def test_a_call_is_streamed_in_fragments(house: House) -> None:
     assert answer.chunks
 
 
-def test_a_whole_answer_has_its_calls(house: House) -> None:
+def test_a_whole_answer_has_its_calls(house: Served) -> None:
     answer = suspend(house, PARIS)
     assert answer.message["content"] is None
     assert answer.completion.choices[0].message.tool_calls
     assert answer.calls == [called("toolu_paris", "get_weather", '{"city":"Paris"}')]
 
 
-def test_the_arguments_are_the_models_own_text(house: House) -> None:
+def test_the_arguments_are_the_models_own_text(house: Served) -> None:
     given = {"big": 9007199254740993, "float": 1.0, "text": "é\u2028"}
     answer = suspend(house, ToolUse("get_time", given, "toolu_t"))
     assert json.loads(answer.calls[0]["function"]["arguments"]) == given
     assert '"big":9007199254740993,"float":1.0' in answer.calls[0]["function"]["arguments"]
 
 
-def test_a_tool_that_was_never_offered_is_not_passed_on(house: House) -> None:
+def test_a_tool_that_was_never_offered_is_not_passed_on(house: Served) -> None:
     house.answers(call(ToolUse("ghost", {"a": 1}, "toolu_g")), say("I was mistaken."))
     answer = house.stream(user("hi"), tools=TOOLS)
     assert (answer.text, answer.calls) == ("I was mistaken.", [])
@@ -223,7 +223,7 @@ def test_a_tool_that_was_never_offered_is_not_passed_on(house: House) -> None:
     assert told[0][2], "the model hears that there is no such tool"
 
 
-def test_a_ghost_beside_a_real_tool(house: House) -> None:
+def test_a_ghost_beside_a_real_tool(house: Served) -> None:
     house.answers(call(ToolUse("ghost", {}, "toolu_g"), PARIS))
     answer = house.ask(user("hi"), tools=TOOLS)
     assert [each["id"] for each in answer.calls] == ["toolu_paris"]
@@ -233,7 +233,7 @@ def test_a_ghost_beside_a_real_tool(house: House) -> None:
 
 
 @pytest.mark.parametrize("stream", [False, True])
-def test_a_strict_tool_is_only_called_rightly(house: House, stream: bool) -> None:
+def test_a_strict_tool_is_only_called_rightly(house: Served, stream: bool) -> None:
     wrong = ToolUse("get_weather", {"town": "Paris"}, "toolu_wrong")
     house.answers(call(wrong, text="Hm. "), call(PARIS))
     strict = function("get_weather", CITY, strict=True)
@@ -252,7 +252,7 @@ def test_a_strict_tool_is_only_called_rightly(house: House, stream: bool) -> Non
 # -- answered --------------------------------------------------------------------------------------
 
 
-def test_the_suspended_turn_goes_on_in_the_same_child(house: House) -> None:
+def test_the_suspended_turn_goes_on_in_the_same_child(house: Served) -> None:
     answer = suspend(house, PARIS, text="Let me see.")
     before = len(house.requests)
     house.answers(say("It is sunny.", chunks=3))
@@ -270,7 +270,7 @@ def test_the_suspended_turn_goes_on_in_the_same_child(house: House) -> None:
     assert same_child(house, answer)
 
 
-def test_one_call_after_another_in_the_same_child(house: House) -> None:
+def test_one_call_after_another_in_the_same_child(house: Served) -> None:
     answer = suspend(house, PARIS)
     for city in ("a", "b", "c"):
         house.answers(call(ToolUse("get_weather", {"city": city}, f"toolu_{city}")))
@@ -283,7 +283,7 @@ def test_one_call_after_another_in_the_same_child(house: House) -> None:
     assert [len(blocks) for _, blocks in spoken(house.last)] == [1] * 9
 
 
-def test_by_lineage_in_the_same_child(house: House) -> None:
+def test_by_lineage_in_the_same_child(house: Served) -> None:
     answer = suspend(house, PARIS, ROME)
     history = [user("Weather?"), assistant(None, *answer.calls)]
     house.answers(say("Both."))
@@ -297,7 +297,7 @@ def test_by_lineage_in_the_same_child(house: House) -> None:
     )
 
 
-def test_partial_results_name_what_is_missing(house: House) -> None:
+def test_partial_results_name_what_is_missing(house: Served) -> None:
     answer = suspend(house, PARIS, ROME)
     before = len(house.requests)
     refused = go_on(house, answer, tool("toolu_rome", "rain"))
@@ -318,7 +318,7 @@ def test_partial_results_name_what_is_missing(house: House) -> None:
     assert same_child(house, answer)
 
 
-def test_results_for_unknown_calls_are_refused(house: House) -> None:
+def test_results_for_unknown_calls_are_refused(house: Served) -> None:
     answer = suspend(house, PARIS)
     before = len(house.requests)
     refused = go_on(house, answer, tool("toolu_paris", "sun"), tool("toolu_nobody", "x"))
@@ -332,7 +332,7 @@ def test_results_for_unknown_calls_are_refused(house: House) -> None:
 
 
 @pytest.mark.parametrize("size", [300_000, 600_000])
-def test_a_long_result_arrives_whole(house: House, size: int) -> None:
+def test_a_long_result_arrives_whole(house: Served, size: int) -> None:
     answer = suspend(house, PARIS)
     result = "".join(f"{number:09d}\n" for number in range(size // 10))
     answer = go_on(house, answer, tool("toolu_paris", result))
@@ -342,7 +342,7 @@ def test_a_long_result_arrives_whole(house: House, size: int) -> None:
 
 
 @pytest.mark.parametrize("content", ["", " ", [part("")]])
-def test_a_result_may_be_empty(house: House, content: str | list[JSON]) -> None:
+def test_a_result_may_be_empty(house: Served, content: str | list[JSON]) -> None:
     answer = suspend(house, PARIS)
     answer = go_on(house, answer, tool("toolu_paris", content))
     assert answer.finish_reason == "stop"
@@ -351,7 +351,7 @@ def test_a_result_may_be_empty(house: House, content: str | list[JSON]) -> None:
     assert not any(text.strip() for text in texts)
 
 
-def test_a_failed_tool_says_so(house: House) -> None:
+def test_a_failed_tool_says_so(house: Served) -> None:
     answer = suspend(house, PARIS)
     answer = go_on(house, answer, tool("toolu_paris", [part("no"), part("way")], is_error=True))
     assert answer.finish_reason == "stop"
@@ -359,7 +359,7 @@ def test_a_failed_tool_says_so(house: House) -> None:
     assert len(house.requests) == 2
 
 
-def test_the_model_may_have_nothing_to_say_to_a_result(house: House) -> None:
+def test_the_model_may_have_nothing_to_say_to_a_result(house: Served) -> None:
     answer = suspend(house, PARIS)
     house.answers(Reply((), stop_reason="end_turn"))
     answer = go_on(house, answer, tool("toolu_paris", "sun"))
@@ -368,7 +368,7 @@ def test_the_model_may_have_nothing_to_say_to_a_result(house: House) -> None:
     assert spoken(house.last)[-1] == ("user", [("toolu_paris", ["sun"], False), "Well?"])
 
 
-def test_results_and_a_question(house: House) -> None:
+def test_results_and_a_question(house: Served) -> None:
     answer = suspend(house, PARIS)
     answer = go_on(house, answer, tool("toolu_paris", "sun"), user("/and Rome?"))
     assert answer.finish_reason == "stop"
@@ -380,7 +380,7 @@ def test_results_and_a_question(house: House) -> None:
     assert len(house.requests) == 2
 
 
-def test_after_the_child_was_killed(house: House) -> None:
+def test_after_the_child_was_killed(house: Served) -> None:
     answer = suspend(house, PARIS, ROME, text="Let me see.")
     house.kill_child(answer.conversation_id)
     answer = go_on(house, answer, tool("toolu_rome", "rain"), tool("toolu_paris", "sun"))
@@ -405,7 +405,7 @@ def test_after_the_child_was_killed(house: House) -> None:
 # -- clients that go -------------------------------------------------------------------------------
 
 
-def leave(house: House, at: str, *messages: JSON, **fields: Any) -> str:
+def leave(house: Served, at: str, *messages: JSON, **fields: Any) -> str:
     """A client that goes away when it has read `at`; answers with the conversation."""
     with house.streaming(*messages, **fields) as response:
         assert response.status_code == 200
@@ -415,7 +415,7 @@ def leave(house: House, at: str, *messages: JSON, **fields: Any) -> str:
     return str(response.headers["x-conversation-id"])
 
 
-def test_a_client_that_leaves_in_the_middle_of_a_call(house: House) -> None:
+def test_a_client_that_leaves_in_the_middle_of_a_call(house: Served) -> None:
     first = house.ask(user("Hello"), tools=TOOLS)
     house.answers(Reply((Text("Let me see."), PARIS), holds={2: trio.Event()}))
     request = len(house.requests)
@@ -432,7 +432,7 @@ def test_a_client_that_leaves_in_the_middle_of_a_call(house: House) -> None:
     ]
 
 
-def test_a_client_that_leaves_after_the_results_may_bring_them_again(house: House) -> None:
+def test_a_client_that_leaves_after_the_results_may_bring_them_again(house: Served) -> None:
     answer = suspend(house, PARIS, ROME)
     results = (tool("toolu_paris", "sun"), tool("toolu_rome", "rain"))
     house.answers(say("It is sunny.", chunks=4, holds={2: trio.Event()}))
@@ -458,15 +458,15 @@ def test_a_client_that_leaves_after_the_results_may_bring_them_again(house: Hous
 
 
 @pytest.fixture(scope="module")
-def impatient(tmp_path_factory: pytest.TempPathFactory) -> Iterator[House]:
+def impatient(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Served]:
     claude = {"tool_wait_seconds": 0.3, "prewarm": 1}
-    with open_house(tmp_path_factory.mktemp("impatient"), claude=claude) as house:
+    with open_served(tmp_path_factory.mktemp("impatient"), claude=claude) as house:
         yield house
 
 
 @pytest.mark.parametrize("turns_before", [0, 1])
 def test_results_that_come_too_late_are_told_all_the_same(
-    impatient: House, turns_before: int
+    impatient: Served, turns_before: int
 ) -> None:
     house = impatient
     house.begin()

@@ -27,20 +27,20 @@ from tests.support.messages_stub import (
 )
 from tests.support.raw_cli import cli_binary, cli_environment
 
-from .house import JSON, House, function, open_house, spoken, system, tool, user
+from .served import JSON, Served, function, open_served, spoken, system, tool, user
 
 TOOLS = [function("look")]
 HELD = [("user", ["Hello"]), ("assistant", ["turn 1: Hello"])]
 
 
 @pytest.fixture(scope="module")
-def conversation(shared: House) -> str:
+def conversation(shared: Served) -> str:
     """One that the tests of this module go on with, and whose failures leave no trace."""
     shared.begin()
     return shared.ask(system("errors"), user("Hello"), tools=TOOLS).conversation_id
 
 
-def fail(house: House, conversation: str, stream: bool, *answers: Answer) -> tuple[int, Any, JSON]:
+def fail(house: Served, conversation: str, stream: bool, *answers: Answer) -> tuple[int, Any, JSON]:
     """Ask what the API answers so: the status, the headers, the error."""
     house.answers(*answers)
     ask = house.stream if stream else house.ask
@@ -48,7 +48,7 @@ def fail(house: House, conversation: str, stream: bool, *answers: Answer) -> tup
     return answer.status, answer.headers, answer.error
 
 
-def untouched(house: House, conversation: str, tail: str = "Still there?") -> None:
+def untouched(house: Served, conversation: str, tail: str = "Still there?") -> None:
     """The conversation works, and the model hears nothing of what failed."""
     house.begin()
     held = house.live.gateway.find(conversation).info.messages
@@ -82,7 +82,7 @@ FAILURES: list[Any] = [
 @pytest.mark.parametrize("stream", [False, True])
 @pytest.mark.parametrize(("answers", "status", "code"), FAILURES)
 def test_a_failure_before_the_answer(
-    house: House, conversation: str, stream: bool, answers: list[Answer], status: int, code: str
+    house: Served, conversation: str, stream: bool, answers: list[Answer], status: int, code: str
 ) -> None:
     told, headers, error = fail(house, conversation, stream, *answers)
     assert (told, error["code"]) == (status, code)
@@ -109,7 +109,7 @@ CUTS: list[Any] = [
 
 @pytest.mark.parametrize(("blocks", "after", "pieces"), CUTS)
 def test_a_cut_in_the_answer(
-    house: House, conversation: str, blocks: tuple[Block, ...], after: int, pieces: list[str]
+    house: Served, conversation: str, blocks: tuple[Block, ...], after: int, pieces: list[str]
 ) -> None:
     cut = trio.Event()
     house.answers(Reply(blocks, holds={after: cut}, cut_after=after))
@@ -129,7 +129,7 @@ def test_a_cut_in_the_answer(
     untouched(house, conversation)
 
 
-def test_a_cut_in_a_whole_answer(house: House, conversation: str) -> None:
+def test_a_cut_in_a_whole_answer(house: Served, conversation: str) -> None:
     house.answers(Reply((Text("Hm."), LOOK), pause=0.02, cut_after=2))
     answer = house.ask(user("What now?"), conversation_id=conversation)
     assert (answer.status, answer.error["code"]) == (502, "upstream_failed")
@@ -137,7 +137,7 @@ def test_a_cut_in_a_whole_answer(house: House, conversation: str) -> None:
 
 
 @pytest.mark.parametrize("stream", [False, True])
-def test_a_refusal(house: House, conversation: str, stream: bool) -> None:
+def test_a_refusal(house: Served, conversation: str, stream: bool) -> None:
     house.answers(Reply((Text("I cannot"),), stop_reason="refusal"))
     if stream:
         streamed = house.stream(user("What now?"), conversation_id=conversation)
@@ -154,7 +154,7 @@ def test_a_refusal(house: House, conversation: str, stream: bool) -> None:
 
 
 @pytest.mark.parametrize("answer", [Failure(500), say("a b", chunks=2, cut_after=1)])
-def test_a_failure_behind_a_tool(house: House, answer: Answer) -> None:
+def test_a_failure_behind_a_tool(house: Served, answer: Answer) -> None:
     """The results may be brought again: the calls stand open still."""
     house.answers(call(LOOK))
     first = house.ask(user("Look"), tools=TOOLS)
@@ -172,7 +172,7 @@ def test_a_failure_behind_a_tool(house: House, answer: Answer) -> None:
     assert len(house.requests) == 3
 
 
-def test_the_first_turn_of_a_conversation_may_fail(house: House) -> None:
+def test_the_first_turn_of_a_conversation_may_fail(house: Served) -> None:
     house.answers(Failure(500))
     assert house.ask(user("Hello")).status == 502
     answer = house.ask(user("Hello"))
@@ -183,14 +183,14 @@ def test_the_first_turn_of_a_conversation_may_fail(house: House) -> None:
 
 
 @pytest.fixture(scope="module")
-def patient(tmp_path_factory: pytest.TempPathFactory) -> Iterator[House]:
+def patient(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Served]:
     """The CLI tries again once; a silent API is given up early."""
     claude = {"max_retries": 1, "idle_timeout_seconds": 2.0, "prewarm": 1}
-    with open_house(tmp_path_factory.mktemp("patient"), claude=claude) as house:
+    with open_served(tmp_path_factory.mktemp("patient"), claude=claude) as house:
         yield house
 
 
-def test_how_long_to_wait_is_passed_on(patient: House) -> None:
+def test_how_long_to_wait_is_passed_on(patient: Served) -> None:
     house = patient
     house.begin()
     house.answers(Failure(429, "slow down", retry_after=1), Failure(429, retry_after=1))
@@ -200,7 +200,7 @@ def test_how_long_to_wait_is_passed_on(patient: House) -> None:
     assert len(house.requests) == 2
 
 
-def test_what_goes_well_the_second_time_is_no_failure(patient: House) -> None:
+def test_what_goes_well_the_second_time_is_no_failure(patient: Served) -> None:
     house = patient
     house.begin()
     house.answers(Failure(529), say("Here."))
@@ -209,7 +209,7 @@ def test_what_goes_well_the_second_time_is_no_failure(patient: House) -> None:
 
 
 @pytest.mark.parametrize("answer", [Hang(), say("one two", chunks=2, hang_after=1)])
-def test_silence_is_a_timeout(patient: House, answer: Answer) -> None:
+def test_silence_is_a_timeout(patient: Served, answer: Answer) -> None:
     house = patient
     house.begin()
     first = house.ask(user("Hello"))

@@ -18,7 +18,6 @@ from attrs import define, evolve, field
 from ccapi.actors.runtime.restart_budget import RESTARTS, WINDOW
 from ccapi.actors.session.events import (
     Action,
-    AskLeave,
     CancelWake,
     ChildGone,
     ChildReady,
@@ -30,9 +29,10 @@ from ccapi.actors.session.events import (
     GiveWay,
     Interrupt,
     Kill,
-    LeaveAsked,
-    LeaveSettled,
     PermissionReply,
+    PermissionRequested,
+    PermissionSettled,
+    RequestPermission,
     Retire,
     Started,
     StartTurn,
@@ -313,7 +313,7 @@ class World:
             self.feed(
                 ControlCancelled(request_id)
                 if choice % 8 == 0
-                else LeaveAsked(asked, heard=choice % 4 > 0)
+                else PermissionRequested(asked, heard=choice % 4 > 0)
             )
 
     def warm(self, choice: int) -> None:
@@ -416,10 +416,10 @@ class World:
             case CancelWake():
                 assert self.seeking
                 self.seeking = False
-            case AskLeave(turn_id):
+            case RequestPermission(turn_id):
                 assert turn_id in self.open
                 assert self.machine.phase is Phase.BUSY
-            case LeaveSettled():
+            case PermissionSettled():
                 assert self.machine.phase is Phase.BUSY
             case _:
                 self._tell_child(action)

@@ -27,7 +27,7 @@ from ccapi.transport.process.child import Child, ChildCommand, open_child
 from ccapi.transport.process.guardian import Guardian, open_guardian
 
 PATIENCE = 20.0  # seconds after which something that has not happened fails the test
-SCRIPTED = (sys.executable, "-I", "-m", "ccapi.transport.demo_cli")
+DEMO_CLI = (sys.executable, "-I", "-m", "ccapi.transport.demo_cli")
 
 
 # --- /proc ----------------------------------------------------------------------------------------
@@ -100,7 +100,7 @@ def scripted(tmp_path: Path, switches: Mapping[str, Any] = {}, **changes: Any) -
         "HOME": str(tmp_path),
         "SCRIPTED_CHILD": json.dumps({"pace_ms": 0, **switches}),
     }
-    return ChildCommand(**{"argv": SCRIPTED, "env": env, "cwd": tmp_path, **changes})
+    return ChildCommand(**{"argv": DEMO_CLI, "env": env, "cwd": tmp_path, **changes})
 
 
 def python(tmp_path: Path, program: str, *args: str, **changes: Any) -> ChildCommand:

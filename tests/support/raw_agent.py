@@ -118,7 +118,7 @@ def results_of(frames: Sequence[Frame]) -> list[Frame]:
 # -- leave -----------------------------------------------------------------------------------------
 
 
-def asks_leave(frame: Frame) -> bool:
+def asks_permission(frame: Frame) -> bool:
     """Whether the frame asks whether a tool may be used."""
     if frame["type"] != "control_request":
         return False
@@ -142,15 +142,17 @@ def answer(asked: Frame, body: Frame) -> Frame:
 
 async def until_asked(cli: RawCli) -> Frame:
     """The next question for leave."""
-    return (await cli.until(asks_leave, "a question for leave"))[-1]
+    return (await cli.until(asks_permission, "a question for leave"))[-1]
 
 
 async def run_out(cli: RawCli) -> list[Frame]:
     """The frames up to the result; whatever is asked for is allowed."""
     seen: list[Frame] = []
     while not seen or not is_result(seen[-1]):
-        seen += await cli.until(lambda frame: is_result(frame) or asks_leave(frame), "the result")
-        if asks_leave(seen[-1]):
+        seen += await cli.until(
+            lambda frame: is_result(frame) or asks_permission(frame), "the result"
+        )
+        if asks_permission(seen[-1]):
             await cli.send(allow(seen[-1]))
     return seen
 

@@ -32,7 +32,7 @@ is."""
 
 
 class LineEditor:
-    """`feed` it what comes, then `next`. With `echo` False nothing is to be shown."""
+    """`broadcast` it what comes, then `next`. With `echo` False nothing is to be shown."""
 
     def __init__(self, *, echo: bool) -> None:
         self._echo = echo

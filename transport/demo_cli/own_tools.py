@@ -66,7 +66,7 @@ def _read_use(given: Any) -> Use:
 # -- leave -----------------------------------------------------------------------------------------
 
 
-def needs_leave(name: str, given: Json, directories: Iterable[str]) -> bool:
+def needs_permission(name: str, given: Json, directories: Iterable[str]) -> bool:
     """Whether the CLI would ask for it in its default mode, no rules given."""
     if name in _CHANGES:
         return True

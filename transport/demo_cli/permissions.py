@@ -12,7 +12,7 @@ from typing import Any, Final
 from . import own_tools
 from .frames import Json, encode, new_uuid
 from .session import Session
-from .steps import AskLeave, Decision
+from .steps import Decision, RequestPermission
 
 _CLOSED: Final = (
     "Tool permission request failed: AbortError: Tool permission stream closed before response"
@@ -25,17 +25,17 @@ _MODES: Final = ("acceptEdits", "auto", "bypassPermissions", "default", "dontAsk
 _QUICK_EDITS: Final = ("touch ", "mkdir ", "rm ", "mv ", "cp ", "sed ")
 
 
-class LeaveDesk:
+class PermissionRequests:
     """The questions that are open, and what was decided. `interrupted`: an answer said to stop."""
 
     def __init__(self, session: Session, write: Callable[[bytes], None]) -> None:
         self.interrupted = False
         self._session = session
         self._write = write
-        self._open: dict[str, AskLeave] = {}  # by request id
+        self._open: dict[str, RequestPermission] = {}  # by request id
         self._decided: dict[str, Decision] = {}  # by tool use
 
-    def ask(self, use: AskLeave) -> None:
+    def ask(self, use: RequestPermission) -> None:
         """Decide by the rules and the mode, or ask the gateway."""
         decision = self._by_rules(use)
         if decision is not None:
@@ -94,14 +94,14 @@ class LeaveDesk:
             self._decided[use.tool_use_id] = Decision(False, use.arguments, _CLOSED, asked=True)
         self._open.clear()
 
-    def _by_rules(self, use: AskLeave) -> Decision | None:
+    def _by_rules(self, use: RequestPermission) -> Decision | None:
         name, given, session = use.name, use.arguments, self._session
         if any(own_tools.matches(rule, name, given) for rule in session.denied):
             which = f" with command {given.get('command')}" if name == "Bash" else ""
             return Decision(False, given, f"Permission to use {name}{which} has been denied.")
         needed = use.needed
         if needed is None:
-            needed = own_tools.needs_leave(name, given, session.directories)
+            needed = own_tools.needs_permission(name, given, session.directories)
         mode = session.permission_mode
         if (
             not needed
@@ -124,7 +124,7 @@ class LeaveDesk:
                 self._session.directories += [str(each) for each in directories]
 
 
-def _question(request_id: str, use: AskLeave, directories: list[str]) -> Json:
+def _question(request_id: str, use: RequestPermission, directories: list[str]) -> Json:
     request: Json = {
         "subtype": "can_use_tool",
         "tool_name": use.name,

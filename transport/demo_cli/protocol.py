@@ -18,11 +18,20 @@ from typing import Any, NamedTuple
 
 from .frames import Frames, Json, new_uuid, synthetic
 from .history import refused, text_of
-from .permissions import LeaveDesk
+from .permissions import PermissionRequests
 from .session import BLANK, Session, refused_command
-from .steps import AskLeave, AwaitLeave, AwaitTools, CallTool, Decision, Pause, Stop, Write
+from .steps import (
+    AwaitPermission,
+    AwaitTools,
+    CallTool,
+    Decision,
+    Pause,
+    RequestPermission,
+    Stop,
+    Write,
+)
 from .switches import Switches, UnknownSwitch, read_directive
-from .tools import ToolDesk
+from .tools import ToolCalls
 from .turn import Turn
 from .wire import Wire, die, fatal, hang, ignore_sigterm, leave_grandchild
 
@@ -49,8 +58,8 @@ class Child:
         self._frames = frames
         self._history = session.history
         self._session = session
-        self._desk = ToolDesk(self._frames, wire.write)
-        self._leave = LeaveDesk(session, wire.write)
+        self._desk = ToolCalls(self._frames, wire.write)
+        self._leave = PermissionRequests(session, wire.write)
         self._queue: list[Queued] = []
         self._turn: Turn | None = None
         self._aborting = False
@@ -351,10 +360,10 @@ class Child:
                             self._aborting = True
                         self._serve(None)
                     turn.tool_results = self._desk.take(tool_use_ids)
-                case AskLeave():
+                case RequestPermission():
                     self._leave.ask(step)
-                case AwaitLeave(tool_use_id):
-                    if decision := self._await_leave(tool_use_id):
+                case AwaitPermission(tool_use_id):
+                    if decision := self._await_permission(tool_use_id):
                         turn.decisions[tool_use_id] = decision
                 case Stop("die"):
                     die(self._wire.switches)
@@ -367,7 +376,7 @@ class Child:
                 return True
         return False
 
-    def _await_leave(self, tool_use_id: str) -> Decision | None:
+    def _await_permission(self, tool_use_id: str) -> Decision | None:
         """None: the turn was interrupted meanwhile."""
         self._serve(0)  # what the gateway said while the message was printed
         while not self._aborting:

@@ -46,7 +46,7 @@ class AwaitTools(NamedTuple):
     tool_use_ids: list[str]
 
 
-class AskLeave(NamedTuple):
+class RequestPermission(NamedTuple):
     """Find out whether a tool of the agent's own may be used: by the rules, or by asking."""
 
     tool_use_id: str
@@ -55,7 +55,7 @@ class AskLeave(NamedTuple):
     needed: bool | None  # None: as the CLI would decide
 
 
-class AwaitLeave(NamedTuple):
+class AwaitPermission(NamedTuple):
     """Wait until that is decided and put the decision into `Turn.decisions`."""
 
     tool_use_id: str
@@ -70,4 +70,4 @@ class Decision(NamedTuple):
     asked: bool = False  # and denied by whoever was asked, rather than by a rule
 
 
-Step = Write | Pause | Stop | CallTool | AwaitTools | AskLeave | AwaitLeave
+Step = Write | Pause | Stop | CallTool | AwaitTools | RequestPermission | AwaitPermission

@@ -15,7 +15,7 @@ from .frames import VERSION, Frames, Json, new_uuid
 _PROTOCOL = "2025-11-25"
 
 
-class ToolDesk:
+class ToolCalls:
     """The tools on offer (`names`), the open requests, and the results that have come in."""
 
     def __init__(self, frames: Frames, write: Callable[[bytes], None]) -> None:

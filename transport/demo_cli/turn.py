@@ -17,12 +17,12 @@ from .frames import INTERRUPTED, NO_USAGE, Frames, Json, new_uuid, synthetic
 from .own_tools import Use
 from .speech import Speech, new_tool_use_id
 from .steps import (
-    AskLeave,
-    AwaitLeave,
+    AwaitPermission,
     AwaitTools,
     CallTool,
     Decision,
     Pause,
+    RequestPermission,
     Step,
     Stop,
     Write,
@@ -300,7 +300,7 @@ class Turn:
             self._said.append(answers.result_text(content))
             yield speech.result(tool_use_id, content)
         speech.waiting.clear()
-        self._conclude()
+        self._finish_turn()
 
     def _act(self, uses: list[Use]) -> Iterator[Step]:
         """A message in which the agent uses tools of its own, and what came of them.
@@ -317,7 +317,7 @@ class Turn:
             yield from speech.tool_use(index, tool_use_id, use.name, use.arguments)
             speech.waiting.append(tool_use_id)
             if named[0][0] == tool_use_id:
-                yield AskLeave(tool_use_id, use.name, use.arguments, use.permission)
+                yield RequestPermission(tool_use_id, use.name, use.arguments, use.permission)
             yield speech.close()
         yield self._stop("tool_use")
         asked = {named[0][0]}
@@ -326,11 +326,13 @@ class Turn:
             for together in [group] if at_once else [[each] for each in group]:
                 for tool_use_id, use in together:
                     if tool_use_id not in asked:
-                        yield AskLeave(tool_use_id, use.name, use.arguments, use.permission)
+                        yield RequestPermission(
+                            tool_use_id, use.name, use.arguments, use.permission
+                        )
                 for tool_use_id, use in together:
-                    yield AwaitLeave(tool_use_id)
+                    yield AwaitPermission(tool_use_id)
                     yield from self._use(tool_use_id, use, self.decisions[tool_use_id])
-        self._conclude()
+        self._finish_turn()
 
     def _use(self, tool_use_id: str, use: Use, decision: Decision) -> Iterator[Step]:
         if not decision.allowed:
@@ -358,7 +360,7 @@ class Turn:
             yield Write(self._frames.line(frame))
         yield Pause(left)
 
-    def _conclude(self) -> None:
+    def _finish_turn(self) -> None:
         """The answer is about what the tools said, unless it was scripted."""
         if self.switches.answer is None and not self.switches.deltas:
             self._pieces = answers.tokens(answers.after_tools(self._said))

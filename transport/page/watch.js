@@ -1,6 +1,6 @@
 // What the gateway tells of the house, to everything on the page that shows some of it.
 //
-// Knows: the socket /v1/house, open for as long as the page is seen, and the last minutes of what
+// Knows: the socket /v1/overview, open for as long as the page is seen, and the last minutes of what
 // it said. Refuses to know: how any of it looks.
 
 import { socketAddress } from "./api.js";
@@ -16,9 +16,9 @@ export class HouseWatch {
     this.past = []; // {at, seen, house}: `seen` by this browser's clock, in seconds
     this.state = "closed";
     this.channel = new Channel({
-      address: () => socketAddress("v1/house"),
+      address: () => socketAddress("v1/overview"),
       protocols: socketProtocols,
-      heard: (message) => message.type === "house" && this.heard(message),
+      heard: (message) => message.type === "overview" && this.heard(message),
       changed: (state) => {
         this.state = state;
         this.tell();

@@ -28,8 +28,8 @@ from .agent_cli import Agents, agent_environment, agents_of
 from .child import ChildCommand
 from .guardian import Guardian
 from .leftovers import Trace
+from .login import DEMO_CLI as NO_LOGIN_NEEDED
 from .login import LEAN, SUBSCRIPTION_FLAGS, Login, ask_login, chat_environment
-from .login import SCRIPTED as NO_LOGIN_NEEDED
 from .transcript import transcript_path, write_transcript
 
 GENERIC_FLAGS = (
@@ -81,7 +81,7 @@ _NESTED = frozenset({"CLAUDECODE", "CLAUDE_CODE_ENTRYPOINT", "CLAUDE_CODE_SSE_PO
 
 TOOL_MARGIN_SECONDS = 60.0
 
-SCRIPTED = (sys.executable, "-I", "-m", "ccapi.transport.demo_cli")
+DEMO_CLI = (sys.executable, "-I", "-m", "ccapi.transport.demo_cli")
 """The child of ``--demo``: it speaks the protocol and needs no account."""
 
 
@@ -103,7 +103,7 @@ class Cli:
     async def ask_login(self, guardian: Guardian) -> Login:
         """How the program is logged in (`transport.process.login.ask_login`); the scripted child
         needs no login."""
-        if self.program == SCRIPTED:
+        if self.program == DEMO_CLI:
             return NO_LOGIN_NEEDED
         return await ask_login(self.program, self.env, self.cwd, guardian)
 
@@ -249,7 +249,7 @@ def find_cli(
         raise SettingsError([Problem("storage.path", reason)]) from error
     except RuntimeError as error:  # a "~" of somebody who has no home
         raise SettingsError([Problem("storage.path", str(error))]) from error
-    program = SCRIPTED if demo else (_find_program(settings.claude.command, environ),)
+    program = DEMO_CLI if demo else (_find_program(settings.claude.command, environ),)
     env = child_environment(settings, environ)
     agents = agents_of(settings, storage)
     return Cli(

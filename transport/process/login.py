@@ -68,11 +68,11 @@ class Means(enum.Enum):
     KEY_HELPER = "an apiKeyHelper"
     NOTHING = "nothing"
     UNKNOWN = "unknown"
-    SCRIPTED = "none needed"
+    DEMO_CLI = "none needed"
 
 
 _SUBSCRIPTION = (Means.OAUTH_TOKEN, Means.FILE, Means.MANAGED_KEY)
-_BY_VARIABLE = (Means.KEY, Means.AUTH_TOKEN, Means.OAUTH_TOKEN, Means.SCRIPTED)
+_BY_VARIABLE = (Means.KEY, Means.AUTH_TOKEN, Means.OAUTH_TOKEN, Means.DEMO_CLI)
 
 
 @frozen
@@ -109,7 +109,7 @@ class Login:
 
 
 LEAN = Login(Means.KEY)
-SCRIPTED = Login(Means.SCRIPTED)
+DEMO_CLI = Login(Means.DEMO_CLI)
 
 Status = Mapping[str, Any]
 

@@ -56,8 +56,8 @@ async def test_ctrl_c_interrupts_a_turn_and_leaves_at_the_prompt(tmp_path: Path)
             await terminal.until("> ")
             await terminal.type(f"{ENDLESS}\n")
             [info] = live.gateway.conversations()
-            feed = live.gateway.find(info.conversation_id).feed
-            while feed.turn is None or not feed.turn.items:
+            broadcast = live.gateway.find(info.conversation_id).broadcast
+            while broadcast.turn is None or not broadcast.turn.items:
                 await trio.sleep(0.01)
             await trio.sleep(0.3)
             await terminal.type(CTRL_C)
@@ -94,9 +94,9 @@ async def test_a_long_line_is_not_cut(tmp_path: Path) -> None:
                 await trio.sleep(0.01)
             await terminal.type("\n")
             [info] = live.gateway.conversations()
-            feed = live.gateway.find(info.conversation_id).feed
+            broadcast = live.gateway.find(info.conversation_id).broadcast
             with trio.fail_after(20):
-                while (turn := feed.turn or feed.history.last) is None:
+                while (turn := broadcast.turn or broadcast.history.last) is None:
                     await trio.sleep(0.01)
             assert turn.messages[0].text == words
 

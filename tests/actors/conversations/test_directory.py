@@ -296,14 +296,14 @@ def test_of_what_was_said_the_oldest_goes_first_and_the_conversations_stay() -> 
     entries = [directory.create("local", memory, 1.0) for _ in range(3)]
     for number in range(6):
         for entry in entries:
-            entry.state.feed.add((Message("user", (f"{number} " + "x" * 500,)),))
+            entry.state.broadcast.add((Message("user", (f"{number} " + "x" * 500,)),))
             directory.weigh(entry)
-    kept = [len(entry.state.feed.history) for entry in entries]
+    kept = [len(entry.state.broadcast.history) for entry in entries]
     assert len(directory) == 3
     assert sum(kept) * 600 <= 5000
     assert kept[-1] >= kept[0]
-    assert entries[0].state.feed.history.forgotten
+    assert entries[0].state.broadcast.history.forgotten
     assert directory.remove(entries[-1])
-    entries[0].state.feed.add((Message("user", ("x",)),))
+    entries[0].state.broadcast.add((Message("user", ("x",)),))
     directory.weigh(entries[0])
-    assert entries[0].state.feed.history.last is not None
+    assert entries[0].state.broadcast.history.last is not None

@@ -63,11 +63,11 @@ async def test_one_that_a_client_has_open_makes_no_room(gateway: Gateway) -> Non
     await asked.ask("Hello")
     await eventually(lambda: asked.info.phase == "asleep")
     asked.entry.used_at -= 2 * EVICTABLE_SECONDS
-    with asked.feed.watch(), unused.feed.watch():
+    with asked.broadcast.watch(), unused.broadcast.watch():
         unused.abandon()
         gateway.conversation()
         assert not lives(gateway, other)
-        with unused.feed.watch():
+        with unused.broadcast.watch():
             gateway.conversation()  # in the place of the one before
         assert lives(gateway, asked)
         assert lives(gateway, unused)
@@ -154,7 +154,7 @@ async def test_seeds_of_new_conversations_count_and_private_ones_go_last(tmp_pat
 async def test_what_a_client_has_open_is_kept_beyond_the_bound(tmp_path: Path) -> None:
     async with open_embedded(tmp_path, conversation=HELD) as gateway:
         shown = [gateway.conversation(seed=told(BIG)) for _ in range(3)]
-        with shown[0].feed.watch(), shown[1].feed.watch():
+        with shown[0].broadcast.watch(), shown[1].broadcast.watch():
             others = [gateway.conversation(seed=told(BIG)) for _ in range(3)]
             alive = [lives(gateway, each) for each in (*shown, *others)]
             assert alive == [True, True, False, False, False, True]

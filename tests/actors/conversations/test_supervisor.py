@@ -40,7 +40,7 @@ from ccapi.schemas.settings.settings import ClaudeSettings, ConversationSettings
 from ccapi.schemas.turn import Memory, Origin, Prompt, Setup
 
 from ...support.fake_child import Brain, FakeChild, FakePool, echo, silent
-from ...support.session_house import failure, outcome
+from ...support.session_world import failure, outcome
 
 EXPIRY = 1800.0
 SETTINGS = Settings(
@@ -360,7 +360,7 @@ async def test_one_that_has_no_actor_and_is_open_does_not_expire_either(
 ) -> None:
     async with open_desk() as desk:
         entry = desk.entry(used_at=time.time() - EXPIRY - 1)
-        with entry.state.feed.watch():
+        with entry.state.broadcast.watch():
             await trio.sleep(3 * EXPIRY)
             assert entry in desk.directory
         await trio.sleep(EXPIRY - 1)

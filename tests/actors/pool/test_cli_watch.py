@@ -33,7 +33,7 @@ from ccapi.transport.process.login import Login, Means
 
 
 @define
-class House:
+class World:
     watch: CliWatch
     bus: Bus
     login: Login
@@ -59,105 +59,105 @@ class House:
 
 
 @asynccontextmanager
-async def open_house(means: Means, host: str = "127.0.0.1", **claude: Any) -> AsyncIterator[House]:
+async def open_world(means: Means, host: str = "127.0.0.1", **claude: Any) -> AsyncIterator[World]:
     server = ServerSettings(host=host)
     watch = CliWatch("/opt/claude", Settings(server=server, claude=ClaudeSettings(**claude)))
-    house = House(watch, Bus(), Login(means))
+    world = World(watch, Bus(), Login(means))
     async with trio.open_nursery() as nursery:
-        nursery.start_soon(watch.listen, house.bus)
-        nursery.start_soon(watch.run, house.ask, house.renew)
+        nursery.start_soon(watch.listen, world.bus)
+        nursery.start_soon(watch.run, world.ask, world.renew)
         await wait_all_tasks_blocked()
-        yield house
+        yield world
         nursery.cancel_scope.cancel()
 
 
 async def test_who_starts_a_child_waits_for_the_first_answer(autojump_clock: MockClock) -> None:
-    async with open_house(Means.OAUTH_TOKEN) as house:
-        trouble = house.watch.trouble
+    async with open_world(Means.OAUTH_TOKEN) as world:
+        trouble = world.watch.trouble
         assert trouble is not None
         assert (trouble.status, trouble.code) == (503, "starting")
         began = trio.current_time()
-        assert await house.watch.known() == Login(Means.OAUTH_TOKEN)
-        assert trio.current_time() - began == pytest.approx(house.seconds)
-        assert house.watch.trouble is None
+        assert await world.watch.known() == Login(Means.OAUTH_TOKEN)
+        assert trio.current_time() - began == pytest.approx(world.seconds)
+        assert world.watch.trouble is None
 
 
 @pytest.mark.parametrize("means", Means)
 async def test_readiness_by_login(autojump_clock: MockClock, means: Means) -> None:
-    async with open_house(means) as house:
-        await house.watch.known()
+    async with open_world(means) as world:
+        await world.watch.known()
         missing = means in (Means.NOTHING, Means.KEY_HELPER)
-        assert isinstance(house.watch.trouble, NotLoggedIn if missing else type(None))
+        assert isinstance(world.watch.trouble, NotLoggedIn if missing else type(None))
         if missing:
-            assert "/opt/claude setup-token" in str(house.watch.trouble)
+            assert "/opt/claude setup-token" in str(world.watch.trouble)
 
 
 async def test_without_a_login_it_is_asked_for_until_there_is_one(
     autojump_clock: MockClock,
 ) -> None:
-    async with open_house(Means.NOTHING) as house:
+    async with open_world(Means.NOTHING) as world:
         await trio.sleep(3.5 * (RECHECK_SECONDS + LEAST_SECONDS))
-        assert len(house.asked) == 4
-        assert house.renewed == 0
-        house.login = Login(Means.FILE)
+        assert len(world.asked) == 4
+        assert world.renewed == 0
+        world.login = Login(Means.FILE)
         await trio.sleep(RECHECK_SECONDS + LEAST_SECONDS + 1)
-        assert house.watch.trouble is None
-        assert await house.watch.known() == Login(Means.FILE)
-        assert house.renewed == 1
+        assert world.watch.trouble is None
+        assert await world.watch.known() == Login(Means.FILE)
+        assert world.renewed == 1
         await trio.sleep(1000)
-        assert len(house.asked) == 5
+        assert len(world.asked) == 5
 
 
 async def test_another_login_ends_what_the_last_one_brought_about(
     autojump_clock: MockClock,
 ) -> None:
-    async with open_house(Means.NOTHING) as house:
+    async with open_world(Means.NOTHING) as world:
         await trio.sleep(5)
         with capture_logs() as lines:
-            await house.fail(not_logged_in("claude"))
+            await world.fail(not_logged_in("claude"))
         assert warnings(lines) == []  # it was told when the CLI said so
-        house.login = Login(Means.FILE)
-        await house.fail(not_logged_in("claude"))
+        world.login = Login(Means.FILE)
+        await world.fail(not_logged_in("claude"))
         await trio.sleep(LEAST_SECONDS + 1)
-        assert house.watch.trouble is None
+        assert world.watch.trouble is None
 
 
 async def test_it_is_asked_for_again_when_a_turn_says_that_it_has_gone(
     autojump_clock: MockClock,
 ) -> None:
-    async with open_house(Means.FILE) as house:
+    async with open_world(Means.FILE) as world:
         await trio.sleep(100)
         for _ in range(50):  # however many say so
-            await house.fail(not_logged_in("claude"))
-        trouble = house.watch.trouble
+            await world.fail(not_logged_in("claude"))
+        trouble = world.watch.trouble
         assert trouble is not None
         assert trouble.code == "cli_not_logged_in"
         await trio.sleep(20)
-        assert (len(house.asked), house.renewed) == (3, 2)  # those during the second count once
-        house.login = Login(Means.NOTHING)
-        await house.fail(not_logged_in("claude"))
+        assert (len(world.asked), world.renewed) == (3, 2)  # those during the second count once
+        world.login = Login(Means.NOTHING)
+        await world.fail(not_logged_in("claude"))
         await trio.sleep(LEAST_SECONDS + 1)
-        assert isinstance(house.watch.trouble, NotLoggedIn)
+        assert isinstance(world.watch.trouble, NotLoggedIn)
 
 
 async def test_what_variables_give_is_not_asked_for_again(autojump_clock: MockClock) -> None:
-    async with open_house(Means.OAUTH_TOKEN) as house:
+    async with open_world(Means.OAUTH_TOKEN) as world:
         await trio.sleep(10)
-        await house.fail(not_logged_in("claude"))
+        await world.fail(not_logged_in("claude"))
         await trio.sleep(10)
-        assert (len(house.asked), house.renewed) == (1, 0)
+        assert (len(world.asked), world.renewed) == (1, 0)
 
 
 async def test_readiness_comes_back_by_a_turn_or_by_itself(autojump_clock: MockClock) -> None:
-    async with open_house(Means.KEY) as house:
+    async with open_world(Means.KEY) as world:
         await trio.sleep(10)
-        await house.fail(not_logged_in("claude"))
-        assert house.watch.trouble is not None
-        await house.finish()
-        assert house.watch.trouble is None
-        await house.fail(not_logged_in("claude"))
+        await world.fail(not_logged_in("claude"))
+        assert world.watch.trouble is not None
+        await world.finish()
+        assert world.watch.trouble is None
+        await world.fail(not_logged_in("claude"))
         await trio.sleep(DOUBT_SECONDS + 0.1)  # else no turn would be sent here to find out
-        assert house.watch.trouble is None
+        assert world.watch.trouble is None
 
 
 @pytest.mark.parametrize(
@@ -171,27 +171,27 @@ async def test_readiness_comes_back_by_a_turn_or_by_itself(autojump_clock: MockC
 async def test_what_a_client_can_bring_about_makes_nobody_unready(
     autojump_clock: MockClock, error: GatewayError
 ) -> None:
-    async with open_house(Means.KEY) as house:
+    async with open_world(Means.KEY) as world:
         await trio.sleep(10)
-        await house.fail(error)
-        assert house.watch.trouble is None
+        await world.fail(error)
+        assert world.watch.trouble is None
 
 
 # --- beyond loopback ------------------------------------------------------------------------------
 
 
 async def test_a_credentials_file_is_refused_beyond_loopback(autojump_clock: MockClock) -> None:
-    async with open_house(Means.FILE, "0.0.0.0") as house:
+    async with open_world(Means.FILE, "0.0.0.0") as world:
         with pytest.raises(SettingsError) as refused:
-            await house.watch.check_exposure()
+            await world.watch.check_exposure()
         (problem,) = refused.value.problems
         assert problem.key == "server.host"
         for word in ("e-mail", "/opt/claude setup-token", "claude.allow_credentials_file"):
             assert word in problem.reason
         # A program may serve all the same, or the file may come later: no child is started then.
         with pytest.raises(NotLoggedIn, match="e-mail"):
-            await house.watch.known()
-        assert isinstance(house.watch.trouble, NotLoggedIn)
+            await world.watch.known()
+        assert isinstance(world.watch.trouble, NotLoggedIn)
 
 
 @pytest.mark.parametrize(
@@ -208,9 +208,9 @@ async def test_a_credentials_file_is_refused_beyond_loopback(autojump_clock: Moc
 async def test_all_else_is_served(
     autojump_clock: MockClock, means: Means, host: str, allowed: bool
 ) -> None:
-    async with open_house(means, host, allow_credentials_file=allowed) as house:
-        await house.watch.check_exposure()
-        await house.watch.known()
+    async with open_world(means, host, allow_credentials_file=allowed) as world:
+        await world.watch.check_exposure()
+        await world.watch.known()
 
 
 # --- the log --------------------------------------------------------------------------------------
@@ -235,7 +235,7 @@ async def test_the_log_says_once_what_the_login_is(
     autojump_clock: MockClock, means: Means, level: str
 ) -> None:
     with capture_logs() as lines:
-        async with open_house(means):
+        async with open_world(means):
             await trio.sleep(1000)
     assert [line["log_level"] for line in lines] == [level]
 
@@ -243,19 +243,19 @@ async def test_the_log_says_once_what_the_login_is(
 async def test_a_cli_that_never_works_is_told_once_for_each_cause(
     autojump_clock: MockClock,
 ) -> None:
-    async with open_house(Means.KEY) as house:
+    async with open_world(Means.KEY) as world:
         await trio.sleep(10)
         with capture_logs() as lines:
             for seconds in range(5):
-                await house.fail(TurnTimeout(f"Not ready within {seconds} s."))
-                await house.fail(not_logged_in("claude"))
-                await house.fail(InvalidRequest("the client's own"))
-                await house.fail(ChildDied("told by the pool"))
+                await world.fail(TurnTimeout(f"Not ready within {seconds} s."))
+                await world.fail(not_logged_in("claude"))
+                await world.fail(InvalidRequest("the client's own"))
+                await world.fail(ChildDied("told by the pool"))
         assert warnings(lines) == ["a turn failed"] * 2
         assert [line["code"] for line in lines] == ["turn_timeout", "cli_not_logged_in"]
-        await house.finish()
+        await world.finish()
         with capture_logs() as lines:
-            await house.fail(not_logged_in("claude"))
+            await world.fail(not_logged_in("claude"))
         assert warnings(lines) == ["a turn failed"]
 
 

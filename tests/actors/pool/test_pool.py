@@ -31,74 +31,74 @@ from ccapi.schemas.errors import (
 )
 from ccapi.schemas.events import ChildAdopted, ChildExited, ChildFrozen, ChildSpawned
 from ccapi.schemas.settings.settings import ClaudeSettings
-from tests.support.pool_house import POINT, HandMade, Works, open_house, seek
+from tests.support.pool_world import POINT, HandMade, Works, open_world, seek
 
 # --- warm children --------------------------------------------------------------------------------
 
 
 async def test_children_are_kept_warm_and_replaced(autojump_clock: MockClock) -> None:
-    async with open_house(prewarm=2) as house:
-        await house.settle()
-        first, second = house.works.made
-        assert house.pool.statistics().warm == 2
-        assert await house.pool.acquire("c", None) is first
-        assert house.pool.statistics().warm == 1
-        await house.settle()
-        assert house.pool.statistics().warm == 2
-        assert house.pool.statistics().live == 3
-        assert await house.pool.acquire("c", None) is second
-        adopted = [event for event in house.heard() if isinstance(event, ChildAdopted)]
+    async with open_world(prewarm=2) as world:
+        await world.settle()
+        first, second = world.works.made
+        assert world.pool.statistics().warm == 2
+        assert await world.pool.acquire("c", None) is first
+        assert world.pool.statistics().warm == 1
+        await world.settle()
+        assert world.pool.statistics().warm == 2
+        assert world.pool.statistics().live == 3
+        assert await world.pool.acquire("c", None) is second
+        adopted = [event for event in world.heard() if isinstance(event, ChildAdopted)]
         assert adopted == [ChildAdopted(1, "c", True, 0.0), ChildAdopted(2, "c", True, 0.0)]
 
 
 async def test_the_bound_counts_warm_children(autojump_clock: MockClock) -> None:
-    async with open_house(prewarm=2, max_concurrent_sessions=3) as house:
-        await house.settle()
+    async with open_world(prewarm=2, max_concurrent_sessions=3) as world:
+        await world.settle()
         for _ in range(3):
-            await house.pool.acquire("c", None)
-            await house.settle()
-        assert house.pool.statistics().warm == 0
-        assert house.pool.statistics().live == house.works.count == 3
+            await world.pool.acquire("c", None)
+            await world.settle()
+        assert world.pool.statistics().warm == 0
+        assert world.pool.statistics().live == world.works.count == 3
 
 
 async def test_a_child_that_resumes_is_a_new_one(autojump_clock: MockClock) -> None:
-    async with open_house(prewarm=1) as house:
-        await house.settle()
-        child = await house.pool.acquire("c", POINT)
+    async with open_world(prewarm=1) as world:
+        await world.settle()
+        child = await world.pool.acquire("c", POINT)
         assert isinstance(child, HandMade)
         assert child.origin == POINT
-        assert house.pool.statistics().warm == 1
-        spawned = [event.resumed for event in house.heard() if isinstance(event, ChildSpawned)]
+        assert world.pool.statistics().warm == 1
+        spawned = [event.resumed for event in world.heard() if isinstance(event, ChildSpawned)]
         assert spawned == [False, True]
 
 
 async def test_a_warm_child_makes_way_for_one_that_resumes(autojump_clock: MockClock) -> None:
-    async with open_house(prewarm=3) as house:
-        await house.settle()
-        child = await house.pool.acquire("c", POINT)
+    async with open_world(prewarm=3) as world:
+        await world.settle()
+        child = await world.pool.acquire("c", POINT)
         assert child.pid == 4
-        assert house.works.made[2].expected  # the one that was warmed last
-        await house.settle()
-        assert house.pool.statistics().warm == 2
+        assert world.works.made[2].expected  # the one that was warmed last
+        await world.settle()
+        assert world.pool.statistics().warm == 2
 
 
 async def test_a_warm_child_on_its_way_goes_to_who_waits(autojump_clock: MockClock) -> None:
     # At the start the one place is taken by the child that is being warmed.
-    async with open_house(prewarm=1, max_concurrent_sessions=1) as house:
+    async with open_world(prewarm=1, max_concurrent_sessions=1) as world:
         await wait_all_tasks_blocked()
-        child = await house.pool.acquire("c", None)
+        child = await world.pool.acquire("c", None)
         assert child.pid == 1
-        assert house.heard()[-1] == ChildAdopted(1, "c", True, house.works.spawn_seconds)
+        assert world.heard()[-1] == ChildAdopted(1, "c", True, world.works.spawn_seconds)
 
 
 async def test_a_warm_child_on_its_way_gives_way_to_one_that_resumes(
     autojump_clock: MockClock, nursery: trio.Nursery
 ) -> None:
-    async with open_house(prewarm=1, max_concurrent_sessions=1) as house:
+    async with open_world(prewarm=1, max_concurrent_sessions=1) as world:
         await wait_all_tasks_blocked()
         [resumes, fresh] = [
-            *await seek(house, nursery, origin=POINT),
-            *await seek(house, nursery),
+            *await seek(world, nursery, origin=POINT),
+            *await seek(world, nursery),
         ]
         child = await resumes.obtain()  # it came first, though it cannot use the warm one
         assert child.origin == POINT
@@ -110,19 +110,19 @@ async def test_whose_room_is_coming_lets_a_warm_child_pass(
 ) -> None:
     works = Works()
     works.stop_seconds = 20
-    async with open_house(works, max_concurrent_sessions=2, prewarm=1) as house:
-        await house.settle()
-        used = await house.pool.acquire("c", None)
-        await house.settle()
+    async with open_world(works, max_concurrent_sessions=2, prewarm=1) as world:
+        await world.settle()
+        used = await world.pool.acquire("c", None)
+        await world.settle()
         works.spawn_seconds = 2
-        house.works.made[1].die()  # its successor takes two seconds to make
+        world.works.made[1].die()  # its successor takes two seconds to make
         await trio.sleep(1)
-        house.pool.offer(used, used.retire)
-        [resumes] = await seek(house, nursery, origin=POINT)  # `used` leaves for it
+        world.pool.offer(used, used.retire)
+        [resumes] = await seek(world, nursery, origin=POINT)  # `used` leaves for it
         assert used.expected
-        [fresh] = await seek(house, nursery)
+        [fresh] = await seek(world, nursery)
         with trio.fail_after(10):
-            assert await fresh.obtain() is house.works.made[2]
+            assert await fresh.obtain() is world.works.made[2]
         assert not resumes.got.is_set()
         await resumes.obtain()
 
@@ -132,7 +132,7 @@ async def test_warm_children_that_die_are_replaced_at_growing_pauses(
 ) -> None:
     works = Works()
     works.spawn_seconds = 0.0
-    async with open_house(works, prewarm=1) as house:
+    async with open_world(works, prewarm=1) as world:
         pauses = []
         for number in range(8):
             await trio.sleep(60)
@@ -140,7 +140,7 @@ async def test_warm_children_that_die_are_replaced_at_growing_pauses(
             died = trio.current_time()
             await trio.sleep(60)
             pauses.append(works.began[-1] - died)
-        assert house.pool.statistics().warm == 1
+        assert world.pool.statistics().warm == 1
         assert pauses == pytest.approx([0.5, 1, 2, 4, 8, 16, 30, 30], abs=0.02)
 
 
@@ -148,7 +148,7 @@ async def test_a_child_that_dies_at_once_makes_no_hot_loop(
     autojump_clock: MockClock, nursery: trio.Nursery
 ) -> None:
     works = Works()
-    async with open_house(works, prewarm=1) as house:
+    async with open_world(works, prewarm=1) as world:
 
         def die_at_once() -> None:
             works.made[-1].die()
@@ -157,39 +157,39 @@ async def test_a_child_that_dies_at_once_makes_no_hot_loop(
         await trio.sleep(100)
         gaps = [later - earlier for earlier, later in itertools.pairwise(works.began)]
         assert gaps[:8] == pytest.approx([0.5, 1, 2, 4, 8, 16, 30, 30], abs=0.02)
-        assert house.pool.statistics().live == 0
+        assert world.pool.statistics().live == 0
 
 
 async def test_an_adoption_ends_the_pauses(autojump_clock: MockClock) -> None:
-    async with open_house(prewarm=1) as house:
+    async with open_world(prewarm=1) as world:
         for number in range(6):
             await trio.sleep(40)
-            house.works.made[number].die()
+            world.works.made[number].die()
         await trio.sleep(40)
-        await house.pool.acquire("c", None)
+        await world.pool.acquire("c", None)
         await trio.sleep(REFILL_DELAY + 0.1)
-        assert house.pool.statistics().warm == 1
+        assert world.pool.statistics().warm == 1
 
 
 async def test_a_warm_child_that_died_this_moment_is_not_adopted(autojump_clock: MockClock) -> None:
-    async with open_house(prewarm=2) as house:
-        await house.settle()
-        first, second = house.works.made
+    async with open_world(prewarm=2) as world:
+        await world.settle()
+        first, second = world.works.made
         first.status = -9  # killed; the task that waits for its exit has not run yet
-        assert await house.pool.acquire("c", None) is second
+        assert await world.pool.acquire("c", None) is second
         first.leave.set()
-        await house.settle()
-        assert house.pool.statistics().live == house.works.count
+        await world.settle()
+        assert world.pool.statistics().live == world.works.count
 
 
 async def test_a_warm_child_is_frozen_after_a_while(autojump_clock: MockClock) -> None:
-    async with open_house(prewarm=2, freeze_after_seconds=10) as house:
+    async with open_world(prewarm=2, freeze_after_seconds=10) as world:
         await trio.sleep(5)
-        used = await house.pool.acquire("c", None)
+        used = await world.pool.acquire("c", None)
         await trio.sleep(10)
-        assert [child.frozen for child in house.works.made] == [False, True, False]
+        assert [child.frozen for child in world.works.made] == [False, True, False]
         assert not used.frozen
-        assert [event for event in house.heard() if isinstance(event, ChildFrozen)] == [
+        assert [event for event in world.heard() if isinstance(event, ChildFrozen)] == [
             ChildFrozen(2)
         ]
 
@@ -198,15 +198,15 @@ async def test_a_warm_child_is_frozen_after_a_while(autojump_clock: MockClock) -
 
 
 async def test_the_least_recently_used_gives_way(autojump_clock: MockClock) -> None:
-    async with open_house() as house:
-        children = [await house.pool.acquire("c", None) for _ in range(3)]
+    async with open_world() as world:
+        children = [await world.pool.acquire("c", None) for _ in range(3)]
         for child in children:
-            house.pool.offer(child, child.retire)
-        house.pool.withdraw(children[0])  # a turn, and idle again: now it is the latest
-        house.pool.offer(children[0], children[0].retire)
-        house.pool.withdraw(children[2])  # in a turn
+            world.pool.offer(child, child.retire)
+        world.pool.withdraw(children[0])  # a turn, and idle again: now it is the latest
+        world.pool.offer(children[0], children[0].retire)
+        world.pool.withdraw(children[2])  # in a turn
         for expected in (children[1], children[0]):
-            new = await house.pool.acquire("c", None)
+            new = await world.pool.acquire("c", None)
             assert new not in children
             assert expected.gone.is_set()
         assert not children[2].leave.is_set()
@@ -215,43 +215,43 @@ async def test_the_least_recently_used_gives_way(autojump_clock: MockClock) -> N
 async def test_a_child_that_becomes_idle_gives_way_at_once(
     autojump_clock: MockClock, nursery: trio.Nursery
 ) -> None:
-    async with open_house(max_concurrent_sessions=1) as house:
-        child = await house.pool.acquire("c", None)
-        [seeker] = await seek(house, nursery)
-        house.pool.offer(child, child.retire)
+    async with open_world(max_concurrent_sessions=1) as world:
+        child = await world.pool.acquire("c", None)
+        [seeker] = await seek(world, nursery)
+        world.pool.offer(child, child.retire)
         assert child.expected
-        assert house.pool.statistics().idle == 0
+        assert world.pool.statistics().idle == 0
         await seeker.obtain()
 
 
 async def test_one_who_waits_displaces_one_child(
     autojump_clock: MockClock, nursery: trio.Nursery
 ) -> None:
-    async with open_house() as house:
-        children = [await house.pool.acquire("c", None) for _ in range(3)]
+    async with open_world() as world:
+        children = [await world.pool.acquire("c", None) for _ in range(3)]
         for child in children:
-            house.pool.offer(child, child.retire)
-        seekers = await seek(house, nursery, 2)
+            world.pool.offer(child, child.retire)
+        seekers = await seek(world, nursery, 2)
         assert [child.leave.is_set() for child in children] == [True, True, False]
         for seeker in seekers:
             await seeker.obtain()
-        assert house.pool.statistics().idle == 1
+        assert world.pool.statistics().idle == 1
 
 
 async def test_a_child_that_died_unnoticed_is_not_counted_on(
     autojump_clock: MockClock, nursery: trio.Nursery
 ) -> None:
     # A session may hear of its child's end later than the pool, and offer what is gone.
-    async with open_house(max_concurrent_sessions=2) as house:
-        dead, busy = [await house.pool.acquire("c", None) for _ in range(2)]
+    async with open_world(max_concurrent_sessions=2) as world:
+        dead, busy = [await world.pool.acquire("c", None) for _ in range(2)]
         assert isinstance(dead, HandMade)
         dead.die()
-        await house.settle()
-        house.pool.offer(dead, dead.retire)
-        assert house.pool.statistics().idle == 0
-        await house.pool.acquire("c", None)
-        [seeker] = await seek(house, nursery)
-        house.pool.offer(busy, busy.retire)
+        await world.settle()
+        world.pool.offer(dead, dead.retire)
+        assert world.pool.statistics().idle == 0
+        await world.pool.acquire("c", None)
+        [seeker] = await seek(world, nursery)
+        world.pool.offer(busy, busy.retire)
         with trio.fail_after(1):
             await seeker.obtain()
 
@@ -260,10 +260,10 @@ async def test_a_child_that_died_unnoticed_is_not_counted_on(
 
 
 async def test_first_come_first_served(autojump_clock: MockClock, nursery: trio.Nursery) -> None:
-    async with open_house() as house:
-        children = [await house.pool.acquire("c", None) for _ in range(3)]
-        seekers = await seek(house, nursery, 3)
-        assert house.pool.statistics().waiting == 3
+    async with open_world() as world:
+        children = [await world.pool.acquire("c", None) for _ in range(3)]
+        seekers = await seek(world, nursery, 3)
+        assert world.pool.statistics().waiting == 3
         for number, child in enumerate(children):
             child.kill()
             await seekers[number].obtain()
@@ -273,12 +273,12 @@ async def test_first_come_first_served(autojump_clock: MockClock, nursery: trio.
 
 
 async def test_nobody_passes_the_queue(autojump_clock: MockClock, nursery: trio.Nursery) -> None:
-    async with open_house(max_concurrent_sessions=1) as house:
-        child = await house.pool.acquire("c", None)
-        [first] = await seek(house, nursery)
+    async with open_world(max_concurrent_sessions=1) as world:
+        child = await world.pool.acquire("c", None)
+        [first] = await seek(world, nursery)
         child.kill()
         await child.gone.wait()  # its place is given to `first`, who has not run yet
-        [second] = await seek(house, nursery)
+        [second] = await seek(world, nursery)
         await first.obtain()
         assert not second.got.is_set()
 
@@ -286,77 +286,77 @@ async def test_nobody_passes_the_queue(autojump_clock: MockClock, nursery: trio.
 async def test_a_full_queue_refuses_and_says_when_to_try_again(
     autojump_clock: MockClock, nursery: trio.Nursery
 ) -> None:
-    async with open_house(max_concurrent_sessions=1, max_waiting_turns=2) as house:
-        await house.pool.acquire("c", None)
-        await seek(house, nursery, 2)
+    async with open_world(max_concurrent_sessions=1, max_waiting_turns=2) as world:
+        await world.pool.acquire("c", None)
+        await seek(world, nursery, 2)
         with pytest.raises(RateLimited) as raised:
-            await house.pool.acquire("c", None)
+            await world.pool.acquire("c", None)
         assert raised.value.code == "too_many_turns"
         assert raised.value.retry_after == 30  # nothing is known of the pace: the queue's own time
-        assert house.pool.statistics().waiting == 2
+        assert world.pool.statistics().waiting == 2
 
 
 async def test_retry_after_follows_the_pace(
     autojump_clock: MockClock, nursery: trio.Nursery
 ) -> None:
-    async with open_house(max_concurrent_sessions=1, max_waiting_turns=1) as house:
+    async with open_world(max_concurrent_sessions=1, max_waiting_turns=1) as world:
         for _ in range(4):
-            child = await house.pool.acquire("c", None)
+            child = await world.pool.acquire("c", None)
             await trio.sleep(8)
             child.kill()
             await child.gone.wait()
-        await house.pool.acquire("c", None)
-        await seek(house, nursery)
+        await world.pool.acquire("c", None)
+        await seek(world, nursery)
         with pytest.raises(RateLimited) as raised:
-            await house.pool.acquire("c", None)
+            await world.pool.acquire("c", None)
         assert raised.value.retry_after == pytest.approx(16, rel=0.1)  # second in the queue
 
 
 async def test_retry_after_tells_of_use_and_not_of_silence(
     autojump_clock: MockClock, nursery: trio.Nursery
 ) -> None:
-    async with open_house(max_concurrent_sessions=1, queue_timeout_seconds=1) as house:
-        child = await house.pool.acquire("c", None)
+    async with open_world(max_concurrent_sessions=1, queue_timeout_seconds=1) as world:
+        child = await world.pool.acquire("c", None)
         for turn in range(4):  # one child, idle in between: a turn's end counts, not its burial
             if turn:
-                house.pool.withdraw(child)
+                world.pool.withdraw(child)
             await trio.sleep(6)
-            house.pool.offer(child, child.retire)
+            world.pool.offer(child, child.retire)
             await trio.sleep(1)
         await trio.sleep(400)
-        house.pool.withdraw(child)
+        world.pool.withdraw(child)
         await trio.sleep(3)
-        [late] = await seek(house, nursery)
+        [late] = await seek(world, nursery)
         await late.got.wait()
         assert isinstance(late.error, RateLimited)
         assert late.error.retry_after == pytest.approx(6)
         await trio.sleep(16)  # this turn takes longer than is usual: 20 seconds
-        [later] = await seek(house, nursery)
+        [later] = await seek(world, nursery)
         await later.got.wait()
         assert isinstance(later.error, RateLimited)
         assert later.error.retry_after == pytest.approx(21)
         await trio.sleep(4000)  # and no turn takes longer than it may
-        [last] = await seek(house, nursery)
+        [last] = await seek(world, nursery)
         await last.got.wait()
         assert isinstance(last.error, RateLimited)
         assert last.error.retry_after == pytest.approx(300)
 
 
 async def test_an_idle_child_that_goes_tells_nothing_of_the_pace(autojump_clock: MockClock) -> None:
-    async with open_house(max_concurrent_sessions=3, max_waiting_turns=0, prewarm=0) as house:
-        children = [await house.pool.acquire("c", None) for _ in range(3)]
+    async with open_world(max_concurrent_sessions=3, max_waiting_turns=0, prewarm=0) as world:
+        children = [await world.pool.acquire("c", None) for _ in range(3)]
         await trio.sleep(9)
         for child in children:
-            house.pool.offer(child, child.retire)
+            world.pool.offer(child, child.retire)
         await trio.sleep(60)
         for child in children:  # as a session does that has been idle for long
-            house.pool.withdraw(child)
+            world.pool.withdraw(child)
             child.retire()
             await child.gone.wait()
         for _ in range(3):
-            await house.pool.acquire("c", None)
+            await world.pool.acquire("c", None)
         with pytest.raises(RateLimited) as raised:
-            await house.pool.acquire("c", None)
+            await world.pool.acquire("c", None)
         assert raised.value.retry_after == pytest.approx(
             3, rel=0.01
         )  # three places, nine seconds each
@@ -365,15 +365,15 @@ async def test_an_idle_child_that_goes_tells_nothing_of_the_pace(autojump_clock:
 async def test_who_has_waited_longest_is_told_the_shortest_time(
     autojump_clock: MockClock, nursery: trio.Nursery
 ) -> None:
-    async with open_house(max_concurrent_sessions=1, queue_timeout_seconds=1) as house:
-        child = await house.pool.acquire("c", None)
+    async with open_world(max_concurrent_sessions=1, queue_timeout_seconds=1) as world:
+        child = await world.pool.acquire("c", None)
         await trio.sleep(8)
         child.kill()
         await child.gone.wait()
-        await house.pool.acquire("c", None)
+        await world.pool.acquire("c", None)
         seekers = []
         for _ in range(4):
-            seekers += await seek(house, nursery)
+            seekers += await seek(world, nursery)
             await trio.sleep(0.1)
         await seekers[-1].got.wait()
         errors = [seeker.error for seeker in seekers]
@@ -383,39 +383,39 @@ async def test_who_has_waited_longest_is_told_the_shortest_time(
 
 
 async def test_who_takes_unused_room_is_not_refused(autojump_clock: MockClock) -> None:
-    async with open_house(max_concurrent_sessions=2, max_waiting_turns=0, prewarm=1) as house:
-        child = await house.pool.acquire("c", None)
-        await house.settle()
-        house.pool.offer(child, child.retire)
+    async with open_world(max_concurrent_sessions=2, max_waiting_turns=0, prewarm=1) as world:
+        child = await world.pool.acquire("c", None)
+        await world.settle()
+        world.pool.offer(child, child.retire)
         for _ in range(2):
-            assert (await house.pool.acquire("c", POINT)) in house.works.alive
+            assert (await world.pool.acquire("c", POINT)) in world.works.alive
         with pytest.raises(RateLimited):
-            await house.pool.acquire("c", POINT)
+            await world.pool.acquire("c", POINT)
 
 
 async def test_a_wait_in_vain_ends(autojump_clock: MockClock) -> None:
-    async with open_house(max_concurrent_sessions=1, queue_timeout_seconds=7) as house:
-        child = await house.pool.acquire("c", None)
+    async with open_world(max_concurrent_sessions=1, queue_timeout_seconds=7) as world:
+        child = await world.pool.acquire("c", None)
         began = trio.current_time()
         with pytest.raises(RateLimited) as raised:
-            await house.pool.acquire("c", None)
+            await world.pool.acquire("c", None)
         assert trio.current_time() - began == 7
         assert raised.value.retry_after == 7
-        assert house.pool.statistics().waiting == 0
+        assert world.pool.statistics().waiting == 0
         child.kill()
-        await house.settle()
-        assert house.pool.statistics().live == 0
+        await world.settle()
+        assert world.pool.statistics().live == 0
 
 
 async def test_one_who_leaves_the_queue_leaves_no_trace(
     autojump_clock: MockClock, nursery: trio.Nursery
 ) -> None:
-    async with open_house(max_concurrent_sessions=1) as house:
-        child = await house.pool.acquire("c", None)
-        first, second = await seek(house, nursery, 2)
+    async with open_world(max_concurrent_sessions=1) as world:
+        child = await world.pool.acquire("c", None)
+        first, second = await seek(world, nursery, 2)
         first.scope.cancel()
         await wait_all_tasks_blocked()
-        assert house.pool.statistics().waiting == 1
+        assert world.pool.statistics().waiting == 1
         child.kill()
         await second.obtain()
         assert not first.got.is_set()
@@ -424,25 +424,25 @@ async def test_one_who_leaves_the_queue_leaves_no_trace(
 async def test_one_who_leaves_with_a_place_in_hand_leaves_it_to_the_next(
     autojump_clock: MockClock, nursery: trio.Nursery
 ) -> None:
-    async with open_house(max_concurrent_sessions=1) as house:
-        child = await house.pool.acquire("c", None)
-        first, second = await seek(house, nursery, 2)
+    async with open_world(max_concurrent_sessions=1) as world:
+        child = await world.pool.acquire("c", None)
+        first, second = await seek(world, nursery, 2)
         # It is served in the step in which it is cancelled, before it can leave the queue.
-        house.works.at_end = first.scope.cancel
+        world.works.at_end = first.scope.cancel
         child.kill()
         await second.obtain()
         assert not first.got.is_set()
-        assert house.pool.statistics().live == 1
+        assert world.pool.statistics().live == 1
 
 
 async def test_one_who_leaves_with_a_warm_child_in_hand_leaves_it_to_the_next(
     autojump_clock: MockClock, nursery: trio.Nursery
 ) -> None:
     for _ in range(20):  # the order of two tasks in a step is random
-        async with open_house(max_concurrent_sessions=1, prewarm=1) as house:
+        async with open_world(max_concurrent_sessions=1, prewarm=1) as world:
             await wait_all_tasks_blocked()
-            first, second = await seek(house, nursery, 2)
-            house.works.at_birth = first.scope.cancel
+            first, second = await seek(world, nursery, 2)
+            world.works.at_birth = first.scope.cancel
             assert (await second.obtain()).pid == 1
             assert first.child is None
 
@@ -455,16 +455,16 @@ async def test_a_program_that_is_missing_fails_the_turn_and_not_the_pool(
 ) -> None:
     works = Works()
     works.broken = Overloaded("There is no CLI.", code="cli_not_found")
-    async with open_house(works, prewarm=1) as house:
+    async with open_world(works, prewarm=1) as world:
         for _ in range(5):
             with pytest.raises(Overloaded, match="There is no CLI"):
-                await house.pool.acquire("c", None)
+                await world.pool.acquire("c", None)
         await trio.sleep(100)
         assert len(works.began) < 20  # it is tried again, at growing pauses
-        assert house.pool.statistics().live == 0
+        assert world.pool.statistics().live == 0
         works.broken = None
         await trio.sleep(31)
-        assert house.pool.statistics().warm == 1
+        assert world.pool.statistics().warm == 1
 
 
 async def test_a_fault_of_ours_at_the_start_fails_the_turn_and_not_the_pool(
@@ -472,63 +472,63 @@ async def test_a_fault_of_ours_at_the_start_fails_the_turn_and_not_the_pool(
 ) -> None:
     works = Works()
     works.broken = ZeroDivisionError("a bug")
-    async with open_house(works, prewarm=1) as house:
+    async with open_world(works, prewarm=1) as world:
         with pytest.raises(InternalError) as raised:
-            await house.pool.acquire("c", POINT)
+            await world.pool.acquire("c", POINT)
         assert isinstance(raised.value.__cause__, ZeroDivisionError)
         await wait_all_tasks_blocked()
-        assert house.pool.statistics().live == 0
+        assert world.pool.statistics().live == 0
         works.broken = None
         await trio.sleep(31)
-        assert house.pool.statistics().warm == 1
+        assert world.pool.statistics().warm == 1
 
 
 async def test_a_fault_of_ours_at_the_end_gives_the_place_back(autojump_clock: MockClock) -> None:
     works = Works()
     works.breaks_later = ZeroDivisionError("a bug")
-    async with open_house(works, max_concurrent_sessions=1) as house:
+    async with open_world(works, max_concurrent_sessions=1) as world:
         for _ in range(3):
-            child = await house.pool.acquire("c", None)
+            child = await world.pool.acquire("c", None)
             child.kill()
-        await house.settle()
+        await world.settle()
         works.breaks_later = None
-        assert house.pool.statistics().live == 0
-        exits = [event for event in house.heard() if isinstance(event, ChildExited)]
+        assert world.pool.statistics().live == 0
+        exits = [event for event in world.heard() if isinstance(event, ChildExited)]
         assert len(exits) == 3
 
 
 async def test_a_process_that_will_not_start_ends_the_wait(autojump_clock: MockClock) -> None:
     works = Works()
     works.spawn_seconds = math.inf
-    async with open_house(works) as house:
+    async with open_world(works) as world:
         began = trio.current_time()
         with pytest.raises(ChildDied, match="in time"):
-            await house.pool.acquire("c", None)
+            await world.pool.acquire("c", None)
         assert trio.current_time() - began == SPAWN_SECONDS
-        assert house.pool.statistics().live == 0
+        assert world.pool.statistics().live == 0
 
 
 async def test_a_cancelled_caller_does_not_lose_the_child_it_was_given(
     autojump_clock: MockClock, nursery: trio.Nursery
 ) -> None:
-    async with open_house() as house:
-        [seeker] = await seek(house, nursery)
+    async with open_world() as world:
+        [seeker] = await seek(world, nursery)
         seeker.scope.cancel()  # while the process starts
         child = await seeker.obtain()
-        assert child in house.works.alive  # nobody else knows of it
+        assert child in world.works.alive  # nobody else knows of it
         child.kill()
-        await house.settle()
-        assert house.pool.statistics().live == 0
+        await world.settle()
+        assert world.pool.statistics().live == 0
 
 
 async def test_whoever_is_cancelled_already_is_given_nothing(autojump_clock: MockClock) -> None:
-    async with open_house(prewarm=1) as house:
-        await house.settle()
+    async with open_world(prewarm=1) as world:
+        await world.settle()
         with trio.CancelScope() as scope:
             scope.cancel()
-            await house.pool.acquire("c", None)
+            await world.pool.acquire("c", None)
         assert scope.cancelled_caught
-        assert house.pool.statistics().warm == 1
+        assert world.pool.statistics().warm == 1
 
 
 # --- the end --------------------------------------------------------------------------------------
@@ -539,19 +539,19 @@ async def test_closing_ends_every_child_and_tells_of_it(
 ) -> None:
     works = Works()
     works.stop_seconds = 3
-    async with open_house(works, prewarm=2, max_concurrent_sessions=5) as house:
-        await house.settle()
-        used = await house.pool.acquire("c", None)
-        idle = await house.pool.acquire("c", None)
-        house.pool.offer(idle, idle.retire)
-        leaving = await house.pool.acquire("c", POINT)
+    async with open_world(works, prewarm=2, max_concurrent_sessions=5) as world:
+        await world.settle()
+        used = await world.pool.acquire("c", None)
+        idle = await world.pool.acquire("c", None)
+        world.pool.offer(idle, idle.retire)
+        leaving = await world.pool.acquire("c", POINT)
         leaving.retire()
         works.spawn_seconds = 0.5
-        await seek(house, nursery)
+        await seek(world, nursery)
         began = trio.current_time()
     assert trio.current_time() - began <= 0.5 + 3
-    assert house.pool.statistics().live == 0
-    heard = house.heard()
+    assert world.pool.statistics().live == 0
+    heard = world.heard()
     born = {event.pid for event in heard if isinstance(event, ChildSpawned)}
     ended = {event.pid: event.expected for event in heard if isinstance(event, ChildExited)}
     assert ended == dict.fromkeys(born, True)
@@ -559,11 +559,11 @@ async def test_closing_ends_every_child_and_tells_of_it(
 
 
 async def test_once_closed_it_lends_nothing(autojump_clock: MockClock) -> None:
-    async with open_house(prewarm=1) as house:
+    async with open_world(prewarm=1) as world:
         pass
     for origin in (None, POINT):
         with pytest.raises(Overloaded) as raised:
-            await house.pool.acquire("c", origin)
+            await world.pool.acquire("c", origin)
         assert raised.value.code == "draining"
 
 
@@ -572,22 +572,22 @@ async def test_kill_all_leaves_nothing_and_nobody_waiting(
 ) -> None:
     works = Works()
     works.spawn_seconds = 1
-    async with open_house(works, prewarm=1, max_concurrent_sessions=3) as house:
+    async with open_world(works, prewarm=1, max_concurrent_sessions=3) as world:
         await trio.sleep(2)
-        used = await house.pool.acquire("c", None)
+        used = await world.pool.acquire("c", None)
         await trio.sleep(2)
-        [spawning, *waiting] = await seek(house, nursery, 4, origin=POINT)
-        house.pool.kill_all()
+        [spawning, *waiting] = await seek(world, nursery, 4, origin=POINT)
+        world.pool.kill_all()
         assert used.leave.is_set()
         await trio.sleep(5)
-        assert house.pool.statistics().live == works.count == 0
+        assert world.pool.statistics().live == works.count == 0
         for seeker in waiting:
             assert seeker.error is not None
             assert seeker.error.code == "draining"
         assert spawning.child is not None
         assert spawning.child.gone.is_set()
         with pytest.raises(Overloaded):
-            await house.pool.acquire("c", None)
+            await world.pool.acquire("c", None)
         assert len(works.began) == 3  # and none was started since
 
 
@@ -599,41 +599,41 @@ async def test_a_program_that_is_missing_is_trouble_until_a_child_lives(
 ) -> None:
     works = Works()
     works.broken = CliUnusable("There is no CLI.", code="cli_not_found")
-    async with open_house(works, prewarm=1) as house:
+    async with open_world(works, prewarm=1) as world:
         with capture_logs() as lines:
             await trio.sleep(200)
-        trouble = house.pool.trouble
+        trouble = world.pool.trouble
         assert trouble is not None
         assert (trouble.status, trouble.code) == (503, "cli_not_found")
         assert trouble.headers() == {"x-should-retry": "false"}
         assert [line["event"] for line in lines] == ["no child could be started"]
         works.broken = None
         await trio.sleep(31 + SETTLED_SECONDS)
-        assert house.pool.trouble is None
+        assert world.pool.trouble is None
 
 
 async def test_warm_children_that_die_are_trouble_and_told_once(autojump_clock: MockClock) -> None:
     works = Works()
-    async with open_house(works, prewarm=1) as house:
+    async with open_world(works, prewarm=1) as world:
         works.at_birth = lambda: works.made[-1].die()
         with capture_logs() as lines:
             await trio.sleep(200)
-        trouble = house.pool.trouble
+        trouble = world.pool.trouble
         assert trouble is not None
         assert (trouble.status, trouble.code) == (503, "child_died")
         assert [line["event"] for line in lines] == ["a child died"]
         works.at_birth = int
         await trio.sleep(31 + SETTLED_SECONDS)
-        assert house.pool.trouble is None
+        assert world.pool.trouble is None
 
 
 async def test_one_death_is_no_trouble(autojump_clock: MockClock) -> None:
-    async with open_house(prewarm=1) as house:
-        await house.settle()
+    async with open_world(prewarm=1) as world:
+        await world.settle()
         with capture_logs() as lines:
-            house.works.made[0].die()
+            world.works.made[0].die()
             await wait_all_tasks_blocked()
-        assert house.pool.trouble is None
+        assert world.pool.trouble is None
         assert [line["event"] for line in lines] == ["a child died"]
 
 
@@ -641,32 +641,32 @@ async def test_where_none_is_kept_warm_trouble_goes_by_itself(autojump_clock: Mo
     """Else `/ready` would keep away the turns that could find out."""
     works = Works()
     works.broken = CliUnusable("There is no CLI.", code="cli_not_found")
-    async with open_house(works, prewarm=0) as house:
+    async with open_world(works, prewarm=0) as world:
         with pytest.raises(CliUnusable):
-            await house.pool.acquire("c", None)
-        assert house.pool.trouble is not None
+            await world.pool.acquire("c", None)
+        assert world.pool.trouble is not None
         await trio.sleep(TROUBLE_SECONDS + 0.1)
-        assert house.pool.trouble is None
+        assert world.pool.trouble is None
 
 
 async def test_what_concerns_one_conversation_is_no_trouble(autojump_clock: MockClock) -> None:
     works = Works()
     works.broken = ChildDied("Its workspace cannot be used.")
-    async with open_house(works) as house:
+    async with open_world(works) as world:
         with pytest.raises(ChildDied):
-            await house.pool.acquire("c", POINT)
-        assert house.pool.trouble is None
+            await world.pool.acquire("c", POINT)
+        assert world.pool.trouble is None
 
 
 async def test_a_turn_that_was_done_ends_the_trouble(autojump_clock: MockClock) -> None:
     works = Works()
-    async with open_house(works, prewarm=0) as house:
-        child = await house.pool.acquire("c", None)
+    async with open_world(works, prewarm=0) as world:
+        child = await world.pool.acquire("c", None)
         works.broken = CliUnusable("There is no CLI.", code="cli_not_found")
         with pytest.raises(CliUnusable):
-            await house.pool.acquire("d", None)
-        house.pool.offer(child, child.retire)
-        assert house.pool.trouble is None
+            await world.pool.acquire("d", None)
+        world.pool.offer(child, child.retire)
+        assert world.pool.trouble is None
 
 
 # --- another login --------------------------------------------------------------------------------
@@ -675,27 +675,27 @@ async def test_a_turn_that_was_done_ends_the_trouble(autojump_clock: MockClock) 
 async def test_after_a_renewal_no_older_child_is_used_for_another_turn(
     autojump_clock: MockClock,
 ) -> None:
-    async with open_house(prewarm=1, max_concurrent_sessions=8) as house:
-        await house.settle()
-        busy = await house.pool.acquire("busy", None)
-        idle = await house.pool.acquire("idle", None)
-        waits = await house.pool.acquire("waits", None)
-        house.pool.offer(idle, idle.retire)
-        house.pool.offer(waits, waits.retire, suspended=True)
-        await house.settle()
-        warm = house.works.made[-1]
-        house.pool.renew()
+    async with open_world(prewarm=1, max_concurrent_sessions=8) as world:
+        await world.settle()
+        busy = await world.pool.acquire("busy", None)
+        idle = await world.pool.acquire("idle", None)
+        waits = await world.pool.acquire("waits", None)
+        world.pool.offer(idle, idle.retire)
+        world.pool.offer(waits, waits.retire, suspended=True)
+        await world.settle()
+        warm = world.works.made[-1]
+        world.pool.renew()
         gone = [child.leave.is_set() for child in (warm, idle, busy, waits)]
         assert gone == [True, True, False, False]
-        house.pool.withdraw(waits)  # its tools' results have come, and it goes on
+        world.pool.withdraw(waits)  # its tools' results have come, and it goes on
         for child in (busy, waits):
-            house.pool.offer(child, child.retire)
+            world.pool.offer(child, child.retire)
             assert child.leave.is_set()
-        assert house.pool.statistics().idle == 0
-        await house.settle()
-        fresh = await house.pool.acquire("fresh", None)
+        assert world.pool.statistics().idle == 0
+        await world.settle()
+        fresh = await world.pool.acquire("fresh", None)
         assert fresh not in (warm, idle, busy, waits)
-        house.pool.offer(fresh, fresh.retire)
+        world.pool.offer(fresh, fresh.retire)
         assert not fresh.leave.is_set()
 
 
@@ -704,14 +704,14 @@ async def test_a_warm_child_that_was_on_its_way_at_a_renewal_is_not_kept(
 ) -> None:
     works = Works()
     works.spawn_seconds = 5
-    async with open_house(works, prewarm=1) as house:
+    async with open_world(works, prewarm=1) as world:
         await trio.sleep(2)
-        house.pool.renew()
+        world.pool.renew()
         await trio.sleep(20)
         first, second = works.made
         assert first.leave.is_set()
         assert not second.leave.is_set()
-        assert house.pool.trouble is None
+        assert world.pool.trouble is None
 
 
 async def test_no_child_is_sought_or_started_before_it_is_known_how(

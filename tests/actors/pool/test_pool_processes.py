@@ -25,8 +25,8 @@ from ccapi.transport.process.agent_cli import Agents
 from ccapi.transport.process.child import Child
 from ccapi.transport.process.cli import Cli
 from tests.support.processes import (
+    DEMO_CLI,
     PATIENCE,
-    SCRIPTED,
     eventually,
     marked,
     open_files,
@@ -42,7 +42,7 @@ SECONDS = 2.0  # how long the chaos goes on
 
 
 @frozen
-class House:
+class World:
     pool: ChildPool
     events: Subscription
     mark: str
@@ -64,13 +64,13 @@ class House:
 
 
 @asynccontextmanager
-async def open_house(
+async def open_world(
     tmp_path: Path,
     switches: Mapping[str, Any] = {},
-    program: tuple[str, ...] = SCRIPTED,
+    program: tuple[str, ...] = DEMO_CLI,
     stop_seconds: float = 1.0,
     **claude: Any,
-) -> AsyncIterator[House]:
+) -> AsyncIterator[World]:
     mark = uuid4().hex
     env = {**scripted(tmp_path, switches).env, MARK: mark}
     agents = Agents(tmp_path / "workspaces", (), ())
@@ -78,7 +78,7 @@ async def open_house(
     bus = Bus()
     with bus.subscribe(10_000) as events:
         async with open_pool(cli, ClaudeSettings(**claude), bus) as pool:
-            yield House(pool, events, mark)
+            yield World(pool, events, mark)
     await eventually(lambda: not marked(MARK, mark))
 
 
@@ -94,25 +94,25 @@ async def part(child: Child) -> None:
 
 
 async def test_a_warm_child_answers_and_is_replaced(tmp_path: Path) -> None:
-    async with open_house(tmp_path, prewarm=2, max_concurrent_sessions=3) as house:
-        await house.warm(2)
-        child = await house.pool.acquire("c", None)
+    async with open_world(tmp_path, prewarm=2, max_concurrent_sessions=3) as world:
+        await world.warm(2)
+        child = await world.pool.acquire("c", None)
         assert await converse(child, "warm welcome") == "warm welcome"
-        await house.warm(2)
-        assert len(house.alive()) == 3
+        await world.warm(2)
+        assert len(world.alive()) == 3
         child.retire()
         await part(child)
         assert child.returncode == 0
-        await eventually(lambda: house.pool.statistics().live == 2)
-        assert len(house.alive()) == 2
+        await eventually(lambda: world.pool.statistics().live == 2)
+        assert len(world.alive()) == 2
 
 
 async def test_the_bound_holds_for_processes(tmp_path: Path) -> None:
-    async with open_house(tmp_path, prewarm=2, max_concurrent_sessions=3) as house:
+    async with open_world(tmp_path, prewarm=2, max_concurrent_sessions=3) as world:
         most = 0
 
         async def serve() -> None:
-            child = await house.pool.acquire("c", None)
+            child = await world.pool.acquire("c", None)
             await converse(child, "x")
             child.retire()
             await part(child)
@@ -120,35 +120,35 @@ async def test_the_bound_holds_for_processes(tmp_path: Path) -> None:
         async with trio.open_nursery() as nursery:
             for _ in range(9):
                 nursery.start_soon(serve)
-            while house.pool.statistics().waiting or not most:
-                most = max(most, len(house.alive()))
+            while world.pool.statistics().waiting or not most:
+                most = max(most, len(world.alive()))
                 await trio.sleep(0.005)
         assert 1 <= most <= 3
-        await house.warm(2)
+        await world.warm(2)
 
 
 async def test_a_killed_warm_child_is_replaced_and_counted(tmp_path: Path) -> None:
-    async with open_house(tmp_path, prewarm=2) as house:
-        await house.warm(2)
-        victim = min(house.alive())
+    async with open_world(tmp_path, prewarm=2) as world:
+        await world.warm(2)
+        victim = min(world.alive())
         os.kill(victim, signal.SIGKILL)
-        child = await house.pool.acquire("c", None)  # at the very moment
+        child = await world.pool.acquire("c", None)  # at the very moment
         # It may have been the victim if the kernel was slow; then its reader would know at once.
         if child.pid != victim:
             assert await converse(child, "alive") == "alive"
-        await house.warm(2)
-        await eventually(lambda: len(house.alive()) == house.pool.statistics().live)
+        await world.warm(2)
+        await eventually(lambda: len(world.alive()) == world.pool.statistics().live)
         child.kill()
         await part(child)
 
 
 async def test_a_command_that_dies_at_once_makes_no_hot_loop(tmp_path: Path) -> None:
-    async with open_house(tmp_path, program=("/bin/false",), prewarm=2) as house:
-        await eventually(lambda: house.pool._failures)
+    async with open_world(tmp_path, program=("/bin/false",), prewarm=2) as world:
+        await eventually(lambda: world.pool._failures)
         with trio.move_on_after(1.0):
             await trio.sleep_forever()
-        assert house.spawned() <= 6  # and not hundreds
-        child = await house.pool.acquire("c", None)
+        assert world.spawned() <= 6  # and not hundreds
+        child = await world.pool.acquire("c", None)
         with pytest.raises(EOFError):
             await child.receive_frames()
         await part(child)
@@ -156,19 +156,19 @@ async def test_a_command_that_dies_at_once_makes_no_hot_loop(tmp_path: Path) -> 
 
 
 async def test_a_missing_command_breaks_nothing(tmp_path: Path) -> None:
-    async with open_house(tmp_path, program=("/nowhere/claude",), prewarm=2) as house:
+    async with open_world(tmp_path, program=("/nowhere/claude",), prewarm=2) as world:
         for _ in range(3):
             with pytest.raises(Overloaded) as raised:
-                await house.pool.acquire("c", None)
+                await world.pool.acquire("c", None)
             assert raised.value.code == "cli_not_found"
 
 
 async def test_the_end_is_bounded_with_children_that_will_not_go(tmp_path: Path) -> None:
     deaf = {"hang_at": "eof", "ignore_sigterm": True}
     before = open_files()
-    async with open_house(tmp_path, deaf, stop_seconds=0.1, prewarm=3) as house:
-        await house.warm(3)
-        child = await house.pool.acquire("c", None)
+    async with open_world(tmp_path, deaf, stop_seconds=0.1, prewarm=3) as world:
+        await world.warm(3)
+        child = await world.pool.acquire("c", None)
         await converse(child, "x")
         child.freeze()
         began = trio.current_time()
@@ -179,13 +179,13 @@ async def test_the_end_is_bounded_with_children_that_will_not_go(tmp_path: Path)
 
 async def test_all_are_killed_at_once(tmp_path: Path) -> None:
     deaf = {"hang_at": "eof", "ignore_sigterm": True}
-    async with open_house(tmp_path, deaf, stop_seconds=600, prewarm=2) as house:
-        await house.warm(2)
-        child = await house.pool.acquire("c", None)
-        house.pool.kill_all()
+    async with open_world(tmp_path, deaf, stop_seconds=600, prewarm=2) as world:
+        await world.warm(2)
+        child = await world.pool.acquire("c", None)
+        world.pool.kill_all()
         await part(child)
-        await eventually(lambda: not house.alive())
-        await eventually(lambda: house.pool.statistics().live == 0)
+        await eventually(lambda: not world.alive())
+        await eventually(lambda: world.pool.statistics().live == 0)
 
 
 # --- chaos ----------------------------------------------------------------------------------------
@@ -194,8 +194,8 @@ async def test_all_are_killed_at_once(tmp_path: Path) -> None:
 class Player:
     """A task that borrows children and treats them in every way there is."""
 
-    def __init__(self, house: House, dice: random.Random) -> None:
-        self.house = house
+    def __init__(self, world: World, dice: random.Random) -> None:
+        self.world = world
         self.dice = dice
         self.rounds = 0
 
@@ -203,7 +203,7 @@ class Player:
         while True:
             with trio.move_on_after(self.dice.choice([0.001, 0.05, 5])):
                 try:
-                    child = await self.house.pool.acquire("c", None)
+                    child = await self.world.pool.acquire("c", None)
                 except GatewayError:
                     await trio.sleep(0.01)
                     continue
@@ -215,16 +215,16 @@ class Player:
         try:
             try:
                 for _ in range(self.dice.randrange(3)):
-                    self.house.pool.withdraw(child)
+                    self.world.pool.withdraw(child)
                     await converse(child, "x")
-                    self.house.pool.offer(child, child.retire)
+                    self.world.pool.offer(child, child.retire)
             except EOFError:
                 return  # somebody killed it
             if self.dice.random() < 0.5:
                 await trio.sleep(self.dice.choice([0, 0.05]))
             self.dice.choice([child.retire, child.kill, child.freeze])()
         finally:
-            self.house.pool.withdraw(child)
+            self.world.pool.withdraw(child)
             child.retire()
             await part(child)
 
@@ -233,14 +233,14 @@ class Player:
 async def test_chaos_loses_no_place_and_no_process(tmp_path: Path, seed: int) -> None:
     dice = random.Random(seed)
     before = open_files()
-    async with open_house(
+    async with open_world(
         tmp_path,
         prewarm=1,
         max_concurrent_sessions=4,
         max_waiting_turns=5,
         queue_timeout_seconds=0.5,
-    ) as house:
-        players = [Player(house, random.Random(dice.random())) for _ in range(7)]
+    ) as world:
+        players = [Player(world, random.Random(dice.random())) for _ in range(7)]
         kills = 0
         async with trio.open_nursery() as nursery:
             for player in players:
@@ -248,20 +248,20 @@ async def test_chaos_loses_no_place_and_no_process(tmp_path: Path, seed: int) ->
             end = trio.current_time() + SECONDS
             while trio.current_time() < end:
                 await trio.sleep(dice.random() * 0.1)
-                assert len(house.alive()) <= 4
-                for pid in sorted(house.alive())[: dice.randrange(3)]:
+                assert len(world.alive()) <= 4
+                for pid in sorted(world.alive())[: dice.randrange(3)]:
                     with suppress(ProcessLookupError):
                         os.kill(pid, signal.SIGKILL)
                         kills += 1
             nursery.cancel_scope.cancel()
         assert kills
         assert all(player.rounds for player in players)
-        await house.warm(1)
-        assert house.pool.statistics().waiting == 0
-        assert house.pool.statistics().idle == 0
-        await eventually(lambda: len(house.alive()) == house.pool.statistics().live == 1)
+        await world.warm(1)
+        assert world.pool.statistics().waiting == 0
+        assert world.pool.statistics().idle == 0
+        await eventually(lambda: len(world.alive()) == world.pool.statistics().live == 1)
         # Nobody is stuck: the whole bound can be had.
-        children = [await house.pool.acquire("c", None) for _ in range(4)]
+        children = [await world.pool.acquire("c", None) for _ in range(4)]
         for child in children:
             child.kill()
             await part(child)

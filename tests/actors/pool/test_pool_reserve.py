@@ -4,69 +4,69 @@ from __future__ import annotations
 
 from trio.testing import MockClock
 
-from tests.support.pool_house import House, open_house
+from tests.support.pool_world import World, open_world
 
 
-async def use_and_rest(house: House) -> None:
+async def use_and_rest(world: World) -> None:
     """What a request without a conversation id does: a new child, a turn, then idleness."""
-    child = await house.pool.acquire("c", None)
-    await house.settle()
-    house.pool.offer(child, child.retire)
-    await house.settle()
+    child = await world.pool.acquire("c", None)
+    await world.settle()
+    world.pool.offer(child, child.retire)
+    await world.settle()
 
 
 async def test_new_conversations_find_a_warm_child_however_many_are_idle(
     autojump_clock: MockClock,
 ) -> None:
-    async with open_house(prewarm=2, max_concurrent_sessions=8) as house:
-        await house.settle()
+    async with open_world(prewarm=2, max_concurrent_sessions=8) as world:
+        await world.settle()
         for _ in range(20):
-            assert house.pool.statistics().warm == 2
-            await use_and_rest(house)
-            assert house.pool.statistics().live <= 8
-        assert house.pool.statistics().idle == 6
-        survivors = [child.pid for child in house.works.alive]
+            assert world.pool.statistics().warm == 2
+            await use_and_rest(world)
+            assert world.pool.statistics().live <= 8
+        assert world.pool.statistics().idle == 6
+        survivors = [child.pid for child in world.works.alive]
         assert survivors == [*range(15, 23)], "the least recently used went"
 
 
 async def test_a_small_house_keeps_its_conversations(autojump_clock: MockClock) -> None:
-    async with open_house(prewarm=1, max_concurrent_sessions=3) as house:
-        await house.settle()
+    async with open_world(prewarm=1, max_concurrent_sessions=3) as world:
+        await world.settle()
         for _ in range(3):
-            await use_and_rest(house)
-        assert house.pool.statistics().idle == 3
-        assert house.pool.statistics().warm == 0
+            await use_and_rest(world)
+        assert world.pool.statistics().idle == 3
+        assert world.pool.statistics().warm == 0
 
 
 async def test_busy_children_are_left_alone(autojump_clock: MockClock) -> None:
-    async with open_house(prewarm=2, max_concurrent_sessions=8) as house:
-        await house.settle()
-        busy = [await house.pool.acquire("c", None) for _ in range(2)]
-        await house.settle()
+    async with open_world(prewarm=2, max_concurrent_sessions=8) as world:
+        await world.settle()
+        busy = [await world.pool.acquire("c", None) for _ in range(2)]
+        await world.settle()
         for _ in range(6):
-            busy.append(await house.pool.acquire("c", None))
-            await house.settle()
+            busy.append(await world.pool.acquire("c", None))
+            await world.settle()
         assert not any(child.leave.is_set() for child in busy)
-        house.pool.offer(busy[0], busy[0].retire)
-        await house.settle()
-        assert house.pool.statistics().idle == 0, "one of the idle goes, so that one is warm"
-        assert house.pool.statistics().warm == 1
-        house.pool.offer(busy[1], busy[1].retire)
-        await house.settle()
-        assert house.pool.statistics().idle == 1, "but not more than stay"
+        world.pool.offer(busy[0], busy[0].retire)
+        await world.settle()
+        assert world.pool.statistics().idle == 0, "one of the idle goes, so that one is warm"
+        assert world.pool.statistics().warm == 1
+        world.pool.offer(busy[1], busy[1].retire)
+        await world.settle()
+        assert world.pool.statistics().idle == 1, "but not more than stay"
 
 
 async def test_one_that_waits_for_its_tools_goes_last(autojump_clock: MockClock) -> None:
     """It is in the middle of a turn; an idle one that rests for less long goes before it."""
-    async with open_house(prewarm=0, max_concurrent_sessions=2) as house:
-        waits = await house.pool.acquire("a", None)
-        idle = await house.pool.acquire("b", None)
-        house.pool.offer(waits, waits.kill, suspended=True)
-        await house.settle()
-        house.pool.offer(idle, idle.retire)
-        await house.settle()
-        await house.pool.acquire("c", None)
+    async with open_world(prewarm=0, max_concurrent_sessions=2) as world:
+        waits = await world.pool.acquire("a", None)
+        idle = await world.pool.acquire("b", None)
+        world.pool.offer(waits, waits.kill, suspended=True)
+        await world.settle()
+        world.pool.offer(idle, idle.retire)
+        await world.settle()
+        await world.pool.acquire("c", None)
         assert idle.leave.is_set()
         assert not waits.leave.is_set()
-        await house.pool.acquire("d", None)
+        await world.pool.acquire("d", None)
         assert waits.leave.is_set()

@@ -10,7 +10,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from trio.testing import MockClock, wait_all_tasks_blocked
 
-from tests.support.pool_house import POINT, House, Seeker, open_house
+from tests.support.pool_world import POINT, Seeker, World, open_world
 
 STEPS = st.lists(
     st.tuples(
@@ -24,9 +24,9 @@ STEPS = st.lists(
 )
 
 
-def consistent(house: House) -> None:
+def consistent(world: World) -> None:
     """What holds whenever every task waits."""
-    pool, works = house.pool, house.works
+    pool, works = world.pool, world.works
     figures = pool.statistics()
     assert figures.live == works.count <= figures.limit
     assert figures.warm <= 2
@@ -43,7 +43,7 @@ def consistent(house: House) -> None:
 async def _play(steps: list[tuple[str, int, float]], limit: int, prewarm: int) -> None:
     async with (
         trio.open_nursery() as nursery,
-        open_house(max_concurrent_sessions=limit, prewarm=prewarm, max_waiting_turns=4) as house,
+        open_world(max_concurrent_sessions=limit, prewarm=prewarm, max_waiting_turns=4) as world,
     ):
         seekers: list[Seeker] = []
         for order, number, pause in steps:
@@ -52,7 +52,7 @@ async def _play(steps: list[tuple[str, int, float]], limit: int, prewarm: int) -
             match order:
                 case "acquire" | "resume":
                     origin = POINT if order == "resume" else None
-                    seekers.append(Seeker(house, nursery, origin))
+                    seekers.append(Seeker(world, nursery, origin))
                 case "cancel" if seekers:
                     seeker = seekers[-1 - number % len(seekers)]
                     if not seeker.got.is_set():
@@ -61,26 +61,26 @@ async def _play(steps: list[tuple[str, int, float]], limit: int, prewarm: int) -
                     child.kill()
                 case "retire" if child:
                     child.retire()
-                case "die" if house.works.alive:
-                    house.works.alive[number % len(house.works.alive)].die()
+                case "die" if world.works.alive:
+                    world.works.alive[number % len(world.works.alive)].die()
                 case "offer" if child:
-                    house.pool.withdraw(child)
-                    house.pool.offer(child, child.retire)
+                    world.pool.withdraw(child)
+                    world.pool.offer(child, child.retire)
                 case "use" if child:
-                    house.pool.withdraw(child)
+                    world.pool.withdraw(child)
             if pause:
                 await trio.sleep(pause)
                 await wait_all_tasks_blocked()
-                consistent(house)
+                consistent(world)
         await trio.sleep(31)  # the longest that anyone waits
-        consistent(house)
+        consistent(world)
         for seeker in seekers:
             assert seeker.got.is_set() or seeker.scope.cancel_called
             if seeker.child is not None:
                 seeker.child.kill()
         await trio.sleep(31)
-        consistent(house)
-        figures = house.pool.statistics()
+        consistent(world)
+        figures = world.pool.statistics()
         assert figures.waiting == figures.idle == 0
         assert figures.live == figures.warm == min(prewarm, limit)
 

@@ -1,6 +1,6 @@
 """The session actor: turns, deadlines, and the children it borrows, gives back and loses.
 
-`tests.support.session_house` asserts for every test here that each turn ended exactly once, for its
+`tests.support.session_world` asserts for every test here that each turn ended exactly once, for its
 caller and on the bus, that no conversation ever held two children, and that none was left.
 """
 
@@ -33,18 +33,18 @@ from ...support.fake_child import (
     text_delta,
     tool_call,
 )
-from ...support.session_house import drain, failure, open_house, outcome, running_turn, text_of
+from ...support.session_world import drain, failure, open_world, outcome, running_turn, text_of
 
 # -- turns ---------------------------------------------------------------------------------------
 
 
 async def test_an_answer_comes_in_the_pieces_the_child_said() -> None:
-    async with open_house() as house:
-        turn = await house.seat().submit("Hi", cache_key="k")
+    async with open_world() as world:
+        turn = await world.seat().submit("Hi", cache_key="k")
         assert await drain(turn) == ["echo: ", "Hi"]
         assert (turn.finish_reason, turn.usage.completion_tokens) == ("stop", 2)
         await wait_all_tasks_blocked()
-    (finished,) = house.of(events.TurnFinished)
+    (finished,) = world.of(events.TurnFinished)
     assert (finished.turn_id, finished.cache_key) == (turn.turn_id, "k")
     assert finished.answer.pieces == ("echo: ", "Hi")
     assert 0 <= finished.first_delta_seconds <= finished.seconds
@@ -56,40 +56,40 @@ async def test_the_bytes_of_a_child_may_be_cut_anywhere(piece: int) -> None:
         child.piece = piece
         echo(child, frame)
 
-    async with open_house(cut) as house:
-        seat = house.seat()
+    async with open_world(cut) as world:
+        seat = world.seat()
         assert await drain(await seat.submit("é\u2028x")) == ["echo: ", "é\u2028x"]
 
 
 async def test_turns_of_one_conversation_run_one_at_a_time_in_order() -> None:
-    async with open_house(silent) as house:
-        seat = house.seat()
+    async with open_world(silent) as world:
+        seat = world.seat()
         turns = [await seat.submit(text) for text in "abc"]
-        child = await house.pool.wait_lent(1)
+        child = await world.pool.wait_lent(1)
         for count, (text, turn) in enumerate(zip("abc", turns, strict=True), 1):
             await child.wait_prompts(count)
             await wait_all_tasks_blocked()
             assert child.prompts == list("abc")[:count]
             child.answer(text.upper())
             assert (await turn.reply()).text == text.upper()
-    assert len(house.pool.lent) == 1
+    assert len(world.pool.lent) == 1
 
 
 async def test_what_is_said_after_the_result_reaches_nobody() -> None:
-    async with open_house() as house:
-        seat = house.seat()
+    async with open_world() as world:
+        seat = world.seat()
         assert await seat.ask("one") == "echo: one"
-        house.pool.child.say(text_delta("late"), text_delta("later"))
+        world.pool.child.say(text_delta("late"), text_delta("later"))
         await wait_all_tasks_blocked()
         assert await drain(await seat.submit("two")) == ["echo: ", "two"]
 
 
 async def test_conversations_do_not_wait_for_each_other() -> None:
-    async with open_house() as house:
-        house.pool.brains = [silent]
-        first, second = house.seat("conv_a"), house.seat("conv_b")
+    async with open_world() as world:
+        world.pool.brains = [silent]
+        first, second = world.seat("conv_a"), world.seat("conv_b")
         slow = await first.submit("slow")
-        await house.pool.wait_lent(1)
+        await world.pool.wait_lent(1)
         assert await second.ask("quick") == "echo: quick"
         assert outcome(slow) == "running"
 
@@ -98,9 +98,9 @@ async def test_conversations_do_not_wait_for_each_other() -> None:
 
 
 async def test_a_turn_that_takes_too_long_ends(autojump_clock: MockClock) -> None:
-    async with open_house(silent, limits=Limits(turn=300, silence=60)) as house:
-        turn = await house.seat().submit("talk")
-        child = await house.pool.wait_lent(1)
+    async with open_world(silent, limits=Limits(turn=300, silence=60)) as world:
+        turn = await world.seat().submit("talk")
+        child = await world.pool.wait_lent(1)
         began = trio.current_time()
 
         async def read() -> None:
@@ -117,8 +117,8 @@ async def test_a_turn_that_takes_too_long_ends(autojump_clock: MockClock) -> Non
 
 
 async def test_a_child_that_falls_silent_fails_its_turn(autojump_clock: MockClock) -> None:
-    async with open_house(limits=Limits(silence=120)) as house:
-        turn, child = await running_turn(house, house.seat())
+    async with open_world(limits=Limits(silence=120)) as world:
+        turn, child = await running_turn(world, world.seat())
         await trio.sleep(100)
         child.say({"type": "system", "subtype": "status"})  # any sign of life counts
         began = trio.current_time()
@@ -127,17 +127,17 @@ async def test_a_child_that_falls_silent_fails_its_turn(autojump_clock: MockCloc
 
 
 async def test_a_child_that_never_gets_ready_fails_its_turn(autojump_clock: MockClock) -> None:
-    async with open_house(mute, limits=Limits(start=30)) as house:
+    async with open_world(mute, limits=Limits(start=30)) as world:
         began = trio.current_time()
-        error = await failure(await house.seat().submit("hello?"))
+        error = await failure(await world.seat().submit("hello?"))
         assert (error.code, trio.current_time()) == ("child_start_timeout", began + 30)
 
 
 async def test_the_wait_for_a_child_counts_too(autojump_clock: MockClock) -> None:
-    async with open_house(limits=Limits(turn=300)) as house:
-        house.pool.gate = trio.Event()
+    async with open_world(limits=Limits(turn=300)) as world:
+        world.pool.gate = trio.Event()
         began = trio.current_time()
-        seat = house.seat()
+        seat = world.seat()
         turns = [await seat.submit("one"), await seat.submit("two")]
         for turn in turns:
             assert isinstance(await failure(turn), TurnTimeout)
@@ -148,21 +148,21 @@ async def test_an_idle_child_is_frozen_then_sent_home_and_the_conversation_expir
     autojump_clock: MockClock,
 ) -> None:
     limits = Limits(freeze=30, hibernate=300, expire=1800)
-    async with open_house(limits=limits) as house:
-        seat = house.seat()
+    async with open_world(limits=limits) as world:
+        seat = world.seat()
         await seat.ask("one")
-        child = house.pool.child
+        child = world.pool.child
         await trio.sleep(29)
-        assert not house.pool.frozen
+        assert not world.pool.frozen
         await trio.sleep(2)
-        assert house.pool.frozen == [child]
-        assert child in house.pool.offered
+        assert world.pool.frozen == [child]
+        assert child in world.pool.offered
         await trio.sleep(270)
         assert (child.fate, seat.state.phase) == ("retired", Phase.ASLEEP)
         # It goes on where it was, in a child that resumes.
         remembered = seat.state.memory.resume
         assert await seat.ask("two") == "echo: two"
-        assert house.pool.child.origin == remembered is not None
+        assert world.pool.child.origin == remembered is not None
         await trio.sleep(1799)
         assert seat.state.ref is not None
         ended = await seat.wait_ended()
@@ -174,11 +174,11 @@ async def test_an_idle_child_is_frozen_then_sent_home_and_the_conversation_expir
 async def test_a_conversation_that_a_client_has_open_does_not_expire(
     autojump_clock: MockClock,
 ) -> None:
-    async with open_house(limits=Limits(hibernate=300, expire=1800)) as house:
-        seat = house.seat()
+    async with open_world(limits=Limits(hibernate=300, expire=1800)) as world:
+        seat = world.seat()
         await seat.ask("one")
         await trio.sleep(1000)
-        with seat.state.feed.watch():
+        with seat.state.broadcast.watch():
             await trio.sleep(10 * 1800)
             assert (seat.state.ref is not None, seat.state.phase) == (True, Phase.ASLEEP)
             assert await seat.ask("two") == "echo: two"
@@ -193,25 +193,25 @@ async def test_a_conversation_that_a_client_has_open_does_not_expire(
 async def test_an_alarm_is_no_alarm_any_more_once_something_happened(
     autojump_clock: MockClock,
 ) -> None:
-    async with open_house(limits=Limits(freeze=30)) as house:
-        seat = house.seat()
+    async with open_world(limits=Limits(freeze=30)) as world:
+        seat = world.seat()
         await seat.ask("one")
         await trio.sleep(20)
         await seat.ask("two")
         await trio.sleep(20)
-        assert not house.pool.frozen
+        assert not world.pool.frozen
         await trio.sleep(11)
-        assert house.pool.frozen
+        assert world.pool.frozen
 
 
 # -- tools ---------------------------------------------------------------------------------------
 
 
 async def test_a_child_that_called_a_tool_waits_and_goes_on_with_the_result() -> None:
-    async with open_house(silent) as house:
-        seat = house.seat()
+    async with open_world(silent) as world:
+        seat = world.seat()
         turn = await seat.submit("look", tools=(Tool("look"),), cache_key="k")
-        child = await house.pool.wait_lent(1)
+        child = await world.pool.wait_lent(1)
         await child.wait_prompts(1)
         child.say(*tool_call("c1", "look"), message_delta("tool_use"))
         reply = await turn.reply()
@@ -220,7 +220,7 @@ async def test_a_child_that_called_a_tool_waits_and_goes_on_with_the_result() ->
             (ToolCall("c1", "look", "{}"),),
         )
         await wait_all_tasks_blocked()
-        assert house.pool.suspended == set(house.pool.offered) == {child}
+        assert world.pool.suspended == set(world.pool.offered) == {child}
         turn = await seat.submit(Message("user", (ToolResult("c1", ("sunny",)),)))
         await wait_all_tasks_blocked()
         answer = child.written[-1]["response"]
@@ -228,18 +228,18 @@ async def test_a_child_that_called_a_tool_waits_and_goes_on_with_the_result() ->
         child.answer("It is sunny.")
         assert (await turn.reply()).text == "It is sunny."
         await wait_all_tasks_blocked()
-        assert not house.pool.suspended
-    assert len(house.pool.lent) == 1
-    first, second = house.of(events.TurnFinished)
+        assert not world.pool.suspended
+    assert len(world.pool.lent) == 1
+    first, second = world.of(events.TurnFinished)
     assert first.answer is None  # nothing that could be given again
     assert second.answer.text == "It is sunny."
 
 
 async def test_a_session_that_ends_does_not_leave_calls_to_the_child() -> None:
-    async with open_house(silent) as house:
-        seat = house.seat()
+    async with open_world(silent) as world:
+        seat = world.seat()
         turn = await seat.submit("look", tools=(Tool("look"),))
-        child = await house.pool.wait_lent(1)
+        child = await world.pool.wait_lent(1)
         await child.wait_prompts(1)
         child.say(*tool_call("c1", "look"), message_delta("tool_use"))
         await turn.reply()
@@ -252,68 +252,68 @@ async def test_a_session_that_ends_does_not_leave_calls_to_the_child() -> None:
 
 
 async def test_a_child_is_on_offer_only_while_nobody_uses_it() -> None:
-    async with open_house() as house:
-        seat = house.seat()
-        turn, child = await running_turn(house, seat)
-        assert not house.pool.offered
+    async with open_world() as world:
+        seat = world.seat()
+        turn, child = await running_turn(world, seat)
+        assert not world.pool.offered
         child.answer("done")
         await turn.reply()
         await wait_all_tasks_blocked()
-        assert list(house.pool.offered) == [child]
+        assert list(world.pool.offered) == [child]
         turn = seat.submit_nowait("more")
-        assert list(house.pool.offered) == [child]  # it lies in the mailbox
+        assert list(world.pool.offered) == [child]  # it lies in the mailbox
         await child.wait_prompts(3)
-        assert not house.pool.offered
+        assert not world.pool.offered
 
 
 async def test_giving_way_is_done_when_the_call_returns() -> None:
-    async with open_house() as house:
-        seat = house.seat()
+    async with open_world() as world:
+        seat = world.seat()
         await seat.ask("one")
         await wait_all_tasks_blocked()
-        house.pool.call_in(house.pool.child)
-        assert house.pool.child.fate == "retired"
+        world.pool.call_in(world.pool.child)
+        assert world.pool.child.fate == "retired"
         assert seat.state.phase is Phase.STOPPING
         assert await seat.ask("two") == "echo: two"
-        assert [child.prompts for child in house.pool.lent] == [["one"], ["two"]]
+        assert [child.prompts for child in world.pool.lent] == [["one"], ["two"]]
 
 
 async def test_a_turn_on_its_way_to_a_child_that_gives_way_runs_in_the_next_one() -> None:
-    async with open_house() as house:
-        seat = house.seat()
+    async with open_world() as world:
+        seat = world.seat()
         await seat.ask("one")
         await wait_all_tasks_blocked()
-        house.pool.child.lingers = True
+        world.pool.child.lingers = True
         turn = seat.submit_nowait("two")
-        house.pool.call_in(house.pool.child)  # before the actor has read its mailbox
+        world.pool.call_in(world.pool.child)  # before the actor has read its mailbox
         await wait_all_tasks_blocked()
-        assert len(house.pool.lent) == 1  # never two at once: the first one has not gone yet
-        house.pool.child.bury()
+        assert len(world.pool.lent) == 1  # never two at once: the first one has not gone yet
+        world.pool.child.bury()
         assert (await turn.reply()).text == "echo: two"
-        assert [child.prompts for child in house.pool.lent] == [["one"], ["two"]]
+        assert [child.prompts for child in world.pool.lent] == [["one"], ["two"]]
 
 
 async def test_a_child_can_be_called_in_in_the_moment_it_is_offered() -> None:
-    async with open_house() as house:
-        house.pool.needy = True
-        seat = house.seat()
+    async with open_world() as world:
+        world.pool.needy = True
+        seat = world.seat()
         for text in ("one", "two"):
             assert await seat.ask(text) == f"echo: {text}"
         await wait_all_tasks_blocked()
-    assert [child.fate for child in house.pool.lent] == ["retired", "retired"]
+    assert [child.fate for child in world.pool.lent] == ["retired", "retired"]
 
 
 async def test_a_child_that_retires_slowly_is_not_lent_over_again() -> None:
-    async with open_house() as house:
-        seat = house.seat()
+    async with open_world() as world:
+        seat = world.seat()
         await seat.ask("one")
         await wait_all_tasks_blocked()
-        house.pool.child.lingers = True
-        house.pool.call_in(house.pool.child)
+        world.pool.child.lingers = True
+        world.pool.call_in(world.pool.child)
         turns = [await seat.submit(text) for text in ("two", "three")]
         await wait_all_tasks_blocked()
-        assert house.pool.asked == 1
-        house.pool.child.bury()
+        assert world.pool.asked == 1
+        world.pool.child.bury()
         assert [(await turn.reply()).text for turn in turns] == ["echo: two", "echo: three"]
 
 
@@ -321,54 +321,54 @@ async def test_a_child_that_retires_slowly_is_not_lent_over_again() -> None:
 
 
 async def test_a_caller_that_leaves_while_a_child_is_looked_for() -> None:
-    async with open_house() as house:
-        house.pool.gate = trio.Event()
-        seat = house.seat()
+    async with open_world() as world:
+        world.pool.gate = trio.Event()
+        seat = world.seat()
         turn = await seat.submit("one")
         await wait_all_tasks_blocked()
         turn.hang_up()
         await wait_all_tasks_blocked()
         assert (outcome(turn), seat.state.phase) == ("turn_interrupted", Phase.ASLEEP)
-        house.pool.gate.set()
+        world.pool.gate.set()
         assert await seat.ask("two") == "echo: two"
-        assert house.pool.asked == 2
-        assert len(house.pool.lent) == 1
+        assert world.pool.asked == 2
+        assert len(world.pool.lent) == 1
 
 
 @pytest.mark.parametrize("found_first", [True, False])
 async def test_a_child_found_in_the_moment_it_is_no_longer_wanted(found_first: bool) -> None:
-    async with open_house() as house:
-        house.pool.gate = trio.Event()
-        seat = house.seat()
+    async with open_world() as world:
+        world.pool.gate = trio.Event()
+        seat = world.seat()
         turn = await seat.submit("one")
         await wait_all_tasks_blocked()
         if found_first:
-            house.pool.gate.set()
+            world.pool.gate.set()
             turn.hang_up()
         else:
             turn.hang_up()
-            house.pool.gate.set()
+            world.pool.gate.set()
         await wait_all_tasks_blocked()
         assert outcome(turn) == "turn_interrupted"
         assert seat.state.phase is Phase.ASLEEP
         assert await seat.ask("two") == "echo: two"
-        for child in house.pool.lent[:-1]:
+        for child in world.pool.lent[:-1]:
             assert child.fate == "killed"
 
 
 async def test_a_child_that_is_lent_although_the_search_was_called_off_is_let_go_unused(
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
-    async with open_house() as house:
-        acquire, door = house.pool.acquire, trio.Event()
+    async with open_world() as world:
+        acquire, door = world.pool.acquire, trio.Event()
 
         async def stubborn(conversation_id: str, resume: ResumePoint | None) -> FakeChild:
             with trio.CancelScope(shield=True):  # as a pool does while a process is being started
                 await door.wait()
             return await acquire(conversation_id, resume)
 
-        monkeypatch.setattr(house.pool, "acquire", stubborn)
-        seat = house.seat()
+        monkeypatch.setattr(world.pool, "acquire", stubborn)
+        seat = world.seat()
         turn = await seat.submit("one")
         await wait_all_tasks_blocked()
         turn.hang_up()
@@ -376,38 +376,38 @@ async def test_a_child_that_is_lent_although_the_search_was_called_off_is_let_go
         assert seat.state.phase is Phase.ASLEEP
         door.set()
         await wait_all_tasks_blocked()
-        assert (house.pool.child.fate, house.pool.child.written) == ("killed", [])
+        assert (world.pool.child.fate, world.pool.child.written) == ("killed", [])
 
 
 async def test_a_child_that_is_lent_to_a_cancelled_session_is_let_go_unused(
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
-    async with open_house() as house:
-        acquire, door = house.pool.acquire, trio.Event()
+    async with open_world() as world:
+        acquire, door = world.pool.acquire, trio.Event()
 
         async def stubborn(conversation_id: str, resume: ResumePoint | None) -> FakeChild:
             with trio.CancelScope(shield=True):
                 await door.wait()
             return await acquire(conversation_id, resume)
 
-        monkeypatch.setattr(house.pool, "acquire", stubborn)
-        seat = house.seat()
+        monkeypatch.setattr(world.pool, "acquire", stubborn)
+        seat = world.seat()
         await seat.submit("one")
         await wait_all_tasks_blocked()
         seat.cancel()
         await wait_all_tasks_blocked()
         door.set()
         await seat.wait_ended()
-        assert (house.pool.child.fate, house.pool.child.written) == ("killed", [])
+        assert (world.pool.child.fate, world.pool.child.written) == ("killed", [])
 
 
 async def test_no_child_to_be_had_fails_the_turn_and_no_more() -> None:
-    async with open_house() as house:
-        house.pool.failure = RateLimited("All children are busy.", retry_after=3)
-        seat = house.seat()
+    async with open_world() as world:
+        world.pool.failure = RateLimited("All children are busy.", retry_after=3)
+        seat = world.seat()
         error = await failure(await seat.submit("one"))
         assert (error.status, error.retry_after) == (429, 3)
-        house.pool.failure = None
+        world.pool.failure = None
         assert await seat.ask("two") == "echo: two"
 
 
@@ -415,21 +415,21 @@ async def test_no_child_to_be_had_fails_the_turn_and_no_more() -> None:
 
 
 async def test_a_child_that_dies_takes_its_turn_with_it_and_nothing_else() -> None:
-    async with open_house() as house:
-        seat, other = house.seat("conv_a"), house.seat("conv_b")
-        turn, child = await running_turn(house, seat)
+    async with open_world() as world:
+        seat, other = world.seat("conv_a"), world.seat("conv_b")
+        turn, child = await running_turn(world, seat)
         waiting = await seat.submit("next")
         child.say(text_delta("half an"))
         child.die()
         assert isinstance(await failure(turn), ChildDied)
         assert (await waiting.reply()).text == "echo: next"
-        assert house.pool.child.origin is not None
+        assert world.pool.child.origin is not None
         assert await other.ask("fine?") == "echo: fine?"
 
 
 async def test_what_a_child_said_before_it_died_is_delivered() -> None:
-    async with open_house() as house:
-        turn, child = await running_turn(house, house.seat())
+    async with open_world() as world:
+        turn, child = await running_turn(world, world.seat())
         child.say(*map(text_delta, "abc"))
         child.die()
         got = []
@@ -440,9 +440,9 @@ async def test_what_a_child_said_before_it_died_is_delivered() -> None:
 
 
 async def test_a_child_that_talks_nonsense_is_ended() -> None:
-    async with open_house() as house:
-        seat = house.seat()
-        turn, child = await running_turn(house, seat)
+    async with open_world() as world:
+        seat = world.seat()
+        turn, child = await running_turn(world, seat)
         child.say(text_delta("half an"))
         assert await anext(turn) == TextDelta("half an")
         child.say_bytes(b"Segmentation fault\n")
@@ -455,23 +455,23 @@ async def test_a_child_that_talks_nonsense_is_ended() -> None:
 async def test_a_turn_of_which_nobody_has_heard_is_put_before_another_child(
     last_words: bytes,
 ) -> None:
-    async with open_house() as house:
-        turn, child = await running_turn(house, house.seat(), "again?")
+    async with open_world() as world:
+        turn, child = await running_turn(world, world.seat(), "again?")
         child.say_bytes(last_words)
         child.die()
         assert await drain(turn) == ["echo: ", "again?"]
-        assert house.pool.child is not child
-        assert house.pool.child.prompts == ["again?"]
+        assert world.pool.child is not child
+        assert world.pool.child.prompts == ["again?"]
 
 
 async def test_a_child_that_dies_idle_is_missed_by_nobody() -> None:
-    async with open_house() as house:
-        seat = house.seat()
+    async with open_world() as world:
+        seat = world.seat()
         await seat.ask("one")
         await wait_all_tasks_blocked()
-        house.pool.child.die()
+        world.pool.child.die()
         await wait_all_tasks_blocked()
-        assert not house.pool.offered
+        assert not world.pool.offered
         assert seat.state.phase is Phase.ASLEEP
         assert await seat.ask("two") == "echo: two"
 
@@ -482,14 +482,14 @@ async def test_children_that_keep_dying_are_left_alone_for_a_while(
     def die(child: FakeChild, frame: Json) -> None:
         child.die()
 
-    async with open_house(die) as house:
-        seat = house.seat()
+    async with open_world(die) as world:
+        seat = world.seat()
         for _ in range((RESTARTS + 1) // 2):  # each one is put before two children
             assert isinstance(await failure(await seat.submit("x")), ChildDied)
         error = await failure(await seat.submit("x"))
         assert error.code == "restart_budget_spent"
         assert error.retry_after is not None
-        assert len(house.pool.lent) == RESTARTS + 1
-        house.pool.brain = echo
+        assert len(world.pool.lent) == RESTARTS + 1
+        world.pool.brain = echo
         await trio.sleep(error.retry_after)
         assert await seat.ask("better?") == "echo: better?"

@@ -5,7 +5,14 @@ from __future__ import annotations
 
 import math
 
-from ccapi.actors.session.events import Extend, LeaveAsked, PermissionReply, StartTurn, Wake, Warm
+from ccapi.actors.session.events import (
+    Extend,
+    PermissionReply,
+    PermissionRequested,
+    StartTurn,
+    Wake,
+    Warm,
+)
 from ccapi.actors.session.phases import Limits
 from ccapi.schemas.claude.output import (
     AssistantDone,
@@ -57,7 +64,7 @@ def test_an_agents_child_is_started_for_it() -> None:
 
 def test_it_takes_up_its_session_and_what_was_allowed() -> None:
     talk = working()
-    talk.feed(LeaveAsked(asked(), heard=True))
+    talk.feed(PermissionRequested(asked(), heard=True))
     talk.feed(PermissionReply(request_id="r1", allow=True, always=True))
     talk.answer("yes")
     talk.give_way()
@@ -69,12 +76,12 @@ def test_it_takes_up_its_session_and_what_was_allowed() -> None:
 
 def test_leave_is_asked_for_and_given() -> None:
     talk = working()
-    assert talk.feed(LeaveAsked(asked(), heard=True)) == ["askleave"]
+    assert talk.feed(PermissionRequested(asked(), heard=True)) == ["requestpermission"]
     assert talk.phase is BUSY
     assert talk.machine.deadline == LEAVE
     talk.now = 50.0
     words = talk.feed(PermissionReply(request_id="r1", allow=True))
-    assert words[1:] == ["leavesettled"]
+    assert words[1:] == ["permissionsettled"]
     assert talk.written[-1]["response"]["response"]["behavior"] == "allow"
     assert talk.feed(PermissionReply(request_id="r1", allow=False)) == []
     # The silence of one who waited for somebody was not its own.
@@ -83,33 +90,33 @@ def test_leave_is_asked_for_and_given() -> None:
 
 def test_where_nobody_listens_it_is_refused_at_once() -> None:
     talk = working()
-    talk.feed(LeaveAsked(asked(), heard=False))
+    talk.feed(PermissionRequested(asked(), heard=False))
     assert talk.written[-1]["response"]["response"]["behavior"] == "deny"
     assert talk.phase is BUSY
 
 
 def test_leave_that_is_not_given_in_time_is_refused() -> None:
     talk = working()
-    talk.feed(LeaveAsked(asked(), heard=True))
-    assert talk.rings()[1:] == ["leavesettled"]
+    talk.feed(PermissionRequested(asked(), heard=True))
+    assert talk.rings()[1:] == ["permissionsettled"]
     assert talk.written[-1]["response"]["response"]["behavior"] == "deny"
     assert talk.answer("done anyway")[-1].startswith("end one: completed stop")
 
 
 def test_the_child_may_think_better_of_it() -> None:
     talk = working()
-    talk.feed(LeaveAsked(asked(), heard=True))
-    assert talk.feed(ControlCancelled("r1")) == ["leavesettled"]
+    talk.feed(PermissionRequested(asked(), heard=True))
+    assert talk.feed(ControlCancelled("r1")) == ["permissionsettled"]
     assert talk.feed(ControlCancelled("r1")) == []
 
 
 def test_an_interrupted_turn_needs_no_leave_any_more() -> None:
     talk = working()
-    talk.feed(LeaveAsked(asked(), heard=True))
+    talk.feed(PermissionRequested(asked(), heard=True))
     assert talk.interrupt("one") == ["end one: turn_interrupted", "rewind one"]
     assert talk.phase is INTERRUPTING
     assert talk.feed(PermissionReply(request_id="r1", allow=True)) == []
-    talk.feed(LeaveAsked(asked("r2"), heard=True))
+    talk.feed(PermissionRequested(asked("r2"), heard=True))
     assert talk.written[-1]["response"]["response"]["behavior"] == "deny"
 
 

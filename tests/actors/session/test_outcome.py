@@ -5,12 +5,12 @@ from attrs import evolve
 
 from ccapi.actors.session.answer import AnswerState, Spoken
 from ccapi.actors.session.outcome import (
-    CutOff,
-    Declined,
-    Shortened,
-    Spoilt,
+    Completed,
+    Failed,
+    Refused,
     Suspended,
-    Whole,
+    TokenLimit,
+    Truncated,
     judge_frame,
     judge_result,
 )
@@ -89,7 +89,7 @@ def test_within_a_message_it_goes_on(frame: Spoken) -> None:
 def test_an_answer_that_may_not_be_longer_is_cut_off(
     reason: str, frames: list[AssistantDone]
 ) -> None:
-    assert judge(answer(SETUP, *frames), reason) == CutOff(SPENT)
+    assert judge(answer(SETUP, *frames), reason) == TokenLimit(SPENT)
 
 
 def test_calls_suspend_the_turn() -> None:
@@ -103,8 +103,8 @@ def test_calls_that_are_answered_already_do_not(frame: AssistantDone) -> None:
 
 def test_an_answer_given_by_a_call_ends_the_turn() -> None:
     given = call(ANSWER_TOOL, '{"city":"Rome"}')
-    assert judge(answer(SHAPED, given), "tool_use") == Shortened(SPENT)
-    assert judge(answer(SHAPED, given), "max_tokens") == CutOff(SPENT)
+    assert judge(answer(SHAPED, given), "tool_use") == Truncated(SPENT)
+    assert judge(answer(SHAPED, given), "max_tokens") == TokenLimit(SPENT)
     both = evolve(SETUP, schema=SHAPED.schema)
     assert judge(answer(both, given, call("now")), "tool_use") == Suspended(SPENT)
 
@@ -115,7 +115,7 @@ def test_an_answer_given_in_text_is_in_the_transcript_too() -> None:
     state = answer(SHAPED, given)
     assert judge(state, "end_turn") is None
     assert state.is_whole
-    assert judge(answer(SHAPED, given, call(ANSWER_TOOL, "{}")), "tool_use") == Shortened(SPENT)
+    assert judge(answer(SHAPED, given, call(ANSWER_TOOL, "{}")), "tool_use") == Truncated(SPENT)
 
 
 def test_an_answer_that_does_not_suit_is_waited_for_or_spoils_the_turn() -> None:
@@ -123,7 +123,7 @@ def test_an_answer_that_does_not_suit_is_waited_for_or_spoils_the_turn() -> None
     assert judge(answer(SHAPED, wrong, options=Options(whole=True)), "tool_use") is None
     state = answer(SHAPED, wrong)
     verdict = judge_frame(state, wrong)  # at once
-    assert isinstance(verdict, Spoilt)
+    assert isinstance(verdict, Failed)
     assert verdict.error is state.fault
 
 
@@ -134,7 +134,7 @@ def test_an_error_of_the_clis_own_is_told_by_its_result() -> None:
 def test_an_error_behind_a_call_spoils_the_turn() -> None:
     """The CLI waits for what the call comes to, and gives no result before."""
     verdict = judge_frame(answer(SETUP, call("now"), LOST), LOST)
-    assert isinstance(verdict, Spoilt)
+    assert isinstance(verdict, Failed)
     assert isinstance(verdict.error, ChildError)
     assert verdict.error.message == LOST.text
 
@@ -144,7 +144,7 @@ def test_an_error_behind_the_answer_comes_too_late() -> None:
     state = answer(SHAPED)
     state.hear(MessageStarted(Usage(prompt_tokens=9)))
     state.hear(call(ANSWER_TOOL, '{"city":"Rome"}'))
-    assert judge_frame(state, LOST) == Shortened(Usage(prompt_tokens=9, completion_tokens=3))
+    assert judge_frame(state, LOST) == Truncated(Usage(prompt_tokens=9, completion_tokens=3))
 
 
 # -- results ---------------------------------------------------------------------------------------
@@ -175,7 +175,7 @@ def turn(setup: Setup, *frames: AssistantDone, options: Options = PLAIN) -> Turn
 )
 def test_a_whole_answer(stop_reason: str | None, finish: str) -> None:
     verdict = judge_result(turn(SETUP, TEXT), evolve(DONE, stop_reason=stop_reason), SPENT)
-    assert verdict == Whole(finish, SPENT, ResumePoint("s", "u"))  # type: ignore[arg-type]
+    assert verdict == Completed(finish, SPENT, ResumePoint("s", "u"))  # type: ignore[arg-type]
 
 
 @pytest.mark.parametrize("is_error", [True, False])
@@ -183,14 +183,14 @@ def test_a_model_that_declines(is_error: bool) -> None:
     """Whether it has said something before, and whatever the CLI takes it for."""
     result = evolve(DONE, stop_reason="refusal", is_error=is_error, text="I will not.")
     for frames in ([], [TEXT]):
-        assert judge_result(turn(SETUP, *frames), result, SPENT) == Declined("I will not.", SPENT)
+        assert judge_result(turn(SETUP, *frames), result, SPENT) == Refused("I will not.", SPENT)
 
 
 def test_an_answer_that_was_cut_is_the_callers_whatever_the_result_says() -> None:
     state = turn(SETUP, options=Options(stop=("END",)))
     state.say(TextDelta("a END b"), now=0)
     for result in (DONE, evolve(DONE, is_error=True), evolve(DONE, stop_reason="refusal")):
-        assert judge_result(state, result, SPENT) == Shortened(SPENT)
+        assert judge_result(state, result, SPENT) == Truncated(SPENT)
 
 
 @pytest.mark.parametrize(
@@ -206,7 +206,7 @@ def test_an_answer_that_was_cut_is_the_callers_whatever_the_result_says() -> Non
 def test_an_error_spoils_the_turn_whatever_was_said(changes: dict[str, object]) -> None:
     for frames in ([], [TEXT]):
         verdict = judge_result(turn(SETUP, *frames), evolve(DONE, **changes), SPENT)  # type: ignore[arg-type]
-        assert isinstance(verdict, Spoilt)
+        assert isinstance(verdict, Failed)
         assert verdict.error.code == "upstream_failed"
 
 
@@ -217,7 +217,7 @@ def test_an_error_advises_the_wait_that_the_cli_last_took(
     state = turn(SETUP)
     state.retry_after = waited
     verdict = judge_result(state, evolve(DONE, is_error=True, api_error_status=429), SPENT)
-    assert isinstance(verdict, Spoilt)
+    assert isinstance(verdict, Failed)
     assert isinstance(verdict.error, RateLimited)
     assert verdict.error.retry_after == advised
 
@@ -230,13 +230,13 @@ def test_a_result_without_an_answer_spoils_the_turn() -> None:
         (turn(SETUP, TEXT), evolve(DONE, session_id="")),
     ):
         verdict = judge_result(state, result, SPENT)
-        assert isinstance(verdict, Spoilt)
+        assert isinstance(verdict, Failed)
         assert verdict.error.message == "a"
 
 
 def test_text_where_an_answer_by_schema_was_asked_for_spoils_the_turn() -> None:
     verdict = judge_result(turn(SHAPED, TEXT), DONE, SPENT)
-    assert isinstance(verdict, Spoilt)
+    assert isinstance(verdict, Failed)
     assert verdict.error.code == "invalid_structured_output"
 
 
@@ -247,15 +247,15 @@ def test_a_torn_call_spoils_the_answer_unless_its_length_was_the_limit() -> None
     answer.hear(ToolInput('{"a'))
     answer.hear(AssistantDone("u", synthetic=False, call=ToolCall("t", "now", "{}")))
     verdict = judge_frame(answer, MessageEnded("tool_use", Usage()))
-    assert isinstance(verdict, Spoilt)
+    assert isinstance(verdict, Failed)
     assert verdict.error.code == "invalid_tool_call"
-    assert isinstance(judge_frame(answer, MessageEnded("max_tokens", Usage())), CutOff)
+    assert isinstance(judge_frame(answer, MessageEnded("max_tokens", Usage())), TokenLimit)
 
 
 def test_a_refusal_behind_a_call_is_one() -> None:
     answer = AnswerState(Options(), Setup("m", tools=(Tool("now"),)))
     answer.hear(AssistantDone("u", synthetic=False, call=ToolCall("t", "now", "{}")))
-    assert isinstance(judge_frame(answer, MessageEnded("refusal", Usage())), Declined)
+    assert isinstance(judge_frame(answer, MessageEnded("refusal", Usage())), Refused)
 
 
 # -- limits of tokens ------------------------------------------------------------------------------
@@ -277,7 +277,7 @@ def test_an_agents_call_of_the_clients_that_is_cut_off_ends_the_answer(
     for piece in pieces:
         state.hear(ToolInput(piece))
     state.hear(AssistantDone("u", synthetic=False, call=ToolCall("t", name, "{}")))
-    assert judge(state, reason) == CutOff(SPENT)
+    assert judge(state, reason) == TokenLimit(SPENT)
 
 
 def test_an_agent_whose_own_call_was_cut_off_goes_on() -> None:
@@ -305,9 +305,11 @@ def test_half_a_strict_call_that_the_model_repeats_is_no_half_answer() -> None:
 def test_an_answer_that_runs_out_of_tokens_again_and_again_is_as_long_as_it_may_be() -> None:
     failed = evolve(DONE, is_error=True, stop_reason="stop_sequence")
     state = turn(AGENT, TEXT, RAN_OUT)
-    assert judge_result(state, failed, SPENT) == Whole("length", SPENT, ResumePoint("s", "u"))
-    assert judge_result(turn(AGENT, RAN_OUT), failed, SPENT) == CutOff(SPENT)  # nothing was said
-    assert isinstance(judge_result(turn(AGENT, TEXT, LOST), failed, SPENT), Spoilt)
+    assert judge_result(state, failed, SPENT) == Completed("length", SPENT, ResumePoint("s", "u"))
+    assert judge_result(turn(AGENT, RAN_OUT), failed, SPENT) == TokenLimit(
+        SPENT
+    )  # nothing was said
+    assert isinstance(judge_result(turn(AGENT, TEXT, LOST), failed, SPENT), Failed)
 
 
 @pytest.mark.parametrize("whole", [True, False])
@@ -321,10 +323,10 @@ def test_half_an_answer_by_schema_is_cut_off_only_by_its_length(whole: bool) -> 
         assert judge_frame(state, TEXT) is None  # its end tells
         return state
 
-    assert judge(half(), "max_tokens") == CutOff(SPENT)
+    assert judge(half(), "max_tokens") == TokenLimit(SPENT)
     verdict = judge(half(), "tool_use")
     if whole:  # it is asked for again
         assert verdict is None
     else:
-        assert isinstance(verdict, Spoilt)
+        assert isinstance(verdict, Failed)
         assert verdict.error.code == "invalid_structured_output"

@@ -9,7 +9,7 @@ from typing import Any
 import pytest
 
 from ccapi.actors.session.events import PermissionReply
-from ccapi.actors.session.permissions import PermissionDesk
+from ccapi.actors.session.permissions import PermissionRequests
 from ccapi.schemas.claude.output import PermissionAsked
 from ccapi.schemas.claude.permissions import read_suggestions
 
@@ -29,7 +29,7 @@ BASH = PermissionAsked(
 )
 
 
-def answer(desk: PermissionDesk, **reply: Any) -> Any:
+def answer(desk: PermissionRequests, **reply: Any) -> Any:
     answered = desk.answer(PermissionReply(request_id="r1", **reply))
     assert answered is not None
     response = json.loads(answered.line)["response"]
@@ -38,13 +38,13 @@ def answer(desk: PermissionDesk, **reply: Any) -> Any:
 
 
 @pytest.fixture
-def desk() -> PermissionDesk:
-    desk = PermissionDesk()
+def desk() -> PermissionRequests:
+    desk = PermissionRequests()
     desk.open(BASH, due=10)
     return desk
 
 
-def test_allowed_as_it_was_asked(desk: PermissionDesk) -> None:
+def test_allowed_as_it_was_asked(desk: PermissionRequests) -> None:
     answered, body = answer(desk, allow=True)
     assert body == {"behavior": "allow", "updatedInput": {"command": "npm test"}}
     assert (answered.allowed, answered.rules) == (True, ())
@@ -52,12 +52,12 @@ def test_allowed_as_it_was_asked(desk: PermissionDesk) -> None:
     assert desk.due == math.inf
 
 
-def test_allowed_with_another_input(desk: PermissionDesk) -> None:
+def test_allowed_with_another_input(desk: PermissionRequests) -> None:
     _, body = answer(desk, allow=True, updated_input={"command": "true"})
     assert body["updatedInput"] == {"command": "true"}
 
 
-def test_always_means_the_first_suggestion_and_never_a_file(desk: PermissionDesk) -> None:
+def test_always_means_the_first_suggestion_and_never_a_file(desk: PermissionRequests) -> None:
     answered, body = answer(desk, allow=True, always=True)
     assert answered.rules == ("Bash(npm test:*)",)
     [update] = body["updatedPermissions"]
@@ -65,20 +65,20 @@ def test_always_means_the_first_suggestion_and_never_a_file(desk: PermissionDesk
     assert update["rules"] == [{"toolName": "Bash", "ruleContent": "npm test:*"}]
 
 
-def test_always_can_mean_the_whole_tool(desk: PermissionDesk) -> None:
+def test_always_can_mean_the_whole_tool(desk: PermissionRequests) -> None:
     answered, body = answer(desk, allow=True, always=True, suggestion="s1")
     assert answered.rules == ("Bash",)
     assert body["updatedPermissions"][0]["rules"] == [{"toolName": "Bash"}]
 
 
-def test_denied_with_a_reason_or_without(desk: PermissionDesk) -> None:
+def test_denied_with_a_reason_or_without(desk: PermissionRequests) -> None:
     answered, body = answer(desk, allow=False, message="Not today.", always=True)
     assert (body, answered.rules) == ({"behavior": "deny", "message": "Not today."}, ())
     desk.open(BASH, due=10)
     assert answer(desk, allow=False)[1]["message"]
 
 
-def test_time_runs_out_for_each_on_its_own(desk: PermissionDesk) -> None:
+def test_time_runs_out_for_each_on_its_own(desk: PermissionRequests) -> None:
     assert desk.due == 10
     assert desk.expire(9.9) == []
     [(request_id, line)] = desk.expire(10)

@@ -1,6 +1,6 @@
 """The session actor and its callers: those that leave, lag, stall, crowd in or come too late.
 
-`tests.support.session_house` asserts for every test here that each turn ended exactly once, for its
+`tests.support.session_world` asserts for every test here that each turn ended exactly once, for its
 caller and on the bus, that no conversation ever held two children, and that none was left.
 """
 
@@ -27,7 +27,7 @@ from ccapi.schemas.errors import (
 from ccapi.schemas.turn import Options
 
 from ...support.fake_child import echo, message_delta, silent, text_delta
-from ...support.session_house import failure, open_house, outcome, running_turn, text_of
+from ...support.session_world import failure, open_world, outcome, running_turn, text_of
 
 # -- callers that leave, lag and stall -----------------------------------------------------------
 
@@ -35,9 +35,9 @@ from ...support.session_house import failure, open_house, outcome, running_turn,
 async def test_a_caller_that_hangs_up_on_a_silent_model_interrupts_at_once(
     autojump_clock: MockClock,
 ) -> None:
-    async with open_house() as house:
-        seat = house.seat()
-        turn, child = await running_turn(house, seat)
+    async with open_world() as world:
+        seat = world.seat()
+        turn, child = await running_turn(world, seat)
         before = trio.current_time()
         turn.hang_up()
         await wait_all_tasks_blocked()
@@ -48,18 +48,18 @@ async def test_a_caller_that_hangs_up_on_a_silent_model_interrupts_at_once(
 
 
 async def test_a_turn_whose_caller_left_before_it_was_taken_costs_nothing() -> None:
-    async with open_house() as house:
-        seat = house.seat()
+    async with open_world() as world:
+        seat = world.seat()
         seat.submit_nowait("nobody waits for this").hang_up()
         assert await seat.ask("but for this") == "echo: but for this"
-    assert house.pool.child.prompts == ["but for this"]
-    assert len(list(house.of(events.TurnStarted))) == 1
+    assert world.pool.child.prompts == ["but for this"]
+    assert len(list(world.of(events.TurnStarted))) == 1
 
 
 async def test_a_caller_that_leaves_while_its_turn_waits_ends_that_turn_alone() -> None:
-    async with open_house() as house:
-        seat = house.seat()
-        running, child = await running_turn(house, seat)
+    async with open_world() as world:
+        seat = world.seat()
+        running, child = await running_turn(world, seat)
         waiting = await seat.submit("waiting")
         waiting.hang_up()
         await wait_all_tasks_blocked()
@@ -70,9 +70,9 @@ async def test_a_caller_that_leaves_while_its_turn_waits_ends_that_turn_alone() 
 
 
 async def test_a_caller_that_never_reads_holds_up_nobody_else(autojump_clock: MockClock) -> None:
-    async with open_house() as house:
-        seat, other = house.seat("conv_a"), house.seat("conv_b")
-        stalled, child = await running_turn(house, seat)
+    async with open_world() as world:
+        seat, other = world.seat("conv_a"), world.seat("conv_b")
+        stalled, child = await running_turn(world, seat)
         child.say(*(text_delta(f"{number} ") for number in range(REPLY_SLOTS * 2)))
         await wait_all_tasks_blocked()
 
@@ -93,9 +93,9 @@ async def test_a_caller_that_never_reads_holds_up_nobody_else(autojump_clock: Mo
 
 
 async def test_a_stalled_caller_can_hang_up() -> None:
-    async with open_house() as house:
-        seat = house.seat()
-        stalled, child = await running_turn(house, seat)
+    async with open_world() as world:
+        seat = world.seat()
+        stalled, child = await running_turn(world, seat)
         child.say(*(text_delta("x") for _ in range(REPLY_SLOTS * 2)))
         await wait_all_tasks_blocked()
         stalled.hang_up()
@@ -105,9 +105,9 @@ async def test_a_stalled_caller_can_hang_up() -> None:
 
 
 async def test_a_caller_that_stops_reading_is_taken_to_have_gone(autojump_clock: MockClock) -> None:
-    async with open_house(stall_seconds=30) as house:
-        seat = house.seat()
-        stalled, child = await running_turn(house, seat)
+    async with open_world(stall_seconds=30) as world:
+        seat = world.seat()
+        stalled, child = await running_turn(world, seat)
         child.say(*(text_delta("x") for _ in range(REPLY_SLOTS + 1)))
         await wait_all_tasks_blocked()
         began = trio.current_time()
@@ -123,8 +123,8 @@ async def test_a_caller_that_stops_reading_is_taken_to_have_gone(autojump_clock:
 async def test_a_slow_caller_is_not_taken_for_a_silent_child(autojump_clock: MockClock) -> None:
     # The whole answer is read from the child in one piece, and given away in ten minutes.
     limits = Limits(turn=math.inf, silence=25)
-    async with open_house(limits=limits, stall_seconds=30) as house:
-        turn, child = await running_turn(house, house.seat())
+    async with open_world(limits=limits, stall_seconds=30) as world:
+        turn, child = await running_turn(world, world.seat())
         child.answer(*map(str, range(REPLY_SLOTS + 20)))
         got = []
         async for item in turn:
@@ -137,8 +137,8 @@ async def test_after_a_slow_caller_the_childs_silence_counts_from_then_on(
     autojump_clock: MockClock,
 ) -> None:
     limits = Limits(turn=math.inf, silence=25)
-    async with open_house(limits=limits, stall_seconds=30) as house:
-        turn, child = await running_turn(house, house.seat())
+    async with open_world(limits=limits, stall_seconds=30) as world:
+        turn, child = await running_turn(world, world.seat())
         child.say(*map(text_delta, map(str, range(REPLY_SLOTS + 1))))
         await trio.sleep(20)
         began = trio.current_time()
@@ -152,10 +152,10 @@ async def test_after_a_slow_caller_the_childs_silence_counts_from_then_on(
 async def test_a_caller_that_lags_does_not_keep_the_child_waiting(
     autojump_clock: MockClock,
 ) -> None:
-    async with open_house() as house:
-        seat = house.seat()
+    async with open_world() as world:
+        seat = world.seat()
         await seat.ask("first")
-        child = house.pool.child
+        child = world.pool.child
         child.brain = silent
         turn = await seat.submit("go on", options=Options(stop=("STOP",)))
         await child.wait_prompts(2)
@@ -173,8 +173,8 @@ async def test_a_caller_that_lags_does_not_keep_the_child_waiting(
 
 async def test_more_turns_than_a_mailbox_and_a_queue_hold() -> None:
     limits = Limits(queued=5)
-    async with open_house(silent, limits=limits) as house:
-        seat = house.seat()
+    async with open_world(silent, limits=limits) as world:
+        seat = world.seat()
         turns: list[Turn] = []
 
         async def submit(number: int) -> None:
@@ -190,8 +190,8 @@ async def test_more_turns_than_a_mailbox_and_a_queue_hold() -> None:
 
 
 async def test_turns_that_the_actor_never_read_end_too() -> None:
-    async with open_house() as house:
-        seat = house.seat()
+    async with open_world() as world:
+        seat = world.seat()
         assert seat.ref.tell_nowait(Close(TurnInterrupted("Gone.", code="deleted")))
         turns = [seat.submit_nowait(str(number)) for number in range(MAILBOX - 1)]
         late: list[Turn] = []
@@ -206,13 +206,13 @@ async def test_turns_that_the_actor_never_read_end_too() -> None:
                 nursery.start_soon(submit)
         await seat.wait_ended()
         assert {outcome(turn) for turn in turns + late} == {"deleted"}
-        assert house.pool.asked == 0
+        assert world.pool.asked == 0
 
 
 async def test_closing_ends_what_runs_and_what_waits() -> None:
-    async with open_house() as house:
-        seat = house.seat()
-        turn, child = await running_turn(house, seat)
+    async with open_world() as world:
+        seat = world.seat()
+        turn, child = await running_turn(world, seat)
         waiting = await seat.submit("waiting")
         await seat.ref.tell(Close(TurnInterrupted("Gone.", code="deleted")))
         ended = await seat.wait_ended()

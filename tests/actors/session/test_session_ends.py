@@ -1,6 +1,6 @@
 """The session actor cancelled, broken, and in weather of every kind.
 
-`tests.support.session_house` asserts for every test here that each turn ended exactly once, for its
+`tests.support.session_world` asserts for every test here that each turn ended exactly once, for its
 caller and on the bus, that no conversation ever held two children, and that none was left.
 """
 
@@ -41,15 +41,23 @@ from ccapi.schemas.turn import Failed, Memory, Setup
 from ccapi.schemas.turn_items import TextDelta
 
 from ...support.fake_child import echo, mute, result, silent, text_delta
-from ...support.session_house import House, Seat, drain, failure, open_house, outcome, running_turn
+from ...support.session_world import (
+    Seat,
+    World,
+    drain,
+    failure,
+    open_world,
+    outcome,
+    running_turn,
+)
 
 # -- cancellation ----------------------------------------------------------------------------------
 
 
 async def test_a_caller_that_is_cancelled_interrupts_its_turn(autojump_clock: MockClock) -> None:
-    async with open_house() as house:
-        seat = house.seat()
-        turn, child = await running_turn(house, seat)
+    async with open_world() as world:
+        seat = world.seat()
+        turn, child = await running_turn(world, seat)
         with trio.move_on_after(5):
             try:
                 await turn.reply()
@@ -61,39 +69,39 @@ async def test_a_caller_that_is_cancelled_interrupts_its_turn(autojump_clock: Mo
         assert await seat.ask("next") == "echo: next"
 
 
-async def until_waking(house: House, seat: Seat) -> list[Turn]:
-    house.pool.gate = trio.Event()
+async def until_waking(world: World, seat: Seat) -> list[Turn]:
+    world.pool.gate = trio.Event()
     return [await seat.submit("one"), await seat.submit("two")]
 
 
-async def until_busy(house: House, seat: Seat) -> list[Turn]:
-    turn, _ = await running_turn(house, seat)
+async def until_busy(world: World, seat: Seat) -> list[Turn]:
+    turn, _ = await running_turn(world, seat)
     return [turn, await seat.submit("waiting")]
 
 
-async def until_delivering(house: House, seat: Seat) -> list[Turn]:
-    turn, child = await running_turn(house, seat)
+async def until_delivering(world: World, seat: Seat) -> list[Turn]:
+    turn, child = await running_turn(world, seat)
     child.say(*(text_delta("x") for _ in range(REPLY_SLOTS + 1)))
     return [turn]
 
 
-async def until_interrupting(house: House, seat: Seat) -> list[Turn]:
-    turn, child = await running_turn(house, seat)
+async def until_interrupting(world: World, seat: Seat) -> list[Turn]:
+    turn, child = await running_turn(world, seat)
     child.brain, child.lingers = mute, True
     turn.hang_up()
     await wait_all_tasks_blocked()
     return [await seat.submit("next")]
 
 
-async def until_stopping(house: House, seat: Seat) -> list[Turn]:
+async def until_stopping(world: World, seat: Seat) -> list[Turn]:
     await seat.ask("one")
     await wait_all_tasks_blocked()
-    house.pool.child.lingers = True
-    house.pool.call_in(house.pool.child)
+    world.pool.child.lingers = True
+    world.pool.call_in(world.pool.child)
     return [await seat.submit("next")]
 
 
-async def until_unread(house: House, seat: Seat) -> list[Turn]:
+async def until_unread(world: World, seat: Seat) -> list[Turn]:
     return [seat.submit_nowait("unread")]
 
 
@@ -102,9 +110,9 @@ async def until_unread(house: House, seat: Seat) -> list[Turn]:
     [until_waking, until_busy, until_delivering, until_interrupting, until_stopping, until_unread],
 )
 async def test_a_session_that_is_cancelled_ends_its_turns(until: Any) -> None:
-    async with open_house() as house:
-        seat = house.seat()
-        turns = await until(house, seat)
+    async with open_world() as world:
+        seat = world.seat()
+        turns = await until(world, seat)
         if until is not until_unread:
             await wait_all_tasks_blocked()
         seat.cancel()
@@ -113,19 +121,19 @@ async def test_a_session_that_is_cancelled_ends_its_turns(until: Any) -> None:
             error = await failure(turn)
             assert isinstance(error, Overloaded)
             assert error.code == "draining"
-        for child in house.pool.lent:
+        for child in world.pool.lent:
             assert child.fate
 
 
 async def test_a_cancelled_session_lets_an_idle_child_go_in_peace() -> None:
-    async with open_house() as house:
-        seat = house.seat()
+    async with open_world() as world:
+        seat = world.seat()
         await seat.ask("one")
         await wait_all_tasks_blocked()
         seat.cancel()
         await seat.wait_ended()
-        assert house.pool.child.fate == "retired"
-        assert not house.pool.offered
+        assert world.pool.child.fate == "retired"
+        assert not world.pool.offered
 
 
 # -- crashes ---------------------------------------------------------------------------------------
@@ -151,13 +159,13 @@ def sabotage(monkeypatch: pytest.MonkeyPatch) -> Callable[[type, str], None]:
     return lambda kind, system: broken.append((kind, system))
 
 
-def fragile_seat(house: House) -> Seat:
-    return house.seat("conv_fragile", Memory(Setup("haiku", system="fragile")))
+def fragile_seat(world: World) -> Seat:
+    return world.seat("conv_fragile", Memory(Setup("haiku", system="fragile")))
 
 
-async def provoke(house: House, seat: Seat, kind: type) -> None:
+async def provoke(world: World, seat: Seat, kind: type) -> None:
     """See to it that the event happens to a session with a running turn."""
-    turn, child = seat.turns[1], house.pool.child
+    turn, child = seat.turns[1], world.pool.child
     match kind:
         case _ if kind is StartTurn:
             await seat.submit("one more")
@@ -177,15 +185,15 @@ async def provoke(house: House, seat: Seat, kind: type) -> None:
 async def test_a_session_that_crashes_ends_its_turns_and_harms_nobody_else(
     kind: type, sabotage: Callable[[type, str], None]
 ) -> None:
-    async with open_house() as house:
-        sibling = house.seat("conv_sibling")
-        undisturbed, sound = await running_turn(house, sibling)
-        seat = fragile_seat(house)
-        turn, child = await running_turn(house, seat)
+    async with open_world() as world:
+        sibling = world.seat("conv_sibling")
+        undisturbed, sound = await running_turn(world, sibling)
+        seat = fragile_seat(world)
+        turn, child = await running_turn(world, seat)
         waiting = await seat.submit("waiting")
         await wait_all_tasks_blocked()
         sabotage(kind, "fragile")
-        await provoke(house, seat, kind)
+        await provoke(world, seat, kind)
         ended = await seat.wait_ended()
         assert ended is not None
         assert ended.crashed
@@ -196,57 +204,57 @@ async def test_a_session_that_crashes_ends_its_turns_and_harms_nobody_else(
         assert outcome(undisturbed) == "running"
         sound.answer("unharmed")
         assert (await undisturbed.reply()).text == "unharmed"
-        assert {event.error.code for event in house.of(events.TurnFailed)} == {"internal_error"}
+        assert {event.error.code for event in world.of(events.TurnFailed)} == {"internal_error"}
         assert outcome(turn) == "internal_error"
 
 
 async def test_a_crash_while_giving_way_is_not_the_pools(
     sabotage: Callable[[type, str], None],
 ) -> None:
-    async with open_house() as house:
-        seat = fragile_seat(house)
+    async with open_world() as world:
+        seat = fragile_seat(world)
         await seat.ask("one")
         await wait_all_tasks_blocked()
         sabotage(GiveWay, "fragile")
-        house.pool.call_in(house.pool.child)  # would raise here, in somebody else's task
+        world.pool.call_in(world.pool.child)  # would raise here, in somebody else's task
         ended = await seat.wait_ended()
         assert ended is not None
         assert ended.crashed
-        assert house.pool.child.fate == "killed"
+        assert world.pool.child.fate == "killed"
 
 
 async def test_a_crashed_session_has_nothing_on_offer(
     sabotage: Callable[[type, str], None],
 ) -> None:
-    async with open_house() as house:
-        seat = fragile_seat(house)
+    async with open_world() as world:
+        seat = fragile_seat(world)
         await seat.ask("one")
         await wait_all_tasks_blocked()
         sabotage(StartTurn, "fragile")
         turn = seat.submit_nowait("two")
         await seat.wait_ended()
-        assert not house.pool.offered
-        assert house.pool.child.fate == "killed"
+        assert not world.pool.offered
+        assert world.pool.child.fate == "killed"
         assert outcome(turn) == "internal_error"
 
 
 async def test_a_crash_in_the_first_moment_of_a_child_leaves_none_behind(
     sabotage: Callable[[type, str], None],
 ) -> None:
-    async with open_house() as house:
-        seat = fragile_seat(house)
+    async with open_world() as world:
+        seat = fragile_seat(world)
         sabotage(ChildReady, "fragile")
         turn = await seat.submit("one")
         await seat.wait_ended()
-        assert (outcome(turn), house.pool.child.fate) == ("internal_error", "killed")
+        assert (outcome(turn), world.pool.child.fate) == ("internal_error", "killed")
 
 
 async def test_after_a_crash_the_conversation_goes_on_where_it_was(
     sabotage: Callable[[type, str], None],
 ) -> None:
-    async with open_house() as house:
-        seat = fragile_seat(house)
-        await running_turn(house, seat)
+    async with open_world() as world:
+        seat = fragile_seat(world)
+        await running_turn(world, seat)
         remembered = seat.state.memory
         assert remembered.turns == 1
         sabotage(Interrupt, "fragile")
@@ -255,7 +263,7 @@ async def test_after_a_crash_the_conversation_goes_on_where_it_was(
         assert (seat.state.memory, seat.state.phase) == (remembered, Phase.ASLEEP)
         seat.start()
         assert await seat.ask("still there?") == "echo: still there?"
-        assert house.pool.child.origin == remembered.resume is not None
+        assert world.pool.child.origin == remembered.resume is not None
         assert seat.state.memory.turns == 2
 
 
@@ -263,17 +271,17 @@ async def test_after_a_crash_the_conversation_goes_on_where_it_was(
 
 
 async def test_a_listener_that_lags_or_crashes_changes_no_answer() -> None:
-    async def crash(house: House) -> None:
+    async def crash(world: World) -> None:
         with pytest.raises(Bug):
-            with house.bus.subscribe() as subscription:
+            with world.bus.subscribe() as subscription:
                 async for _ in subscription:
                     raise Bug
 
-    async with open_house() as house:
-        house.nursery.start_soon(crash, house)
+    async with open_world() as world:
+        world.nursery.start_soon(crash, world)
         await wait_all_tasks_blocked()
-        with house.bus.subscribe(buffer=1) as laggard:
-            seat = house.seat()
+        with world.bus.subscribe(buffer=1) as laggard:
+            seat = world.seat()
             for text in ("one", "two", "three"):
                 assert await drain(await seat.submit(text)) == ["echo: ", text]
             assert laggard.lost > 3
@@ -298,16 +306,16 @@ def test_every_turn_ends_once_whatever_happens(steps: list[tuple[str, int]]) -> 
 
 async def live_through(steps: list[tuple[str, int]]) -> None:
     limits = Limits(turn=60, silence=40, queued=3, freeze=10, hibernate=50)
-    async with open_house(silent, limits=limits, stall_seconds=20) as house:
-        seat = house.seat()
+    async with open_world(silent, limits=limits, stall_seconds=20) as world:
+        seat = world.seat()
         for step, number in steps:
-            await take(step, number, house, seat)
+            await take(step, number, world, seat)
 
 
-async def take(step: str, number: int, house: House, seat: Seat) -> None:
+async def take(step: str, number: int, world: World, seat: Seat) -> None:
     """One thing that can happen; `number` says to which of several, from the last."""
     turn = seat.turns[-1 - number] if number < len(seat.turns) else None
-    child = house.pool.child if house.pool.lent else None
+    child = world.pool.child if world.pool.lent else None
     match step:
         case "submit" | "other model":
             model = "opus" if step == "other model" else None
@@ -338,13 +346,13 @@ async def take(step: str, number: int, house: House, seat: Seat) -> None:
         case "bury" if child is not None and child.fate:
             child.bury()
         case "give way":
-            for offered in list(house.pool.offered):
-                house.pool.call_in(offered)
+            for offered in list(world.pool.offered):
+                world.pool.call_in(offered)
         case "gate":
-            if house.pool.gate is None or house.pool.gate.is_set():
-                house.pool.gate = trio.Event()
+            if world.pool.gate is None or world.pool.gate.is_set():
+                world.pool.gate = trio.Event()
             else:
-                house.pool.gate.set()
+                world.pool.gate.set()
         case "settle":
             await wait_all_tasks_blocked()
         case "wait":

@@ -3,7 +3,7 @@
 import json
 from typing import Any
 
-from ccapi.actors.session.tools import ToolDesk
+from ccapi.actors.session.tools import ToolCalls
 from ccapi.schemas.claude.output import ControlAsked
 from ccapi.schemas.message import ToolResult
 from ccapi.schemas.turn import Setup, Tool
@@ -39,32 +39,32 @@ def told(lines: list[bytes]) -> list[tuple[str, int, str, bool]]:
 
 
 def test_what_is_no_call_is_answered_at_once() -> None:
-    desk = ToolDesk(SETUP)
+    desk = ToolCalls(SETUP)
     (line,) = desk.serve(asked("r", "tools/list", 1))
     response = json.loads(line)["response"]
     assert response["request_id"] == "r"
     tools = response["response"]["mcp_response"]["result"]["tools"]
     assert [tool["name"] for tool in tools] == ["now", "weather"]
-    assert repr(desk) == "<ToolDesk open=[]>"
+    assert repr(desk) == "<ToolCalls open=[]>"
 
 
 def test_asked_before_given() -> None:
-    desk = ToolDesk(SETUP)
+    desk = ToolCalls(SETUP)
     assert desk.serve(call("t", 2)) == []
-    assert repr(desk) == "<ToolDesk open=['t']>"
+    assert repr(desk) == "<ToolCalls open=['t']>"
     assert told(desk.give([result("t", "noon")])) == [("request 2", 2, "noon", False)]
-    assert repr(desk) == "<ToolDesk open=[]>"
+    assert repr(desk) == "<ToolCalls open=[]>"
 
 
 def test_given_before_asked() -> None:
-    desk = ToolDesk(SETUP)
+    desk = ToolCalls(SETUP)
     assert desk.give([result("t", "noon")]) == []
     assert told(desk.serve(call("t", 2))) == [("request 2", 2, "noon", False)]
 
 
 def test_answers_come_in_the_order_of_the_results() -> None:
     """So the model is given them, whatever the child asked first."""
-    desk = ToolDesk(SETUP)
+    desk = ToolCalls(SETUP)
     for number, call_id in enumerate("abc"):
         assert desk.serve(call(call_id, number)) == []
     answers = told(desk.give([result("c", "3"), result("a", "1"), result("b", "2")]))
@@ -72,7 +72,7 @@ def test_answers_come_in_the_order_of_the_results() -> None:
 
 
 def test_a_call_is_answered_once() -> None:
-    desk = ToolDesk(SETUP)
+    desk = ToolCalls(SETUP)
     desk.serve(call("t", 2))
     assert len(desk.give([result("t", "noon")])) == 1
     assert desk.serve(call("t", 3)) == []  # another one: there is no result for it yet
@@ -80,14 +80,14 @@ def test_a_call_is_answered_once() -> None:
 
 
 def test_what_is_given_for_one_call_answers_no_other() -> None:
-    desk = ToolDesk(SETUP)
+    desk = ToolCalls(SETUP)
     desk.serve(call("t", 2))
     assert desk.give([result("u", "noon")]) == []
-    assert repr(desk) == "<ToolDesk open=['t']>"
+    assert repr(desk) == "<ToolCalls open=['t']>"
 
 
 def test_a_rejected_call_tells_the_model_why() -> None:
-    desk = ToolDesk(SETUP)
+    desk = ToolCalls(SETUP)
     assert desk.reject("t", "no") == []
     assert told(desk.serve(call("t", 2))) == [("request 2", 2, "no", True)]
     desk.serve(call("u", 3))
@@ -95,7 +95,7 @@ def test_a_rejected_call_tells_the_model_why() -> None:
 
 
 def test_one_call_is_rejected_and_another_waits() -> None:
-    desk = ToolDesk(SETUP)
+    desk = ToolCalls(SETUP)
     desk.serve(call("t", 2))
     desk.serve(call("u", 3))
     assert told(desk.reject("t", "no")) == [("request 2", 2, "no", True)]
@@ -103,10 +103,10 @@ def test_one_call_is_rejected_and_another_waits() -> None:
 
 
 def test_what_is_forgotten_is_never_answered() -> None:
-    desk = ToolDesk(SETUP)
+    desk = ToolCalls(SETUP)
     desk.serve(call("t", 2))
     desk.give([result("u", "noon")])
     desk.forget()
     assert desk.give([result("t", "late")]) == []
     assert desk.serve(call("u", 3)) == []
-    assert repr(desk) == "<ToolDesk open=['u']>"
+    assert repr(desk) == "<ToolCalls open=['u']>"

@@ -83,7 +83,7 @@ def _installed(handlers: object) -> None:
     pass
 
 
-class House:
+class World:
     def __init__(self, gateway: GatewayDouble, port: int) -> None:
         self.gateway = gateway
         self.port = port
@@ -103,11 +103,11 @@ async def json_of(client: RawWebSocket) -> dict[str, Any]:
 
 
 @asynccontextmanager
-async def open_front(given: Settings | None = None) -> AsyncIterator[House]:
+async def open_front(given: Settings | None = None) -> AsyncIterator[World]:
     async with open_gateway_double(given) as double:
         async with open_websocket_front(cast(Gateway, double)) as front:
             async with open_door(app_of(double), front.serve) as port:
-                yield House(double, port)
+                yield World(double, port)
 
 
 # -- who is let in ---------------------------------------------------------------------------------
@@ -141,9 +141,9 @@ async def open_front(given: Settings | None = None) -> AsyncIterator[House]:
 async def test_who_is_not_let_in_gets_a_status_and_the_envelope(
     keys: tuple[str, ...], path: str, headers: dict[str, str], status: int, code: str
 ) -> None:
-    async with open_front(settings(keys=keys)) as house:
+    async with open_front(settings(keys=keys)) as world:
         with capture_logs() as lines:
-            response = await refused(house.port, path, {"x-request-id": "mine", **headers})
+            response = await refused(world.port, path, {"x-request-id": "mine", **headers})
     assert (response.status, response.error["code"]) == (status, code)
     assert response.headers["x-request-id"] == "mine"
     assert ("www-authenticate" in response.headers) is (status == 401)
@@ -153,38 +153,38 @@ async def test_who_is_not_let_in_gets_a_status_and_the_envelope(
 
 
 async def test_clients_without_a_page_and_pages_of_this_machine_are_let_in() -> None:
-    async with open_front() as house:
-        assert (await house.who())["owner"] == "local"
-        assert (await house.who(origin=LOCAL_PAGE))["owner"] == "local"
-        assert (await house.who(host="[::1]:8080"))["owner"] == "local"
+    async with open_front() as world:
+        assert (await world.who())["owner"] == "local"
+        assert (await world.who(origin=LOCAL_PAGE))["owner"] == "local"
+        assert (await world.who(host="[::1]:8080"))["owner"] == "local"
 
 
 async def test_configured_origins_replace_the_default() -> None:
-    async with open_front(settings(cors_origins=("https://app.example",))) as house:
-        assert (await house.who(origin="https://app.example"))["owner"] == "local"
-        assert (await refused(house.port, SOCKET, {"origin": LOCAL_PAGE})).status == 403
+    async with open_front(settings(cors_origins=("https://app.example",))) as world:
+        assert (await world.who(origin="https://app.example"))["owner"] == "local"
+        assert (await refused(world.port, SOCKET, {"origin": LOCAL_PAGE})).status == 403
 
 
 async def test_a_key_counts_wherever_it_may_be_shown() -> None:
-    async with open_front(settings(keys=KEYS, allow_query_key=True)) as house:
+    async with open_front(settings(keys=KEYS, allow_query_key=True)) as world:
         for key in KEYS[:1]:
             owner = KeyRing(KEYS, nobody="").owner([(b"x-api-key", key.encode())])
             protocol = "sec_websocket_protocol"
             for told in [
-                await house.who(authorization=f"Bearer {key}"),
-                await house.who(x_api_key=key),
-                await house.who(**{protocol: f"ccapi.v1, ccapi-key.{coded(key)}"}),
-                await house.who(**{protocol: f"realtime, openai-insecure-api-key.{key}"}),
-                await house.who(f"{SOCKET}?api_key={key}"),
+                await world.who(authorization=f"Bearer {key}"),
+                await world.who(x_api_key=key),
+                await world.who(**{protocol: f"ccapi.v1, ccapi-key.{coded(key)}"}),
+                await world.who(**{protocol: f"realtime, openai-insecure-api-key.{key}"}),
+                await world.who(f"{SOCKET}?api_key={key}"),
                 # A wrong one beside it changes nothing.
-                await house.who(f"{SOCKET}?api_key={key}", authorization="Bearer wrong"),
+                await world.who(f"{SOCKET}?api_key={key}", authorization="Bearer wrong"),
             ]:
                 assert told["owner"] == owner
 
 
 async def test_any_key_can_be_shown_by_its_base64_form() -> None:
-    async with open_front(settings(keys=KEYS)) as house:
-        told = await house.who(sec_websocket_protocol=f"ccapi.v1, ccapi-key.{coded(KEYS[1])}")
+    async with open_front(settings(keys=KEYS)) as world:
+        told = await world.who(sec_websocket_protocol=f"ccapi.v1, ccapi-key.{coded(KEYS[1])}")
         assert told["owner"] == KeyRing(KEYS, nobody="").owner([(b"x-api-key", KEYS[1].encode())])
 
 
@@ -204,8 +204,8 @@ async def test_a_subprotocol_is_agreed_on_and_no_key_if_it_can_be_helped(
     offered: str | None, chosen: str | None
 ) -> None:
     headers = {} if offered is None else {"sec_websocket_protocol": offered}
-    async with open_front() as house:
-        assert (await house.who(**headers))["protocol"] == chosen
+    async with open_front() as world:
+        assert (await world.who(**headers))["protocol"] == chosen
 
 
 async def test_no_key_reaches_a_handler_or_the_log() -> None:
@@ -216,40 +216,40 @@ async def test_no_key_reaches_a_handler_or_the_log() -> None:
         seen.append(f"{event} {get_contextvars()}")
         return event
 
-    async with open_front(settings(keys=KEYS, allow_query_key=True)) as house:
+    async with open_front(settings(keys=KEYS, allow_query_key=True)) as world:
         with capture_logs(processors=[capture]):
             path = f"{SOCKET}?after=3&api_key={key}"
             protocols = f"ccapi.v1, ccapi-key.{coded(key)}, openai-insecure-api-key.{key}"
-            told = await house.who(path, sec_websocket_protocol=protocols)
-            await refused(house.port, f"/nowhere?api_key={key}x")
+            told = await world.who(path, sec_websocket_protocol=protocols)
+            await refused(world.port, f"/nowhere?api_key={key}x")
     assert told["query"] == {"after": "3"}
     assert len(seen) >= 3
     assert not [line for line in seen if key in line or coded(key) in line]
 
 
 async def test_websockets_over_the_limit_are_refused_until_one_ends() -> None:
-    async with open_front(settings(websocket={"max_connections": 1})) as house:
-        async with open_raw_websocket(house.port, SOCKET) as client:
+    async with open_front(settings(websocket={"max_connections": 1})) as world:
+        async with open_raw_websocket(world.port, SOCKET) as client:
             await json_of(client)
-            response = await refused(house.port, SOCKET)
+            response = await refused(world.port, SOCKET)
             assert (response.status, response.error["code"]) == (429, "too_many_websockets")
             assert response.headers["retry-after"]
             await client.send(close())
             await client.close_code()
             assert await client.ended()
-        await house.who()
+        await world.who()
 
 
 async def test_a_draining_gateway_lets_nobody_in() -> None:
-    async with open_front() as house:
-        house.gateway.draining = True
-        response = await refused(house.port, SOCKET)
+    async with open_front() as world:
+        world.gateway.draining = True
+        response = await refused(world.port, SOCKET)
         assert (response.status, response.error["code"]) == (503, "draining")
 
 
 @pytest.mark.parametrize("path", ["/v1/house", "/v1/conversations/conv_1/events"])
 async def test_without_an_upgrade_one_is_asked_for(path: str) -> None:
-    async with open_front() as house, knock(house.port) as client:
+    async with open_front() as world, knock(world.port) as client:
         await client.send(f"GET {path} HTTP/1.1\r\nhost: localhost\r\n\r\n".encode())
         response = await client.response()
         assert (response.status, response.error["code"]) == (426, "upgrade_required")
@@ -260,10 +260,10 @@ async def test_without_an_upgrade_one_is_asked_for(path: str) -> None:
 
 
 async def test_a_talk_has_an_id_and_two_lines_in_the_log() -> None:
-    async with open_front() as house:
+    async with open_front() as world:
         with capture_logs() as lines:
             headers = {"x-request-id": "mine"}
-            async with open_raw_websocket(house.port, f"{SOCKET}?x=1", headers) as client:
+            async with open_raw_websocket(world.port, f"{SOCKET}?x=1", headers) as client:
                 assert dict(client.head.headers)[b"x-request-id"] == b"mine"
                 assert (await json_of(client))["id"] == "mine"
                 await client.send(text('{"type": "a"}'))
@@ -294,9 +294,9 @@ async def test_what_a_handler_raises_is_told_and_ends_its_websocket(
             raise error
 
     handlers(fail)
-    async with open_front() as house:
+    async with open_front() as world:
         with capture_logs() as lines:
-            async with open_raw_websocket(house.port, SOCKET) as client:
+            async with open_raw_websocket(world.port, SOCKET) as client:
                 told = await json_of(client)
                 assert (told["type"], told["error"]["code"]) == ("error", code)
                 assert "secret" not in str(told)
@@ -309,7 +309,7 @@ async def test_what_a_handler_raises_is_told_and_ends_its_websocket(
 
 @pytest.mark.parametrize("message", ["[1]", "{", "", '"x"', '{"a": "\\ud800"}'])
 async def test_what_is_no_object_is_told_as_the_clients_fault(message: str) -> None:
-    async with open_front() as house, open_raw_websocket(house.port, SOCKET) as client:
+    async with open_front() as world, open_raw_websocket(world.port, SOCKET) as client:
         await json_of(client)
         await client.send(text(message))
         told = await json_of(client)
@@ -318,13 +318,13 @@ async def test_what_is_no_object_is_told_as_the_clients_fault(message: str) -> N
 
 
 async def test_a_client_that_goes_away_leaves_no_error_behind() -> None:
-    async with open_front() as house:
+    async with open_front() as world:
         with capture_logs() as lines:
-            async with open_raw_websocket(house.port, SOCKET) as client:
+            async with open_raw_websocket(world.port, SOCKET) as client:
                 await json_of(client)
                 await client.send(client_frame(2, b"\x00"))
                 assert await client.close_code() == 1003
-            async with open_raw_websocket(house.port, SOCKET) as client:
+            async with open_raw_websocket(world.port, SOCKET) as client:
                 await json_of(client)
             with trio.fail_after(5):
                 while len([line for line in lines if line["event"] == "websocket_closed"]) < 2:

@@ -1,4 +1,4 @@
-"""Clients that mean no good, at the join endpoint and the house, over real sockets."""
+"""Clients that mean no good, at the join endpoint and the world, over real sockets."""
 
 from __future__ import annotations
 
@@ -34,12 +34,12 @@ def port_of(live: Live) -> int:
 
 
 async def place_of(live: Live, kind: str) -> str:
-    if kind == "house":
-        return "/v1/house"
+    if kind == "overview":
+        return "/v1/overview"
     return f"/v1/conversations/{await new_conversation(live.url)}/events"
 
 
-both = pytest.mark.parametrize("kind", ["join", "house"])
+both = pytest.mark.parametrize("kind", ["join", "overview"])
 
 
 @both
@@ -64,7 +64,7 @@ async def test_what_is_no_message_ends_its_own_connection(tmp_path: Path, kind: 
 @both
 async def test_who_is_not_let_in_is_refused_before_the_upgrade(tmp_path: Path, kind: str) -> None:
     async with open_live_demo(tmp_path, auth=AuthSettings(api_keys=(KEY,))) as live:
-        path = "/v1/house" if kind == "house" else "/v1/conversations/conv_x/events"
+        path = "/v1/overview" if kind == "overview" else "/v1/conversations/conv_x/events"
         key = {"authorization": f"Bearer {KEY}"}
         port = port_of(live)
         for where, headers, status in [

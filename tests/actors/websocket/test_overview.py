@@ -1,4 +1,4 @@
-"""The house as those see it who look at it as a whole."""
+"""The overview as those see it who look at it as a whole."""
 
 from __future__ import annotations
 
@@ -15,8 +15,8 @@ from trio.testing import MockClock, wait_all_tasks_blocked
 
 from ccapi.actors.gateway import Gateway
 from ccapi.actors.http.auth import KeyRing
-from ccapi.actors.listeners import overview as house_module
-from ccapi.actors.listeners.overview import INTERVAL, REFRESH, House, open_house
+from ccapi.actors.listeners import overview as overview_module
+from ccapi.actors.listeners.overview import INTERVAL, REFRESH, Overview, open_overview
 from ccapi.actors.listeners.stats import Stats
 from ccapi.schemas.events import CacheAsked, PhaseChanged
 from ccapi.schemas.settings.settings import AuthSettings
@@ -35,7 +35,7 @@ CHANGE = PhaseChanged("conv_1", "IDLE", "BUSY")
 
 async def picture_of(client: RawWebSocket) -> dict[str, Any]:
     told: dict[str, Any] = orjson.loads(await client.message())
-    assert told["type"] == "house"
+    assert told["type"] == "overview"
     return told
 
 
@@ -49,140 +49,160 @@ async def gateway() -> AsyncIterator[GatewayDouble]:
 
 
 @pytest.fixture
-async def house(gateway: GatewayDouble) -> AsyncIterator[House]:
+async def overview(gateway: GatewayDouble) -> AsyncIterator[Overview]:
     gateway.stats = cast(Any, Stats())
-    async with open_house(cast(Gateway, gateway)) as house:
-        yield house
+    async with open_overview(cast(Gateway, gateway)) as overview:
+        yield overview
 
 
-async def next_after(house: House) -> float:
+async def next_after(overview: Overview) -> float:
     """Seconds until there is another picture."""
     began = trio.current_time()
-    await house.wait_newer(house.number)
+    await overview.wait_newer(overview.number)
     return trio.current_time() - began
 
 
 async def test_a_change_is_shown_soon_and_many_at_once(
-    autojump_clock: MockClock, house: House, gateway: GatewayDouble
+    autojump_clock: MockClock, overview: Overview, gateway: GatewayDouble
 ) -> None:
-    with house.watch():
+    with overview.watch():
         await wait_all_tasks_blocked()
         for _ in range(100):  # more than is kept for it
             gateway.bus.publish(CHANGE)
-        assert await next_after(house) == pytest.approx(INTERVAL)
-        assert await next_after(house) == pytest.approx(REFRESH)
+        assert await next_after(overview) == pytest.approx(INTERVAL)
+        assert await next_after(overview) == pytest.approx(REFRESH)
 
 
 async def test_there_are_never_more_than_five_a_second(
-    autojump_clock: MockClock, house: House, gateway: GatewayDouble
+    autojump_clock: MockClock, overview: Overview, gateway: GatewayDouble
 ) -> None:
     async def go_on() -> None:
         while True:
             gateway.bus.publish(CacheAsked("hit"))
             await trio.sleep(0.01)
 
-    with house.watch():
+    with overview.watch():
         async with trio.open_nursery() as nursery:
             nursery.start_soon(go_on)
-            await house.wait_newer(house.number)
-            waits = [await next_after(house) for _ in range(20)]
+            await overview.wait_newer(overview.number)
+            waits = [await next_after(overview) for _ in range(20)]
             nursery.cancel_scope.cancel()
     assert min(waits) + 1e-9 >= INTERVAL
     assert max(waits) < INTERVAL + 0.02
 
 
 async def test_without_a_change_there_is_one_every_few_seconds(
-    autojump_clock: MockClock, house: House
+    autojump_clock: MockClock, overview: Overview
 ) -> None:
-    with house.watch():
-        assert [await next_after(house) for _ in range(3)] == pytest.approx([REFRESH] * 3)
+    with overview.watch():
+        assert [await next_after(overview) for _ in range(3)] == pytest.approx([REFRESH] * 3)
 
 
 async def test_nothing_is_drawn_for_nobody(
-    autojump_clock: MockClock, house: House, gateway: GatewayDouble, monkeypatch: pytest.MonkeyPatch
+    autojump_clock: MockClock,
+    overview: Overview,
+    gateway: GatewayDouble,
+    monkeypatch: pytest.MonkeyPatch,
 ) -> None:
-    with house.watch():
-        await next_after(house)
+    with overview.watch():
+        await next_after(overview)
     await trio.sleep(2 * REFRESH)
-    number = house.number
+    number = overview.number
     for _ in range(10):
         gateway.bus.publish(CHANGE)
         await trio.sleep(10)
-    assert house.number == number
-    with house.watch():  # and again for somebody
-        assert await next_after(house) <= REFRESH + 1e-9
+    assert overview.number == number
+    with overview.watch():  # and again for somebody
+        assert await next_after(overview) <= REFRESH + 1e-9
 
 
 async def test_it_is_drawn_once_for_all_who_show_the_same_key(
-    autojump_clock: MockClock, house: House, gateway: GatewayDouble, monkeypatch: pytest.MonkeyPatch
+    autojump_clock: MockClock,
+    overview: Overview,
+    gateway: GatewayDouble,
+    monkeypatch: pytest.MonkeyPatch,
 ) -> None:
     drawn = []
-    draw = House._draw
+    draw = Overview._draw
 
-    def count(self: House, owner: str) -> dict[str, Any]:
+    def count(self: Overview, owner: str) -> dict[str, Any]:
         drawn.append(owner)
         return draw(self, owner)
 
-    monkeypatch.setattr(House, "_draw", count)
-    with house.watch():
-        assert house.picture("a") is house.picture("a")
-        house.picture("b")
-        await house.wait_newer(house.number)
+    monkeypatch.setattr(Overview, "_draw", count)
+    with overview.watch():
+        assert overview.picture("a") is overview.picture("a")
+        overview.picture("b")
+        await overview.wait_newer(overview.number)
         for _ in range(100):
-            house.picture("a")
+            overview.picture("a")
     assert drawn == ["a", "b", "a"]
 
 
 async def test_who_comes_later_sees_no_old_picture(
-    autojump_clock: MockClock, house: House, gateway: GatewayDouble
+    autojump_clock: MockClock, overview: Overview, gateway: GatewayDouble
 ) -> None:
-    with house.watch():
-        before = house.picture("a")
+    with overview.watch():
+        before = overview.picture("a")
     await trio.sleep(60)
     gateway.conversation()
-    with house.watch():
-        assert house.picture("a") != before
+    with overview.watch():
+        assert overview.picture("a") != before
 
 
 async def test_a_bus_that_is_closed_ends_no_watching(
-    autojump_clock: MockClock, house: House, gateway: GatewayDouble
+    autojump_clock: MockClock, overview: Overview, gateway: GatewayDouble
 ) -> None:
-    with house.watch():
+    with overview.watch():
         await wait_all_tasks_blocked()
         gateway.bus.close()
-        assert await next_after(house) == pytest.approx(REFRESH)
+        assert await next_after(overview) == pytest.approx(REFRESH)
 
 
 # -- what is in it ---------------------------------------------------------------------------------
 
 
 async def test_the_ids_of_others_are_not_shown(
-    autojump_clock: MockClock, house: House, gateway: GatewayDouble
+    autojump_clock: MockClock, overview: Overview, gateway: GatewayDouble
 ) -> None:
     mine, theirs = gateway.conversation(owner="a"), gateway.conversation(owner="b")
-    frame = house.picture("a")
+    frame = overview.picture("a")
     assert mine.conversation_id.encode() in frame
     assert theirs.conversation_id.encode() not in frame
-    assert len(house._draw("a")["sessions"]) == 2
+    assert len(overview._draw("a")["sessions"]) == 2
 
 
 async def test_of_very_many_sessions_those_that_do_something_are_shown(
-    autojump_clock: MockClock, house: House, gateway: GatewayDouble, monkeypatch: pytest.MonkeyPatch
+    autojump_clock: MockClock,
+    overview: Overview,
+    gateway: GatewayDouble,
+    monkeypatch: pytest.MonkeyPatch,
 ) -> None:
-    monkeypatch.setattr(house_module, "SHOWN", 3)
+    monkeypatch.setattr(overview_module, "SHOWN", 3)
     for number in range(10):
         gateway.conversation().busy = number == 2
-    drawn = house._draw("local")
+    drawn = overview._draw("local")
     assert [session["phase"] for session in drawn["sessions"]] == ["busy", "asleep", "asleep"]
     assert drawn["phases"] == {"busy": 1, "asleep": 9}
     assert [s["id"][-1] for s in drawn["sessions"]] == ["2", "9", "8"]  # then the last used
 
 
 @asynccontextmanager
-async def look(port: int, **headers: str) -> AsyncIterator[RawWebSocket]:
-    async with open_raw_websocket(port, "/v1/house", headers) as client:
+async def look(
+    port: int, path: str = "/v1/overview", **headers: str
+) -> AsyncIterator[RawWebSocket]:
+    async with open_raw_websocket(port, path, headers) as client:
         with trio.fail_after(20):
             yield client
+
+
+async def test_the_former_name_of_the_route_answers_as_it_did(tmp_path: Path) -> None:
+    async with open_live_demo(tmp_path) as live:
+        port = int(live.url.rpartition(":")[2])
+        async with look(port, "/v1/house") as client:
+            told = orjson.loads(await client.message())
+    assert told["type"] == "house"
+    assert "children" in told
 
 
 async def test_a_turn_is_seen_as_it_goes(tmp_path: Path) -> None:
@@ -236,12 +256,12 @@ async def test_each_key_sees_its_own(tmp_path: Path) -> None:
 async def test_one_who_does_not_read_misses_pictures_and_nobody_else_does(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    draw = House._draw
+    draw = Overview._draw
 
-    def draw_big(self: House, owner: str) -> dict[str, Any]:
+    def draw_big(self: Overview, owner: str) -> dict[str, Any]:
         return draw(self, owner) | {"number": self.number, "rest": "x" * 5_000_000}
 
-    monkeypatch.setattr(House, "_draw", draw_big)
+    monkeypatch.setattr(Overview, "_draw", draw_big)
     async with open_live_demo(tmp_path) as live:
         port = int(live.url.rpartition(":")[2])
         async with look(port) as lagging, look(port) as client:

@@ -18,7 +18,7 @@ from tests.support.raw_agent import (
     AGENT_FLAGS,
     TOOLS,
     allow,
-    asks_leave,
+    asks_permission,
     deny,
     open_raw_agent,
     results_of,
@@ -64,7 +64,7 @@ def write(path: Any) -> Frame:
 async def ask(child: Scripted, *activity: Any, uuid: str | None = None) -> Frame:
     """A turn that does this; its first question for leave."""
     await child.send(user(does(*activity), uuid))
-    return (await child.until(asks_leave))[-1]
+    return (await child.until(asks_permission))[-1]
 
 
 async def finish(child: Scripted, *replies: Frame) -> list[Frame]:
@@ -84,11 +84,11 @@ async def play(child: Any, texts: list[str]) -> list[Frame]:
     frames += await child.until(is_result)
     for text, reply in ((writes, allow), (fails, lambda asked: deny(asked, "No."))):
         await child.send(user(text))
-        frames += await child.until(asks_leave)
+        frames += await child.until(asks_permission)
         await child.send(reply(frames[-1]))
         frames += await child.until(is_result)
     await child.send(user(hangs, uuid))
-    frames += await child.until(asks_leave)
+    frames += await child.until(asks_permission)
     await child.send(control("get_session_cost"))  # so that the message has ended
     frames += (await child.until(is_answer))[:-1]
     await child.send(
@@ -99,7 +99,7 @@ async def play(child: Any, texts: list[str]) -> list[Frame]:
 
 
 def essential(frames: list[Frame], *wanted: str) -> list[str]:
-    names = ("can_use_tool" if asks_leave(frame) else long_kind(frame) for frame in frames)
+    names = ("can_use_tool" if asks_permission(frame) else long_kind(frame) for frame in frames)
     kept = (name for name in names if name.startswith(wanted))
     return [name for name, _ in itertools.groupby(kept)]
 
@@ -130,7 +130,7 @@ async def test_an_agents_turns_have_the_frames_of_the_real_cli(tmp_path: Path) -
         ("user", "can_use_tool", "control", "result"),
     ):
         assert essential(told, *wanted) == essential(expected, *wanted)
-    asked = (list(filter(asks_leave, frames)) for frames in (told, expected))
+    asked = (list(filter(asks_permission, frames)) for frames in (told, expected))
     for ours, theirs in zip(*asked, strict=True):
         assert ours["request"].keys() <= theirs["request"].keys()
         theirs_suggested = theirs["request"]["permission_suggestions"]
@@ -187,7 +187,7 @@ async def test_what_was_scripted_is_said_done_and_answered(tmp_path: Path) -> No
     ]
     async with open_agent(tmp_path) as child:
         frames = await child.turn(does(*activity))
-    assert not any(map(asks_leave, frames))
+    assert not any(map(asks_permission, frames))
     assert [kind(f) for f in frames].count("message_start") == 3
     assert [(r["content"], bool(r.get("is_error"))) for r in results_of(frames)] == [
         ("built", False),
@@ -262,7 +262,7 @@ async def test_the_question_and_its_answers(tmp_path: Path) -> None:
 async def asked_again(child: Scripted) -> Frame:
     """The last question, found in what was printed."""
     lines = [json.loads(line) for line in child.printed.splitlines()]
-    return next(frame for frame in reversed(lines) if asks_leave(frame))
+    return next(frame for frame in reversed(lines) if asks_permission(frame))
 
 
 @pytest.mark.parametrize(
@@ -280,7 +280,7 @@ async def test_what_is_allowed_for_the_session_is_asked_no_more(
     async with open_agent(tmp_path) as child:
         question = await ask(child, bash("rm b"))
         await finish(child, allow(question, updatedPermissions=[update]))
-        assert not any(map(asks_leave, await child.turn(does(needs_no_more))))
+        assert not any(map(asks_permission, await child.turn(does(needs_no_more))))
         await ask(child, still_asks)
 
 
@@ -299,7 +299,7 @@ async def test_rules_and_modes_decide_without_a_question(
 ) -> None:
     async with open_agent(tmp_path, *flags) as child:
         frames = await child.turn(does(use))
-    assert not any(map(asks_leave, frames))
+    assert not any(map(asks_permission, frames))
     (result,) = results_of(frames)
     assert bool(result.get("is_error")) == bool(error)
     assert error in result["content"]
@@ -308,10 +308,10 @@ async def test_rules_and_modes_decide_without_a_question(
 async def test_those_that_only_look_ask_at_once_all_others_in_turn(tmp_path: Path) -> None:
     async with open_agent(tmp_path) as child:
         first = await ask(child, [read("/a"), read("/b"), bash("rm a")])
-        second = (await child.until(asks_leave))[-1]
+        second = (await child.until(asks_permission))[-1]
         assert [q["request"]["input"]["file_path"] for q in (first, second)] == ["/a", "/b"]
         await child.send(deny(second, "No b."), deny(first, "No a."))
-        frames = await child.until(asks_leave)
+        frames = await child.until(asks_permission)
         assert [r["content"] for r in results_of(frames)] == ["No a.", "No b."]
         assert frames[-1]["request"]["tool_name"] == "Bash"
         await finish(child, allow(frames[-1]))
@@ -381,7 +381,7 @@ async def test_the_demos_agent_does_as_it_is_told(tmp_path: Path) -> None:
         frames = await child.turn("List the files!")
         assert frames[-1]["result"] == "The tool answered:\n\n> README.md\n> notes.txt"
         await child.send(user("write hello.txt: plum"))
-        asked = (await child.until(asks_leave))[-1]
+        asked = (await child.until(asks_permission))[-1]
         assert asked["request"]["input"] == {"file_path": "hello.txt", "content": "plum"}
         await finish(child, allow(asked))
         assert "plum" in (await child.turn("read hello.txt"))[-1]["result"]
@@ -432,7 +432,7 @@ def test_the_words_of_the_demo(text: str, uses: list[str]) -> None:
     ],
 )
 def test_what_needs_leave(name: str, given: Frame, needed: bool) -> None:
-    assert own_tools.needs_leave(name, given, ["/further"]) is needed
+    assert own_tools.needs_permission(name, given, ["/further"]) is needed
 
 
 def test_uses_are_read() -> None:

@@ -47,7 +47,7 @@ async def shout(websocket: WebSocket) -> None:
         await websocket.send((await websocket.receive()).upper().encode())
 
 
-class House:
+class World:
     """A front door whose WebSockets all have the same talk, and what became of each."""
 
     def __init__(self, talk: Talk = shout) -> None:
@@ -68,25 +68,25 @@ class House:
 
 
 @asynccontextmanager
-async def open_house(
+async def open_world(
     talk: Talk = shout, *, stop: trio.Event | None = None, stall_seconds: float = 30, **limits: Any
-) -> AsyncIterator[House]:
-    house = House(talk)
+) -> AsyncIterator[World]:
+    world = World(talk)
     with structlog.testing.capture_logs() as logs:
         async with open_door(
             echo,
-            house,
+            world,
             websocket=WebSocketLimits(**limits),
             stall_seconds=stall_seconds,
             stop=stop,
-        ) as house.port:
-            yield house
+        ) as world.port:
+            yield world
     assert [entry for entry in logs if entry["log_level"] != "debug"] == []
 
 
 @asynccontextmanager
-async def meet(house: House) -> AsyncIterator[RawWebSocket]:
-    async with open_raw_websocket(house.port) as client:
+async def meet(world: World) -> AsyncIterator[RawWebSocket]:
+    async with open_raw_websocket(world.port) as client:
         yield client
 
 
@@ -124,14 +124,14 @@ def test_frames_in_a_row_are_read_as_messages_in_a_row() -> None:
 
 
 async def test_messages_go_both_ways() -> None:
-    async with open_house() as house, meet(house) as client:
+    async with open_world() as world, meet(world) as client:
         for message in ("a", "é" * 70, "x" * 70_000):
             await client.send(text(message))
             assert await client.message() == message.upper()
 
 
 async def test_a_message_in_fragments_is_one_message() -> None:
-    async with open_house() as house, meet(house) as client:
+    async with open_world() as world, meet(world) as client:
         snowman = "☃".encode()
         await client.send(client_frame(TEXT, b"a" + snowman[:1], fin=False))
         await client.send(client_frame(PING, b"in between"))
@@ -144,7 +144,7 @@ async def test_a_message_in_fragments_is_one_message() -> None:
 
 
 async def test_a_message_that_comes_byte_by_byte() -> None:
-    async with open_house() as house, meet(house) as client:
+    async with open_world() as world, meet(world) as client:
         for byte in text("slow"):
             await client.send(bytes([byte]))
             await trio.sleep(0.001)
@@ -158,14 +158,14 @@ async def test_frames_made_ahead_arrive_as_messages() -> None:
         assert websocket.sent == 3
         await websocket.receive()
 
-    async with open_house(talk) as house, meet(house) as client:
+    async with open_world(talk) as world, meet(world) as client:
         assert [await client.message() for _ in range(3)] == ["one", "two" * 100, "three"]
 
 
 async def test_no_extension_is_agreed_to() -> None:
-    async with open_house() as house:
+    async with open_world() as world:
         offer = {"sec-websocket-extensions": "permessage-deflate; client_max_window_bits"}
-        async with open_raw_websocket(house.port, headers=offer) as client:
+        async with open_raw_websocket(world.port, headers=offer) as client:
             assert b"sec-websocket-extensions" not in dict(client.head.headers)
             await client.send(text("plain"))
             assert await client.message() == "PLAIN"
@@ -185,7 +185,7 @@ async def test_writers_of_all_kinds_do_not_come_in_between_each_other() -> None:
                 nursery.start_soon(push)
         await websocket.receive()
 
-    async with open_house(talk) as house, meet(house) as client:
+    async with open_world(talk) as world, meet(world) as client:
         seen: list[int] = []
         for number in range(20):
             await client.send(client_frame(PING, b"%d" % number))
@@ -200,21 +200,21 @@ async def test_writers_of_all_kinds_do_not_come_in_between_each_other() -> None:
 
 
 async def test_a_client_that_closes_is_answered_and_the_connection_ends() -> None:
-    async with open_house() as house, meet(house) as client:
+    async with open_world() as world, meet(world) as client:
         await client.send(text("last"))
         assert await client.message() == "LAST"
         await client.send(close(4000, "enough"))
         assert await client.close_code() == 4000
         assert await client.ended()
-        await house.ended.wait()
-    assert [(e.code, e.reason) for e in house.endings] == [(4000, "enough")]
+        await world.ended.wait()
+    assert [(e.code, e.reason) for e in world.endings] == [(4000, "enough")]
 
 
 async def test_a_talk_that_ends_closes_its_websocket() -> None:
     async def talk(websocket: WebSocket) -> None:
         await websocket.send(b"bye")
 
-    async with open_house(talk) as house, meet(house) as client:
+    async with open_world(talk) as world, meet(world) as client:
         assert await client.message() == "bye"
         assert await client.close_code() == 1000
         await client.send(close())
@@ -225,9 +225,9 @@ async def test_a_talk_that_fails_closes_its_websocket_and_says_whose_fault_it_wa
     async def talk(websocket: WebSocket) -> None:
         raise ZeroDivisionError
 
-    house = House(talk)
+    world = World(talk)
     with structlog.testing.capture_logs() as logs:
-        async with open_door(echo, house) as house.port, meet(house) as client:
+        async with open_door(echo, world) as world.port, meet(world) as client:
             assert await client.close_code() == 1011
             await client.send(close())
             assert await client.ended()
@@ -246,7 +246,7 @@ async def test_closing_has_a_code_and_a_reason_and_wakes_who_receives() -> None:
                 await send
         await websocket.close(1000)  # the first word stands
 
-    async with open_house(talk) as house, meet(house) as client:
+    async with open_world(talk) as world, meet(world) as client:
         frame = await client.frame()
         assert (frame.code, frame.payload[2:]) == (4008, b"too slow")
         await client.send(close(4008))
@@ -260,7 +260,7 @@ async def test_a_client_that_does_not_close_too_is_not_waited_for_for_long() -> 
         await websocket.close(4000)
         closed.set()
 
-    async with open_house(talk, close_seconds=0.2) as house, meet(house) as client:
+    async with open_world(talk, close_seconds=0.2) as world, meet(world) as client:
         assert await client.close_code() == 4000
         with trio.fail_after(1.5):
             await closed.wait()
@@ -270,7 +270,7 @@ async def test_a_ping_behind_a_close_frame_is_no_fault_of_ours() -> None:
     async def talk(websocket: WebSocket) -> None:
         await websocket.close(4000)
 
-    async with open_house(talk) as house, meet(house) as client:
+    async with open_world(talk) as world, meet(world) as client:
         await client.send(client_frame(PING) * 3)  # on their way before the close frame is read
         assert await client.close_code() == 4000
         await client.send(client_frame(PING) + text("x") + close())
@@ -279,32 +279,32 @@ async def test_a_ping_behind_a_close_frame_is_no_fault_of_ours() -> None:
 
 async def test_stopping_tells_websockets_to_go() -> None:
     stop = trio.Event()
-    async with open_house(stop=stop) as house, meet(house) as client:
+    async with open_world(stop=stop) as world, meet(world) as client:
         await client.send(text("x"))
         assert await client.message() == "X"
         stop.set()
         assert await client.close_code() == 1001
         await client.send(close(1001))
         assert await client.ended()
-    assert [closed.code for closed in house.endings] == [1001]
+    assert [closed.code for closed in world.endings] == [1001]
 
 
 async def test_a_reset_ends_its_connection_quietly() -> None:
-    async with open_house() as house, meet(house) as client:
+    async with open_world() as world, meet(world) as client:
         stream = client.stream
         assert isinstance(stream, trio.SocketStream)
         linger = struct.pack("ii", 1, 0)
         stream.socket.setsockopt(trio.socket.SOL_SOCKET, trio.socket.SO_LINGER, linger)
         stream.socket.close()
-        await house.ended.wait()
-    assert [closed.code for closed in house.endings] == [1006]
+        await world.ended.wait()
+    assert [closed.code for closed in world.endings] == [1006]
 
 
 # -- silence ---------------------------------------------------------------------------------------
 
 
 async def test_a_silent_client_is_asked_and_stays_as_long_as_it_answers() -> None:
-    async with open_house(ping_seconds=0.05, pong_seconds=5) as house, meet(house) as client:
+    async with open_world(ping_seconds=0.05, pong_seconds=5) as world, meet(world) as client:
         for _ in range(3):
             frame = await client.frame()
             assert frame.opcode == PING
@@ -314,11 +314,11 @@ async def test_a_silent_client_is_asked_and_stays_as_long_as_it_answers() -> Non
 
 
 async def test_a_client_that_answers_no_ping_is_gone() -> None:
-    async with open_house(ping_seconds=0.05, pong_seconds=0.1) as house, meet(house) as client:
+    async with open_world(ping_seconds=0.05, pong_seconds=0.1) as world, meet(world) as client:
         assert (await client.frame()).opcode == PING
         with trio.fail_after(5):
             assert await client.ended()
-        assert [closed.code for closed in house.endings] == [1006]
+        assert [closed.code for closed in world.endings] == [1006]
 
 
 async def test_a_client_is_not_taken_for_silent_while_nobody_listens_to_it() -> None:
@@ -329,8 +329,8 @@ async def test_a_client_is_not_taken_for_silent_while_nobody_listens_to_it() -> 
         await go_on.wait()
         await shout(websocket)
 
-    async with open_house(talk, ping_seconds=0.05, pong_seconds=0.05) as house:
-        async with meet(house) as client:
+    async with open_world(talk, ping_seconds=0.05, pong_seconds=0.05) as world:
+        async with meet(world) as client:
             await client.send(b"".join(text(word) for word in "abcdefgh"))
             await trio.sleep(0.5)
             go_on.set()
@@ -352,12 +352,12 @@ async def test_the_silent_are_asked_together_but_for_those_asked_often(
             assert seconds <= asked_at - heard_at < seconds + 1
         checked.set()
 
-    async with open_house(talk, ping_seconds=seconds) as house, meet(house):
+    async with open_world(talk, ping_seconds=seconds) as world, meet(world):
         await checked.wait()
 
 
 async def test_a_connection_that_is_not_used_is_closed() -> None:
-    async with open_house(idle_seconds=0.4, ping_seconds=0.05) as house, meet(house) as client:
+    async with open_world(idle_seconds=0.4, ping_seconds=0.05) as world, meet(world) as client:
         await trio.sleep(0.2)
         began = trio.current_time()
         await client.send(text("used"))
@@ -401,8 +401,8 @@ async def test_a_connection_that_is_not_used_is_closed() -> None:
 async def test_what_is_no_message_ends_its_connection_with_the_right_code(
     data: bytes, code: int
 ) -> None:
-    async with open_house(max_message_bytes=1000) as house, meet(house) as client:
-        async with meet(house) as sibling:
+    async with open_world(max_message_bytes=1000) as world, meet(world) as client:
+        async with meet(world) as sibling:
             # And whatever stands behind it changes nothing.
             await client.send(data + client_frame(PING) * 100 + text("x") * 100)
             assert await client.close_code() == code
@@ -410,12 +410,12 @@ async def test_what_is_no_message_ends_its_connection_with_the_right_code(
             assert await client.ended()
             await sibling.send(text("unharmed"))
             assert await sibling.message() == "UNHARMED"
-        assert [closed.code for closed in house.endings] == [code]
-        assert house.endings[0].reason
+        assert [closed.code for closed in world.endings] == [code]
+        assert world.endings[0].reason
 
 
 async def test_a_message_of_exactly_the_limit_is_taken() -> None:
-    async with open_house(max_message_bytes=1000) as house, meet(house) as client:
+    async with open_world(max_message_bytes=1000) as world, meet(world) as client:
         await client.send(text("é" * 500))
         assert await client.message() == "É" * 500
         await client.send(text("x" * 1000))
@@ -423,19 +423,19 @@ async def test_a_message_of_exactly_the_limit_is_taken() -> None:
 
 
 async def test_a_huge_frame_is_refused_before_it_is_there() -> None:
-    bounded = open_house(max_message_bytes=100_000, close_seconds=0.2)
-    async with bounded as house, meet(house) as client:
+    bounded = open_world(max_message_bytes=100_000, close_seconds=0.2)
+    async with bounded as world, meet(world) as client:
         await client.send(b"\x81\xff" + struct.pack("!Q", 1 << 40) + bytes(4))
         with trio.move_on_after(5):
             with pytest.raises(trio.BrokenResourceError):
                 while True:
                     await client.send(b"x" * 65536)
-        await house.ended.wait()
-    assert [closed.code for closed in house.endings] == [1009]
+        await world.ended.wait()
+    assert [closed.code for closed in world.endings] == [1009]
 
 
 async def test_fragments_without_content_take_no_memory() -> None:
-    async with open_house() as house, meet(house) as client:
+    async with open_world() as world, meet(world) as client:
         await client.send(client_frame(TEXT, b"a", fin=False))
         await client.send(client_frame(PING))
         assert (await client.frame()).opcode == PONG
@@ -483,13 +483,13 @@ async def flooding(client: RawWebSocket, data: bytes) -> AsyncIterator[None]:
 )
 async def test_floods_leave_room_for_others(data: bytes) -> None:
     async with AsyncExitStack() as stack:
-        house = await stack.enter_async_context(open_house())
+        world = await stack.enter_async_context(open_world())
         for _ in range(10):
-            flooder = await stack.enter_async_context(meet(house))
+            flooder = await stack.enter_async_context(meet(world))
             await flooder.send(client_frame(TEXT, fin=False) if data[:1] == b"\x00" else b"")
             await stack.enter_async_context(flooding(flooder, data))
-        sibling = await stack.enter_async_context(meet(house))
-        http = await stack.enter_async_context(knock(house.port))
+        sibling = await stack.enter_async_context(meet(world))
+        http = await stack.enter_async_context(knock(world.port))
         slowest = 0.0
         for number in range(20):
             began = trio.current_time()
@@ -511,26 +511,26 @@ async def test_clients_that_never_read_are_given_up_and_hold_up_nobody() -> None
         await websocket.send(b"at once")
 
     async with AsyncExitStack() as stack:
-        house = await stack.enter_async_context(open_house(talk, stall_seconds=1))
+        world = await stack.enter_async_context(open_world(talk, stall_seconds=1))
         for _ in range(50):
-            client = await stack.enter_async_context(meet(house))
+            client = await stack.enter_async_context(meet(world))
             await client.send(text("flood"))
         await trio.sleep(0.2)
-        sibling = await stack.enter_async_context(meet(house))
+        sibling = await stack.enter_async_context(meet(world))
         await sibling.send(text("please"))
         with trio.fail_after(0.5):
             assert await sibling.message() == "at once"
         with trio.fail_after(10):
-            while len(house.endings) < 50:
+            while len(world.endings) < 50:
                 await trio.sleep(0.05)
-    assert {closed.code for closed in house.endings} == {1006}
+    assert {closed.code for closed in world.endings} == {1006}
 
 
 async def test_a_client_of_trio_websocket_gets_on() -> None:
-    async with open_house() as house:
-        url = f"ws://127.0.0.1:{house.port}/"
+    async with open_world() as world:
+        url = f"ws://127.0.0.1:{world.port}/"
         async with trio_websocket.open_websocket_url(url, max_message_size=1 << 22) as client:
             await client.send_message("x" * 1_000_000)
             assert await client.get_message() == "X" * 1_000_000
             await client.ping()
-    assert [closed.code for closed in house.endings] == [1000]
+    assert [closed.code for closed in world.endings] == [1000]

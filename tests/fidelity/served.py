@@ -153,7 +153,7 @@ class Streamed:
         return error
 
 
-class House:
+class Served:
     """One gateway with its API. Its methods block, and are for another thread than its own."""
 
     def __init__(
@@ -165,7 +165,7 @@ class House:
         self._begun = 0
 
     def __repr__(self) -> str:
-        return f"<House {self.live.url}>"
+        return f"<Served {self.live.url}>"
 
     def do(self, function: Callable[..., T], *args: Any) -> T:
         """Call a function where the gateway runs."""
@@ -277,7 +277,7 @@ def read_events(response: httpx.Response) -> Streamed:
 
 
 @contextmanager
-def open_house(tmp_path: Path, login: LoginName = "key", **sections: Any) -> Iterator[House]:
+def open_served(tmp_path: Path, login: LoginName = "key", **sections: Any) -> Iterator[Served]:
     """A gateway while the block runs, with few children and all of the history that is sent; the
     cache is off, so that every question reaches the API."""
     claude = {"max_concurrent_sessions": 8, "prewarm": 2, "max_retries": 0}
@@ -312,7 +312,7 @@ def open_house(tmp_path: Path, login: LoginName = "key", **sections: Any) -> Ite
             raise opened
         live, ear, token, over = opened
         with _client(live.url) as client:
-            yield House(live, ear, token, client)
+            yield Served(live, ear, token, client)
     finally:
         with suppress(trio.RunFinishedError, NameError):
             token.run_sync_soon(over.set)

@@ -1,7 +1,7 @@
 """A pool whose children are made by hand: no process, so that the clock may jump.
 
 Knows what the pool needs of a child, and counts every child from the first step of its making to
-its last. The bound on their number is asserted when the house closes. Refuses to know what the
+its last. The bound on their number is asserted when the world closes. Refuses to know what the
 pool should decide.
 """
 
@@ -102,7 +102,7 @@ class Works:
         return [child for child in self.made if not child.gone.is_set()]
 
 
-class House:
+class World:
     """A pool, its works, and what it published."""
 
     def __init__(self, pool: ChildPool, works: Works, events: Subscription) -> None:
@@ -124,13 +124,13 @@ class House:
 
 
 @asynccontextmanager
-async def open_house(works: Works | None = None, **claude: Any) -> AsyncIterator[House]:
+async def open_world(works: Works | None = None, **claude: Any) -> AsyncIterator[World]:
     works = works or Works()
     bus = Bus()
     given = {"prewarm": 0, "max_concurrent_sessions": 3, "freeze_after_seconds": 0.0, **claude}
     with bus.subscribe(10_000) as events:
         async with run_pool(works.open_one, ClaudeSettings(**given), bus) as pool:
-            yield House(pool, works, events)
+            yield World(pool, works, events)
     assert works.count == 0
     assert works.most <= given["max_concurrent_sessions"]
 
@@ -138,12 +138,12 @@ async def open_house(works: Works | None = None, **claude: Any) -> AsyncIterator
 class Seeker:
     """A task that wants a child: `got` is set when it has one, or an error."""
 
-    def __init__(self, house: House, nursery: trio.Nursery, origin: Origin | None) -> None:
+    def __init__(self, world: World, nursery: trio.Nursery, origin: Origin | None) -> None:
         self.scope = trio.CancelScope()
         self.got = trio.Event()
         self.child: HandMade | None = None
         self.error: GatewayError | None = None
-        self._pool = house.pool
+        self._pool = world.pool
         nursery.start_soon(self._run, origin)
 
     async def obtain(self) -> HandMade:
@@ -165,11 +165,11 @@ class Seeker:
 
 
 async def seek(
-    house: House, nursery: trio.Nursery, count: int = 1, origin: Origin | None = None
+    world: World, nursery: trio.Nursery, count: int = 1, origin: Origin | None = None
 ) -> list[Seeker]:
     """Begin to acquire, one after the other."""
     seekers = []
     for _ in range(count):
-        seekers.append(Seeker(house, nursery, origin))
+        seekers.append(Seeker(world, nursery, origin))
         await wait_all_tasks_blocked()
     return seekers

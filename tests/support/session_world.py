@@ -1,7 +1,7 @@
-"""A house for session actors: conversations beside each other, a bus, a listener that hears all.
+"""A world for session actors: conversations beside each other, a bus, a listener that hears all.
 
 Knows how a session is started, as the supervisor does it, and what must hold for every session
-whatever a test does: that is asserted when the house closes (`House.check`). Refuses to know the
+whatever a test does: that is asserted when the world closes (`World.check`). Refuses to know the
 supervisor, so that sessions can be tested without one.
 """
 
@@ -35,12 +35,12 @@ from .fake_child import Brain, FakeChild, FakePool, echo, silent
 class Seat:
     """One conversation, and its actor if one runs."""
 
-    def __init__(self, house: House, conversation_id: str, state: SessionState) -> None:
+    def __init__(self, world: World, conversation_id: str, state: SessionState) -> None:
         self.conversation_id = conversation_id
         self.state = state
         self.ended: Ended | None = None
         self.turns: list[Turn] = []
-        self._house = house
+        self._house = world
         self._over = trio.Event()
 
     def start(self) -> None:
@@ -52,17 +52,17 @@ class Seat:
         self.ended, self._over = None, trio.Event()
 
         async def run() -> None:
-            house = self._house
+            world = self._house
             try:
-                with house.scopes[self.conversation_id]:
+                with world.scopes[self.conversation_id]:
                     self.ended = await run_session(
                         self.conversation_id,
                         self.state,
                         mailbox,
-                        house.limits,
-                        house.stall_seconds,
-                        house.pool,
-                        house.bus,
+                        world.limits,
+                        world.stall_seconds,
+                        world.pool,
+                        world.bus,
                     )
             finally:
                 self._over.set()
@@ -118,7 +118,7 @@ class Seat:
             await self._house.wait_event()
 
 
-class House:
+class World:
     """Sessions beside each other, the bus they publish on, and a listener that hears everything."""
 
     nursery: trio.Nursery
@@ -166,21 +166,21 @@ class House:
 
 
 @asynccontextmanager
-async def open_house(
+async def open_world(
     brain: Brain = echo, *, limits: Limits | None = None, stall_seconds: float = 30.0
-) -> AsyncIterator[House]:
-    """Afterwards no actor is left, and `House.check` has passed."""
-    house = House(FakePool(brain), limits or Limits(), stall_seconds)
+) -> AsyncIterator[World]:
+    """Afterwards no actor is left, and `World.check` has passed."""
+    world = World(FakePool(brain), limits or Limits(), stall_seconds)
     async with trio.open_nursery() as listening:
-        with house.bus.subscribe(buffer=1 << 20) as subscription:
-            listening.start_soon(house.listen, subscription)
-            async with trio.open_nursery() as house.nursery:
+        with world.bus.subscribe(buffer=1 << 20) as subscription:
+            listening.start_soon(world.listen, subscription)
+            async with trio.open_nursery() as world.nursery:
                 try:
-                    yield house
+                    yield world
                 finally:
-                    for scope in house.scopes.values():
+                    for scope in world.scopes.values():
                         scope.cancel()
-    house.check()
+    world.check()
 
 
 # -- what tests ask --------------------------------------------------------------------------------
@@ -213,10 +213,10 @@ async def failure(turn: Turn) -> GatewayError:
     return caught.value
 
 
-async def running_turn(house: House, seat: Seat, text: str = "go on") -> tuple[Turn, FakeChild]:
+async def running_turn(world: World, seat: Seat, text: str = "go on") -> tuple[Turn, FakeChild]:
     """A turn that runs, of which nothing was said yet, in a child that holds one turn already."""
     await seat.ask("first")
-    child = house.pool.child
+    child = world.pool.child
     child.brain = silent
     turn = await seat.submit(text)
     await child.wait_prompts(2)
