@@ -34,7 +34,8 @@ if TYPE_CHECKING:
         ToolCallStarted,
     )
     from .conversations.conversation import Conversation, ConversationInfo
-    from .gateway import Gateway, GatewayStatistics, open_gateway
+    from .gateway import Gateway, open_gateway
+    from .listeners.overview import GatewayStatistics
     from .session.reply_channel import Turn
 
 __all__ = [
@@ -82,6 +83,7 @@ _HOMES = {
     **dict.fromkeys(_TURN_WORDS, "..schemas.turn"),
     **dict.fromkeys(_TURN_ITEMS, "..schemas.turn_items"),
     **dict.fromkeys(("Conversation", "ConversationInfo"), ".conversations.conversation"),
+    "GatewayStatistics": ".listeners.overview",
     "Turn": ".session.reply_channel",
 }
 

@@ -20,8 +20,8 @@ from ..schemas.turn import Answer, Options, Profile, Setup, Tool
 from .conversations.models import name_of
 from .conversations.workspace_paths import name_of_place
 from .conversations.workspaces import place_of
-from .http.auth import tell
 from .listeners.cache_table import cache_key
+from .runtime.boundary import as_gateway_error
 from .session.reply_channel import Turn
 
 if TYPE_CHECKING:
@@ -145,7 +145,7 @@ async def _turn(
                 # Whatever went wrong, be it another choice's turn: this one's work is done.
                 if not running.has_effects:
                     raise
-                raise tell(error).for_good() from error
+                raise as_gateway_error(error).for_good() from error
     except BaseException:
         if begun is not None and not told():
             begun.abandon()

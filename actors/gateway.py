@@ -17,9 +17,8 @@ from contextlib import AbstractAsyncContextManager, asynccontextmanager
 from pathlib import Path
 
 import trio
-from attrs import frozen
 
-from ..schemas.errors import Conflict, GatewayError, Overloaded
+from ..schemas.errors import GatewayError, Overloaded
 from ..schemas.events import ConversationOpened
 from ..schemas.message import Message, check_results, digest
 from ..schemas.settings.settings import Settings, without_keys
@@ -35,21 +34,20 @@ from .conversations.directory import Directory, Entry
 from .conversations.lineage import new_from
 from .conversations.models import ModelCatalog
 from .conversations.supervisor import Supervisor, open_supervisor
+from .conversations.turn_service import TurnService
 from .conversations.workspaces import LOCAL, check_tools, place_of
 from .listeners.cache import Cache, open_cache
-from .listeners.overview import SessionInfo, session_info
+from .listeners.overview import GatewayStatistics, SessionInfo, session_info
 from .listeners.stats import Stats, open_stats
 from .pool.cli_watch import CliWatch
 from .pool.opening import open_pool
-from .pool.pool import ChildPool, PoolStatistics
+from .pool.pool import ChildPool
 from .pool.token_count import count_tokens
 from .responses.store import ResponseStore
 from .runtime.background import Background, open_background
 from .runtime.batch import run_batch
 from .runtime.bus import Bus
-from .session.events import GiveWay, StartTurn
-from .session.messages import Add, SessionMessage, Submit
-from .session.reply_channel import Turn, open_turn
+from .session.events import GiveWay
 from .watching.history import TurnRecord
 
 log = get_logger("ccapi.gateway")
@@ -62,17 +60,6 @@ BACKGROUND_TURNS = 256
 
 EVICTABLE_SECONDS = 60.0
 """A conversation that has slept so long makes way for a new one when there are too many."""
-
-
-@frozen
-class GatewayStatistics:
-    """How the house stands: children, sessions by phase, conversations, turns under way."""
-
-    children: PoolStatistics
-    sessions: Mapping[str, int]
-    conversations: int
-    turns_running: int
-    draining: bool
 
 
 class Gateway:
@@ -96,9 +83,7 @@ class Gateway:
         self._pool = pool
         self._supervisor = supervisor
         self._watch = watch
-        self._running = 0
-        self._quiet = trio.Event()
-        self.draining = False
+        self._turns = TurnService(directory, supervisor, self.models)
 
     def __repr__(self) -> str:
         state = "draining" if self.draining else "open"
@@ -155,7 +140,7 @@ class Gateway:
             self._directory.weigh(entry)
         self._supervisor.relieve(entry)
         self.bus.publish(ConversationOpened(entry.conversation_id))
-        return Conversation(self, entry)
+        return Conversation(self._turns, entry)
 
     def holder(
         self, messages: Sequence[Message], setup: Setup, *, owner: str = LOCAL
@@ -170,7 +155,7 @@ class Gateway:
             return None
         digests = [digest(message) for message in messages[:border]]
         entry = self._directory.holder(owner, setup, digests)
-        return None if entry is None else (Conversation(self, entry), messages[border:])
+        return None if entry is None else (Conversation(self._turns, entry), messages[border:])
 
     def continued_place(self, messages: Sequence[Message], *, owner: str = LOCAL) -> str:
         """Where the agent works whose conversation a history goes on with, though no conversation
@@ -181,7 +166,7 @@ class Gateway:
 
     def find(self, conversation_id: str, *, owner: str = LOCAL) -> Conversation:
         """A conversation that exists. Raises `NotFound` (``conversation_not_found``)."""
-        return Conversation(self, self._directory.find(conversation_id, owner))
+        return Conversation(self._turns, self._directory.find(conversation_id, owner))
 
     def conversations(self, *, owner: str = LOCAL) -> list[ConversationInfo]:
         """The owner's conversations, oldest first."""
@@ -251,7 +236,7 @@ class Gateway:
             children=self._pool.statistics(),
             sessions=dict(phases),
             conversations=len(self._directory),
-            turns_running=self._running,
+            turns_running=self._turns.running,
             draining=self.draining,
         )
 
@@ -273,68 +258,26 @@ class Gateway:
         """See `CliWatch.check_exposure`."""
         await self._watch.check_exposure()
 
+    @property
+    def draining(self) -> bool:
+        return self._turns.draining
+
     def drain(self) -> None:
         """Take no more turns; those that run may finish. For good."""
-        self.draining = True
-        if not self._running:
-            self._quiet.set()
+        self._turns.drain()
 
     async def wait_drained(self) -> None:
         """Wait until no turn is under way, after `drain`."""
-        await self._quiet.wait()
+        await self._turns.wait_drained()
 
     def kill_children(self) -> None:
         """End every child at once, without its stop sequence."""
         self._pool.kill_all()
 
-    async def tell(self, entry: Entry, message: SessionMessage) -> None:
-        """Tell a conversation's actor something. Raises `NotFound`, `Overloaded`."""
-        await self._supervisor.submit(entry, message)
-
     async def hibernate(self, entry: Entry) -> None:
         """Have an idle child of the conversation go; it resumes with the next turn."""
         if entry.ref is not None:
-            await self.tell(entry, GiveWay())
-
-    async def add(self, entry: Entry, messages: tuple[Message, ...]) -> None:
-        """See `Conversation.add`."""
-        send, receive = trio.open_memory_channel[bool](1)
-        with receive:
-            await self.tell(entry, Add(messages, send))
-            if not await receive.receive():
-                raise Conflict("A turn of this conversation runs, or waits for its tools.")
-        entry.state.broadcast.add(messages)
-        self._directory.claim(entry)
-        self._directory.weigh(entry)
-        self._supervisor.relieve(entry)
-
-    def abandon(self, entry: Entry) -> None:
-        """See `Conversation.abandon`."""
-        self._supervisor.abandon(entry)
-
-    def claim(self, entry: Entry) -> None:
-        """See `Conversation.claim`."""
-        self._directory.claim(entry)
-
-    @asynccontextmanager
-    async def run_turn(self, entry: Entry, start: StartTurn) -> AsyncIterator[Turn]:
-        """See `Conversation.turn`."""
-        if self.draining:
-            raise Overloaded("The gateway is stopping.", code="draining", retry_after=5)
-        model = start.prompt.model or entry.state.memory.setup.model
-        turn, port = open_turn(start.turn_id, entry.conversation_id, model)
-        self._directory.use(entry, time.time())
-        self._running += 1
-        try:
-            await self._supervisor.submit(entry, Submit(start, port))
-            yield turn
-        finally:
-            turn.hang_up()
-            self._directory.leave(entry, time.time())
-            self._supervisor.relieve(entry)
-            self._running -= 1
-            if self.draining and not self._running:
-                self._quiet.set()
+            await self._turns.tell(entry, GiveWay())
 
 
 @asynccontextmanager

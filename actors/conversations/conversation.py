@@ -23,9 +23,9 @@ from .models import name_of
 from .workspaces import check_tools
 
 if TYPE_CHECKING:
-    from ..gateway import Gateway
     from ..session.reply_channel import Turn
     from .directory import Entry
+    from .turn_service import TurnService
 
 DEFAULTS = Options()
 
@@ -55,8 +55,8 @@ class ConversationInfo:
 class Conversation:
     """One conversation: turns run in it one at a time, in the order they came."""
 
-    def __init__(self, gateway: Gateway, entry: Entry) -> None:
-        self._gateway = gateway
+    def __init__(self, turns: TurnService, entry: Entry) -> None:
+        self._turns = turns
         self.entry = entry
 
     def __repr__(self) -> str:
@@ -134,10 +134,10 @@ class Conversation:
             history_limit=history_limit,
         )
         start = StartTurn(str(uuid4()), asked, reject_if_busy, back_to, keep_stopped)
-        return self._gateway.run_turn(self.entry, start)
+        return self._turns.run(self.entry, start)
 
     def _model(self, name: str) -> str:
-        choice = self._gateway.models.resolve(name, self.entry.owner)
+        choice = self._turns.models.resolve(name, self.entry.owner)
         if choice.profile == "agent" and self.entry.memory.setup.profile != "agent":
             raise InvalidRequest(
                 "This conversation is with a plain model; an agent needs one of its own.",
@@ -148,19 +148,19 @@ class Conversation:
 
     async def warm(self) -> None:
         """Have a child ready ahead of the first turn. Waits for nothing but its actor."""
-        await self._gateway.tell(self.entry, Warm())
+        await self._turns.tell(self.entry, Warm())
 
     async def add(self, messages: Sequence[Message]) -> None:
         """Let the conversation hold these messages too; nobody answers them now.
 
         Raises `Conflict` while a turn runs in it, or tool calls wait for their results.
         """
-        await self._gateway.add(self.entry, tuple(messages))
+        await self._turns.add(self.entry, tuple(messages))
 
     async def interrupt(self, turn_id: str) -> None:
         """End this turn; one that is over already stays as it is."""
         if self.entry.ref is not None:
-            await self._gateway.tell(self.entry, Interrupt(turn_id))
+            await self._turns.tell(self.entry, Interrupt(turn_id))
 
     async def reply(self, reply: PermissionReply) -> None:
         """Answer what an agent asked leave for.
@@ -173,15 +173,15 @@ class Conversation:
                 code="permission_not_found",
                 param="request_id",
             )
-        await self._gateway.tell(self.entry, reply)
+        await self._turns.tell(self.entry, reply)
 
     def claim(self) -> None:
         """Make it private: from now on nobody comes to it by its history alone. Never waits."""
-        self._gateway.claim(self.entry)
+        self._turns.claim(self.entry)
 
     def abandon(self) -> None:
         """Forget the conversation if no turn has finished in it. Never waits."""
-        self._gateway.abandon(self.entry)
+        self._turns.abandon(self.entry)
 
     async def ask(
         self,

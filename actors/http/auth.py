@@ -14,7 +14,7 @@ import uuid
 from collections.abc import Iterable, Iterator, Sequence
 from urllib.parse import urlsplit
 
-from ...schemas.errors import Forbidden, GatewayError, InternalError, Unauthenticated
+from ...schemas.errors import Forbidden, Unauthenticated
 from ...schemas.hosts import split_authority
 from ...schemas.settings.rules import HASHED, hash_key
 from ...schemas.settings.settings import ServerSettings
@@ -127,18 +127,3 @@ def _offered_keys(headers: Headers) -> Iterator[bytes]:
         if scheme.lower() == b"bearer":
             yield key.strip()
     yield from header_values(headers, b"x-api-key")
-
-
-def tell(error: Exception) -> GatewayError:
-    """What a client is told of `error`. What is not meant for clients goes to the log, and to them
-    as `InternalError`.
-
-    A nursery wraps what goes wrong inside it; a single `GatewayError` is found in there.
-    """
-    cause: BaseException = error
-    while isinstance(cause, BaseExceptionGroup) and len(cause.exceptions) == 1:
-        cause = cause.exceptions[0]
-    if isinstance(cause, GatewayError):
-        return cause
-    log.error("request_failed", exc_info=error)
-    return InternalError("The gateway failed on this request; its log has the cause.")

@@ -42,8 +42,8 @@ from ..answering import (
 )
 from ..attaching import word
 from ..conversations.models import check_goes_on, plain_name
+from ..runtime.boundary import as_gateway_error
 from ..session.reply_channel import REPLY_SLOTS, Turn
-from .auth import tell
 from .request import Call
 
 
@@ -336,7 +336,7 @@ async def _stream(job: _Job) -> None:
         except Exception as error:
             if not stream.opened:
                 raise
-            end = sse.event(write_json(tell(error).body()))
+            end = sse.event(write_json(as_gateway_error(error).body()))
         await stream.write(end, last=True)
 
 

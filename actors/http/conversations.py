@@ -26,7 +26,7 @@ from ..attaching import word
 from ..conversations.conversation import Conversation
 from ..conversations.items import all_items, encode_conversation
 from ..responses.kept_items import KeptItems
-from ..websocket.join import Reply
+from ..session.events import PermissionReply
 from .paging import page_of, read_order
 from .request import Call
 
@@ -222,6 +222,31 @@ def _check_metadata(given: Mapping[str, Any] | None) -> Mapping[str, str]:
 # -- permissions -----------------------------------------------------------------------------------
 
 
+@frozen(kw_only=True)
+class PermissionDecision:
+    """``permission.reply``, and the body of ``POST /v1/conversations/{id}/permissions/{id}``."""
+
+    behavior: str
+    updated_input: dict[str, Any] | None = None
+    message: str | None = None
+    always: bool | None = None
+    suggestion: str | None = None
+
+    def to(self, request_id: str, by: str) -> PermissionReply:
+        """Raises `InvalidRequest`."""
+        if self.behavior not in ("allow", "deny"):
+            raise invalid("behavior must be allow or deny.", "behavior")
+        return PermissionReply(
+            request_id=request_id,
+            allow=self.behavior == "allow",
+            updated_input=self.updated_input,
+            message=self.message,
+            always=bool(self.always),
+            suggestion=self.suggestion,
+            by=by,
+        )
+
+
 async def list_permissions(call: Call) -> None:
     """``GET …/permissions``: what the conversation's agent waits for leave to do."""
     asked = _find(call).broadcast.permissions.values()
@@ -231,6 +256,6 @@ async def list_permissions(call: Call) -> None:
 async def reply_permission(call: Call) -> None:
     """``POST …/permissions/{request_id}``."""
     conversation, request_id = _find(call), call.path("request_id")
-    reply = await call.parsed(lambda raw: structure(raw, Reply))
+    reply = await call.parsed(lambda raw: structure(raw, PermissionDecision))
     await conversation.reply(reply.to(request_id, "http"))
     await call.answer({"request_id": request_id, "behavior": reply.behavior})

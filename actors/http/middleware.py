@@ -22,7 +22,8 @@ from ...schemas.errors import InvalidRequest, NotImplementedHere, Unauthenticate
 from ...schemas.settings.settings import ServerSettings
 from ...transport.http.asgi import JSON, ClientGone, encode_headers, send_json
 from ...transport.loggers import get_logger
-from .auth import KeyRing, check_host, check_origin, header_values, request_id, tell
+from ..runtime.boundary import as_gateway_error
+from .auth import KeyRing, check_host, check_origin, header_values, request_id
 
 log = get_logger("ccapi.http")
 
@@ -142,7 +143,7 @@ class Boundary:
             if begun:
                 # Only the server can still show that the response is not whole, by cutting it.
                 raise
-            told = tell(error)
+            told = as_gateway_error(error)
             if isinstance(told, Unauthenticated):
                 scope[LABELS]["www-authenticate"] = "Bearer"
             await send_json(send, told.status, told.body(), told.headers())

@@ -37,7 +37,7 @@ from ..responses.job import Asking, Job, accept, whole_of
 from ..responses.kept_items import KeptItems
 from ..responses.record import Record
 from ..responses.run import nobody_listens, responding
-from .auth import tell
+from ..runtime.boundary import as_gateway_error
 from .chat import no_store
 from .paging import page_of, read_order
 from .request import Call
@@ -160,7 +160,7 @@ async def _stream(call: Call, job: Job) -> None:
         except Exception as error:
             if not stream.opened:
                 raise
-            fault = tell(error)
+            fault = as_gateway_error(error)
             if writer is None:
                 await stream.write(sse.event(write_json(encode_error_event(fault))), last=True)
                 return

@@ -11,20 +11,21 @@ from __future__ import annotations
 
 import time
 from collections import Counter
-from collections.abc import AsyncIterator, Iterator
+from collections.abc import AsyncIterator, Iterator, Mapping
 from contextlib import asynccontextmanager, contextmanager
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, Protocol
 
 import trio
 from attrs import asdict, frozen
 
 from ...schemas.convert import write_json
 from ...transport.http.websocket_frames import encode_frame
-from ..runtime.bus import Subscription
+from ..pool.pool import PoolStatistics
+from ..runtime.bus import Bus, Subscription
+from .stats import Stats
 
 if TYPE_CHECKING:
     from ..conversations.directory import Entry
-    from ..gateway import Gateway
 
 INTERVAL = 0.2
 """Seconds between two pictures, at least; and how long what belongs together may take to happen."""
@@ -64,10 +65,32 @@ def session_info(entry: Entry, owner: str) -> SessionInfo:
     )
 
 
+@frozen
+class GatewayStatistics:
+    """How the gateway stands: children, sessions by phase, conversations, turns under way."""
+
+    children: PoolStatistics
+    sessions: Mapping[str, int]
+    conversations: int
+    turns_running: int
+    draining: bool
+
+
+class Observed(Protocol):
+    """What the picture is drawn of: the gateway."""
+
+    @property
+    def bus(self) -> Bus: ...
+    @property
+    def stats(self) -> Stats: ...
+    def statistics(self) -> GatewayStatistics: ...
+    def sessions(self, *, owner: str) -> list[SessionInfo]: ...
+
+
 class Overview:
     """Made by `open_overview`."""
 
-    def __init__(self, gateway: Gateway) -> None:
+    def __init__(self, gateway: Observed) -> None:
         self._gateway = gateway
         self._watchers = 0
         self._watched = trio.Event()
@@ -178,7 +201,7 @@ def _hear_all(news: Subscription) -> None:
 
 
 @asynccontextmanager
-async def open_overview(gateway: Gateway) -> AsyncIterator[Overview]:
+async def open_overview(gateway: Observed) -> AsyncIterator[Overview]:
     """Draw the pictures of `gateway` while the block runs."""
     overview = Overview(gateway)
     async with trio.open_nursery() as nursery:

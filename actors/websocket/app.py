@@ -37,8 +37,9 @@ from ...transport.http.websocket import (
 )
 from ...transport.loggers import get_logger
 from ..conversations.workspaces import LOCAL
-from ..http.auth import Headers, KeyRing, check_host, check_origin, request_id, tell
+from ..http.auth import Headers, KeyRing, check_host, check_origin, request_id
 from ..listeners.overview import Overview, open_overview
+from ..runtime.boundary import as_gateway_error
 from .call import SocketCall, error_event
 from .join import join
 from .overview import watch_overview
@@ -196,7 +197,7 @@ async def _handle(handler: Handler, call: SocketCall) -> None:
     except* WebSocketClosed as closed:
         log.debug("websocket_gone", reason=str(closed.exceptions[0]))
     except* Exception as errors:  # noqa: BLE001 (`tell` logs what is nobody else's business)
-        await _tell_failure(call.socket, tell(errors))
+        await _tell_failure(call.socket, as_gateway_error(errors))
 
 
 async def _tell_failure(socket: WebSocket, told: GatewayError) -> None:

@@ -14,7 +14,6 @@ from __future__ import annotations
 from typing import Any
 
 import trio
-from attrs import frozen
 
 from ...schemas.convert import structure
 from ...schemas.errors import Conflict, GatewayError, InvalidRequest
@@ -26,8 +25,8 @@ from ...transport.http.websocket import WebSocketClosed
 from ...transport.http.websocket_frames import encode_frame
 from ..conversations.conversation import Conversation
 from ..conversations.items import PAGE, encode_conversation, items_of
-from ..http.auth import tell
-from ..session.events import PermissionReply
+from ..http.conversations import PermissionDecision
+from ..runtime.boundary import as_gateway_error
 from ..watching.broadcast import Broadcast, BroadcastClosed, FellBehind, Slot, Watcher
 from .call import SocketCall, error_event
 from .join_turns import start_turn
@@ -115,31 +114,6 @@ def _frame_of(slot: Slot) -> bytes:
 # -- what the client says --------------------------------------------------------------------------
 
 
-@frozen(kw_only=True)
-class Reply:
-    """``permission.reply``, and the body of ``POST /v1/conversations/{id}/permissions/{id}``."""
-
-    behavior: str
-    updated_input: dict[str, Any] | None = None
-    message: str | None = None
-    always: bool | None = None
-    suggestion: str | None = None
-
-    def to(self, request_id: str, by: str) -> PermissionReply:
-        """Raises `InvalidRequest`."""
-        if self.behavior not in ("allow", "deny"):
-            raise invalid("behavior must be allow or deny.", "behavior")
-        return PermissionReply(
-            request_id=request_id,
-            allow=self.behavior == "allow",
-            updated_input=self.updated_input,
-            message=self.message,
-            always=bool(self.always),
-            suggestion=self.suggestion,
-            by=by,
-        )
-
-
 async def _listen(call: SocketCall, conversation: Conversation, scope: trio.CancelScope) -> None:
     try:
         while True:
@@ -149,7 +123,7 @@ async def _listen(call: SocketCall, conversation: Conversation, scope: trio.Canc
                 ref = message.get("ref")
                 answer = await _obey(call, conversation, message)
             except (GatewayError, ExceptionGroup) as error:
-                answer = error_event(tell(error), ref)
+                answer = error_event(as_gateway_error(error), ref)
             if answer is not None:
                 await call.send({**answer, "ref": ref} if ref is not None else answer)
     except WebSocketClosed:
@@ -172,7 +146,9 @@ async def _obey(
             request_id = message.get("request_id")
             if not isinstance(request_id, str):
                 raise missing("request_id")
-            await conversation.reply(structure(message, Reply).to(request_id, "watcher"))
+            await conversation.reply(
+                structure(message, PermissionDecision).to(request_id, "watcher")
+            )
             return ok
         case "ping":
             return {"type": "pong"}

@@ -20,8 +20,8 @@ from ...schemas.openai.responses import ResponseTurn, parse_response
 from ...transport.http.bodies import LONG
 from ..attaching import word
 from ..conversations.conversation import Conversation
-from ..http.auth import tell
 from ..responses.kept_items import KeptItems
+from ..runtime.boundary import as_gateway_error
 from ..session.reply_channel import Turn
 from ..watching.history import TurnRecord
 from .call import SocketCall
@@ -110,6 +110,6 @@ async def _run(
         if told:
             raise
         try:
-            report.send_nowait(tell(error))
+            report.send_nowait(as_gateway_error(error))
         except trio.BrokenResourceError:
             raise error from None

@@ -46,12 +46,12 @@ from ...schemas.settings.settings import ResponseSettings
 from ...schemas.turn_items import TurnItem
 from ...transport.http.bodies import LONG, Share
 from ..attaching import word
-from ..http.auth import tell
 from ..responses.job import Asking, Job, accept
 from ..responses.kept_items import KeptItems
 from ..responses.record import Record
 from ..responses.run import Running, prepare, responding, steered
 from ..responses.store import ResponseStore
+from ..runtime.boundary import as_gateway_error
 
 if TYPE_CHECKING:
     from ..gateway import Gateway
@@ -284,7 +284,7 @@ class _Session:
                     prepared = await prepare(job)
             except Exception as error:  # noqa: BLE001 (told to the client; nothing is sent in here)
                 self._evict(request.create.raw.get("previous_response_id"))
-                await self._tell(encode_failure(tell(error), lane.stream_id))
+                await self._tell(encode_failure(as_gateway_error(error), lane.stream_id))
                 return
         if prepared is not None:
             await self._show(lane, prepared)
@@ -379,7 +379,7 @@ class _Session:
             try:
                 return await self._steered(running, [steer for _, steer in steers])
             except Exception as error:  # noqa: BLE001 (told to the client)
-                fault = "successor_creation_failed", tell(error).message
+                fault = "successor_creation_failed", as_gateway_error(error).message
         for steer_id, steer in steers:
             await self._tell(
                 encode_unsteered(steer, *fault, steer_id=steer_id, stream_id=lane.stream_id)

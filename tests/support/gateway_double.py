@@ -17,10 +17,10 @@ from starlette.types import ASGIApp
 from ccapi.actors.conversations.conversation import DEFAULTS, ConversationInfo
 from ccapi.actors.conversations.models import ModelCatalog
 from ccapi.actors.conversations.workspaces import LOCAL
-from ccapi.actors.gateway import COMPACTION_KEY, Gateway, GatewayStatistics
+from ccapi.actors.gateway import COMPACTION_KEY, Gateway
 from ccapi.actors.http.app import http_app
 from ccapi.actors.listeners.cache import Cache, open_cache
-from ccapi.actors.listeners.overview import SessionInfo
+from ccapi.actors.listeners.overview import GatewayStatistics, SessionInfo
 from ccapi.actors.pool.pool import PoolStatistics
 from ccapi.actors.responses.store import ResponseStore
 from ccapi.actors.runtime.background import Background, open_background

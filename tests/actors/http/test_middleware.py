@@ -15,8 +15,9 @@ from starlette.routing import Mount
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 from structlog.testing import capture_logs
 
-from ccapi.actors.http.auth import KeyRing, check_host, tell
+from ccapi.actors.http.auth import KeyRing, check_host
 from ccapi.actors.http.middleware import EXPOSED, guarded
+from ccapi.actors.runtime.boundary import as_gateway_error
 from ccapi.schemas.errors import Forbidden, InternalError, NotFound, Unauthenticated
 from ccapi.schemas.settings.settings import AuthSettings, ServerSettings, Settings
 from ccapi.transport.http.asgi import send_json
@@ -191,10 +192,12 @@ async def test_a_fault_after_the_head_cuts_the_response() -> None:
 
 def test_a_single_gateway_error_is_found_in_what_nurseries_wrap_it_in() -> None:
     error = NotFound("Gone.")
-    assert tell(error) is error
-    assert tell(ExceptionGroup("", [ExceptionGroup("", [error])])) is error
+    assert as_gateway_error(error) is error
+    assert as_gateway_error(ExceptionGroup("", [ExceptionGroup("", [error])])) is error
     with capture_logs() as lines:
-        assert isinstance(tell(ExceptionGroup("", [error, ValueError()])), InternalError)
+        assert isinstance(
+            as_gateway_error(ExceptionGroup("", [error, ValueError()])), InternalError
+        )
     assert len(lines) == 1
 
 

@@ -1,0 +1,91 @@
+"""The turn service: what a `Conversation` asks of the gateway it belongs to.
+
+Knows: how a turn reaches its session, how many turns run, and that none begins while the gateway
+drains. Refuses to know: how a turn runs (`actors.session`), and who asks for it.
+"""
+
+from __future__ import annotations
+
+import time
+from collections.abc import AsyncIterator
+from contextlib import asynccontextmanager
+
+import trio
+
+from ...schemas.errors import Conflict, Overloaded
+from ...schemas.message import Message
+from ..session.events import StartTurn
+from ..session.messages import Add, SessionMessage, Submit
+from ..session.reply_channel import Turn, open_turn
+from .directory import Directory, Entry
+from .models import ModelCatalog
+from .supervisor import Supervisor
+
+
+class TurnService:
+    """Made by the gateway, which lends it to every `Conversation`."""
+
+    def __init__(self, directory: Directory, supervisor: Supervisor, models: ModelCatalog) -> None:
+        self.models = models
+        self._directory = directory
+        self._supervisor = supervisor
+        self._quiet = trio.Event()
+        self.running = 0
+        self.draining = False
+
+    def __repr__(self) -> str:
+        return f"<TurnService {self.running} running{', draining' if self.draining else ''}>"
+
+    @asynccontextmanager
+    async def run(self, entry: Entry, start: StartTurn) -> AsyncIterator[Turn]:
+        """See `Conversation.turn`."""
+        if self.draining:
+            raise Overloaded("The gateway is stopping.", code="draining", retry_after=5)
+        model = start.prompt.model or entry.state.memory.setup.model
+        turn, port = open_turn(start.turn_id, entry.conversation_id, model)
+        self._directory.use(entry, time.time())
+        self.running += 1
+        try:
+            await self._supervisor.submit(entry, Submit(start, port))
+            yield turn
+        finally:
+            turn.hang_up()
+            self._directory.leave(entry, time.time())
+            self._supervisor.relieve(entry)
+            self.running -= 1
+            if self.draining and not self.running:
+                self._quiet.set()
+
+    def drain(self) -> None:
+        """Take no more turns; those that run may finish. For good."""
+        self.draining = True
+        if not self.running:
+            self._quiet.set()
+
+    async def wait_drained(self) -> None:
+        """Wait until no turn is under way, after `drain`."""
+        await self._quiet.wait()
+
+    async def tell(self, entry: Entry, message: SessionMessage) -> None:
+        """Send a message to the conversation's actor. Raises `NotFound`, `Overloaded`."""
+        await self._supervisor.submit(entry, message)
+
+    async def add(self, entry: Entry, messages: tuple[Message, ...]) -> None:
+        """See `Conversation.add`."""
+        send, receive = trio.open_memory_channel[bool](1)
+        with receive:
+            await self.tell(entry, Add(messages, send))
+            if not await receive.receive():
+                raise Conflict("A turn of this conversation runs, or waits for its tools.")
+        entry.state.broadcast.add(messages)
+        self._directory.claim(entry)
+        self._directory.weigh(entry)
+        self._supervisor.relieve(entry)
+
+    def abandon(self, entry: Entry) -> None:
+        """See `Conversation.abandon`."""
+        self._supervisor.abandon(entry)
+
+    def claim(self, entry: Entry) -> None:
+        """See `Conversation.claim`."""
+        self._directory.claim(entry)
