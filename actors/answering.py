@@ -1,79 +1,138 @@
-"""Where the answer to a request comes from: the cache, a conversation that holds its history, or a
-new one.
+"""A `TurnRequest` becomes an answer: it is accepted, placed, and answered by the cache, by the
+conversation that holds its history, or by a new one.
 
-Knows: which of them is asked first, and what the client is told of it in headers. Refuses to know:
-how a request is worded and an answer written (the fronts), and how a conversation comes by one.
+Knows: what is refused before anything is spent, which of the three is asked first, and what the
+client learns of it in headers. Refuses to know: how a request is read and an answer written (the
+fronts), and how a turn runs.
 """
 
 from __future__ import annotations
 
-from collections.abc import AsyncIterator, Callable, Mapping, Sequence
-from contextlib import asynccontextmanager
+from collections.abc import AsyncIterator, Awaitable, Callable, Sequence
+from contextlib import asynccontextmanager, suppress
 from functools import partial
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Protocol, TypeVar
 
+import trio
 from attrs import evolve, frozen
 
-from ..schemas.errors import InvalidRequest
+from ..schemas.claude import sampling
+from ..schemas.errors import InvalidRequest, Overloaded
 from ..schemas.message import Message, trim
-from ..schemas.turn import Answer, Options, Profile, Setup, Tool
-from .conversations.models import name_of
+from ..schemas.openai.ignored_fields import encode_ignored
+from ..schemas.turn import Answer, Options, Setup, TurnRequest
+from ..schemas.turn_items import TextDelta, TurnItem
+from .attaching import attach
+from .conversations.models import Choice, check_goes_on, name_of, plain_name
 from .conversations.workspace_paths import name_of_place
 from .conversations.workspaces import place_of
 from .listeners.cache_table import cache_key
 from .runtime.boundary import as_gateway_error
-from .session.reply_channel import Turn
+from .session.reply_channel import REPLY_SLOTS, Turn
 
 if TYPE_CHECKING:
     from .conversations.conversation import Conversation
     from .gateway import Gateway
 
+Headers = dict[str, str]
+"""Headers of the response, written as they become known."""
 
-@frozen(kw_only=True)
-class Question:
-    """A request that nothing speaks against, in the gateway's words.
+Request = TypeVar("Request", bound=TurnRequest)
 
-    `model` is the CLI's id for it, `workspace` what the client calls its own, `place` that of an
-    earlier conversation which it goes on with (as `Setup` names it); `system` and `tools`
-    are None where the request has none, as is `conversation` where it names none. `keeps_model`: it
-    names no model either, and a conversation keeps its own. `cacheable`: an answer given earlier to
-    the same request will do. `whole_history`: a new child is told all of it, however long.
-    `apart`: no conversation that is there gets to know of it. `shaping` is what else can change the
-    answer, as JSON values. `labels` are headers of the
-    response, written as they become known.
+
+# -- accepted --------------------------------------------------------------------------------------
+
+
+class WithoutEffect(Protocol):
+    """Names the options that have no effect on `model`, as the client's dialect calls them."""
+
+    def __call__(
+        self, options: Options, model: str, /, *, in_words: bool = False
+    ) -> tuple[str, ...]: ...
+
+
+async def accept(
+    gateway: Gateway,
+    request: Request,
+    owner: str,
+    headers: Headers,
+    without_effect: WithoutEffect = sampling.without_effect,
+    default_model: str | None = None,
+) -> Request:
+    """`request` of `owner`'s with the CLI's model, and its attachments in their places.
+
+    Refuses what can be refused before anything is spent. `default_model` is the model's name where
+    the request gives none and names no conversation. Raises `GatewayError`.
     """
+    if gateway.draining:  # also for what the cache could answer: the client should go elsewhere
+        raise Overloaded("The gateway is stopping.", code="draining", retry_after=5)
+    held = None
+    if request.conversation_id is not None:
+        held = gateway.find(request.conversation_id, owner=owner)
+    if held is not None and request.model is None:
+        named, info = None, held.info
+        choice = Choice(plain_name(info.model), info.profile)
+    else:
+        named = default_model if request.model is None else request.model
+        choice = gateway.models.resolve(named, owner)
+    check_goes_on(choice, named, request.begun)
+    if held is not None:
+        use_named(held, headers)
+    _name_ignored(request, choice, held, owner, without_effect, headers)
+    messages = await attach(gateway, request)
+    return evolve(
+        request,
+        messages=messages,
+        attachments=(),
+        owner=owner,
+        model=choice.model,
+        named_model=request.model,
+        profile=choice.profile,
+        workspace=request.workspace if choice.profile == "agent" else "",
+    )
 
-    gateway: Gateway
-    owner: str
-    labels: dict[str, str]
-    messages: Sequence[Message]
-    model: str
-    profile: Profile = "chat"
-    workspace: str = ""
-    place: str = ""
-    keeps_model: bool = False
-    system: str | None = None
-    tools: tuple[Tool, ...] | None = None
-    schema: str | None = None
-    options: Options
-    conversation: Conversation | None = None
-    reject_if_busy: bool = False
-    cacheable: bool = False
-    whole_history: bool = False
-    apart: bool = False
-    shaping: Mapping[str, Any]
 
-    @property
-    def setup(self) -> Setup:
-        """What a new conversation would begin with."""
-        return Setup(
-            model=self.model,
-            system=self.system or "",
-            profile=self.profile,
-            tools=self.tools or (),
-            schema=self.schema,
-            workspace=place_of(self.workspace, self.profile, self.owner) or self.place,
+def use_named(conversation: Conversation, headers: Headers) -> None:
+    """A client has named the conversation: it trusts that it holds what the client knows of. From
+    now on no other client comes to it by its history."""
+    conversation.claim()
+    headers["x-conversation-id"] = conversation.conversation_id
+    name_workspace(conversation, headers)
+
+
+def _name_ignored(
+    request: TurnRequest,
+    choice: Choice,
+    held: Conversation | None,
+    owner: str,
+    without_effect: WithoutEffect,
+    headers: Headers,
+) -> None:
+    """Name the given fields that have no effect: on any answer, and on that of this model. Raises
+    `InvalidRequest` for a workspace that cannot be."""
+    in_words = (choice.profile if held is None else held.info.profile) == "chat"
+    names = (*request.ignored, *without_effect(request.options, choice.model, in_words=in_words))
+    ignored = dict.fromkeys(names)
+    place = place_of(request.workspace, choice.profile, owner)
+    if held is not None and request.workspace and place != held.place:
+        ignored["workspace"] = None  # a conversation that exists works where it does
+    text = encode_ignored(ignored)
+    if text is not None:
+        headers["x-ccapi-ignored"] = text
+
+
+def rejects_if_busy(on_busy: str | None) -> bool:
+    """What ``x-ccapi-on-busy`` asks for. Raises `InvalidRequest`."""
+    if on_busy not in (None, "queue", "reject"):
+        raise InvalidRequest(
+            "x-ccapi-on-busy must be queue or reject.",
+            code="invalid_value",
+            param="x-ccapi-on-busy",
         )
+    return on_busy == "reject"
+
+
+# -- answered --------------------------------------------------------------------------------------
 
 
 @frozen
@@ -86,59 +145,66 @@ class Source:
 
 
 @asynccontextmanager
-async def answering(question: Question, told: Callable[[], bool]) -> AsyncIterator[Source]:
-    """Have the question answered while the block runs.
+async def answering(
+    gateway: Gateway, request: TurnRequest, headers: Headers, has_begun: Callable[[], bool]
+) -> AsyncIterator[Source]:
+    """Have an accepted request answered while the block runs.
 
-    `told` says whether the client has heard which conversation this is: one that nobody knows of
-    and that holds nothing is forgotten again. Raises `GatewayError`.
+    `has_begun` says whether the response has begun, so that the client knows which conversation
+    this is: one that no client knows of and that holds nothing is forgotten again. Raises
+    `GatewayError`.
     """
-    key = _cache_key(question)
+    key = _cache_key(gateway, request)
     if key is None:
-        async with _turn(question, None, told) as source:
+        async with _turn(gateway, request, headers, has_begun) as source:
             yield source
         return
-    async with question.gateway.cache.flight(key) as answer:
-        question.labels["x-ccapi-cache"] = "miss" if answer is None else "hit"
+    async with gateway.cache.flight(key) as answer:
+        headers["x-ccapi-cache"] = "miss" if answer is None else "hit"
         if answer is None:
             # Inside the flight: identical requests wait for this turn.
-            async with _turn(question, key, told) as source:
+            request = evolve(request, cache_key=key)
+            async with _turn(gateway, request, headers, has_begun) as source:
                 yield source
             return
-    said = (*question.messages, Message("assistant", (answer.text,)))
-    yield Source(answer, _begin(question, said).conversation_id, question.model)
+    held = (*request.messages, Message("assistant", (answer.text,)))
+    conversation = _begin(gateway, request, headers, held)
+    assert request.model is not None, "an accepted request has a model"
+    yield Source(answer, conversation.conversation_id, request.model)
+
+
+OnItems = Callable[[Sequence[TurnItem]], Awaitable[None]]
+
+
+async def relay(answer: Turn | Answer, on_items: OnItems) -> None:
+    """Pass the items of an answer on as they come; what has come meanwhile is passed on together.
+
+    An answer that is there already goes in the pieces that it came in, no faster than `on_items`
+    returns. Raises the turn's `GatewayError`.
+    """
+    if isinstance(answer, Answer):
+        for begin in range(0, len(answer.pieces), REPLY_SLOTS):
+            pieces = answer.pieces[begin : begin + REPLY_SLOTS]
+            await on_items([TextDelta(piece) for piece in pieces])
+        return
+    items: list[TurnItem] = []
+    async for item in answer:
+        items.append(item)
+        with suppress(trio.WouldBlock):
+            while True:
+                items.append(answer.receive_nowait())
+        await on_items(items)
+        items = []
 
 
 @asynccontextmanager
 async def _turn(
-    question: Question, key: str | None, told: Callable[[], bool]
+    gateway: Gateway, request: TurnRequest, headers: Headers, has_begun: Callable[[], bool]
 ) -> AsyncIterator[Source]:
-    begun = None
-    if question.conversation is not None:
-        # What the request leaves open stays as the conversation has it.
-        turn = question.conversation.turn(
-            question.messages,
-            model=None if question.keeps_model else name_of(question.setup),
-            system=question.system,
-            tools=question.tools,
-            schema=question.schema,
-            options=question.options,
-            reject_if_busy=question.reject_if_busy,
-        )
-    else:
-        conversation, messages, limit = _place(question)
-        begun = conversation if messages is question.messages else None
-        turn = conversation.turn(
-            messages,
-            tools=question.tools or (),
-            schema=question.schema,
-            options=question.options,
-            reject_if_busy=question.reject_if_busy,
-            cache_key=key,
-            history_limit=limit,
-        )
+    conversation, placed, is_new = _place(gateway, request, headers)
     try:
-        async with turn as running:
-            running.follow_choice(partial(question.labels.__setitem__, "x-ccapi-tool-choice"))
+        async with conversation.run(placed) as running:
+            running.follow_choice(partial(headers.__setitem__, "x-ccapi-tool-choice"))
             try:
                 yield Source(running, running.conversation_id, running.model)
             except Exception as error:
@@ -147,107 +213,97 @@ async def _turn(
                     raise
                 raise as_gateway_error(error).for_good() from error
     except BaseException:
-        if begun is not None and not told():
-            begun.abandon()
-            question.labels.pop("x-conversation-id", None)
+        if is_new and not has_begun():
+            conversation.abandon()
+            headers.pop("x-conversation-id", None)
         raise
 
 
-def _place(question: Question) -> tuple[Conversation, Sequence[Message], int | None]:
-    """The conversation for a request that brings its history: its messages there, and about how
-    many of them a child may be told. No checkpoint from here to the start of the turn."""
-    labels, gateway = question.labels, question.gateway
+# -- placed ----------------------------------------------------------------------------------------
+
+
+def _place(
+    gateway: Gateway, request: TurnRequest, headers: Headers
+) -> tuple[Conversation, TurnRequest, bool]:
+    """The conversation for a request, the request as it is asked there, and whether the
+    conversation is new. No checkpoint from here to the start of the turn."""
+    if request.conversation_id is not None:
+        # What the request leaves open stays as the conversation has it.
+        conversation = gateway.find(request.conversation_id, owner=request.owner)
+        return conversation, evolve(request, model=_model_in(request), cache_key=None), False
+    # The conversation has the model and the system prompt, or begins with them.
+    placed = evolve(request, model=None, system=None, tools=request.tools or ())
     held = None
-    if not (question.apart or question.options.begun):
-        # Of an answer that was begun, nobody holds the whole history in words but who brings it.
-        held = gateway.holder(question.messages, question.setup, owner=question.owner)
-    labels["x-ccapi-lineage"] = "miss" if held is None else "hit"
+    if not (request.apart or request.options.begun):
+        # Of an answer that was begun, only the client that brings it has the whole history.
+        held = gateway.holder(request.messages, setup_of(request), owner=request.owner)
+    headers["x-ccapi-lineage"] = "miss" if held is None else "hit"
     if held is not None:
-        labels["x-conversation-id"] = held[0].conversation_id
-        tell_workspace(held[0], labels)
-        return (*held, None)
-    if question.profile == "agent" and not (question.workspace or question.place):
-        place = gateway.continued_place(question.messages, owner=question.owner)
-        question = evolve(question, place=place)
-    if question.whole_history:
-        return _begin(question, ()), question.messages, None
-    limit = gateway.settings.conversation.max_history_messages
-    left_out = len(question.messages) - len(trim(question.messages, limit))
-    if left_out:
-        labels["x-ccapi-history-omitted"] = str(left_out)
-    return _begin(question, ()), question.messages, limit
+        conversation, messages = held
+        headers["x-conversation-id"] = conversation.conversation_id
+        name_workspace(conversation, headers)
+        return conversation, evolve(placed, messages=tuple(messages)), False
+    if request.profile == "agent" and not (request.workspace or request.place):
+        place = gateway.continued_place(request.messages, owner=request.owner)
+        request = evolve(request, place=place)
+    limit = None
+    if not request.whole_history:
+        limit = gateway.settings.conversation.max_history_messages
+        left_out = len(request.messages) - len(trim(request.messages, limit))
+        if left_out:
+            headers["x-ccapi-history-omitted"] = str(left_out)
+    return _begin(gateway, request, headers), evolve(placed, history_limit=limit), True
 
 
-def _begin(question: Question, seed: Sequence[Message]) -> Conversation:
-    setup = question.setup
-    conversation = question.gateway.conversation(
+def _model_in(request: TurnRequest) -> str | None:
+    return None if request.keeps_model else request.model
+
+
+def setup_of(request: TurnRequest) -> Setup:
+    """What a new conversation for an accepted request begins with. Raises `InvalidRequest`."""
+    assert request.model is not None, "an accepted request has a model"
+    return Setup(
+        model=request.model,
+        system=request.system or "",
+        profile=request.profile,
+        tools=request.tools or (),
+        schema=request.schema,
+        workspace=place_of(request.workspace, request.profile, request.owner) or request.place,
+    )
+
+
+def _begin(
+    gateway: Gateway, request: TurnRequest, headers: Headers, seed: Sequence[Message] = ()
+) -> Conversation:
+    setup = setup_of(request)
+    conversation = gateway.conversation(
         system=setup.system,
         model=name_of(setup),
-        workspace=question.workspace,
+        workspace=request.workspace,
         tools=setup.tools,
-        owner=question.owner,
+        owner=request.owner,
         seed=seed,
-        private=question.apart,  # others': until somebody names it
-        place=question.place,
+        private=request.apart,  # else other clients may come to it, until one names it
+        place=request.place,
     )
-    question.labels["x-conversation-id"] = conversation.conversation_id
-    tell_workspace(conversation, question.labels, new=not setup.workspace)
+    headers["x-conversation-id"] = conversation.conversation_id
+    name_workspace(conversation, headers, new=not setup.workspace)
     return conversation
 
 
-def tell_workspace(
-    conversation: Conversation, labels: dict[str, str], *, new: bool = False
-) -> None:
+def name_workspace(conversation: Conversation, headers: Headers, *, new: bool = False) -> None:
     """Name the workspace that an agent answers in: by its client's name or that of the conversation
     for which it was made; or as ``new``, one that nothing has been done in yet."""
     place = conversation.place
     if place:
-        labels["x-ccapi-workspace"] = "new" if new else name_of_place(place) or place
+        headers["x-ccapi-workspace"] = "new" if new else name_of_place(place) or place
 
 
-def check_workspace(question: Question, named: str) -> bool:
-    """Whether the workspace that a request names has an effect: a conversation that exists works
-    where it does. Raises `InvalidRequest`."""
-    held, profile = question.conversation, question.profile
-    if held is not None and question.keeps_model:
-        profile = held.info.profile
-    place = place_of(named, profile, question.owner)
-    return held is None or not named or place == held.place
-
-
-def _cache_key(question: Question) -> str | None:
+def _cache_key(gateway: Gateway, request: TurnRequest) -> str | None:
     """What the cache knows this request by; None where it must not be asked."""
-    if question.conversation is not None or not question.cacheable or question.profile != "chat":
-        return None  # an agent does things, which a second asker wants done too
-    if not question.gateway.settings.cache.enabled:
+    if request.conversation_id is not None or not request.cacheable or request.profile != "chat":
+        return None  # an agent does things, which a second client wants done too
+    if not gateway.settings.cache.enabled:
         return None
-    return cache_key(
-        question.owner, question.messages, question.setup, question.profile, question.shaping
-    )
-
-
-def find_conversation(
-    gateway: Gateway, owner: str, conversation_id: str | None, labels: dict[str, str]
-) -> Conversation | None:
-    """The conversation that a request names, if it names one. Raises `NotFound`.
-
-    Whoever names one trusts that it holds what they know of. So from now on it is theirs.
-    """
-    if conversation_id is None:
-        return None
-    conversation = gateway.find(conversation_id, owner=owner)
-    conversation.claim()
-    labels["x-conversation-id"] = conversation.conversation_id
-    tell_workspace(conversation, labels)
-    return conversation
-
-
-def rejects_if_busy(on_busy: str | None) -> bool:
-    """What ``x-ccapi-on-busy`` asks for. Raises `InvalidRequest`."""
-    if on_busy not in (None, "queue", "reject"):
-        raise InvalidRequest(
-            "x-ccapi-on-busy must be queue or reject.",
-            code="invalid_value",
-            param="x-ccapi-on-busy",
-        )
-    return on_busy == "reject"
+    setup = setup_of(request)
+    return cache_key(request.owner, request.messages, setup, request.profile, request.cache_fields)

@@ -1,7 +1,7 @@
-"""The messages of a request, with its images and files in their places, ready to be compared.
+"""The messages of a request, with its pictures and files in their places, ready to be compared.
 
-Knows: that a long history takes longer to put together and to name than others should wait for.
-Refuses to know: how a request is worded, and what its messages are compared with.
+Knows: that a long history takes longer to put together and to digest than others should wait for.
+Refuses to know: how a request is read, and what its messages are compared with.
 """
 
 from __future__ import annotations
@@ -22,8 +22,8 @@ if TYPE_CHECKING:
     from .gateway import Gateway
 
 
-class Worded(Protocol):
-    """A request that was read."""
+class WithAttachments(Protocol):
+    """A request, or a part of one, that was read."""
 
     @property
     def messages(self) -> tuple[Message, ...]: ...
@@ -32,19 +32,21 @@ class Worded(Protocol):
     def filled(self, blocks: Sequence[Image | Document]) -> tuple[Message, ...]: ...
 
 
-async def word(gateway: Gateway, asked: Worded) -> tuple[Message, ...]:
-    """The messages of `asked`, whole. Raises what its attachments are refused with."""
-    blocks = await resolve_all(asked.attachments, gateway.attachments)
+async def attach(gateway: Gateway, request: WithAttachments) -> tuple[Message, ...]:
+    """The messages of `request`, whole. Raises what its attachments are refused with."""
+    blocks = await resolve_all(request.attachments, gateway.attachments)
     size = sum(len(block.data) for block in blocks)
-    for message in asked.messages:
+    for message in request.messages:
         size += size_of((message,))
         if size >= LONG:
             break
-    return await gateway.bodies.read(size, partial(_put_together, asked, blocks))
+    return await gateway.bodies.read(size, partial(_put_together, request, blocks))
 
 
-def _put_together(asked: Worded, blocks: Sequence[Image | Document]) -> tuple[Message, ...]:
-    messages = asked.filled(blocks)
+def _put_together(
+    request: WithAttachments, blocks: Sequence[Image | Document]
+) -> tuple[Message, ...]:
+    messages = request.filled(blocks)
     for message in messages:
         digest(message)  # kept by the message: the cache and lineage will ask for it
     with suppress(InvalidRequest):  # which is raised where the conversation is known

@@ -9,14 +9,15 @@ from __future__ import annotations
 
 import base64
 import re
-from typing import Literal
+from collections.abc import Sequence
+from typing import Any, Literal
 from urllib.parse import unquote_to_bytes
 
-from attrs import field, frozen
+from attrs import evolve, field, frozen
 
 from .errors import InvalidRequest
 from .media_types import Damaged, image_type, is_pdf, plain_text
-from .message import Document, Image, is_blank
+from .message import Document, Image, Message, ToolResult, is_blank
 
 MAX_ESCAPES = 1 << 18
 """Percent escapes in one data URL. Each costs some hundred bytes of memory for a moment, and
@@ -232,3 +233,29 @@ def _document(attachment: Attachment, content: Content) -> Document:
     encoded = text.encode()
     told = content.base64 if encoded == content.data else base64.b64encode(encoded).decode("ascii")
     return Document("text/plain", told, attachment.name)
+
+
+@frozen
+class Slot(Image):
+    """The place of an attachment that is still to be looked at."""
+
+    media_type: str = ""
+    data: str = ""
+    number: int = field(default=0, eq=False)  # of the attachment, in the order of the request
+
+
+def fill(messages: Sequence[Message], blocks: Sequence[Image | Document]) -> tuple[Message, ...]:
+    """`messages` with `blocks` in place of their slots; there must be one for each."""
+    rest = dict(enumerate(blocks))
+
+    def filled(block: Any) -> Any:
+        match block:
+            case Slot(number=number):
+                return rest.pop(number)
+            case ToolResult(_, content) if any(isinstance(part, Slot) for part in content):
+                return evolve(block, content=tuple(map(filled, content)))
+        return block
+
+    whole = tuple(Message(each.role, tuple(map(filled, each.content))) for each in messages)
+    assert not rest, "more blocks than slots"
+    return whole

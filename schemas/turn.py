@@ -9,14 +9,15 @@ from __future__ import annotations
 
 import hashlib
 import operator
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from itertools import takewhile
 from typing import Any, Literal
 
 from attrs import astuple, evolve, field, frozen
 
 from .errors import GatewayError
-from .message import Message, ToolCall, ToolForm, digest
+from .media import Attachment, fill
+from .message import Document, Image, Message, ToolCall, ToolForm, digest
 
 FinishReason = Literal["stop", "length", "content_filter", "tool_calls"]
 EndReason = FinishReason | Literal["interrupted"]
@@ -119,27 +120,77 @@ class Options:
 
 
 @frozen
-class Prompt:
-    """What one turn asks.
+class TurnRequest:
+    """What a client asks of one turn: the one shape of it, from the dialect that reads it to the
+    session that runs it.
 
-    `messages` ends with a user message and may repeat what the conversation holds (`unseen`).
-    What stands before the last message is history to be replayed, never answered. `model`,
-    `system` and `tools` None keep the conversation's; `schema` is this turn's alone.
-    `history_limit` is about how many messages a child that knows nothing of them is given (None:
-    all). `cache_key` travels with the turn, so that the cache knows whose answer it hears of.
+    A dialect (`schemas.openai`) says what is asked. `actors.answering` accepts it: the model's name
+    becomes the CLI's id, attachments become blocks. Then it places the request in a conversation,
+    and the session receives it.
+
+    What is asked: `messages` ends with a user message (or the results of tools), or with an answer
+    that the client has begun (`begun` is then that one's path in the request). It may repeat what
+    the conversation holds (`schemas.message.unseen`); what stands before the last message is
+    history to be replayed, never answered. `attachments` belong into their slots in `messages`.
+    `model`, `system` and `tools` None keep the conversation's; `schema`, the JSON Schema as text
+    that the answer has to suit, and `options` are this turn's alone. `stream`: the client reads the
+    answer as it comes. `ignored` names the given fields that have no effect.
+
+    Where: `conversation_id` names a conversation of `owner`'s, `workspace` is the client's name for
+    the directory that an agent works in; `place` is that of an earlier conversation which the
+    request goes on with (as `Setup` names it). `apart`: the conversation is for this turn alone.
+
+    How: `reject_if_busy` instead of waiting for other turns. `cacheable`: an answer given earlier
+    to the same request will do; `cache_fields` is what else can change the answer, as JSON values,
+    and `cache_key` travels with the turn, so that the cache knows whose answer it hears of.
+    `history_limit` is about how many messages a child is given that knows nothing of them (None:
+    all), which `whole_history` asks for. With `back_to`, what the conversation remembered before
+    its last turn, that turn is taken back first. With `keep_stopped` an answer that is interrupted
+    stays in the conversation as far as it came.
+
+    `named_model` is what the client called the model, once the request is accepted (None: nothing).
     """
 
-    messages: tuple[Message, ...]
+    messages: tuple[Message, ...] = ()
     model: str | None = None
     system: str | None = None
-    cache_key: str | None = None
     tools: tuple[Tool, ...] | None = None
     schema: str | None = None
     options: Options = Options()
+    attachments: tuple[Attachment, ...] = ()
+    begun: str | None = None
+    stream: bool = False
+    ignored: tuple[str, ...] = ()
+
+    owner: str = ""
+    conversation_id: str | None = None
+    profile: Profile = "chat"
+    named_model: str | None = None
+    workspace: str = ""
+    place: str = ""
+    apart: bool = False
+
+    reject_if_busy: bool = False
+    cacheable: bool = False
+    cache_fields: Mapping[str, Any] = field(factory=dict)
+    cache_key: str | None = None
     history_limit: int | None = None
+    whole_history: bool = False
+    back_to: Memory | None = None
+    keep_stopped: bool = False
+
+    @property
+    def keeps_model(self) -> bool:
+        """Whether an accepted request leaves the model to the conversation that it goes on in."""
+        return self.named_model is None
+
+    def filled(self, blocks: Sequence[Image | Document]) -> tuple[Message, ...]:
+        """The messages, with a block in place of each attachment."""
+        assert len(blocks) == len(self.attachments), "one block for each attachment"
+        return fill(self.messages, blocks) if blocks else self.messages
 
     def setup(self, held: Setup) -> Setup:
-        """The setup this prompt needs, in a conversation that has `held` so far."""
+        """The setup this turn needs, in a conversation that has `held` so far."""
         return evolve(
             held,
             model=held.model if self.model is None else self.model,
@@ -147,6 +198,9 @@ class Prompt:
             tools=held.tools if self.tools is None else self.tools,
             schema=self.schema,
         )
+
+
+Prompt = TurnRequest
 
 
 @frozen

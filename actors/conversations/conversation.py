@@ -11,11 +11,11 @@ from contextlib import AbstractAsyncContextManager
 from typing import TYPE_CHECKING
 from uuid import uuid4
 
-from attrs import frozen
+from attrs import evolve, frozen
 
 from ...schemas.errors import InvalidRequest, NotFound
 from ...schemas.message import Message, messages_of
-from ...schemas.turn import Memory, Options, Profile, Prompt, Reply, Tool, Usage
+from ...schemas.turn import Memory, Options, Profile, Reply, Tool, TurnRequest, Usage
 from ..session.events import Interrupt, PermissionReply, StartTurn, Warm
 from ..watching.broadcast import Broadcast
 from ..watching.history import title_of
@@ -100,7 +100,6 @@ class Conversation:
         schema: str | None = None,
         options: Options = DEFAULTS,
         reject_if_busy: bool = False,
-        cache_key: str | None = None,
         history_limit: int | None = None,
         back_to: Memory | None = None,
         keep_stopped: bool = False,
@@ -122,29 +121,45 @@ class Conversation:
         Raises `InvalidRequest` for a prompt that cannot be asked, `NotFound`,
         `Overloaded`.
         """
-        check_tools(tools or (), self.entry.memory.setup.profile)
-        asked = Prompt(
-            messages=messages_of(prompt, begun=options.begun),
-            model=None if model is None else self._model(model),
-            system=system,
-            tools=None if tools is None else tuple(tools),
-            schema=schema,
-            options=options,
-            cache_key=cache_key,
-            history_limit=history_limit,
+        choice = None if model is None else self._turns.models.resolve(model, self.entry.owner)
+        return self.run(
+            TurnRequest(
+                messages=messages_of(prompt, begun=options.begun),
+                model=None if choice is None else choice.model,
+                profile=self.entry.memory.setup.profile if choice is None else choice.profile,
+                system=system,
+                tools=None if tools is None else tuple(tools),
+                schema=schema,
+                options=options,
+                owner=self.entry.owner,
+                conversation_id=self.conversation_id,
+                reject_if_busy=reject_if_busy,
+                history_limit=history_limit,
+                back_to=back_to,
+                keep_stopped=keep_stopped,
+            )
         )
-        start = StartTurn(str(uuid4()), asked, reject_if_busy, back_to, keep_stopped)
-        return self._turns.run(self.entry, start)
 
-    def _model(self, name: str) -> str:
-        choice = self._turns.models.resolve(name, self.entry.owner)
-        if choice.profile == "agent" and self.entry.memory.setup.profile != "agent":
+    def run(self, request: TurnRequest) -> AbstractAsyncContextManager[Turn]:
+        """One turn, as a request that was accepted (`actors.answering`) asks for it here.
+
+        Raises as `turn` does.
+        """
+        held = self.entry.memory.setup.profile
+        check_tools(request.tools or (), held)
+        if request.model is not None and request.profile == "agent" and held != "agent":
             raise InvalidRequest(
                 "This conversation is with a plain model; an agent needs one of its own.",
                 code="profile_mismatch",
                 param="model",
             )
-        return choice.model
+        messages = messages_of(request.messages, begun=request.options.begun)
+        if messages is not request.messages:
+            request = evolve(request, messages=messages)
+        start = StartTurn(
+            str(uuid4()), request, request.reject_if_busy, request.back_to, request.keep_stopped
+        )
+        return self._turns.run(self.entry, start)
 
     async def warm(self) -> None:
         """Have a child ready ahead of the first turn. Waits for nothing but its actor."""

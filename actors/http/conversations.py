@@ -22,7 +22,7 @@ from ...schemas.openai.foreign_items import take_items
 from ...schemas.openai.ignored_fields import encode_ignored
 from ...schemas.openai.items import Input, InputItem, read_history
 from ...schemas.request_errors import invalid
-from ..attaching import word
+from ..attaching import attach
 from ..conversations.conversation import Conversation
 from ..conversations.items import all_items, encode_conversation
 from ..responses.kept_items import KeptItems
@@ -202,7 +202,7 @@ async def _read_items(
         return None, ()
     given: Input = tuple(items)
     read = read_history(given, "items").history
-    return read.system, await word(call.gateway, read)
+    return read.system, await attach(call.gateway, read)
 
 
 def _check_metadata(given: Mapping[str, Any] | None) -> Mapping[str, str]:

@@ -13,7 +13,7 @@ from collections.abc import Sequence
 from functools import partial
 
 import trio
-from attrs import define, field
+from attrs import define, evolve, field
 
 from ...schemas.convert import write_json
 from ...schemas.errors import GatewayError, InvalidRequest, Overloaded
@@ -33,7 +33,7 @@ from ...schemas.turn_items import TurnItem
 from ...transport.http.asgi import EventStream, while_connected
 from ..answering import rejects_if_busy
 from ..responses.compaction import compact
-from ..responses.job import Asking, Job, accept, whole_of
+from ..responses.job import Job, accept, whole_of
 from ..responses.kept_items import KeptItems
 from ..responses.record import Record
 from ..responses.run import nobody_listens, responding
@@ -58,10 +58,8 @@ async def create_response(call: Call) -> None:
         ),
         refers=True,
     )
-    asking = Asking(
-        gateway=call.gateway,
-        owner=call.owner,
-        labels=call.labels,
+    request = evolve(
+        asked,
         conversation_id=one_conversation(
             {"conversation_id": asked.conversation_id, "x-conversation-id": named}
         ),
@@ -69,7 +67,7 @@ async def create_response(call: Call) -> None:
         cacheable=not no_store(call),
     )
     async with while_connected(call.receive):
-        job = await accept(asking, asked)
+        job = await accept(call.gateway, request, call.owner, call.labels)
         if asked.background:
             record = await _start(job)
             await (_follow(call, record) if asked.stream else _show(call, record))
@@ -85,16 +83,14 @@ async def count_input_tokens(call: Call) -> None:
     kept = KeptItems(call.gateway, call.owner)
     read = partial(_read_countable, names_conversation=named is not None, kept=kept)
     asked = await call.parsed(read, refers=True)
-    asking = Asking(
-        gateway=call.gateway,
-        owner=call.owner,
-        labels=call.labels,
+    request = evolve(
+        asked,
         conversation_id=one_conversation(
             {"conversation_id": asked.conversation_id, "x-conversation-id": named}
         ),
     )
     async with while_connected(call.receive):
-        job = await accept(asking, asked)
+        job = await accept(call.gateway, request, call.owner, call.labels)
         setup, messages = whole_of(job)
         tokens = await call.gateway.count_tokens(setup, messages)
     await call.answer({"object": "response.input_tokens", "input_tokens": tokens})
@@ -110,12 +106,12 @@ async def compact_response(call: Call) -> None:
     """``POST /v1/responses/compact``: the conversation in fewer words."""
     read = partial(parse_compact, kept=KeptItems(call.gateway, call.owner))
     asked = await call.parsed(read, refers=True)
-    labels: dict[str, str] = {}
+    headers: dict[str, str] = {}
     async with while_connected(call.receive):
-        job = await accept(Asking(gateway=call.gateway, owner=call.owner, labels=labels), asked)
+        job = await accept(call.gateway, asked, call.owner, headers)
         compacted = await compact(job)
-    if "x-ccapi-ignored" in labels:
-        call.labels["x-ccapi-ignored"] = labels["x-ccapi-ignored"]
+    if "x-ccapi-ignored" in headers:
+        call.labels["x-ccapi-ignored"] = headers["x-ccapi-ignored"]
     await call.answer(compacted)
 
 
@@ -207,7 +203,7 @@ async def _start(job: Job) -> Record:
     """Have the response given in the background. Returns when it has begun; raises what it failed
     with before that."""
     start = _Start()
-    job.asking.gateway.background.start(partial(_run, job, start))
+    job.gateway.background.start(partial(_run, job, start))
     await start.over.wait()
     if start.record is None:
         raise start.error or Overloaded("The gateway is stopping.", code="draining")

@@ -25,9 +25,9 @@ from .run import nobody_listens, responding
 
 async def compact(job: Job) -> JSON:
     """The compacted conversation, as JSON. Raises `GatewayError`."""
-    gateway, owner = job.asking.gateway, job.asking.owner
-    question = evolve(
-        job.question,
+    gateway, owner = job.gateway, job.request.owner
+    request = evolve(
+        job.request,
         profile="chat",  # an agent would do something about it
         workspace="",
         tools=(),
@@ -35,7 +35,7 @@ async def compact(job: Job) -> JSON:
         whole_history=True,
         apart=True,
     )
-    async with responding(evolve(job, question=question), lambda: False) as running:
+    async with responding(evolve(job, request=request), lambda: False) as running:
         await running.relay(nobody_listens)
     record = running.record
     # Nobody is told of the conversation it was made in.

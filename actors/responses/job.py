@@ -16,15 +16,13 @@ from typing import TYPE_CHECKING
 
 from attrs import evolve, frozen
 
-from ...schemas.errors import Conflict, InvalidRequest, NotFound, Overloaded
+from ...schemas.errors import Conflict, InvalidRequest, NotFound
 from ...schemas.message import Message, check_results, digest
-from ...schemas.openai.ignored_fields import encode_ignored
 from ...schemas.openai.response_tools import with_tools
-from ...schemas.openai.responses import ResponseTurn, in_vain
-from ...schemas.turn import Prompt, Setup, Tool
-from ..answering import Question, check_workspace, find_conversation, tell_workspace
-from ..attaching import word
-from ..conversations.models import check_goes_on, plain_name
+from ...schemas.openai.responses import ResponseTurn, in_vain, joined
+from ...schemas.turn import Setup
+from ..answering import Headers, name_workspace, setup_of
+from ..answering import accept as accept_turn
 from .record import Record
 
 if TYPE_CHECKING:
@@ -34,90 +32,59 @@ if TYPE_CHECKING:
 
 
 @frozen(kw_only=True)
-class Asking:
-    """Who asks, and what they said beside the request itself.
-
-    `labels` become headers of the response, where there are any. `conversation_id`: the one that
-    was named, in the request or beside it. `shelf` is where a response is kept that shall not be
-    stored; None: nowhere.
-    """
+class Job:
+    """A response that nothing speaks against. `request` is accepted, has what is new alone, and
+    has no place yet; `base` is the response that it goes on with. `headers` become headers of the
+    HTTP response, where there is one. `shelf` is where a response is kept that shall not be stored
+    (None: nowhere)."""
 
     gateway: Gateway
-    owner: str
-    labels: dict[str, str]
-    conversation_id: str | None = None
-    reject_if_busy: bool = False
-    cacheable: bool = True
+    request: ResponseTurn
+    base: Record | None
+    headers: Headers
     shelf: ResponseStore | None = None
 
-
-@frozen(kw_only=True)
-class Job:
-    """A request that nothing speaks against. `question` has what is new alone, and no place yet;
-    `base` is the response that it goes on with."""
-
-    asking: Asking
-    asked: ResponseTurn
-    question: Question
-    base: Record | None = None
-
     @property
-    def shelf(self) -> ResponseStore | None:
-        return self.asking.gateway.responses if self.asked.store else self.asking.shelf
+    def store(self) -> ResponseStore | None:
+        """Where the response is kept."""
+        return self.gateway.responses if self.request.store else self.shelf
 
 
 # -- accepted --------------------------------------------------------------------------------------
 
 
-async def accept(asking: Asking, asked: ResponseTurn) -> Job:
+async def accept(
+    gateway: Gateway,
+    request: ResponseTurn,
+    owner: str,
+    headers: Headers,
+    shelf: ResponseStore | None = None,
+) -> Job:
     """Refuse what can be refused before anything is spent. Raises `GatewayError`."""
-    gateway = asking.gateway
-    if gateway.draining:
-        raise Overloaded("The gateway is stopping.", code="draining", retry_after=5)
-    base = _base(asking, asked.previous_response_id)
-    named = asked.model if asked.model is not None or base is None else base.model
-    choice = gateway.models.resolve(named, asking.owner)
-    check_goes_on(choice, named, asked.begun)
-    workspace = asked.workspace or (base.workspace if base is not None else "")
-    question = Question(
-        gateway=gateway,
-        owner=asking.owner,
-        labels=asking.labels,
-        messages=(),
-        model=choice.model,
-        profile=choice.profile,
-        workspace=workspace if choice.profile == "agent" else "",
-        keeps_model=asked.model is None,
-        system=asked.system,
-        tools=asked.tools,
-        schema=asked.schema,
-        options=asked.options,
-        conversation=find_conversation(
-            gateway, asking.owner, asking.conversation_id, asking.labels
-        ),
-        reject_if_busy=asking.reject_if_busy,
-        # What comes of work in the background, or behind another response, is that one's alone.
-        cacheable=asking.cacheable
-        and base is None
-        and not (asked.background or asked.options.reasoning),
-        shaping=asked.shaping,
-    )
-    _tell_ignored(question, asked)
+    base = _base(gateway, owner, request.previous_response_id, shelf)
     if base is not None and base.history is not None:
-        check_results(asked.messages, base.open_calls, lambda _: "input")
-    question = evolve(question, messages=await word(gateway, asked))
-    return Job(asking=asking, asked=asked, question=question, base=base)
+        check_results(request.messages, base.open_calls, lambda _: "input")
+    # What comes of work in the background, or behind another response, is that one's alone.
+    alone = base is not None or request.background or request.options.reasoning
+    request = evolve(request, cacheable=request.cacheable and not alone)
+    default_model = None if base is None else base.model
+    request = await accept_turn(gateway, request, owner, headers, in_vain, default_model)
+    if base is not None and request.profile == "agent" and not request.workspace:
+        request = evolve(request, workspace=base.workspace)
+    return Job(gateway=gateway, request=request, base=base, headers=headers, shelf=shelf)
 
 
-def _base(asking: Asking, response_id: str | None) -> Record | None:
+def _base(
+    gateway: Gateway, owner: str, response_id: str | None, shelf: ResponseStore | None
+) -> Record | None:
     """The response that is gone on with. Raises `InvalidRequest`, `Conflict`."""
     if response_id is None:
         return None
-    for store in (asking.shelf, asking.gateway.responses):
+    for store in (shelf, gateway.responses):
         if store is None:
             continue
         with suppress(NotFound):
-            return _checked(store.find(response_id, asking.owner, time.time()))
+            return _checked(store.find(response_id, owner, time.time()))
     raise InvalidRequest(
         f"Previous response with id '{response_id[:100]}' not found.",
         code="previous_response_not_found",
@@ -142,67 +109,38 @@ def _checked(record: Record) -> Record:
     return record
 
 
-def _tell_ignored(question: Question, asked: ResponseTurn) -> None:
-    """Name what the request asks for in vain: of anybody, and of the model that is to answer."""
-    model, profile, held = question.model, question.profile, question.conversation
-    if held is not None:
-        profile = held.info.profile
-        model = plain_name(held.info.model) if question.keeps_model else model
-    vain = in_vain(asked.options, model, in_words=profile == "chat")
-    ignored = dict.fromkeys((*asked.ignored, *vain))
-    if not check_workspace(question, asked.workspace or ""):  # refused now, not in the middle
-        ignored["workspace"] = None
-    names = encode_ignored(ignored)
-    if names is not None:
-        question.labels["x-ccapi-ignored"] = names
-
-
 # -- placed ----------------------------------------------------------------------------------------
 
 
-@frozen
-class Place:
-    """A question in its place, and what was said before what it asks (None: not known). `spoken`
-    and `brought` are the system texts and the tools that stood in its input, and in those before.
-    """
-
-    question: Question
-    before: tuple[Message, ...] | None
-    spoken: str | None = None
-    brought: tuple[Tool, ...] = ()
-
-
-def place_of_job(job: Job) -> Place:
-    """Where the job stands. Nothing may wait from here to the beginning of the turn."""
+def place(job: Job) -> ResponseTurn:
+    """The request in its place. No checkpoint from here to the beginning of the turn."""
     if job.base is not None:
         return _behind(job.base, job)
-    conversation, asked = job.question.conversation, job.asked
-    before = () if conversation is None else _said_in(job, conversation)
-    return Place(job.question, before, asked.said, asked.brought)
+    request = job.request
+    if request.conversation_id is None:
+        return request
+    conversation = job.gateway.find(request.conversation_id, owner=request.owner)
+    return evolve(request, before=_said_in(job.gateway, conversation))
 
 
 def whole_of(job: Job) -> tuple[Setup, tuple[Message, ...]]:
     """All that a model would be given for the job. Raises `InvalidRequest` where that is not
     known, or is an agent's own business."""
-    place = place_of_job(job)
-    question, conversation = place.question, place.question.conversation
-    if place.before is None:
+    request = place(job)
+    if request.before is None:
         raise InvalidRequest(
             "What that conversation holds is not kept in words, so that it cannot be counted.",
             code="unsupported_parameter",
             param="conversation" if job.base is None else "previous_response_id",
         )
-    messages = (*place.before, *job.question.messages)
-    setup = question.setup
-    if conversation is not None:
-        asked = Prompt(
-            messages,
-            model=None if question.keeps_model else question.model,
-            system=question.system,
-            tools=question.tools,
-            schema=question.schema,
-        )
-        setup = asked.setup(conversation.entry.memory.setup)
+    messages = (*request.before, *job.request.messages)
+    if request.conversation_id is None:
+        setup = setup_of(request)
+    else:
+        conversation = job.gateway.find(request.conversation_id, owner=request.owner)
+        if request.keeps_model:
+            request = evolve(request, model=None)
+        setup = request.setup(conversation.entry.memory.setup)
     if setup.profile == "agent":
         raise InvalidRequest(
             "What an agent reads is up to Claude Code, and cannot be counted ahead.",
@@ -212,11 +150,11 @@ def whole_of(job: Job) -> tuple[Setup, tuple[Message, ...]]:
     return setup, messages
 
 
-def _said_in(job: Job, conversation: Conversation) -> tuple[Message, ...] | None:
+def _said_in(gateway: Gateway, conversation: Conversation) -> tuple[Message, ...] | None:
     """What a conversation that was named holds, in words, as far as responses tell."""
     if not conversation.held:
         return ()
-    latest = job.asking.gateway.responses.latest(conversation.conversation_id)
+    latest = gateway.responses.latest(conversation.conversation_id)
     if latest is not None and latest.is_settled and latest.place == conversation.held:
         return latest.history  # the same messages, not their like
     history = conversation.broadcast.history
@@ -224,64 +162,72 @@ def _said_in(job: Job, conversation: Conversation) -> tuple[Message, ...] | None
     return said if tuple(map(digest, said)) == conversation.held else None
 
 
-def _behind(base: Record, job: Job) -> Place:
-    new, question, asked = tuple(job.question.messages), job.question, job.asked
-    tools, instructions = question.tools, asked.instructions
+def _behind(base: Record, job: Job) -> ResponseTurn:
+    request = job.request
+    tools, instructions = request.tools, request.instructions
     if base.asked_as is not None:
-        # What the question leaves open is as it was asked before: it is the same one still.
+        # What the request leaves open is as it was asked before: it is the same one still.
         tools = base.asked_as.tools if tools is None else tools
         if instructions is None:
             instructions = base.heading.echo["instructions"]
     elif tools is None and not base.open_calls:
         tools = ()  # as the instructions, tools are a request's own; open calls need theirs
     # What stood in the input stays: it is part of what was said.
-    spoken, brought = _joined(base.spoken, asked.said), with_tools(base.brought, asked.brought)
-    if brought and tools is not None and not asked.allows_some:
+    said, brought = joined(base.spoken, request.said), with_tools(base.brought, request.brought)
+    if brought and tools is not None and not request.allows_some:
         tools = with_tools(tools, brought)
-    question = evolve(question, system=_joined(instructions, spoken) or "", tools=tools)
+    request = evolve(
+        request,
+        system=joined(instructions, said) or "",
+        tools=tools,
+        said=said,
+        brought=brought,
+        before=base.history,
+    )
     conversation = _still_there(base, job)
     if conversation is not None:
         conversation.claim()
-        question.labels["x-conversation-id"] = conversation.conversation_id
-        question.labels["x-ccapi-lineage"] = "hit"
-        tell_workspace(conversation, question.labels)
-        messages = new if base.is_settled else (*(base.history or base.asked), *new)
-        question = evolve(question, conversation=conversation, messages=messages)
-        return Place(question, base.history, spoken, brought)
+        job.headers["x-conversation-id"] = conversation.conversation_id
+        job.headers["x-ccapi-lineage"] = "hit"
+        name_workspace(conversation, job.headers)
+        unsettled = () if base.is_settled else base.history or base.asked
+        return evolve(
+            request,
+            conversation_id=conversation.conversation_id,
+            messages=(*unsettled, *request.messages),
+        )
     if base.history is None:
         raise InvalidRequest(
             "The conversation has moved on since that response, and what it held then is not kept.",
             code="previous_response_not_found",
             param="previous_response_id",
         )
-    messages = (*base.history, *new)
-    place = _workspace_of(base, job)
-    question = evolve(question, messages=messages, whole_history=True, place=place)
-    return Place(question, base.history, spoken, brought)
+    return evolve(
+        request,
+        conversation_id=None,
+        messages=(*base.history, *request.messages),
+        whole_history=True,
+        place=_workspace_of(base, job),
+    )
 
 
 def _workspace_of(base: Record, job: Job) -> str:
     """Where the agent that gave the response works, if its conversation is still there."""
     with suppress(NotFound):
-        found = job.asking.gateway.find(base.heading.conversation_id, owner=job.asking.owner)
-        if job.question.profile == "agent":
+        found = job.gateway.find(base.heading.conversation_id, owner=job.request.owner)
+        if job.request.profile == "agent":
             return found.place
     return ""
 
 
-def _joined(*texts: str | None) -> str | None:
-    given = [text for text in texts if text is not None]
-    return "\n\n".join(given) if given else None
-
-
 def _still_there(base: Record, job: Job) -> Conversation | None:
     """The conversation of the response, if it stands where it stood then, and is free."""
-    if job.question.apart:
+    request = job.request
+    if request.apart:
         return None
-    gateway = job.asking.gateway
     with suppress(NotFound):
-        conversation = gateway.find(base.heading.conversation_id, owner=job.asking.owner)
-        other = not job.question.keeps_model and conversation.info.profile != job.question.profile
+        conversation = job.gateway.find(base.heading.conversation_id, owner=request.owner)
+        other = not request.keeps_model and conversation.info.profile != request.profile
         if conversation.is_free and conversation.held == base.place and not other:
             return conversation
     return None

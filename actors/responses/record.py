@@ -9,19 +9,15 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Iterator, Sequence
 from contextlib import contextmanager
-from typing import TYPE_CHECKING
 
 import trio
 from attrs import define, field
 
 from ...schemas.message import Message
 from ...schemas.openai.response_events import Ending, ResponseHeading
-from ...schemas.turn import Tool
+from ...schemas.turn import Tool, TurnRequest
 from ...schemas.turn_items import TurnItem, answer_of, compact
 from ..conversations.lineage import new_from
-
-if TYPE_CHECKING:
-    from ..answering import Question
 
 
 @define(eq=False)
@@ -57,7 +53,7 @@ class Record:
     scope: trio.CancelScope | None = None
     steered: bool = False
     is_warm_up: bool = False
-    asked_as: Question | None = None
+    asked_as: TurnRequest | None = None
     _readers: int = 0
     _news: trio.Event = field(factory=trio.Event)
 

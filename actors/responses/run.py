@@ -8,66 +8,47 @@ nothing. Refuses to know: where a response goes on (`actors.responses.job`), HTT
 from __future__ import annotations
 
 import time
-from collections.abc import AsyncIterator, Awaitable, Callable, Sequence
+from collections.abc import AsyncIterator, Callable, Sequence
 from contextlib import asynccontextmanager, suppress
 from uuid import uuid4
 
-import trio
 from attrs import define, evolve
 
 from ...schemas.errors import GatewayError, InternalError, NotFound
 from ...schemas.message import Message
 from ...schemas.openai.response_events import Ending, ResponseHeading, ending_of
 from ...schemas.openai.responses import ResponseTurn
-from ...schemas.turn import Answer, Completed, Profile, Setup, Usage
-from ...schemas.turn_items import TextDelta, TurnItem
-from ..answering import Question, Source, answering
+from ...schemas.turn import Completed, Setup, Usage
+from ...schemas.turn_items import TurnItem
+from ..answering import OnItems, Source, answering, relay, setup_of
+from ..conversations.conversation import ConversationInfo
 from ..conversations.models import name_of
 from ..conversations.workspace_paths import name_of_place
-from ..session.reply_channel import REPLY_SLOTS, Turn
-from .job import Job, Place, place_of_job
+from ..session.reply_channel import Turn
+from .job import Job, place
 from .record import Record
-
-OnItems = Callable[[Sequence[TurnItem]], Awaitable[None]]
 
 
 @define(eq=False)
 class Running:
-    """A response that is being given. `relay` brings it to its end."""
+    """A response that is being given. `request` is the job's, in its place. `relay` brings it to
+    its end."""
 
     job: Job
+    request: ResponseTurn
     source: Source
     record: Record
-    question: Question
 
     async def relay(self, on_items: OnItems) -> None:
-        """Pass items on as they come; what has come meanwhile is passed on together. Raises the
-        turn's `GatewayError`."""
+        """Pass items on as they come, behind the record. Raises the turn's `GatewayError`."""
+
+        async def keep(items: Sequence[TurnItem]) -> None:
+            self.record.add(items)
+            await on_items(items)
+
         answer = self.source.answer
-        if isinstance(answer, Turn):
-            await self._relay(answer, on_items)
-            self._end(Completed(answer.finish_reason, answer.usage))
-        else:
-            await self._replay(answer, on_items)
-            self._end(Completed(answer.finish_reason, answer.usage))
-
-    async def _relay(self, turn: Turn, on_items: OnItems) -> None:
-        items: list[TurnItem] = []
-        async for item in turn:
-            items.append(item)
-            with suppress(trio.WouldBlock):
-                while True:
-                    items.append(turn.receive_nowait())
-            self.record.add(items)
-            await on_items(items)
-            items.clear()
-
-    async def _replay(self, answer: Answer, on_items: OnItems) -> None:
-        """In the pieces it came in, and no faster than the client reads."""
-        for begin in range(0, len(answer.pieces), REPLY_SLOTS):
-            items = [TextDelta(piece) for piece in answer.pieces[begin : begin + REPLY_SLOTS]]
-            self.record.add(items)
-            await on_items(items)
+        await relay(answer, keep)
+        self._end(Completed(answer.finish_reason, answer.usage))
 
     def _end(self, completed: Completed) -> None:
         end(self.job, self.record, ending_of(completed, int(time.time())))
@@ -75,14 +56,14 @@ class Running:
 
 def end(job: Job, record: Record, ending: Ending) -> None:
     """The response has ended, and its record says so."""
-    place = record.place
+    held = record.place
     if ending.is_whole:
         with suppress(NotFound):
-            found = job.asking.gateway.find(record.heading.conversation_id, owner=record.owner)
-            place = found.held
-    record.end(ending, place)
-    if job.shelf is not None:
-        job.shelf.settle(record, time.time())
+            found = job.gateway.find(record.heading.conversation_id, owner=record.owner)
+            held = found.held
+    record.end(ending, held)
+    if job.store is not None:
+        job.store.settle(record, time.time())
 
 
 async def nobody_listens(items: Sequence[TurnItem]) -> None:
@@ -90,73 +71,76 @@ async def nobody_listens(items: Sequence[TurnItem]) -> None:
 
 
 @asynccontextmanager
-async def responding(job: Job, told: Callable[[], bool]) -> AsyncIterator[Running]:
+async def responding(job: Job, has_begun: Callable[[], bool]) -> AsyncIterator[Running]:
     """Have the response given while the block runs, and put on record.
 
-    `told` says whether the client has heard of it: one that failed before nobody will ask for.
-    Raises `GatewayError`.
+    `has_begun` says whether the client knows of it: one that failed before is asked for by no
+    client. Raises `GatewayError`.
     """
-    place = place_of_job(job)
-    held = place.question.conversation.held if place.question.conversation is not None else ()
-    async with answering(place.question, told) as source:
-        record = _begin(job, place, source, held)
-        if job.shelf is not None:
-            job.shelf.put(record, time.time())
+    request = place(job)
+    held: tuple[bytes, ...] = ()
+    if request.conversation_id is not None:
+        held = job.gateway.find(request.conversation_id, owner=request.owner).held
+    async with answering(job.gateway, request, job.headers, has_begun) as source:
+        record = _begin(job, request, source, held)
+        if job.store is not None:
+            job.store.put(record, time.time())
         try:
-            yield Running(job, source, record, place.question)
+            yield Running(job, request, source, record)
         except BaseException as error:
             if record.ending is None:
                 end(job, record, _broken_off(record, error))
-            if job.shelf is not None and not told():
-                job.shelf.drop(record)
+            if job.store is not None and not has_begun():
+                job.store.drop(record)
             raise
 
 
-def _begin(job: Job, place: Place, source: Source, held: tuple[bytes, ...]) -> Record:
+def _begin(job: Job, request: ResponseTurn, source: Source, held: tuple[bytes, ...]) -> Record:
     answer = source.answer
     turn_id = answer.turn_id if isinstance(answer, Turn) else str(uuid4())
-    model = Setup(source.model, profile=_profile(place.question))
-    return _record(job, place, turn_id, source.conversation_id, name_of(model), held)
+    info = _conversation_info(job, request)
+    profile = request.profile if info is None else info.profile
+    model = name_of(Setup(source.model, profile=profile))
+    return _record(job, request, turn_id, source.conversation_id, model, held)
 
 
-def _profile(question: Question) -> Profile:
-    held = question.conversation
-    return question.profile if held is None else held.info.profile
+def _conversation_info(job: Job, request: ResponseTurn) -> ConversationInfo | None:
+    if request.conversation_id is None:
+        return None
+    return job.gateway.find(request.conversation_id, owner=request.owner).info
 
 
 def _record(
     job: Job,
-    place: Place,
+    request: ResponseTurn,
     turn_id: str,
     conversation_id: str,
     model: str,
     held: tuple[bytes, ...],
 ) -> Record:
-    question = place.question
-    workspace = question.workspace
-    if question.conversation is not None:
-        workspace = name_of_place(question.conversation.info.workspace) or ""
+    asked, info = job.request, _conversation_info(job, request)
+    workspace = request.workspace if info is None else name_of_place(info.workspace) or ""
     heading = ResponseHeading(
         turn_id=turn_id,
         created_at=int(time.time()),
-        model=job.asked.model or model,
+        model=asked.named_model or model,
         conversation_id=conversation_id,
-        names_conversation=job.asking.conversation_id is not None,
-        echo=job.asked.echo,
+        names_conversation=asked.conversation_id is not None,
+        echo=asked.echo,
     )
     return Record(
         heading=heading,
-        owner=job.asking.owner,
+        owner=asked.owner,
         model=model,
         workspace=workspace,
-        asked=tuple(job.question.messages),
-        said=job.asked.said,
-        spoken=place.spoken,
-        brought=place.brought,
-        before=place.before,
+        asked=tuple(asked.messages),
+        said=asked.said,
+        spoken=request.said,
+        brought=request.brought,
+        before=request.before,
         place=held,
-        background=job.asked.background,
-        keeps_pieces=job.asked.background or job.asked.stream,
+        background=asked.background,
+        keeps_pieces=asked.background or asked.stream,
     )
 
 
@@ -177,34 +161,46 @@ def _broken_off(record: Record, error: BaseException) -> Ending:
 async def prepare(job: Job) -> Record:
     """A response that generates nothing: a child is made ready for what will be asked behind it,
     and what it was asked is told to the model then. Raises `GatewayError`."""
-    place = place_of_job(job)
-    question = place.question
-    conversation = question.conversation or job.asking.gateway.conversation(
-        system=question.setup.system,
-        model=name_of(question.setup),
-        workspace=question.workspace,
-        tools=question.setup.tools,
-        owner=job.asking.owner,
-    )
+    request = place(job)
+    if request.conversation_id is not None:
+        conversation = job.gateway.find(request.conversation_id, owner=request.owner)
+    else:
+        setup = setup_of(request)
+        conversation = job.gateway.conversation(
+            system=setup.system,
+            model=name_of(setup),
+            workspace=request.workspace,
+            tools=setup.tools,
+            owner=request.owner,
+        )
     info, held = conversation.info, conversation.held
-    record = _record(job, place, str(uuid4()), conversation.conversation_id, info.model, held)
-    record.asked_as = _words(question)
+    record = _record(job, request, str(uuid4()), conversation.conversation_id, info.model, held)
+    record.asked_as = _words(request)
     record.is_warm_up = True
     await conversation.warm()
-    if job.shelf is not None:
-        job.shelf.put(record, time.time())
+    if job.store is not None:
+        job.store.put(record, time.time())
     end(job, record, Ending("completed", int(time.time()), Usage()))
     return record
 
 
-def steered(running: Running, asked: ResponseTurn, messages: tuple[Message, ...]) -> Job:
-    """What goes on behind a response that was steered: the same question, with more said to it."""
+def steered(running: Running, steering: ResponseTurn, messages: tuple[Message, ...]) -> Job:
+    """What goes on behind a response that was steered: the same request, with more said to it.
+    `messages` are those of `steering`, whole."""
     record, job = running.record, running.job
-    record.asked_as = _words(running.question)
-    question = evolve(running.question, messages=messages, conversation=None, cacheable=False)
-    return evolve(job, asked=asked, question=question, base=record)
+    record.asked_as = _words(running.request)
+    request = evolve(
+        steering,
+        messages=messages,
+        attachments=(),
+        system=running.request.system,
+        tools=running.request.tools,
+        place=running.request.place,
+        cacheable=False,
+    )
+    return evolve(job, request=request, base=record)
 
 
-def _words(question: Question) -> Question:
-    """A question, without what was said before it and where."""
-    return evolve(question, messages=(), conversation=None)
+def _words(request: ResponseTurn) -> ResponseTurn:
+    """A request, without what was said before it and where."""
+    return evolve(request, messages=(), before=(), conversation_id=None)

@@ -16,9 +16,9 @@ from attrs import evolve
 
 from ...schemas.errors import Conflict, GatewayError, InternalError, InvalidRequest
 from ...schemas.openai.foreign_items import refers
-from ...schemas.openai.responses import ResponseTurn, parse_response
+from ...schemas.openai.responses import ResponseTurn, in_vain, parse_response
 from ...transport.http.bodies import LONG
-from ..attaching import word
+from ..answering import accept
 from ..conversations.conversation import Conversation
 from ..responses.kept_items import KeptItems
 from ..runtime.boundary import as_gateway_error
@@ -44,17 +44,16 @@ async def start_turn(
     again = _last(conversation) if message.get("regenerate") is True else None
     length = LONG if refers(message.get("input")) else call.socket.length
     asked = await call.gateway.bodies.read(length, partial(_parse, call, message, again))
-    messages = await word(call.gateway, asked) if again is None else again.messages
-    conversation.claim()
-    turn = conversation.turn(
-        messages,
-        model=asked.model,
-        system=asked.system,
-        tools=asked.tools,
-        schema=asked.schema,
-        options=asked.options,
-        back_to=None if again is None else again.before,
-        keep_stopped=True,  # a person who stops an answer has read what there is of it
+    asked = evolve(asked, conversation_id=conversation.conversation_id)
+    request = await accept(call.gateway, asked, call.owner, {}, in_vain)
+    turn = conversation.run(
+        evolve(
+            request,
+            messages=request.messages if again is None else again.messages,
+            model=None if request.keeps_model else request.model,
+            back_to=None if again is None else again.before,
+            keep_stopped=True,  # a person who stops an answer has read what there is of it
+        )
     )
     send, receive = trio.open_memory_channel[str | GatewayError](1)
 

@@ -45,8 +45,8 @@ from ...schemas.openai.responses import parse_response
 from ...schemas.settings.settings import ResponseSettings
 from ...schemas.turn_items import TurnItem
 from ...transport.http.bodies import LONG, Share
-from ..attaching import word
-from ..responses.job import Asking, Job, accept
+from ..attaching import attach
+from ..responses.job import Job, accept
 from ..responses.kept_items import KeptItems
 from ..responses.record import Record
 from ..responses.run import Running, prepare, responding, steered
@@ -280,7 +280,7 @@ class _Session:
         with trio.CancelScope() as lane.scope:
             try:
                 job = await self._accept(request)
-                if not job.asked.generate:
+                if not job.request.generate:
                     prepared = await prepare(job)
             except Exception as error:  # noqa: BLE001 (told to the client; nothing is sent in here)
                 self._evict(request.create.raw.get("previous_response_id"))
@@ -289,7 +289,7 @@ class _Session:
         if prepared is not None:
             await self._show(lane, prepared)
             return
-        if job is None or not job.asked.generate:
+        if job is None or not job.request.generate:
             await self._tell(encode_failure(_interrupted(), lane.stream_id))
             return
         following: Job | None = job
@@ -309,14 +309,9 @@ class _Session:
         )
         length = LONG if refers(request.create.raw.get("input")) else request.length
         asked = await self._gateway.bodies.read(length, parse)
-        asking = Asking(
-            gateway=self._gateway,
-            owner=self._owner,
-            labels={},
-            conversation_id=asked.conversation_id,
-            shelf=self._shelf,
+        return await accept(
+            self._gateway, evolve(asked, cacheable=True), self._owner, {}, self._shelf
         )
-        return await accept(asking, asked)
 
     async def _show(self, lane: _Lane, prepared: Record) -> None:
         """A response without an answer, from its beginning to its end."""
@@ -339,7 +334,7 @@ class _Session:
                         await self._send(event)
                     await running.relay(self._passing(writer))
             except GatewayError as error:
-                self._evict(job.asked.previous_response_id)
+                self._evict(job.request.previous_response_id)
                 if writer is None:
                     await self._tell(encode_failure(error, lane.stream_id))
                     return None
@@ -391,14 +386,14 @@ class _Session:
         messages = tuple(message for history in read for message in history.messages)
         attachments = tuple(each for history in read for each in history.attachments)
         asked = evolve(
-            running.job.asked,
+            running.job.request,
             said=None,
             messages=messages,
             attachments=attachments,
             previous_response_id=running.record.id,
-            echo={**running.job.asked.echo, "previous_response_id": running.record.id},
+            echo={**running.job.request.echo, "previous_response_id": running.record.id},
         )
-        return steered(running, asked, await word(self._gateway, asked))
+        return steered(running, asked, await attach(self._gateway, asked))
 
     async def _tell(self, event: dict[str, Any]) -> None:
         await self._send(write_json(event))

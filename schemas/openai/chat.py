@@ -15,11 +15,9 @@ from attrs import evolve, frozen
 
 from ..claude.sampling import without_effect
 from ..convert import at_most, structure
-from ..media import Attachment
-from ..message import Document, Image, Message
 from ..request_errors import invalid, unsupported
-from ..turn import Effort, Options, Tool
-from .chat_messages import ChatMessage, ImageUrl, fill, read_messages
+from ..turn import Effort, Options, Tool, TurnRequest
+from .chat_messages import ChatMessage, ImageUrl, read_messages
 from .chat_tools import (
     MAX_TOOLS,
     NamedChoice,
@@ -34,7 +32,7 @@ from .parameters import (
     TIERS,
     ConversationRef,
     check_ranges,
-    encode_shaping,
+    encode_cache_fields,
     named_conversation,
     read_effort,
     refuse_unsupported,
@@ -148,43 +146,19 @@ _RANGES: dict[str, tuple[float, float]] = {
 
 
 @frozen(kw_only=True)
-class ChatTurn:
-    """One request in the gateway's words.
+class ChatTurn(TurnRequest):
+    """A turn that is asked for in a chat: `n` answers, and whether usage ends their stream.
 
-    `model` is the name the client used, None where it used none. `system` joins every system and
-    developer message, None where there is none. `messages` ends with a user message (or the
-    results of tools), or with an answer that has been begun: `begun` is then that one's path.
-    `attachments` have their places in it, and `filled` puts them there.
-    `tools` None: the request says nothing about them. `schema` is the JSON Schema, as text, that
-    the answer has to suit. `n` answers are asked for. `shaping` holds what else can change the
-    answer, as JSON values; `ignored` names the given fields that have no effect.
+    `system` joins every system and developer message, None where there is none.
     """
 
-    model: str | None
-    system: str | None
-    messages: tuple[Message, ...]
-    attachments: tuple[Attachment, ...]
-    stream: bool
     include_usage: bool
-    conversation_id: str | None
-    tools: tuple[Tool, ...] | None
-    schema: str | None
-    options: Options
     n: int
-    shaping: Mapping[str, Any]
-    ignored: tuple[str, ...]
-    begun: str | None = None
-    workspace: str = ""
 
     @property
     def choices(self) -> tuple[ChatTurn, ...]:
         """What is asked for each of the answers."""
         return (self,) * self.n
-
-    def filled(self, blocks: Sequence[Image | Document]) -> tuple[Message, ...]:
-        """The messages, with a block in place of each attachment."""
-        assert len(blocks) == len(self.attachments), "one block for each attachment"
-        return fill(self.messages, blocks) if blocks else self.messages
 
 
 def parse_chat(
@@ -250,7 +224,7 @@ def read_request(request: ChatRequest, *, names_conversation: bool = False) -> C
         schema=schema,
         options=options,
         n=n,
-        shaping=_shaping(request, options, schema),
+        cache_fields=_cache_fields(request, options, schema),
         ignored=_ignored(request, options, known_tools, schema),
         begun=history.begun,
         workspace=request.workspace or "",
@@ -298,8 +272,8 @@ def _by_path(texts: Sequence[str]) -> dict[str, str]:
     return {f"stop[{index}]": text for index, text in enumerate(texts)}
 
 
-def _shaping(request: ChatRequest, options: Options, schema: str | None) -> dict[str, Any]:
-    return encode_shaping(options, schema, {name: getattr(request, name) for name in _WISHES})
+def _cache_fields(request: ChatRequest, options: Options, schema: str | None) -> dict[str, Any]:
+    return encode_cache_fields(options, schema, {name: getattr(request, name) for name in _WISHES})
 
 
 def _ignored(

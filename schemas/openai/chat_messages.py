@@ -14,7 +14,7 @@ from attrs import evolve, field, frozen
 
 from ..errors import InvalidRequest
 from ..json_bounds import ArgumentsMeter
-from ..media import Attachment
+from ..media import Attachment, Slot, fill
 from ..message import (
     Block,
     Document,
@@ -83,32 +83,6 @@ class ChatMessage:
 
 
 # -- the places of attachments ---------------------------------------------------------------------
-
-
-@frozen
-class Slot(Image):
-    """The place of an attachment that is still to be looked at."""
-
-    media_type: str = ""
-    data: str = ""
-    number: int = field(default=0, eq=False)  # of the attachment, in the order of the request
-
-
-def fill(messages: Sequence[Message], blocks: Sequence[Image | Document]) -> tuple[Message, ...]:
-    """`messages` with `blocks` in place of their slots; there must be one for each."""
-    rest = dict(enumerate(blocks))
-
-    def filled(block: Any) -> Any:
-        match block:
-            case Slot(number=number):
-                return rest.pop(number)
-            case ToolResult(_, content) if any(isinstance(part, Slot) for part in content):
-                return evolve(block, content=tuple(map(filled, content)))
-        return block
-
-    whole = tuple(Message(each.role, tuple(map(filled, each.content))) for each in messages)
-    assert not rest, "more blocks than slots"
-    return whole
 
 
 # -- what they say ---------------------------------------------------------------------------------

@@ -20,7 +20,7 @@ from attrs import define, field, frozen
 from ..convert import at_most, write_json
 from ..errors import InvalidRequest
 from ..json_bounds import ArgumentsMeter
-from ..media import Attachment
+from ..media import Attachment, Slot
 from ..message import (
     CUSTOM_INPUT,
     Block,
@@ -32,7 +32,7 @@ from ..message import (
     settle_results,
 )
 from ..request_errors import invalid, missing, unsupported
-from .chat_messages import History, Slot, check_begun
+from .chat_messages import History, check_begun
 from .chat_tools import MAX_TOOLS
 from .foreign_items import PASSED_OVER, RUN_THERE
 from .response_tools import FlatTool, flat_name, form_of

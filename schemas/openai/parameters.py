@@ -89,7 +89,7 @@ def named_conversation(
     return one_conversation({"conversation_id": conversation_id, place: other})
 
 
-def encode_shaping(
+def encode_cache_fields(
     options: Options, schema: str | None, wishes: Mapping[str, Any]
 ) -> dict[str, Any]:
     """All that can change an answer, as JSON values; `wishes` would shape it and reach nobody."""

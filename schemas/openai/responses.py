@@ -15,11 +15,9 @@ from attrs import evolve, frozen
 
 from ..claude.sampling import without_effect
 from ..convert import structure
-from ..media import Attachment
-from ..message import Document, Image, Message, check_results
+from ..message import Message, check_results
 from ..request_errors import invalid, missing, unsupported
-from ..turn import Options, Tool, ToolChoice
-from .chat_messages import fill
+from ..turn import Options, Tool, ToolChoice, TurnRequest
 from .chat_tools import ANY_OBJECT, SchemaFormat, read_schema
 from .foreign_items import NOTHING_KEPT, Kept, Taken, take_items
 from .ignored_fields import unknown_fields
@@ -27,7 +25,7 @@ from .items import Reading, read_history, read_items
 from .parameters import (
     TIERS,
     check_ranges,
-    encode_shaping,
+    encode_cache_fields,
     named_conversation,
     read_effort,
     refuse_unsupported,
@@ -71,39 +69,27 @@ _RANGES: dict[str, tuple[float, float]] = {
 
 
 @frozen(kw_only=True)
-class ResponseTurn:
-    """One request in the gateway's words.
+class ResponseTurn(TurnRequest):
+    """A turn that is asked for as a response.
 
-    `instructions` stand before `said`, the text of the input's own system messages; both are None
-    where there is none. `messages` ends with a user message (or the outputs of tools), or with an
-    answer that has been begun (`begun` is then its path); it is empty only where nothing has to be
-    generated. `attachments` have their places in it, and `filled` puts them there. `tools` None:
-    the request says nothing about them; `brought` are those of them that came in the input, and
-    stay with it. `shaping` holds what else can change the answer, `ignored` names the given fields
-    that have no effect, `echo` is what the response object repeats of the request: all of them JSON
-    values.
+    `system` is `instructions` and behind them `said`, the text of the input's own system messages;
+    each is None where there is none. `messages` is empty only where nothing has to be generated.
+    `brought` are those of the `tools` that came in the input, and stay with it. `echo` is what the
+    response object repeats of the request, as JSON values.
+
+    Once the request is placed behind an earlier response, `said` and `brought` are joined with
+    those of the inputs before, and `before` is what was said until then (None: not known).
     """
 
-    model: str | None
     instructions: str | None
     said: str | None
-    messages: tuple[Message, ...]
-    attachments: tuple[Attachment, ...]
-    stream: bool
     store: bool
     background: bool
     generate: bool
     previous_response_id: str | None
-    conversation_id: str | None
-    workspace: str | None
-    tools: tuple[Tool, ...] | None
     brought: tuple[Tool, ...]
-    schema: str | None
-    options: Options
-    shaping: Mapping[str, Any]
-    ignored: tuple[str, ...]
     echo: Mapping[str, Any]
-    begun: str | None = None
+    before: tuple[Message, ...] | None = ()
 
     @property
     def allows_some(self) -> bool:
@@ -111,15 +97,11 @@ class ResponseTurn:
         choice = self.echo["tool_choice"]
         return isinstance(choice, dict) and choice["type"] == "allowed_tools"
 
-    @property
-    def system(self) -> str | None:
-        texts = [text for text in (self.instructions, self.said) if text is not None]
-        return "\n\n".join(texts) if texts else None
 
-    def filled(self, blocks: Sequence[Image | Document]) -> tuple[Message, ...]:
-        """The messages, with a block in place of each attachment."""
-        assert len(blocks) == len(self.attachments), "one block for each attachment"
-        return fill(self.messages, blocks) if blocks else self.messages
+def joined(*texts: str | None) -> str | None:
+    """System texts as one; None where there is none."""
+    given = [text for text in texts if text is not None]
+    return "\n\n".join(given) if given else None
 
 
 def parse_response(
@@ -168,6 +150,7 @@ def parse_response(
     wishes = {"verbosity": request.text.verbosity if request.text else None}
     return ResponseTurn(
         model=request.model,
+        system=joined(request.instructions, history.system),
         instructions=request.instructions,
         said=history.system,
         messages=history.messages,
@@ -178,12 +161,12 @@ def parse_response(
         generate=request.generate is not False,
         previous_response_id=request.previous_response_id,
         conversation_id=conversation_id,
-        workspace=request.workspace,
+        workspace=request.workspace or "",
         tools=tools,
         brought=brought,
         schema=schema,
         options=options,
-        shaping=encode_shaping(options, schema, wishes),
+        cache_fields=encode_cache_fields(options, schema, wishes),
         ignored=(
             *_ignored(request, options, known_tools),
             *(f"tools.{kind}" for kind in left_out),

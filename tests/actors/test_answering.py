@@ -3,26 +3,28 @@ new one. The fronts' own words are left out: questions are asked as a front asks
 
 from __future__ import annotations
 
-from collections.abc import AsyncIterator, Sequence
+from collections.abc import AsyncIterator, Callable, Sequence
+from contextlib import AbstractAsyncContextManager
 from typing import Any, cast
 
 import pytest
 import trio
 import trio.testing
+from attrs import evolve, field, frozen
 
 from ccapi.actors.answering import (
-    Question,
     Source,
+    accept,
     answering,
-    find_conversation,
     rejects_if_busy,
+    setup_of,
 )
 from ccapi.actors.gateway import Gateway
 from ccapi.actors.session.reply_channel import Turn
 from ccapi.schemas.errors import ChildDied, Conflict, GatewayError, InvalidRequest, NotFound
 from ccapi.schemas.message import Message
 from ccapi.schemas.settings.settings import CacheSettings, ConversationSettings, Settings
-from ccapi.schemas.turn import Answer, Options, Setup, Tool
+from ccapi.schemas.turn import Answer, Options, Setup, Tool, TurnRequest
 
 from ..support.gateway_double import (
     ConversationDouble,
@@ -44,12 +46,23 @@ async def gateway() -> AsyncIterator[GatewayDouble]:
         yield double
 
 
+@frozen
+class Question:
+    """A request as a front has it answered."""
+
+    gateway: GatewayDouble
+    request: TurnRequest
+    headers: dict[str, str] = field(factory=dict)
+
+    def answered(self, has_begun: Callable[[], bool]) -> AbstractAsyncContextManager[Source]:
+        return answering(cast(Gateway, self.gateway), self.request, self.headers, has_begun)
+
+
 def question(
     gateway: GatewayDouble, messages: Sequence[Message] = (HI,), **fields: Any
 ) -> Question:
-    plain = {"model": "sonnet", "options": Options(), "shaping": {}, "owner": "local"}
-    fields = {**plain, **fields}
-    return Question(gateway=cast(Gateway, gateway), labels={}, messages=tuple(messages), **fields)
+    plain = {"model": "sonnet", "named_model": "sonnet", "owner": "local"}
+    return Question(gateway, TurnRequest(messages=tuple(messages), **{**plain, **fields}))
 
 
 def untold() -> bool:
@@ -63,8 +76,8 @@ async def text_of(source: Source) -> str:
 
 
 async def answer(asked: Question) -> str:
-    async with answering(asked, untold) as source:
-        assert source.conversation_id == asked.labels["x-conversation-id"]
+    async with asked.answered(untold) as source:
+        assert source.conversation_id == asked.headers["x-conversation-id"]
         return await text_of(source)
 
 
@@ -86,7 +99,7 @@ async def test_without_a_holder_a_conversation_begins(gateway: GatewayDouble) ->
     assert turn.conversation is made
     assert turn.messages == (HI, HELLO, MORE)
     assert (turn.tools, turn.history_limit) == ((ADD,), 20)
-    assert asked.labels == {
+    assert asked.headers == {
         "x-ccapi-lineage": "miss",
         "x-conversation-id": made.conversation_id,
     }
@@ -106,7 +119,7 @@ async def test_the_holder_is_asked_what_is_new_and_all_it_is_told_is_whole(
     assert turn.messages == (MORE,)
     assert turn.history_limit is None
     assert (turn.tools, turn.schema, turn.options) == ((ADD,), "{}", options)
-    assert asked.labels == {
+    assert asked.headers == {
         "x-ccapi-lineage": "hit",
         "x-conversation-id": held.conversation_id,
     }
@@ -117,22 +130,22 @@ async def test_the_cache_is_asked_first(gateway: GatewayDouble) -> None:
     assert await answer(question(gateway, cacheable=True)) == "Hello"
     holding(gateway)
     asked = question(gateway, cacheable=True)
-    async with answering(asked, untold) as source:
+    async with asked.answered(untold) as source:
         assert isinstance(source.answer, Answer)
         assert source.model == "sonnet"
     assert len(gateway.asked) == 1
-    assert asked.labels["x-ccapi-cache"] == "hit"
-    assert "x-ccapi-lineage" not in asked.labels
+    assert asked.headers["x-ccapi-cache"] == "hit"
+    assert "x-ccapi-lineage" not in asked.headers
     # The hit can be gone on with: it is a conversation that holds what was said.
     assert gateway.made[-1].seed == (HI, HELLO)
-    assert asked.labels["x-conversation-id"] == gateway.made[-1].conversation_id
+    assert asked.headers["x-conversation-id"] == gateway.made[-1].conversation_id
 
 
 async def test_a_miss_of_the_cache_may_be_a_hit_of_lineage(gateway: GatewayDouble) -> None:
     held = holding(gateway)
     asked = question(gateway, (HI, HELLO, MORE), cacheable=True)
     assert await answer(asked) == "Hello"
-    assert (asked.labels["x-ccapi-cache"], asked.labels["x-ccapi-lineage"]) == ("miss", "hit")
+    assert (asked.headers["x-ccapi-cache"], asked.headers["x-ccapi-lineage"]) == ("miss", "hit")
     [turn] = gateway.asked
     assert turn.conversation is held
     assert turn.cache_key is not None, "the cache learns from it all the same"
@@ -143,20 +156,18 @@ async def test_a_conversation_that_is_named_is_asked_and_nobody_else(
 ) -> None:
     holding(gateway)
     named = gateway.conversation(private=False)
-    labels: dict[str, str] = {}
-    found = find_conversation(cast(Gateway, gateway), "local", named.conversation_id, labels)
-    asked = question(
-        gateway, (HI,), conversation=found, cacheable=True, keeps_model=True, tools=None
-    )
-    async with answering(asked, untold) as source:
+    asked = question(gateway)
+    request = TurnRequest(messages=(HI,), conversation_id=named.conversation_id, cacheable=True)
+    accepted = await accept(cast(Gateway, gateway), request, "local", asked.headers)
+    asked = evolve(asked, request=accepted)
+    async with asked.answered(untold) as source:
         assert await text_of(source) == "Hello"
     [turn] = gateway.asked
     assert turn.conversation is named
     assert named.private, "from now on it is theirs"
     assert (turn.model, turn.system, turn.tools, turn.cache_key) == (None, None, None, None)
     assert turn.history_limit is None
-    assert labels == {"x-conversation-id": named.conversation_id}
-    assert asked.labels == {}
+    assert asked.headers == {"x-conversation-id": named.conversation_id}
 
 
 async def test_what_a_request_says_changes_a_conversation_that_is_named(
@@ -165,7 +176,8 @@ async def test_what_a_request_says_changes_a_conversation_that_is_named(
     named = cast(Any, gateway.conversation())
     fields: dict[str, Any]
     fields = {"model": "opus", "system": "Be brief.", "tools": (ADD,), "schema": "{}"}
-    async with answering(question(gateway, conversation=named, **fields), untold) as source:
+    asked = question(gateway, conversation_id=named.conversation_id, **fields)
+    async with asked.answered(untold) as source:
         assert source.model == "opus"
         await text_of(source)
     [turn] = gateway.asked
@@ -180,7 +192,7 @@ async def test_what_a_request_says_changes_a_conversation_that_is_named(
         {"system": "Be brief."},
         {"tools": (ADD,)},
         {"schema": "{}"},
-        {"shaping": {"seed": 1}},
+        {"cache_fields": {"seed": 1}},
         {"messages": (MORE,)},
     ],
     ids=lambda change: next(iter(change)),
@@ -192,7 +204,7 @@ async def test_the_cache_knows_all_that_makes_an_answer(
     for fields, outcome in [(same, "miss"), (change, "miss"), (same, "hit"), (change, "hit")]:
         asked = question(gateway, cacheable=True, **fields)
         await answer(asked)
-        assert asked.labels["x-ccapi-cache"] == outcome
+        assert asked.headers["x-ccapi-cache"] == outcome
 
 
 async def test_a_question_that_is_not_cacheable_or_a_cache_that_is_off() -> None:
@@ -201,13 +213,13 @@ async def test_a_question_that_is_not_cacheable_or_a_cache_that_is_off() -> None
         for _ in range(2):
             asked = question(on)
             await answer(asked)
-            assert "x-ccapi-cache" not in asked.labels
+            assert "x-ccapi-cache" not in asked.headers
     async with open_gateway_double(Settings(cache=CacheSettings(enabled=False))) as off:
         off.script = off.remembered("Hello")
         for _ in range(2):
             asked = question(off, cacheable=True)
             await answer(asked)
-            assert "x-ccapi-cache" not in asked.labels
+            assert "x-ccapi-cache" not in asked.headers
         assert len(off.asked) == 2
 
 
@@ -217,13 +229,13 @@ async def test_what_a_new_child_is_not_told_is_said() -> None:
         asked = question(gateway, (HI, HELLO, HI, HELLO, MORE))
         await answer(asked)
         # Two of five: they begin with a question, so that only the last one is left of them.
-        assert asked.labels["x-ccapi-history-omitted"] == "4"
+        assert asked.headers["x-ccapi-history-omitted"] == "4"
         assert gateway.asked[0].messages == (HI, HELLO, HI, HELLO, MORE)
         assert gateway.asked[0].history_limit == 2
         held = question(gateway, (HI, HELLO, HI, HELLO, MORE))
         holding(gateway)
         await answer(held)
-        assert "x-ccapi-history-omitted" not in held.labels
+        assert "x-ccapi-history-omitted" not in held.headers
 
 
 # -- when it fails ---------------------------------------------------------------------------------
@@ -231,7 +243,7 @@ async def test_what_a_new_child_is_not_told_is_said() -> None:
 
 async def fail(asked: Question, *, told: bool = False) -> GatewayError:
     with pytest.raises(GatewayError) as caught:
-        async with answering(asked, lambda: told) as source:
+        async with asked.answered(lambda: told) as source:
             await text_of(source)
     return caught.value
 
@@ -243,7 +255,7 @@ async def test_a_new_conversation_that_nobody_heard_of_is_forgotten(
     asked = question(gateway)
     assert isinstance(await fail(asked), ChildDied)
     assert gateway.abandoned == [gateway.made[0].conversation_id]
-    assert "x-conversation-id" not in asked.labels
+    assert "x-conversation-id" not in asked.headers
 
 
 async def test_one_that_was_told_of_stays(gateway: GatewayDouble) -> None:
@@ -251,7 +263,7 @@ async def test_one_that_was_told_of_stays(gateway: GatewayDouble) -> None:
     asked = question(gateway)
     await fail(asked, told=True)
     assert gateway.abandoned == []
-    assert asked.labels["x-conversation-id"] == gateway.made[0].conversation_id
+    assert asked.headers["x-conversation-id"] == gateway.made[0].conversation_id
 
 
 async def test_a_holder_is_never_forgotten(gateway: GatewayDouble) -> None:
@@ -260,7 +272,7 @@ async def test_a_holder_is_never_forgotten(gateway: GatewayDouble) -> None:
     asked = question(gateway, (HI, HELLO, MORE))
     await fail(asked)
     assert gateway.abandoned == []
-    assert asked.labels["x-conversation-id"] == held.conversation_id
+    assert asked.headers["x-conversation-id"] == held.conversation_id
     busy = question(gateway, (HI, HELLO, MORE), reject_if_busy=True)
     held.busy = True
     assert isinstance(await fail(busy), Conflict)
@@ -269,7 +281,7 @@ async def test_a_holder_is_never_forgotten(gateway: GatewayDouble) -> None:
 async def test_being_cancelled_is_as_good_as_failing(gateway: GatewayDouble) -> None:
     asked = question(gateway)
     with trio.CancelScope() as scope:
-        async with answering(asked, untold):
+        async with asked.answered(untold):
             scope.cancel()
             await trio.sleep_forever()
     assert gateway.asked[0].port.over.is_set()
@@ -303,22 +315,19 @@ async def test_when_the_first_of_identical_questions_fails_the_next_one_runs(
 # -- small things ----------------------------------------------------------------------------------
 
 
-async def test_a_question_says_what_a_conversation_would_begin_with(
-    gateway: GatewayDouble,
-) -> None:
-    assert question(gateway).setup == Setup("sonnet")
-    asked = question(gateway, system="Be brief.", tools=(ADD,), schema="{}")
-    assert asked.setup == Setup("sonnet", "Be brief.", tools=(ADD,), schema="{}")
+async def test_a_request_says_what_a_conversation_begins_with(gateway: GatewayDouble) -> None:
+    assert setup_of(question(gateway).request) == Setup("sonnet")
+    asked = question(gateway, system="Be brief.", tools=(ADD,), schema="{}").request
+    assert setup_of(asked) == Setup("sonnet", "Be brief.", tools=(ADD,), schema="{}")
 
 
 async def test_a_conversation_is_found_by_its_owner_alone(gateway: GatewayDouble) -> None:
     held = gateway.conversation(owner="alice")
-    labels: dict[str, str] = {}
-    world = cast(Gateway, gateway)
-    assert find_conversation(world, "alice", None, labels) is None
+    headers: dict[str, str] = {}
+    request = TurnRequest((HI,), conversation_id=held.conversation_id)
     with pytest.raises(NotFound):
-        find_conversation(world, "bob", held.conversation_id, labels)
-    assert labels == {}
+        await accept(cast(Gateway, gateway), request, "bob", headers)
+    assert headers == {}
 
 
 def test_what_may_be_wished_for_when_it_is_busy() -> None:

@@ -31,7 +31,7 @@ from ccapi.schemas.errors import Conflict, GatewayError, NotFound, Overloaded
 from ccapi.schemas.events import TurnFinished
 from ccapi.schemas.message import Message
 from ccapi.schemas.settings.settings import Settings
-from ccapi.schemas.turn import Answer, Completed, Failed, Options, Setup, Tool, Usage
+from ccapi.schemas.turn import Answer, Completed, Failed, Options, Setup, Tool, TurnRequest, Usage
 from ccapi.schemas.turn_items import TextDelta
 from ccapi.transport.http.bodies import Bodies
 from ccapi.transport.media.attachments import AttachmentPolicy
@@ -134,29 +134,16 @@ class ConversationDouble:
         self.gateway.abandoned.append(self.conversation_id)
 
     @asynccontextmanager
-    async def turn(
-        self,
-        prompt: Sequence[Message],
-        *,
-        model: str | None = None,
-        system: str | None = None,
-        tools: Sequence[Tool] | None = None,
-        schema: str | None = None,
-        options: Options = DEFAULTS,
-        reject_if_busy: bool = False,
-        cache_key: str | None = None,
-        history_limit: int | None = None,
-    ) -> AsyncIterator[Turn]:
+    async def run(self, request: TurnRequest) -> AsyncIterator[Turn]:
         if self.gateway.draining:
             raise Overloaded("The gateway is stopping.", code="draining", retry_after=5)
-        if self.busy and reject_if_busy:
+        if self.busy and request.reject_if_busy:
             raise Conflict("The conversation is busy.")
         turn_id = f"turn_{len(self.gateway.asked)}"
-        turn, port = open_turn(turn_id, self.conversation_id, model or self.model)
+        turn, port = open_turn(turn_id, self.conversation_id, request.model or self.model)
         asked = Asked(
-            self, prompt if isinstance(prompt, tuple) else tuple(prompt), model, system, cache_key,
-            port,
-            None if tools is None else tuple(tools), schema, options, history_limit,
+            self, request.messages, request.model, request.system, request.cache_key, port,
+            request.tools, request.schema, request.options, request.history_limit,
         )  # fmt: skip
         self.gateway.begin(asked)
         try:

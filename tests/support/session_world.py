@@ -87,9 +87,9 @@ class Seat:
     def prepare(self, said: str | Message, **options: Any) -> tuple[Turn, Submit]:
         prompt = Prompt(
             messages_of(said if isinstance(said, str) else (said,)),
-            options.get("model"),
-            options.get("system"),
-            options.get("cache_key"),
+            model=options.get("model"),
+            system=options.get("system"),
+            cache_key=options.get("cache_key"),
             tools=options.get("tools"),
             options=options.get("options", Options()),
         )

@@ -10,10 +10,9 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from ccapi.schemas.errors import InvalidRequest
-from ccapi.schemas.media import Attachment
+from ccapi.schemas.media import Attachment, Slot
 from ccapi.schemas.message import Document, Image, Message, ToolCall, ToolResult
 from ccapi.schemas.openai.chat import ChatTurn, parse_chat
-from ccapi.schemas.openai.chat_messages import Slot
 
 HI = {"role": "user", "content": "Hi"}
 PICTURE = {"type": "image_url", "image_url": {"url": "data:image/png;base64,AA==", "detail": "low"}}

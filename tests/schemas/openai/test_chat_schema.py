@@ -41,7 +41,7 @@ def test_the_smallest_request() -> None:
     assert turn.model is turn.system is turn.conversation_id is None
     assert not turn.stream
     assert not turn.include_usage
-    assert turn.shaping == {}
+    assert turn.cache_fields == {}
     assert turn.ignored == ()
 
 
@@ -74,11 +74,11 @@ def test_what_shapes_the_answer() -> None:
         tool_choice=ToolChoice("required"), whole=True,
     )  # fmt: skip
     assert turn.ignored == ("top_p",)  # gives way to the temperature
-    assert turn.shaping == {
+    assert turn.cache_fields == {
         "temperature": 1, "top_p": 0.5, "stop": ["a", "b"], "max_tokens": 5,
         "parallel_tool_calls": False, "tool_choice": ["required", None],
     }  # fmt: skip
-    assert json.loads(write_json(turn.shaping)) == turn.shaping
+    assert json.loads(write_json(turn.cache_fields)) == turn.cache_fields
 
 
 def test_what_reaches_nobody_is_named() -> None:
@@ -92,7 +92,7 @@ def test_what_reaches_nobody_is_named() -> None:
         "presence_penalty", "frequency_penalty", "seed", "verbosity", "metadata", "store",
         "prompt_cache_key",
     )  # fmt: skip
-    assert turn.shaping == {
+    assert turn.cache_fields == {
         "presence_penalty": 0, "frequency_penalty": 1, "seed": 7, "verbosity": "low",
         "temperature": 0.5, "effort": "none",
     }  # fmt: skip
@@ -151,14 +151,14 @@ def test_requests_that_ask_for_something_else_have_other_shapes() -> None:
         {"tools": [tool()], "tool_choice": named("look")},
         {"parallel_tool_calls": False},
     ]  # fmt: skip
-    shapes = {write_json(parse(**fields).shaping) for fields in asked}
+    shapes = {write_json(parse(**fields).cache_fields) for fields in asked}
     assert len(shapes) == len(asked)
     same: list[dict[str, Any]] = [
         {"max_tokens": 1},
         {"max_completion_tokens": 1},
         {"max_tokens": 1, "user": "u"},
     ]
-    assert len({write_json(parse(**fields).shaping) for fields in same}) == 1
+    assert len({write_json(parse(**fields).cache_fields) for fields in same}) == 1
 
 
 # -- tools and formats -----------------------------------------------------------------------------
@@ -357,7 +357,7 @@ def test_several_answers() -> None:
     turn = parse(n=3)
     assert turn.choices == (turn,) * 3
     assert parse().choices == (parse(),)
-    assert turn.shaping == parse().shaping
+    assert turn.cache_fields == parse().cache_fields
     with pytest.raises(InvalidRequest) as caught:
         parse_chat({"messages": [HI], "n": 2}, names_conversation=True)
     assert caught.value.param == "n"

@@ -67,7 +67,7 @@ def test_what_means_the_same_in_a_chat() -> None:
     assert turn.choices[0].options == Options(
         temperature=0.5, stop=("END",), max_tokens=9, user="u"
     )
-    assert turn.choices[0].shaping == {
+    assert turn.choices[0].cache_fields == {
         "temperature": 0.5, "stop": ["END"], "max_tokens": 9, "seed": 1, "presence_penalty": 1,
     }  # fmt: skip
     assert turn.ignored == ("presence_penalty", "seed")

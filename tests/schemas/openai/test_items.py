@@ -10,8 +10,9 @@ from hypothesis import strategies as st
 
 from ccapi.schemas.convert import structure
 from ccapi.schemas.errors import InvalidRequest
+from ccapi.schemas.media import Slot
 from ccapi.schemas.message import Document, Image, Message, ToolCall, ToolResult, digest, is_blank
-from ccapi.schemas.openai.chat_messages import History, Slot
+from ccapi.schemas.openai.chat_messages import History
 from ccapi.schemas.openai.foreign_items import MAX_ITEMS, MAX_PARTS, take_items
 from ccapi.schemas.openai.items import InputItem, read_items
 from ccapi.schemas.openai.items_out import encode_messages

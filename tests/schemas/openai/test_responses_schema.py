@@ -43,7 +43,7 @@ def test_the_smallest_request() -> None:
     assert (turn.tools, turn.schema) == (None, None)
     assert turn.store
     assert (turn.stream, turn.background) == (False, False)
-    assert (turn.shaping, turn.ignored) == ({}, ())
+    assert (turn.cache_fields, turn.ignored) == ({}, ())
     assert turn.options.whole
 
 
@@ -123,7 +123,7 @@ def test_what_shapes_an_answer_has_the_same_name_as_in_chat() -> None:
     chat = {"messages": [{"role": "user", "content": "Hi"}], "temperature": 0.5, "max_tokens": 9}
     wishes = {"verbosity": "low"}
     turn = parse(temperature=0.5, max_output_tokens=9, text=wishes)
-    assert turn.shaping == parse_chat(chat | wishes).shaping
+    assert turn.cache_fields == parse_chat(chat | wishes).cache_fields
 
 
 def test_conversations_and_earlier_responses() -> None:
