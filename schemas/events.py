@@ -43,7 +43,7 @@ class PhaseChanged:
 
 
 @frozen
-class TurnStarted:
+class TurnAccepted:
     """A session accepted a turn; it ends with exactly one `TurnFinished` or `TurnFailed`."""
 
     turn_id: str
@@ -127,7 +127,7 @@ Event = (
     | ConversationClosed
     | SessionCrashed
     | PhaseChanged
-    | TurnStarted
+    | TurnAccepted
     | TurnFinished
     | TurnFailed
     | ChildSpawned

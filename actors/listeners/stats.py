@@ -53,7 +53,7 @@ class _Turns:
         self._cost = make.count("cost_usd", "US dollars for finished turns, by the CLI's figure.")
         self._under_way: set[str] = set()
 
-    def start(self, event: events.TurnStarted) -> None:
+    def start(self, event: events.TurnAccepted) -> None:
         self._started.add()
         self._under_way.add(event.turn_id)
         self._running.set(len(self._under_way))
@@ -212,7 +212,7 @@ class Stats:
 
     def count(self, event: events.Event) -> None:
         match event:
-            case events.TurnStarted():
+            case events.TurnAccepted():
                 self._turns.start(event)
             case events.TurnFinished():
                 self._turns.finish(event)

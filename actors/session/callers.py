@@ -10,7 +10,7 @@ import trio
 from attrs import define
 
 from ...schemas.errors import GatewayError
-from ...schemas.events import TurnFailed, TurnFinished, TurnStarted
+from ...schemas.events import TurnAccepted, TurnFailed, TurnFinished
 from ...schemas.turn import ChoiceFate, Completed, Failed, Prompt
 from ...schemas.turn_items import TurnItem
 from ..runtime.bus import Bus
@@ -48,7 +48,7 @@ class Callers:
         """The turn was accepted; its end will be published too, whatever happens."""
         waiting = self._waiting[turn_id]
         waiting.model = model
-        self._bus.publish(TurnStarted(turn_id, self._conversation_id, model))
+        self._bus.publish(TurnAccepted(turn_id, self._conversation_id, model))
         return waiting.port
 
     def tell_choice(self, turn_id: str, fate: ChoiceFate) -> None:

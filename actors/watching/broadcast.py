@@ -19,12 +19,12 @@ from contextlib import contextmanager
 from uuid import uuid4
 
 import trio
-from attrs import define, field, frozen
+from attrs import define, evolve, field, frozen
 
 from ...schemas.message import Message
 from ...schemas.message_size import size_of
 from ...schemas.openai import conversation_events as events
-from ...schemas.openai.conversation_events import JoinEvent
+from ...schemas.openai.conversation_events import ConversationEvent
 from ...schemas.turn import Completed, Failed, Memory, Outcome
 from ...schemas.turn_items import TurnItem, compact
 from .history import History, TurnRecord
@@ -51,7 +51,7 @@ class Slot:
     """One event in the ring. `frame` is what it looks like on the wire, once somebody has asked."""
 
     number: int
-    event: JoinEvent
+    event: ConversationEvent
     frame: bytes | None = None
 
 
@@ -121,8 +121,8 @@ class Broadcast:
                             usage, turn.before,
                         )
                     )  # fmt: skip
-                self.put(events.TurnFinished(turn_id, output, reason, usage))
-            case Failed(error, kept) if kept is not None and turn is not None:
+                self.put(events.TurnEnded(turn_id, outcome, output))
+            case Failed(kept=kept) if kept is not None and turn is not None:
                 output = compact(turn.items)
                 self.history.add(
                     TurnRecord(
@@ -130,9 +130,9 @@ class Broadcast:
                         kept, turn.before,
                     )
                 )  # fmt: skip
-                self.put(events.TurnFailed(turn_id, error, output, kept))
-            case Failed(error):
-                self.put(events.TurnFailed(turn_id, error))
+                self.put(events.TurnEnded(turn_id, outcome, output))
+            case Failed():
+                self.put(events.TurnEnded(turn_id, evolve(outcome, kept=None)))
 
     def add(self, messages: tuple[Message, ...]) -> None:
         """The conversation holds these too, without a turn."""
@@ -165,7 +165,7 @@ class Broadcast:
             self.put(events.ConversationEnded(reason))
             self._closed = True
 
-    def put(self, event: JoinEvent) -> None:
+    def put(self, event: ConversationEvent) -> None:
         self.last += 1
         if not self._watchers and not self._is_awaited():
             self._forget()
@@ -261,12 +261,12 @@ class Watcher:
         return slots
 
 
-def _size(event: JoinEvent) -> int:
+def _size(event: ConversationEvent) -> int:
     match event:
         case events.Said(_, item):
             return 200 + len(getattr(item, "text", ""))
         case events.TurnStarted(messages=messages):
             return 200 + size_of(messages)
-        case events.TurnFinished(output=output):
+        case events.TurnEnded(output=output):
             return 200 + sum(len(getattr(item, "text", "")) for item in output)
     return 500

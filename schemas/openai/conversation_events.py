@@ -12,9 +12,8 @@ from typing import Any
 from attrs import frozen
 
 from ..convert import write_json
-from ..errors import GatewayError
 from ..message import Message
-from ..turn import EndReason, FinishReason, Usage
+from ..turn import Completed, EndReason, Outcome, Usage
 from ..turn_items import (
     ActivityDelta,
     ActivityEnded,
@@ -50,22 +49,13 @@ class Said:
 
 
 @frozen
-class TurnFinished:
-    turn_id: str
-    output: tuple[TurnItem, ...]
-    finish_reason: FinishReason
-    usage: Usage
-
-
-@frozen
-class TurnFailed:
-    """`usage` None: the turn leaves no trace. Else it was stopped, and the conversation keeps
-    `output`, what was said of the answer."""
+class TurnEnded:
+    """`output` is what was said of the answer, as far as the conversation keeps it: all of one that
+    completed; of one that failed, what was kept (`Failed.kept`), else nothing."""
 
     turn_id: str
-    error: GatewayError
+    outcome: Outcome
     output: tuple[TurnItem, ...] = ()
-    usage: Usage | None = None
 
 
 @frozen
@@ -125,13 +115,13 @@ class ConversationEnded:
     reason: str
 
 
-JoinEvent = (
-    TurnStarted | Said | ItemsAdded | TurnFinished | TurnFailed | TurnRemoved | PermissionRequested
+ConversationEvent = (
+    TurnStarted | Said | ItemsAdded | TurnEnded | TurnRemoved | PermissionRequested
     | PermissionResolved | PhaseMoved | Presence | ConversationEnded
 )  # fmt: skip
 
 
-def encode_event(number: int, event: JoinEvent) -> bytes:
+def encode_event(number: int, event: ConversationEvent) -> bytes:
     """One event as JSON."""
     if type(event) is Said and type(event.item) is TextDelta:  # by far the most
         return b'{"type":"text.delta","event_id":%d,"turn_id":"%s","text":%s}' % (
@@ -143,7 +133,7 @@ def encode_event(number: int, event: JoinEvent) -> bytes:
     return write_json({"type": kind, "event_id": number, **fields})
 
 
-def _encode(event: JoinEvent) -> tuple[str, dict[str, Any]]:
+def _encode(event: ConversationEvent) -> tuple[str, dict[str, Any]]:
     match event:
         case Said(turn_id, item):
             kind, said = _encode_item(item)
@@ -155,14 +145,8 @@ def _encode(event: JoinEvent) -> tuple[str, dict[str, Any]]:
                 "created_at": int(created_at),
                 "items": encode_messages(messages, turn_id),
             }
-        case TurnFinished(turn_id, output, finish_reason, usage):
-            ended = _encode_end(turn_id, output, finish_reason, usage)
-            return "turn.finished", {"turn_id": turn_id, **ended}
-        case TurnFailed(turn_id, error, output, usage):
-            failed = {"turn_id": turn_id, "error": error.body()["error"]}
-            if usage is not None:
-                failed |= _encode_end(turn_id, output, "interrupted", usage)
-            return "turn.failed", failed
+        case TurnEnded():
+            return _encode_end(event)
         case ItemsAdded(turn_id, messages):
             return "items.added", {"items": encode_messages(messages, turn_id)}
         case TurnRemoved(turn_id):
@@ -184,13 +168,22 @@ def _encode(event: JoinEvent) -> tuple[str, dict[str, Any]]:
             return "conversation.closed", {"reason": reason}
 
 
-def _encode_end(
-    turn_id: str, output: tuple[TurnItem, ...], reason: EndReason, usage: Usage
-) -> dict[str, Any]:
+def _encode_end(event: TurnEnded) -> tuple[str, dict[str, Any]]:
+    turn_id, outcome = event.turn_id, event.outcome
+    if isinstance(outcome, Completed):
+        kept = _encode_kept(event, outcome.finish_reason, outcome.usage)
+        return "turn.finished", {"turn_id": turn_id, **kept}
+    failed = {"turn_id": turn_id, "error": outcome.error.body()["error"]}
+    if outcome.kept is not None:
+        failed |= _encode_kept(event, "interrupted", outcome.kept)
+    return "turn.failed", failed
+
+
+def _encode_kept(event: TurnEnded, reason: EndReason, usage: Usage) -> dict[str, Any]:
     return {
         "finish_reason": reason,
         "usage": encode_usage(usage) | {"cost_usd": usage.cost_usd},
-        "items": encode_output(output, turn_id, status=_status(reason)),
+        "items": encode_output(event.output, event.turn_id, status=_status(reason)),
     }
 
 

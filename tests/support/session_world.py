@@ -153,7 +153,7 @@ class World:
     def check(self) -> None:
         """What must hold when every actor has ended, whatever happened before."""
         assert all(port.outcome is not None for port in self.ports), "a turn did not end"
-        begun = Counter(event.turn_id for event in self.of(events.TurnStarted))
+        begun = Counter(event.turn_id for event in self.of(events.TurnAccepted))
         ended = Counter(
             event.turn_id
             for event in self.heard

@@ -28,9 +28,9 @@ from ccapi.schemas.events import (
     Event,
     PhaseChanged,
     SessionCrashed,
+    TurnAccepted,
     TurnFailed,
     TurnFinished,
-    TurnStarted,
 )
 from ccapi.schemas.turn import Answer, Usage
 
@@ -43,8 +43,8 @@ USAGE = Usage(
 )
 
 
-def started(turn_id: str = "turn") -> TurnStarted:
-    return TurnStarted(turn_id, "conv_1", "sonnet")
+def started(turn_id: str = "turn") -> TurnAccepted:
+    return TurnAccepted(turn_id, "conv_1", "sonnet")
 
 
 def finished(turn_id: str = "turn", seconds: float = 2.0, first: float | None = 0.5) -> Event:
@@ -248,7 +248,7 @@ async def test_a_label_takes_boundedly_many_values(invent: Callable[[int], Event
 async def test_no_label_says_which_conversation_or_model() -> None:
     stats = Stats()
     opened = ConversationOpened("conv_secret")
-    asked = TurnStarted("turn_secret", "conv_secret", "model_secret")
+    asked = TurnAccepted("turn_secret", "conv_secret", "model_secret")
     for event in (opened, asked, PhaseChanged("conv_secret", "asleep", "busy"), finished()):
         stats.count(event)
     assert b"secret" not in stats.prometheus()

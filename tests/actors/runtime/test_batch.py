@@ -72,7 +72,7 @@ async def test_a_batch_answers_in_the_order_of_completion(tmp_path: Path) -> Non
         running: set[str] = set()
         for event in ear.heard:
             match event:
-                case events.TurnStarted(turn_id=turn_id):
+                case events.TurnAccepted(turn_id=turn_id):
                     running.add(turn_id)
                     assert len(running) <= 2
                 case events.TurnFinished(turn_id=turn_id) | events.TurnFailed(turn_id=turn_id):

@@ -53,7 +53,7 @@ async def test_a_turn_whose_caller_left_before_it_was_taken_costs_nothing() -> N
         seat.submit_nowait("nobody waits for this").hang_up()
         assert await seat.ask("but for this") == "echo: but for this"
     assert world.pool.child.prompts == ["but for this"]
-    assert len(list(world.of(events.TurnStarted))) == 1
+    assert len(list(world.of(events.TurnAccepted))) == 1
 
 
 async def test_a_caller_that_leaves_while_its_turn_waits_ends_that_turn_alone() -> None:

@@ -13,8 +13,7 @@ from ccapi.schemas.message import Message
 from ccapi.schemas.openai.conversation_events import (
     Presence,
     Said,
-    TurnFailed,
-    TurnFinished,
+    TurnEnded,
     TurnStarted,
 )
 from ccapi.schemas.turn import Completed, Failed, Memory, Setup, Usage
@@ -38,7 +37,7 @@ async def test_watchers_read_the_same_events_at_their_own_pace() -> None:
         broadcast.say(TextDelta("b"))
         broadcast.end("t1", Completed("stop", Usage()))
         rest = await quick.read()
-        assert [type(slot.event) for slot in rest] == [Said, TurnFinished]
+        assert [type(slot.event) for slot in rest] == [Said, TurnEnded]
         behind = await slow.read()
         assert [slot.number for slot in behind] == [2, 3, 4, 5, 6]
         assert behind[-1] is rest[-1], "one slot for all, so that it is worded once"
@@ -136,7 +135,7 @@ async def test_a_turn_that_failed_leaves_no_trace_and_a_refused_one_is_told() ->
         broadcast.end("waiting", Failed(TurnInterrupted("It never began.")))
         assert broadcast.turn is not None
         broadcast.end("t1", Failed(TurnInterrupted("Stopped.")))
-        failed = [slot.event for slot in await watcher.read() if isinstance(slot.event, TurnFailed)]
+        failed = [slot.event for slot in await watcher.read() if isinstance(slot.event, TurnEnded)]
         assert [event.turn_id for event in failed] == ["waiting", "t1"]
     assert len(broadcast.history) == 0
 
