@@ -36,7 +36,7 @@ if TYPE_CHECKING:
     from .conversations.conversation import Conversation, ConversationInfo
     from .gateway import Gateway, open_gateway
     from .listeners.overview import GatewayStatistics
-    from .session.reply_channel import Turn
+    from .runtime.reply_channel import Turn
 
 __all__ = [
     "ActivityDelta",
@@ -84,7 +84,7 @@ _HOMES = {
     **dict.fromkeys(_TURN_ITEMS, "..schemas.turn_items"),
     **dict.fromkeys(("Conversation", "ConversationInfo"), ".conversations.conversation"),
     "GatewayStatistics": ".listeners.overview",
-    "Turn": ".session.reply_channel",
+    "Turn": ".runtime.reply_channel",
 }
 
 

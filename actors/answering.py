@@ -28,7 +28,7 @@ from .conversations.workspace_paths import name_of_place
 from .conversations.workspaces import place_of
 from .listeners.cache_table import cache_key
 from .runtime.boundary import as_gateway_error
-from .session.reply_channel import REPLY_SLOTS, Turn
+from .runtime.reply_channel import REPLY_SLOTS, Turn
 
 if TYPE_CHECKING:
     from .conversations.conversation import Conversation

@@ -40,8 +40,7 @@ from .listeners.cache import Cache, open_cache
 from .listeners.overview import GatewayStatistics, SessionInfo, session_info
 from .listeners.stats import Stats, open_stats
 from .pool.cli_watch import CliWatch
-from .pool.opening import open_pool
-from .pool.pool import ChildPool
+from .pool.pool import ChildPool, open_pool
 from .pool.token_count import count_tokens
 from .responses.store import ResponseStore
 from .runtime.background import Background, open_background

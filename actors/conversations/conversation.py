@@ -23,7 +23,7 @@ from .models import name_of
 from .workspaces import check_tools
 
 if TYPE_CHECKING:
-    from ..session.reply_channel import Turn
+    from ..runtime.reply_channel import Turn
     from .directory import Entry
     from .turn_service import TurnService
 

@@ -22,6 +22,7 @@ from ..runtime.restart_budget import RestartBudget
 from ..session.messages import SessionMessage, SessionState
 from ..session.phases import Phase
 from ..session.replay import RECORDED_FROM
+from ..watching.broadcast import Broadcast
 from .lineage import LineageTable, likeness, lineage_key
 from .workspace_paths import OWN
 
@@ -39,7 +40,7 @@ class Entry:
 
     conversation_id: str
     owner: str
-    state: SessionState
+    state: SessionState[Broadcast]
     created_at: float
     used_at: float
     private: bool = True
@@ -117,7 +118,7 @@ class Directory:
                 retry_after=60,
             )
         conversation_id = f"{OWN}{secrets.token_hex(16)}"
-        entry = Entry(conversation_id, owner, SessionState(memory), now, now, private)
+        entry = Entry(conversation_id, owner, SessionState(memory, Broadcast()), now, now, private)
         self._entries[conversation_id] = entry
         self._weigh(entry)
         self._unused.setdefault(owner, {})[conversation_id] = entry

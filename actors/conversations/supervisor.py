@@ -31,9 +31,9 @@ from ...schemas.events import ConversationClosed, SessionCrashed
 from ...schemas.settings.settings import Settings
 from ..runtime.bus import Bus
 from ..runtime.mailbox import ActorGone, Mailbox, Ref, answer, open_mailbox
-from ..session.actor import run_session
+from ..session.actor import SessionPool, run_session
 from ..session.events import Close
-from ..session.messages import Lender, SessionMessage
+from ..session.messages import SessionMessage
 from ..session.phases import Limits
 from .directory import Directory, Entry
 
@@ -134,7 +134,7 @@ class _Supervision:
     """What every session actor is started with."""
 
     directory: Directory
-    pool: Lender[Any]
+    pool: SessionPool[Any]
     bus: Bus
     limits: Limits
     stall_seconds: float
@@ -248,7 +248,7 @@ def limits_of(settings: Settings, program: str = "claude") -> Limits:
 async def open_supervisor(
     settings: Settings,
     directory: Directory,
-    pool: Lender[Any],
+    pool: SessionPool[Any],
     bus: Bus,
     program: str = "claude",
 ) -> AsyncIterator[Supervisor]:

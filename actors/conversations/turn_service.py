@@ -14,9 +14,9 @@ import trio
 
 from ...schemas.errors import Conflict, Overloaded
 from ...schemas.message import Message
+from ..runtime.reply_channel import Turn, open_turn
 from ..session.events import StartTurn
 from ..session.messages import Add, SessionMessage, Submit
-from ..session.reply_channel import Turn, open_turn
 from .directory import Directory, Entry
 from .models import ModelCatalog
 from .supervisor import Supervisor

@@ -32,7 +32,7 @@ from ...schemas.turn_items import TurnItem
 from ...transport.http.asgi import EventStream, while_connected
 from ..answering import Source, accept, answering, rejects_if_busy, relay
 from ..runtime.boundary import as_gateway_error
-from ..session.reply_channel import Turn
+from ..runtime.reply_channel import Turn
 from .request import Call
 
 

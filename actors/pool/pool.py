@@ -15,7 +15,9 @@ import math
 from collections import deque
 from collections.abc import AsyncIterator, Awaitable, Callable
 from contextlib import AbstractAsyncContextManager, asynccontextmanager
+from functools import partial
 from itertools import islice
+from typing import Protocol
 
 import trio
 from attrs import define, field, frozen
@@ -33,10 +35,14 @@ from ...schemas.events import ChildAdopted, ChildExited, ChildFrozen, ChildSpawn
 from ...schemas.settings.settings import ClaudeSettings
 from ...schemas.turn import AgentOrigin, Origin
 from ...transport.loggers import get_logger
-from ...transport.process.child import Child
+from ...transport.process.child import Child, open_child
+from ...transport.process.cli import Cli
+from ...transport.process.guardian import open_guardian
 from ...transport.process.leftovers import Trace
+from ...transport.process.login import LEAN, Login
 from ..runtime.bus import Bus
 from ..runtime.once_log import OnceLog
+from .cli_watch import CliWatch
 from .wait_estimate import WaitEstimate
 
 log = get_logger("ccapi.pool")
@@ -59,7 +65,7 @@ SPAWN_SECONDS = 20.0
 hangs in the kernel cannot be given up: it would leave a process that nobody knows."""
 
 OpenChild = Callable[[Origin | None], AbstractAsyncContextManager[Child]]
-"""How a child comes to be, and goes (`actors.pool.opening`): all but its origin is given.
+"""How a child comes to be, and goes (`open_pool`): all but its origin is given.
 
 The block ends when `Child.leave` is set; `Child.gone` is set when the context has been left.
 """
@@ -509,4 +515,67 @@ async def run_pool(
             yield pool
         finally:
             pool.close()
+            nursery.cancel_scope.cancel()
+
+
+class TraceKeeper(Protocol):
+    """What a pool needs of the part that removes a CLI session's files
+    (`actors.conversations.cleanup`)."""
+
+    async def begin(self, trace: Trace | None) -> None:
+        """A child is about to write these files."""
+
+    def adopt(self, trace: Trace | None, conversation_id: str) -> None:
+        """The files are this conversation's from now on."""
+
+    def end(self, trace: Trace | None) -> None:
+        """The child that wrote the files has gone."""
+
+
+@asynccontextmanager
+async def open_pool(
+    cli: Cli,
+    settings: ClaudeSettings,
+    bus: Bus,
+    watch: CliWatch | None = None,
+    traces: TraceKeeper | None = None,
+) -> AsyncIterator[ChildPool]:
+    """Run a pool while the block runs; after it no child is left, its own children included.
+
+    `watch` asks for the login that the children get (None: it is a key). `traces` removes what
+    they leave on the disk.
+    """
+
+    async def known() -> Login:
+        if watch is not None:
+            return await watch.known()
+        await trio.lowlevel.checkpoint()
+        return LEAN
+
+    taken = None if traces is None else traces.adopt
+
+    async with open_guardian() as guardian:
+
+        @asynccontextmanager
+        async def open_one(origin: Origin | None) -> AsyncIterator[Child]:
+            command = await cli.prepare(origin, await known())
+            if traces is None:
+                async with open_child(command, guardian) as child:
+                    yield child
+                return
+            try:
+                await traces.begin(command.trace)
+                async with open_child(command, guardian) as child:
+                    yield child
+            finally:
+                traces.end(command.trace)
+
+        async with (
+            run_pool(open_one, settings, bus, known, taken) as pool,
+            trio.open_nursery() as nursery,
+        ):
+            if watch is not None:
+                nursery.start_soon(watch.listen, bus)
+                nursery.start_soon(watch.run, partial(cli.ask_login, guardian), pool.renew)
+            yield pool
             nursery.cancel_scope.cancel()

@@ -24,7 +24,7 @@ from ..answering import OnItems, Source, answering, relay, setup_of
 from ..conversations.conversation import ConversationInfo
 from ..conversations.models import name_of
 from ..conversations.workspace_paths import name_of_place
-from ..session.reply_channel import Turn
+from ..runtime.reply_channel import Turn
 from .job import Job, place
 from .record import Record
 

@@ -10,7 +10,7 @@ from __future__ import annotations
 from collections.abc import Callable, Sequence
 from contextlib import suppress
 from types import TracebackType
-from typing import Any, Generic, Self, TypeVar
+from typing import Any, Generic, Self, TypeAlias, TypeVar
 
 import trio
 
@@ -18,6 +18,9 @@ MAILBOX = 16
 
 M = TypeVar("M")
 A = TypeVar("A")
+
+ReplyTo: TypeAlias = trio.MemorySendChannel[A]
+"""Where an actor sends the one answer to a message (`Ref.ask`)."""
 
 Asked = set[trio.MemorySendChannel[Any]]
 """The reply channels of those who wait for an answer of one actor."""

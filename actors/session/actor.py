@@ -14,21 +14,22 @@ from __future__ import annotations
 
 import math
 import time
-from typing import Generic
+from collections.abc import Callable
+from typing import Any, Generic, Protocol, TypeVar
 
 import trio
-from attrs import evolve
+from attrs import define, evolve
 
 from ...schemas.claude.output import Frame, Noise, PermissionAsked
 from ...schemas.errors import ChildProtocolError, GatewayError, InternalError, Overloaded
-from ...schemas.events import PhaseChanged
-from ...schemas.turn import AgentOrigin, Failed, Origin
-from ...schemas.turn_items import TextDelta
+from ...schemas.events import PhaseChanged, TurnAccepted, TurnFailed, TurnFinished
+from ...schemas.turn import AgentOrigin, ChoiceFate, Completed, Failed, Origin, Prompt
+from ...schemas.turn_items import TextDelta, TurnItem
 from ...transport.loggers import get_logger
 from ..runtime.bus import Bus
 from ..runtime.mailbox import Mailbox, answer
+from ..runtime.reply_channel import CallerGone, Port
 from . import errors as refusals
-from .callers import Callers
 from .events import (
     Action,
     CancelWake,
@@ -59,10 +60,9 @@ from .events import (
     Write,
 )
 from .machine import Machine
-from .messages import Add, C, Ended, Lender, SessionMessage, SessionState, Submit
+from .messages import Add, Ended, SessionMessage, SessionState, Submit
 from .permissions import request_of
 from .phases import Limits, Phase
-from .reply_channel import CallerGone, Port
 from .turn import TurnState
 
 log = get_logger("ccapi.session")
@@ -72,18 +72,131 @@ BURST_SECONDS = 0.002
 read, and written to the client, together. No model is so fast; a replayed or cached one is."""
 
 
+class SessionChild(Protocol):
+    """What a session needs of a child (`transport.process.child.Child`)."""
+
+    gone: trio.Event
+
+    def write(self, line: bytes) -> None: ...
+    async def receive_frames(self) -> list[Frame]: ...
+    def stop_reading(self) -> None: ...
+    def retire(self) -> None: ...
+    def kill(self) -> None: ...
+    def post_mortem(self) -> GatewayError: ...
+
+
+C = TypeVar("C", bound=SessionChild)
+
+
+class SessionPool(Protocol[C]):
+    """What a session needs of the pool (`actors.pool.pool.ChildPool`)."""
+
+    async def acquire(self, conversation_id: str, origin: Origin | None) -> C: ...
+    def offer(self, child: C, give_way: Callable[[], None], *, suspended: bool = False) -> None: ...
+    def withdraw(self, child: C) -> None: ...
+    def freeze(self, child: C) -> None: ...
+
+
+@define(eq=False)
+class _Waiting:
+    """A caller that was not told the end; `model` is None until the turn was accepted."""
+
+    port: Port
+    prompt: Prompt
+    taken: float
+    model: str | None = None
+
+
+class Callers:
+    """Every turn of one conversation that has been taken on and has not ended."""
+
+    def __init__(self, conversation_id: str, bus: Bus, stall_seconds: float) -> None:
+        self._conversation_id = conversation_id
+        self._bus = bus
+        self._stall_seconds = stall_seconds
+        self._waiting: dict[str, _Waiting] = {}
+
+    def __repr__(self) -> str:
+        return f"<Callers {len(self._waiting)}>"
+
+    def take(self, start: StartTurn, port: Port) -> None:
+        """A turn is about to be started."""
+        self._waiting[start.turn_id] = _Waiting(port, start.prompt, trio.current_time())
+
+    def started(self, turn_id: str, model: str) -> Port:
+        """The turn was accepted; its end will be published too, whatever happens."""
+        waiting = self._waiting[turn_id]
+        waiting.model = model
+        self._bus.publish(TurnAccepted(turn_id, self._conversation_id, model))
+        return waiting.port
+
+    def tell_choice(self, turn_id: str, fate: ChoiceFate) -> None:
+        waiting = self._waiting.get(turn_id)
+        if waiting is not None:
+            waiting.port.tell_choice(fate)
+
+    def note_effects(self, turn_id: str) -> None:
+        """The turn has done something that must not be done twice."""
+        self._waiting[turn_id].port.has_effects = True
+
+    def deliver_nowait(self, turn_id: str, item: TurnItem) -> None:
+        """Raises `trio.WouldBlock` while the caller lags, `CallerGone` when it has hung up."""
+        waiting = self._waiting.get(turn_id)
+        if waiting is not None:
+            waiting.port.deliver_nowait(item)
+
+    async def deliver(self, turn_id: str, item: TurnItem) -> None:
+        """Wait for a caller that lags. Raises `CallerGone`, also for one that has stalled."""
+        with trio.move_on_after(self._stall_seconds) as patience:
+            await self._waiting[turn_id].port.deliver(item)
+        if patience.cancelled_caught:
+            raise CallerGone
+
+    def end(self, end: End) -> None:
+        """Publish how the turn ended, then tell its caller: the order that the cache relies on."""
+        seconds = trio.current_time() - end.accepted
+        key = end.prompt.cache_key
+        match end.outcome:
+            case Completed(usage=usage):
+                first = None if end.first_delta is None else end.first_delta - end.accepted
+                self._bus.publish(
+                    TurnFinished(
+                        end.turn_id, self._conversation_id, end.model, usage, seconds, first, key,
+                        end.answer,
+                    )
+                )  # fmt: skip
+            case Failed(error):
+                self._publish_failure(end.turn_id, end.model, error, seconds, key)
+        self._waiting.pop(end.turn_id).port.end(end.outcome)
+
+    def abandon(self, error: GatewayError) -> None:
+        """The session ends with turns unfinished: they end with `error`."""
+        now = trio.current_time()
+        while self._waiting:
+            turn_id, waiting = self._waiting.popitem()
+            if waiting.model is not None:
+                seconds, key = now - waiting.taken, waiting.prompt.cache_key
+                self._publish_failure(turn_id, waiting.model, error, seconds, key)
+            waiting.port.end(Failed(error))
+
+    def _publish_failure(
+        self, turn_id: str, model: str, error: GatewayError, seconds: float, key: str | None
+    ) -> None:
+        self._bus.publish(TurnFailed(turn_id, self._conversation_id, model, error, seconds, key))
+
+
 class _Session(Generic[C]):
     """The shell around one machine. Lives inside `run_session`."""
 
     _nursery: trio.Nursery
 
     def __init__(
-        self, conversation_id: str, state: SessionState, limits: Limits, stall_seconds: float,
-        pool: Lender[C], bus: Bus,
+        self, conversation_id: str, state: SessionState[Any], limits: Limits, stall_seconds: float,
+        pool: SessionPool[C], bus: Bus,
     ) -> None:  # fmt: skip
         self.id = conversation_id
         self.machine = Machine(
-            state.memory, limits, trio.current_time(), kept=state.broadcast.history.messages
+            state.memory, limits, trio.current_time(), kept=state.broadcast.messages
         )
         self._alarm = trio.CancelScope()  # around the mailbox's receive: its deadline is the timer
         self._state = state
@@ -385,11 +498,11 @@ class _Session(Generic[C]):
 
 async def run_session(
     conversation_id: str,
-    state: SessionState,
+    state: SessionState[Any],
     mailbox: Mailbox[SessionMessage],
     limits: Limits,
     stall_seconds: float,
-    pool: Lender[C],
+    pool: SessionPool[C],
     bus: Bus,
 ) -> Ended:
     """The session actor. Ends when its conversation is closed, when it fails, or is cancelled.

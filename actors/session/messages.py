@@ -1,51 +1,54 @@
-"""What a session is told, what it leaves behind, and what it needs of the pool.
+"""The messages of a session actor, what it leaves when it ends, and what it reads of its watchers.
 
-Knows: the words between a session actor and those around it. Refuses to know: how it works
-(`actors.session.actor`).
+Knows: the messages between a session actor and those around it. Refuses to know: how the actor
+works (`actors.session.actor`).
 """
 
 from __future__ import annotations
 
-from collections.abc import Callable
-from typing import Protocol, TypeVar
+from collections.abc import Sequence
+from typing import Generic, Protocol, TypeVar
 
-import trio
-from attrs import define, field, frozen
+from attrs import define, frozen
 
-from ...schemas.claude.output import Frame
 from ...schemas.errors import GatewayError
 from ...schemas.message import Message
-from ...schemas.turn import Memory, Origin
-from ..runtime.mailbox import Ref
-from ..watching.broadcast import Broadcast
+from ...schemas.openai.conversation_events import PermissionRequested
+from ...schemas.turn import Memory, Outcome
+from ...schemas.turn_items import TurnItem
+from ..runtime.mailbox import Ref, ReplyTo
+from ..runtime.reply_channel import Port
 from .events import Close, GiveWay, Interrupt, PermissionReply, StartTurn, Warm
 from .phases import Phase
-from .reply_channel import Port
 
 
-class Borrowed(Protocol):
-    """What a session needs of a child (`transport.process.child.Child`)."""
+class Audience(Protocol):
+    """What a session needs of the broadcast to its watchers (`actors.watching.broadcast`). No
+    method waits."""
 
-    gone: trio.Event
+    @property
+    def is_heard(self) -> bool:
+        """Whether a client watches, or may come back to it."""
 
-    def write(self, line: bytes) -> None: ...
-    async def receive_frames(self) -> list[Frame]: ...
-    def stop_reading(self) -> None: ...
-    def retire(self) -> None: ...
-    def kill(self) -> None: ...
-    def post_mortem(self) -> GatewayError: ...
+    @property
+    def watched_at(self) -> float:
+        """When a client last watched, by trio's clock; minus infinity for never."""
+
+    def messages(self) -> Sequence[Message]:
+        """The last messages of the conversation, as far as the history keeps them."""
+
+    def begin(
+        self, turn_id: str, model: str, messages: tuple[Message, ...], now: Memory
+    ) -> None: ...
+    def say(self, item: TurnItem) -> None: ...
+    def end(self, turn_id: str, outcome: Outcome) -> None: ...
+    def remove_last(self) -> object: ...
+    def move(self, phase: str) -> None: ...
+    def ask_permission(self, request: PermissionRequested) -> None: ...
+    def settle_permission(self, request_id: str, behavior: str, by: str) -> None: ...
 
 
-C = TypeVar("C", bound=Borrowed)
-
-
-class Lender(Protocol[C]):
-    """What a session needs of the pool (`actors.pool.pool.ChildPool`)."""
-
-    async def acquire(self, conversation_id: str, origin: Origin | None) -> C: ...
-    def offer(self, child: C, give_way: Callable[[], None], *, suspended: bool = False) -> None: ...
-    def withdraw(self, child: C) -> None: ...
-    def freeze(self, child: C) -> None: ...
+A = TypeVar("A", bound=Audience)
 
 
 @frozen
@@ -61,26 +64,27 @@ class Add:
     """Messages for this conversation; the reply says whether it holds them now."""
 
     messages: tuple[Message, ...]
-    reply: trio.MemorySendChannel[bool]
+    reply: ReplyTo[bool]
 
 
 SessionMessage = Submit | Add | Interrupt | Close | PermissionReply | Warm | GiveWay
 
 
 @define(eq=False)
-class SessionState:
-    """What others may read of a session, and what is left when its actor has ended. `broadcast` is
-    what they watch."""
+class SessionState(Generic[A]):
+    """What others may read of a session; it outlives the session's actor. `broadcast` is what
+    clients watch."""
 
     memory: Memory
+    broadcast: A
     phase: Phase = Phase.ASLEEP
     ref: Ref[SessionMessage] | None = None
-    broadcast: Broadcast = field(factory=Broadcast)
 
 
 @frozen
 class Ended:
-    """How a session actor ended: what whoever still waited was told, and whose fault it was."""
+    """How a session actor ended: the error that its unfinished turns ended with, and whether the
+    actor itself failed."""
 
     error: GatewayError
     crashed: bool = False

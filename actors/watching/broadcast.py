@@ -85,6 +85,10 @@ class Broadcast:
     def __repr__(self) -> str:
         return f"<Broadcast {self.last} events, {len(self._ring)} kept, {self._watchers} watching>"
 
+    def messages(self) -> Sequence[Message]:
+        """The last messages of the conversation, as far as the history keeps them."""
+        return self.history.messages()
+
     # -- what happens ------------------------------------------------------------------------------
 
     def begin(self, turn_id: str, model: str, messages: tuple[Message, ...], now: Memory) -> None:

@@ -22,7 +22,7 @@ from ..answering import accept
 from ..conversations.conversation import Conversation
 from ..responses.kept_items import KeptItems
 from ..runtime.boundary import as_gateway_error
-from ..session.reply_channel import Turn
+from ..runtime.reply_channel import Turn
 from ..watching.history import TurnRecord
 from .call import SocketCall
 

@@ -20,7 +20,7 @@ from ccapi.actors.answering import (
     setup_of,
 )
 from ccapi.actors.gateway import Gateway
-from ccapi.actors.session.reply_channel import Turn
+from ccapi.actors.runtime.reply_channel import Turn
 from ccapi.schemas.errors import ChildDied, Conflict, GatewayError, InvalidRequest, NotFound
 from ccapi.schemas.message import Message
 from ccapi.schemas.settings.settings import CacheSettings, ConversationSettings, Settings

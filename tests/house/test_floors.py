@@ -19,7 +19,6 @@ PURE = {
     # The session's machine and all it is made of.
     "actors/conversations/workspace_paths.py",
     "actors/session/machine.py",
-    "actors/session/machine_state.py",
     "actors/session/permissions.py",
     "actors/watching/history.py",
     "actors/session/phases.py",
@@ -109,6 +108,63 @@ def test_imports_only_go_down(module: str) -> None:
         assert FLOORS.index(other.split("/")[0]) <= floor, f"{module} imports {other}"
 
 
+ROOMS = {
+    "actors": (
+        "commands", "websocket", "http", "responses", "listeners", "conversations", "watching",
+        "pool", "session", "runtime",
+    ),
+    "transport": ("demo_cli", "client", "process", "sandbox", "media", "http"),
+    "schemas": ("openai", "claude", "json_schema"),
+}  # fmt: skip
+"""The folders of each floor, from the top. A folder imports only those below it."""
+
+HOLDS_THE_ROOMS = ("commands", "websocket", "http", "responses")
+"""Who may import the files that stand beside the rooms of actors: the gateway and what it answers
+with. The other rooms are what they are made of."""
+
+
+def room(module: str) -> str | None:
+    """The folder in its floor that `module` stands in; None beside the folders."""
+    _, *folders, _ = module.split("/")
+    return folders[0] if folders else None
+
+
+@every_module
+def test_a_room_imports_only_rooms_below_it(module: str) -> None:
+    floor, own = module.split("/")[0], room(module)
+    order = ROOMS[floor]
+    for other in imported(module):
+        theirs = room(other)
+        if other.split("/")[0] != floor or own is None or theirs == own:
+            continue
+        if theirs is None:
+            beside = floor != "actors" or own in HOLDS_THE_ROOMS
+            assert beside, f"{module} imports {other}, which is made of its room"
+        elif own in order and theirs in order:
+            assert order.index(theirs) > order.index(own), f"{module} imports {other}, above it"
+
+
+def test_no_modules_import_each_other_in_a_circle() -> None:
+    """`TYPE_CHECKING` counts: a circle that only types close is a circle for a reader."""
+    done: set[str] = set()
+
+    def visit(module: str, path: tuple[str, ...]) -> None:
+        assert module not in path, f"a circle: {' -> '.join((*path[path.index(module) :], module))}"
+        if module not in done:
+            for other in imported(module) - {module}:
+                visit(other, (*path, module))
+            done.add(module)
+
+    for module in sorted(MODULES):
+        visit(module, ())
+
+
+def test_only_the_actor_of_a_session_does_io() -> None:
+    for module in MODULES:
+        if module.startswith("actors/session/") and module != "actors/session/actor.py":
+            assert not {name for name in imports(module) if name.split(".")[0] in WITH_IO}, module
+
+
 @every_module
 def test_nothing_is_imported_from_the_tests(module: str) -> None:
     assert not {name for name in imports(module) if name.split(".")[0] in {"tests", "examples"}}
@@ -151,8 +207,7 @@ def test_the_types_are_for_everybody(floor: str) -> None:
 def test_one_place_assigns_the_phase() -> None:
     """All transitions are in the machine, and there they all go through `_enter`."""
     assigning = []
-    both = ("actors/session/machine_state.py", "actors/session/machine.py")
-    for function in (node for name in both for node in ast.walk(tree_of(MODULES[name]))):
+    for function in ast.walk(tree_of(MODULES["actors/session/machine.py"])):
         if isinstance(function, ast.FunctionDef):
             for node in ast.walk(function):
                 match node:

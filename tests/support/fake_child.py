@@ -1,10 +1,11 @@
 """A session's surroundings made of memory: a child, and the pool that lends it.
 
-Knows the two interfaces that a session needs (`actors.session.actor.Borrowed` and `Lender`) and
-enough of the CLI's protocol to hold a conversation: what the child says travels as bytes through a
-memory stream, the splitter and the decoder, as it does in life. No process and no clock is
-involved, so the autojump clock never jumps falsely. Refuses to know what the session should do;
-what must hold for every session, whatever a test does, is asserted when the world closes.
+Knows the two interfaces that a session needs (`actors.session.actor.SessionChild` and
+`SessionPool`) and enough of the CLI's protocol to hold a conversation: what the child says travels
+as bytes through a memory stream, the splitter and the decoder, as it does in life. No process and
+no clock is involved, so the autojump clock never jumps falsely. Refuses to know what the session
+should do; what must hold for every session, whatever a test does, is asserted when the world
+closes.
 """
 
 from __future__ import annotations

@@ -25,7 +25,7 @@ from ccapi.actors.pool.pool import PoolStatistics
 from ccapi.actors.responses.store import ResponseStore
 from ccapi.actors.runtime.background import Background, open_background
 from ccapi.actors.runtime.bus import Bus
-from ccapi.actors.session.reply_channel import CallerGone, Port, Turn, open_turn
+from ccapi.actors.runtime.reply_channel import CallerGone, Port, Turn, open_turn
 from ccapi.actors.watching.history import TurnRecord
 from ccapi.schemas.errors import Conflict, GatewayError, NotFound, Overloaded
 from ccapi.schemas.events import TurnFinished

@@ -18,11 +18,12 @@ import trio
 
 from ccapi.actors.runtime.bus import Bus, Subscription
 from ccapi.actors.runtime.mailbox import Ref, open_mailbox
+from ccapi.actors.runtime.reply_channel import Port, Turn, open_turn
 from ccapi.actors.session.actor import run_session
 from ccapi.actors.session.events import StartTurn
 from ccapi.actors.session.messages import Ended, SessionMessage, SessionState, Submit
 from ccapi.actors.session.phases import Limits, Phase
-from ccapi.actors.session.reply_channel import Port, Turn, open_turn
+from ccapi.actors.watching.broadcast import Broadcast
 from ccapi.schemas import events
 from ccapi.schemas.errors import GatewayError
 from ccapi.schemas.message import Message, messages_of
@@ -35,7 +36,7 @@ from .fake_child import Brain, FakeChild, FakePool, echo, silent
 class Seat:
     """One conversation, and its actor if one runs."""
 
-    def __init__(self, world: World, conversation_id: str, state: SessionState) -> None:
+    def __init__(self, world: World, conversation_id: str, state: SessionState[Broadcast]) -> None:
         self.conversation_id = conversation_id
         self.state = state
         self.ended: Ended | None = None
@@ -134,7 +135,7 @@ class World:
         self._news = trio.Event()
 
     def seat(self, name: str = "conv_a", memory: Memory | None = None) -> Seat:
-        seat = Seat(self, name, SessionState(memory or Memory(Setup("haiku"))))
+        seat = Seat(self, name, SessionState(memory or Memory(Setup("haiku")), Broadcast()))
         seat.start()
         return seat
 

@@ -22,11 +22,11 @@ from ccapi.actors.conversations.supervisor import (
 )
 from ccapi.actors.runtime.bus import Bus, Subscription
 from ccapi.actors.runtime.mailbox import MAILBOX, ActorGone, Ref
+from ccapi.actors.runtime.reply_channel import Port, Turn, open_turn
 from ccapi.actors.runtime.restart_budget import RESTARTS
 from ccapi.actors.session.events import Action, Event, StartTurn
 from ccapi.actors.session.machine import Machine
 from ccapi.actors.session.messages import SessionMessage, Submit
-from ccapi.actors.session.reply_channel import Port, Turn, open_turn
 from ccapi.schemas import events
 from ccapi.schemas.errors import (
     GatewayError,

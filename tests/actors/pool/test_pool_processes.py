@@ -15,8 +15,7 @@ import pytest
 import trio
 from attrs import frozen
 
-from ccapi.actors.pool.opening import open_pool
-from ccapi.actors.pool.pool import ChildPool
+from ccapi.actors.pool.pool import ChildPool, open_pool
 from ccapi.actors.runtime.bus import Bus, Subscription
 from ccapi.schemas.errors import ChildDied, GatewayError, Overloaded
 from ccapi.schemas.events import ChildSpawned

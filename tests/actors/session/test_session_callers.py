@@ -12,12 +12,12 @@ import trio
 from trio.testing import MockClock, wait_all_tasks_blocked
 
 from ccapi.actors.runtime.mailbox import MAILBOX
+from ccapi.actors.runtime.reply_channel import REPLY_SLOTS, Turn
 from ccapi.actors.session.events import (
     Close,
     Interrupt,
 )
 from ccapi.actors.session.phases import Limits
-from ccapi.actors.session.reply_channel import REPLY_SLOTS, Turn
 from ccapi.schemas import events
 from ccapi.schemas.errors import (
     Conflict,

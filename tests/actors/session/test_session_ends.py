@@ -16,6 +16,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from trio.testing import MockClock, wait_all_tasks_blocked
 
+from ccapi.actors.runtime.reply_channel import REPLY_SLOTS, Turn
 from ccapi.actors.session.events import (
     Action,
     ChildGone,
@@ -28,7 +29,6 @@ from ccapi.actors.session.events import (
 )
 from ccapi.actors.session.machine import Machine
 from ccapi.actors.session.phases import Limits, Phase
-from ccapi.actors.session.reply_channel import REPLY_SLOTS, Turn
 from ccapi.schemas import events
 from ccapi.schemas.claude.output import TurnResult
 from ccapi.schemas.errors import (

@@ -6,7 +6,7 @@ import pytest
 import trio
 import trio.testing
 
-from ccapi.actors.session.reply_channel import REPLY_SLOTS, CallerGone, Port, Turn, open_turn
+from ccapi.actors.runtime.reply_channel import REPLY_SLOTS, CallerGone, Port, Turn, open_turn
 from ccapi.schemas.errors import ChildDied, InternalError, TurnInterrupted
 from ccapi.schemas.turn import Completed, Failed, Reply, Usage
 from ccapi.schemas.turn_items import TextDelta
