@@ -2,9 +2,9 @@
 
 Knows: the order in which the parts live and die. Refuses to know: HTTP, and how a turn runs.
 
-Listeners outside, then the children, then the sessions; whoever uses the gateway is innermost.
-So users stop first, sessions next, no child is left after that, and the listeners, who end last,
-hear of everything.
+Listeners outside, then the children, then the sessions; the program that uses the gateway is
+innermost. So users stop first, sessions next, no child is left after that, and the listeners, who
+end last, hear of everything.
 """
 
 from __future__ import annotations
@@ -108,8 +108,8 @@ class Gateway:
         `model` is any name the gateway knows (default: `models.default`); ``agent/…`` makes it an
         agent's, which works in a directory of its own or in the `workspace` of that name, or where
         another one does (`place`, see `continued_place`). `seed` is a history that it shall hold
-        already. One that is not `private` may be gone on with by whoever of the same owner brings
-        its history (`holder`).
+        already. One that is not `private` may be continued by any client of the same owner that
+        brings its history (`holder`).
 
         Raises `InvalidRequest`, `NotFound` (``model_not_found``), `RateLimited`
         (``too_many_conversations``).
@@ -147,7 +147,7 @@ class Gateway:
         """The conversation that holds exactly what stands before what is new in `messages`, is
         free and not private; and what is new. None: there is no such conversation.
 
-        The turn has to be started at once: from the next checkpoint on it may be somebody else's.
+        The turn has to be started at once: from the next checkpoint on another client may have it.
         """
         border = new_from(messages)
         if border == 0:
@@ -172,8 +172,8 @@ class Gateway:
         return [info_of(entry) for entry in self._directory.of(owner)]
 
     def turns_of(self, owner: str) -> Iterator[TurnRecord]:
-        """What was said in the owner's conversations that are private to whoever knows their ids
-        (see `conversation`), as far as it is kept."""
+        """What was said in the owner's conversations that are private to the clients that know
+        their ids (see `conversation`), as far as it is kept."""
         for entry in self._directory.of(owner):
             if entry.private:
                 yield from entry.state.broadcast.history
@@ -227,7 +227,7 @@ class Gateway:
         seconds = claude.start_timeout_seconds + claude.idle_timeout_seconds
         return await count_tokens(self._pool, setup, messages, seconds)
 
-    # -- the house -------------------------------------------------------------------------------
+    # -- overview --------------------------------------------------------------------------------
 
     def statistics(self) -> GatewayStatistics:
         phases = Counter(entry.state.phase.value for entry in self._directory.all())

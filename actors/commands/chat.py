@@ -59,7 +59,7 @@ class NewConversation(Exception):
 
 
 def run_chat(options: ChatOptions) -> int:
-    """Talk until somebody leaves; returns the exit code.
+    """Talk until the person leaves; returns the exit code.
 
     Raises `Unreachable`, `Refused`, `UnusableKey` and ValueError (for an address that is none)
     where it cannot begin.
@@ -112,11 +112,11 @@ class Chat:
         self._senses = Senses(client, conversation_id, lines)
         self._link: Link | None = None
         self._asked = False  # a turn of ours was asked for, and has not begun
-        self._own: str | None = None  # its id, once that was told
+        self._own: str | None = None  # its id, once that is known
         self._doubt: int | None = None  # the event before which it must have begun, or never will
-        self._turn: str | None = None  # the turn that runs, whoever asked for it
+        self._turn: str | None = None  # the turn that runs, whichever client asked for it
         self._interrupting = False
-        self._ended = False  # there is nobody to type
+        self._ended = False  # standard input has ended
         self._failed = False
         self._permissions: OrderedDict[str, Mapping[str, Any]] = OrderedDict()
 
@@ -271,7 +271,7 @@ class Chat:
     async def _go_on(self) -> None:
         """Have a line read, if there is something to be said."""
         while self._permissions and self._ended:
-            await self._reply(allow=False, message="There is nobody at the terminal to ask.")
+            await self._reply(allow=False, message="There is no person at the terminal to ask.")
         if self._permissions:
             self._senses.want_line()
         elif self._turn is None and not self._asked and self._link is not None:
@@ -281,7 +281,7 @@ class Chat:
                 self._screen.prompt()
                 self._senses.want_line()
 
-    # -- what somebody types -----------------------------------------------------------------------
+    # -- what is typed ----------------------------------------------------------------------------
 
     async def _take_line(self, text: str) -> None:
         if self._permissions:

@@ -3,7 +3,7 @@
 Knows how settings are spelled as options, and how a refusal reaches a person: one line for each
 reason on stderr, exit code 2 for settings, 1 for a gateway that could not run, never a traceback.
 Refuses to know how to serve: `serve.run_server` is imported only when it is needed, because
-everything here is waited for by somebody at a terminal.
+a person at a terminal waits for everything here.
 """
 
 from collections.abc import Iterator, Mapping
@@ -138,7 +138,7 @@ def main() -> None:
 @click.option("--demo", is_flag=True, help="Answer from a scripted child; needs no account.")
 @click.pass_context
 def serve(context: click.Context, config_file: Path | None, demo: bool) -> None:
-    """Run the gateway until it is told to stop."""
+    """Run the gateway until it receives a signal to stop."""
     if demo and "claude.command" in context.ensure_object(dict):
         raise click.UsageError("--demo runs its own child, not --claude-command.")
     with _refusals():

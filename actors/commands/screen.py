@@ -38,7 +38,7 @@ def one_line(text: object, width: int = WIDTH) -> str:
 
 
 class Screen:
-    """Writes to `out`, which is a terminal with colours or not. `is_interactive`: somebody types
+    """Writes to `out`, which is a terminal with colours or not. `is_interactive`: a person types
     at the other end; else what went wrong goes to `errors`, and `out` has answers alone."""
 
     def __init__(
@@ -91,7 +91,7 @@ class Screen:
             case "reasoning.delta":
                 self._flow("reasoning", event["text"], DIM)
             case "tool_call.started":
-                self._line(f"* wants {plain(event['name'])}, which nobody here can do", DIM)
+                self._line(f"* wants {plain(event['name'])}, which no client here can do", DIM)
             case "activity.started":
                 self._arguments[event["call_id"]] = ""
                 self._line(f"* {one_line(event['name'])} …", DIM)
@@ -123,14 +123,14 @@ class Screen:
                     self._line(f"* {one_line(item['name'])}", DIM)
 
     def show_others(self, items: Iterable[Mapping[str, Any]]) -> None:
-        """What somebody else who has joined asks."""
+        """What another client that has joined asks."""
         for item in items:
             if item.get("type") == "message":
                 said = "".join(map(_text_of, item["content"]))
-                self._line(f"(somebody) > {plain(said)}", DIM)
+                self._line(f"(another client) > {plain(said)}", DIM)
 
     def ask(self, request: Mapping[str, Any]) -> None:
-        """An agent asks for leave."""
+        """An agent requests a permission."""
         title = request.get("title") or f"The agent wants to use {request['tool']}"
         self._line(one_line(title), BOLD)
         shown = json.dumps(request.get("input", {}), ensure_ascii=False, indent=2)

@@ -1,4 +1,4 @@
-"""The server: a gateway with its fronts, listening until it is told to stop.
+"""The server: a gateway with its fronts, listening until it receives a signal to stop.
 
 Knows: the order of starting and stopping, and what a signal means. Refuses to know: requests.
 
@@ -56,7 +56,7 @@ def run_server(settings: Settings, *, demo: bool = False, hidden: Sequence[Path]
     try:
         trio.run(partial(_serve_until_signalled, settings, demo=demo, hidden=hidden))
     except* (ListenError, SettingsError, GatewayError) as group:
-        # Out of the nurseries it came through: it is told to a person.
+        # Out of the nurseries it came through: a person reads it.
         refusals = [*_leaves(group)]
     if refusals:
         raise refusals[0]

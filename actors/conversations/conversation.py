@@ -87,7 +87,7 @@ class Conversation:
 
     @property
     def is_free(self) -> bool:
-        """Whether nobody is in the middle of a turn in it, or waits for one."""
+        """Whether no turn runs in it or waits."""
         return not self.entry.callers
 
     def turn(
@@ -166,7 +166,7 @@ class Conversation:
         await self._turns.tell(self.entry, Warm())
 
     async def add(self, messages: Sequence[Message]) -> None:
-        """Let the conversation hold these messages too; nobody answers them now.
+        """Let the conversation hold these messages too, without an answer.
 
         Raises `Conflict` while a turn runs in it, or tool calls wait for their results.
         """
@@ -178,9 +178,9 @@ class Conversation:
             await self._turns.tell(self.entry, Interrupt(turn_id))
 
     async def reply(self, reply: PermissionReply) -> None:
-        """Answer what an agent asked leave for.
+        """Answer an agent's permission request.
 
-        Raises `NotFound` (``permission_not_found``) where nobody asks that (any more).
+        Raises `NotFound` (``permission_not_found``) where there is no such request (any more).
         """
         if reply.request_id not in self.broadcast.permissions:
             raise NotFound(
@@ -191,7 +191,7 @@ class Conversation:
         await self._turns.tell(self.entry, reply)
 
     def claim(self) -> None:
-        """Make it private: from now on nobody comes to it by its history alone. Never waits."""
+        """Make it private: from now on no client comes to it by its history alone. Never waits."""
         self._turns.claim(self.entry)
 
     def abandon(self) -> None:

@@ -32,10 +32,10 @@ class Entry:
     """One conversation; its `state` outlives actors.
 
     `created_at` and `used_at` are in unix seconds; `callers` are those in the middle of a turn, or
-    waiting for one. `private`: somebody goes on with it by its id, or may be about to, and must not
-    find in it what others have said; so nobody comes to it by its history. `held_bytes`: about how
-    much memory the seed of its memory takes, which was `weighed` when it was last looked at;
-    `said_bytes`: what its history took then.
+    waiting for one. `private`: a client goes on with it by its id, or may be about to, and must not
+    find in it what other clients have asked; so none comes to it by its history. `held_bytes`:
+    about how much memory the seed of its memory takes, which was `weighed` when it was last looked
+    at; `said_bytes`: what its history took then.
     """
 
     conversation_id: str
@@ -53,7 +53,7 @@ class Entry:
 
     @property
     def ref(self) -> Ref[SessionMessage] | None:
-        """Where its actor is told things; None while none runs."""
+        """Where its actor receives messages; None while none runs."""
         return self.state.ref
 
     @property
@@ -68,7 +68,7 @@ class Entry:
 
     @property
     def sleeps(self) -> bool:
-        """Whether it has no child, and nobody speaks to it or has it open."""
+        """Whether it has no child, and no client asks it anything or has it open."""
         return self.state.phase is Phase.ASLEEP and not self.callers and not self.is_open
 
     @property
@@ -138,7 +138,7 @@ class Directory:
         entry.callers += 1
         self._drop_unused(entry)
 
-    def leave(self, entry: Entry, now: float) -> None:
+    def release(self, entry: Entry, now: float) -> None:
         """The turn has ended, or its caller has gone."""
         entry.used_at = now
         entry.callers -= 1
@@ -149,13 +149,13 @@ class Directory:
             self._lineage.keep(entry)
 
     def claim(self, entry: Entry) -> None:
-        """Somebody goes on with this conversation by its id."""
+        """A client goes on with this conversation by its id."""
         entry.private = True
         self._lineage.drop(entry)
 
     def holder(self, owner: str, setup: Setup, digests: Sequence[bytes]) -> Entry | None:
         """A conversation of the owner's that holds exactly this history, and rests with a child
-        that does; or one that sleeps, where the history is too long to be told again."""
+        that does; or one that sleeps, where the history is too long to be replayed."""
         resting = {Phase.IDLE, Phase.AWAITING_TOOLS, Phase.INTERRUPTING}
         if len(digests) > RECORDED_FROM:
             resting.add(Phase.ASLEEP)
@@ -199,8 +199,8 @@ class Directory:
         return entry
 
     def dormant(self, since: float) -> list[Entry]:
-        """Conversations that have no actor, and that nobody has used since then (unix seconds), or
-        has open."""
+        """Conversations that have no actor, and that no client has used since then (unix seconds),
+        or has open."""
         return [
             e
             for e in self._entries.values()
@@ -208,7 +208,7 @@ class Directory:
         ]
 
     def longest_asleep(self, since: float) -> Entry | None:
-        """Of the conversations without a child, the one that nobody has used for longest, if it
+        """Of the conversations without a child, the one that has been unused for longest, if it
         has not been since then (unix seconds)."""
         asleep = (
             e for e in self._entries.values() if e.state.phase is Phase.ASLEEP and not e.is_open
@@ -271,7 +271,7 @@ class Directory:
         """Who must go for the others to hold no more than they may: as many as it takes, of those
         that sleep and hold something; private ones last, then the longest unused first.
 
-        `spared` stays this time. One that holds more than all may together costs nobody else
+        `spared` stays this time. One that holds more than all may together costs no other
         their place: it goes itself, or stays, as long as it does not sleep.
         """
         if self._held_bytes <= self._held_limit:

@@ -1,4 +1,4 @@
-"""The models that requests may name, and what the CLI is told for each.
+"""The models that requests may name, and what the CLI receives for each.
 
 Knows: the operator's list and the other names for its entries. Refuses to know: which model does
 what, and whether the account behind the CLI may use it.

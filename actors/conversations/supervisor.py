@@ -3,9 +3,9 @@
 Knows: which conversation has an actor, how often an actor may crash, what to do when one ends.
 Refuses to know: turns and tokens. It creates; streams go past it.
 
-A conversation costs no task until somebody speaks to it. An actor that crashed comes back on the
-next demand, with what its conversation remembers, within the restart budget. An actor sees to it
-itself that its conversation expires; the supervisor does so for those that have none.
+A conversation costs no task until a client asks it something. An actor that crashed comes back on
+the next demand, with what its conversation remembers, within the restart budget. An actor sees to
+it itself that its conversation expires; the supervisor does so for those that have none.
 """
 
 from __future__ import annotations
@@ -90,8 +90,8 @@ class Supervisor:
     def make_room(self, owner: str, since: float) -> None:
         """If the directory is full, forget one conversation for a new one of `owner`'s.
 
-        The owner's oldest that was never used goes first (a cache hit that nobody continued);
-        else whichever has been asleep for longest, if nobody has used it since then (unix
+        The owner's oldest that was never used goes first (a cache hit that no client continued);
+        else the one that has been asleep for longest, if no client has used it since then (unix
         seconds).
         """
         if self._directory.full:
@@ -101,19 +101,19 @@ class Supervisor:
 
     def relieve(self, spared: Entry) -> None:
         """If conversations hold more memory than they may, forget some that sleep; not `spared`,
-        which is in somebody's hands right now."""
+        which a client uses right now."""
         _relieve(self._directory, self._bus, spared)
 
     def abandon(self, entry: Entry) -> None:
-        """Forget a conversation in which no turn has finished: nobody will come back to it."""
+        """Forget a conversation in which no turn has finished: no client will come back to it."""
         if entry.state.memory.turns == 0 and not entry.is_open:
             _drop(self._directory, self._bus, entry, "forgotten")
 
     async def forget(self, entry: Entry, reason: str = "deleted") -> None:
         """Take a conversation out of the directory; what it still does ends.
 
-        Whoever is cancelled in here has forgotten nothing: an actor that nobody could find any
-        more would stay for as long as it likes.
+        A caller that is cancelled in here has forgotten nothing: an actor that no client could find
+        any more would stay for as long as it likes.
         """
         if entry not in self._directory:
             return
@@ -142,7 +142,7 @@ class _Supervision:
     async def run(self, mailbox: Mailbox[Awaken]) -> None:
         interval = min(SWEEP_SECONDS, self.limits.expire)
         async with trio.open_nursery() as sessions:
-            with mailbox:  # closed first: nobody has to wait until the sessions have ended
+            with mailbox:  # closed first: no caller has to wait until the sessions have ended
                 sweep = trio.current_time() + interval
                 while True:
                     message: Awaken | None = None
@@ -208,7 +208,8 @@ class _Supervision:
 
 
 def _drop(directory: Directory, bus: Bus, entry: Entry, reason: str) -> None:
-    """Forget without waiting; not if somebody speaks to it so much that it cannot be told."""
+    """Forget without waiting; not if its mailbox is full, so that its actor cannot receive the
+    close."""
     error = TurnInterrupted("The conversation was forgotten.", code=reason)
     if entry.ref is not None and not entry.ref.tell_nowait(Close(error)):
         return

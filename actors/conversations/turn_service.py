@@ -50,7 +50,7 @@ class TurnService:
             yield turn
         finally:
             turn.hang_up()
-            self._directory.leave(entry, time.time())
+            self._directory.release(entry, time.time())
             self._supervisor.relieve(entry)
             self.running -= 1
             if self.draining and not self.running:

@@ -1,8 +1,8 @@
 """The chat completions route, and the older completions: a request becomes a question, and what is
 answered becomes one response.
 
-Knows: how many choices are asked for, how they are read whole or streamed, and what a client is
-told when one fails. Refuses to know: how the words are encoded (`schemas.openai.chat`,
+Knows: how many choices are asked for, how they are read whole or streamed, and which error a client
+receives when one fails. Refuses to know: how the words are encoded (`schemas.openai.chat`,
 `schemas.openai.chat_reply`, `schemas.openai.completions`), and where an answer comes from
 (`actors.answering`).
 """

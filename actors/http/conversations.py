@@ -1,5 +1,5 @@
 """The conversation routes: make one, list one's own, look at one, change or delete one; its items;
-what its agent asks leave for.
+what its agent requests permission for.
 
 Knows: what each route takes and answers. Refuses to know: how a conversation is worded
 (`actors.conversations.items`), and what happens in one. Everything is scoped to the caller's key:
@@ -134,7 +134,7 @@ async def list_items(call: Call) -> None:
 
 
 async def add_items(call: Call) -> None:
-    """``POST …/items``: the conversation holds them from now on; nobody answers them."""
+    """``POST …/items``: the conversation holds them from now on, without an answer."""
     conversation = _find(call)
     wanted = await call.parsed(partial(_read_new_items, call), refers=True)
     if not wanted.items:
@@ -157,7 +157,7 @@ async def show_item(call: Call) -> None:
 
 
 async def delete_item(call: Call) -> None:
-    """``DELETE …/items/{item_id}``: honestly refused. What a live child was told it knows."""
+    """``DELETE …/items/{item_id}``: refused. A live child keeps what it has received."""
     _item(_find(call), call.path("item_id"))
     raise InvalidRequest(
         "An item cannot be taken out of a conversation. Begin another one with the items that "
@@ -248,7 +248,7 @@ class PermissionDecision:
 
 
 async def list_permissions(call: Call) -> None:
-    """``GET …/permissions``: what the conversation's agent waits for leave to do."""
+    """``GET …/permissions``: the permissions that the conversation's agent waits for."""
     asked = _find(call).broadcast.permissions.values()
     await call.answer({"object": "list", "data": [encode_permission(each) for each in asked]})
 

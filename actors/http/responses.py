@@ -1,9 +1,9 @@
 """The Responses routes: a request becomes a response, whole, streamed, or in the background; one
 that is kept is shown, watched, cancelled, deleted.
 
-Knows: HTTP's side of it, and what a client is told when one fails. Refuses to know: how words are
-encoded (`schemas.openai.responses`, `schemas.openai.response_events`), and how a response comes
-about (`actors.responses.run`).
+Knows: HTTP's side of it, and which error a client receives when one fails. Refuses to know: how
+words are encoded (`schemas.openai.responses`, `schemas.openai.response_events`), and how a response
+comes about (`actors.responses.run`).
 """
 
 from __future__ import annotations
@@ -98,7 +98,7 @@ async def count_input_tokens(call: Call) -> None:
 
 def _read_countable(raw: object, *, names_conversation: bool, kept: Kept) -> ResponseTurn:
     if isinstance(raw, dict):
-        raw = {**raw, "generate": False}  # nobody answers it, so that it needs no input either
+        raw = {**raw, "generate": False}  # no model answers it, so that it needs no input either
     return parse_response(raw, names_conversation=names_conversation, kept=kept)
 
 
@@ -132,7 +132,7 @@ async def _stream(call: Call, job: Job) -> None:
     """Stream the response. Until the first event is out, a failure is a real status; after that it
     is an event.
 
-    The stream also opens with a heartbeat; so one that waits long for its turn can only be told of
+    The stream also opens with a heartbeat; so one that waits long for its turn can only report
     a failure by an ``error`` event.
     """
     stream = EventStream(call.send, call.gateway.settings.server.heartbeat_seconds)
@@ -148,9 +148,9 @@ async def _stream(call: Call, job: Job) -> None:
                 async def pass_on(items: Sequence[TurnItem]) -> None:
                     for item in items:
                         events.extend(writer.item(item))
-                    told = b"".join(events)
+                    written = b"".join(events)
                     events.clear()
-                    await stream.write(told)
+                    await stream.write(written)
 
                 await running.relay(pass_on)
         except Exception as error:
@@ -166,7 +166,7 @@ async def _stream(call: Call, job: Job) -> None:
 
 async def _follow(call: Call, record: Record, after: int = -1) -> None:
     """Give the events of a response that is on record, from behind the number `after` on, and go on
-    while it runs. The client may leave; the response goes on."""
+    while it runs. The client may hang up; the response goes on."""
     stream = EventStream(call.send, call.gateway.settings.server.heartbeat_seconds)
     writer = ResponseWriter(record.heading, after=after)
     events, given = writer.first(), 0
@@ -180,8 +180,8 @@ async def _follow(call: Call, record: Record, after: int = -1) -> None:
                 if ending is not None:
                     break
                 if events:
-                    told, events = b"".join(events), []
-                    await stream.write(told)
+                    written, events = b"".join(events), []
+                    await stream.write(written)
                 else:
                     await record.wait_news()
             await stream.write(b"".join([*events, *writer.last(ending)]), last=True)
@@ -192,7 +192,7 @@ async def _follow(call: Call, record: Record, after: int = -1) -> None:
 
 @define(eq=False)
 class _Start:
-    """What whoever asked waits for: the record, or why there is none."""
+    """What the request waits for: the record, or why there is none."""
 
     record: Record | None = None
     error: Exception | None = None

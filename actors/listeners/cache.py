@@ -62,7 +62,7 @@ class CacheStatistics:
 
     `entries` and `bytes` are what is kept, `flights` the turns under way that others may wait
     for. Every question is counted once: as a hit, as a miss (its turn was to be run) or as joined
-    (somebody else's turn was under way).
+    (another request's turn was under way).
     """
 
     entries: int
@@ -125,7 +125,7 @@ class _Desk:
         return kept is None
 
     def leave(self, ask: Ask) -> None:
-        """The asker has let go. If it led, somebody else goes next."""
+        """The request has gone. If it led, another one goes next."""
         self._catch_up()
         for following in self._flights.leave(ask.key, ask):
             answer(following.reply, None)
@@ -136,8 +136,8 @@ class _Desk:
 
     def _catch_up(self) -> None:
         # A turn's end is published before its caller learns of it. So when a leader leaves, the
-        # answer is either heard or in the subscription's buffer (`Subscription` says why there is
-        # no third place), and with the buffer read dry there is no answer to come.
+        # answer has either arrived or is in the subscription's buffer (`Subscription` says why
+        # there is no third place), and with the buffer read dry there is no answer to come.
         with suppress(trio.WouldBlock, trio.EndOfChannel):
             while True:
                 self.hear(self._subscription.receive_nowait())
@@ -168,10 +168,10 @@ class Cache:
     async def flight(self, key: str) -> AsyncIterator[Answer | None]:
         """Ask for the answer to the request called `key`, and stand for it while the block runs.
 
-        Yields the `Answer` if there is one, waiting for it while somebody else's identical turn
+        Yields the `Answer` if there is one, waiting for it while another client's identical turn
         is under way. Yields None where the caller has to run the turn itself: inside the block,
         with `cache_key=key`, so that those who wait for it hear of its end. Leaving the block
-        without a finished turn, in whatever way, lets the next one try. Nobody waits for longer
+        without a finished turn, in whatever way, lets the next one try. No request waits for longer
         than `FOLLOW_SECONDS`: a leader whose client reads slowly must not hold up others.
         """
         kept = self._desk.find(key)
@@ -226,7 +226,7 @@ async def _guard(settings: CacheSettings, bus: Bus, *, task_status: trio.TaskSta
 async def open_cache(settings: CacheSettings, bus: Bus) -> AsyncIterator[Cache]:
     """Run the cache actor while the block runs, or until `bus` is closed.
 
-    It hears of every turn that finishes after this has been entered.
+    It receives every turn that finishes after this has been entered.
     """
     async with trio.open_nursery() as nursery:
         cache: Cache = await nursery.start(_guard, settings, bus)

@@ -128,7 +128,7 @@ class AnswerTable:
 
 
 class Seat(Protocol):
-    """Somebody who asked; compared by identity. `present` is False once they have gone."""
+    """A request that asked; compared by identity. `present` is False once it has gone."""
 
     @property
     def present(self) -> bool: ...
@@ -147,9 +147,9 @@ class _Flight(Generic[S]):
 class Flights(Generic[S]):
     """Single-flight: of those who ask the same, one leads and runs the turn, the others wait.
 
-    A flight ends when its answer is heard (`land`). A leader that leaves before that has failed:
-    the longest waiting follower goes next, and after `FAILURES` of them all others are told to
-    run their own turns, so that nobody waits through a chain of timeouts.
+    A flight ends when its answer arrives (`land`). A leader that leaves before that has failed:
+    the longest waiting follower goes next, and after `FAILURES` of them all others have to
+    run their own turns, so that no request waits through a chain of timeouts.
     """
 
     def __init__(self) -> None:
@@ -177,7 +177,7 @@ class Flights(Generic[S]):
         return [] if flight is None else list(flight.followers)
 
     def leave(self, key: str, seat: S) -> list[S]:
-        """`seat` is done, or waits no longer. Returns those who now have to run the turn: nobody,
+        """`seat` is done, or waits no longer. Returns those that now have to run the turn: none,
         the next leader, or all the rest."""
         flight = self._flights.get(key)
         if flight is None:
@@ -186,8 +186,8 @@ class Flights(Generic[S]):
             flight.followers.pop(seat, None)
             return []
         flight.failures += 1
-        # A follower that has gone, but whose leaving is not heard of yet, must not lead: it would
-        # count as a failure that nobody tried.
+        # A follower that has gone, but has not said so yet, must not lead: it would
+        # count as a failure that was never tried.
         waiting = [follower for follower in flight.followers if follower.present]
         if not waiting or flight.failures >= FAILURES:
             del self._flights[key]

@@ -1,10 +1,10 @@
-"""The house, for whoever looks at it as a whole: one picture, renewed when something changes.
+"""The overview: the gateway as a whole in one picture, renewed when something changes.
 
 Knows: what is in the picture, and how seldom it needs to be drawn. Refuses to know: sockets, and
 who may look.
 
-The picture is drawn once for each key whose holders are looking, however many they are. Nobody is
-waited for: who is slow misses pictures, and sees the latest when ready.
+The picture is drawn once for each key whose holders are looking, however many they are. No client
+is waited for: who is slow misses pictures, and sees the latest when ready.
 """
 
 from __future__ import annotations
@@ -31,7 +31,7 @@ INTERVAL = 0.2
 """Seconds between two pictures, at least; and how long what belongs together may take to happen."""
 
 REFRESH = 5.0
-"""Seconds after which there is a new picture though nothing was heard."""
+"""Seconds after which there is a new picture though no event came."""
 
 SHOWN = 200
 """Sessions in a picture, at most; those that do something first."""
@@ -155,7 +155,7 @@ class Overview:
         }
 
     async def run(self) -> None:
-        """Renew the picture, while somebody watches."""
+        """Renew the picture, while a client watches."""
         while True:
             await self._watched.wait()
             with self._gateway.bus.subscribe(NEWS) as news:

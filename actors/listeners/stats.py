@@ -1,8 +1,8 @@
-"""The stats actor: counts what the bus tells, for people (`/stats`) and for Prometheus.
+"""The stats actor: counts the events of the bus, for people (`/stats`) and for Prometheus.
 
 Knows: what an event is counted as. Refuses to know: who publishes it, and how the numbers are
-served. It hears of turns and lives, never of tokens one by one, and has no label whose values
-callers choose: no conversation, no model.
+served. It receives events of turns and children, never of single tokens, and has no label whose
+values callers choose: no conversation, no model.
 
 The numbers live in prometheus-client metrics in a registry of their own, and the snapshot reads
 them there, so that the two faces cannot disagree. Percentiles alone are not Prometheus's: they

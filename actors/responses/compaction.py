@@ -1,6 +1,6 @@
 """A conversation, summed up by the model.
 
-Knows: that the summary is made apart from every conversation (a child of its own is told all of
+Knows: that the summary is made apart from every conversation (a child of its own receives all of
 it), and what is sealed. Refuses to know: HTTP, and how any of it is worded
 (`schemas.openai.compactions`).
 """
@@ -38,7 +38,7 @@ async def compact(job: Job) -> JSON:
     async with responding(evolve(job, request=request), lambda: False) as running:
         await running.relay(nobody_listens)
     record = running.record
-    # Nobody is told of the conversation it was made in.
+    # No client learns of the conversation it was made in.
     with trio.move_on_after(1, shield=True), suppress(NotFound):
         await gateway.forget(record.heading.conversation_id, owner=owner)
     summary = _summary(record)

@@ -5,7 +5,7 @@ where it forks off. Refuses to know: how it is given and put on record (`actors.
 the doors that requests come in by.
 
 A response that names an earlier one goes on in the live conversation, if that stands exactly where
-it stood then; else in a new one, which is told the whole history.
+it stood then; else in a new one, which receives the whole history.
 """
 
 from __future__ import annotations

@@ -53,7 +53,7 @@ class KeptItems:
         return None if summary is None else tell(summary)
 
     def _items_of(self, turn: str) -> list[JSON]:
-        # What is kept belongs to the event loop, what was found there to whoever found it.
+        # What is kept belongs to the event loop, what was found there to its finder.
         there = trio.lowlevel.in_trio_run()
         found = self._find(turn) if there else trio.from_thread.run_sync(self._find, turn)
         return found()

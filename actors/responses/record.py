@@ -118,8 +118,8 @@ class Record:
 
     @contextmanager
     def reading(self) -> Iterator[None]:
-        """Somebody follows it while the block runs: they are told of news, and it is kept in the
-        pieces that they count."""
+        """A client follows it while the block runs: it is woken by news, and the answer is kept in
+        the pieces that they count."""
         self._readers += 1
         self.keeps_pieces = True
         try:

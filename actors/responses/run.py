@@ -148,7 +148,7 @@ def _broken_off(record: Record, error: BaseException) -> Ending:
     now = int(time.time())
     if isinstance(error, GatewayError):
         return Ending("failed", now, error=error)
-    if isinstance(error, Exception):  # it is on its way to whoever logs it
+    if isinstance(error, Exception):  # the boundary logs it
         return Ending("failed", now, error=InternalError("The gateway failed on this request."))
     if record.steered:
         return Ending("incomplete", now, reason="steered")
@@ -160,7 +160,7 @@ def _broken_off(record: Record, error: BaseException) -> Ending:
 
 async def prepare(job: Job) -> Record:
     """A response that generates nothing: a child is made ready for what will be asked behind it,
-    and what it was asked is told to the model then. Raises `GatewayError`."""
+    and the model receives then what was asked here. Raises `GatewayError`."""
     request = place(job)
     if request.conversation_id is not None:
         conversation = job.gateway.find(request.conversation_id, owner=request.owner)

@@ -38,7 +38,7 @@ class _Weight:
 
 
 class ResponseStore:
-    """Records by id, the oldest first. What still runs does not leave."""
+    """Records by id, the oldest first. What still runs stays."""
 
     def __init__(self, settings: ResponseSettings) -> None:
         self._settings = settings

@@ -1,12 +1,13 @@
-"""The broadcast of one conversation: what happens in it, numbered, for whoever has joined.
+"""The broadcast of one conversation: what happens in it, numbered, for the clients that have
+joined.
 
 Knows: the turn under way, the last events, who is watching and what each has seen. Refuses to
 know: sockets, and how an event is written (`schemas.openai.conversation_events`).
 
 A session puts events in, and never waits for anybody. Watchers read the same ring of events, each
 at its own place, so that one more of them costs neither memory nor anything per token but the
-sending. One that falls further behind than the ring is long is told so. While nobody has watched
-for a while no ring is kept, and a token costs an append to the turn under way.
+sending. One that falls further behind than the ring is long receives that. While no client has
+watched for a while no ring is kept, and a token costs an append to the turn under way.
 """
 
 from __future__ import annotations
@@ -34,7 +35,7 @@ RING_BYTES = 4 * 1024 * 1024
 """About how much one broadcast keeps for those who come back, or lag."""
 
 RESUME_SECONDS = 120.0
-"""How long events are kept for somebody who has left, and how long somebody who was here just now
+"""How long events are kept for a client that has gone, and how long one that was here just now
 is taken to be listening still."""
 
 
@@ -48,7 +49,7 @@ class BroadcastClosed(Exception):
 
 @define(eq=False)
 class Slot:
-    """One event in the ring. `frame` is what it looks like on the wire, once somebody has asked."""
+    """One event in the ring. `frame` is its WebSocket frame, once a watcher has needed it."""
 
     number: int
     event: ConversationEvent
@@ -188,13 +189,13 @@ class Broadcast:
 
     @property
     def is_heard(self) -> bool:
-        """Whether somebody watches, or did so just now and may be on their way back."""
+        """Whether a client watches, or did so just now and may be on its way back."""
         return bool(self._watchers) or self._is_awaited()
 
     @property
     def watched_at(self) -> float:
-        """When somebody watched last, by trio's clock: now, or when the last one left; -inf where
-        nobody ever has."""
+        """When a client watched last, by trio's clock: now, or when the last one left; -inf where
+        none ever has."""
         return trio.current_time() if self._watchers else self._left_at
 
     def _is_awaited(self) -> bool:

@@ -1,4 +1,4 @@
-"""The WebSocket front: who is let in to which WebSocket, and what is told of one that fails.
+"""The WebSocket front: who is let in to which WebSocket, and what a client receives when one fails.
 
 Knows: the checks that an upgrade has to pass (those of HTTP, and keys where browsers can put them),
 and which path is whose. Refuses to know: frames, and what is said on any of them.
@@ -191,12 +191,12 @@ class WebSocketFront:
 
 
 async def _handle(handler: Handler, call: SocketCall) -> None:
-    """The boundary: what the handler raises is told to the client, and ends its WebSocket."""
+    """The boundary: the client receives what the handler raises, and its WebSocket ends."""
     try:
         await handler(call)
     except* WebSocketClosed as closed:
         log.debug("websocket_gone", reason=str(closed.exceptions[0]))
-    except* Exception as errors:  # noqa: BLE001 (`tell` logs what is nobody else's business)
+    except* Exception as errors:  # noqa: BLE001 (`as_gateway_error` logs what is not for clients)
         await _tell_failure(call.socket, as_gateway_error(errors))
 
 
@@ -242,8 +242,8 @@ def _keys_in(subprotocols: Iterable[str]) -> Iterator[bytes]:
 
 
 def _choose(subprotocols: Iterable[str]) -> str | None:
-    """Which of those that were offered is spoken. A browser that offered some and is told of none
-    closes again; so where nothing else is offered, that is one with a key in it."""
+    """Which of those that were offered is spoken. A browser that offered some and is answered with
+    none closes again; so where nothing else is offered, that is one with a key in it."""
     offered = [*subprotocols]
     if PROTOCOL in offered:
         return PROTOCOL

@@ -26,7 +26,7 @@ class SocketCall:
     """What a handler is given. `path` has the parts of the path that its route left open, `query`
     what is behind the question mark (of repeated names, the last), without a key.
 
-    The WebSocket closes when the handler returns. Where it raises, the client is told of the error
+    The WebSocket closes when the handler returns. Where it raises, the client receives the error
     first (`error_event`); `WebSocketClosed`, which every `receive` and `send` may raise, is no
     error.
     """
@@ -54,5 +54,5 @@ class SocketCall:
 
 
 def error_event(error: GatewayError, ref: object = None) -> dict[str, object]:
-    """An error as the message that tells of it; `ref` is that of the message at fault."""
+    """An error as a message; `ref` is that of the message at fault."""
     return {"type": "error", "ref": ref, **error.body()}

@@ -1,6 +1,6 @@
-"""Joining: a conversation watched live over a WebSocket, and what whoever watches may do in it.
+"""Joining: a conversation watched live over a WebSocket, and what a watcher may do in it.
 
-Knows: the messages of ``GET /v1/conversations/{id}/events`` that a client sends, what it is told
+Knows: the messages of ``GET /v1/conversations/{id}/events`` that a client sends, what it receives
 first, and how it is kept up to date. Refuses to know: how events are worded
 (`schemas.openai.conversation_events`), who may join (`actors.websocket.app`), and how a turn
 runs.

@@ -1,7 +1,7 @@
-"""Turns that somebody who has joined a conversation asks for.
+"""Turns that a client asks for in a conversation that it has joined.
 
 Knows: that such a turn outlives the connection it was asked on, and how the last one is asked
-again. Refuses to know: the WebSocket, and what watchers are told of the turn
+again. Refuses to know: the WebSocket, and what watchers receive of the turn
 (`actors.watching.broadcast`).
 """
 
@@ -78,7 +78,7 @@ def _parse(
     fields = {name: value for name, value in message.items() if name not in ("type", "ref")}
     if again is not None:
         fields["input"] = "again"
-    # Whoever has joined sees all of it; and nobody waits for the answer as a whole.
+    # A client that has joined sees all of it, and none waits for the answer as a whole.
     fields |= {"stream": True, "store": False}
     reasoning = call.gateway.settings.models.include_reasoning
     kept = KeptItems(call.gateway, call.owner)
@@ -97,7 +97,7 @@ async def _run(
     turn: AbstractAsyncContextManager[Turn],
     report: trio.MemorySendChannel[str | GatewayError],
 ) -> None:
-    """Run a turn to its end. What is said in it reaches those who watch; nobody reads it here."""
+    """Run a turn to its end. Its items reach the watchers; none is read here."""
     told = False
     try:
         async with turn as running:

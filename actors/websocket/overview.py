@@ -3,7 +3,7 @@
 ``/v1/house`` is its former name, which goes with the next release: what is sent there has the
 ``type`` of that name too.
 
-Knows: that this WebSocket only tells. Refuses to know: what is in the picture
+Knows: that this WebSocket only sends. Refuses to know: what is in the picture
 (`actors.listeners.overview`).
 """
 

@@ -228,7 +228,7 @@ class _Session:
         lane = self._giving(steer.previous_response_id)
         record = None if lane is None else lane.record
         stream_id = None if lane is None else lane.stream_id
-        # One that was steered just now, and is telling of its end, may be told more.
+        # One that was steered just now, and whose end is being sent, may be steered again.
         if lane is None or record is None or not (record.ending is None or record.steered):
             fault = self._missed(steer.previous_response_id)
             await self._tell(encode_unsteered(steer, *fault, stream_id=stream_id))
@@ -282,7 +282,7 @@ class _Session:
                 job = await self._accept(request)
                 if not job.request.generate:
                     prepared = await prepare(job)
-            except Exception as error:  # noqa: BLE001 (told to the client; nothing is sent in here)
+            except Exception as error:  # noqa: BLE001 (the client receives it; nothing is sent in here)
                 self._evict(request.create.raw.get("previous_response_id"))
                 await self._tell(encode_failure(as_gateway_error(error), lane.stream_id))
                 return
@@ -366,14 +366,14 @@ class _Session:
     async def _successor(
         self, lane: _Lane, running: Running | None, steers: Sequence[tuple[str, Steer]]
     ) -> Job | None:
-        """What goes on with a response that was steered; None, and the client is told, where
+        """What goes on with a response that was steered; None, and the client receives why, where
         nothing can."""
         fault: tuple[SteerFault, str] = ("response_not_active", "The response has ended.")
         record = None if running is None else running.record
         if running is not None and record is not None and _goes_on(record):
             try:
                 return await self._steered(running, [steer for _, steer in steers])
-            except Exception as error:  # noqa: BLE001 (told to the client)
+            except Exception as error:  # noqa: BLE001 (the client receives it)
                 fault = "successor_creation_failed", as_gateway_error(error).message
         for steer_id, steer in steers:
             await self._tell(
@@ -404,7 +404,7 @@ def _writer(record: Record, lane: _Lane) -> ResponseWriter:
 
 
 def _goes_on(record: Record) -> bool:
-    """Whether somebody's words can follow: not if tools have to answer first."""
+    """Whether a user message can follow: not if tools have to answer first."""
     return record.ending is not None and record.ending.leaves_trace and not record.open_calls
 
 

@@ -168,7 +168,7 @@ async def test_a_conversation_is_joined_and_its_past_shown(tmp_path: Path) -> No
             shown = await terminal.until("\n> ")
             assert shown == "> repeat: before\nbefore\n> "
             await conversation.ask("repeat: from elsewhere")
-            await terminal.until("(somebody) > repeat: from elsewhere\nfrom elsewhere\n> ")
+            await terminal.until("(another client) > repeat: from elsewhere\nfrom elsewhere\n> ")
             await terminal.type("repeat: from here\n")
             await terminal.until("from here\n> ")
             await live.gateway.forget(conversation.conversation_id)

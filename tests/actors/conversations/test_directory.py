@@ -104,7 +104,7 @@ def add_holder(
     directory.use(entry, 100.0)
     entry.state.memory = evolve(entry.memory, digests=digests)
     entry.state.phase = phase
-    directory.leave(entry, 101.0)
+    directory.release(entry, 101.0)
     return entry
 
 
@@ -115,7 +115,7 @@ def test_a_history_is_found_once_its_turn_has_been_left() -> None:
     entry.state.memory = evolve(entry.memory, digests=HISTORY)
     entry.state.phase = Phase.IDLE
     assert directory.holder("local", SETUP, HISTORY) is None
-    directory.leave(entry, 105.0)
+    directory.release(entry, 105.0)
     assert (entry.callers, entry.used_at) == (0, 105.0)
     assert directory.holder("local", SETUP, HISTORY) is entry
     for owner, setup, digests in [
@@ -136,7 +136,7 @@ def test_a_holder_that_somebody_speaks_to_is_not_free() -> None:
     assert directory.holder("local", SETUP, HISTORY) is first
     directory.use(first, 102.0)
     assert directory.holder("local", SETUP, HISTORY) is None
-    directory.leave(second, 103.0)  # it failed: the history is what it was
+    directory.release(second, 103.0)  # it failed: the history is what it was
     assert directory.holder("local", SETUP, HISTORY) is second
 
 
@@ -157,12 +157,12 @@ def test_a_private_conversation_is_nobodys_else() -> None:
     directory.claim(entry)
     assert directory.holder("local", SETUP, HISTORY) is None
     directory.use(entry, 102.0)
-    directory.leave(entry, 103.0)
+    directory.release(entry, 103.0)
     assert directory.holder("local", SETUP, HISTORY) is None, "for good"
     born = add(directory)
     directory.use(born, 102.0)
     born.state.memory, born.state.phase = evolve(born.memory, digests=HISTORY), Phase.IDLE
-    directory.leave(born, 103.0)
+    directory.release(born, 103.0)
     assert directory.holder("local", SETUP, HISTORY) is None
 
 
@@ -174,7 +174,7 @@ def test_a_conversation_that_was_removed_holds_nothing() -> None:
     late.state.phase = Phase.IDLE
     for each in (entry, late):
         directory.remove(each)
-    directory.leave(late, 101.0)  # its caller comes after that
+    directory.release(late, 101.0)  # its caller comes after that
     assert directory.holder("local", SETUP, HISTORY) is None
     assert directory.holder("local", SETUP, LONG) is None
 
@@ -226,14 +226,14 @@ def test_what_seeds_take_is_counted_as_they_come_change_and_go() -> None:
     for kilos in (30, 0, 20):
         directory.use(entry, 101.0)
         entry.state.memory = evolve(entry.memory, seed=big(kilos) if kilos else ())
-        directory.leave(entry, 102.0)
+        directory.release(entry, 102.0)
         assert abs(directory.held_bytes - other.held_bytes - kilos * KILO) < SLACK
     directory.use(late, 102.0)
     late.state.memory = evolve(late.memory, seed=big(7))
     for each in (entry, late):
         directory.remove(each)
         directory.remove(each)
-    directory.leave(late, 103.0)  # its caller comes after that
+    directory.release(late, 103.0)  # its caller comes after that
     assert directory.held_bytes == other.held_bytes
     directory.remove(other)
     assert directory.held_bytes == 0
@@ -276,7 +276,7 @@ def test_only_those_that_sleep_undisturbed_give_way(phase: Phase) -> None:
     awake.state.phase = phase
     directory.use(called, 3.0)
     assert directory.giving_way() == []
-    directory.leave(called, 4.0)
+    directory.release(called, 4.0)
     assert directory.giving_way() == [called]
 
 
