@@ -19,3 +19,10 @@ def node_folder(pytestconfig: pytest.Config) -> Path:
     """The Node scripts beside their installed packages, which are kept from run to run."""
     assert pytestconfig.cache is not None
     return node.install(pytestconfig.cache.mkdir("conformance"))
+
+
+@pytest.fixture(scope="session")
+def python_folder(pytestconfig: pytest.Config) -> Path:
+    """Where the environments of the Python clients are, which are kept from run to run."""
+    assert pytestconfig.cache is not None
+    return pytestconfig.cache.mkdir("conformance-python")

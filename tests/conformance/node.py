@@ -1,46 +1,23 @@
-"""Node scripts on a live gateway: install their packages, run them, read what they saw.
+"""Node scripts on a live gateway: install their packages, run them.
 
-Knows npm and the lines that `report.mjs` prints. Refuses to know what a check has to see.
+Knows npm. Refuses to know what a check has to see.
 """
 
 from __future__ import annotations
 
 import hashlib
-import json
-import os
 import shutil
 import subprocess
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
-import trio
-from attrs import frozen
+from . import checks
+from .checks import Seen
 
-from .gateway import open_gateway_for_clients
+__all__ = ["Seen", "install", "run", "run_checks"]
 
 HERE = Path(__file__).parent
-PATIENCE = 10.0
-"""Seconds to wait until the API is hung up on; ample, so that only a turn left running takes it."""
-
-
-@frozen
-class Seen:
-    """What the checks of one script saw, by name.
-
-    `abandoned` is how often the gateway's child hung up on the API in the middle of an answer.
-    """
-
-    lines: Mapping[str, Mapping[str, Any]]
-    abandoned: int
-    stderr: str
-
-    def by(self, check: str) -> Any:
-        """Return what the check saw; AssertionError with its own story where it failed."""
-        assert check in self.lines, f"no check {check} ran\n{self.stderr}"
-        line = self.lines[check]
-        assert "error" not in line, line["error"]
-        return line["saw"]
 
 
 def install(cache: Path, here: Path = HERE) -> Path:
@@ -72,19 +49,7 @@ def install(cache: Path, here: Path = HERE) -> Path:
 
 def run(script: Path, tmp_path: Path) -> Seen:
     """Run the script against a gateway of its own, in front of the real CLI."""
-    return trio.run(_run, script, tmp_path)
-
-
-async def _run(script: Path, tmp_path: Path) -> Seen:
-    async with open_gateway_for_clients(tmp_path) as (url, stub):
-        lines, stderr = await run_checks(script, tmp_path, {"CCAPI_TEST_BASE_URL": url})
-        slow = [r for r in stub.requests if r.last_user_text.startswith("Say slowly")]
-        with trio.move_on_after(PATIENCE):
-            for request in slow:
-                await request.left.wait()
-        # Asked before the gateway stops, which ends every child in any case.
-        abandoned = sum(request.left.is_set() for request in slow)
-    return Seen(lines, abandoned, stderr)
+    return checks.run(["node", str(script)], tmp_path)
 
 
 async def run_checks(
@@ -94,14 +59,4 @@ async def run_checks(
 
     Raises AssertionError with all it wrote where it did not get to its end.
     """
-    done = await trio.run_process(
-        ["node", str(script)],
-        env={"PATH": os.environ["PATH"], "HOME": str(home), **environment},
-        capture_stdout=True,
-        capture_stderr=True,
-        check=False,
-    )
-    stdout, stderr = done.stdout.decode(), done.stderr.decode()
-    assert done.returncode == 0, f"{script.name} failed\n{stdout}\n{stderr}"
-    lines = map(json.loads, stdout.splitlines())
-    return {line.pop("check"): line for line in lines}, stderr
+    return await checks.run_program(["node", str(script)], home, environment)

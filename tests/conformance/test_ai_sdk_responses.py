@@ -13,9 +13,9 @@ from . import node
 from .node import Seen
 
 TWO_STEPS = [
-    ["tool-calls", [["get_weather", {"city": "Rome"}]]],
-    ["tool-calls", [["get_time", {"city": "Rome"}]]],
-    ["stop", []],
+    ["tool-calls", [["get_weather", {"city": "Rome"}]], ["Sunny in Rome."]],
+    ["tool-calls", [["get_time", {"city": "Rome"}]], ["Noon in Rome."]],
+    ["stop", [], []],
 ]
 TOLD = {"The tool says: Sunny in Rome.", "The tool says: Noon in Rome."}
 
@@ -32,7 +32,8 @@ def test_generate_text(seen: Seen) -> None:
 
 def test_stream_text(seen: Seen) -> None:
     text = " ".join(str(number) for number in range(1, 21))
-    assert seen.by("stream") == {"text": text, "streamed": True, "finishReason": "stop"}
+    expected = {"text": text, "streamed": True, "finishReason": "stop", "counted": True}
+    assert seen.by("stream") == expected
 
 
 def test_a_second_turn_names_items_of_the_first(seen: Seen) -> None:
@@ -47,13 +48,14 @@ def test_a_tool_loop(seen: Seen) -> None:
 
 def test_a_streamed_tool_loop(seen: Seen) -> None:
     run = seen.by("streamed_steps")
+    assert run["missing"] == []
     assert run["steps"] == TWO_STEPS
     assert set(run["text"].splitlines()) == TOLD
 
 
 def test_a_tool_loop_names_its_reasoning(seen: Seen) -> None:
     run = seen.by("reasoning_steps")
-    assert run["steps"] == [TWO_STEPS[0], ["stop", []]]
+    assert run["steps"] == [TWO_STEPS[0], TWO_STEPS[-1]]
     assert run["text"] == "The tool says: Sunny in Rome."
     assert run["reasoned"]
     assert run["referred"] == 1
@@ -68,7 +70,7 @@ def test_previous_response(seen: Seen) -> None:
 
 
 def test_images(seen: Seen) -> None:
-    assert seen.by("image") == "I see 1 image, small and plain."
+    assert seen.by("image") == ["I see 1 image, small and plain."] * 2
 
 
 def test_objects(seen: Seen) -> None:
@@ -82,10 +84,13 @@ def test_built_in_tools_do_no_harm(seen: Seen) -> None:
 
 
 def test_errors(seen: Seen) -> None:
-    expected = {"name": "AI_APICallError", "statusCode": 404, "code": "model_not_found"}
-    assert seen.by("errors") == expected
+    error = seen.by("errors")
+    assert error["name"] == "AI_APICallError"
+    assert error["statusCode"] == 404
+    assert error["code"] == "model_not_found"
+    assert "gpt-nope" in error["message"]
 
 
 def test_abort(seen: Seen) -> None:
-    assert seen.by("abort") == {"early": True, "aborted": True}
+    assert seen.by("abort") == {"early": True, "aborted": True, "after": True}
     assert seen.abandoned == 1
