@@ -32,7 +32,7 @@ from .conversations import (
     show_conversation,
     show_item,
 )
-from .middleware import Authenticated, guarded
+from .middleware import Front
 from .page import Page
 from .request import Call, route
 from .responses import (
@@ -84,75 +84,64 @@ ONLY_WEBSOCKET = ("/v1/conversations/{conversation_id}/events", "/v1/overview", 
 def http_app(gateway: Gateway) -> ASGIApp:
     """The OpenAI surface of `gateway`, to be mounted anywhere while the gateway is open."""
     keys = KeyRing(gateway.settings.auth.api_keys, nobody=LOCAL)
-    # What a supervisor of processes asks needs no key, nor do the files of the page; everything
-    # else does, what is not there included.
     page = Page(enabled=gateway.settings.page.enabled)
-    public = Router(
-        [
-            route(gateway, "/health", GET=tell_health),
-            route(gateway, "/ready", GET=tell_readiness),
-            route(gateway, "/", GET=page.show),
-            route(gateway, "/page/{file}", GET=page.file),
-        ],
-        redirect_slashes=False,
-        default=Authenticated(_keyed_routes(gateway), keys),
-    )
-    return guarded(public, gateway.settings.server)
+
+    async def no_such_path(scope: Scope, receive: Receive, send: Send) -> NoReturn:
+        keys.owner(scope["headers"])
+        _refuse_path(scope)
+
+    routes = [
+        # What a supervisor of processes asks needs no key, nor do the files of the page; everything
+        # else does, what is not there included.
+        route(gateway, "/health", GET=tell_health),
+        route(gateway, "/ready", GET=tell_readiness),
+        route(gateway, "/", GET=page.show),
+        route(gateway, "/page/{file}", GET=page.file),
+        *_keyed_routes(gateway, keys),
+    ]
+    router = Router(routes, redirect_slashes=False, default=no_such_path)
+    return Front(router, gateway.settings.server)
 
 
-def _keyed_routes(gateway: Gateway) -> Router:
-    return Router(
-        [
-            route(gateway, "/v1/chat/completions", POST=complete_chat),
-            route(gateway, "/v1/completions", POST=complete_text),
-            *_response_routes(gateway),
-            route(gateway, "/v1/models", GET=list_models),
-            route(gateway, "/v1/models/{model:path}", GET=show_model),
-            route(gateway, "/v1/conversations", GET=list_conversations, POST=create_conversation),
-            route(
-                gateway,
-                "/v1/conversations/{conversation_id}",
-                GET=show_conversation,
-                POST=change_conversation,
-                DELETE=delete_conversation,
-            ),
-            route(
-                gateway, "/v1/conversations/{conversation_id}/items", GET=list_items, POST=add_items
-            ),
-            route(
-                gateway,
-                "/v1/conversations/{conversation_id}/items/{item_id}",
-                GET=show_item,
-                DELETE=delete_item,
-            ),
-            route(
-                gateway,
-                "/v1/conversations/{conversation_id}/permissions",
-                GET=list_permissions,
-            ),
-            route(
-                gateway,
-                "/v1/conversations/{conversation_id}/permissions/{request_id}",
-                POST=reply_permission,
-            ),
-            *(route(gateway, path, GET=only_websocket) for path in ONLY_WEBSOCKET),
-            route(gateway, "/stats", GET=tell_statistics),
-            route(gateway, "/metrics", GET=tell_metrics),
-        ],
-        redirect_slashes=False,
-        default=no_such_path,
-    )
-
-
-def _response_routes(gateway: Gateway) -> list[Route]:
-    one = "/v1/responses/{response_id}"
+def _keyed_routes(gateway: Gateway, keys: KeyRing) -> list[Route]:
+    conversation = "/v1/conversations/{conversation_id}"
+    response = "/v1/responses/{response_id}"
     return [
-        route(gateway, "/v1/responses", POST=create_response),
-        route(gateway, "/v1/responses/input_tokens", POST=count_input_tokens),
-        route(gateway, "/v1/responses/compact", POST=compact_response),
-        route(gateway, one, is_there=names_response, GET=show_response, DELETE=delete_response),
-        route(gateway, f"{one}/cancel", POST=cancel_response),
-        route(gateway, f"{one}/input_items", GET=list_input_items),
+        route(gateway, "/v1/chat/completions", keys, POST=complete_chat),
+        route(gateway, "/v1/completions", keys, POST=complete_text),
+        route(gateway, "/v1/responses", keys, POST=create_response),
+        route(gateway, "/v1/responses/input_tokens", keys, POST=count_input_tokens),
+        route(gateway, "/v1/responses/compact", keys, POST=compact_response),
+        route(
+            gateway,
+            response,
+            keys,
+            is_there=names_response,
+            GET=show_response,
+            DELETE=delete_response,
+        ),
+        route(gateway, f"{response}/cancel", keys, POST=cancel_response),
+        route(gateway, f"{response}/input_items", keys, GET=list_input_items),
+        route(gateway, "/v1/models", keys, GET=list_models),
+        route(gateway, "/v1/models/{model:path}", keys, GET=show_model),
+        route(gateway, "/v1/conversations", keys, GET=list_conversations, POST=create_conversation),
+        route(
+            gateway,
+            conversation,
+            keys,
+            GET=show_conversation,
+            POST=change_conversation,
+            DELETE=delete_conversation,
+        ),
+        route(gateway, f"{conversation}/items", keys, GET=list_items, POST=add_items),
+        route(
+            gateway, f"{conversation}/items/{{item_id}}", keys, GET=show_item, DELETE=delete_item
+        ),
+        route(gateway, f"{conversation}/permissions", keys, GET=list_permissions),
+        route(gateway, f"{conversation}/permissions/{{request_id}}", keys, POST=reply_permission),
+        *(route(gateway, path, keys, GET=only_websocket) for path in ONLY_WEBSOCKET),
+        route(gateway, "/stats", keys, GET=tell_statistics),
+        route(gateway, "/metrics", keys, GET=tell_metrics),
     ]
 
 
@@ -208,11 +197,11 @@ async def tell_metrics(call: Call) -> None:
 
 
 async def only_websocket(call: Call) -> NoReturn:
-    call.labels["upgrade"] = "websocket"
+    call.response_headers["upgrade"] = "websocket"
     raise UpgradeRequired(f"{call.scope['path']} is a WebSocket.")
 
 
-async def no_such_path(scope: Scope, receive: Receive, send: Send) -> NoReturn:
+def _refuse_path(scope: Scope) -> NoReturn:
     path = scope["path"].removeprefix(scope.get("root_path", ""))
     for beginning, what in NOT_OFFERED.items():
         if f"{path}/".startswith(f"/v1/{beginning}/"):

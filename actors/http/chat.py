@@ -17,11 +17,10 @@ from functools import partial, reduce
 from operator import add
 from typing import Any, ClassVar, Protocol
 
-import trio
 from attrs import evolve, frozen
 
 from ...schemas.convert import write_json
-from ...schemas.errors import GatewayError, InvalidRequest
+from ...schemas.errors import InvalidRequest
 from ...schemas.openai import chat_reply, completions, sse
 from ...schemas.openai.chat import ChatTurn, parse_chat
 from ...schemas.openai.chat_reply import Heading
@@ -33,6 +32,7 @@ from ...transport.http.asgi import EventStream, while_connected
 from ..answering import Source, accept, answering, rejects_if_busy, relay
 from ..runtime.boundary import as_gateway_error
 from ..runtime.reply_channel import Turn
+from ..runtime.together import run_together
 from .request import Call
 
 
@@ -143,7 +143,7 @@ async def _accept(call: Call, asked: Sequence[ChatTurn]) -> list[ChatTurn]:
             reject_if_busy=rejects_if_busy(call.header("x-ccapi-on-busy")),
             cacheable=len(asked) == 1 and not each.options.reasoning and not no_store(call),
         )
-        accepted.append(await accept(call.gateway, request, call.owner, call.labels))
+        accepted.append(await accept(call.gateway, request, call.owner, call.response_headers))
     return accepted
 
 
@@ -166,12 +166,12 @@ async def _answering(
     async with AsyncExitStack() as stack:
         sources = [
             await stack.enter_async_context(
-                answering(call.gateway, request, call.labels, has_begun)
+                answering(call.gateway, request, call.response_headers, has_begun)
             )
             for request in requests
         ]
         if len(requests) > 1:
-            call.labels.pop("x-conversation-id", None)
+            call.response_headers.pop("x-conversation-id", None)
         yield sources
 
 
@@ -182,27 +182,6 @@ def _heading(dialect: Dialect, requests: Sequence[ChatTurn], source: Source) -> 
         model=requests[0].named_model or source.model,
         conversation_id=None if len(requests) > 1 else source.conversation_id,
     )
-
-
-async def _each(work: Sequence[Callable[[], Any]]) -> None:
-    """Do all of `work` at once. The first failure ends the rest, and comes out as it is."""
-    if len(work) == 1:  # nearly always: no task is needed
-        await work[0]()
-        return
-    failures: list[GatewayError] = []
-
-    async def run(one: Callable[[], Any]) -> None:
-        try:
-            await one()
-        except GatewayError as error:
-            failures.append(error)
-            nursery.cancel_scope.cancel()
-
-    async with trio.open_nursery() as nursery:
-        for one in work:
-            nursery.start_soon(run, one)
-    if failures:
-        raise failures[0]
 
 
 # -- whole -----------------------------------------------------------------------------------------
@@ -218,7 +197,7 @@ async def _answer_whole(call: Call, dialect: Dialect, requests: Sequence[ChatTur
 
             return run
 
-        await _each([read(index, source) for index, source in enumerate(sources)])
+        await run_together(*(read(index, source) for index, source in enumerate(sources)))
         ordered = [replies[index] for index in range(len(sources))]
         usage = reduce(add, (reply.usage for reply in ordered))
         completion = dialect.whole(_heading(dialect, requests, sources[0]), ordered, usage)
@@ -248,7 +227,7 @@ async def _stream(call: Call, dialect: Dialect, requests: Sequence[ChatTurn]) ->
     The response also opens with a heartbeat. A request that waits so long for another client's
     identical turn has no conversation yet, and so names it in its chunks alone.
     """
-    stream = EventStream(call.send, call.gateway.settings.server.heartbeat_seconds)
+    stream = call.open_stream()
     several = len(requests) > 1
     async with stream.beating():
         try:
@@ -258,7 +237,7 @@ async def _stream(call: Call, dialect: Dialect, requests: Sequence[ChatTurn]) ->
                 def pass_on(index: int, source: Source) -> Callable[[], Any]:
                     return partial(_pass_on, source, dialect.writer(heading, index), stream)
 
-                await _each([pass_on(index, source) for index, source in enumerate(sources)])
+                await run_together(*(pass_on(index, each) for index, each in enumerate(sources)))
                 usage = reduce(add, (source.answer.usage for source in sources))
                 end = dialect.end(heading, usage if requests[0].include_usage else None)
         except Exception as error:

@@ -62,7 +62,7 @@ def _encode(conversation: Conversation) -> dict[str, Any]:
 
 def _find(call: Call) -> Conversation:
     conversation = call.gateway.find(call.path("conversation_id"), owner=call.owner)
-    call.labels["x-conversation-id"] = conversation.conversation_id
+    call.response_headers["x-conversation-id"] = conversation.conversation_id
     return conversation
 
 
@@ -81,7 +81,7 @@ async def create_conversation(call: Call) -> None:
         seed=messages,
         metadata=metadata,
     )
-    call.labels["x-conversation-id"] = conversation.conversation_id
+    call.response_headers["x-conversation-id"] = conversation.conversation_id
     await call.answer(_encode(conversation))
 
 
@@ -187,7 +187,7 @@ def _take_items(call: Call, raw: object) -> object:
         taken = take_items(raw["items"], "items", KeptItems(call.gateway, call.owner))
         if taken.left_out:
             ignored = encode_ignored(f"items.{kind}" for kind in taken.left_out)
-            call.labels["x-ccapi-ignored"] = ignored or ""
+            call.response_headers["x-ccapi-ignored"] = ignored or ""
         return {**raw, "items": taken.items}
     return raw
 

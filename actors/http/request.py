@@ -18,11 +18,11 @@ from starlette.types import Receive, Scope, Send
 
 from ...schemas.convert import read_json
 from ...schemas.errors import MethodNotAllowed, NotFound, UnsupportedMediaType
-from ...transport.http.asgi import decode_body, read_body, send_json
+from ...transport.http.asgi import EventStream, decode_body, read_body, send_json
 from ...transport.http.bodies import LONG, Share
 from ...transport.http.content_coding import CODINGS, UnknownCoding, read_codings
-from .auth import header_values
-from .middleware import LABELS, OWNER
+from .auth import KeyRing, header_values
+from .middleware import RESPONSE, Response
 
 if TYPE_CHECKING:
     from ..gateway import Gateway
@@ -35,13 +35,14 @@ NAMES = b'"id"'
 
 @define(eq=False)
 class Call:
-    """What a route is given. `owner` is there behind `Authenticated` alone."""
+    """What a route is given. `owner` is there on routes that need a key."""
 
     gateway: Gateway
     scope: Scope
     receive: Receive
     send: Send
     share: Share
+    _owner: str | None
     _headers: dict[bytes, bytes] = field(init=False)
 
     @_headers.default
@@ -50,14 +51,23 @@ class Call:
 
     @property
     def owner(self) -> str:
-        owner: str = self.scope[OWNER]
-        return owner
+        assert self._owner is not None, "the route needs no key"
+        return self._owner
 
     @property
-    def labels(self) -> dict[str, str]:
+    def response(self) -> Response:
+        response: Response = self.scope[RESPONSE]
+        return response
+
+    @property
+    def response_headers(self) -> dict[str, str]:
         """Headers for the response, whatever it turns out to be; an error has them too."""
-        labels: dict[str, str] = self.scope[LABELS]
-        return labels
+        return self.response.headers
+
+    def open_stream(self) -> EventStream:
+        """The response as a stream of server-sent events."""
+        heartbeat_seconds = self.gateway.settings.server.heartbeat_seconds
+        return EventStream(self.send, heartbeat_seconds, self.response.send_body)
 
     def header(self, name: str) -> str | None:
         value = self._headers.get(name.encode("latin-1"))
@@ -101,7 +111,7 @@ class Call:
         try:
             codings = read_codings(header_values(self.scope["headers"], b"content-encoding"))
         except UnknownCoding as unknown:
-            self.labels["accept-encoding"] = ", ".join(CODINGS)
+            self.response_headers["accept-encoding"] = ", ".join(CODINGS)
             raise UnsupportedMediaType(
                 f"A body in the coding {reprlib.repr(str(unknown))} is not taken here, but "
                 f"{', '.join(CODINGS)} are.",
@@ -139,18 +149,24 @@ class _Methods:
     """The handlers of one path, as the ASGI app that Starlette's router wants."""
 
     def __init__(
-        self, gateway: Gateway, handlers: dict[str, Handler], is_there: IsThere | None
+        self,
+        gateway: Gateway,
+        handlers: dict[str, Handler],
+        is_there: IsThere | None,
+        keys: KeyRing | None,
     ) -> None:
         self._gateway = gateway
+        self._keys = keys
         self._handlers = handlers
         self._is_there = is_there
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
+        owner = None if self._keys is None else self._keys.owner(scope["headers"])
         method = "GET" if scope["method"] == "HEAD" else scope["method"]
         handler = self._handlers.get(method)
         # What was read stays in memory as long as the request does, in one form or another.
         with self._gateway.bodies.share() as share:
-            call = Call(self._gateway, scope, receive, send, share)
+            call = Call(self._gateway, scope, receive, send, share, owner)
             if handler is None:
                 self._refuse_method(call)
             else:
@@ -160,18 +176,24 @@ class _Methods:
         asked = f"{call.scope['method']} {call.scope['path']}"
         if self._is_there is not None and not self._is_there(call):
             raise NotFound(f"There is nothing at {asked}.", code="not_offered")
-        call.labels["allow"] = ", ".join(
+        call.response_headers["allow"] = ", ".join(
             [*self._handlers, *(["HEAD"] if "GET" in self._handlers else [])]
         )
         raise MethodNotAllowed(f"{call.scope['method']} is not a method of {call.scope['path']}.")
 
 
 def route(
-    gateway: Gateway, path: str, *, is_there: IsThere | None = None, **handlers: Handler
+    gateway: Gateway,
+    path: str,
+    keys: KeyRing | None = None,
+    *,
+    is_there: IsThere | None = None,
+    **handlers: Handler,
 ) -> Route:
-    """A route with one handler per method: ``route(gateway, "/x", GET=…, POST=…)``.
+    """A route with one handler per method: ``route(gateway, "/x", keys, GET=…, POST=…)``.
 
-    `is_there`, for a path that names something: whether it can be the name of such a thing. A
-    method that the route lacks is a 404, and not a 405, where it cannot.
+    `keys` None: the route needs no key. `is_there`, for a path that names something: whether it can
+    be the name of such a thing. A method that the route lacks is a 404, and not a 405, where it
+    cannot.
     """
-    return Route(path, _Methods(gateway, handlers, is_there))
+    return Route(path, _Methods(gateway, handlers, is_there, keys))

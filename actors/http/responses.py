@@ -30,7 +30,7 @@ from ...schemas.openai.response_events import (
 )
 from ...schemas.openai.responses import ResponseTurn, parse_response
 from ...schemas.turn_items import TurnItem
-from ...transport.http.asgi import EventStream, while_connected
+from ...transport.http.asgi import while_connected
 from ..answering import rejects_if_busy
 from ..responses.compaction import compact
 from ..responses.job import Job, accept, whole_of
@@ -38,6 +38,7 @@ from ..responses.kept_items import KeptItems
 from ..responses.record import Record
 from ..responses.run import nobody_listens, responding
 from ..runtime.boundary import as_gateway_error
+from ..runtime.together import run_together
 from .chat import no_store
 from .paging import page_of, read_order
 from .request import Call
@@ -67,7 +68,7 @@ async def create_response(call: Call) -> None:
         cacheable=not no_store(call),
     )
     async with while_connected(call.receive):
-        job = await accept(call.gateway, request, call.owner, call.labels)
+        job = await accept(call.gateway, request, call.owner, call.response_headers)
         if asked.background:
             record = await _start(job)
             await (_follow(call, record) if asked.stream else _show(call, record))
@@ -90,7 +91,7 @@ async def count_input_tokens(call: Call) -> None:
         ),
     )
     async with while_connected(call.receive):
-        job = await accept(call.gateway, request, call.owner, call.labels)
+        job = await accept(call.gateway, request, call.owner, call.response_headers)
         setup, messages = whole_of(job)
         tokens = await call.gateway.count_tokens(setup, messages)
     await call.answer({"object": "response.input_tokens", "input_tokens": tokens})
@@ -111,7 +112,7 @@ async def compact_response(call: Call) -> None:
         job = await accept(call.gateway, asked, call.owner, headers)
         compacted = await compact(job)
     if "x-ccapi-ignored" in headers:
-        call.labels["x-ccapi-ignored"] = headers["x-ccapi-ignored"]
+        call.response_headers["x-ccapi-ignored"] = headers["x-ccapi-ignored"]
     await call.answer(compacted)
 
 
@@ -121,7 +122,7 @@ async def _show(call: Call, record: Record) -> None:
 
 async def _answer_whole(call: Call, job: Job) -> None:
     async with responding(job, lambda: False) as running:
-        await running.relay(nobody_listens)
+        await run_together(partial(running.relay, nobody_listens))
     await _show(call, running.record)
 
 
@@ -135,7 +136,7 @@ async def _stream(call: Call, job: Job) -> None:
     The stream also opens with a heartbeat; so one that waits long for its turn can only report
     a failure by an ``error`` event.
     """
-    stream = EventStream(call.send, call.gateway.settings.server.heartbeat_seconds)
+    stream = call.open_stream()
     async with stream.beating():
         writer: ResponseWriter | None = None
         events: list[bytes] = []
@@ -152,7 +153,7 @@ async def _stream(call: Call, job: Job) -> None:
                     events.clear()
                     await stream.write(written)
 
-                await running.relay(pass_on)
+                await run_together(partial(running.relay, pass_on))
         except Exception as error:
             if not stream.opened:
                 raise
@@ -167,7 +168,7 @@ async def _stream(call: Call, job: Job) -> None:
 async def _follow(call: Call, record: Record, after: int = -1) -> None:
     """Give the events of a response that is on record, from behind the number `after` on, and go on
     while it runs. The client may hang up; the response goes on."""
-    stream = EventStream(call.send, call.gateway.settings.server.heartbeat_seconds)
+    stream = call.open_stream()
     writer = ResponseWriter(record.heading, after=after)
     events, given = writer.first(), 0
     with record.reading():

@@ -157,8 +157,10 @@ class EventStream:
     the response if nothing else has.
     """
 
-    def __init__(self, send: Send, heartbeat_seconds: float) -> None:
-        self._send = send
+    def __init__(self, send: Send, heartbeat_seconds: float, send_body: Send | None = None) -> None:
+        """`send` is for the head, `send_body` for what follows (None: the same)."""
+        self._send_head = send
+        self._send_body = send if send_body is None else send_body
         self._heartbeat_seconds = heartbeat_seconds
         self._lock = trio.Lock()
         self._written_at = trio.current_time()
@@ -175,7 +177,13 @@ class EventStream:
         except trio.WouldBlock:
             await self._lock.acquire()
         try:
-            await self._put(events, last)
+            if self.opened:  # a token: without another frame
+                await self._send_body(
+                    {"type": "http.response.body", "body": events, "more_body": not last}
+                )
+                self._written_at = trio.current_time()
+            else:
+                await self._put(events, last)
         finally:
             self._lock.release()
 
@@ -198,6 +206,8 @@ class EventStream:
         if not self.opened:
             self.opened = True
             headers = encode_headers(_EVENT_STREAM_HEADERS)
-            await self._send({"type": "http.response.start", "status": 200, "headers": headers})
-        await self._send({"type": "http.response.body", "body": events, "more_body": not last})
+            await self._send_head(
+                {"type": "http.response.start", "status": 200, "headers": headers}
+            )
+        await self._send_body({"type": "http.response.body", "body": events, "more_body": not last})
         self._written_at = trio.current_time()

@@ -30,6 +30,12 @@ from .limits import HttpLimits, hypercorn_config
 
 READ_BYTES = 65536
 
+YIELD_BYTES = 65536
+"""Written so much, a connection gives way to others."""
+
+WRITE_COST = 1024
+"""What a write counts for beside its bytes."""
+
 
 @frozen(kw_only=True)
 class Peer:
@@ -91,6 +97,7 @@ class HttpConnection:
         self._protocol: Http1 | Http2
         self._nursery: trio.Nursery
         self._write_lock = trio.Lock()
+        self._unyielded = 0  # bytes written since the scheduler last had a turn
         self._corked: list[bytes] | None = None
         self._reading: trio.CancelScope | None = None
         self._deadline = trio.current_time() + self._limits.head_timeout_seconds
@@ -252,8 +259,24 @@ class HttpConnection:
             await self._protocol.handle(Closed())
 
     async def _flush(self, pieces: list[bytes]) -> None:
+        """Write `pieces` as one, without a wait where the socket takes all of it.
+
+        But for one wait in so many bytes and writes: a client that reads fast must not keep others
+        from their turn.
+        """
         data = b"".join(pieces)
         pieces.clear()
+        self._unyielded += len(data) + WRITE_COST
+        locked = self._write_lock.locked()
+        if self._unyielded < YIELD_BYTES and self._stream is self._guard and not locked:
+            try:
+                sent = self._guard.send_nowait(data)
+            except GONE:
+                sent = 0  # as `_write` will find
+            if sent == len(data):
+                return
+            data = data[sent:]
+        self._unyielded = 0
         await self._write(data)
 
     def _in_one_write(

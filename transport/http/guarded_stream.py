@@ -44,6 +44,21 @@ class GuardedStream(trio.abc.HalfCloseableStream):
         """Closes the socket at once. Idempotent."""
         self.socket.close()
 
+    def send_nowait(self, data: bytes) -> int:
+        """Write what the socket takes at once: so many bytes of `data`, maybe none.
+
+        A streamed answer is made of small writes which all fit. To give way to the scheduler for
+        each would resume, for each, every frame that waits for it. So this gives way to nothing:
+        the caller has to, now and then. Raises as `send_all` does, and closes the socket then.
+        """
+        if self._sending:
+            raise trio.BusyResourceError("another task is sending on this stream")
+        try:
+            return self._send_some(data)
+        except BaseException:
+            self.close()
+            raise
+
     async def send_all(self, data: bytes | bytearray | memoryview) -> None:
         if self._sending:
             raise trio.BusyResourceError("another task is sending on this stream")

@@ -40,6 +40,6 @@ class LineSplitter:
         if rest:
             self._pieces.append(rest)
             self._held += len(rest)
-        if self._held > self._max or any(len(line) > self._max for line in lines):
+        if self._held > self._max or (lines and max(map(len, lines)) > self._max):
             raise LineTooLong(f"a line of more than {self._max} bytes")
         return lines

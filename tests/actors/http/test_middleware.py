@@ -16,7 +16,7 @@ from starlette.types import ASGIApp, Message, Receive, Scope, Send
 from structlog.testing import capture_logs
 
 from ccapi.actors.http.auth import KeyRing, check_host
-from ccapi.actors.http.middleware import EXPOSED, guarded
+from ccapi.actors.http.middleware import EXPOSED, Front
 from ccapi.actors.runtime.boundary import as_gateway_error
 from ccapi.schemas.errors import Forbidden, InternalError, NotFound, Unauthenticated
 from ccapi.schemas.settings.settings import AuthSettings, ServerSettings, Settings
@@ -149,7 +149,7 @@ async def test_the_request_id_is_bound_for_the_log() -> None:
         seen.append(structlog.contextvars.get_contextvars()["request_id"])
         await send_json(send, 200, {})
 
-    client = Client(guarded(app, ServerSettings()))
+    client = Client(Front(app, ServerSettings()))
     with capture_logs() as lines:
         await client.request("GET", "/x", headers={"x-request-id": "mine"})
     assert seen == ["mine"]
@@ -165,7 +165,7 @@ async def test_our_own_fault_is_a_500_that_says_nothing_and_a_line_that_says_all
     async def app(scope: Scope, receive: Receive, send: Send) -> None:
         raise ZeroDivisionError("the secret of the house")
 
-    client = Client(guarded(app, ServerSettings()))
+    client = Client(Front(app, ServerSettings()))
     with capture_logs() as lines:
         response = await client.request("GET", "/x")
     assert response.status == 500
@@ -182,7 +182,7 @@ async def test_a_fault_after_the_head_cuts_the_response() -> None:
         await send({"type": "http.response.body", "body": b"half", "more_body": True})
         raise ZeroDivisionError
 
-    client = Client(guarded(app, ServerSettings()))
+    client = Client(Front(app, ServerSettings()))
     async with client.stream("GET", "/x") as streamed:
         await streamed.open()
         assert await streamed.rest() == b"half"
