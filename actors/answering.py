@@ -17,7 +17,7 @@ import trio
 from attrs import evolve, frozen
 
 from ..schemas.claude import sampling
-from ..schemas.errors import InvalidRequest, Overloaded
+from ..schemas.errors import InvalidRequest, draining
 from ..schemas.message import Message, trim
 from ..schemas.openai.ignored_fields import encode_ignored
 from ..schemas.turn import Answer, Options, Setup, TurnRequest
@@ -65,7 +65,7 @@ async def accept(
     the request gives none and names no conversation. Raises `GatewayError`.
     """
     if gateway.draining:  # also for what the cache could answer: the client should go elsewhere
-        raise Overloaded("The gateway is stopping.", code="draining", retry_after=5)
+        raise draining()
     held = None
     if request.conversation_id is not None:
         held = gateway.find(request.conversation_id, owner=owner)

@@ -18,7 +18,7 @@ from pathlib import Path
 
 import trio
 
-from ..schemas.errors import GatewayError, Overloaded
+from ..schemas.errors import GatewayError, Overloaded, draining
 from ..schemas.events import ConversationOpened
 from ..schemas.message import Message, check_results, digest
 from ..schemas.settings.settings import Settings, without_keys
@@ -222,7 +222,7 @@ class Gateway:
     async def count_tokens(self, setup: Setup, messages: Sequence[Message]) -> int:
         """The tokens that a plain model would read for this. Raises `GatewayError`."""
         if self.draining:
-            raise Overloaded("The gateway is stopping.", code="draining", retry_after=5)
+            raise draining()
         claude = self.settings.claude
         seconds = claude.start_timeout_seconds + claude.idle_timeout_seconds
         return await count_tokens(self._pool, setup, messages, seconds)

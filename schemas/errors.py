@@ -185,6 +185,12 @@ class Overloaded(GatewayError):
     default_code = "no_capacity"
 
 
+def draining(retry_after: float | None = 5.0) -> Overloaded:
+    """The gateway stops and takes no more work; another one may serve the client after
+    `retry_after` seconds."""
+    return Overloaded("The gateway is stopping.", code="draining", retry_after=retry_after)
+
+
 class CliUnusable(Overloaded):
     """No turn can succeed before the operator has done something: there is no CLI, or it is not
     logged in. To send the request again would not help, and no SDK should."""

@@ -24,8 +24,8 @@ from ...schemas.errors import (
     GatewayError,
     InternalError,
     NotFound,
-    Overloaded,
     TurnInterrupted,
+    draining,
 )
 from ...schemas.events import ConversationClosed, SessionCrashed
 from ...schemas.settings.settings import Settings
@@ -82,7 +82,7 @@ class Supervisor:
         try:
             awakened: Awakened = await self._ref.ask(partial(Awaken, entry))
         except ActorGone:
-            raise Overloaded("The gateway is stopping.", code="draining") from None
+            raise draining(retry_after=None) from None
         if isinstance(awakened, GatewayError):
             raise awakened
         return awakened
@@ -238,7 +238,7 @@ def limits_of(settings: Settings, program: str = "claude") -> Limits:
         hibernate=claude.hibernate_after_seconds or math.inf,
         expire=conversation.session_timeout_minutes * 60,
         tool_wait=claude.tool_wait_seconds,
-        leave=settings.permissions.timeout_seconds,
+        permission=settings.permissions.timeout_seconds,
         queued=conversation.max_queued_turns,
         keep_child=claude.use_interactive_sessions,
         program=program,

@@ -12,7 +12,7 @@ from contextlib import asynccontextmanager
 
 import trio
 
-from ...schemas.errors import Conflict, Overloaded
+from ...schemas.errors import Conflict, draining
 from ...schemas.message import Message
 from ..runtime.reply_channel import Turn, open_turn
 from ..session.events import StartTurn
@@ -40,7 +40,7 @@ class TurnService:
     async def run(self, entry: Entry, start: StartTurn) -> AsyncIterator[Turn]:
         """See `Conversation.turn`."""
         if self.draining:
-            raise Overloaded("The gateway is stopping.", code="draining", retry_after=5)
+            raise draining()
         model = start.prompt.model or entry.state.memory.setup.model
         turn, port = open_turn(start.turn_id, entry.conversation_id, model)
         self._directory.use(entry, time.time())

@@ -15,7 +15,7 @@ from typing import Any
 from attrs import frozen
 
 from ...schemas.convert import structure
-from ...schemas.errors import InvalidRequest, NotFound, Overloaded
+from ...schemas.errors import InvalidRequest, NotFound, draining
 from ...schemas.message import Message
 from ...schemas.openai.conversation_events import encode_permission
 from ...schemas.openai.foreign_items import take_items
@@ -69,7 +69,7 @@ def _find(call: Call) -> Conversation:
 async def create_conversation(call: Call) -> None:
     """``POST /v1/conversations``, the body being optional."""
     if call.gateway.draining:  # it would end with the gateway, before its first turn
-        raise Overloaded("The gateway is stopping.", code="draining", retry_after=5)
+        raise draining()
     wanted = await call.parsed(partial(_read_conversation, call), optional=True, refers=True)
     metadata = _check_metadata(wanted.metadata)
     system, messages = await _read_items(call, wanted.items or ())

@@ -16,7 +16,7 @@ import trio
 from attrs import define, evolve, field
 
 from ...schemas.convert import write_json
-from ...schemas.errors import GatewayError, InvalidRequest, Overloaded
+from ...schemas.errors import GatewayError, InvalidRequest, draining
 from ...schemas.openai import sse
 from ...schemas.openai.compactions import parse_compact
 from ...schemas.openai.foreign_items import Kept
@@ -207,7 +207,7 @@ async def _start(job: Job) -> Record:
     job.gateway.background.start(partial(_run, job, start))
     await start.over.wait()
     if start.record is None:
-        raise start.error or Overloaded("The gateway is stopping.", code="draining")
+        raise start.error or draining(retry_after=None)
     return start.record
 
 

@@ -1,13 +1,13 @@
-"""Whether the CLI can answer turns: how it is logged in, and what turns say of it.
+"""Whether the CLI can answer turns: how it is logged in, and whether turns succeed.
 
 Knows: the login that new children get, when to ask for it again, and what keeps turns from being
 answered, for `/ready` and for the log. Refuses to know: how the CLI is asked
 (`transport.process.login`), and processes that do not start (`actors.pool.pool`).
 
-The login is asked for once when the gateway is opened; no child starts before the answer, and the
-port does not wait for it. It is asked for again when a turn says that it has gone, and every
-`RECHECK_SECONDS` while there is none. A login that variables give cannot change: then only turns
-can tell whether the API takes it.
+The gateway asks for the login once when it opens; no child starts before the answer, and the port
+does not wait for it. It asks again when a turn fails for lack of a login, and every
+`RECHECK_SECONDS` while there is none. A login from environment variables cannot change: then only
+turns show whether the API accepts it.
 """
 
 from __future__ import annotations
@@ -38,19 +38,19 @@ from ..runtime.once_log import OnceLog
 log = get_logger("ccapi.login")
 
 RECHECK_SECONDS = 15.0
-"""How often the CLI is asked for its login while there is none."""
+"""How often the gateway asks the CLI for its login while there is none."""
 
 LEAST_SECONDS = 2.0
-"""Between two questions, however many turns say that the login has gone."""
+"""Between two questions, however many turns fail for lack of a login."""
 
 DOUBT_SECONDS = 30.0
-"""How long `/ready` says that the API refused the login, if no turn asks it again meanwhile."""
+"""How long `/ready` reports that the API refused the login, unless a turn succeeds meanwhile."""
 
 ACCOUNT_SETTING = "claude.allow_credentials_file"
 
 
 class CliWatch:
-    """Made by the gateway. `run` asks, `listen` hears of turns; all else is synchronous."""
+    """Made by the gateway. `run` asks, `listen` follows the ends of turns; the rest never waits."""
 
     def __init__(self, program: str, settings: Settings) -> None:
         self._program = program
@@ -66,7 +66,7 @@ class CliWatch:
     def __repr__(self) -> str:
         return f"<CliWatch {self.login.means.name if self.login else 'asking'}>"
 
-    # -- for who starts children, and who asks whether turns can be answered -----------------------
+    # -- for the pool, and for `/ready` ------------------------------------------------------------
 
     async def known(self) -> Login:
         """The login that a child gets that starts now; waits for the first answer.
@@ -82,7 +82,7 @@ class CliWatch:
 
     @property
     def trouble(self) -> GatewayError | None:
-        """Why turns cannot be answered, as far as it is known."""
+        """Why turns cannot be answered, as far as is known."""
         if self.login is None:
             return Overloaded("The gateway is asking the CLI for its login.", code="starting")
         if self._is_forbidden(self.login):
@@ -92,8 +92,8 @@ class CliWatch:
         return self._refused if trio.current_time() < self._refused_until else None
 
     async def check_exposure(self) -> None:
-        """Raises `SettingsError` where other machines would be served with a login that tells
-        every client the account's e-mail address."""
+        """Raises `SettingsError` where the gateway would serve other machines with a login that
+        reveals the account's e-mail address to every client."""
         if not self._exposed or self._allowed:
             return
         await self._known.wait()
@@ -106,8 +106,8 @@ class CliWatch:
 
     def _forbidden(self) -> str:
         return (
-            "other machines are not served with the login in the CLI's credentials file: the CLI "
-            "tells the model the account's e-mail address at the start of every conversation, and "
+            "the gateway does not serve other machines with the login in the CLI's credentials "
+            "file: the CLI gives the model the account's e-mail address in every conversation, and "
             f"any client can ask for it. Run `{self._program} setup-token` and set "
             "CLAUDE_CODE_OAUTH_TOKEN to what it prints, or set ANTHROPIC_API_KEY; or listen on "
             f"127.0.0.1, or set {ACCOUNT_SETTING}"
@@ -129,8 +129,8 @@ class CliWatch:
     # -- asking ------------------------------------------------------------------------------------
 
     async def run(self, ask: Callable[[], Awaitable[Login]], renew: Callable[[], None]) -> None:
-        """Ask now, and again whenever there is reason to. Never ends. `renew` is called when
-        children that have started are not to be used any more, since the login is another."""
+        """Ask now, and again whenever there is reason to. Never ends. Calls `renew` when the login
+        has changed, so that no child that started before may be used any more."""
         while True:
             doubted = self._doubt.is_set()
             self._doubt = trio.Event()
@@ -140,15 +140,15 @@ class CliWatch:
             if login != self.login:
                 self.login = login
                 self._refused = None
-                self._tell(login)
+                self._log_login(login)
             self._known.set()
             await trio.sleep(LEAST_SECONDS)
             again = RECHECK_SECONDS if login.is_missing else math.inf
             with trio.move_on_after(again):
                 await self._doubt.wait()
 
-    def _tell(self, login: Login) -> None:
-        """Say in the log what the login is, where an operator has to know."""
+    def _log_login(self, login: Login) -> None:
+        """Log the login, where an operator has to know."""
         match login.means:
             case Means.OAUTH_TOKEN:
                 log.info(
@@ -159,7 +159,7 @@ class CliWatch:
                 log.error("no turn is answered", reason=self._forbidden())
             case Means.FILE:
                 log.warning(
-                    "the CLI is logged in by its credentials file: it tells the model the "
+                    "the CLI is logged in by its credentials file: it gives the model the "
                     "account's e-mail address and the path of its working directory in every "
                     "conversation, and any client can ask for them; run setup-token and set "
                     "CLAUDE_CODE_OAUTH_TOKEN to what it prints",
@@ -172,20 +172,20 @@ class CliWatch:
                     reason=self._missing(login).message,
                 )
             case Means.UNKNOWN:
-                log.info("the CLI does not say how it is logged in", program=self._program)
+                log.info("the CLI does not report how it is logged in", program=self._program)
             case Means.DEMO_CLI:
                 pass
             case _:
                 log.info("the CLI is logged in", by=login.means.value)
 
-    # -- what turns say ----------------------------------------------------------------------------
+    # -- the ends of turns -------------------------------------------------------------------------
 
     async def listen(self, bus: Bus) -> None:
-        """Hear of the ends of turns until `bus` is closed."""
+        """Follow the ends of turns until `bus` is closed."""
         with bus.subscribe() as subscription:
-            await self._hear_all(subscription)
+            await self._follow(subscription)
 
-    async def _hear_all(self, subscription: Subscription) -> None:
+    async def _follow(self, subscription: Subscription) -> None:
         async for event in subscription:
             match event:
                 case TurnFinished():
@@ -200,10 +200,10 @@ class CliWatch:
     def _failed(self, error: GatewayError) -> None:
         login = self.login
         known = login is not None and (login.is_missing or self._is_forbidden(login))
-        told = isinstance(error, NotLoggedIn) and known
-        # A child that died is told by the pool, with what it wrote last.
-        told = told or isinstance(error, ChildDied) or error.code == "cli_not_found"
-        if isinstance(error, ChildError | TurnTimeout | CliUnusable) and not told:
+        logged = isinstance(error, NotLoggedIn) and known
+        # The pool logs a child that died, with the end of its stderr.
+        logged = logged or isinstance(error, ChildDied) or error.code == "cli_not_found"
+        if isinstance(error, ChildError | TurnTimeout | CliUnusable) and not logged:
             self._once.warn(
                 "a turn failed", f"{error.code} {error.message}", code=error.code,
                 reason=error.message,

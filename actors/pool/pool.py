@@ -1,12 +1,35 @@
 """The child pool: owns every child process, keeps warm ones for adoption, bounds them all.
 
-Knows: how many children live, who waits for one, who could do without theirs. Refuses to know:
-what a child is told, and what a conversation is.
+Knows: how many children live, which sessions wait for one, which children are idle. Refuses to
+know: what is written to a child, and what a conversation is.
 
-Every child has a keeper, a task in the pool's nursery that stays with it from spawn to burial. So
-a session only borrows a child, and nothing a session does or suffers can leave one behind. Room
-is decided synchronously (`_grant`); what takes time is done after. The bound counts warm children
-too: they make way for whoever needs the room.
+**Keepers.** Each child has a keeper: a task in the pool's nursery that opens it, waits for
+`Child.leave` (set when the child is retired, killed or dead), closes it, and gives its place back.
+A session only borrows the child. Example: a session crashes in the middle of a turn, so its nursery
+cancels the task that reads the child. The process is not lost with that task: the session's
+`finish` calls `Child.kill`, which sets `leave`, and the keeper, in another nursery, runs the stop
+sequence and buries the child. Even a session that forgot the kill could not leave a process behind:
+the pool's own end cancels the keepers, and each closes its child.
+
+**Places.** `_places` counts children alive or on their way, warm ones included; it never exceeds
+``claude.max_concurrent_sessions``. A place is taken in one step, before anything waits
+(`_wait_for_room`, `keep_warm`), and given back in one step, by the keeper (`_give_back`).
+
+**Which child must go** when a session needs one and no place is free (`_make_way`): a warm child
+that it cannot use, else the idle child used least recently, else a child suspended in the middle of
+a turn. Never a busy one. Example: three places; A is busy, B has been idle for a minute, C for an
+hour; D resumes a conversation. D queues; `_make_way` calls C's ``give_way``, synchronously; C's
+session retires its child, and C is in `_making_way` until it is buried. A second waiter E makes B
+go. A third, F, finds no idle child, and waits until A's turn ends and A's session offers its child.
+`len(_making_way)` is the number of places that will come free: so one waiter makes one child go,
+however often `_make_way` runs.
+
+**A waiter cannot be forgotten.** A waiter is in `_waiters` or has been served, and changes from one
+to the other in one step. Every step that may serve one does so before it ends: a place that comes
+free goes to the oldest waiter (`_give_back`), a new warm child goes to the first that can use it
+(`_welcome`), and a child that is offered makes way (`offer`). So no free place and no usable child
+ever exists beside a waiter. Example: D times out, or its client hangs up, in the very step in which
+it is served. The wait ends, and `_stand_back` passes the place, or the warm child, on to E.
 """
 
 from __future__ import annotations
@@ -28,8 +51,8 @@ from ...schemas.errors import (
     GatewayError,
     InternalError,
     NotLoggedIn,
-    Overloaded,
     RateLimited,
+    draining,
 )
 from ...schemas.events import ChildAdopted, ChildExited, ChildFrozen, ChildSpawned
 from ...schemas.settings.settings import ClaudeSettings
@@ -48,24 +71,24 @@ from .wait_estimate import WaitEstimate
 log = get_logger("ccapi.pool")
 
 REFILL_PAUSE = 0.5, 30.0
-"""Seconds before another child is warmed when the last one died: at first, and at most."""
+"""Seconds before the next warm child when the last one died: at first, and at most."""
 
 REFILL_DELAY = 0.25
 """Seconds between an adoption and the boot of the next warm child."""
 
 SETTLED_SECONDS = 2.0
-"""A warm child that has lived so long has started; one that cannot is gone within half a second."""
+"""A warm child of this age has started; one that cannot start exits within half a second."""
 
 TROUBLE_SECONDS = 30.0
-"""How long a start that failed is held against the next one where no child is kept warm, so that
-nothing but a turn would find out."""
+"""How long a failed start counts as `trouble` where no child is kept warm, so that only a turn
+would show that the CLI works again."""
 
 SPAWN_SECONDS = 20.0
 """Bound on starting the process itself (not on its boot), usually a few milliseconds. A start that
-hangs in the kernel cannot be given up: it would leave a process that nobody knows."""
+hangs in the kernel outlasts it: to give that up would leave an unknown process."""
 
 OpenChild = Callable[[Origin | None], AbstractAsyncContextManager[Child]]
-"""How a child comes to be, and goes (`open_pool`): all but its origin is given.
+"""Starts a child with this origin, and stops it at the end of the block (`open_pool`).
 
 The block ends when `Child.leave` is set; `Child.gone` is set when the context has been left.
 """
@@ -73,7 +96,7 @@ The block ends when `Child.leave` is set; `Child.gone` is set when the context h
 
 @frozen
 class PoolStatistics:
-    """Children by what they do, and turns that wait for one. `limit` bounds `live`."""
+    """Children by state, and sessions that wait for one. `limit` bounds `live`."""
 
     limit: int
     live: int
@@ -84,7 +107,7 @@ class PoolStatistics:
 
 @define(eq=False)
 class _Waiter:
-    """Someone who waits for room. `served`: they have `child`, or else one place, counted."""
+    """A session that waits for a child. `served`: it has `child`, or else one counted place."""
 
     takes_warm: bool
     served: trio.Event = field(factory=trio.Event)
@@ -121,7 +144,7 @@ class ChildPool:
         self._trouble: GatewayError | None = None
         self._trouble_since = -math.inf
         self._once = OnceLog(log)
-        self._pace = WaitEstimate(settings.max_concurrent_sessions, settings.timeout_seconds)
+        self._estimate = WaitEstimate(settings.max_concurrent_sessions, settings.timeout_seconds)
         self._closing = False
 
     def __repr__(self) -> str:
@@ -138,8 +161,8 @@ class ChildPool:
 
     @property
     def trouble(self) -> GatewayError | None:
-        """Why no child can be started, if the last ones could not. It goes by itself, once one
-        has."""
+        """Why no child can be started, if the last starts failed. None again once one has
+        started."""
         now = trio.current_time()
         if any(now - self._born[child] >= SETTLED_SECONDS for child in self._warm):
             return None
@@ -150,8 +173,8 @@ class ChildPool:
         return CliUnusable(message, code=self._trouble.code)
 
     def renew(self) -> None:
-        """Use no child for another turn that was started before now: those that nobody uses go at
-        once, the others when their turn has ended. Turns that wait for tools go on in theirs."""
+        """Use no present child for another turn: idle and warm ones go at once, busy ones when
+        their turn has ended. Turns that wait for tool results keep theirs."""
         self._renewals += 1
         self._outdated = set(self._children)
         for child in tuple(self._warm):
@@ -168,14 +191,14 @@ class ChildPool:
     async def acquire(self, conversation_id: str, origin: Origin | None) -> Child:
         """A child for one conversation: a warm one, a new one, or one that resumes.
 
-        Waits while there is no room, for `claude.queue_timeout_seconds` at most. Raises
-        `RateLimited` when the queue is full or the wait was in vain, `ChildDied`, `Overloaded` or
+        Waits while no place is free, for `claude.queue_timeout_seconds` at most. Raises
+        `RateLimited` when the queue is full or that time is over, `ChildDied`, `Overloaded` or
         `InternalError` when a child cannot be started, `Overloaded` (``draining``) when the pool
-        is closing, and what `known` raises. It goes back by `Child.retire` or `Child.kill`.
+        is closing, and what `known` raises. `Child.retire` or `Child.kill` gives it back.
         """
-        await self._known()  # first: past its checkpoint, whoever is given a child receives it
+        await self._known()  # first: after its checkpoint, a child that is given cannot be lost
         if self._closing:
-            raise _stopping()
+            raise draining(retry_after=None)
         began = trio.current_time()
         child = self._take_warm() if origin is None else None
         if child is None:
@@ -185,21 +208,21 @@ class ChildPool:
             child = await self._spawn(origin)
         now = trio.current_time()
         if child in self._children:
-            self._pace.taken(child, now)
+            self._estimate.taken(child, now)
             if self._taken is not None:
                 self._taken(child.trace, conversation_id)
         self._bus.publish(ChildAdopted(child.pid, conversation_id, warm, now - began))
         return child
 
     def offer(self, child: Child, give_way: Callable[[], None], *, suspended: bool = False) -> None:
-        """This child is idle. When others need the room, `give_way` is called, at once and
-        synchronously; it must retire or kill the child. One that is `suspended` in the middle of
-        a turn goes only when no other is left."""
-        self._pace.released(child, trio.current_time())
-        if not child.leave.is_set():  # else its place comes free without anybody's doing
+        """This child is idle. When another session needs its place, the pool calls `give_way`,
+        synchronously and maybe at once; it must retire or kill the child. A child that is
+        `suspended` in the middle of a turn goes only when no other is idle."""
+        self._estimate.released(child, trio.current_time())
+        if not child.leave.is_set():  # else it is on its way out already
             resting = self._suspended if suspended else self._idle
             resting[child] = give_way
-            self._works()
+            self._worked()
             if child in self._outdated and not suspended:
                 resting.pop(child)()
             self._make_way()
@@ -207,10 +230,10 @@ class ChildPool:
     def withdraw(self, child: Child) -> None:
         """This child is in use again, or going."""
         if (self._idle.pop(child, None) or self._suspended.pop(child, None)) is not None:
-            self._pace.taken(child, trio.current_time())
+            self._estimate.taken(child, trio.current_time())
 
     def freeze(self, child: Child) -> None:
-        """Stop an idle child's clock until it is written to."""
+        """Stop an idle child's process until something is written to it."""
         child.freeze()
         if child.frozen:
             self._bus.publish(ChildFrozen(child.pid))
@@ -218,11 +241,11 @@ class ChildPool:
     # -- room --------------------------------------------------------------------------------------
 
     def _take_warm(self) -> Child | None:
-        """The oldest warm child (it is the readiest). Those left over are for anyone: whoever
-        waits has made their own way (`_make_way`)."""
+        """The oldest warm child, which has booted the furthest. A warm child that no waiter got is
+        free for this caller: for each waiter another child goes (`_make_way`)."""
         while self._warm:
             child = self._warm.popleft()
-            # The exit status is asked for: it is known a step before `leave` is set.
+            # The exit status is known a step before `leave` is set.
             if not child.leave.is_set() and child.returncode is None:
                 self._adopted()
                 return child
@@ -234,13 +257,13 @@ class ChildPool:
         self._make_way_for_warm()
 
     def _welcome(self, child: Child) -> None:
-        """A warm child is there: for whoever waits and can use it, or to be kept.
+        """A warm child is ready: for the first waiter that can use it, or to be kept.
 
-        It passes over those at the head of the queue for whose room a child is leaving, and
-        goes no further than the first for whom none is.
+        It may pass over waiters at the head of the queue that need a child of another origin, but
+        only as many as there are children on their way out for them, and one more.
         """
         if child.leave.is_set():
-            if not child.expected:  # nobody had it, and it is not in `_warm`
+            if not child.expected:  # no session had it, and it is not in `_warm`
                 self._warm_died(child)
             return
         if child in self._outdated:
@@ -257,16 +280,16 @@ class ChildPool:
         self._make_way()
 
     async def _wait_for_room(self, *, takes_warm: bool) -> Child | None:
-        """A warm child that came meanwhile, or None with one place counted as the caller's."""
+        """A warm child that came meanwhile, or None and one counted place."""
         limit, queue = self._settings.max_concurrent_sessions, self._waiters
         if self._places < limit:
             self._places += 1
             return None
-        # Who takes the room of a child that nobody uses does not wait for others to be done.
+        # A waiter that gets the place of an unused child does not count as queued for a busy one.
         resting = len(self._idle) + len(self._suspended)
         unused = len(self._warm) + resting + len(self._making_way)
         if len(queue) >= self._settings.max_waiting_turns + unused:
-            message = f"All {limit} children are busy, and {len(queue)} turns wait already."
+            message = f"All {limit} children are busy, and {len(queue)} turns are queued."
             raise self._full(message, len(queue) + 1)
         waiter = _Waiter(takes_warm)
         queue.append(waiter)
@@ -285,7 +308,7 @@ class ChildPool:
         return waiter.child
 
     def _stand_back(self, waiter: _Waiter) -> None:
-        """This one waits no more; what they were given goes to others."""
+        """This waiter has stopped waiting: what it was given goes to the next."""
         if not waiter.served.is_set():
             self._waiters.remove(waiter)
         elif waiter.child is not None:
@@ -295,11 +318,11 @@ class ChildPool:
 
     def _full(self, message: str, position: int) -> RateLimited:
         fallback = self._settings.queue_timeout_seconds
-        wait = self._pace.expect(position, trio.current_time(), fallback)
+        wait = self._estimate.expect(position, trio.current_time(), fallback)
         return RateLimited(message, retry_after=wait)
 
     def _give_back(self) -> None:
-        """A place is free: whoever waits longest gets it. So nobody waits beside a free place."""
+        """A place is free: the oldest waiter gets it, so that none waits beside a free place."""
         self._places -= 1
         while self._waiters and self._places < self._settings.max_concurrent_sessions:
             self._places += 1
@@ -307,10 +330,10 @@ class ChildPool:
         self._refill.set()
 
     def _make_way(self) -> None:
-        """For each one who waits, have one child go that nobody is using."""
+        """For each waiter, have one unused child go."""
         while len(self._waiters) > len(self._making_way):
             if self._warm:
-                # Whoever waits cannot use it: they need a child that resumes.
+                # The waiters cannot use it: they need a child that resumes.
                 child = self._warm.pop()
                 child.kill()
             elif resting := self._idle or self._suspended:
@@ -322,11 +345,12 @@ class ChildPool:
         self._make_way_for_warm()
 
     def _make_way_for_warm(self) -> None:
-        """Have idle children go while they leave the pool dry, the least recently used first.
+        """Have idle children go while they leave no place for warm ones, the least recently used
+        first.
 
-        Without this a house full of idle conversations could never warm a child again, and every
-        new conversation would wait for a cold one. A quarter of the room at most is kept so, and
-        the idle keep at least as many children as are warm.
+        Without this a gateway full of idle conversations could never warm a child again, and every
+        new conversation would wait for a cold start. At most a quarter of the places is reserved,
+        and idle children keep at least as many places as are ready.
         """
         reserve = min(self._settings.prewarm, self._settings.max_concurrent_sessions // 4)
         while True:
@@ -341,12 +365,12 @@ class ChildPool:
     # -- keeping -----------------------------------------------------------------------------------
 
     async def _spawn(self, origin: Origin | None) -> Child:
-        """Start a child on a place that is already counted. Its keeper gives the place back."""
+        """Start a child on a counted place, which its keeper gives back."""
         if self._closing:
             self._give_back()
-            raise _stopping()
+            raise draining(retry_after=None)
         child: Child | None = None
-        # Shielded, so that a caller that is cancelled cannot lose the child it was just given.
+        # Shielded, so that a cancelled caller cannot lose the child that it was just given.
         with trio.move_on_after(SPAWN_SECONDS, shield=True):
             child = await self._nursery.start(self._keep, origin)
         if child is None:
@@ -354,7 +378,7 @@ class ChildPool:
         return child
 
     async def _keep(self, origin: Origin | None, task_status: trio.TaskStatus[Child]) -> None:
-        """Stay with one child from spawn to burial. A boundary: its fault ends this child only."""
+        """Stay with one child from start to end. A boundary: an exception ends this child only."""
         child: Child | None = None
         renewals = self._renewals
         try:
@@ -368,10 +392,10 @@ class ChildPool:
                 if child in self._warm:
                     self.freeze(child)
                 await child.leave.wait()
-                self._pace.released(child, trio.current_time())
+                self._estimate.released(child, trio.current_time())
         except GatewayError as error:
-            self._fails(error, origin)
-            raise  # it could not be started, and whoever asked for it hears why
+            self._start_failed(error, origin)
+            raise  # it could not be started: `_spawn` raises the reason
         except Exception as fault:
             log.exception("the keeper of a child failed", pid=child and child.pid)
             if child is None:
@@ -400,10 +424,10 @@ class ChildPool:
             if not child.expected:
                 self._warm_died(child)
         elif not child.expected and self._settings.prewarm == 0:
-            self._warm_died(child)  # where none is warm, the others tell
+            self._warm_died(child)  # without warm children, the others show that starts fail
         del self._born[child]
         self._outdated.discard(child)
-        self._pace.forget(child)
+        self._estimate.forget(child)
         self._bus.publish(ChildExited(child.pid, child.returncode, child.expected))
 
     def _died(self, child: Child) -> None:
@@ -418,9 +442,9 @@ class ChildPool:
             self._trouble = child.post_mortem()
             self._trouble_since = trio.current_time()
 
-    def _fails(self, error: GatewayError, origin: Origin | None) -> None:
+    def _start_failed(self, error: GatewayError, origin: Origin | None) -> None:
         """A child could not be started."""
-        # A workspace or a transcript that cannot be used is the trouble of one conversation.
+        # An unusable workspace or transcript concerns one conversation only.
         if not isinstance(error, NotLoggedIn) and (
             origin is None or isinstance(error, CliUnusable)
         ):
@@ -429,8 +453,8 @@ class ChildPool:
             "no child could be started", f"{error.code} {error.message}", error=error.message
         )
 
-    def _works(self) -> None:
-        """A child has done a turn."""
+    def _worked(self) -> None:
+        """A child has finished a turn."""
         self._failures = 0
         self._trouble = None
         self._once.forget()
@@ -441,7 +465,7 @@ class ChildPool:
             while not self._wants_warm():
                 self._refill = trio.Event()
                 await self._refill.wait()
-                # Booting takes a core for half a second; whoever was just served goes first.
+                # Booting takes a core for half a second: the session just served goes first.
                 if not self._failures:
                     await trio.sleep(REFILL_DELAY)
             if self._failures:
@@ -490,10 +514,6 @@ def _resumes(origin: Origin | None) -> bool:
     return history is not None
 
 
-def _stopping() -> Overloaded:
-    return Overloaded("The gateway is stopping.", code="draining")
-
-
 @asynccontextmanager
 async def run_pool(
     open_one: OpenChild,
@@ -504,9 +524,9 @@ async def run_pool(
 ) -> AsyncIterator[ChildPool]:
     """A pool of the children that `open_one` makes. Ends when the last of them is gone.
 
-    `known` is waited for before a child is sought or started: it makes at least one checkpoint, and
-    raises `GatewayError` where none may be. `taken` is told which conversation has a session from
-    now on.
+    The pool awaits `known` before it gives or starts a child: it makes at least one checkpoint, and
+    raises `GatewayError` where no child may be used. The pool calls `taken` with the conversation
+    that gets a child.
     """
     async with trio.open_nursery() as nursery:
         pool = ChildPool(open_one, settings, bus, nursery, known, taken)
@@ -540,7 +560,7 @@ async def open_pool(
     watch: CliWatch | None = None,
     traces: TraceKeeper | None = None,
 ) -> AsyncIterator[ChildPool]:
-    """Run a pool while the block runs; after it no child is left, its own children included.
+    """Run a pool while the block runs; after it no child process is left, nor any of its own.
 
     `watch` asks for the login that the children get (None: it is a key). `traces` removes what
     they leave on the disk.

@@ -1,6 +1,6 @@
-"""How many tokens a request would have the model read, without asking the model.
+"""The number of input tokens of a request, without asking the model.
 
-Knows: how a child is told a history that nobody answers, and what of the CLI's own count is the
+Knows: how a child gets a history without a prompt, and which part of the CLI's own count is the
 client's. Refuses to know: HTTP, and where the history comes from.
 
 Source: ``get_context_usage`` of the CLI's control protocol (tests/contract/test_token_count.py): it
@@ -14,7 +14,7 @@ from uuid import uuid4
 
 import trio
 
-from ...schemas.claude import input as lines
+from ...schemas.claude import input as cli_input
 from ...schemas.claude.output import ControlAnswer, ControlAsked, TurnResult
 from ...schemas.errors import ChildError, TurnTimeout
 from ...schemas.message import Message
@@ -37,7 +37,7 @@ async def count_tokens(
     """The tokens of `messages` (none, or the user's last) behind the system text and the tools of
     `setup`, a plain model's.
 
-    It takes a child of its own, which goes afterwards. Raises `GatewayError`: what keeps a child
+    It uses a child of its own, and kills it afterwards. Raises `GatewayError`: what keeps a child
     from coming, `TurnTimeout` after `seconds`, `ChildError` where the CLI cannot count.
     """
     child = await pool.acquire(COUNT, None)
@@ -60,22 +60,22 @@ class _Counting:
     def __init__(self, child: Child, setup: Setup, messages: Sequence[Message]) -> None:
         self._child = child
         self._setup = setup
-        self._desk = ToolCalls(setup)
+        self._tool_calls = ToolCalls(setup)
         self._lacks_tools = bool(setup.tools) or setup.schema is not None
         told = compose(messages, uuid4(), setup.model, asks=False) if messages else Composition()
         self._batches = told.batches
-        self._busy = False  # with the batch that it was told last
-        self._asked = False
+        self._busy = False  # with the last batch
+        self._counting = False
 
     async def run(self) -> object:
-        """The body of the CLI's answer. Raises `EOFError` where the child goes before that."""
-        self._child.write(lines.initialize(INITIALIZE, self._setup))
+        """The body of the CLI's answer. Raises `EOFError` where the child exits before that."""
+        self._child.write(cli_input.initialize(INITIALIZE, self._setup))
         while True:
             self._go_on()
             for frame in await self._child.receive_frames():
                 match frame:
                     case ControlAsked(mcp=mcp) if mcp is not None:
-                        self._write(self._desk.serve(frame))
+                        self._write(self._tool_calls.serve(frame))
                         self._lacks_tools &= mcp.get("method") != "tools/list"
                     case TurnResult(is_error=True):
                         raise ChildError("The CLI could not take in what it has to count.")
@@ -87,25 +87,25 @@ class _Counting:
                         return body
 
     def _go_on(self) -> None:
-        """Tell it the next batch of the history; ask, once it has all of that and its tools."""
-        if self._busy or self._asked:
+        """Write the next batch of the history, or ask for the count once all is written."""
+        if self._busy or self._counting:
             return
         if self._batches:
             self._busy = True
             self._write(self._batches.popleft().lines)
         elif not self._lacks_tools:
-            self._asked = True
-            self._write([lines.context_usage(COUNT)])
+            self._counting = True
+            self._write([cli_input.context_usage(COUNT)])
 
-    def _write(self, told: Iterable[bytes]) -> None:
-        for line in told:
+    def _write(self, lines: Iterable[bytes]) -> None:
+        for line in lines:
             self._child.write(line)
 
 
 def _total(usage: object) -> int:
     categories = usage.get("categories") if isinstance(usage, dict) else None
     if not isinstance(categories, list):
-        raise ChildError("The CLI's count has another form than this gateway knows.")
+        raise ChildError("The CLI's count has a form that this gateway does not know.")
     return sum(
         int(each["tokens"])
         for each in categories

@@ -1,10 +1,10 @@
-"""How fast places come free, for a retry-after that is true.
+"""How fast places come free: the `retry-after` of a 429.
 
-Knows: how long places are used, of late and at this moment. Refuses to know: what the places are.
-Pure: times are given, in seconds.
+Knows: how long places are in use, on average and now. Refuses to know: what the places are. Pure:
+times are arguments, in seconds.
 
-Only use counts. When places came free would tell of the demand too, and after a quiet hour the
-next one who waits would be told of an hour.
+The estimate counts time in use only. The intervals between free places would depend on demand too:
+after a quiet hour they would suggest that a place takes an hour.
 """
 
 from __future__ import annotations
@@ -12,7 +12,7 @@ from __future__ import annotations
 from attrs import define, field
 
 MOMENT = 0.01
-"""A shorter use is none: an idle place is called in use for a step before it is given up."""
+"""A shorter use does not count: a place that is given up counts as in use for one step."""
 
 
 @define
@@ -34,18 +34,18 @@ class WaitEstimate:
             self._usual = used if self._usual is None else 0.7 * self._usual + 0.3 * used
 
     def forget(self, place: object) -> None:
-        """There is no such place any more. What was not released tells nothing."""
+        """The place is gone. A use that was not released does not count."""
         self._since.pop(place, None)
 
     def expect(self, position: int, now: float, fallback: float) -> float:
-        """Seconds after which the one at `position` (from 1) in the queue may count on a place.
+        """Seconds until the waiter at `position` (from 1) in the queue gets a place, on average.
 
-        While all places are in use, one comes free every ``use / places`` seconds on average. A
-        second at least, and `fallback` while no use has ended.
+        While all places are in use, one comes free every ``use / places`` seconds on average. At
+        least one second; `fallback` while no use has ended.
         """
         if self._usual is None:
             return fallback
-        # Uses that already last longer than is usual show that the pace has slowed down.
+        # Present uses that last longer than usual show that places now come free more slowly.
         lasted = sum(now - since for since in self._since.values()) / max(1, len(self._since))
         use = min(self.longest, max(self._usual, lasted))
         return max(1.0, position * use / self.places)

@@ -1,1 +1,1 @@
-"""What every actor is built on: mailboxes and refs, the bus, background work."""
+"""What every actor is built on: mailboxes and refs, reply channels, the bus, background work."""

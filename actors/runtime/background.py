@@ -1,8 +1,7 @@
-"""Work that outlives whoever asked for it: turns in the background, and those of a WebSocket that
-may be gone before they end.
+"""Work that outlives its caller: background turns, and turns of a WebSocket that may close first.
 
 Knows: how much of it there may be, and that none outlives the gateway. Refuses to know: what the
-work is. A piece of work is a boundary: its fault is logged, and ends nothing else.
+work is. Each piece of work is a boundary: its exception is logged, and ends nothing else.
 """
 
 from __future__ import annotations
@@ -12,7 +11,7 @@ from contextlib import asynccontextmanager
 
 import trio
 
-from ...schemas.errors import GatewayError, Overloaded, RateLimited
+from ...schemas.errors import GatewayError, RateLimited, draining
 from ...transport.loggers import get_logger
 
 log = get_logger("ccapi.background")
@@ -21,7 +20,7 @@ Work = Callable[[], Awaitable[None]]
 
 
 class Background:
-    """Made by `open_background`. `limit` bounds what is under way at once."""
+    """Made by `open_background`. `limit` bounds how much runs at once."""
 
     def __init__(self, limit: int, nursery: trio.Nursery) -> None:
         self._limit = limit
@@ -35,14 +34,14 @@ class Background:
     def start(self, work: Work) -> None:
         """Begin `work`; never waits. What it raises is logged.
 
-        Raises `RateLimited` (``too_many_background_turns``) when there is too much already, and
-        `Overloaded` (``draining``) when the gateway is closing.
+        Raises `RateLimited` (``too_many_background_turns``) at the limit, and `Overloaded`
+        (``draining``) when the gateway is closing.
         """
         if self._closed:
-            raise Overloaded("The gateway is stopping.", code="draining")
+            raise draining(retry_after=None)
         if self._running >= self._limit:
             raise RateLimited(
-                f"{self._limit} turns run in the background already.",
+                f"At most {self._limit} turns may run in the background.",
                 code="too_many_background_turns",
                 retry_after=5,
             )
@@ -65,7 +64,7 @@ class Background:
 
 @asynccontextmanager
 async def open_background(limit: int) -> AsyncIterator[Background]:
-    """Do background work while the block runs; at its end, what still runs is cancelled."""
+    """Do background work while the block runs; its end cancels what still runs."""
     async with trio.open_nursery() as nursery:
         background = Background(limit, nursery)
         try:

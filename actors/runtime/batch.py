@@ -1,7 +1,7 @@
-"""Many questions that have nothing to do with each other, a few at a time.
+"""Many independent prompts, a few at a time (`Gateway.batch`).
 
-Knows: how many may be under way, and that one that fails is no fault of the others. Refuses to
-know: what a question is, and how it comes by its answer.
+Knows: how many may run at once, and that one failure leaves the others alone. Refuses to know: what
+a prompt is, and how it gets its answer.
 """
 
 from __future__ import annotations
@@ -22,8 +22,8 @@ R = TypeVar("R")
 async def run_batch(
     ask: Callable[[P], Awaitable[R]], prompts: Iterable[P], limit: int
 ) -> AsyncIterator[AsyncIterator[tuple[int, R | GatewayError]]]:
-    """Ask all `prompts`, at most `limit` at once; yields what comes of each, and its number, in
-    the order of completion. See `Gateway.batch`."""
+    """Ask all `prompts`, at most `limit` at once; yields each one's number and its result or error,
+    in the order of completion. See `Gateway.batch`."""
     numbered = iter(enumerate(prompts))
     send, receive = trio.open_memory_channel[tuple[int, R | GatewayError]](0)
     failure: Exception | None = None

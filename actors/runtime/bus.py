@@ -1,6 +1,6 @@
 """The event bus: publishing is synchronous and never blocks; a listener that lags loses events.
 
-Knows: who subscribed, and how far behind each one is. Refuses to know: what an event means.
+Knows: the subscriptions, and how far each one lags. Refuses to know: what an event means.
 """
 
 from __future__ import annotations
@@ -19,15 +19,15 @@ BUFFER = 1024
 class Subscription:
     """One listener's end of the bus: iterate it to receive events, in the order published.
 
-    Where the listener lagged by more than its buffer it gets one `EventsLost` with the number it
-    missed, in the place of what it missed. Iteration ends when the subscription or the bus is
+    A listener that lags by more than its buffer gets one `EventsLost`, with the number it missed,
+    in the place of the missing events. Iteration ends when the subscription or the bus is
     closed and everything buffered has been read. `lost` counts all events ever missed.
 
     An event stays in the buffer until a task takes it, and taking it has no checkpoint in it: a
     loop over the subscription handles an event in the step in which it leaves the buffer. So
-    another task of the same actor that reads `receive_nowait` dry has seen to it that whatever
-    was published before is handled. (A memory channel hands an item to a task that will run
-    later; in between nobody can see it.)
+    another task of the same actor that calls `receive_nowait` until the buffer is empty knows that
+    everything published before is handled. (A memory channel hands an item to a task that will run
+    later; in between no task can see it.)
     """
 
     def __init__(self, buffer: int) -> None:
@@ -65,7 +65,7 @@ class Subscription:
         raise trio.EndOfChannel if self._closed else trio.WouldBlock
 
     def close(self) -> None:
-        """Hear of nothing more; what is buffered stays readable."""
+        """Take no more events; what is buffered stays readable."""
         self._closed = True
         self._changed.set()
 
@@ -80,7 +80,7 @@ class Subscription:
         self._changed.set()
 
     def _lose(self) -> None:
-        # The news of a gap stands where the gap is, and grows with it: one slot over the buffer.
+        # `EventsLost` stands where the gap is, and grows with it: one slot over the buffer.
         self.lost += 1
         match self._events[-1] if self._events else None:
             case EventsLost(count):
@@ -90,7 +90,7 @@ class Subscription:
 
 
 class Bus:
-    """Publishes events to every subscription, on the spot.
+    """Publishes events to every subscription, synchronously.
 
     A bus lives as long as the gateway that made it; `close` ends every subscription after what
     it has buffered.
@@ -104,7 +104,7 @@ class Bus:
         return f"<Bus {len(self._subscriptions)} listeners{' closed' if self._closed else ''}>"
 
     def publish(self, event: Event) -> None:
-        """Put `event` before every listener. After `close` nobody listens any more."""
+        """Give `event` to every subscription. After `close` there is none."""
         for subscription in self._subscriptions:
             subscription.put_nowait(event)
 

@@ -1,8 +1,7 @@
-"""What one actor holds of another: a `Ref`, the sending end of a bounded mailbox.
+"""Mailboxes: an actor is an async function that receives from one; others hold the `Ref` to it.
 
-Knows: telling, asking, answering, and that an actor may be gone. Refuses to know: what a message
-means. An actor itself is an async function that receives from the other end; there is no base
-class.
+Knows: tell, ask, answer, and that an actor may be gone. Refuses to know: what a message means.
+There is no base class for actors.
 """
 
 from __future__ import annotations
@@ -23,11 +22,11 @@ ReplyTo: TypeAlias = trio.MemorySendChannel[A]
 """Where an actor sends the one answer to a message (`Ref.ask`)."""
 
 Asked = set[trio.MemorySendChannel[Any]]
-"""The reply channels of those who wait for an answer of one actor."""
+"""The reply channels of the tasks that wait for an answer of one actor."""
 
 
 class ActorGone(Exception):
-    """The actor has ended: the message was not taken, and nobody will answer."""
+    """The actor has ended: it did not take the message, and will not answer."""
 
 
 class Ref(Generic[M]):
@@ -50,7 +49,7 @@ class Ref(Generic[M]):
             raise ActorGone(self._name) from None
 
     def tell_nowait(self, message: M) -> bool:
-        """Put `message` into the mailbox if there is room and an actor; says whether it was."""
+        """Put `message` into the mailbox if there is room and an actor; returns whether it did."""
         try:
             self._send.send_nowait(message)
         except (trio.WouldBlock, trio.BrokenResourceError, trio.ClosedResourceError):
@@ -80,8 +79,8 @@ class Ref(Generic[M]):
 class Mailbox(Generic[M]):
     """The actor's own end: ``with mailbox:`` around its life, ``async for message in mailbox``.
 
-    Closing it makes the actor gone: nothing more is taken, what was not read is left in `unread`,
-    and whoever waits for an answer gets `ActorGone`.
+    Closing it makes the actor gone: it takes nothing more, `unread` has the messages that it did
+    not read, and each task that waits for an answer gets `ActorGone`.
     """
 
     unread: Sequence[M] = ()
@@ -126,8 +125,8 @@ class Mailbox(Generic[M]):
 
 
 def answer(reply: trio.MemorySendChannel[A], value: A) -> bool:
-    """Answer who asked, once; says whether they still wait. An asker that was cancelled must not
-    take the actor down with it."""
+    """Answer a message, once; returns whether its sender still waits. A sender that was cancelled
+    must not end the actor."""
     try:
         reply.send_nowait(value)
     except (trio.BrokenResourceError, trio.ClosedResourceError):
@@ -136,7 +135,7 @@ def answer(reply: trio.MemorySendChannel[A], value: A) -> bool:
 
 
 def open_mailbox(name: str) -> tuple[Ref[M], Mailbox[M]]:
-    """A bounded mailbox: the `Ref` for everybody, the receiving end for the actor alone."""
+    """A bounded mailbox: the `Ref` for other tasks, the receiving end for the actor alone."""
     send, receive = trio.open_memory_channel[M](MAILBOX)
     asked: Asked = set()
     return Ref(send, name, asked), Mailbox(receive, asked)

@@ -1,6 +1,6 @@
-"""Warnings that are written once per cause, however often it comes again.
+"""Warnings that are logged once per cause, however often the cause recurs.
 
-Knows: which causes were told since something last went well. Refuses to know: what they are about.
+Knows: which causes it has logged since the last success. Refuses to know: what they mean.
 """
 
 from __future__ import annotations
@@ -9,7 +9,7 @@ import re
 from typing import Any
 
 MOST_CAUSES = 64
-"""Causes that are remembered; beyond them every one is told."""
+"""Causes that are remembered; beyond them every warning is logged."""
 
 _NUMBERS = re.compile(r"0x[0-9a-f]+|\d+", re.IGNORECASE)
 
@@ -19,22 +19,22 @@ class OnceLog:
 
     def __init__(self, log: Any) -> None:
         self._log = log
-        self._told: set[str] = set()
+        self._logged: set[str] = set()
 
     def __repr__(self) -> str:
-        return f"<OnceLog {len(self._told)}>"
+        return f"<OnceLog {len(self._logged)}>"
 
     def warn(self, event: str, cause: str, **details: Any) -> None:
-        """Write the warning unless its like was written. Numbers in `cause` (times, process ids)
-        make no other cause of it."""
+        """Log the warning unless one of the same cause was logged. Numbers in `cause` (times,
+        process ids) do not make it another cause."""
         like = f"{event}: {_NUMBERS.sub('#', cause)}"
-        if like in self._told:
+        if like in self._logged:
             return
-        if len(self._told) < MOST_CAUSES:
-            self._told.add(like)
+        if len(self._logged) < MOST_CAUSES:
+            self._logged.add(like)
         self._log.warning(event, **details)
 
     def forget(self) -> bool:
-        """All went well: what happens from here on is new. Whether there was anything to forget."""
-        had, self._told = bool(self._told), set()
+        """A success: the next warning of any cause is new. Returns whether there was one."""
+        had, self._logged = bool(self._logged), set()
         return had

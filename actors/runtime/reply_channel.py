@@ -1,10 +1,10 @@
 """A turn seen from both sides: the caller's `Turn`, and the `Port` the session answers into.
 
 Knows: the bounded channel between them (the backpressure), how a turn ends once, and how a caller
-hangs up. Refuses to know: what a conversation is, and where the items come from.
+hangs up. Refuses to know: conversations, and where the items come from.
 
-The outcome does not travel through the channel. It is put down beside it, then the channel is
-closed: so ending a turn is synchronous and cannot be held up by a caller that does not read.
+The outcome does not travel through the channel. The session sets it beside the channel, then closes
+the channel: so the end of a turn is synchronous, and a caller that does not read cannot delay it.
 """
 
 from __future__ import annotations
@@ -42,11 +42,11 @@ class Port:
         self.outcome: Outcome | None = None
         self.choice: ChoiceFate | None = None
         self.on_choice: Callable[[ChoiceFate], None] | None = None
-        self.has_effects = False  # what it has done must not be done twice
+        self.has_effects = False  # some of what it did must not be done twice
         self.over = trio.Event()
         """Set when either side is done: the turn has ended, or the caller has hung up."""
 
-    def tell_choice(self, fate: ChoiceFate) -> None:
+    def report_choice(self, fate: ChoiceFate) -> None:
         self.choice = fate
         if self.on_choice is not None:
             self.on_choice(fate)
@@ -80,10 +80,10 @@ class Turn:
 
     ``async for item in turn`` yields `TurnItem`s as the CLI produces them and ends with a whole
     answer; it raises the `GatewayError` with which the turn failed. Afterwards `usage` and
-    `finish_reason` are there. A caller that reads slowly slows its own turn down, and nobody's
-    else; one that stops reading for `server.stall_seconds` is taken to have gone.
+    `finish_reason` are set. A caller that reads slowly slows down its own turn only; one that stops
+    reading for `server.stall_seconds` counts as gone.
 
-    It is read inside its block; after `hang_up`, which leaving the block does, reading raises the
+    Read it inside its block; after `hang_up`, which the end of the block calls, reading raises the
     turn's own error or else `TurnInterrupted`. Turns of one conversation run one at a time: a
     second one that is awaited inside the block of the first waits for the first to end.
     """
@@ -106,14 +106,14 @@ class Turn:
         return self
 
     async def __anext__(self) -> TurnItem:
-        # What waits already costs no turn of the scheduler; 32 items later there is one anyway.
+        # An item that waits already needs no scheduler step; after 32 items there is one anyway.
         await trio.lowlevel.checkpoint_if_cancelled()
         with suppress(trio.WouldBlock, trio.EndOfChannel, trio.ClosedResourceError):
             return self._receive.receive_nowait()
         with suppress(trio.ClosedResourceError):
             with suppress(trio.EndOfChannel):
                 return await self._receive.receive()
-            # Out of the handler, so that the turn's error has not the channel's as its context.
+            # Outside the handler, so that the turn's error does not get the channel's as context.
             self._check()
             raise StopAsyncIteration
         raise self._lost()
@@ -128,10 +128,12 @@ class Turn:
             raise self._lost() from None
 
     def _lost(self) -> GatewayError:
-        """Why there is nothing to read after `hang_up`, be the turn whole or not."""
+        """Why nothing can be read after `hang_up`, whether the turn is complete or not."""
         if isinstance(self._port.outcome, Failed):
             return self._port.outcome.error
-        return TurnInterrupted("The turn was left; what was not read of its answer is lost.")
+        return TurnInterrupted(
+            "The client has closed this turn; the unread rest of its answer is lost."
+        )
 
     def _check(self) -> Completed:
         match self._port.outcome:
@@ -149,8 +151,8 @@ class Turn:
 
     @property
     def choice(self) -> ChoiceFate | None:
-        """How the wish for a tool call fares that the model could only be asked for; None: there
-        was no such wish. It is settled when the first item comes."""
+        """What became of a `tool_choice` that only an instruction in the prompt can bring about;
+        None: there was none. It is final when the first item comes."""
         return self._port.choice
 
     def follow_choice(self, on_choice: Callable[[ChoiceFate], None]) -> None:
@@ -166,35 +168,35 @@ class Turn:
 
     @property
     def has_effects(self) -> bool:
-        """Whether something was done that must not be done twice: an agent used a tool, or the
-        client brought what its own tools came to. An error of such a turn has `should_retry` False;
-        so should one that comes after it."""
+        """Whether the turn did something that must not be done twice: an agent used a tool, or the
+        client brought results of its own tools. The error of such a turn has `should_retry` False;
+        so should any error that follows it."""
         return self._port.has_effects
 
     async def reply(self, timeout: float = math.inf) -> Reply:
-        """Read the rest of the turn and return it whole.
+        """Read the rest of the turn and return it as one reply.
 
         Raises the turn's `GatewayError`, or `trio.TooSlowError` after `timeout` seconds (the turn
         then goes on: only `hang_up` stops it).
         """
-        said = Gathering()
+        gathered = Gathering()
         with trio.fail_after(timeout):
             async for item in self:
-                said.add(item)
+                gathered.add(item)
         completed = self._check()
         return Reply(
-            text=said.text,
+            text=gathered.text,
             finish_reason=completed.finish_reason,
             usage=completed.usage,
             conversation_id=self.conversation_id,
             model=self.model,
-            tool_calls=said.tool_calls,
-            reasoning=said.reasoning,
-            refusal=said.refusal,
+            tool_calls=gathered.tool_calls,
+            reasoning=gathered.reasoning,
+            refusal=gathered.refusal,
         )
 
     def hang_up(self) -> None:
-        """Take no more items. A turn still running is interrupted; what was not read is lost."""
+        """Take no more items: a running turn is interrupted, and unread items are lost."""
         self._receive.close()
         self._port.over.set()
 

@@ -1,4 +1,4 @@
-"""The restart budget: how often something may come back within a window before it is left alone.
+"""The restart budget: how often something may restart within a window before it has to wait.
 
 Knows: points in time, in seconds. Refuses to know: clocks, and what restarts.
 """
@@ -13,7 +13,7 @@ WINDOW = 60.0
 
 
 class RestartBudget:
-    """`RESTARTS` in `WINDOW` seconds; one more and there is no room until the oldest is past."""
+    """`RESTARTS` in `WINDOW` seconds; after one more, room only once the oldest has aged out."""
 
     def __init__(self) -> None:
         self._spent: deque[float] = deque(maxlen=RESTARTS + 1)

@@ -1,8 +1,9 @@
 """The answer of one turn, while the model gives it.
 
-Knows: how frames become the items that a caller is told: text up to a stop text, an answer that
-has to suit a schema, tool calls under the client's own names, strict ones only if they are right.
-Refuses to know: what is asked, phases, the child, and how the turn ends.
+Knows: how frames become the items that the client receives: text up to a stop text (which cuts the
+answer here), an answer that has to match a schema, tool calls under the client's own names, strict
+ones only if they match theirs. Refuses to know: the prompt, phases, the child, and how the turn
+ends (`actors.session.outcome`).
 """
 
 from __future__ import annotations
@@ -35,39 +36,39 @@ from ...schemas.turn_items import (
     ToolCallStarted,
     TurnItem,
 )
-from . import errors as refusals
+from . import errors
 
 MAX_MISFITS = 3
-"""Calls that the model may get wrong in one turn before the turn fails."""
+"""Calls that may fail their schema in one turn before the turn fails."""
 
 MAX_ACTS, ACT_CHARACTERS = 50, 200
-"""How much of what an agent did is told to the model where its answer was stopped."""
+"""How many tool uses of a stopped agent the model reads of next time, and how much of each."""
 
 FENCE = "```"
 
-RAN_OUT = "max_output_tokens"
-"""The CLI's error where an answer was cut for its length, however often the model went on."""
+CUT_AT_LIMIT = "max_output_tokens"
+"""The CLI's error for an answer at the token limit, after it had the model continue in vain."""
 
-Spoken = (
+ModelFrame = (
     ReasoningDelta | ToolUseStarted | ToolInput | AssistantDone | MessageStarted | MessageEnded
     | ToolsReturned
 )  # fmt: skip
-"""What else than text comes of the model, and of the tools that an agent uses by itself."""
+"""The frames of an answer that are not text; also the results of an agent's own tools."""
 
 PARAGRAPH = "\n\n"
-"""What stands between what an agent says before it does something and what it says after that."""
+"""Stands between an agent's text before a tool use and its text after that."""
 
 
 class AnswerState:
-    """What the model has said so far in one turn, as its caller has been told it.
+    """The answer of one turn so far, as the client has received it.
 
-    `pieces` is the text, `calls` the tool calls that are whole, `usage` what the messages that
-    have ended took. `answered`: the answer for the schema was given, and suits it. `is_torn`: a
-    call was passed on whose arguments are no JSON object, `torn_fault` what is wrong with it;
-    `is_half`: the present message has half a call of the client's, passed on or not. `ran_out`: the
-    model met its limit of tokens as often as the CLI has it go on. `is_silent`: the message that
-    ended last had nothing to read in it. `has_acted`: an agent has begun to use a tool of its own.
-    `fault` is set once nothing good can come of the answer.
+    `pieces` is the text, `calls` the complete tool calls, `usage` that of the messages that have
+    ended. `answered`: the model gave an answer that matches the schema. `is_malformed`: the client
+    has received a call whose arguments are no JSON object; `malformed_error` is the error for that.
+    `is_partial`: the present message has an incomplete call of a client's tool. `hit_token_limit`:
+    the model met its token limit as often as the CLI has it continue. `is_empty`: the last message
+    had no text and no call. `has_acted`: an agent has begun to use a tool of its own. `error` is
+    set once the turn can only fail.
     """
 
     def __init__(self, options: Options, setup: Setup) -> None:
@@ -75,48 +76,48 @@ class AnswerState:
         self.calls: list[ToolCall] = []
         self.usage = Usage()
         self.assistant_uuid: str | None = None
-        self.fault: GatewayError | None = None
+        self.error: GatewayError | None = None
         self.answered = False
-        self.is_torn = self.is_half = self.ran_out = False
-        self.torn_fault = refusals.torn_call()
-        self.is_silent = False
+        self.is_malformed = self.is_partial = self.hit_token_limit = False
+        self.malformed_error = errors.malformed_call()
+        self.is_empty = False
         self.has_acted = False
         self._schema = setup.schema
         self._whole_only = options.whole
         self._reasoning = options.reasoning
-        # A stop text within JSON would leave half of it.
+        # A stop text must not cut JSON.
         stops = options.stop if setup.schema is None else ()
         self._stops = StopCutter(stops) if stops else None
         self.is_agent = setup.profile == "agent"
         self.may_be_long = self.is_agent and options.max_tokens is None
         self._plain = self._stops is None and setup.schema is None and not self.is_agent
-        self._acts: list[str] = []  # what an agent has used its own tools for
-        self._acting: set[str] = set()  # what an agent does, by the ids of its calls
-        self._acted = False  # an agent did something since it last said something
+        self._acts: list[str] = []  # an agent's uses of its own tools
+        self._acting: set[str] = set()  # an agent's tool uses that run, by call id
+        self._acted = False  # an agent used a tool since its last text
         self._tools = offered(setup)
         self._answer_tool = None if setup.schema is None else self._tools[ANSWER_TOOL]
         self._misfits = 0
         self._rejected: list[tuple[str, str]] = []
-        self._answer_id: str | None = None  # of the call that was the answer, while it is open
-        self._streamed = False  # text of the block that is being said has come, even if held back
-        self._begun = Usage()  # what the present message took so far
-        self._whole = 0  # pieces that belong to blocks which are whole
-        self._tool: Tool | None = None  # of the block that is being said, if it calls one
+        self._answer_id: str | None = None  # of the call that gave the answer, while it is open
+        self._streamed = False  # the present block has had text, even if held back
+        self._begun = Usage()  # usage of the present message so far
+        self._whole = 0  # pieces that belong to complete blocks
+        self._tool: Tool | None = None  # of the present block, if it is a call
         self._call_id: str | None = None
         self._input: list[str] = []
-        # What was said before the present message; whether it has text, which may be held back.
+        # The answer before the present message; whether that one has text, which may be held back.
         self._before: tuple[int, int, str | None, str | None] | None = None
         self._spoke = False
 
     @property
     def is_cut(self) -> bool:
-        """Whether a stop text was met: the model goes on, but the answer has ended. Not where it
-        has called tools before that: then it ends by them."""
+        """Whether a stop text has cut the answer, while the model still writes. Not after a tool
+        call: then the calls end the answer."""
         return self._stops is not None and self._stops.cut and not self.calls
 
     @property
     def is_whole(self) -> bool:
-        """Whether the model has spoken, in the form that was asked for."""
+        """Whether the model has answered, in the form that the client wants."""
         return self.assistant_uuid is not None and (self._schema is None or self.answered)
 
     @property
@@ -128,32 +129,31 @@ class AnswerState:
 
     @property
     def has_begun(self) -> bool:
-        """Whether there is anything to be kept of the answer, were it to end here."""
+        """Whether there is anything to keep, if a person stops the answer here."""
         return not is_blank("".join(self.pieces)) or bool(self._acts)
 
     @property
     def so_far(self) -> Message:
-        """The answer as the conversation remembers it where a person stops it. What an agent did
-        until then has had its effects, so the model has to know of it."""
+        """The answer as the conversation remembers it if a person stops it here. An agent's tool
+        uses have had their effects, so the model has to know of them."""
         text = "".join(self.pieces)
         if self._acts:
             used = f"[Stopped. Used before that: {'; '.join(self._acts)}]"
             text = f"{text}{PARAGRAPH}{used}" if text else used
         return Message("assistant", (text,))
 
-    # -- what is said ------------------------------------------------------------------------------
+    # -- frames become items -----------------------------------------------------------------------
 
-    def say(self, delta: TextDelta) -> list[TurnItem]:
+    def add_text(self, delta: TextDelta) -> list[TurnItem]:
         """The hot path: once per token."""
         if self._plain:
             self.pieces.append(delta.text)
             return [delta]
         self._streamed = self._spoke = True
-        # Where the answer has to suit a schema, it comes as a call; what is said beside it is not
-        # the answer.
+        # With a schema the answer comes as a call; text beside the call is not part of it.
         return self._pass_on(delta.text) if self._schema is None else []
 
-    def hear(self, frame: Spoken) -> list[TurnItem]:
+    def add_frame(self, frame: ModelFrame) -> list[TurnItem]:
         match frame:
             case ToolInput(fragment):
                 return self._take_input(fragment)
@@ -164,7 +164,7 @@ class AnswerState:
             case AssistantDone():
                 if not frame.synthetic:
                     return self._end_block(frame)
-                self.ran_out |= frame.error == RAN_OUT
+                self.hit_token_limit |= frame.error == CUT_AT_LIMIT
                 return []
             case ToolsReturned(results):
                 return self._end_activities(results)
@@ -172,40 +172,40 @@ class AnswerState:
                 self._begin_message(usage)
                 return []
             case MessageEnded(_, usage):
-                self.is_silent = self._is_silent()
+                self.is_empty = self._is_empty()
                 self._before = None
                 self._count(usage)
                 return []
 
     def _end_activities(self, results: Iterable[ToolReturned]) -> list[TurnItem]:
-        """The results of the client's own tools are no news to it, nor are those of an activity
-        that began before a client's call ended the answer."""
+        """The client needs no results of its own tools, nor of a tool use that an earlier answer
+        of this turn began."""
         known = [each for each in results if each.call_id in self._acting]
         self._acting.difference_update(each.call_id for each in known)
         return [_ended(each) for each in known]
 
     def _begin_message(self, usage: Usage) -> None:
-        """One that never ended was cut. If something was said in it, the CLI has told the model to
-        go on from there, which would be another answer than the caller was given."""
+        """A message that never ended was cut off. If it had content, the CLI has the model continue
+        from there, which would not match what the client has received."""
         said = len(self.pieces), len(self.calls), self._call_id, self.assistant_uuid
         if self._before is not None and said != self._before:
-            self.fault = refusals.cut_off()
+            self.error = errors.cut_off()
         self._begun, self._before = usage, said
-        self._spoke = self.is_half = False
+        self._spoke = self.is_partial = False
 
-    def _is_silent(self) -> bool:
+    def _is_empty(self) -> bool:
         if self._before is None or self._spoke or self._schema is not None or self.is_agent:
             return False
         pieces, calls, *_ = self._before
         return len(self.calls) == calls and is_blank("".join(self.pieces[pieces:]))
 
     def take_rejected(self) -> list[tuple[str, str]]:
-        """Ids of calls that were not passed on, and what the model is to be told."""
+        """The ids of the calls that the client did not get, and the reason that the model gets."""
         rejected, self._rejected = self._rejected, []
         return rejected
 
     def finish(self) -> list[TurnItem]:
-        """The answer ends here: what was held back is said."""
+        """The answer ends here: release the text that might have begun a stop text."""
         return self._keep(self._stops.finish()) if self._stops is not None else []
 
     def _pass_on(self, text: str) -> list[TurnItem]:
@@ -224,7 +224,7 @@ class AnswerState:
 
     def _begin_call(self, call_id: str, name: str) -> list[TurnItem]:
         self._call_id, self._input = call_id, []
-        self._tool = self._tools.get(name)  # a name that was never offered is the CLI's to refuse
+        self._tool = self._tools.get(name)  # the CLI refuses a name that was not offered
         if self._tool is None and self.is_agent:
             self._acted = self.has_acted = True
             self._acting.add(call_id)
@@ -244,8 +244,8 @@ class AnswerState:
         return [] if self._tool.strict else [ToolCallDelta(len(self.calls), fragment)]
 
     def _end_block(self, block: AssistantDone) -> list[TurnItem]:
-        """A block is whole. One that no delta came of (the CLI asked without a stream) is said
-        now, in one piece."""
+        """A block is complete. One that came without deltas (the CLI asked the API without a
+        stream) becomes items now, in one piece."""
         self.assistant_uuid = block.uuid
         items: list[TurnItem] = []
         if block.call is not None:
@@ -257,7 +257,7 @@ class AnswerState:
         elif self._schema is not None:
             items += self._answer_in_text(block.text)
         elif block.text and not (self._streamed or len(self.pieces) > self._whole or self.is_cut):
-            items += self.say(TextDelta(block.text))
+            items += self.add_text(TextDelta(block.text))
         self._whole, self._streamed = len(self.pieces), False
         return items
 
@@ -272,17 +272,17 @@ class AnswerState:
             return self._end_answer(call, arguments)
         index, items = len(self.calls), list[TurnItem]()
         told = ToolCall(call.id, tool.name, arguments, form=tool.form)
-        self.is_half |= _is_torn(told)
+        self.is_partial |= _is_malformed(told)
         if tool.strict:
             reason = _misfit(tool.parameters, told)
             if reason is not None:
-                self._reject(call.id, reason, refusals.unsuitable_call())
+                self._reject(call.id, reason, errors.misfit_call())
                 return []
             items = [_started(index, call.id, tool), ToolCallDelta(index, arguments)]
         elif not self._input:
             items = [ToolCallDelta(index, arguments)]
-        if _is_torn(told):
-            self.is_torn = True  # nobody can answer it
+        if _is_malformed(told):
+            self.is_malformed = True  # no client can answer it
             return items
         self.calls.append(told)
         self._hold_answer()
@@ -291,30 +291,30 @@ class AnswerState:
     def _end_answer(self, call: ToolCall, text: str) -> list[TurnItem]:
         assert self._schema is not None
         if self.answered:
-            # The model says it twice. The first one counts, but no call may stay open.
-            self._rejected.append((call.id, "The answer was given already."))
+            # A second answer. The first one counts, but no call may stay open.
+            self._rejected.append((call.id, "The answer was already given."))
             return []
         given = ToolCall(call.id, call.name, text)
         reason = _misfit(self._schema, given)
         if reason is not None:
-            self._reject(call.id, reason, refusals.unsuitable())
-            self.is_half |= _is_torn(given)
+            self._reject(call.id, reason, errors.misfit_answer())
+            self.is_partial |= _is_malformed(given)
             if self._whole_only:
                 return []
-            # The caller has it already. Half of it is no fault if its length was the limit, which
-            # the end of the message tells.
-            if self.is_half:
-                self.is_torn, self.torn_fault = True, refusals.unsuitable()
+            # The client has it already. Half an answer is no error at the token limit, of which the
+            # end of the message tells.
+            if self.is_partial:
+                self.is_malformed, self.malformed_error = True, errors.misfit_answer()
             else:
-                self.fault = refusals.unsuitable()
+                self.error = errors.misfit_answer()
             return []
         self.answered, self._answer_id = True, call.id
         self._hold_answer()
         return self._pass_on(text) if self._whole_only else []
 
     def _answer_in_text(self, text: str) -> list[TurnItem]:
-        """Some models cannot be made to call the tool by which they should answer. One that says
-        the same in text, fenced or not, has answered too."""
+        """Some models do not call the tool by which they should answer. Text that matches the
+        schema, fenced or not, is an answer too."""
         assert self._schema is not None
         text = text.strip()
         if text.startswith(FENCE) and text.endswith(FENCE):
@@ -325,8 +325,8 @@ class AnswerState:
         return self._pass_on(text)
 
     def _hold_answer(self) -> None:
-        """An answer beside other calls was given too soon: the model has to see first what they
-        come to, and the CLI waits until all of its calls are answered."""
+        """An answer beside other calls comes too soon: the model has to see their results first,
+        and the CLI waits until all of its calls have one."""
         if self.calls and self._answer_id is not None:
             reason = "Wait for the results of your calls, then answer."
             self._rejected.append((self._answer_id, reason))
@@ -335,14 +335,14 @@ class AnswerState:
     def _reject(self, call_id: str, reason: str, last: GatewayError) -> None:
         self._misfits += 1
         if self._misfits > MAX_MISFITS:
-            self.fault = last
-        text = f"The arguments do not suit the tool's schema ({reason}). Call it again."
+            self.error = last
+        text = f"The arguments do not match the tool's schema ({reason}). Call it again."
         self._rejected.append((call_id, text))
 
-    # -- what it takes -----------------------------------------------------------------------------
+    # -- usage -------------------------------------------------------------------------------------
 
     def _count(self, ended: Usage) -> None:
-        """Some APIs tell what was read at the beginning only, some again at the end."""
+        """Some APIs report input tokens at the start only, some again at the end."""
         read = ended if ended.prompt_tokens else self._begun
         self.usage += Usage(
             prompt_tokens=read.prompt_tokens,
@@ -354,8 +354,8 @@ class AnswerState:
         self._begun = Usage()
 
     def estimate(self) -> Usage:
-        """What the answer took, where it is cut while a message is under way: the API has told
-        what was read, and what was written is taken to be four characters a token."""
+        """The usage of an answer that is cut in the middle of a message: the API has reported the
+        input tokens; the output counts as one token for four characters."""
         written = sum(map(len, self.pieces))
         unknown = max(1, written // 4) - self.usage.completion_tokens
         return (
@@ -375,10 +375,10 @@ def _ended(result: ToolReturned) -> ActivityEnded:
 
 
 def _misfit(schema: str, call: ToolCall) -> str | None:
-    return "they are not a JSON object" if _is_torn(call) else misfit(schema, call.input)
+    return "they are not a JSON object" if _is_malformed(call) else misfit(schema, call.input)
 
 
-def _is_torn(call: ToolCall) -> bool:
+def _is_malformed(call: ToolCall) -> bool:
     try:
         call.input  # noqa: B018 (read for its error)
     except ValueError:

@@ -1,8 +1,8 @@
-"""The present child, as its session's machine knows it: what it was told, and what it owes.
+"""The present child, as its session's machine knows it: the lines it got, and the answers it owes.
 
-Knows: the setup it took, its settings, what it holds of the conversation, the control requests it
-has not answered, its calls of the client's tools, its signs of life, its bill. Refuses to know:
-phases, turns, and the process behind it (`transport.process.child`).
+Knows: its setup and settings, the messages it holds, its open control requests, its calls of the
+client's tools, its permission requests, its last output, its running cost. Refuses to know: phases,
+turns, and the process behind it (`transport.process.child`).
 """
 
 from __future__ import annotations
@@ -12,7 +12,7 @@ from typing import Any
 
 from attrs import define, evolve, field
 
-from ...schemas.claude import input as lines
+from ...schemas.claude import input as cli_input
 from ...schemas.claude.output import ControlAnswer, ControlAsked, LimitState, TurnResult
 from ...schemas.claude.sampling import PLAIN, encode_settings
 from ...schemas.claude.upstream import NO_LIMIT
@@ -26,7 +26,7 @@ from .events import (
     RequestPermission,
     Write,
 )
-from .permissions import NOBODY, PermissionRequests
+from .permissions import NO_CLIENT, PermissionRequests
 from .tools import ToolCalls
 from .usage import Ledger
 
@@ -38,19 +38,18 @@ SETTINGS = "settings"
 class ChildState:
     """A child from the moment it is ready until it is gone. Times are points in time, in seconds.
 
-    `heard` is its last sign of life, or when it was last given something to do; `billed` the part
-    of its running total that was told already, in US dollars; `bases` what its next total may go on
-    from. `extra`: what it holds of the
-    conversation beyond the transcript that the conversation would be resumed from; `before`: what
-    that will be if it takes back `asked`, the user message that it was last told to answer (None
-    while it is being told the history, and once it has taken that back); `undone`: the same, beyond
-    the transcript that the last turn began with, once that has ended. `limit`: how its account's
-    limits stand, as it last said.
+    `active_at` is when it last wrote something, or got something to do. `billed` is the part of its
+    running total that ended turns have reported, in US dollars; `bases` the totals from which its
+    next total may continue. `asked` is the user message that it was last told to answer (None while
+    it gets the history, and after a rewind). `extra` are the messages it holds beyond the
+    transcript at the conversation's resume point, `before` what `extra` will be after a rewind of
+    `asked`, and `undone` what `before` was at the start of the last turn, once that has ended.
+    `limit` is the state of its account's limits, as it last reported it.
     """
 
     setup: Setup
     ready: float
-    heard: float
+    active_at: float
     billed: float
     bases: Sequence[Usage] = ()
     extra: tuple[Message, ...] = ()
@@ -61,19 +60,21 @@ class ChildState:
     asked: str | None = None
     rewinding: str | None = None
     limit: LimitState = NO_LIMIT
-    desk: ToolCalls = field(init=False)
-    leave: PermissionRequests = field(factory=PermissionRequests)
+    tool_calls: ToolCalls = field(init=False)
+    permissions: PermissionRequests = field(factory=PermissionRequests)
     _settings: Mapping[str, Any] = PLAIN
-    _server: str | None = None  # that it has asked for the client's tools
+    _server: str | None = None  # the MCP server that has the client's tools
     _shows_thinking: bool = False
-    _told: Usage = field(factory=Usage)  # of the turn it works on, told to a caller already
+    _billed_part: Usage = field(
+        factory=Usage
+    )  # of its present turn, already reported to the client
 
     def __attrs_post_init__(self) -> None:
-        self.desk = ToolCalls(self.setup)
+        self.tool_calls = ToolCalls(self.setup)
         if self.setup.tools or self.setup.schema is not None:
-            self._server = lines.TOOL_SERVERS[0]
+            self._server = cli_input.TOOL_SERVERS[0]
 
-    # -- what it is told ---------------------------------------------------------------------------
+    # -- lines to it -------------------------------------------------------------------------------
 
     def write(self, line: bytes) -> Write:
         self.frozen = False
@@ -83,106 +84,108 @@ class ChildState:
         return [self.write(line) for line in all_lines]
 
     def initialize(self) -> Write:
-        return self.write(lines.initialize(INITIALIZE, self.setup))
+        return self.write(cli_input.initialize(INITIALIZE, self.setup))
 
-    def can_become(self, setup: Setup) -> bool:
-        """Whether it can take on this setup too: other tools, or another form of the answer."""
+    def can_reconfigure(self, setup: Setup) -> bool:
+        """Whether it can change to this setup: other tools, or another answer schema."""
         return evolve(setup, tools=self.setup.tools, schema=self.setup.schema) == self.setup
 
-    def become(self, setup: Setup) -> Write:
-        first, second = lines.TOOL_SERVERS
+    def reconfigure(self, setup: Setup) -> Write:
+        first, second = cli_input.TOOL_SERVERS
         self._server = second if self._server == first else first
-        self.setup, self.desk = setup, ToolCalls(setup)
-        return self.write(lines.set_server(SETTINGS, self._server))
+        self.setup, self.tool_calls = setup, ToolCalls(setup)
+        return self.write(cli_input.set_server(SETTINGS, self._server))
 
-    def shape(
+    def configure(
         self, options: Options, messages: Sequence[Mapping[str, Any]] | None = None
     ) -> list[Write]:
-        """Give it the settings for a turn, as far as it has others. `messages` are sent to the API
-        in place of its own."""
+        """Write the settings of a turn that differ from its own. With `messages` it sends the API
+        these in place of its own."""
         written = []
         settings = encode_settings(options, self.setup, messages)
         if settings != self._settings:
             self._settings = settings
-            written.append(self.write(lines.apply_settings(SETTINGS, settings)))
+            written.append(self.write(cli_input.apply_settings(SETTINGS, settings)))
         if options.reasoning and not self._shows_thinking:
             self._shows_thinking = True
-            written.append(self.write(lines.show_thinking(SETTINGS)))
+            written.append(self.write(cli_input.show_thinking(SETTINGS)))
         return written
 
     def answer_calls(self, results: Iterable[ToolResult]) -> list[Write]:
-        return self.write_all(self.desk.give(results))
+        return self.write_all(self.tool_calls.give(results))
 
     def rewind(self) -> Write:
-        """It takes back the message that it was last asked, whether it has answered it or not."""
+        """Have it forget `asked` and all that follows, answered or not."""
         assert self.asked is not None
-        self.desk.forget()
-        self.leave.forget()
-        self._told = Usage()
+        self.tool_calls.forget()
+        self.permissions.forget()
+        self._billed_part = Usage()
         self.rewinding = f"rewind {self.asked}"
-        return self.write(lines.rewind(self.rewinding, self.asked))
+        return self.write(cli_input.rewind(self.rewinding, self.asked))
 
     def rewound(self) -> None:
         self.extra, self.asked = self.before, None
 
     def settle(self) -> None:
-        """Its transcript holds all that the conversation does."""
+        """A turn is complete: its transcript holds the whole conversation."""
         self.undone, self.extra, self.before = self.before, (), ()
 
     def go_back(self) -> None:
-        """The conversation is what it was before the last turn: so is what would be left."""
+        """The conversation went back to before the last turn: so does what a rewind leaves."""
         self.before = self.undone
 
     def serve(self, asked: ControlAsked) -> list[Write]:
-        """It asks for something, and waits for an answer."""
+        """Answer a control request of its own, for which it waits."""
         if asked.mcp is not None:
-            return self.write_all(self.desk.serve(asked))
+            return self.write_all(self.tool_calls.serve(asked))
         reason = f"{asked.subtype} is not served here"
-        return [self.write(lines.refuse(asked.request_id, reason))]
+        return [self.write(cli_input.refuse(asked.request_id, reason))]
 
-    # -- what it needs leave for -------------------------------------------------------------------
+    # -- permission requests -----------------------------------------------------------------------
 
     def request_permission(
         self, event: PermissionRequested, turn_id: str, now: float, seconds: float
     ) -> list[Action]:
-        """It waits for leave, for so many seconds at most; where nobody is there, it has none."""
-        if not event.heard:
+        """Ask the clients, for so many seconds at most; deny at once where none is connected."""
+        if not event.answerable:
             return self.refuse_permission(event)
-        self.leave.open(event.asked, now + seconds)
+        self.permissions.open(event.asked, now + seconds)
         return [RequestPermission(turn_id, event.asked, seconds)]
 
     def refuse_permission(self, event: PermissionRequested) -> list[Action]:
-        return [self.write(lines.deny(event.asked.request_id, NOBODY))]
+        return [self.write(cli_input.deny(event.asked.request_id, NO_CLIENT))]
 
     def answer_permission(
         self, reply: PermissionReply, now: float
     ) -> tuple[list[Action], tuple[str, ...]]:
-        """Somebody has answered; also returns the rules that hold from now on."""
-        answer = self.leave.answer(reply)
+        """A client has answered; also returns the rules that hold from now on."""
+        answer = self.permissions.answer(reply)
         if answer is None:
             return [], ()
-        self.heard = now
+        self.active_at = now
         behavior = "allow" if answer.allowed else "deny"
         settled = PermissionSettled(reply.request_id, behavior, reply.by)
         return [self.write(answer.line), settled], answer.rules
 
     def cancel_permission(self, request_id: str) -> list[Action]:
-        """It does not need it any more."""
+        """It withdraws the request."""
         return (
-            [PermissionSettled(request_id, "deny", "turn")] if self.leave.cancel(request_id) else []
+            [PermissionSettled(request_id, "deny", "turn")]
+            if self.permissions.cancel(request_id)
+            else []
         )
 
     def expire_permissions(self, now: float) -> list[Action]:
-        self.heard = now
+        self.active_at = now
         actions: list[Action] = []
-        for request_id, line in self.leave.expire(now):
+        for request_id, line in self.permissions.expire(now):
             actions += [self.write(line), PermissionSettled(request_id, "deny", "timeout")]
         return actions
 
-    # -- what it answers ---------------------------------------------------------------------------
+    # -- its answers -------------------------------------------------------------------------------
 
     def take_answer(self, answer: ControlAnswer) -> str | None:
-        """It has answered to what it was set up with, or to settings. Returns its fault."""
+        """It has answered the initialize, or settings. Returns its error, if any."""
         if answer.request_id == INITIALIZE and not self.initialized:
             self.initialized = answer.error is None
             return answer.error
@@ -191,17 +194,17 @@ class ChildState:
     def awaits_rewind(self, answer: ControlAnswer) -> bool:
         return answer.request_id == self.rewinding
 
-    def tell(self, usage: Usage) -> None:
-        """A part of the turn that it works on has ended for a caller: so much was told of it."""
-        self._told += usage
+    def bill_part(self, usage: Usage) -> None:
+        """The client got this usage with its tool calls, in the middle of the child's turn."""
+        self._billed_part += usage
 
     def bill(self, result: TurnResult, ledger: Ledger) -> Usage:
-        """The usage of the turn that `result` ends, without what was told of it already, and with
-        its share of the running total; an agent's with what its subagents took.
+        """The usage of the turn that `result` ends, less the part already reported, with its share
+        of the running cost; an agent's with that of its subagents.
 
-        Where the result has the total in dollars alone: a child that resumes may go on with the
-        total of its session or begin at zero, depending on how its predecessor ended. A total below
-        what was billed has begun anew.
+        If the result has the total in dollars only: a child that resumes continues the total of its
+        session or begins at zero, depending on how its predecessor ended. A total below `billed`
+        has begun at zero.
         """
         total = result.total_cost_usd
         cost = total - self.billed if total >= self.billed else total
@@ -212,5 +215,5 @@ class ChildState:
         if share is not None:
             cost = share.cost_usd
             usage = share if self.setup.profile == "agent" else usage
-        usage, self._told = usage - self._told, Usage()
+        usage, self._billed_part = usage - self._billed_part, Usage()
         return evolve(usage, cost_usd=cost)

@@ -1,4 +1,4 @@
-"""Why a session refuses or fails a turn, in the words its caller reads.
+"""The errors with which a session refuses or fails a turn, one factory for each.
 
 Knows: texts, codes and statuses. Refuses to know: when each one applies (`actors.session.machine`).
 """
@@ -34,34 +34,34 @@ def busy() -> Conflict:
 
 
 def queue_full() -> RateLimited:
-    return RateLimited("Too many turns wait in this conversation.", retry_after=1)
+    return RateLimited("Too many turns are queued in this conversation.", retry_after=1)
 
 
 def contradicted() -> InvalidRequest:
     return InvalidRequest(
-        "These messages contradict what the conversation holds. Send what is new, or the exact "
-        "history, or leave the conversation id out.",
+        "These messages contradict the conversation's history. Send only the new messages, or the "
+        "exact history, or omit the conversation id.",
         code="history_mismatch",
         param="messages",
     )
 
 
-def not_in_words() -> InvalidRequest:
+def cannot_continue() -> InvalidRequest:
     return InvalidRequest(
-        "An answer that was begun can be gone on with where the whole history comes with it, and "
-        "not in a conversation that a child remembers.",
+        "The model can continue a partial assistant message only if the request brings the whole "
+        "history, and not in a conversation that a child remembers.",
         code="unsupported_parameter",
         param="messages",
     )
 
 
 def moved_on() -> Conflict:
-    return Conflict("The conversation has gone on since.", code="conversation_moved_on")
+    return Conflict("The conversation has newer turns.", code="conversation_moved_on")
 
 
 def keeps_dying(wait: float) -> ChildDied:
     return ChildDied(
-        "The CLI process of this conversation keeps dying; it is left alone for a while.",
+        "The CLI process of this conversation keeps dying; no new one starts for a while.",
         code="restart_budget_spent",
         retry_after=wait,
     )
@@ -76,7 +76,7 @@ def took_too_long(seconds: float) -> TurnTimeout:
 
 
 def fell_silent(seconds: float) -> TurnTimeout:
-    return TurnTimeout(f"The CLI process gave no sign of life for {seconds:g} seconds.")
+    return TurnTimeout(f"The CLI process wrote nothing for {seconds:g} seconds.")
 
 
 def never_ready(seconds: float) -> TurnTimeout:
@@ -87,8 +87,8 @@ def never_ready(seconds: float) -> TurnTimeout:
 
 def lost() -> NotFound:
     return NotFound(
-        "The transcript of this conversation is gone, and nothing of it is kept. Send its history "
-        "without the conversation id.",
+        "The transcript of this conversation is gone, and the gateway keeps none of its messages. "
+        "Send the history without the conversation id.",
         code="conversation_lost",
         param="conversation_id",
     )
@@ -98,20 +98,20 @@ def cut_off() -> ChildError:
     return ChildError("The connection to the API was lost in the middle of the answer.")
 
 
-def unsuitable() -> ChildError:
+def misfit_answer() -> ChildError:
     return ChildError(
-        "The model gave no answer that suits the schema.", code="invalid_structured_output"
+        "The model gave no answer that matches the schema.", code="invalid_structured_output"
     )
 
 
-def torn_call() -> ChildError:
+def malformed_call() -> ChildError:
     return ChildError(
         "The model called a tool with arguments that are no JSON object.", code="invalid_tool_call"
     )
 
 
-def unsuitable_call() -> ChildError:
+def misfit_call() -> ChildError:
     return ChildError(
-        "The model kept calling a strict tool with arguments that do not suit its schema.",
+        "The model kept calling a strict tool with arguments that do not match its schema.",
         code="invalid_tool_call",
     )

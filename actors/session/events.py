@@ -1,7 +1,7 @@
-"""What a session's machine is told (events) and what it answers (actions).
+"""The events that a session's machine takes in, and the actions that it returns.
 
-Knows: the words only. Refuses to know: which follows which (`actors.session.machine`), and how an
-action is performed (`actors.session.actor`).
+Knows: the shapes only. Refuses to know: which action follows which event
+(`actors.session.machine`), and how an action is performed (`actors.session.actor`).
 """
 
 from __future__ import annotations
@@ -17,15 +17,15 @@ from ...schemas.message import Message
 from ...schemas.turn import Answer, ChoiceFate, Memory, Origin, Outcome, Prompt
 from ...schemas.turn_items import TurnItem
 
-# -- events; the child's frames come as they are --------------------------------------------------
+# -- events; the child's frames are events too -----------------------------------------------------
 
 
 @frozen
 class StartTurn:
-    """A caller wants a turn. `turn_id` is a uuid. With `reject_if_busy` it does not wait for
-    another turn of this conversation, but fails at once. With `back_to` the last turn is taken back
-    before: that is what the conversation remembered until then. With `keep_stopped` an answer that
-    is interrupted stays in the conversation, as far as it came."""
+    """A client wants a turn. `turn_id` is a uuid. With `reject_if_busy` the turn does not wait for
+    another turn of this conversation, but fails at once. With `back_to` it replaces the last turn:
+    `back_to` is the conversation's memory from before that one. With `keep_stopped` an interrupted
+    answer stays in the conversation, as far as it came."""
 
     turn_id: str
     prompt: Prompt
@@ -36,26 +36,26 @@ class StartTurn:
 
 @frozen
 class Interrupt:
-    """End this turn, running or waiting: its caller has gone, or somebody says so."""
+    """End this turn, running or queued: its caller has hung up, or a client stops it."""
 
     turn_id: str
 
 
 @frozen
 class ChildReady:
-    """A child was found, and waits to be initialized."""
+    """The pool has lent a child, which waits for its initialize."""
 
 
 @frozen
 class WakeFailed:
-    """No child could be had."""
+    """The pool has no child for this session; `error` says why."""
 
     error: GatewayError
 
 
 @frozen
 class ChildGone:
-    """The child is reaped. `error` says why, for a turn that needed it."""
+    """The child is reaped. `error` says why, for the turn that needed it."""
 
     error: GatewayError
 
@@ -67,18 +67,18 @@ class TimedOut:
 
 @frozen
 class GiveWay:
-    """Others need the room: an idle child should go."""
+    """Another session needs the place: an idle child should go."""
 
 
 @frozen
 class Warm:
-    """Find a child ahead of the first turn, unless there is one."""
+    """Find a child ahead of the first turn, unless the session has one."""
 
 
 @frozen
 class Extend:
-    """Let the conversation hold these messages too, which nobody is to answer now. Dropped while a
-    turn is under way or tool calls stand open."""
+    """Add these messages to the conversation without a turn. Ignored while a turn is under way or
+    tool calls are open."""
 
     messages: tuple[Message, ...]
 
@@ -92,18 +92,19 @@ class Close:
 
 @frozen
 class PermissionRequested:
-    """An agent wants to use a tool that needs leave. `heard`: somebody is there who can give it."""
+    """An agent wants to use a tool that needs permission. `answerable`: a client is connected that
+    can give it."""
 
     asked: PermissionAsked
-    heard: bool
+    answerable: bool
 
 
 @frozen(kw_only=True)
 class PermissionReply:
-    """Somebody has answered. `updated_input` takes the place of what the tool was to be given,
-    `message` says why not. With `always` it is allowed in this conversation from now on: the rule
-    called `suggestion`, or the first one that was suggested, or the tool as such. `by` says who:
-    ``watcher`` or ``http``."""
+    """A client answers a permission request. `updated_input` replaces the tool's input; `message`
+    is the reason for a denial. With `always` the permission holds in this conversation from now on:
+    for the rule called `suggestion`, or the first one that the CLI suggested, or the whole tool.
+    `by` names the client's way in: ``watcher`` or ``http``."""
 
     request_id: str
     allow: bool
@@ -125,15 +126,15 @@ Event = (
 
 @frozen
 class Wake:
-    """Find a child: one that begins with `origin`, or any generic one. Answered by `ChildReady` or
-    `WakeFailed`."""
+    """Get a child from the pool: one that begins with `origin`, or any generic one. `ChildReady` or
+    `WakeFailed` follows."""
 
     origin: Origin | None
 
 
 @frozen
 class CancelWake:
-    """Stop looking for a child. Neither `ChildReady` nor `WakeFailed` may follow."""
+    """Stop waiting for a child. Neither `ChildReady` nor `WakeFailed` may follow."""
 
 
 @frozen
@@ -145,17 +146,17 @@ class Write:
 
 @frozen
 class Deliver:
-    """Hand an item to the turn's caller. The only action that may wait, and the turn's `End` waits
-    behind it; nothing else does."""
+    """Send an item to the turn's caller. Only this action may wait, and only the turn's own `End`
+    waits behind it."""
 
     turn_id: str
     item: TurnItem
 
 
 @frozen
-class ToldChoice:
-    """How the client's wish for a tool call fares, where the model can only be asked for it. The
-    caller knows it before the next item."""
+class ChoiceReported:
+    """What became of the client's `tool_choice`, where an instruction in the prompt is the only way
+    to get the call. The caller knows it before the next item."""
 
     turn_id: str
     fate: ChoiceFate
@@ -163,8 +164,8 @@ class ToldChoice:
 
 @frozen
 class Started:
-    """The turn was taken on: its caller is to be watched from now on. `End` follows for certain,
-    in the same breath where the turn is refused."""
+    """The turn is accepted: the shell watches its caller from now on. Exactly one `End` follows
+    (invariant 1); for a refused turn, in the same list of actions."""
 
     turn_id: str
     model: str
@@ -172,8 +173,8 @@ class Started:
 
 @frozen
 class End:
-    """The turn is over. Said exactly once for each `Started`; nothing is delivered after it. Times
-    are points in time, in seconds; `first_delta` is None where nothing was delivered."""
+    """The turn is over: exactly one for each `Started`, and no `Deliver` after it. Times are points
+    in time, in seconds; `first_delta` is None where nothing was delivered."""
 
     turn_id: str
     outcome: Outcome
@@ -186,7 +187,7 @@ class End:
 
 @frozen
 class RequestPermission:
-    """Ask whoever is there; `PermissionReply` may follow, within so many seconds."""
+    """Ask the clients that watch; `PermissionReply` may follow, within so many seconds."""
 
     turn_id: str
     asked: PermissionAsked
@@ -196,7 +197,7 @@ class RequestPermission:
 @frozen
 class PermissionSettled:
     """The request needs no answer any more. `by` as in `PermissionReply`, or ``timeout``, or
-    ``turn`` where the child itself took it back."""
+    ``turn`` where the CLI withdrew it."""
 
     request_id: str
     behavior: str
@@ -205,8 +206,8 @@ class PermissionSettled:
 
 @frozen
 class TranscriptLost:
-    """What a child was to take up is not there, or cannot be put there, for the reason that
-    `error` gives: another one is told the last `kept` of the `held` messages."""
+    """The transcript that a child was to resume is gone, or could not be written, for the reason in
+    `error`. A new child gets the last `kept` of the conversation's `held` messages."""
 
     session_id: str | None
     error: str
@@ -216,20 +217,20 @@ class TranscriptLost:
 
 @frozen
 class Freeze:
-    """Stop the child's clock until the next `Write`."""
+    """Stop the child's process (SIGSTOP) until the next `Write`."""
 
 
 @frozen
 class Retire:
-    """Let the child go in peace. `ChildGone` follows."""
+    """Close the child's stdin, so that it saves its state and exits. `ChildGone` follows."""
 
 
 @frozen
 class Kill:
-    """End the child at once. `ChildGone` follows."""
+    """Kill the child at once. `ChildGone` follows."""
 
 
 Action = (
-    Wake | CancelWake | Write | Deliver | ToldChoice | Started | End | RequestPermission
+    Wake | CancelWake | Write | Deliver | ChoiceReported | Started | End | RequestPermission
     | PermissionSettled | TranscriptLost | Freeze | Retire | Kill
 )  # fmt: skip

@@ -1,19 +1,9 @@
 """The session's state machine: every transition of a conversation, and nothing else.
 
 Knows: the phases and what leads from one to another. Refuses to know: trio, processes, channels
-and clocks (`now` comes with each event, in seconds). It performs nothing: `advance` answers with
-actions, and `actors.session.actor` performs them. `actors.session.phases` draws the phases.
-
-A turn is at-most-once: its prompt is written to one child, once, unless that child dies before
-anybody heard of it and no tool could have been called, or cannot take up the transcript that it was
-to resume. A turn that fails, times out or is
-interrupted leaves no trace: the child takes it back, or goes, and the next one resumes before it.
-Where a person stops a turn that keeps what was said, its answer stays as far as it came: the child
-takes the turn back all the same, and is told both next time.
-
-A turn that calls tools ends for its caller, and its child waits: the turn that brings the results
-goes on in it. An answer that is cut short for its caller (a stop text, the length) is taken back
-too; the conversation remembers it as the caller knows it, and tells the child next time.
+and clocks (`now` comes with each event, in seconds). It performs nothing: `advance` returns
+actions, and `actors.session.actor` performs them. The package's docstring holds the theory of
+operation: the diagram, the numbered invariants that comments here name, and whole turns.
 """
 
 from __future__ import annotations
@@ -35,25 +25,26 @@ from ...schemas.message import Message
 from ...schemas.turn import Completed, Failed, Memory, ResumePoint
 from ...schemas.turn_items import Refused, TextDelta
 from ..runtime.restart_budget import RestartBudget
-from . import errors as refusals
-from . import events as signals
-from . import outcome as verdict
-from . import prompt as dialogue
+from . import errors, events, outcome, prompt
 from .child import ChildState
 from .events import Action, Event
+from .late import UnexpectedEvent, late_because
 from .phases import Limits, Phase
 from .queue import TurnQueue
 from .timers import Timer, timers
-from .turn import Heard, TurnState
+from .turn import AnswerFrame, TurnState
 from .usage import Ledger
+
+Actions = list[Action]
 
 
 class Machine:
-    """`memory` is what outlives the machine; `phase`, `closing` (why the conversation is ending,
-    once it is), `turn` and `deadline` are for the shell to read. A turn is under way
-    (`_turns.current`) in WAKING and BUSY, and in STOPPING or INTERRUPTING where it waits for that
-    to be done. There is a child (`_child`) in IDLE, BUSY, AWAITING_TOOLS, INTERRUPTING and
-    STOPPING. `kept` gives the last messages of the conversation, as far as their words are kept.
+    """One conversation. Only `advance` changes the phase, the turns and the memory.
+
+    `memory` outlives the machine. The shell reads `phase`, `closing` (why the conversation ends,
+    once it does), `turn` and `deadline`. Invariant 4 says in which phases there is a turn
+    (`_turns.current`) and a child (`_child`). `kept` returns the last messages of the conversation,
+    as far as its history has their text.
     """
 
     def __init__(
@@ -65,7 +56,7 @@ class Machine:
         self.limits = limits
         self.phase = Phase.ASLEEP
         self.closing: GatewayError | None = None
-        self._since = now  # when it came into this phase
+        self._since = now  # when the present phase began
         self._turns = TurnQueue(limits.queued, now)
         self._child: ChildState | None = None
         self._budget = RestartBudget()
@@ -76,7 +67,7 @@ class Machine:
 
     @property
     def turn(self) -> TurnState | None:
-        """The one that is under way."""
+        """The turn that is under way."""
         return self._turns.current
 
     @property
@@ -84,212 +75,246 @@ class Machine:
         """When `TimedOut` is due: a point in time, `math.inf` for never."""
         return min(due for due, _ in self._timers())
 
-    def heard(self, now: float) -> None:
-        """The child has shown a sign of life (said once per piece read, not per frame)."""
+    def child_active(self, now: float) -> None:
+        """The child has written something (called once per piece read, not per frame)."""
         if self._child is not None:
-            self._child.heard = now
+            self._child.active_at = now
 
     def watched(self, when: float) -> None:
-        """A client had the conversation open then: that counts as use, which it expires without."""
+        """A client watched the conversation then: that counts as use, and delays its expiry."""
         self._turns.used = max(self._turns.used, when)
 
-    def _timers(self) -> Iterator[tuple[float, Timer]]:
-        return timers(
-            self.phase, self.limits, since=self._since, used=self._turns.used,
-            turn_due=self._turns.due, budget_free=self._budget.free_at, child=self._child,
-        )  # fmt: skip
+    # -- which event does what -------------------------------------------------------------------
 
-    def advance(self, event: Event, now: float) -> list[Action]:
-        """Take one event in, and answer with what is to be done, in order.
+    def advance(self, event: Event, now: float) -> Actions:
+        """Take one event in, and return what is to be done, in order.
 
-        What fits nothing here comes late, from a child or a caller that could not know: it is
-        dropped.
+        An event is handled by its phase, or by every phase, or by every phase that has a child.
+        Raises `UnexpectedEvent`, and changes nothing, for one that none of them handles and that
+        `LATE` does not list (invariant 12).
         """
-        if type(event) is TextDelta:  # the hot path, once per token: before any match
-            if self.phase is not Phase.BUSY:
-                return []
-            turn = self._turns.running
-            if turn.answer.is_cut:
-                return self._finish_turn(verdict.Truncated(turn.answer.estimate()), now)
-            return [*turn.say(event, now)]
-        match self.phase, event:
-            case _, signals.StartTurn():
-                return self._start_turn(event, now)
-            case _, signals.Interrupt(turn_id):
-                return self._interrupt(turn_id, now)
-            case _, signals.TimedOut():
-                return self._timed_out(now)
-            case _, signals.Close(error):
-                return self._close(error, now)
-            case Phase.ASLEEP, signals.Warm() if self.closing is None:
-                return self._wake(now)
-            case _, signals.Extend(messages):
-                self._extend(messages)
-                return []
-            case Phase.WAKING, signals.ChildReady():
-                return self._child_ready(now)
-            case Phase.WAKING, signals.WakeFailed(error):
-                return self._wake_failed(error, now)
-            case Phase.IDLE | Phase.AWAITING_TOOLS, signals.GiveWay():
-                return self._retire_or_kill(now)
-            case Phase.BUSY, signals.PermissionRequested():
+        if self.phase is Phase.BUSY:
+            if type(event) is TextDelta:  # the hot path: once per token, before any match
+                return self._text(event, now)
+            actions = self._busy(event, now)
+        else:
+            actions = self._not_busy(event, now)
+        if actions is None:
+            actions = self._in_every_phase(event, now)
+        if actions is None and self._child is not None and self.phase is not Phase.STOPPING:
+            actions = self._with_a_child(self._child, event, now)
+        if actions is not None:
+            return actions
+        if late_because(self.phase, event) is None:
+            raise UnexpectedEvent(self.phase, event)
+        return []
+
+    def _text(self, delta: TextDelta, now: float) -> Actions:
+        turn = self._turns.running
+        if turn.answer.is_cut:
+            return self._finish_turn(outcome.Truncated(turn.answer.estimate()), now)
+        return [*turn.add_text(delta, now)]
+
+    def _busy(self, event: Event, now: float) -> Actions | None:
+        """The child works on the turn."""
+        if isinstance(event, AnswerFrame):
+            return self._answer_frame(event, now)
+        match event:
+            case TurnResult():
+                return self._turn_result(event, now)
+            case ControlAnswer():
+                return self._control_answer(event, now)
+            case events.PermissionRequested():
                 turn_id = self._turns.running.turn_id
-                return self._present.request_permission(event, turn_id, now, self.limits.leave)
-            case Phase.BUSY, signals.PermissionReply():
+                return self._present.request_permission(event, turn_id, now, self.limits.permission)
+            case events.PermissionReply():
                 actions, rules = self._present.answer_permission(event, now)
                 self.memory = self.memory.granted(rules)
                 return actions
-            case Phase.BUSY, ControlCancelled(request_id):
+            case ControlCancelled(request_id):
                 return self._present.cancel_permission(request_id)
-            case Phase.BUSY, _ if isinstance(event, Heard):
-                return self._heard(event, now)
-            case Phase.BUSY, TurnResult():
-                return self._turn_result(event, now)
-            case Phase.BUSY | Phase.IDLE, ControlAnswer():
+        return None
+
+    def _not_busy(self, event: Event, now: float) -> Actions | None:
+        """The session sleeps, waits for a child, or has one that should not be answering."""
+        match self.phase, event:
+            case Phase.ASLEEP, events.Warm():
+                return self._wake(now)
+            case Phase.WAKING, events.ChildReady():
+                return self._child_ready(now)
+            case Phase.WAKING, events.WakeFailed(error):
+                return self._wake_failed(error, now)
+            case Phase.IDLE | Phase.AWAITING_TOOLS, events.GiveWay():
+                return self._retire_or_kill(now)
+            case Phase.IDLE, ControlAnswer():
                 return self._control_answer(event, now)
             case Phase.IDLE, TurnResult() if self._is_not_resumed(event):
-                return self._begin_anew(event, now)
+                return self._retry_without_transcript(event, now)
             case Phase.AWAITING_TOOLS, TurnResult():
-                return self._retire_or_kill(
-                    now
-                )  # it did not wait, and nobody has heard what it said
+                # The child did not wait for the results, and no client receives what it answered.
+                return self._retire_or_kill(now)
             case Phase.INTERRUPTING, ControlAnswer() if self._present.awaits_rewind(event):
                 return self._rewound(event, now)
-            case Phase.STOPPING, signals.ChildGone():
+            case Phase.STOPPING, events.ChildGone():
                 return self._gone(now)
-            case Phase.STOPPING, _:
-                return []  # whatever it still says was not asked for any more
-            case _, signals.ChildGone(error) if self._child is not None:
+        return None
+
+    def _in_every_phase(self, event: Event, now: float) -> Actions | None:
+        """What clients, the gateway and the clock want."""
+        match event:
+            case events.StartTurn():
+                return self._start_turn(event, now)
+            case events.Interrupt(turn_id):
+                return self._interrupt(turn_id, now)
+            case events.TimedOut():
+                return self._timed_out(now)
+            case events.Close(error):
+                return self._close(error, now)
+            case events.Extend(messages):
+                self._extend(messages)
+                return []
+        return None
+
+    def _with_a_child(self, child: ChildState, event: Event, now: float) -> Actions | None:
+        """What a child may say at any time, until the session stops it."""
+        match event:
+            case events.ChildGone(error):
                 return self._died(error, now)
-            case _, ControlAsked() if self._child is not None:
-                return [*self._child.serve(event)]
-            case _, signals.PermissionRequested() if self._child is not None:
-                return self._child.refuse_permission(event)  # nothing runs that it could be for
-            case _, LimitState() if self._child is not None:
-                self._child.limit = event
+            case ControlAsked():
+                return [*child.serve(event)]
+            case events.PermissionRequested():
+                return child.refuse_permission(event)  # no turn runs that could need it
+            case LimitState():
+                child.limit = event
                 return []
-            case _, TurnResult() if self._child is not None:
-                self._child.bill(event, self._ledger)  # of a turn that has ended already
+            case TurnResult():
+                child.bill(event, self._ledger)  # of a turn that has ended already
                 return []
-            case _:
-                return []
+        return None
 
-    # -- turns come ------------------------------------------------------------------------------
+    # -- a turn starts ---------------------------------------------------------------------------
 
-    def _start_turn(self, event: signals.StartTurn, now: float) -> list[Action]:
+    def _start_turn(self, event: events.StartTurn, now: float) -> Actions:
         setup = event.prompt.setup(self.memory.setup)
         turn = TurnState(
             event.turn_id, event.prompt, setup, now, now + self.limits.turn, event.keep_stopped
         )
-        again = event.back_to is not None
-        full = self._turns.refusal(reject_if_busy=event.reject_if_busy or again)
-        refusal = self.closing or self._no_restart(now) or full or self._no_way_back(event.back_to)
-        if refusal is not None:
-            return [turn.started(), turn.failed(refusal)]
+        replaces = event.back_to is not None
+        full = self._turns.refusal(reject_if_busy=event.reject_if_busy or replaces)
+        error = (
+            self.closing
+            or self._budget_error(now)
+            or full
+            or self._replacement_error(event.back_to)
+        )
+        if error is not None:
+            return [turn.started(), turn.failed(error)]  # invariant 1: it ends, although refused
         self._turns.add(turn)
         if event.back_to is not None:
             self.memory = event.back_to
-            if self.phase is Phase.WAKING:  # for a child that would be further on
-                return [turn.started(), signals.CancelWake(), *self._settle(Phase.ASLEEP, now)]
+            if self.phase is Phase.WAKING:  # the child on its way would hold the replaced turn
+                return [turn.started(), events.CancelWake(), *self._next_turn(Phase.ASLEEP, now)]
             if self._child is not None and self.phase is not Phase.STOPPING:
                 if self.phase is Phase.IDLE:
                     self._child.go_back()
                 return [turn.started(), *self._rewind(now)]
         if self.phase in (Phase.ASLEEP, Phase.BACKOFF):
-            return [turn.started(), *self._settle(Phase.ASLEEP, now)]
+            return [turn.started(), *self._next_turn(Phase.ASLEEP, now)]
         if self.phase in (Phase.IDLE, Phase.AWAITING_TOOLS):
-            return [turn.started(), *self._settle(self.phase, now)]
+            return [turn.started(), *self._next_turn(self.phase, now)]
         return [turn.started()]
 
-    def _settle(self, resting: Phase, now: float) -> list[Action]:
-        """No turn is under way: begin the one that waits longest, or rest."""
-        if self.phase is not resting:  # a turn that is refused keeps nothing awake
+    def _next_turn(self, resting: Phase, now: float) -> Actions:
+        """No turn is under way: begin the oldest in the queue, or rest in that phase."""
+        if self.phase is not resting:  # a refused turn must not restart the idle timers
             self._enter(resting, now)
         refused = self._turns.advance(self.memory)
-        return [*refused, *(self._begin(now) if self._turns.current else [])]
+        return [*refused, *(self._begin_turn(now) if self._turns.current else [])]
 
-    def _rest(self, phase: Phase, now: float) -> list[Action]:
-        """The child is done, or waits for its tools: so does the session, if it keeps children."""
+    def _rest(self, phase: Phase, now: float) -> Actions:
+        """The child is done, or waits for results: so does the session, if it keeps children."""
         if self.limits.keep_child:
-            return self._settle(phase, now)
+            return self._next_turn(phase, now)
         self._enter(phase, now)
         return self._retire_or_kill(now)
 
-    def _begin(self, now: float) -> list[Action]:
+    def _begin_turn(self, now: float) -> Actions:
         turn, child, waits = self._turns.running, self._child, self.phase is Phase.AWAITING_TOOLS
         if child is None:
             return self._wake(now)
         if child.setup != turn.setup:
-            if child.can_become(turn.setup) and not waits:
-                other_tools = child.become(turn.setup)
-                return [other_tools, *self._ask(dialogue.tell(self.memory, turn, child), now)]
-            return self._retire_or_kill(
-                now
-            )  # it takes all else once: another one resumes with that
+            if child.can_reconfigure(turn.setup) and not waits:
+                other_tools = child.reconfigure(turn.setup)
+                return [other_tools, *self._work(prompt.write_turn(self.memory, turn, child), now)]
+            # A child takes the rest of a setup once: a new one resumes with the other setup.
+            return self._retire_or_kill(now)
         if not waits:
-            return self._ask(dialogue.tell(self.memory, turn, child), now)
+            return self._work(prompt.write_turn(self.memory, turn, child), now)
         results = turn.results_alone()
-        if results is None:  # it is told what it did itself, and what came after that
+        if results is None:
+            # The turn brings more than results: the child forgets its calls, and then gets the
+            # calls, the results and the new messages as history.
             return self._rewind(now)
-        return self._ask(dialogue.go_on(turn, child, results), now)
+        return self._work(prompt.write_results(turn, child, results), now)
 
-    # -- the child comes -------------------------------------------------------------------------
+    # -- a child comes ---------------------------------------------------------------------------
 
-    def _wake(self, now: float) -> list[Action]:
+    def _wake(self, now: float) -> Actions:
         self._enter(Phase.WAKING, now)
-        origin, _ = dialogue.choose_origin(self.memory, self._turns.current)
-        return [signals.Wake(origin)]
+        origin, _ = prompt.choose_origin(self.memory, self._turns.current)
+        return [events.Wake(origin)]
 
-    def _wake_failed(self, error: GatewayError, now: float) -> list[Action]:
+    def _wake_failed(self, error: GatewayError, now: float) -> Actions:
         turn = self._turns.current
-        if isinstance(error, HistoryNotWritten) and turn is not None and not turn.tells_all:
-            turn.tells_all = True
+        if isinstance(error, HistoryNotWritten) and turn is not None and not turn.replays_all:
+            turn.replays_all = True
             return [self._lost(None, error.message, len(self.memory.seed)), *self._wake(now)]
         ended = self._turns.end(Failed(error), now) if turn is not None else []
-        return [*ended, *self._settle(Phase.ASLEEP, now)]
+        return [*ended, *self._next_turn(Phase.ASLEEP, now)]
 
-    def _child_ready(self, now: float) -> list[Action]:
+    def _child_ready(self, now: float) -> Actions:
         turn, billed, resume = self._turns.current, self.memory.usage.cost_usd, self.memory.resume
         bases = self._ledger.bases(None if resume is None else resume.session_id)
-        if turn is None:  # it was sought ahead of the first turn
+        if turn is None:  # Warm asked for it, ahead of the first turn
             child = self._child = ChildState(self.memory.setup, now, now, billed, bases)
-            return [child.initialize(), *self._settle(Phase.IDLE, now)]
-        _, known = dialogue.choose_origin(self.memory, turn)  # as it was when the child was sought
+            return [child.initialize(), *self._next_turn(Phase.IDLE, now)]
+        _, known = prompt.choose_origin(self.memory, turn)  # the same as when `Wake` was returned
         child = self._child = ChildState(turn.setup, now, now, billed, bases, extra=known)
         # Pipelined: the prompt does not wait for the answer to the initialize.
-        return [child.initialize(), *self._ask(dialogue.tell(self.memory, turn, child), now)]
+        return [child.initialize(), *self._work(prompt.write_turn(self.memory, turn, child), now)]
 
-    def _ask(self, written: Sequence[Action], now: float) -> list[Action]:
+    def _work(self, written: Sequence[Action], now: float) -> Actions:
+        """The child works on the turn from now on."""
         self._enter(Phase.BUSY, now)
-        self._present.heard = now
+        self._present.active_at = now
         turn = self._turns.running
         if turn.wish is not None and not turn.asked_again:
-            return [signals.ToldChoice(turn.turn_id, "asked"), *written]
+            return [events.ChoiceReported(turn.turn_id, "asked"), *written]
         return [*written]
 
-    def _control_answer(self, answer: ControlAnswer, now: float) -> list[Action]:
+    def _control_answer(self, answer: ControlAnswer, now: float) -> Actions:
         child, was_set_up = self._present, self._present.initialized
-        fault = child.take_answer(answer)
-        if fault is None:
+        reason = child.take_answer(answer)
+        if reason is None:
             return []
         if self.phase is Phase.IDLE:
             self._budget.spend(now)
-            return self._leave(signals.Kill(), now)
-        error = refusals.not_set_up(fault)
-        return self._abandon(error, now) if was_set_up else self._abort_startup(error, now)
+            return self._stop_child(events.Kill(), now)
+        error = errors.not_set_up(reason)
+        return self._fail_turn(error, now) if was_set_up else self._abort_startup(error, now)
 
     # -- the answer comes ------------------------------------------------------------------------
 
-    def _heard(self, frame: Heard, now: float) -> list[Action]:
+    def _answer_frame(self, frame: AnswerFrame, now: float) -> Actions:
         turn, child = self._turns.running, self._present
         if turn.answer.is_cut:
-            return self._finish_turn(verdict.Truncated(turn.answer.estimate()), now)
-        actions: list[Action] = [*turn.hear(frame, now)]
+            return self._finish_turn(outcome.Truncated(turn.answer.estimate()), now)
+        actions: Actions = [*turn.add_frame(frame, now)]
         for call_id, reason in turn.answer.take_rejected():
-            actions += child.write_all(child.desk.reject(call_id, reason))
-        return [*actions, *self._finish_turn(verdict.judge_frame(turn.answer, frame), now)]
+            actions += child.write_all(child.tool_calls.reject(call_id, reason))
+        return [*actions, *self._finish_turn(outcome.judge_frame(turn.answer, frame), now)]
 
-    def _turn_result(self, result: TurnResult, now: float) -> list[Action]:
+    def _turn_result(self, result: TurnResult, now: float) -> Actions:
         turn, child = self._turns.running, self._present
         usage = child.bill(result, self._ledger)
         if not turn.is_meant(result):
@@ -297,246 +322,244 @@ class Machine:
         failed = result.is_error or result.subtype != "success"
         if failed and not child.initialized:
             if self._is_not_resumed(result):
-                return self._begin_anew(result, now)
-            error = verdict.failure(turn, result, self.limits.program, child.limit)
+                return self._retry_without_transcript(result, now)
+            error = outcome.failure(turn, result, self.limits.program, child.limit)
             return self._abort_startup(error, now)
-        child.initialized = True  # whatever became of its answer to that
+        child.initialized = True  # even if its answer to the initialize is still to come
         if turn.batches and result.num_turns == 0 and not failed:
-            return [*dialogue.tell_more(turn, child)]
-        end = verdict.judge_result(turn, result, usage, self.limits.program, child.limit)
+            return [*prompt.write_next(turn, child)]
+        end = outcome.judge_result(turn, result, usage, self.limits.program, child.limit)
         return self._finish_turn(end, now)
 
     def _is_not_resumed(self, result: TurnResult) -> bool:
-        """Whether the child could not take up what it was to resume, and another can do without."""
+        """Whether the child found no transcript to resume, and a new child can do without."""
         turn = self._turns.current
-        resumes = self.memory.resume is not None or (turn is not None and not turn.tells_all)
+        resumes = self.memory.resume is not None or (turn is not None and not turn.replays_all)
         return resumes and not self._present.initialized and is_not_resumed(result)
 
-    def _begin_anew(self, result: TurnResult, now: float) -> list[Action]:
-        """What the child was to take up is not there. A turn did not reach the model: it is put
-        before another child, which is told what is kept."""
+    def _retry_without_transcript(self, result: TurnResult, now: float) -> Actions:
+        """The transcript that the child was to resume is gone. The turn did not reach the model,
+        so a new child gets it (invariant 6), behind the messages that the history keeps."""
         turn, resume, memory = self._turns.current, self.memory.resume, self.memory
         if resume is not None:
             memory = memory.untold(self._kept())
         if resume is not None and not memory.seed:
-            ended = [] if turn is None else self._turns.end(Failed(refusals.lost()), now)
-            return [*ended, *self._leave(signals.Kill(), now)]
+            ended = [] if turn is None else self._turns.end(Failed(errors.lost()), now)
+            return [*ended, *self._stop_child(events.Kill(), now)]
         self.memory = memory
         if turn is not None:
-            # Without a session that was lived, it was a history written for this turn.
-            turn.tells_all = turn.tells_all or resume is None
+            # Without a resume point it was a transcript that the gateway wrote for this turn.
+            turn.replays_all = turn.replays_all or resume is None
             turn.restart()
         session_id = None if resume is None else resume.session_id
         lost = self._lost(session_id, result.text, len(memory.seed))
-        return [lost, *self._leave(signals.Kill(), now)]
+        return [lost, *self._stop_child(events.Kill(), now)]
 
     def _lost(self, session_id: str | None, error: str, kept: int) -> Action:
         held = len(self.memory.digests)
-        return signals.TranscriptLost(session_id, error, held, kept)
+        return events.TranscriptLost(session_id, error, held, kept)
 
-    def _finish_turn(self, end: verdict.Outcome | None, now: float) -> list[Action]:
-        """End the turn as it deserves; what becomes of the child follows from that."""
-        child, turn = self._present, self._turns.current
+    # -- a turn ends -----------------------------------------------------------------------------
+
+    def _finish_turn(self, end: outcome.Outcome | None, now: float) -> Actions:
+        """End the turn with this outcome (None: it goes on), which decides about the child too."""
+        turn = self._turns.current
         if end is not None and turn is not None and turn.is_staged:
             return self._finish_staged_turn(turn, end, now)
         match end:
             case None:
                 return []
-            case verdict.Completed(reason, usage, resume):
-                child.settle()
+            case outcome.Completed(reason, usage, resume):
+                self._present.settle()
                 ended = self._complete(Completed(reason, usage), now, resume)
                 return [*ended, *self._rest(Phase.IDLE, now)]
-            case verdict.Suspended(usage):
-                child.tell(usage)
+            case outcome.Suspended(usage):
+                self._present.bill_part(usage)
                 ended = self._complete(Completed("tool_calls", usage), now)
                 return [*ended, *self._rest(Phase.AWAITING_TOOLS, now)]
-            case verdict.Truncated(usage):
+            case outcome.Truncated(usage):
                 return [*self._complete(Completed("stop", usage), now), *self._rewind(now)]
-            case verdict.TokenLimit(usage):
-                return [
-                    *self._complete(Completed("length", usage), now),
-                    *self._leave(signals.Kill(), now),
-                ]
-            case verdict.Refused(text, usage):
-                said: list[Action] = [*self._turns.running.deliver([Refused(text)], now)]
+            case outcome.TokenLimit(usage):
+                ended = self._complete(Completed("length", usage), now)
+                return [*ended, *self._stop_child(events.Kill(), now)]
+            case outcome.Refused(text, usage):
+                refused: Actions = [*self._turns.running.deliver([Refused(text)], now)]
                 ended = self._turns.end(Completed("content_filter", usage), now)
-                return [*said, *ended, *self._rewind(now)]
-            case verdict.Failed(error):
-                return self._abandon(error, now)
+                return [*refused, *ended, *self._rewind(now)]
+            case outcome.Failed(error):
+                return self._fail_turn(error, now)
 
-    def _finish_staged_turn(
-        self, turn: TurnState, end: verdict.Outcome, now: float
-    ) -> list[Action]:
-        """End a turn that the child was not told as the caller knows it: the child takes it back,
-        and is told next time what was asked and answered. A model that was asked in words for a
-        tool call, in vain, is asked once more."""
-        told: list[Action] = []
+    def _finish_staged_turn(self, turn: TurnState, end: outcome.Outcome, now: float) -> Actions:
+        """End a turn whose child got other messages than the conversation holds: the child rewinds,
+        and gets the turn as the client knows it with the next one. A model that got an instruction
+        to call a tool, and called none, gets the turn once more."""
         match end:
-            case verdict.Completed(reason, usage):
-                outcome = Completed(reason, usage)
-            case verdict.Suspended(usage):
-                outcome = Completed("tool_calls", usage)
-            case verdict.Truncated(usage):
-                outcome = Completed("stop", usage)
-            case verdict.TokenLimit(usage):
-                outcome = Completed("length", usage)
-            case verdict.Refused(text, usage):
-                ended: list[Action] = [
+            case outcome.Completed(reason, usage):
+                completed = Completed(reason, usage)
+            case outcome.Suspended(usage):
+                completed = Completed("tool_calls", usage)
+            case outcome.Truncated(usage):
+                completed = Completed("stop", usage)
+            case outcome.TokenLimit(usage):
+                completed = Completed("length", usage)
+            case outcome.Refused(text, usage):
+                ended: Actions = [
                     *turn.deliver([*turn.release(), Refused(text)], now),
                     *self._turns.end(Completed("content_filter", turn.spent + usage), now),
                 ]
                 return [*ended, *self._rewind(now)]
-            case verdict.Failed(error):
-                return self._abandon(error, now)
-        if turn.may_ask_again and not isinstance(end, verdict.TokenLimit):
+            case outcome.Failed(error):
+                return self._fail_turn(error, now)
+        if turn.may_ask_again and not isinstance(end, outcome.TokenLimit):
             return [turn.ask_again(usage), *self._rewind(now)]
+        actions: Actions = []
         if turn.is_disobeyed:
-            told.append(signals.ToldChoice(turn.turn_id, "not-called"))
-        outcome = evolve(outcome, usage=turn.spent + usage)
-        told += self._complete(outcome, now)
-        if isinstance(end, verdict.TokenLimit):
-            return [*told, *self._leave(signals.Kill(), now)]
-        return [*told, *self._rewind(now)]
+            actions.append(events.ChoiceReported(turn.turn_id, "not-called"))
+        actions += self._complete(evolve(completed, usage=turn.spent + usage), now)
+        if isinstance(end, outcome.TokenLimit):
+            return [*actions, *self._stop_child(events.Kill(), now)]
+        return [*actions, *self._rewind(now)]
 
     def _complete(
-        self, outcome: Completed, now: float, resume: ResumePoint | None = None
-    ) -> list[Action]:
-        """The turn has its answer. `resume` None: no transcript holds it as its caller knows it."""
+        self, completed: Completed, now: float, resume: ResumePoint | None = None
+    ) -> Actions:
+        """The turn has its answer. `resume` None: no transcript holds it as the client knows it.
+        Invariant 7: the memory gains a turn here and in `_stop_and_keep`, and nowhere else."""
         turn = self._turns.running
         rest = turn.deliver((*turn.release(), *turn.answer.finish()), now)
-        self.memory = turn.remembered(self.memory, resume, outcome.usage)
-        return [*rest, *self._turns.end(outcome, now)]
+        self.memory = turn.remembered(self.memory, resume, completed.usage)
+        return [*rest, *self._turns.end(completed, now)]
 
-    # -- turns end early -------------------------------------------------------------------------
+    # -- a turn ends early -----------------------------------------------------------------------
 
-    def _interrupt(self, turn_id: str, now: float) -> list[Action]:
+    def _interrupt(self, turn_id: str, now: float) -> Actions:
         turn = self._turns.current
         if turn is not None and turn.turn_id == turn_id:
             if self.phase is Phase.BUSY and turn.keep_stopped and turn.answer.has_begun:
-                return self._stop(turn, now)
-            return self._cut(refusals.interrupted(), now)
+                return self._stop_and_keep(turn, now)
+            return self._end_current(errors.interrupted(), now)
         waiting = self._turns.take_waiting(turn_id)
-        return [] if waiting is None else [waiting.failed(refusals.interrupted())]
+        return [] if waiting is None else [waiting.failed(errors.interrupted())]
 
-    def _stop(self, turn: TurnState, now: float) -> list[Action]:
-        """End the turn that the child works on, and keep what was said of its answer."""
+    def _stop_and_keep(self, turn: TurnState, now: float) -> Actions:
+        """End the turn that the child works on, and keep the answer as far as it came."""
         rest = turn.deliver((*turn.release(), *turn.answer.finish()), now)
         usage = turn.spent + turn.answer.estimate()
         self.memory = turn.remembered_so_far(self.memory, usage)
-        ended = self._turns.end(Failed(refusals.interrupted(), usage), now)
+        ended = self._turns.end(Failed(errors.interrupted(), usage), now)
         return [*rest, *ended, *self._rewind(now)]
 
-    def _cut(self, error: GatewayError, now: float) -> list[Action]:
-        """End the turn under way, wherever it is."""
+    def _end_current(self, error: GatewayError, now: float) -> Actions:
+        """End the turn under way, in whatever phase."""
         if self.phase is Phase.BUSY:
-            return self._abandon(error, now)
+            return self._fail_turn(error, now)
         ended = self._turns.end(Failed(error), now)
         if self.phase is Phase.WAKING:
-            return [*ended, signals.CancelWake(), *self._settle(Phase.ASLEEP, now)]
-        return ended  # it waited, in STOPPING or INTERRUPTING, for what was before it
+            return [*ended, events.CancelWake(), *self._next_turn(Phase.ASLEEP, now)]
+        return ended  # in STOPPING or INTERRUPTING it waited for the child
 
-    def _abandon(self, error: GatewayError, now: float) -> list[Action]:
+    def _fail_turn(self, error: GatewayError, now: float) -> Actions:
         """End the turn that the child works on, and have the child forget it."""
-        if isinstance(error, NotLoggedIn):  # it keeps the login that it began with: another one may
-            return [*self._turns.end(Failed(error), now), *self._leave(signals.Kill(), now)]
+        if isinstance(error, NotLoggedIn):  # a child keeps its login; a new one may have another
+            return [*self._turns.end(Failed(error), now), *self._stop_child(events.Kill(), now)]
         return [*self._turns.end(Failed(error), now), *self._rewind(now)]
 
-    def _rewind(self, now: float) -> list[Action]:
-        """Have the child forget what it was last asked; or end it, where that would not take it
-        back to what the conversation remembers. (Older releases of the CLI answer that they
-        cannot take back the first message of a session.)"""
+    def _rewind(self, now: float) -> Actions:
+        """Have the child forget its last prompt; or stop it, where a rewind would not take it back
+        to what the conversation remembers (invariant 8)."""
         child = self._present
-        busy = self.phase is Phase.INTERRUPTING
-        if busy or not (self.limits.keep_child and dialogue.can_rewind(self.memory, child)):
-            return self._leave(signals.Kill(), now)
+        rewinding = self.phase is Phase.INTERRUPTING
+        if rewinding or not (self.limits.keep_child and prompt.can_rewind(self.memory, child)):
+            return self._stop_child(events.Kill(), now)
         self._enter(Phase.INTERRUPTING, now)
         return [child.rewind()]
 
-    def _rewound(self, answer: ControlAnswer, now: float) -> list[Action]:
+    def _rewound(self, answer: ControlAnswer, now: float) -> Actions:
         if answer.error is not None or answer.body.get("rewound") is not True:
-            # What the child holds now is uncertain; what its transcript holds is not.
-            return self._leave(signals.Kill(), now)
+            # What the child holds is uncertain now; what its transcript holds is not.
+            return self._stop_child(events.Kill(), now)
         self._present.rewound()
-        return self._begin(now) if self._turns.current else self._settle(Phase.IDLE, now)
+        return self._begin_turn(now) if self._turns.current else self._next_turn(Phase.IDLE, now)
 
     # -- time passes -----------------------------------------------------------------------------
 
-    def _timed_out(self, now: float) -> list[Action]:
-        # The most drastic of what is due; the deadline tells if there is more to do.
-        match next((alarm for due, alarm in self._timers() if now >= due), None):
+    def _timed_out(self, now: float) -> Actions:
+        # The most drastic of the timers that are due; `deadline` tells if another is due too.
+        match next((timer for due, timer in self._timers() if now >= due), None):
             case None:
-                return []  # the alarm was set before the child showed life
+                return []  # the child has written something since the deadline was set
             case Timer.TURN_TIMEOUT:
                 return self._end_overdue(now)
             case Timer.IDLE_EXPIRY:
-                return self._close(refusals.expired(), now)
+                return self._close(errors.expired(), now)
             case Timer.IDLE_LIMIT:
                 return self._retire_or_kill(now)
             case Timer.FREEZE:
                 self._present.frozen = True
-                return [signals.Freeze()]
+                return [events.Freeze()]
             case Timer.TOOL_TIMEOUT:
                 return self._rewind(now)
             case Timer.PERMISSION_TIMEOUT:
                 return self._present.expire_permissions(now)
             case Timer.STALLED:
-                return self._abandon(refusals.fell_silent(self.limits.silence), now)
+                return self._fail_turn(errors.fell_silent(self.limits.silence), now)
             case Timer.START_TIMEOUT:
-                return self._abort_startup(refusals.never_ready(self.limits.start), now)
+                return self._abort_startup(errors.never_ready(self.limits.start), now)
             case Timer.REWIND_TIMEOUT:
-                return self._leave(signals.Kill(), now)
+                return self._stop_child(events.Kill(), now)
             case Timer.BACKOFF_OVER:
-                return self._settle(Phase.ASLEEP, now)
+                return self._next_turn(Phase.ASLEEP, now)
 
-    def _end_overdue(self, now: float) -> list[Action]:
-        error = refusals.took_too_long(self.limits.turn)
-        ended: list[Action] = [turn.failed(error) for turn in self._turns.take_overdue(now)]
+    def _end_overdue(self, now: float) -> Actions:
+        error = errors.took_too_long(self.limits.turn)
+        ended: Actions = [turn.failed(error) for turn in self._turns.take_overdue(now)]
         if self._turns.current is not None and now >= self._turns.current.due:
-            ended += self._cut(error, now)
+            ended += self._end_current(error, now)
         return ended
 
     # -- the child goes --------------------------------------------------------------------------
 
-    def _leave(self, how: signals.Retire | signals.Kill, now: float) -> list[Action]:
+    def _stop_child(self, how: events.Retire | events.Kill, now: float) -> Actions:
+        """Invariant 5: in STOPPING no action is for the child."""
         self._enter(Phase.STOPPING, now)
         return [how]
 
-    def _retire_or_kill(self, now: float) -> list[Action]:
-        # In the middle of a turn it would go on by itself, were its stdin but closed.
+    def _retire_or_kill(self, now: float) -> Actions:
+        # With its stdin merely closed, a child in the middle of a turn would finish the turn.
         idle = self.phase is Phase.IDLE
         if idle:
             self._ledger.close()
-        return self._leave(signals.Retire() if idle else signals.Kill(), now)
+        return self._stop_child(events.Retire() if idle else events.Kill(), now)
 
-    def _abort_startup(self, error: GatewayError, now: float) -> list[Action]:
-        """The child failed before it was set up: as good as a death of its own."""
+    def _abort_startup(self, error: GatewayError, now: float) -> Actions:
+        """The child failed before it was set up: that counts as a death."""
         self._budget.spend(now)
-        return [*self._turns.end(Failed(error), now), *self._leave(signals.Kill(), now)]
+        return [*self._turns.end(Failed(error), now), *self._stop_child(events.Kill(), now)]
 
-    def _died(self, error: GatewayError, now: float) -> list[Action]:
-        """The child has gone without being told to."""
+    def _died(self, error: GatewayError, now: float) -> Actions:
+        """The child has exited although the session did not stop it."""
         self._budget.spend(now)
-        ended: list[Action] = []
-        if self.phase is Phase.BUSY and self._turns.running.is_harmless:
-            self._turns.running.again()  # once more, before another child
+        ended: Actions = []
+        if self.phase is Phase.BUSY and self._turns.running.is_repeatable:
+            self._turns.running.repeat()  # invariant 6: once more, in a new child
         elif self.phase is Phase.BUSY:
             ended = self._turns.end(Failed(error), now)
         return ended + self._gone(now)
 
-    def _gone(self, now: float) -> list[Action]:
+    def _gone(self, now: float) -> Actions:
         self._child = None
         if self.closing is not None:
             self._enter(Phase.CLOSED, now)
             return []
-        spent = self._no_restart(now)
-        if spent is not None:
+        spent = self._budget_error(now)
+        if spent is not None:  # invariant 9
             self._enter(Phase.BACKOFF, now)
             return self._turns.end_all(spent, now)
-        if self._turns.current is not None:  # it waited for a child that did not suit it to go
+        if self._turns.current is not None:  # the turn waited until the old child had gone
             return self._wake(now)
-        return self._settle(Phase.ASLEEP, now)
+        return self._next_turn(Phase.ASLEEP, now)
 
-    def _close(self, error: GatewayError, now: float) -> list[Action]:
+    def _close(self, error: GatewayError, now: float) -> Actions:
         if self.closing is not None:
             return []
         self.closing = error
@@ -546,28 +569,11 @@ class Machine:
         if self._child is not None:
             return ended + self._retire_or_kill(now)
         if self.phase is Phase.WAKING:
-            ended.append(signals.CancelWake())
+            ended.append(events.CancelWake())
         self._enter(Phase.CLOSED, now)
         return ended
 
-    # -- what the others lean on ------------------------------------------------------------------
-
-    def _extend(self, messages: tuple[Message, ...]) -> None:
-        """Let the conversation hold them too; a child is told with the next turn."""
-        if not self._turns and not self.memory.calls and self.closing is None:
-            self.memory = self.memory.extended(messages)
-
-    def _no_way_back(self, memory: Memory | None) -> GatewayError | None:
-        """Why the last turn cannot be taken back, if it cannot: others may have come after it."""
-        if memory is None or memory.is_before_last_turn_of(self.memory):
-            return None
-        return refusals.moved_on()
-
-    def _no_restart(self, now: float) -> GatewayError | None:
-        """Why no child may be sought, if none may."""
-        if self._budget.has_room(now):
-            return None
-        return refusals.keeps_dying(self._budget.free_at - now)
+    # -- what the transitions rest on ------------------------------------------------------------
 
     def _enter(self, phase: Phase, now: float) -> None:
         """The only place that assigns the phase."""
@@ -576,5 +582,29 @@ class Machine:
 
     @property
     def _present(self) -> ChildState:
+        """The child, in a phase that has one (invariant 4)."""
         assert self._child is not None
         return self._child
+
+    def _timers(self) -> Iterator[tuple[float, Timer]]:
+        return timers(
+            self.phase, self.limits, since=self._since, used=self._turns.used,
+            turn_due=self._turns.due, budget_free=self._budget.free_at, child=self._child,
+        )  # fmt: skip
+
+    def _extend(self, messages: tuple[Message, ...]) -> None:
+        """Add the messages to the conversation; a child gets them with the next turn."""
+        if not self._turns and not self.memory.calls and self.closing is None:
+            self.memory = self.memory.extended(messages)
+
+    def _replacement_error(self, back_to: Memory | None) -> GatewayError | None:
+        """Why the last turn cannot be replaced, if it cannot: it is not the last one any more."""
+        if back_to is None or back_to.is_before_last_turn_of(self.memory):
+            return None
+        return errors.moved_on()
+
+    def _budget_error(self, now: float) -> GatewayError | None:
+        """Why no child may be started, if none may."""
+        if self._budget.has_room(now):
+            return None
+        return errors.keeps_dying(self._budget.free_at - now)

@@ -1,7 +1,7 @@
-"""What a child's words mean for the turn it works on: whether the turn ends by them, and how.
+"""The outcome of a turn: whether a frame of the child ends it, and how.
 
-Knows: the reasons for which an answer ends, and who is told what of it. Refuses to know: phases,
-and what becomes of the child (`actors.session.machine`).
+Here the finish reason is decided. Knows: the reasons for which an answer ends. Refuses to know:
+phases, and what becomes of the child (`actors.session.machine`).
 """
 
 from __future__ import annotations
@@ -12,15 +12,15 @@ from ...schemas.claude.output import AssistantDone, LimitState, MessageEnded, Tu
 from ...schemas.claude.upstream import NO_LIMIT, finish_reason, plain, upstream_error
 from ...schemas.errors import ChildError, GatewayError
 from ...schemas.turn import FinishReason, ResumePoint, Usage
-from . import errors as refusals
+from . import errors
 from .answer import AnswerState
-from .turn import Heard, TurnState
+from .turn import AnswerFrame, TurnState
 
-CUT_OFF = ("max_tokens", "model_context_window_exceeded")
-"""Why the model stopped, where it was made to."""
+AT_LIMIT = ("max_tokens", "model_context_window_exceeded")
+"""The stop reasons of a model at a token limit."""
 
-SPOKEN_OUT = ("end_turn", "stop_sequence")
-"""Why it stopped, where it had no more to say."""
+FINISHED = ("end_turn", "stop_sequence")
+"""The stop reasons of a model that has finished."""
 
 
 @frozen
@@ -34,29 +34,29 @@ class Completed:
 
 @frozen
 class Suspended:
-    """The model has called tools: the child waits for what they come to."""
+    """The model has called the client's tools: the child waits for their results."""
 
     usage: Usage
 
 
 @frozen
 class Truncated:
-    """The caller has their answer, and the child holds another: it has to take it back."""
+    """The client's answer is complete, but the child holds a longer one: it has to rewind."""
 
     usage: Usage
 
 
 @frozen
 class TokenLimit:
-    """The answer is as long as it may be. The CLI would have the model go on: it must not come
-    to that."""
+    """The answer has reached the token limit. The CLI would have the model continue, so the child
+    is killed."""
 
     usage: Usage
 
 
 @frozen
 class Refused:
-    """The model would not answer, and says so. With that in the history it would go on so."""
+    """The model refuses to answer. With that in the history it would refuse again."""
 
     text: str
     usage: Usage
@@ -72,31 +72,31 @@ class Failed:
 Outcome = Completed | Suspended | Truncated | TokenLimit | Refused | Failed
 
 
-def judge_frame(answer: AnswerState, frame: Heard) -> Outcome | None:
-    """What a part of the answer means, once `answer` has taken it in. None: it goes on."""
-    if answer.fault is not None:
-        return Failed(answer.fault)
+def judge_frame(answer: AnswerState, frame: AnswerFrame) -> Outcome | None:
+    """The outcome that `frame` brings, once `answer` has taken it in. None: the turn goes on."""
+    if answer.error is not None:
+        return Failed(answer.error)
     if isinstance(frame, AssistantDone) and frame.synthetic:
-        # The connection was cut behind a call: no result comes before that is answered.
+        # The connection broke after a call: the CLI writes no result before the call has one.
         if answer.calls:
             return Failed(ChildError(plain(frame.text) or "The CLI broke off its answer."))
         return Truncated(answer.estimate()) if answer.answered else None
     if not isinstance(frame, MessageEnded):
         return None
-    if frame.stop_reason in CUT_OFF:
-        # An agent that nobody has told how much to say is told by the CLI to go on. Behind a call
-        # of the client's it would be told what that came to, which nobody knows.
-        goes_on = answer.may_be_long and not (answer.calls or answer.is_half)
+    if frame.stop_reason in AT_LIMIT:
+        # The CLI has an agent without a length limit continue. Not after a call of a client's tool,
+        # whose result is not known.
+        goes_on = answer.may_be_long and not (answer.calls or answer.is_partial)
         return None if goes_on else TokenLimit(answer.usage)
-    if answer.is_torn:
-        return Failed(answer.torn_fault)
+    if answer.is_malformed:
+        return Failed(answer.malformed_error)
     if answer.calls and frame.stop_reason == "refusal":
         return Refused("The model stopped its answer.", answer.usage)
     if answer.calls:
         return Suspended(answer.usage)
-    if answer.is_silent and frame.stop_reason in SPOKEN_OUT:
-        return Truncated(answer.usage)  # the CLI would tell the model to say something after all
-    # Given as a call of a tool that nobody will answer, if it was not given in text.
+    if answer.is_empty and frame.stop_reason in FINISHED:
+        return Truncated(answer.usage)  # the CLI would ask the model for more
+    # The answer came as a call that no client answers, unless it came as text.
     called = frame.stop_reason != "end_turn"
     return Truncated(answer.usage) if answer.answered and called else None
 
@@ -108,13 +108,13 @@ def judge_result(
     program: str = "claude",
     limit: LimitState = NO_LIMIT,
 ) -> Outcome:
-    """What the CLI's own end of the turn means. `usage` is the turn's share of it; `program` and
-    `limit` are for `upstream_error`."""
+    """The outcome that the CLI's result of the turn brings. `usage` is the turn's share of it;
+    `program` and `limit` are for `upstream_error`."""
     if turn.answer.is_cut:
         return Truncated(usage)
     if result.stop_reason == "refusal":
         return Refused(plain(result.text) or "The model stopped its answer.", usage)
-    if turn.answer.ran_out:
+    if turn.answer.hit_token_limit:
         resume = ResumePoint(result.session_id, turn.answer.assistant_uuid)
         return Completed("length", usage, resume) if turn.is_answered(result) else TokenLimit(usage)
     if result.is_error or result.subtype != "success":
@@ -123,12 +123,12 @@ def judge_result(
         resume = ResumePoint(result.session_id, turn.answer.assistant_uuid)
         return Completed(finish_reason(result), usage, resume)
     if turn.setup.schema is not None:
-        return Failed(refusals.unsuitable())
+        return Failed(errors.misfit_answer())
     return Failed(failure(turn, result, program, limit))
 
 
 def failure(turn: TurnState, result: TurnResult, program: str, limit: LimitState) -> GatewayError:
-    """Why the CLI has no answer to the turn."""
+    """The error for a turn that the CLI did not answer."""
     return upstream_error(
         result, turn.retry_after, model=turn.setup.model, program=program, limit=limit
     )

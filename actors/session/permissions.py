@@ -1,8 +1,8 @@
-"""The leave that a present child asks for: what is open, and how it is answered.
+"""The permission requests of a present child: which are open, and how each is answered.
 
-Knows: which requests nobody has answered, until when each may be, what a child is told. Refuses to
-know: phases and turns, who is asked, and which calls need leave at all (the CLI decides that, by
-the rules in the settings).
+Knows: the open requests, when each times out, and the lines that answer them. Refuses to know:
+phases and turns, who is asked, and which calls need permission (the CLI decides that, by the rules
+in the settings).
 """
 
 from __future__ import annotations
@@ -12,23 +12,23 @@ from collections.abc import Sequence
 
 from attrs import define, frozen
 
-from ...schemas.claude import input as lines
+from ...schemas.claude import input as cli_input
 from ...schemas.claude.output import PermissionAsked
 from ...schemas.claude.permissions import Suggestion, read_suggestions
 from ...schemas.openai.conversation_events import PermissionRequested
 from .events import PermissionReply, RequestPermission
 
-NOBODY = (
-    "Nobody is there to give leave for this, so it was not done. Go on without it, or say what you "
-    "would have done."
+NO_CLIENT = (
+    "No client is connected that could permit this, so it was not done. Continue without it, or "
+    "say what you would have done."
 )
-TOO_LATE = "Nobody gave leave for this in time, so it was not done."
-DENIED = "The user does not want this to be done."
+TOO_LATE = "No client permitted this in time, so it was not done."
+DENIED = "The user denied permission for this."
 
 
 @frozen
 class Answer:
-    """What a child is told, whether it may, and the rules that hold from now on."""
+    """The line for the child, whether it has permission, and the rules that hold from now on."""
 
     line: bytes
     allowed: bool
@@ -61,15 +61,15 @@ class PermissionRequests:
         self._open[asked.request_id] = _Open(asked, due)
 
     def answer(self, reply: PermissionReply) -> Answer | None:
-        """None: there is no such request, or it was answered already."""
+        """None: no such request is open."""
         waiting = self._open.pop(reply.request_id, None)
         if waiting is None:
             return None
         asked = waiting.asked
         if not reply.allow:
-            return Answer(lines.deny(asked.request_id, reply.message or DENIED), allowed=False)
+            return Answer(cli_input.deny(asked.request_id, reply.message or DENIED), allowed=False)
         chosen = _chosen(asked, reply) if reply.always else None
-        line = lines.allow(
+        line = cli_input.allow(
             asked.request_id,
             asked.input if reply.updated_input is None else dict(reply.updated_input),
             [] if chosen is None else [dict(chosen.update)],
@@ -77,23 +77,23 @@ class PermissionRequests:
         return Answer(line, allowed=True, rules=() if chosen is None else chosen.rules)
 
     def cancel(self, request_id: str) -> bool:
-        """The child needs no answer any more; says whether it had asked."""
+        """The child withdraws a request; returns whether it was open."""
         return self._open.pop(request_id, None) is not None
 
     def expire(self, now: float) -> list[tuple[str, bytes]]:
-        """Requests that nobody has answered in time: their ids, and what the child is told."""
+        """The requests that have timed out: their ids, and the lines that deny them."""
         late = [request_id for request_id, each in self._open.items() if each.due <= now]
         for request_id in late:
             del self._open[request_id]
-        return [(request_id, lines.deny(request_id, TOO_LATE)) for request_id in late]
+        return [(request_id, cli_input.deny(request_id, TOO_LATE)) for request_id in late]
 
     def forget(self) -> None:
-        """The turn is over: nobody waits for anything any more."""
+        """The turn is over, and its requests with it."""
         self._open.clear()
 
 
 def request_of(action: RequestPermission, now: float) -> PermissionRequested:
-    """A request as those who have joined are told of it; `now` is in unix seconds."""
+    """The event for the clients that watch; `now` is in unix seconds."""
     asked = action.asked
     offered = suggestions_of(asked)
     return PermissionRequested(

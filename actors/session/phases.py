@@ -1,4 +1,4 @@
-"""The phases of a session, and the limits it obeys: the vocabulary of `actors.session.machine`.
+"""The phases of a session, and the limits it obeys.
 
       ASLEEP ──StartTurn──> WAKING ──ChildReady──> BUSY <────StartTurn──── IDLE
         ^                                          │ ││                     ^
@@ -9,8 +9,7 @@
 
 BACKOFF is ASLEEP with the restart budget spent; CLOSED is the end.
 
-Knows: names and numbers. Refuses to know: what becomes of turns and children on the way
-(`actors.session.machine`).
+The package's docstring tells what happens on the way, and `actors.session.machine` decides it.
 """
 
 from __future__ import annotations
@@ -23,13 +22,13 @@ from attrs import frozen
 
 class Phase(enum.Enum):
     ASLEEP = "asleep"  # no child, nothing to do
-    WAKING = "waking"  # a child is sought for the turn
+    WAKING = "waking"  # the pool looks for a child
     IDLE = "idle"  # a child waits for the next turn
     BUSY = "busy"  # the child works on the turn
-    AWAITING_TOOLS = "awaiting_tools"  # the child waits for what its tool calls came to
-    INTERRUPTING = "interrupting"  # the child takes back a turn that has ended
-    BACKOFF = "backoff"  # children kept dying: none is sought for a while
-    STOPPING = "stopping"  # the child was told to go, and has not gone yet
+    AWAITING_TOOLS = "awaiting_tools"  # the child waits for the results of its tool calls
+    INTERRUPTING = "interrupting"  # the child rewinds a turn that has ended
+    BACKOFF = "backoff"  # children kept dying: the session starts none for a while
+    STOPPING = "stopping"  # the session has stopped the child, which has not exited yet
     CLOSED = "closed"  # the end
 
 
@@ -37,12 +36,11 @@ class Phase(enum.Enum):
 class Limits:
     """The settings a machine obeys; times in seconds, `math.inf` for never.
 
-    `turn`: from acceptance to end. `silence`: of a child that works, `start`: until it is set up,
-    `interrupt`: until it has taken a turn back. `freeze` and `hibernate`: of an idle child,
-    `tool_wait`: of one whose tool calls have no results, `leave`: of one that needs leave for what
-    it wants to do, `expire`: of a conversation that nobody
-    uses. `queued`: turns that may wait behind another. `keep_child` False: one child per turn.
-    `program`: the CLI that runs, for errors that say what to do with it.
+    `turn`: from acceptance to end. `silence`: of a working child without output. `start`: of a
+    child until it is set up. `interrupt`: of a rewind. `freeze` and `hibernate`: of an idle child.
+    `tool_wait`: of a child that waits for tool results. `permission`: of a permission request
+    without an answer. `expire`: of a conversation without use. `queued`: turns that may wait behind
+    another. `keep_child` False: one child per turn. `program`: the CLI, as errors name it.
     """
 
     turn: float = 300.0
@@ -53,7 +51,7 @@ class Limits:
     hibernate: float = math.inf
     expire: float = math.inf
     tool_wait: float = math.inf
-    leave: float = 60.0
+    permission: float = 60.0
     queued: int = 16
     keep_child: bool = True
     program: str = "claude"

@@ -1,14 +1,14 @@
-"""What a child is told of a conversation: what it lacks, and no more.
+"""What is written to a child at the start of a turn: the messages that it lacks, and no more.
 
 Knows: the memory, the turn and the child together; what the child holds beyond the transcript it
-began with (`ChildState.extra`). Refuses to know: phases, and what the child makes of it.
+began with (`ChildState.extra`). Refuses to know: phases, and the answer.
 """
 
 from __future__ import annotations
 
 from collections.abc import Sequence
 
-from ...schemas.claude import input as lines
+from ...schemas.claude import input as cli_input
 from ...schemas.message import Message, ToolResult, merge_turns, spell_calls, trim
 from ...schemas.turn import AgentOrigin, Memory, Origin, Recording, ResumePoint
 from .child import ChildState
@@ -17,14 +17,14 @@ from .replay import compose, split
 from .turn import TurnState
 
 IN_PLACE = Message("user", ("(The answer goes on.)",))
-"""What a child is asked that sends the API other messages than its own."""
+"""The prompt of a child that sends the API other messages than its own."""
 
 
 def choose_origin(
     memory: Memory, turn: TurnState | None
 ) -> tuple[Origin | None, tuple[Message, ...]]:
-    """What a new child for this turn begins with, and what it need not be told then. Without a
-    turn: one that is sought ahead of it, and told all of the rest later."""
+    """The origin of a new child for this turn, and the messages that it holds then. Without a turn:
+    of a child that comes ahead of the first turn, and gets the rest with that."""
     history, known = (memory.resume, ()) if turn is None else _choose_history(memory, turn)
     setup = memory.setup if turn is None else turn.setup
     if setup.profile == "agent":
@@ -39,21 +39,21 @@ def _choose_history(
         return memory.resume, ()
     unknown = (*memory.seed, *turn.messages)
     if turn.prompt.options.begun:
-        return None, ()  # whatever it is told, the API is sent all of it
-    recorded, told = split(unknown, turn.prompt.history_limit, all_told=turn.tells_all)
+        return None, ()  # the API gets all of it in any case
+    recorded, told = split(unknown, turn.prompt.history_limit, replay_all=turn.replays_all)
     known = len(unknown) - len(told)
     if not recorded:
         return None, unknown[:known]
-    # As the child is told the rest of it: each call has one spelling.
+    # Spelt as in the lines for the rest: each call has one spelling.
     spelt = spell_calls(unknown)[known - len(recorded) : known]
     return Recording(spelt, turn.setup.model), unknown[:known]
 
 
-def tell(memory: Memory, turn: TurnState, child: ChildState) -> list[Write]:
-    """Put the turn before the child, and before that what it does not hold of the conversation."""
+def write_turn(memory: Memory, turn: TurnState, child: ChildState) -> list[Write]:
+    """Write the turn to the child, and before that the messages that the child lacks."""
     unrecorded = (*memory.seed, *turn.messages)
     if turn.prompt.options.begun:
-        return _tell_begun(unrecorded, memory, turn, child)
+        return _write_prefilled(unrecorded, memory, turn, child)
     told = compose(
         unrecorded,
         turn.namespace,
@@ -64,36 +64,38 @@ def tell(memory: Memory, turn: TurnState, child: ChildState) -> list[Write]:
     )
     child.before = (*child.extra, *told.before)
     turn.ask(told)
-    return [*child.shape(turn.prompt.options), *tell_more(turn, child)]
+    return [*child.configure(turn.prompt.options), *write_next(turn, child)]
 
 
-def _tell_begun(
+def _write_prefilled(
     messages: Sequence[Message], memory: Memory, turn: TurnState, child: ChildState
 ) -> list[Write]:
-    """Have the model go on with the last of `messages`, which is the assistant's. No frame of the
-    CLI's says so: it sends the API these messages in place of its own, which it takes back."""
+    """Have the model continue the last of `messages`, the assistant's. The CLI has no frame for
+    that: it sends the API these messages in place of its own, and rewinds its own afterwards."""
     limit = turn.prompt.history_limit
     told = messages if limit is None else trim(messages, limit)
-    begun = lines.api_messages(merge_turns(spell_calls(told, memory.called)))
+    begun = cli_input.api_messages(merge_turns(spell_calls(told, memory.called)))
     turn.ask(compose((IN_PLACE,), turn.namespace, turn.setup.model))
     child.before = child.extra
-    return [*child.shape(turn.prompt.options, begun), *tell_more(turn, child)]
+    return [*child.configure(turn.prompt.options, begun), *write_next(turn, child)]
 
 
-def tell_more(turn: TurnState, child: ChildState) -> list[Write]:
-    """The next lines that may be written in one piece."""
+def write_next(turn: TurnState, child: ChildState) -> list[Write]:
+    """Write the next lines that may be written in one piece."""
     written = child.write_all(turn.next_lines())
     child.asked = None if turn.batches else turn.awaits
     return written
 
 
-def go_on(turn: TurnState, child: ChildState, results: tuple[ToolResult, ...]) -> list[Write]:
-    """Give the child the results that its turn waits for."""
+def write_results(
+    turn: TurnState, child: ChildState, results: tuple[ToolResult, ...]
+) -> list[Write]:
+    """Give the child the results that it waits for."""
     turn.go_on(child.asked or "")
-    return [*child.shape(turn.prompt.options), *child.answer_calls(results)]
+    return [*child.configure(turn.prompt.options), *child.answer_calls(results)]
 
 
 def can_rewind(memory: Memory, child: ChildState) -> bool:
-    """Whether taking back what it was last asked leaves the child where the conversation is."""
+    """Whether a rewind of its last prompt takes the child to where the conversation is."""
     fits = child.before == memory.seed[: len(child.before)]
     return child.asked is not None and child.initialized and fits

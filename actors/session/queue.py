@@ -1,7 +1,7 @@
 """The unfinished turns of one conversation: one is under way, the others wait behind it.
 
-Knows: their order, how many may wait, which have had all their time. Refuses to know: phases, and
-what it takes to have a turn under way (`actors.session.machine`).
+Knows: their order, how many may wait, and which are overdue. Refuses to know: phases, and when a
+turn may begin (`actors.session.machine`).
 """
 
 from __future__ import annotations
@@ -11,7 +11,7 @@ from collections import deque
 
 from ...schemas.errors import GatewayError
 from ...schemas.turn import Memory, Outcome
-from . import errors as refusals
+from . import errors
 from .events import Action, End
 from .turn import TurnState
 
@@ -35,13 +35,13 @@ class TurnQueue:
 
     @property
     def due(self) -> float:
-        """When the oldest has had all its time: a point in time, `math.inf` without turns."""
+        """When the oldest turn has to end: a point in time, `math.inf` without turns."""
         oldest = self.current or next(iter(self._waiting), None)
         return math.inf if oldest is None else oldest.due
 
     @property
     def running(self) -> TurnState:
-        """The one that is under way, where there must be one."""
+        """The turn under way, in a phase that has one."""
         assert self.current is not None
         return self.current
 
@@ -50,32 +50,32 @@ class TurnQueue:
     def refusal(self, *, reject_if_busy: bool) -> GatewayError | None:
         """Why one more turn cannot be taken on, if it cannot."""
         if reject_if_busy and len(self):
-            return refusals.busy()
+            return errors.busy()
         if len(self) > self._room:
-            return refusals.queue_full()
+            return errors.queue_full()
         return None
 
     def add(self, turn: TurnState) -> None:
         self._waiting.append(turn)
 
     def advance(self, memory: Memory) -> list[End]:
-        """Make the one that waits longest the current one. Those that do not join on to
-        `memory` never get there: they end."""
+        """Make the oldest waiting turn the current one. A turn whose messages do not continue
+        `memory` ends instead."""
         assert self.current is None
         ends: list[End] = []
         while self._waiting and self.current is None:
             turn = self._waiting.popleft()
-            refusal = turn.join(memory)
-            if refusal is None:
+            error = turn.join(memory)
+            if error is None:
                 self.current = turn
             else:
-                ends.append(turn.failed(refusal))
+                ends.append(turn.failed(error))
         return ends
 
     # -- out ---------------------------------------------------------------------------------------
 
     def end(self, outcome: Outcome, now: float) -> list[Action]:
-        """The one under way is over."""
+        """End the turn under way."""
         turn, self.current, self.used = self.current, None, now
         assert turn is not None
         return [turn.ended(outcome)]
@@ -88,7 +88,7 @@ class TurnQueue:
         return None
 
     def take_overdue(self, now: float) -> list[TurnState]:
-        """Those that waited for all the time they had."""
+        """Take out the waiting turns that are overdue."""
         overdue = []
         while self._waiting and now >= self._waiting[0].due:
             overdue.append(self._waiting.popleft())

@@ -1,7 +1,7 @@
-"""How messages are put before a child: which of them, in which lines, in what order.
+"""How a history is replayed to a child: which messages, in which lines, in what order.
 
-Knows: what a child can be told in one piece, and what a long history is worth. Refuses to know:
-phases, and what comes of it.
+Knows: what may be written to a child in one piece, and from which length on a history goes into a
+transcript instead. Refuses to know: phases, and the answer.
 """
 
 from __future__ import annotations
@@ -12,18 +12,18 @@ from uuid import UUID, uuid5
 
 from attrs import field, frozen
 
-from ...schemas.claude import input as lines
+from ...schemas.claude import input as cli_input
 from ...schemas.message import Message, merge_turns, spell_calls, trim
 
 RECORDED_FROM = 60
-"""A history of more messages than this is not told to a child, but put into a transcript for it
-to resume: telling takes some milliseconds for each, resuming half a second in all."""
+"""A history of more messages than this is not written to the child, but into a transcript that the
+child resumes: writing takes some milliseconds for each message, resuming half a second in all."""
 
 
 @frozen
 class Batch:
-    """Lines that may be written in one go; they end with the user message `uuid`, and the child
-    says by a result that it is done with that one."""
+    """Lines that may be written in one piece. They end with the user message `uuid`; the child
+    writes a result once it has taken that in."""
 
     lines: Sequence[bytes]
     uuid: str
@@ -31,8 +31,8 @@ class Batch:
 
 @frozen
 class Composition:
-    """What one turn tells a child. `before`: the messages that stand before the one it answers,
-    and that it still holds when that one is taken back."""
+    """The lines of one turn. `before`: the messages before the one that the child answers, which
+    it still holds after a rewind of that one."""
 
     batches: deque[Batch] = field(factory=deque)
     before: tuple[Message, ...] = ()
@@ -48,10 +48,9 @@ def compose(
     words: str | None = None,
     asks: bool = True,
 ) -> Composition:
-    """The lines that put `messages` before a child and have it answer the last one. The child holds
-    the first `known` of them already, and before these the calls whose ids are `called`. `words`
-    are the gateway's own: they stand behind the last message, and are no part of it. Unless it
-    `asks`, the child answers none of them.
+    """The lines that give `messages` to a child, which answers the last one. The child holds the
+    first `known` of them already, and before these the calls whose ids are `called`. `words` are
+    the gateway's own instruction, behind the last message. Without `asks` the child answers none.
 
     In batches: the next one may only be written after a zero-turn result, since assistant
     messages would overtake user messages that the CLI is still taking in.
@@ -67,19 +66,19 @@ def compose(
     for number, message in enumerate(earlier):
         uuid = name(f"history {number}")
         if message.role == "user":
-            batch.append(lines.user(uuid, message.content, query=False))
+            batch.append(cli_input.user(uuid, message.content, query=False))
             batches.append(Batch(batch, uuid))
             batch = []
         else:
-            batch.append(lines.assistant(uuid, message.content, model, weighed=asks))
+            batch.append(cli_input.assistant(uuid, message.content, model, weighed=asks))
     uuid = name("prompt")
     asked = last.content if words is None else (*last.content, words)
-    batches.append(Batch([*batch, lines.user(uuid, asked, query=asks)], uuid))
+    batches.append(Batch([*batch, cli_input.user(uuid, asked, query=asks)], uuid))
     return Composition(batches, _before(messages[known:]))
 
 
 def _before(messages: Sequence[Message]) -> tuple[Message, ...]:
-    """All but the user messages at the end, which a child is told as one."""
+    """All but the user messages at the end, which a child gets as one."""
     end = len(messages)
     while end and (messages[end - 1].role == "user" or messages[end - 1].is_blank):
         end -= 1
@@ -98,15 +97,15 @@ def _are_many(messages: Sequence[Message]) -> bool:
 
 
 def split(
-    messages: Sequence[Message], limit: int | None, *, all_told: bool = False
+    messages: Sequence[Message], limit: int | None, *, replay_all: bool = False
 ) -> tuple[tuple[Message, ...], tuple[Message, ...]]:
-    """What of `messages` a child that knows none of them shall resume, and what it is told.
+    """The part of `messages` that a new child resumes, and the part that is written to it.
 
-    The former is empty unless they are many, and ends with something of the assistant's.
-    `limit` is about how many it is given at all (None: any number). `all_told`: nothing is resumed.
+    The first part is empty unless they are many, and ends with an assistant message. `limit` bounds
+    roughly how many the child gets at all (None: any number). `replay_all`: it resumes none.
     """
     given = tuple(messages) if limit is None else trim(messages, limit)
-    if all_told or not _are_many(given):
+    if replay_all or not _are_many(given):
         return (), given
     recorded = _before(given)
     return recorded, given[len(recorded) :]

@@ -1,7 +1,7 @@
-"""What has to happen to a session if nothing else does, and when.
+"""The timers of a session: which limit counts in which phase, and when it is reached.
 
-Knows: which limit counts in which phase. Refuses to know: what is done about it
-(`actors.session.machine`), and clocks: times are points in time, in seconds, `math.inf` for never.
+Times are points in time, in seconds, `math.inf` for never. `actors.session.machine` decides what a
+timer does; `actors.session.actor` sets the one alarm, to the earliest of them.
 """
 
 from __future__ import annotations
@@ -14,15 +14,15 @@ from .phases import Limits, Phase
 
 
 class Timer(enum.Enum):
-    TURN_TIMEOUT = "a turn took, or waited for, all the time it had"
-    IDLE_EXPIRY = "nobody has used the conversation"
-    IDLE_LIMIT = "the child has been idle for so long that it may go"
-    FREEZE = "the child has nothing to do, and need not use any CPU for that"
-    TOOL_TIMEOUT = "the child has waited for its tools for long enough"
-    PERMISSION_TIMEOUT = "nobody has given the child leave for what it wants to do"
-    STALLED = "the child works, and says nothing"
-    START_TIMEOUT = "the child is not set up"
-    REWIND_TIMEOUT = "the child does not take its turn back"
+    TURN_TIMEOUT = "a turn has run, or waited in the queue, for as long as a turn may"
+    IDLE_EXPIRY = "no client has used the conversation"
+    IDLE_LIMIT = "the child has been idle for so long that it hibernates"
+    FREEZE = "the child is idle, and should use no CPU time"
+    TOOL_TIMEOUT = "the client has brought no tool results"
+    PERMISSION_TIMEOUT = "no client has answered the permission request"
+    STALLED = "the child works, and writes nothing"
+    START_TIMEOUT = "the child has not answered the initialize"
+    REWIND_TIMEOUT = "the child has not answered the rewind"
     BACKOFF_OVER = "the restart budget has room again"
 
 
@@ -30,10 +30,10 @@ def timers(
     phase: Phase, limits: Limits, *, since: float, used: float, turn_due: float, budget_free: float,
     child: ChildState | None,
 ) -> Iterator[tuple[float, Timer]]:  # fmt: skip
-    """What is due when, the most drastic first.
+    """The timers that run, the most drastic first.
 
-    `since`: when the session came into `phase`, `used`: when its last turn ended, `turn_due`: when
-    its oldest turn has to end, `budget_free`: when a child may be sought again.
+    `since`: when `phase` began. `used`: when the last turn ended. `turn_due`: when the oldest turn
+    has to end. `budget_free`: when the restart budget has room.
     """
     yield turn_due, Timer.TURN_TIMEOUT
     if phase in (Phase.ASLEEP, Phase.IDLE, Phase.AWAITING_TOOLS):
@@ -50,9 +50,11 @@ def timers(
         return
     if phase in (Phase.IDLE, Phase.AWAITING_TOOLS) and not child.frozen:
         yield since + limits.freeze, Timer.FREEZE
-    if phase is Phase.BUSY and len(child.leave):  # it waits for somebody: its silence is theirs
-        yield child.leave.due, Timer.PERMISSION_TIMEOUT
+    if phase is Phase.BUSY and len(
+        child.permissions
+    ):  # it waits for somebody: its silence is theirs
+        yield child.permissions.due, Timer.PERMISSION_TIMEOUT
     elif phase is Phase.BUSY and child.initialized:
-        yield child.heard + limits.silence, Timer.STALLED
+        yield child.active_at + limits.silence, Timer.STALLED
     elif phase is Phase.BUSY:
         yield child.ready + limits.start, Timer.START_TIMEOUT

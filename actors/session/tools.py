@@ -1,14 +1,15 @@
-"""The client's tools in a present child: what it asks of them, and what is still to be answered.
+"""The client's tools in a present child: the MCP requests of its calls, and the results for them.
 
-Knows: which call the child waits for, and the results that came before the child asked. Refuses to
-know: phases and turns, and what a call is told to the client as (`actors.session.answer`).
+Here tool results reach the child. Knows: which calls the child waits for, and the results that came
+before the child asked. Refuses to know: phases and turns, and how a call is delivered to the client
+(`actors.session.answer`).
 """
 
 from __future__ import annotations
 
 from collections.abc import Iterable
 
-from ...schemas.claude import input as lines
+from ...schemas.claude import input as cli_input
 from ...schemas.claude import mcp
 from ...schemas.claude.mcp import CallAsked
 from ...schemas.claude.output import ControlAsked
@@ -17,8 +18,8 @@ from ...schemas.turn import Setup
 
 
 class ToolCalls:
-    """The MCP server of one child. A call is answered once, whichever comes first: the child's
-    asking, or the result."""
+    """The MCP server of one child. It answers each call once, as soon as both are there: the
+    child's request and the client's result, in either order."""
 
     def __init__(self, setup: Setup) -> None:
         self._tools = mcp.offered(setup)
@@ -29,32 +30,32 @@ class ToolCalls:
         return f"<ToolCalls open={sorted(self._asked)}>"
 
     def serve(self, asked: ControlAsked) -> list[bytes]:
-        """Answer what can be answered now."""
+        """Answer the request, if that can be done now; else remember it."""
         assert asked.mcp is not None
         answer = mcp.serve(asked.mcp, self._tools)
         if not isinstance(answer, CallAsked):
-            return [lines.answer_mcp(asked.request_id, answer)]
+            return [cli_input.answer_mcp(asked.request_id, answer)]
         self._asked[answer.call_id] = asked.request_id, answer
         return self._meet()
 
     def give(self, results: Iterable[ToolResult]) -> list[bytes]:
-        """Results have come."""
+        """The client has brought results: answer the requests that wait for them."""
         self._given |= {result.call_id: result for result in results}
         return self._meet()
 
     def reject(self, call_id: str, reason: str) -> list[bytes]:
-        """This call is not passed on; the model is told why."""
+        """This call does not go to the client; the model gets `reason` as its result."""
         self._given[call_id] = reason
         return self._meet()
 
     def forget(self) -> None:
-        """The turn is over: nobody waits for anything any more."""
+        """The turn is over, and its calls with it."""
         self._asked.clear()
         self._given.clear()
 
     def _meet(self) -> list[bytes]:
-        """Answer the calls for which there is a result. (The model is given the results of
-        parallel calls in the order of the calls, whatever the order of the answers.)"""
+        """Answer the calls that have a result. (The CLI gives the model the results of parallel
+        calls in the order of the calls, whatever the order of these answers.)"""
         met = [call_id for call_id in self._given if call_id in self._asked]
         return [self._answer(call_id) for call_id in met]
 
@@ -62,6 +63,6 @@ class ToolCalls:
         request_id, asked = self._asked.pop(call_id)
         match self._given.pop(call_id):
             case str(reason):
-                return lines.answer_mcp(request_id, mcp.failure(asked, reason))
+                return cli_input.answer_mcp(request_id, mcp.failure(asked, reason))
             case result:
-                return lines.answer_mcp(request_id, mcp.result(asked, result))
+                return cli_input.answer_mcp(request_id, mcp.result(asked, result))

@@ -1,4 +1,4 @@
-"""One turn inside a session's machine: what was asked, what was said, and how it is told.
+"""One turn inside a session's machine: its prompt, its answer so far, and its actions.
 
 Knows: what a turn adds to its conversation, and the actions that begin, serve and end one.
 Refuses to know: phases, the child, and the rest of the conversation.
@@ -30,31 +30,31 @@ from ...schemas.turn import (
     Usage,
 )
 from ...schemas.turn_items import ReasoningDelta, TextDelta, TurnItem, compact
-from . import errors as refusals
-from .answer import AnswerState, Spoken
-from .events import Deliver, End, Started, ToldChoice
+from . import errors
+from .answer import AnswerState, ModelFrame
+from .events import ChoiceReported, Deliver, End, Started
 from .replay import Batch, Composition
 
-Heard = Spoken | ApiRetry
-"""What a turn takes in of what its child says."""
+AnswerFrame = ModelFrame | ApiRetry
+"""The frames of a child that belong to the answer, beside its text."""
 
 
 @define(eq=False)
 class TurnState:
-    """A turn that was taken on and has not ended. Times are points in time, in seconds.
+    """A turn that was accepted and has not ended. Times are points in time, in seconds.
 
     It has to end before `due`. `messages` are those the conversation does not hold yet, `batches`
-    what is still to be written to the child, `awaits` the user message that the child is busy
-    with, `answer` what it has said. `retry_after`: seconds until the CLI meant to ask the API
-    again, when it last failed. `begun`: it was put before a child. `tries`: how many children it
-    was put before in vain; `replayed`: one of them died when it may have asked the model.
-    `was_heard`: the model has shown that it works on it. `tells_all`: a new child is told
-    everything line by line, since nothing can be put into a transcript for it. `keep_stopped`: an
-    answer that is interrupted stays in the conversation, as far as it came.
+    the lines still to be written, `awaits` the user message that the child works on, `answer` the
+    answer so far. `retry_after`: the seconds after which the CLI meant to retry the API, when the
+    API last failed. `begun`: a child has it. `tries`: how many children got it in vain. `replayed`:
+    one of them died when it may have asked the model. `model_began`: the model has answered
+    something. `replays_all`: a new child gets the whole history line by line, since no transcript
+    can be written. `keep_stopped`: an interrupted answer stays in the conversation, as far as it
+    came.
 
-    `wish` is the tool call that the model is asked for in words. Until that begins, what it says is
-    held back, so that it can be asked once more (`asked_again`) if it does not call; `spent` is
-    what the answer took that was taken back then.
+    `wish` is the tool call for which the model gets an instruction in the prompt. Until that call
+    begins, the turn holds the answer back, so that it can ask once more (`asked_again`) if the
+    model does not call; `spent` is the usage of the answer that was thrown away.
     """
 
     turn_id: str
@@ -71,8 +71,8 @@ class TurnState:
     begun: bool = False
     tries: int = 0
     replayed: bool = False
-    was_heard: bool = False
-    tells_all: bool = False
+    model_began: bool = False
+    replays_all: bool = False
     asked_again: bool = False
     spent: Usage = field(factory=Usage)
     wish: ToolWish | None = field(init=False)
@@ -89,12 +89,12 @@ class TurnState:
         self._held = None if self.wish is None else []
         self._held_size = 0
 
-    # -- what is asked -----------------------------------------------------------------------------
+    # -- the prompt --------------------------------------------------------------------------------
 
     @property
     def namespace(self) -> UUID:
-        """Of the uuids of its messages. They are others before a second child, which may find the
-        first one's in the transcript it resumes, and where the same child is asked once more."""
+        """Of the uuids of its messages. A second child gets others, since the transcript it resumes
+        may have the first one's; so does a child that is asked once more."""
         turn = UUID(self.turn_id)
         if self.asked_again:
             turn = uuid5(turn, "asked again")
@@ -104,26 +104,26 @@ class TurnState:
         return Started(self.turn_id, self.setup.model)
 
     def join(self, memory: Memory) -> GatewayError | None:
-        """Work out what the turn adds to `memory`; or why it cannot join on to it."""
+        """Find the messages that the turn adds to `memory`; or return why it does not fit."""
         self.setup = self.prompt.setup(memory.setup)
         self._await_answer()
         if self.prompt.options.begun and memory.resume is not None:
-            return refusals.not_in_words()
+            return errors.cannot_continue()
         messages = unseen(memory.digests, self.prompt.messages)
         if messages is None:
-            return refusals.contradicted()
-        # Of a prompt that was checked, only where it joins on is new.
+            return errors.contradicted()
+        # The front has checked the prompt itself; new is only where it joins the conversation.
         fresh = messages[:1] if isinstance(self.prompt.messages, Checked) else messages
         try:
             check_results(fresh, memory.calls, lambda _: "messages")
-        except InvalidRequest as refusal:
-            return refusal
+        except InvalidRequest as error:
+            return error
         self.messages = messages
         return None
 
     def results_alone(self) -> tuple[ToolResult, ...] | None:
-        """The results that the turn brings, if it brings nothing else and a child can be given
-        them as what its own calls came to; else None."""
+        """The results that the turn brings, if it brings nothing else and the CLI can take them as
+        the results of its open calls; else None."""
         if len(self.messages) != 1 or self.wish is not None:
             return None
         results = self.messages[0].results
@@ -136,7 +136,7 @@ class TurnState:
         self.batches = composition.batches
 
     def go_on(self, asked: str) -> None:
-        """The child is given the results that `asked`, the user message it works on, waits for."""
+        """The child gets the results for which `asked`, the user message it works on, waits."""
         self.begun = True
         self.awaits = asked
 
@@ -146,16 +146,17 @@ class TurnState:
         return batch.lines
 
     @property
-    def is_harmless(self) -> bool:
-        """Whether it may be asked a second time: no tool was called, and nobody heard anything. So
-        it is where the child was dead already when it was asked, and nobody had seen that yet."""
-        calls_none = not self.setup.tools or not self.was_heard
+    def is_repeatable(self) -> bool:
+        """Invariant 6: whether a second child may get the turn, since the first has done nothing:
+        no tool can have been called, the client has received nothing, and it is the first repeat.
+        So it is when a child exits just before it gets the prompt."""
+        calls_none = not self.setup.tools or not self.model_began
         return calls_none and self.first_delta is None and not self.replayed
 
     @property
     def has_effects(self) -> bool:
-        """Whether it has done something that must not be done twice: an agent used a tool, or the
-        client used tools for it, whose results a child was given."""
+        """Whether it has done something that must not be done twice: an agent used a tool, or a
+        child got the results of tools that the client used."""
         return self.answer.has_acted or (self.begun and self._brings_results)
 
     @property
@@ -165,21 +166,21 @@ class TurnState:
 
     @property
     def is_limited(self) -> bool:
-        """Whether its caller has said how long the answer may be."""
+        """Whether the client has limited the length of the answer."""
         return self.prompt.options.max_tokens is not None
 
-    # -- what is said ------------------------------------------------------------------------------
+    # -- the answer --------------------------------------------------------------------------------
 
-    def say(self, delta: TextDelta, now: float) -> list[Deliver]:
-        return self.deliver(self.answer.say(delta), now)
+    def add_text(self, delta: TextDelta, now: float) -> list[Deliver]:
+        return self.deliver(self.answer.add_text(delta), now)
 
-    def hear(self, frame: Heard, now: float) -> list[Deliver]:
+    def add_frame(self, frame: AnswerFrame, now: float) -> list[Deliver]:
         if isinstance(frame, ApiRetry):
             self.retry_after = frame.delay
             return []
-        # A child that is ended tells that its calls came to nothing: that is not the model.
-        self.was_heard |= not isinstance(frame, ToolsReturned)
-        return self.deliver(self.answer.hear(frame), now)
+        # A child that is being stopped reports its open calls as failed: that is not the model.
+        self.model_began |= not isinstance(frame, ToolsReturned)
+        return self.deliver(self.answer.add_frame(frame), now)
 
     def deliver(self, items: Iterable[TurnItem], now: float) -> list[Deliver]:
         if self._held is not None:
@@ -190,7 +191,7 @@ class TurnState:
         return delivered
 
     def _hold(self, items: Iterable[TurnItem]) -> Iterable[TurnItem]:
-        """Keep back what comes before the call that is wanted. Returns what need not be kept."""
+        """Hold back what comes before the call that is wanted. Returns what can be delivered."""
         assert self.wish is not None
         assert self._held is not None
         items = [*items]
@@ -200,61 +201,61 @@ class TurnState:
         return self.release() if begun or self._held_size > MAX_HELD else ()
 
     def release(self) -> tuple[TurnItem, ...]:
-        """What was held back, in few items: the client hears how its wish fared before the first
-        one."""
+        """The items that were held back, joined into few. The client knows whether it got its
+        call before the first of them."""
         held, self._held = self._held, None
         return compact(held or ())
 
-    # -- the tool that is wanted -------------------------------------------------------------------
+    # -- tool_choice by instruction ----------------------------------------------------------------
 
     @property
     def is_staged(self) -> bool:
-        """Whether what the child is told is not what the conversation holds."""
+        """Whether the child gets other messages than the conversation holds."""
         return self.wish is not None or self.prompt.options.begun
 
     @property
     def words(self) -> str | None:
-        """What the model is told of it, for this once."""
+        """The instruction for the model, for this turn only."""
         return None if self.wish is None else self.wish.words(again=self.asked_again)
 
     @property
     def is_disobeyed(self) -> bool:
-        """Whether the answer lacks the call that the model was asked for."""
+        """Whether the answer lacks the call that the client wants."""
         return self.wish is not None and not self.wish.is_met(self.answer.calls)
 
     @property
     def may_ask_again(self) -> bool:
-        """Whether the model may be asked for its call once more: nobody has heard its answer."""
+        """Whether the model may be asked once more: the client has received nothing."""
         return self.is_disobeyed and not self.asked_again and self._held is not None
 
-    def ask_again(self, usage: Usage) -> ToldChoice:
-        """Its answer, which took `usage`, is taken back. The client is told."""
+    def ask_again(self, usage: Usage) -> ChoiceReported:
+        """Throw the answer away, which took `usage`. The client gets a notice."""
         self.asked_again = True
         self.spent += usage
         self.batches.clear()
         self.awaits = ""
         self._await_answer()
-        return ToldChoice(self.turn_id, "asked-again")
+        return ChoiceReported(self.turn_id, "asked-again")
 
-    # -- how it ends -------------------------------------------------------------------------------
+    # -- the end -----------------------------------------------------------------------------------
 
     def is_meant(self, result: TurnResult) -> bool:
-        """Whether `result` is about what the child was told last, as far as it says."""
+        """Whether `result` is about the message that the child got last, as far as it says."""
         return result.user_uuid is None or result.user_uuid == self.awaits
 
     def is_answered(self, result: TurnResult) -> bool:
-        """Whether the model has spoken, so that a new child could go on from there. (The CLI ends
-        what it answers by itself with a success too.)"""
+        """Whether the model has answered, so that a new child could resume there. (The CLI also
+        reports success for what it answers without the model.)"""
         return self.answer.is_whole and bool(result.session_id) and not self.batches
 
     def remembered(self, memory: Memory, resume: ResumePoint | None, usage: Usage) -> Memory:
         """`memory` with this turn in it. `resume` None: no transcript holds the answer as the
-        caller knows it."""
+        client knows it."""
         return memory.grown(self.setup, (*self.messages, self.answer.message), resume, usage)
 
     def remembered_so_far(self, memory: Memory, usage: Usage) -> Memory:
-        """`memory` with this turn in it, and what was said until now as its answer. Tool calls
-        that nobody will answer are no part of it."""
+        """`memory` with this turn in it, and the text so far as its answer, without tool calls,
+        since they will get no results."""
         return memory.grown(self.setup, (*self.messages, self.answer.so_far), None, usage)
 
     def failed(self, error: GatewayError) -> End:
@@ -277,15 +278,15 @@ class TurnState:
             first_delta=self.first_delta,
         )
 
-    def again(self) -> None:
-        """The child died before anything was heard: the turn may be put before another one."""
+    def repeat(self) -> None:
+        """The child died before it did anything: a new child gets the turn."""
         self.replayed = True
         self.restart()
 
     def restart(self) -> None:
-        """No child works on it any more: the next one is asked from the beginning."""
+        """No child works on it any more: the next child gets it from the beginning."""
         self.tries += 1
-        self.begun = self.was_heard = False
+        self.begun = self.model_began = False
         self.batches.clear()
         self.awaits = ""
         self._await_answer()

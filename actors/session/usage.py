@@ -1,12 +1,12 @@
 """What the turns of one conversation cost, out of the running totals of its CLI sessions.
 
-Knows: how a total goes on from one child to the next. Refuses to know: turns, and what is told of
-them to whom.
+Knows: how a total continues from one child to the next. Refuses to know: turns, and who gets the
+figures.
 
 The CLI's result has the usage of the turn's own calls, without those of an agent's subagents; and
 the total of its session, which has all of them. So what a turn cost is a difference of totals.
-A child that resumes goes on with the total that its predecessor saved when it ended in peace; one
-that was killed saved none, and the total goes on from the last one that was saved.
+A child that resumes continues the total that its predecessor saved when it exited by itself. A
+killed child saves none, and the total continues from the last saved one.
 
 Source: measured on the real CLI; tests/contract/test_usage.py has one test per fact.
 """
@@ -25,8 +25,8 @@ NOTHING = Usage()
 
 @define(eq=False)
 class Ledger:
-    """The totals of a conversation's CLI session. `seen` is the last one that was told, `saved` the
-    last one of a child that ended in peace, as far as is known; `is_saved`: the last child did."""
+    """The totals of a conversation's CLI session. `seen` is the last one reported, `saved` the last
+    one of a child that exited by itself; `is_saved`: the last child did."""
 
     session_id: str = ""
     seen: Usage = NOTHING
@@ -34,8 +34,8 @@ class Ledger:
     is_saved: bool = False
 
     def bases(self, session_id: str | None) -> Sequence[Usage]:
-        """What the totals of the next child may begin from, the likeliest first. `session_id`: the
-        session that it resumes; of one that is not known here nothing is known."""
+        """The totals from which the next child may continue, the likeliest first. `session_id`: the
+        session that it resumes; empty for a session that this ledger has not seen."""
         if session_id is None:
             return (NOTHING,)
         if session_id != self.session_id:
@@ -44,8 +44,8 @@ class Ledger:
         return (*known, NOTHING)
 
     def share(self, result: TurnResult, bases: Sequence[Usage]) -> Usage | None:
-        """What the turn cost that `result` ends, whose total began from one of the `bases`. None:
-        nobody can tell."""
+        """The cost of the turn that `result` ends, whose total continues one of the `bases`. None:
+        it cannot be told."""
         if result.total is None:
             return None
         if result.session_id != self.session_id:
@@ -55,7 +55,7 @@ class Ledger:
         return next((share for share in shares if _covers(share, result.usage)), None)
 
     def close(self) -> None:
-        """The child has ended in peace."""
+        """The child exits by itself, and saves its total."""
         self.saved, self.is_saved = self.seen, True
 
 

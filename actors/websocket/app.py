@@ -23,8 +23,8 @@ from ...schemas.errors import (
     CallerError,
     GatewayError,
     NotFound,
-    Overloaded,
     RateLimited,
+    draining,
 )
 from ...transport.http.asgi import JSON, encode_headers
 from ...transport.http.front_door import Peer
@@ -143,7 +143,7 @@ class WebSocketFront:
         owner = self._keys.owner(headers, shown)
         route, parts = _find(path)
         if gateway.draining:
-            raise Overloaded("The gateway is stopping.", code="draining", retry_after=5)
+            raise draining()
         route.check(gateway, owner, parts)
         if self._open >= settings.websocket.max_connections:
             raise RateLimited(

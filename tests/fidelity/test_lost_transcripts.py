@@ -141,7 +141,7 @@ def test_a_lost_transcript_is_told_to_another_child(
     if damage is block_file:
         path.rmdir()
     check(house, answer)
-    (line,) = (log for log in logs if log["event"].startswith("a transcript is lost"))
+    (line,) = (log for log in logs if log["event"].startswith("transcript lost"))
     assert line["log_level"] == "warning"
     assert line["conversation_id"] == conversation_id
     assert (line["held"], line["kept"]) == (4, 4)

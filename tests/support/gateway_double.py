@@ -27,7 +27,7 @@ from ccapi.actors.runtime.background import Background, open_background
 from ccapi.actors.runtime.bus import Bus
 from ccapi.actors.runtime.reply_channel import CallerGone, Port, Turn, open_turn
 from ccapi.actors.watching.history import TurnRecord
-from ccapi.schemas.errors import Conflict, GatewayError, NotFound, Overloaded
+from ccapi.schemas.errors import Conflict, GatewayError, NotFound, Overloaded, draining
 from ccapi.schemas.events import TurnFinished
 from ccapi.schemas.message import Message
 from ccapi.schemas.settings.settings import Settings
@@ -136,7 +136,7 @@ class ConversationDouble:
     @asynccontextmanager
     async def run(self, request: TurnRequest) -> AsyncIterator[Turn]:
         if self.gateway.draining:
-            raise Overloaded("The gateway is stopping.", code="draining", retry_after=5)
+            raise draining()
         if self.busy and request.reject_if_busy:
             raise Conflict("The conversation is busy.")
         turn_id = f"turn_{len(self.gateway.asked)}"

@@ -43,6 +43,7 @@ from ccapi.actors.session.events import (
     Warm,
     Write,
 )
+from ccapi.actors.session.late import UnexpectedEvent
 from ccapi.actors.session.machine import Machine
 from ccapi.actors.session.phases import Limits, Phase
 from ccapi.schemas.claude.mcp import offered
@@ -54,6 +55,7 @@ from ccapi.schemas.claude.output import (
     Frame,
     MessageEnded,
     MessageStarted,
+    Noise,
     PermissionAsked,
     ToolInput,
     ToolUseStarted,
@@ -246,10 +248,12 @@ class World:
     def hear(self, choice: int) -> None:
         """Read some of what the child said; what it says when it was told to go comes late."""
         child = self.child
-        self.machine.heard(self.now)
+        self.machine.child_active(self.now)
         for _ in range(1 + choice % 4):
             if child is not None and self.child is child and child.said:
-                self.feed(child.said.popleft())
+                frame = child.said.popleft()
+                if not isinstance(frame, Noise):  # the shell drops it too
+                    self.feed(frame)
 
     def child_goes(self, choice: int) -> None:
         """A child that was told to go is gone in the end; another one dies seldom."""
@@ -313,7 +317,7 @@ class World:
             self.feed(
                 ControlCancelled(request_id)
                 if choice % 8 == 0
-                else PermissionRequested(asked, heard=choice % 4 > 0)
+                else PermissionRequested(asked, answerable=choice % 4 > 0)
             )
 
     def warm(self, choice: int) -> None:
@@ -360,7 +364,13 @@ class World:
     def feed(self, event: Event) -> None:
         before = self.machine.memory
         self.busy_before = set(self.open)
-        actions = self.machine.advance(event, self.now)
+        try:
+            actions = self.machine.advance(event, self.now)
+        except UnexpectedEvent:
+            assert not self.honest, "invariant 12: an honest child says nothing that does not fit"
+            assert self.machine.memory is before, "invariant 12: nothing has changed"
+            self._check()
+            return
         completed = False
         for action in actions:
             match action:
@@ -450,7 +460,7 @@ class World:
             assert again <= 2, "a prompt is written once more at most"
             assert again == 1 or self.deaths, "a child died"
             assert not self.turns[turn.turn_id].items, "nobody has heard of it"
-            assert again == 1 or not (turn.setup.tools and turn.was_heard), "it did nothing"
+            assert again == 1 or not (turn.setup.tools and turn.model_began), "it did nothing"
 
     def _end(self, end: End) -> None:
         self.open.remove(end.turn_id)  # exactly once, and only what was started

@@ -129,7 +129,7 @@ class World:
         self.limits = limits
         self.stall_seconds = stall_seconds
         self.bus = Bus()
-        self.heard: list[events.Event] = []
+        self.active_at: list[events.Event] = []
         self.ports: list[Port] = []
         self.scopes: dict[str, trio.CancelScope] = {}
         self._news = trio.Event()
@@ -141,7 +141,7 @@ class World:
 
     async def listen(self, subscription: Subscription) -> None:
         async for event in subscription:
-            self.heard.append(event)
+            self.active_at.append(event)
             self._news.set()
             self._news = trio.Event()
 
@@ -149,7 +149,7 @@ class World:
         await self._news.wait()
 
     def of(self, kind: type[Any]) -> Iterator[Any]:
-        return (event for event in self.heard if isinstance(event, kind))
+        return (event for event in self.active_at if isinstance(event, kind))
 
     def check(self) -> None:
         """What must hold when every actor has ended, whatever happened before."""
@@ -157,7 +157,7 @@ class World:
         begun = Counter(event.turn_id for event in self.of(events.TurnAccepted))
         ended = Counter(
             event.turn_id
-            for event in self.heard
+            for event in self.active_at
             if isinstance(event, events.TurnFinished | events.TurnFailed)
         )
         assert begun == ended

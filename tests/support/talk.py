@@ -17,6 +17,7 @@ from ccapi.actors.session.events import (
     Action,
     ChildGone,
     ChildReady,
+    ChoiceReported,
     Close,
     Deliver,
     End,
@@ -26,7 +27,6 @@ from ccapi.actors.session.events import (
     Started,
     StartTurn,
     TimedOut,
-    ToldChoice,
     Wake,
     WakeFailed,
     Write,
@@ -298,7 +298,7 @@ class Talk:
                 return self._frame(json.loads(line))
             case Deliver(item=item):
                 return _spell_item(item)
-            case ToldChoice(_, fate):
+            case ChoiceReported(_, fate):
                 return f"choice: {fate}"
             case End():
                 self.ends.append(action)
@@ -332,7 +332,7 @@ class Talk:
             case {"type": "control_response", "response": {"subtype": "error"} as response}:
                 return f"refuse {response['request_id']}"
             case {"type": "control_response", "response": {"response": {"behavior": behavior}}}:
-                return f"leave: {behavior}"
+                return f"permission: {behavior}"
             case {"type": "control_response", "response": response}:
                 answer = response["response"]["mcp_response"]
                 assert answer["jsonrpc"] == "2.0"
@@ -346,13 +346,13 @@ class Talk:
             case {"type": kind, "uuid": uuid, "message": {"content": content}}:
                 assert str(UUID(uuid)) == uuid
                 assert uuid not in self._names, "the CLI drops a message whose uuid it knows"
-                text = self._names[uuid] = "|".join(map(_spell, _told(content)))
+                text = self._names[uuid] = "|".join(map(_spell, _without_guard(content)))
                 asked = kind == "user" and frame.get("shouldQuery", True)
                 return f"ask {text}" if asked else f"history {kind} {text}"
         raise AssertionError(f"what is {frame}?")
 
 
-def _told(content: list[dict[str, Any]]) -> list[dict[str, Any]]:
+def _without_guard(content: list[dict[str, Any]]) -> list[dict[str, Any]]:
     """The blocks without the empty one that keeps a result exact (`schemas.claude.input`)."""
     guarded = content[-1] == {"type": "text", "text": ""} and len(content) > 1
     return content[:-1] if guarded and content[-2]["type"] == "tool_result" else content

@@ -169,11 +169,11 @@ async def test_a_turn_that_was_left_says_so_when_it_is_read(outcome: Completed |
     if outcome is not None:
         port.end(outcome)
     turn.hang_up()
-    with pytest.raises(TurnInterrupted, match="was left"):
+    with pytest.raises(TurnInterrupted, match="closed this turn"):
         await anext(turn)
-    with pytest.raises(TurnInterrupted, match="was left"):
+    with pytest.raises(TurnInterrupted, match="closed this turn"):
         await turn.reply()
-    with pytest.raises(TurnInterrupted, match="was left"):
+    with pytest.raises(TurnInterrupted, match="closed this turn"):
         turn.receive_nowait()
 
 

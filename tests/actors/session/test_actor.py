@@ -75,15 +75,6 @@ async def test_turns_of_one_conversation_run_one_at_a_time_in_order() -> None:
     assert len(world.pool.lent) == 1
 
 
-async def test_what_is_said_after_the_result_reaches_nobody() -> None:
-    async with open_world() as world:
-        seat = world.seat()
-        assert await seat.ask("one") == "echo: one"
-        world.pool.child.say(text_delta("late"), text_delta("later"))
-        await wait_all_tasks_blocked()
-        assert await drain(await seat.submit("two")) == ["echo: ", "two"]
-
-
 async def test_conversations_do_not_wait_for_each_other() -> None:
     async with open_world() as world:
         world.pool.brains = [silent]

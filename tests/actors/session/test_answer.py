@@ -4,7 +4,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from ccapi.actors.session.answer import MAX_MISFITS, AnswerState, Spoken
+from ccapi.actors.session.answer import MAX_MISFITS, AnswerState, ModelFrame
 from ccapi.schemas.claude.output import (
     AssistantDone,
     MessageEnded,
@@ -34,13 +34,13 @@ STREAMED, WHOLE = Options(), Options(whole=True)
 ROME, WRONG = '{"city": "Rome"}', '{"town":"Rome"}'
 
 
-def text(*pieces: str, whole: str | None = None) -> list[TextDelta | Spoken]:
+def text(*pieces: str, whole: str | None = None) -> list[TextDelta | ModelFrame]:
     """A block of text as it is streamed; `whole` where the frame behind it says something else."""
     said = "".join(pieces) if whole is None else whole
     return [*map(TextDelta, pieces), AssistantDone("u", synthetic=False, text=said)]
 
 
-def call(id: str, name: str, *pieces: str, parsed: str = "{}") -> list[TextDelta | Spoken]:
+def call(id: str, name: str, *pieces: str, parsed: str = "{}") -> list[TextDelta | ModelFrame]:
     """A tool call as it is streamed; `parsed` is the input that the CLI has made of it."""
     done = AssistantDone(f"u {id}", synthetic=False, call=ToolCall(id, name, parsed))
     return [ToolUseStarted(id, name), *map(ToolInput, pieces), done]
@@ -50,10 +50,10 @@ def ended(reason: str = "end_turn", **usage: int) -> MessageEnded:
     return MessageEnded(reason, Usage(**usage))
 
 
-def hear(answer: AnswerState, *frames: list[TextDelta | Spoken]) -> list[TurnItem]:
+def hear(answer: AnswerState, *frames: list[TextDelta | ModelFrame]) -> list[TurnItem]:
     items: list[TurnItem] = []
     for frame in (frame for block in frames for frame in block):
-        items += answer.say(frame) if isinstance(frame, TextDelta) else answer.hear(frame)
+        items += answer.add_text(frame) if isinstance(frame, TextDelta) else answer.add_frame(frame)
     return items
 
 
@@ -90,13 +90,13 @@ def test_text_that_was_not_streamed_is_said_at_once() -> None:
 
 def test_what_the_cli_says_itself_is_no_answer() -> None:
     answer = AnswerState(STREAMED, Setup("m"))
-    assert answer.hear(AssistantDone("u", synthetic=True, text="API Error: 500")) == []
+    assert answer.add_frame(AssistantDone("u", synthetic=True, text="API Error: 500")) == []
     assert not answer.is_whole
     assert answer.message == Message("assistant", ("",))
 
 
 def test_thinking_is_passed_on_to_who_wants_it() -> None:
-    said: list[TextDelta | Spoken] = [ReasoningDelta("Hm"), AssistantDone("u", synthetic=False)]
+    said: list[TextDelta | ModelFrame] = [ReasoningDelta("Hm"), AssistantDone("u", synthetic=False)]
     assert hear(AnswerState(STREAMED, Setup("m")), said) == []
     answer = AnswerState(Options(reasoning=True), Setup("m"))
     assert hear(answer, said) == [ReasoningDelta("Hm")]
@@ -213,7 +213,7 @@ def test_a_call_that_was_cut_short_is_none(torn: str) -> None:
     answer = AnswerState(STREAMED, TOOLED)
     items = hear(answer, call("t", "now", torn, parsed="{}"))
     assert gathered(items)[1] == (ToolCall("t", "now", torn),)
-    assert answer.is_torn
+    assert answer.is_malformed
     assert answer.calls == []
 
 
@@ -222,7 +222,7 @@ def test_a_torn_strict_call_is_asked_for_again() -> None:
     answer = AnswerState(STREAMED, TOOLED)
     assert hear(answer, call("t", "weather", '{"city": "Ro', parsed="{}")) == []
     assert [call_id for call_id, _ in answer.take_rejected()] == ["t"]
-    assert not answer.is_torn
+    assert not answer.is_malformed
     hear(answer, call("u", "weather", '{"city": "Rome"}'))
     assert [made.id for made in answer.calls] == ["u"]
 
@@ -245,22 +245,22 @@ def test_a_strict_call_that_is_wrong_is_never_passed_on(wrong: str) -> None:
     assert answer.calls == []
     ((call_id, reason),) = answer.take_rejected()
     assert call_id == "t"
-    assert reason.startswith("The arguments do not suit the tool's schema (")
+    assert reason.startswith("The arguments do not match the tool's schema (")
     assert answer.take_rejected() == []
     assert gathered(hear(answer, call("u", "weather", ROME)))[1] == (
         ToolCall("u", "weather", ROME),
     )
-    assert answer.fault is None
+    assert answer.error is None
 
 
 def test_a_model_that_keeps_getting_it_wrong_fails_the_turn() -> None:
     answer = AnswerState(STREAMED, TOOLED)
     for number in range(MAX_MISFITS):
         hear(answer, call(f"t{number}", "weather", WRONG))
-        assert answer.fault is None
+        assert answer.error is None
     hear(answer, call("t", "weather", WRONG))
-    assert answer.fault is not None
-    assert answer.fault.code == "invalid_tool_call"
+    assert answer.error is not None
+    assert answer.error.code == "invalid_tool_call"
 
 
 # -- an answer that has to suit a schema -----------------------------------------------------------
@@ -297,10 +297,10 @@ def test_an_answer_by_schema_may_be_text(options: Options, said: str) -> None:
 
 
 @pytest.mark.parametrize("said", [WRONG, f"Here it is: {ROME}", "[]", "```", "``````", "NaN"])
-def test_text_that_does_not_suit_the_schema_is_no_answer(said: str) -> None:
+def test_text_that_does_not_match_the_schema_is_no_answer(said: str) -> None:
     answer = AnswerState(WHOLE, SHAPED)
     assert hear(answer, text(said)) == []
-    assert (answer.answered, answer.fault) == (False, None)
+    assert (answer.answered, answer.error) == (False, None)
 
 
 @pytest.mark.parametrize("options", [STREAMED, WHOLE])
@@ -310,31 +310,31 @@ def test_an_answer_by_schema_that_was_not_streamed(options: Options) -> None:
     assert answer.answered
 
 
-def test_a_whole_answer_that_does_not_suit_is_asked_for_again() -> None:
+def test_a_whole_answer_that_does_not_match_is_asked_for_again() -> None:
     answer = AnswerState(WHOLE, SHAPED)
     assert hear(answer, call("t", ANSWER_TOOL, WRONG)) == []
     assert [call_id for call_id, _ in answer.take_rejected()] == ["t"]
-    assert (answer.answered, answer.is_whole, answer.fault) == (False, False, None)
+    assert (answer.answered, answer.is_whole, answer.error) == (False, False, None)
     assert hear(answer, call("u", ANSWER_TOOL, ROME)) == [TextDelta(ROME)]
     assert answer.is_whole
     assert answer.message.text == ROME
 
 
-def test_a_streamed_answer_that_does_not_suit_fails_the_turn() -> None:
+def test_a_streamed_answer_that_does_not_match_fails_the_turn() -> None:
     """Its caller has it already."""
     answer = AnswerState(STREAMED, SHAPED)
     assert gathered(hear(answer, call("t", ANSWER_TOOL, WRONG))) == (WRONG, ())
-    assert answer.fault is not None
-    assert answer.fault.code == "invalid_structured_output"
+    assert answer.error is not None
+    assert answer.error.code == "invalid_structured_output"
 
 
 def test_a_model_that_never_answers_well_fails_the_turn() -> None:
     answer = AnswerState(WHOLE, SHAPED)
     for number in range(MAX_MISFITS + 1):
-        assert answer.fault is None
+        assert answer.error is None
         hear(answer, call(f"t{number}", ANSWER_TOOL, WRONG))
-    assert answer.fault is not None
-    assert answer.fault.code == "invalid_structured_output"
+    assert answer.error is not None
+    assert answer.error.code == "invalid_structured_output"
 
 
 @pytest.mark.parametrize("options", [STREAMED, WHOLE])
@@ -344,7 +344,7 @@ def test_the_first_of_two_answers_counts(options: Options, second: str) -> None:
     items = hear(answer, call("t", ANSWER_TOOL, ROME), call("u", ANSWER_TOOL, second))
     assert gathered(items) == (ROME, ())
     assert answer.message.text == ROME
-    assert answer.fault is None
+    assert answer.error is None
     assert [call_id for call_id, _ in answer.take_rejected()] == ["u"]
 
 

@@ -48,7 +48,7 @@ def working(
     memory: Memory = AGENT, limits: Limits | None = None, *, keep_stopped: bool = False
 ) -> Talk:
     """An agent that works on the turn ``one``."""
-    talk = Talk(limits or Limits(leave=LEAVE, silence=120), memory)
+    talk = Talk(limits or Limits(permission=LEAVE, silence=120), memory)
     talk.turn("one", keep_stopped=keep_stopped)
     talk.ready()
     talk.set_up()
@@ -64,7 +64,7 @@ def test_an_agents_child_is_started_for_it() -> None:
 
 def test_it_takes_up_its_session_and_what_was_allowed() -> None:
     talk = working()
-    talk.feed(PermissionRequested(asked(), heard=True))
+    talk.feed(PermissionRequested(asked(), answerable=True))
     talk.feed(PermissionReply(request_id="r1", allow=True, always=True))
     talk.answer("yes")
     talk.give_way()
@@ -76,7 +76,7 @@ def test_it_takes_up_its_session_and_what_was_allowed() -> None:
 
 def test_leave_is_asked_for_and_given() -> None:
     talk = working()
-    assert talk.feed(PermissionRequested(asked(), heard=True)) == ["requestpermission"]
+    assert talk.feed(PermissionRequested(asked(), answerable=True)) == ["requestpermission"]
     assert talk.phase is BUSY
     assert talk.machine.deadline == LEAVE
     talk.now = 50.0
@@ -90,14 +90,14 @@ def test_leave_is_asked_for_and_given() -> None:
 
 def test_where_nobody_listens_it_is_refused_at_once() -> None:
     talk = working()
-    talk.feed(PermissionRequested(asked(), heard=False))
+    talk.feed(PermissionRequested(asked(), answerable=False))
     assert talk.written[-1]["response"]["response"]["behavior"] == "deny"
     assert talk.phase is BUSY
 
 
 def test_leave_that_is_not_given_in_time_is_refused() -> None:
     talk = working()
-    talk.feed(PermissionRequested(asked(), heard=True))
+    talk.feed(PermissionRequested(asked(), answerable=True))
     assert talk.rings()[1:] == ["permissionsettled"]
     assert talk.written[-1]["response"]["response"]["behavior"] == "deny"
     assert talk.answer("done anyway")[-1].startswith("end one: completed stop")
@@ -105,18 +105,18 @@ def test_leave_that_is_not_given_in_time_is_refused() -> None:
 
 def test_the_child_may_think_better_of_it() -> None:
     talk = working()
-    talk.feed(PermissionRequested(asked(), heard=True))
+    talk.feed(PermissionRequested(asked(), answerable=True))
     assert talk.feed(ControlCancelled("r1")) == ["permissionsettled"]
     assert talk.feed(ControlCancelled("r1")) == []
 
 
 def test_an_interrupted_turn_needs_no_leave_any_more() -> None:
     talk = working()
-    talk.feed(PermissionRequested(asked(), heard=True))
+    talk.feed(PermissionRequested(asked(), answerable=True))
     assert talk.interrupt("one") == ["end one: turn_interrupted", "rewind one"]
     assert talk.phase is INTERRUPTING
     assert talk.feed(PermissionReply(request_id="r1", allow=True)) == []
-    talk.feed(PermissionRequested(asked("r2"), heard=True))
+    talk.feed(PermissionRequested(asked("r2"), answerable=True))
     assert talk.written[-1]["response"]["response"]["behavior"] == "deny"
 
 

@@ -288,10 +288,10 @@ def test_an_answer_that_suits_ends_the_turn_and_is_taken_back() -> None:
     assert talk.taken_in() == ['history assistant {"n": 1}', "ask two"]
 
 
-def test_an_answer_that_does_not_suit_is_asked_for_again() -> None:
+def test_an_answer_that_does_not_match_is_asked_for_again() -> None:
     talk = asked_for(whole=True)
     (rejected,) = talk.calls("c1", ANSWER, '{"n": "x"}')
-    assert rejected.startswith("answer request c1: no, The arguments do not suit")
+    assert rejected.startswith("answer request c1: no, The arguments do not match")
     assert talk.stops("tool_use") == []
     assert talk.phase is BUSY
     assert talk.calls("c2", ANSWER, '{"n": 2}') == ['deliver {"n": 2}']

@@ -142,14 +142,14 @@ def test_a_tool_that_was_never_offered_is_the_clis_own_business() -> None:
     assert talk.answer("Well.")[-1] == "end one: completed stop, Well."
 
 
-def test_a_strict_call_that_does_not_suit_never_reaches_the_client() -> None:
+def test_a_strict_call_that_does_not_match_never_reaches_the_client() -> None:
     schema = '{"type":"object","properties":{"n":{"type":"integer"}},"required":["n"]}'
     talk = Talk()
     talk.turn("one", tools=[Tool("count", parameters=schema, strict=True)])
     talk.ready()
     talk.set_up()
     (rejected,) = talk.calls("c1", "count", '{"n":"x"}')
-    assert rejected.startswith("answer request c1: no, The arguments do not suit")
+    assert rejected.startswith("answer request c1: no, The arguments do not match")
     assert talk.stops("tool_use") == []
     words = talk.calls("c2", "count", '{"n":2}') + talk.stops("tool_use")
     assert words == ["call 0 count c2", 'arguments 0 {"n":2}', "end one: completed tool_calls"]

@@ -3,7 +3,7 @@
 import pytest
 from attrs import evolve
 
-from ccapi.actors.session.answer import AnswerState, Spoken
+from ccapi.actors.session.answer import AnswerState, ModelFrame
 from ccapi.actors.session.outcome import (
     Completed,
     Failed,
@@ -45,14 +45,14 @@ def call(name: str, arguments: str = "{}") -> AssistantDone:
 def answer(setup: Setup, *frames: AssistantDone, options: Options = PLAIN) -> AnswerState:
     state = AnswerState(options, setup)
     for frame in frames:
-        state.hear(frame)
+        state.add_frame(frame)
     return state
 
 
 def judge(state: AnswerState, reason: str) -> object:
-    """The verdict on the end of a message, as the machine comes to it."""
+    """The outcome on the end of a message, as the machine comes to it."""
     frame = MessageEnded(reason, SPENT)
-    state.hear(frame)
+    state.add_frame(frame)
     return judge_frame(state, frame)
 
 
@@ -78,9 +78,9 @@ def test_a_message_that_ends_ends_no_turn(reason: str) -> None:
     ],
     ids=lambda frame: type(frame).__name__,
 )
-def test_within_a_message_it_goes_on(frame: Spoken) -> None:
+def test_within_a_message_it_goes_on(frame: ModelFrame) -> None:
     state = answer(SETUP)
-    state.hear(frame)
+    state.add_frame(frame)
     assert judge_frame(state, frame) is None
 
 
@@ -118,13 +118,13 @@ def test_an_answer_given_in_text_is_in_the_transcript_too() -> None:
     assert judge(answer(SHAPED, given, call(ANSWER_TOOL, "{}")), "tool_use") == Truncated(SPENT)
 
 
-def test_an_answer_that_does_not_suit_is_waited_for_or_spoils_the_turn() -> None:
+def test_an_answer_that_does_not_match_is_waited_for_or_spoils_the_turn() -> None:
     wrong = call(ANSWER_TOOL, "{}")
     assert judge(answer(SHAPED, wrong, options=Options(whole=True)), "tool_use") is None
     state = answer(SHAPED, wrong)
-    verdict = judge_frame(state, wrong)  # at once
-    assert isinstance(verdict, Failed)
-    assert verdict.error is state.fault
+    outcome = judge_frame(state, wrong)  # at once
+    assert isinstance(outcome, Failed)
+    assert outcome.error is state.error
 
 
 def test_an_error_of_the_clis_own_is_told_by_its_result() -> None:
@@ -133,17 +133,17 @@ def test_an_error_of_the_clis_own_is_told_by_its_result() -> None:
 
 def test_an_error_behind_a_call_spoils_the_turn() -> None:
     """The CLI waits for what the call comes to, and gives no result before."""
-    verdict = judge_frame(answer(SETUP, call("now"), LOST), LOST)
-    assert isinstance(verdict, Failed)
-    assert isinstance(verdict.error, ChildError)
-    assert verdict.error.message == LOST.text
+    outcome = judge_frame(answer(SETUP, call("now"), LOST), LOST)
+    assert isinstance(outcome, Failed)
+    assert isinstance(outcome.error, ChildError)
+    assert outcome.error.message == LOST.text
 
 
 def test_an_error_behind_the_answer_comes_too_late() -> None:
     """It was given as a call, so that the CLI waits too."""
     state = answer(SHAPED)
-    state.hear(MessageStarted(Usage(prompt_tokens=9)))
-    state.hear(call(ANSWER_TOOL, '{"city":"Rome"}'))
+    state.add_frame(MessageStarted(Usage(prompt_tokens=9)))
+    state.add_frame(call(ANSWER_TOOL, '{"city":"Rome"}'))
     assert judge_frame(state, LOST) == Truncated(Usage(prompt_tokens=9, completion_tokens=3))
 
 
@@ -165,7 +165,7 @@ def turn(setup: Setup, *frames: AssistantDone, options: Options = PLAIN) -> Turn
     prompt = Prompt((Message("user", ("a",)),), options=options)
     state = TurnState("7c2d6b1e-0b0f-4f0e-9d43-0b6f3f6f3a01", prompt, setup, accepted=0, due=9)
     for frame in frames:
-        state.hear(frame, now=0)
+        state.add_frame(frame, now=0)
     return state
 
 
@@ -174,8 +174,8 @@ def turn(setup: Setup, *frames: AssistantDone, options: Options = PLAIN) -> Turn
     [("end_turn", "stop"), ("stop_sequence", "stop"), ("max_tokens", "length"), (None, "stop")],
 )
 def test_a_whole_answer(stop_reason: str | None, finish: str) -> None:
-    verdict = judge_result(turn(SETUP, TEXT), evolve(DONE, stop_reason=stop_reason), SPENT)
-    assert verdict == Completed(finish, SPENT, ResumePoint("s", "u"))  # type: ignore[arg-type]
+    outcome = judge_result(turn(SETUP, TEXT), evolve(DONE, stop_reason=stop_reason), SPENT)
+    assert outcome == Completed(finish, SPENT, ResumePoint("s", "u"))  # type: ignore[arg-type]
 
 
 @pytest.mark.parametrize("is_error", [True, False])
@@ -188,7 +188,7 @@ def test_a_model_that_declines(is_error: bool) -> None:
 
 def test_an_answer_that_was_cut_is_the_callers_whatever_the_result_says() -> None:
     state = turn(SETUP, options=Options(stop=("END",)))
-    state.say(TextDelta("a END b"), now=0)
+    state.add_text(TextDelta("a END b"), now=0)
     for result in (DONE, evolve(DONE, is_error=True), evolve(DONE, stop_reason="refusal")):
         assert judge_result(state, result, SPENT) == Truncated(SPENT)
 
@@ -205,9 +205,9 @@ def test_an_answer_that_was_cut_is_the_callers_whatever_the_result_says() -> Non
 )
 def test_an_error_spoils_the_turn_whatever_was_said(changes: dict[str, object]) -> None:
     for frames in ([], [TEXT]):
-        verdict = judge_result(turn(SETUP, *frames), evolve(DONE, **changes), SPENT)  # type: ignore[arg-type]
-        assert isinstance(verdict, Failed)
-        assert verdict.error.code == "upstream_failed"
+        outcome = judge_result(turn(SETUP, *frames), evolve(DONE, **changes), SPENT)  # type: ignore[arg-type]
+        assert isinstance(outcome, Failed)
+        assert outcome.error.code == "upstream_failed"
 
 
 @pytest.mark.parametrize(("waited", "advised"), [(None, RETRY_SECONDS), (3.5, 3.5)])
@@ -216,10 +216,10 @@ def test_an_error_advises_the_wait_that_the_cli_last_took(
 ) -> None:
     state = turn(SETUP)
     state.retry_after = waited
-    verdict = judge_result(state, evolve(DONE, is_error=True, api_error_status=429), SPENT)
-    assert isinstance(verdict, Failed)
-    assert isinstance(verdict.error, RateLimited)
-    assert verdict.error.retry_after == advised
+    outcome = judge_result(state, evolve(DONE, is_error=True, api_error_status=429), SPENT)
+    assert isinstance(outcome, Failed)
+    assert isinstance(outcome.error, RateLimited)
+    assert outcome.error.retry_after == advised
 
 
 def test_a_result_without_an_answer_spoils_the_turn() -> None:
@@ -229,39 +229,41 @@ def test_a_result_without_an_answer_spoils_the_turn() -> None:
         (turn(SETUP, LOST), DONE),
         (turn(SETUP, TEXT), evolve(DONE, session_id="")),
     ):
-        verdict = judge_result(state, result, SPENT)
-        assert isinstance(verdict, Failed)
-        assert verdict.error.message == "a"
+        outcome = judge_result(state, result, SPENT)
+        assert isinstance(outcome, Failed)
+        assert outcome.error.message == "a"
 
 
 def test_text_where_an_answer_by_schema_was_asked_for_spoils_the_turn() -> None:
-    verdict = judge_result(turn(SHAPED, TEXT), DONE, SPENT)
-    assert isinstance(verdict, Failed)
-    assert verdict.error.code == "invalid_structured_output"
+    outcome = judge_result(turn(SHAPED, TEXT), DONE, SPENT)
+    assert isinstance(outcome, Failed)
+    assert outcome.error.code == "invalid_structured_output"
 
 
 def test_a_torn_call_spoils_the_answer_unless_its_length_was_the_limit() -> None:
     answer = AnswerState(Options(), Setup("m", tools=(Tool("now"),)))
-    answer.hear(MessageStarted(Usage()))
-    answer.hear(ToolUseStarted("t", "now"))
-    answer.hear(ToolInput('{"a'))
-    answer.hear(AssistantDone("u", synthetic=False, call=ToolCall("t", "now", "{}")))
-    verdict = judge_frame(answer, MessageEnded("tool_use", Usage()))
-    assert isinstance(verdict, Failed)
-    assert verdict.error.code == "invalid_tool_call"
+    answer.add_frame(MessageStarted(Usage()))
+    answer.add_frame(ToolUseStarted("t", "now"))
+    answer.add_frame(ToolInput('{"a'))
+    answer.add_frame(AssistantDone("u", synthetic=False, call=ToolCall("t", "now", "{}")))
+    outcome = judge_frame(answer, MessageEnded("tool_use", Usage()))
+    assert isinstance(outcome, Failed)
+    assert outcome.error.code == "invalid_tool_call"
     assert isinstance(judge_frame(answer, MessageEnded("max_tokens", Usage())), TokenLimit)
 
 
 def test_a_refusal_behind_a_call_is_one() -> None:
     answer = AnswerState(Options(), Setup("m", tools=(Tool("now"),)))
-    answer.hear(AssistantDone("u", synthetic=False, call=ToolCall("t", "now", "{}")))
+    answer.add_frame(AssistantDone("u", synthetic=False, call=ToolCall("t", "now", "{}")))
     assert isinstance(judge_frame(answer, MessageEnded("refusal", Usage())), Refused)
 
 
 # -- limits of tokens ------------------------------------------------------------------------------
 
 AGENT = evolve(SETUP, profile="agent")
-RAN_OUT = AssistantDone("e", synthetic=True, text="API Error: too long", error="max_output_tokens")
+CUT_AT_LIMIT = AssistantDone(
+    "e", synthetic=True, text="API Error: too long", error="max_output_tokens"
+)
 
 
 @pytest.mark.parametrize("reason", ["max_tokens", "model_context_window_exceeded"])
@@ -272,41 +274,41 @@ def test_an_agents_call_of_the_clients_that_is_cut_off_ends_the_answer(
 ) -> None:
     """Be it half or whole, strict or not: the CLI would have the model go on behind it."""
     state = AnswerState(PLAIN, AGENT)
-    state.hear(MessageStarted(Usage()))
-    state.hear(ToolUseStarted("t", name))
+    state.add_frame(MessageStarted(Usage()))
+    state.add_frame(ToolUseStarted("t", name))
     for piece in pieces:
-        state.hear(ToolInput(piece))
-    state.hear(AssistantDone("u", synthetic=False, call=ToolCall("t", name, "{}")))
+        state.add_frame(ToolInput(piece))
+    state.add_frame(AssistantDone("u", synthetic=False, call=ToolCall("t", name, "{}")))
     assert judge(state, reason) == TokenLimit(SPENT)
 
 
 def test_an_agent_whose_own_call_was_cut_off_goes_on() -> None:
     state = AnswerState(PLAIN, AGENT)
-    state.hear(MessageStarted(Usage()))
-    state.hear(ToolUseStarted("t", "Bash"))
-    state.hear(ToolInput('{"comm'))
-    state.hear(call("Bash"))
+    state.add_frame(MessageStarted(Usage()))
+    state.add_frame(ToolUseStarted("t", "Bash"))
+    state.add_frame(ToolInput('{"comm'))
+    state.add_frame(call("Bash"))
     assert judge(state, "max_tokens") is None
 
 
 def test_half_a_strict_call_that_the_model_repeats_is_no_half_answer() -> None:
     """Only the message that is cut counts."""
     state = AnswerState(PLAIN, AGENT)
-    state.hear(MessageStarted(Usage()))
-    state.hear(ToolUseStarted("t", "weather"))
-    state.hear(ToolInput('{"ci'))
-    state.hear(call("weather"))
+    state.add_frame(MessageStarted(Usage()))
+    state.add_frame(ToolUseStarted("t", "weather"))
+    state.add_frame(ToolInput('{"ci'))
+    state.add_frame(call("weather"))
     assert judge(state, "tool_use") is None
-    state.hear(MessageStarted(Usage()))
-    state.hear(TEXT)
+    state.add_frame(MessageStarted(Usage()))
+    state.add_frame(TEXT)
     assert judge(state, "max_tokens") is None
 
 
 def test_an_answer_that_runs_out_of_tokens_again_and_again_is_as_long_as_it_may_be() -> None:
     failed = evolve(DONE, is_error=True, stop_reason="stop_sequence")
-    state = turn(AGENT, TEXT, RAN_OUT)
+    state = turn(AGENT, TEXT, CUT_AT_LIMIT)
     assert judge_result(state, failed, SPENT) == Completed("length", SPENT, ResumePoint("s", "u"))
-    assert judge_result(turn(AGENT, RAN_OUT), failed, SPENT) == TokenLimit(
+    assert judge_result(turn(AGENT, CUT_AT_LIMIT), failed, SPENT) == TokenLimit(
         SPENT
     )  # nothing was said
     assert isinstance(judge_result(turn(AGENT, TEXT, LOST), failed, SPENT), Failed)
@@ -316,17 +318,17 @@ def test_an_answer_that_runs_out_of_tokens_again_and_again_is_as_long_as_it_may_
 def test_half_an_answer_by_schema_is_cut_off_only_by_its_length(whole: bool) -> None:
     def half() -> AnswerState:
         state = AnswerState(Options(whole=whole), SHAPED)
-        state.hear(MessageStarted(Usage()))
-        state.hear(ToolUseStarted("t", ANSWER_TOOL))
-        state.hear(ToolInput('{"ci'))
-        state.hear(call(ANSWER_TOOL, '{"ci'))
+        state.add_frame(MessageStarted(Usage()))
+        state.add_frame(ToolUseStarted("t", ANSWER_TOOL))
+        state.add_frame(ToolInput('{"ci'))
+        state.add_frame(call(ANSWER_TOOL, '{"ci'))
         assert judge_frame(state, TEXT) is None  # its end tells
         return state
 
     assert judge(half(), "max_tokens") == TokenLimit(SPENT)
-    verdict = judge(half(), "tool_use")
+    outcome = judge(half(), "tool_use")
     if whole:  # it is asked for again
-        assert verdict is None
+        assert outcome is None
     else:
-        assert isinstance(verdict, Failed)
-        assert verdict.error.code == "invalid_structured_output"
+        assert isinstance(outcome, Failed)
+        assert outcome.error.code == "invalid_structured_output"

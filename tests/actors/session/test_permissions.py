@@ -29,8 +29,8 @@ BASH = PermissionAsked(
 )
 
 
-def answer(desk: PermissionRequests, **reply: Any) -> Any:
-    answered = desk.answer(PermissionReply(request_id="r1", **reply))
+def answer(tool_calls: PermissionRequests, **reply: Any) -> Any:
+    answered = tool_calls.answer(PermissionReply(request_id="r1", **reply))
     assert answered is not None
     response = json.loads(answered.line)["response"]
     assert (response["subtype"], response["request_id"]) == ("success", "r1")
@@ -38,53 +38,53 @@ def answer(desk: PermissionRequests, **reply: Any) -> Any:
 
 
 @pytest.fixture
-def desk() -> PermissionRequests:
-    desk = PermissionRequests()
-    desk.open(BASH, due=10)
-    return desk
+def tool_calls() -> PermissionRequests:
+    tool_calls = PermissionRequests()
+    tool_calls.open(BASH, due=10)
+    return tool_calls
 
 
-def test_allowed_as_it_was_asked(desk: PermissionRequests) -> None:
-    answered, body = answer(desk, allow=True)
+def test_allowed_as_it_was_asked(tool_calls: PermissionRequests) -> None:
+    answered, body = answer(tool_calls, allow=True)
     assert body == {"behavior": "allow", "updatedInput": {"command": "npm test"}}
     assert (answered.allowed, answered.rules) == (True, ())
-    assert desk.answer(PermissionReply(request_id="r1", allow=True)) is None
-    assert desk.due == math.inf
+    assert tool_calls.answer(PermissionReply(request_id="r1", allow=True)) is None
+    assert tool_calls.due == math.inf
 
 
-def test_allowed_with_another_input(desk: PermissionRequests) -> None:
-    _, body = answer(desk, allow=True, updated_input={"command": "true"})
+def test_allowed_with_another_input(tool_calls: PermissionRequests) -> None:
+    _, body = answer(tool_calls, allow=True, updated_input={"command": "true"})
     assert body["updatedInput"] == {"command": "true"}
 
 
-def test_always_means_the_first_suggestion_and_never_a_file(desk: PermissionRequests) -> None:
-    answered, body = answer(desk, allow=True, always=True)
+def test_always_means_the_first_suggestion_and_never_a_file(tool_calls: PermissionRequests) -> None:
+    answered, body = answer(tool_calls, allow=True, always=True)
     assert answered.rules == ("Bash(npm test:*)",)
     [update] = body["updatedPermissions"]
     assert update["destination"] == "session"
     assert update["rules"] == [{"toolName": "Bash", "ruleContent": "npm test:*"}]
 
 
-def test_always_can_mean_the_whole_tool(desk: PermissionRequests) -> None:
-    answered, body = answer(desk, allow=True, always=True, suggestion="s1")
+def test_always_can_mean_the_whole_tool(tool_calls: PermissionRequests) -> None:
+    answered, body = answer(tool_calls, allow=True, always=True, suggestion="s1")
     assert answered.rules == ("Bash",)
     assert body["updatedPermissions"][0]["rules"] == [{"toolName": "Bash"}]
 
 
-def test_denied_with_a_reason_or_without(desk: PermissionRequests) -> None:
-    answered, body = answer(desk, allow=False, message="Not today.", always=True)
+def test_denied_with_a_reason_or_without(tool_calls: PermissionRequests) -> None:
+    answered, body = answer(tool_calls, allow=False, message="Not today.", always=True)
     assert (body, answered.rules) == ({"behavior": "deny", "message": "Not today."}, ())
-    desk.open(BASH, due=10)
-    assert answer(desk, allow=False)[1]["message"]
+    tool_calls.open(BASH, due=10)
+    assert answer(tool_calls, allow=False)[1]["message"]
 
 
-def test_time_runs_out_for_each_on_its_own(desk: PermissionRequests) -> None:
-    assert desk.due == 10
-    assert desk.expire(9.9) == []
-    [(request_id, line)] = desk.expire(10)
+def test_time_runs_out_for_each_on_its_own(tool_calls: PermissionRequests) -> None:
+    assert tool_calls.due == 10
+    assert tool_calls.expire(9.9) == []
+    [(request_id, line)] = tool_calls.expire(10)
     assert request_id == "r1"
     assert json.loads(line)["response"]["response"]["behavior"] == "deny"
-    assert len(desk) == 0
+    assert len(tool_calls) == 0
 
 
 @pytest.mark.parametrize(

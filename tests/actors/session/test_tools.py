@@ -39,74 +39,74 @@ def told(lines: list[bytes]) -> list[tuple[str, int, str, bool]]:
 
 
 def test_what_is_no_call_is_answered_at_once() -> None:
-    desk = ToolCalls(SETUP)
-    (line,) = desk.serve(asked("r", "tools/list", 1))
+    tool_calls = ToolCalls(SETUP)
+    (line,) = tool_calls.serve(asked("r", "tools/list", 1))
     response = json.loads(line)["response"]
     assert response["request_id"] == "r"
     tools = response["response"]["mcp_response"]["result"]["tools"]
     assert [tool["name"] for tool in tools] == ["now", "weather"]
-    assert repr(desk) == "<ToolCalls open=[]>"
+    assert repr(tool_calls) == "<ToolCalls open=[]>"
 
 
 def test_asked_before_given() -> None:
-    desk = ToolCalls(SETUP)
-    assert desk.serve(call("t", 2)) == []
-    assert repr(desk) == "<ToolCalls open=['t']>"
-    assert told(desk.give([result("t", "noon")])) == [("request 2", 2, "noon", False)]
-    assert repr(desk) == "<ToolCalls open=[]>"
+    tool_calls = ToolCalls(SETUP)
+    assert tool_calls.serve(call("t", 2)) == []
+    assert repr(tool_calls) == "<ToolCalls open=['t']>"
+    assert told(tool_calls.give([result("t", "noon")])) == [("request 2", 2, "noon", False)]
+    assert repr(tool_calls) == "<ToolCalls open=[]>"
 
 
 def test_given_before_asked() -> None:
-    desk = ToolCalls(SETUP)
-    assert desk.give([result("t", "noon")]) == []
-    assert told(desk.serve(call("t", 2))) == [("request 2", 2, "noon", False)]
+    tool_calls = ToolCalls(SETUP)
+    assert tool_calls.give([result("t", "noon")]) == []
+    assert told(tool_calls.serve(call("t", 2))) == [("request 2", 2, "noon", False)]
 
 
 def test_answers_come_in_the_order_of_the_results() -> None:
     """So the model is given them, whatever the child asked first."""
-    desk = ToolCalls(SETUP)
+    tool_calls = ToolCalls(SETUP)
     for number, call_id in enumerate("abc"):
-        assert desk.serve(call(call_id, number)) == []
-    answers = told(desk.give([result("c", "3"), result("a", "1"), result("b", "2")]))
+        assert tool_calls.serve(call(call_id, number)) == []
+    answers = told(tool_calls.give([result("c", "3"), result("a", "1"), result("b", "2")]))
     assert [text for _, _, text, _ in answers] == ["3", "1", "2"]
 
 
 def test_a_call_is_answered_once() -> None:
-    desk = ToolCalls(SETUP)
-    desk.serve(call("t", 2))
-    assert len(desk.give([result("t", "noon")])) == 1
-    assert desk.serve(call("t", 3)) == []  # another one: there is no result for it yet
-    assert told(desk.give([result("t", "one")])) == [("request 3", 3, "one", False)]
+    tool_calls = ToolCalls(SETUP)
+    tool_calls.serve(call("t", 2))
+    assert len(tool_calls.give([result("t", "noon")])) == 1
+    assert tool_calls.serve(call("t", 3)) == []  # another one: there is no result for it yet
+    assert told(tool_calls.give([result("t", "one")])) == [("request 3", 3, "one", False)]
 
 
 def test_what_is_given_for_one_call_answers_no_other() -> None:
-    desk = ToolCalls(SETUP)
-    desk.serve(call("t", 2))
-    assert desk.give([result("u", "noon")]) == []
-    assert repr(desk) == "<ToolCalls open=['t']>"
+    tool_calls = ToolCalls(SETUP)
+    tool_calls.serve(call("t", 2))
+    assert tool_calls.give([result("u", "noon")]) == []
+    assert repr(tool_calls) == "<ToolCalls open=['t']>"
 
 
 def test_a_rejected_call_tells_the_model_why() -> None:
-    desk = ToolCalls(SETUP)
-    assert desk.reject("t", "no") == []
-    assert told(desk.serve(call("t", 2))) == [("request 2", 2, "no", True)]
-    desk.serve(call("u", 3))
-    assert told(desk.reject("u", "no")) == [("request 3", 3, "no", True)]
+    tool_calls = ToolCalls(SETUP)
+    assert tool_calls.reject("t", "no") == []
+    assert told(tool_calls.serve(call("t", 2))) == [("request 2", 2, "no", True)]
+    tool_calls.serve(call("u", 3))
+    assert told(tool_calls.reject("u", "no")) == [("request 3", 3, "no", True)]
 
 
 def test_one_call_is_rejected_and_another_waits() -> None:
-    desk = ToolCalls(SETUP)
-    desk.serve(call("t", 2))
-    desk.serve(call("u", 3))
-    assert told(desk.reject("t", "no")) == [("request 2", 2, "no", True)]
-    assert told(desk.give([result("u", "noon")])) == [("request 3", 3, "noon", False)]
+    tool_calls = ToolCalls(SETUP)
+    tool_calls.serve(call("t", 2))
+    tool_calls.serve(call("u", 3))
+    assert told(tool_calls.reject("t", "no")) == [("request 2", 2, "no", True)]
+    assert told(tool_calls.give([result("u", "noon")])) == [("request 3", 3, "noon", False)]
 
 
 def test_what_is_forgotten_is_never_answered() -> None:
-    desk = ToolCalls(SETUP)
-    desk.serve(call("t", 2))
-    desk.give([result("u", "noon")])
-    desk.forget()
-    assert desk.give([result("t", "late")]) == []
-    assert desk.serve(call("u", 3)) == []
-    assert repr(desk) == "<ToolCalls open=['u']>"
+    tool_calls = ToolCalls(SETUP)
+    tool_calls.serve(call("t", 2))
+    tool_calls.give([result("u", "noon")])
+    tool_calls.forget()
+    assert tool_calls.give([result("t", "late")]) == []
+    assert tool_calls.serve(call("u", 3)) == []
+    assert repr(tool_calls) == "<ToolCalls open=['u']>"
