@@ -112,7 +112,7 @@ await report({
     const focus = await page.evaluate(() => document.activeElement.id);
     await page.locator("#ask").fill("kept");
     await page.keyboard.press("Alt+h");
-    await page.locator("#house").waitFor();
+    await page.locator("#overview").waitFor();
     await page.goBack();
     await page.locator("#chat").waitFor();
     const draft = await page.locator("#ask").inputValue();
@@ -120,16 +120,16 @@ await report({
     return { focus, draft };
   },
 
-  house: async () => {
-    const other = await openPage(browser, `${line.url}/#/house`);
+  overview: async () => {
+    const other = await openPage(browser, `${line.url}/#/overview`);
     await other.page.locator(".cell").first().waitFor();
     await say(page, "Count once more");
     await other.page.locator(".cell.busy").first().waitFor();
-    await shoot(other.page, "further-house-light");
+    await shoot(other.page, "further-overview-light");
     await other.page.emulateMedia({ colorScheme: "dark" });
-    await shoot(other.page, "further-house-dark");
+    await shoot(other.page, "further-overview-dark");
     await other.page.setViewportSize({ width: 375, height: 740 });
-    await shoot(other.page, "further-house-phone");
+    await shoot(other.page, "further-overview-phone");
     const wide = await overflows(other.page);
     const cells = await other.page.locator(".cell").count();
     const captions = await other.page.locator(".tables caption").allInnerTexts();

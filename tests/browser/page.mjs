@@ -169,8 +169,12 @@ await report({
     };
   },
 
-  async house() {
+  async overview() {
     await page.goto(`${home}#/house`);
+    await page.waitForSelector(".cell");
+    const former = await page.locator("#overview-title").isVisible();
+    await page.goBack();
+    await page.goto(`${home}#/overview`);
     await page.waitForSelector(".cell");
     await page.waitForSelector(".slot.busy, .slot.idle, .slot.warm");
     const where = () => page.locator(".cell").evaluateAll((all) => all.map((cell) => cell.style.transform).sort().join());
@@ -180,16 +184,16 @@ await report({
     await page.waitForSelector(".cell.busy");
     await page.waitForSelector(".mark rect.lit");
     await page.waitForTimeout(900);
-    await shot("house-light");
+    await shot("overview-light");
     const moved = (await where()) !== still;
     await (await said).text();
-    return { moved, tables: await page.locator(".tables caption").allInnerTexts(), cells: await page.locator(".cell").count() };
+    return { former, moved, tables: await page.locator(".tables caption").allInnerTexts(), cells: await page.locator(".cell").count() };
   },
 
   async night() {
     await page.emulateMedia({ colorScheme: "dark" });
     await page.waitForTimeout(900); // until the colours have changed
-    await shot("house-dark");
+    await shot("overview-dark");
     await page.goBack();
     await page.waitForSelector(".turn");
     await shot("agent-dark");

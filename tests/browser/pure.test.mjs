@@ -1,10 +1,10 @@
 // What the page works out without a browser: Markdown, the story of a conversation, the outbox, the
-// plan of the house. Run by `node --test` beside a copy of the page's modules.
+// plan of the overview. Run by `node --test` beside a copy of the page's modules.
 
 import assert from "node:assert/strict";
 import { test } from "node:test";
 import { colour } from "./page/colours.js";
-import { plan, sessionPlaces, windowLights } from "./page/house_plan.js";
+import { plan, sessionPlaces, windowLights } from "./page/overview_plan.js";
 import { itemsOf, portionsOf } from "./page/go_on.js";
 import { safeAddress } from "./page/inline.js";
 import { faultOfKey } from "./page/keys.js";
@@ -314,7 +314,7 @@ test("input and the items it became have one fingerprint", () => {
   assert.notEqual(fingerprint("hi"), fingerprint([said("q", "user", "ho")]));
 });
 
-// -- the house ---------------------------------------------------------------------------------------
+// -- the overview ------------------------------------------------------------------------------------
 
 test("light comes from the left, and every child has a window", () => {
   assert.deepEqual(windowLights({ live: 4, warm: 1, idle: 1 }, 6), ["busy", "busy", "idle", "warm", "free", "free"]);

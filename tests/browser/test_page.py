@@ -126,8 +126,8 @@ def test_a_lost_connection_comes_back_and_nothing_is_lost_or_doubled(seen: Seen)
     assert (back["state"], back["turns"]) == (True, 1)
 
 
-def test_a_person_gives_an_agent_leave(seen: Seen) -> None:
-    asked = saw(seen, "asksLeave")
+def test_a_person_allows_what_an_agent_asks(seen: Seen) -> None:
+    asked = saw(seen, "asksPermission")
     assert (asked["input"], asked["step"]) == ("Remember the plums.\n", "Write")
     assert asked["settled"].startswith("Allowed")
     assert "I have heard:" in asked["answer"]
@@ -141,11 +141,12 @@ def test_a_permission_answered_by_another_client_is_settled_here_too(seen: Seen)
     assert "Not today." in answered["told"]
 
 
-def test_the_house_shows_who_is_at_work(seen: Seen) -> None:
-    house = saw(seen, "house")
-    assert house["tables"] == ["Sessions by phase", "Children", "Work"]
-    assert house["cells"] >= 2
-    assert house["moved"]
+def test_the_overview_shows_what_is_at_work(seen: Seen) -> None:
+    overview = saw(seen, "overview")
+    assert overview["tables"] == ["Sessions by phase", "Children", "Work"]
+    assert overview["cells"] >= 2
+    assert overview["moved"]
+    assert overview["former"], "bookmarks have #/house"
 
 
 def test_it_fits_a_phone(seen: Seen) -> None:
@@ -159,7 +160,7 @@ def test_where_there_are_keys_it_asks_for_one(seen: Seen) -> None:
     assert "Hello! This is turn 1" in asked["answer"]
 
 
-def test_it_complains_of_nothing_and_talks_to_nobody_else(seen: Seen) -> None:
+def test_it_complains_of_nothing_and_talks_to_no_other_host(seen: Seen) -> None:
     quiet = saw(seen, "quiet")
     assert quiet["wrong"] == []
     assert {host.partition(":")[0] for host in quiet["hosts"]} == {"127.0.0.1"}

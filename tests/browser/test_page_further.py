@@ -84,13 +84,13 @@ def test_it_is_used_with_keys_alone_and_keeps_a_draft(seen: Seen) -> None:
     assert seen.by("keyboard") == {"focus": "ask", "draft": "kept"}
 
 
-def test_the_house_shows_who_is_at_work(seen: Seen) -> None:
-    house = seen.by("house")
-    assert "At work\t1" in house["table"]
-    assert house["cells"] >= 5
-    assert house["captions"] == ["Sessions by phase", "Children", "Work"]
-    assert not house["wide"]
-    assert house["errors"] == []
+def test_the_overview_shows_what_is_at_work(seen: Seen) -> None:
+    overview = seen.by("overview")
+    assert "At work\t1" in overview["table"]
+    assert overview["cells"] >= 5
+    assert overview["captions"] == ["Sessions by phase", "Children", "Work"]
+    assert not overview["wide"]
+    assert overview["errors"] == []
 
 
 def test_who_else_watches_is_shown_and_sees_the_same(seen: Seen) -> None:

@@ -60,7 +60,7 @@ export async function request(method, path, body) {
       return await once(method, path, body);
     } catch (error) {
       if (error.status !== 401 || !askForKey) throw error;
-      // Whoever asked meanwhile may have another key by now, which is then tried first.
+      // A call made meanwhile may have another key by now, which is then tried first.
       if (apiKey() === shown) await askForKey(shown ? error.message : null);
     }
   }

@@ -1,26 +1,26 @@
 // The page as a whole: what is shown for which address, and the keys that work everywhere.
 //
-// Knows: #/ (a new conversation), #/c/ID (one that exists) and #/house. Refuses to know: how any of
-// them is shown.
+// Knows: #/ (a new conversation), #/c/ID (one that exists) and #/overview (formerly #/house).
+// Refuses to know: how any of them is shown.
 
 import { api, onKeyNeeded } from "./api.js";
 import { Composer } from "./composer.js";
 import { askForKey, changeKey, showHelp } from "./dialogs.js";
 import { byId, h, icon } from "./dom.js";
-import { House } from "./house.js";
+import { Overview } from "./overview.js";
 import { continueElsewhere, rememberWanted } from "./go_on.js";
 import { apiKey, lasting, tab } from "./keys.js";
 import { Sidebar } from "./sidebar.js";
 import { Talk, takeAlong, waitingTexts } from "./talk.js";
-import { HouseWatch, busyChildren } from "./watch.js";
+import { OverviewWatch, busyChildren } from "./watch.js";
 
 const AGAIN = 3_000; // ms until a gateway that cannot be reached is asked again
 
 let talk = null;
-let house = null;
+let overview = null;
 let opening = false; // a conversation is being made
 
-const watch = new HouseWatch();
+const watch = new OverviewWatch();
 const composer = new Composer({ send: (message) => send(message), stop: () => talk?.stop() });
 const sidebar = new Sidebar({ deleted: (id) => talk?.id === id && (location.hash = "#/") });
 
@@ -29,14 +29,14 @@ const sidebar = new Sidebar({ deleted: (id) => talk?.id === id && (location.hash
 function route() {
   const [, place, id] = location.hash.split("/");
   leave();
-  const atHouse = place === "house";
-  byId("chat").hidden = atHouse;
-  byId("house").hidden = !atHouse;
-  mark(byId("to-house"), atHouse);
+  const atOverview = place === "overview" || place === "house"; // its former name, in bookmarks
+  byId("chat").hidden = atOverview;
+  byId("overview").hidden = !atOverview;
+  mark(byId("to-overview"), atOverview);
   sidebar.open(false);
-  if (atHouse) {
-    house = new House(watch);
-    document.title = "The house · ccapi";
+  if (atOverview) {
+    overview = new Overview(watch);
+    document.title = "Overview · ccapi";
     sidebar.turnTo(null);
   } else if (place === "c" && id) {
     join(decodeURIComponent(id));
@@ -47,8 +47,8 @@ function route() {
 
 function leave() {
   talk?.close();
-  house?.close();
-  talk = house = null;
+  overview?.close();
+  talk = overview = null;
 }
 
 function mark(link, is) {
@@ -119,16 +119,16 @@ function head(title, model = null, watchers = 0) {
 }
 
 // The mark is a house: a window is lit for each child at work.
-function light(house) {
-  if (!house) return;
-  const busy = busyChildren(house.children);
-  const ready = house.children.live - busy;
+function light(overview) {
+  if (!overview) return;
+  const busy = busyChildren(overview.children);
+  const ready = overview.children.live - busy;
   for (const mark of document.querySelectorAll(".mark")) {
     [...mark.querySelectorAll("rect")].forEach((pane, at) =>
       pane.setAttribute("class", at < busy ? "lit" : at < busy + ready ? "warm" : ""));
   }
   byId("brand-state").textContent = busy ? `${busy} at work` : "";
-  sidebar.know(house);
+  sidebar.know(overview);
 }
 
 // -- what is said ------------------------------------------------------------------------------------
@@ -181,7 +181,7 @@ async function goOn() {
   }
 }
 
-// What waited in a conversation that nobody can see any more goes into the box for the next one.
+// What waited in a conversation that is not shown any more goes into the box for the next one.
 function keepForNext(id) {
   const waiting = waitingTexts(id);
   const draft = tab.get(`draft.${id}`);
@@ -199,7 +199,7 @@ addEventListener("keydown", (event) => {
     if (sidebar.isOpen) sidebar.open(false);
     else talk?.stop();
   } else if (event.altKey && event.code === "KeyN") go(event, "#/");
-  else if (event.altKey && event.code === "KeyH") go(event, "#/house");
+  else if (event.altKey && event.code === "KeyH") go(event, "#/overview");
   else if (event.altKey && event.code === "KeyL") {
     event.preventDefault();
     (byId("list").querySelector("[aria-current]") ?? byId("list").querySelector("a") ?? byId("new")).focus();
@@ -224,8 +224,8 @@ function go(event, hash) {
 const THEMES = [[null, "auto", "as the system"], ["light", "day", "light"], ["dark", "night", "dark"]];
 
 function showTheme() {
-  const told = lasting.get("theme");
-  const [, drawn, name] = THEMES.find(([theme]) => theme === told) ?? THEMES[0];
+  const chosen = lasting.get("theme");
+  const [, drawn, name] = THEMES.find(([theme]) => theme === chosen) ?? THEMES[0];
   const label = `Colours: ${name}`;
   byId("theme").replaceChildren(icon(drawn));
   byId("theme").setAttribute("aria-label", label);

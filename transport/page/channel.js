@@ -1,7 +1,7 @@
 // A WebSocket that comes back.
 //
 // Knows: connecting, waiting longer after every failure, noticing that a connection is dead though
-// nobody closed it. Refuses to know what is said over it. `address()` is asked anew each time, so
+// it was not closed on purpose. Refuses to know what is said over it. `address()` is asked anew each time, so
 // that it can say what was seen last.
 
 const FIRST_WAIT = 400; // ms; doubled after every failure
@@ -11,11 +11,11 @@ const ANSWER = 8_000; // ms it has for that
 const OPENING = 12_000; // ms a handshake may take
 
 export class Channel {
-  // `heard(message)`, `changed(state)`; states: connecting, open, waiting (`retryAt`), closed.
+  // `received(message)`, `changed(state)`; states: connecting, open, waiting (`retryAt`), closed.
   // `refused()` is asked after a handshake that failed, and resolves to true where trying again
   // is of no use.
-  constructor({ address, protocols, heard, changed = () => {}, refused = async () => false, pings = true }) {
-    Object.assign(this, { address, protocols, heard, changed, refused, pings });
+  constructor({ address, protocols, received, changed = () => {}, refused = async () => false, pings = true }) {
+    Object.assign(this, { address, protocols, received, changed, refused, pings });
     this.state = "closed";
     this.failures = 0;
     this.retryAt = 0;
@@ -69,7 +69,7 @@ export class Channel {
       if (socket !== this.socket) return;
       this.failures = 0;
       this.listen();
-      this.heard(JSON.parse(data));
+      this.received(JSON.parse(data));
     };
     socket.onclose = () => this.lost(socket, opened);
   }

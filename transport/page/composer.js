@@ -7,7 +7,7 @@ import { THOUGHTS } from "./api.js";
 import { button, byId, h, icon } from "./dom.js";
 import { lasting, tab } from "./keys.js";
 
-const LARGEST = 10 * 1024 * 1024; // bytes of one file; the gateway's own limit is told by its error
+const LARGEST = 10 * 1024 * 1024; // bytes of one file; the gateway's own limit is in its error
 const PDF = "application/pdf";
 const NO_TEXT = /^(image|audio|video|font)\//; // whatever their bytes may be
 const PICTURES = ["image/png", "image/jpeg", "image/gif", "image/webp"];

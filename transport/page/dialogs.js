@@ -9,7 +9,7 @@ function show(dialog) {
   document.body.append(dialog);
   dialog.addEventListener("close", () => {
     dialog.remove();
-    // The browser gives the focus back, unless whoever had it has gone meanwhile. Chromium sometimes
+    // The browser gives the focus back, unless the element that had it has gone meanwhile. Chromium sometimes
     // gives it without a caret, and then nothing can be written: it is given once more.
     const { activeElement } = document;
     activeElement?.blur();
@@ -93,7 +93,7 @@ const KEYS = [
   [["/"], "to the message box"],
   [["Alt", "N"], "a new conversation"],
   [["Alt", "L"], "to the list of conversations"],
-  [["Alt", "H"], "the house"],
+  [["Alt", "H"], "overview"],
   [["?"], "this list"],
 ];
 

@@ -1,6 +1,6 @@
 // A conversation that its gateway does not have any more, begun again from what the page shows.
 //
-// Knows: what of a story another conversation can be told, and in which portions. Refuses to know:
+// Knows: what of a story another conversation can receive, and in which portions. Refuses to know:
 // elements, and what becomes of messages that were not sent yet.
 
 import { api } from "./api.js";
@@ -10,7 +10,7 @@ import { answerText } from "./story.js";
 const MOST = 20; // items that one request may bring
 const HEAVIEST = 8 * 1024 * 1024; // characters of them, pictures included
 
-// The system prompt and the workspace are told to the gateway once, and not told back.
+// The system prompt and the workspace are sent to the gateway once, and it does not send them back.
 export function rememberWanted(id, wanted) {
   tab.set(`wanted.${id}`, JSON.stringify(wanted));
 }
@@ -24,7 +24,7 @@ function wantedOf(id) {
 }
 
 // What was asked and answered, as items without ids. Tools and thoughts are left out: what a tool
-// gave is in the answer, and a call cannot be told without what came of it.
+// gave is in the answer, and a call cannot be sent without its result.
 export function itemsOf(turns) {
   return turns.flatMap((turn) => {
     const answer = answerText(turn);

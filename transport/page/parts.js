@@ -70,7 +70,7 @@ class Step {
       h("summary", {}, h("span", { class: "dot", "aria-hidden": "true" }), h("span", { class: "tool" }, part.name), this.gist, this.how),
       this.io,
     );
-    // What is inside is made when somebody looks: an agent's outputs may be long, and many.
+    // What is inside is made when it is opened: an agent's outputs may be long, and many.
     this.element.addEventListener("toggle", () => this.fill());
     this.change();
   }

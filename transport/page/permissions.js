@@ -95,7 +95,7 @@ class Card {
     this.done = false;
     this.until = h("p", { class: "until" });
     this.wrong = h("p", { class: "wrong", role: "alert", hidden: true });
-    this.message = h("input", { type: "text", placeholder: "Why not (told to the model)", "aria-label": "Why it is denied, told to the model" });
+    this.message = h("input", { type: "text", placeholder: "Why not (the model receives this)", "aria-label": "Why it is denied; the model receives this" });
     this.message.addEventListener("keydown", (event) => {
       if (event.key === "Enter" && !event.isComposing) {
         event.preventDefault();
@@ -196,15 +196,15 @@ class Card {
     if (this.done) return;
     this.done = true;
     const { tool, input } = this.permission;
-    const who = { watcher: "", http: " over HTTP", timeout: ": nobody answered in time", turn: ": the turn ended first" }[by] ?? "";
-    const verdict = behavior === "allow" ? "Allowed" : behavior === "deny" ? "Denied" : "Answered";
+    const who = { watcher: "", http: " over HTTP", timeout: ": no client answered in time", turn: ": the turn ended first" }[by] ?? "";
+    const outcome = behavior === "allow" ? "Allowed" : behavior === "deny" ? "Denied" : "Answered";
     const hadFocus = this.element.contains(document.activeElement);
     this.element.dataset.settled = behavior ?? "";
     const what = gist(input);
     this.element.replaceChildren(
-      h("p", { class: "verdict" }, h("strong", {}, `${verdict}${who}: `), tool, " ", what ? h("code", {}, what) : null),
+      h("p", { class: "outcome" }, h("strong", {}, `${outcome}${who}: `), tool, " ", what ? h("code", {}, what) : null),
     );
     if (hadFocus) this.element.focus();
-    announce(`${verdict}${who}: ${tool}`);
+    announce(`${outcome}${who}: ${tool}`);
   }
 }

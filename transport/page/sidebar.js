@@ -83,7 +83,7 @@ export class Sidebar {
     this.show();
   }
 
-  // What the house tells of the caller's own sessions: what they do, and that there may be a
+  // What the overview says about the caller's own sessions: what they do, and that there may be a
   // new one.
   know({ sessions, conversations }) {
     const phases = new Map(sessions.filter(({ id }) => id).map(({ id, phase }) => [id, phase]));

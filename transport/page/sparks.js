@@ -11,7 +11,7 @@ const HEIGHT = 36;
 const SHORTEST = 15; // seconds
 
 export class Spark {
-  // `read(house)` gives the value that is shown, `format` words it. `rate`: the line shows how fast
+  // `read(overview)` gives the value that is shown, `format` words it. `rate`: the line shows how fast
   // the value grows, not the value.
   constructor({ name, read, format = String, rate = false }) {
     Object.assign(this, { read, format, rate });
@@ -29,7 +29,7 @@ export class Spark {
 
   show(past, now) {
     if (!past.length) return;
-    const last = this.read(past[past.length - 1].house);
+    const last = this.read(past[past.length - 1].overview);
     const text = last === null ? "–" : this.format(last);
     if (this.value.textContent !== text) this.value.textContent = text;
     const path = linePath(this.points(past, now));
@@ -41,7 +41,7 @@ export class Spark {
   points(past, now) {
     const span = Math.min(PAST, Math.max(SHORTEST, now - past[0].seen)); // a young line fills its card
     const x = (seen) => WIDTH * (1 - (now - seen) / span);
-    const values = past.map(({ seen, house }) => [x(seen), this.read(house) ?? 0]);
+    const values = past.map(({ seen, overview }) => [x(seen), this.read(overview) ?? 0]);
     const shown = this.rate
       ? values.map(([at, value], index) => {
           const [before, old] = values[Math.max(0, index - 1)];
@@ -53,7 +53,7 @@ export class Spark {
   }
 }
 
-// Steps: what was true stays true until something else is told.
+// Steps: what was true stays true until another value arrives.
 export function linePath(points) {
   if (!points.length) return "";
   const most = Math.max(1e-9, ...points.map(([, value]) => value));

@@ -1,4 +1,4 @@
-// What a conversation looks like, from the events told about it.
+// What a conversation looks like, from its events.
 //
 // Pure: messages of the join socket in, a list of changes out, which say what a view has to do.
 // Knows: turns and the parts of an answer, which event was seen last. Refuses to know: elements,
@@ -113,7 +113,7 @@ export class Story {
     return at < 0 ? [] : [{ kind: "removed", turns: this.turns.splice(at, 1) }];
   }
 
-  // The conversation holds these too, and nobody answers them.
+  // The conversation holds these too, and they get no answer.
   added({ items }) {
     return turnsOf(items).map((turn) => {
       this.turns.push(turn);
@@ -171,7 +171,7 @@ export class Story {
     return [{ kind: "removed", turns: [turn] }];
   }
 
-  // Nobody goes on with the turns that run.
+  // No connection goes on with the turns that run.
   stopRunning() {
     const stopped = this.turns.filter((turn) => turn.state === "running");
     for (const turn of stopped) {

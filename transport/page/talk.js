@@ -14,7 +14,7 @@ import { Transcript } from "./transcript.js";
 
 const IDLE = 5 * 60_000; // ms in which no gateway forgets a conversation that was open until then
 const RESTARTED = "The gateway has restarted, and this conversation is not there any more.";
-const RESTARTED_OR_IDLE = "This conversation is not there any more: the gateway has restarted, or nobody had it open for too long.";
+const RESTARTED_OR_IDLE = "This conversation is not there any more: the gateway has restarted, or no client had it open for too long.";
 const SETTLED = 2_000; // ms in which a turn that waited has surely begun
 
 // By conversation: what waits to be sent goes on waiting while another one is looked at.
@@ -81,7 +81,7 @@ export class Talk {
     this.channel = new Channel({
       address: () => this.address(),
       protocols: socketProtocols,
-      heard: (message) => this.heard(message),
+      received: (message) => this.receive(message),
       changed: (state) => this.connection(state),
       refused: () => this.refused(),
     });
@@ -111,7 +111,7 @@ export class Talk {
       return false;
     } catch (error) {
       if (error instanceof ApiError && error.status === 404) {
-        const soon = Date.now() - this.heardAt < IDLE;
+        const soon = Date.now() - this.receivedAt < IDLE;
         this.missing(soon ? RESTARTED : RESTARTED_OR_IDLE, "This conversation does not exist (any more).");
         return true;
       }
@@ -146,10 +146,10 @@ export class Talk {
     return this.changed();
   }
 
-  // -- what is heard -------------------------------------------------------------------------------
+  // -- what is received ----------------------------------------------------------------------------
 
-  heard(message) {
-    this.heardAt = Date.now();
+  receive(message) {
+    this.receivedAt = Date.now();
     switch (message.type) {
       case "pong":
       case "ok":

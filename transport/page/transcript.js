@@ -226,18 +226,18 @@ class TurnView {
 
   mishap() {
     const { state, error, reason, question } = this.turn;
-    const told = (text, calm, ...buttons) => h("div", { class: calm ? "mishap calm" : "mishap" }, h("p", {}, text), ...buttons);
+    const notice = (text, calm, ...buttons) => h("div", { class: calm ? "mishap calm" : "mishap" }, h("p", {}, text), ...buttons);
     if (state === "failed") {
       const stopped = error?.code === "turn_interrupted";
       const retry = button("Ask again", { on: { click: () => this.acts.ask(question) } });
       const edit = button("Edit", { on: { click: () => this.acts.edit(question) } });
       const text = stopped ? "Stopped. Nothing was written yet, and the conversation goes on as if this had not been asked." : (error?.message ?? "This went wrong.");
-      return told(text, stopped, retry, edit);
+      return notice(text, stopped, retry, edit);
     }
-    if (reason === "interrupted") return told("Stopped. What was written stays in the conversation.", true);
-    if (reason === "incomplete") return told("This answer ended early.", true);
-    if (reason === "length") return told("The answer was cut off: it reached its longest length.", true);
-    if (reason === "content_filter") return told("The model declined to go on.", true);
+    if (reason === "interrupted") return notice("Stopped. What was written stays in the conversation.", true);
+    if (reason === "incomplete") return notice("This answer ended early.", true);
+    if (reason === "length") return notice("The answer was cut off: it reached its longest length.", true);
+    if (reason === "content_filter") return notice("The model declined to go on.", true);
     return null;
   }
 

@@ -1,4 +1,4 @@
-// What the gateway tells of the house, to everything on the page that shows some of it.
+// The gateway's overview, for everything on the page that shows some of it.
 //
 // Knows: the socket /v1/overview, open for as long as the page is seen, and the last minutes of what
 // it said. Refuses to know: how any of it looks.
@@ -10,18 +10,18 @@ import { socketProtocols } from "./keys.js";
 export const PAST = 90; // seconds that are kept
 const MOST = 1000; // snapshots at most; there are five a second when much happens
 
-export class HouseWatch {
+export class OverviewWatch {
   constructor() {
     this.listeners = new Set();
-    this.past = []; // {at, seen, house}: `seen` by this browser's clock, in seconds
+    this.past = []; // {at, seen, overview}: `seen` by this browser's clock, in seconds
     this.state = "closed";
     this.channel = new Channel({
       address: () => socketAddress("v1/overview"),
       protocols: socketProtocols,
-      heard: (message) => message.type === "overview" && this.heard(message),
+      received: (message) => message.type === "overview" && this.receive(message),
       changed: (state) => {
         this.state = state;
-        this.tell();
+        this.notify();
       },
     });
     document.addEventListener("visibilitychange", () => this.look());
@@ -39,7 +39,7 @@ export class HouseWatch {
     else if (!seen && this.channel.state !== "closed") this.channel.stop();
   }
 
-  // `listen(house, watch)` is called at once if anything is known, and with every snapshot; `house`
+  // `listen(overview, watch)` is called at once if anything is known, and with every snapshot; `overview`
   // is null before the first. Returns how to end it.
   listen(listener) {
     this.listeners.add(listener);
@@ -48,19 +48,19 @@ export class HouseWatch {
   }
 
   get latest() {
-    return this.past.length ? this.past[this.past.length - 1].house : null;
+    return this.past.length ? this.past[this.past.length - 1].overview : null;
   }
 
-  heard(house) {
+  receive(overview) {
     const seen = performance.now() / 1000;
-    this.past.push({ seen, house });
+    this.past.push({ seen, overview });
     const kept = this.past.findIndex((one) => one.seen > seen - PAST - 10);
     if (kept > 0) this.past.splice(0, kept);
     if (this.past.length > MOST) this.past = this.past.filter((_, at) => at % 2 === 0 || at > MOST / 2);
-    this.tell();
+    this.notify();
   }
 
-  tell() {
+  notify() {
     for (const listener of this.listeners) listener(this.latest, this);
   }
 }

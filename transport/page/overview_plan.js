@@ -1,4 +1,4 @@
-// Where everything stands in the picture of the house.
+// Where everything stands in the picture of the overview, which is drawn as a house.
 //
 // Pure: a width and numbers in, places in pixels out. Knows: rooms, which phase lives where, windows
 // and how many fit. Refuses to know: elements and colours.
@@ -20,8 +20,8 @@ const ROOMS = [
 const CELLAR = { name: "Asleep", key: "cellar", phases: ["asleep", "backoff", "closed"] };
 
 export const WORDS = {
-  busy: "at work", interrupting: "taking back", awaiting_tools: "waiting for tools", idle: "idle",
-  waking: "waking", stopping: "leaving", asleep: "asleep", backoff: "resting", closed: "closed",
+  busy: "at work", interrupting: "interrupting", awaiting_tools: "waiting for tools", idle: "idle",
+  waking: "waking", stopping: "stopping", asleep: "asleep", backoff: "backing off", closed: "closed",
 };
 
 // The plan of a house `width` pixels wide with room for `limit` children.

@@ -1,11 +1,11 @@
-// The house: who is at work in the gateway, as a picture that moves, lines that run, and tables.
+// The overview: who is at work in the gateway, as a picture that moves, lines that run, and tables.
 //
 // Knows: which number of a snapshot is shown where. Refuses to know: sockets (`watch` has one), and
 // conversations' words.
 
 import { byId, h } from "./dom.js";
-import { HousePicture } from "./house_picture.js";
-import { WORDS } from "./house_plan.js";
+import { OverviewPicture } from "./overview_picture.js";
+import { WORDS } from "./overview_plan.js";
 import { Spark } from "./sparks.js";
 import { busyChildren } from "./watch.js";
 
@@ -21,21 +21,21 @@ const SPARKS = [
   { name: "First words", read: ({ latency }) => latency?.first_delta_ms?.p50 ?? null, format: (ms) => (ms < 1000 ? `${Math.round(ms)} ms` : `${(ms / 1000).toFixed(1)} s`) },
 ];
 
-export class House {
+export class Overview {
   constructor(watch) {
     this.watch = watch;
-    this.picture = new HousePicture();
+    this.picture = new OverviewPicture();
     this.sparks = SPARKS.map((spark) => new Spark(spark));
-    this.facts = h("p", { class: "house-facts" });
+    this.facts = h("p", { class: "overview-facts" });
     this.tables = h("div", { class: "tables" });
-    this.body = byId("house-body");
+    this.body = byId("overview-body");
     this.body.replaceChildren(
       this.picture.element,
       h("dl", { class: "sparks" }, ...this.sparks.map((spark) => spark.element)),
       this.facts,
       this.tables,
     );
-    this.end = watch.listen((house) => this.show(house));
+    this.end = watch.listen((overview) => this.show(overview));
     this.clock = setInterval(() => this.run(), matchMedia("(prefers-reduced-motion: reduce)").matches ? RUNS * 10 : RUNS);
   }
 
@@ -46,19 +46,19 @@ export class House {
     this.body.replaceChildren();
   }
 
-  show(house) {
-    this.showState(house);
-    if (!house || house === this.shown) return;
-    this.shown = house;
-    this.picture.show(house);
+  show(overview) {
+    this.showState(overview);
+    if (!overview || overview === this.shown) return;
+    this.shown = overview;
+    this.picture.show(overview);
     this.run();
-    this.showFacts(house);
-    this.showTables(house);
+    this.showFacts(overview);
+    this.showTables(overview);
   }
 
-  showState(house) {
-    const words = this.watch.state === "open" ? (house?.draining ? "draining: no new turns" : "") : "looking for the gateway…";
-    const state = byId("house-state");
+  showState(overview) {
+    const words = this.watch.state === "open" ? (overview?.draining ? "draining: no new turns" : "") : "looking for the gateway…";
+    const state = byId("overview-state");
     if (state.textContent !== words) state.textContent = words;
     state.hidden = !words;
   }

@@ -1,24 +1,24 @@
-// The picture of the house: roof, windows, rooms, and who is in them.
+// The picture of the overview, drawn as a house: a window for each child, a room for each phase.
 //
 // Knows: how a plan is drawn and what moves when the numbers change; the moving itself is CSS's.
 // Refuses to know: sockets.
 
 import { h, s } from "./dom.js";
-import { WORDS, plan, sessionPlaces, windowLights } from "./house_plan.js";
+import { WORDS, plan, sessionPlaces, windowLights } from "./overview_plan.js";
 
-export class HousePicture {
+export class OverviewPicture {
   constructor() {
-    this.drawing = s("svg", { class: "drawing", role: "img", "aria-label": "The house: the supervisor under the roof, children as windows, sessions in rooms by what they do. The tables below say the same." });
+    this.drawing = s("svg", { class: "drawing", role: "img", "aria-label": "Overview: the supervisor at the top, a window for each child, sessions in rooms by their phase. The tables below say the same." });
     // Who looks for a conversation finds it in the list; here it is a shortcut for a pointer.
     this.drawing.addEventListener("click", ({ target }) => {
       const id = target.closest(".cell")?.dataset.id;
       if (id) location.hash = `#/c/${id}`;
     });
-    this.element = h("figure", { class: "picture-of-house" }, this.drawing);
+    this.element = h("figure", { class: "overview-picture" }, this.drawing);
     this.cells = new Map();
-    this.house = null;
+    this.overview = null;
     this.drawn = "";
-    this.sizes = new ResizeObserver(() => this.show(this.house));
+    this.sizes = new ResizeObserver(() => this.show(this.overview));
     this.sizes.observe(this.element);
   }
 
@@ -26,17 +26,17 @@ export class HousePicture {
     this.sizes.disconnect();
   }
 
-  show(house) {
-    this.house = house;
+  show(overview) {
+    this.overview = overview;
     const width = Math.floor(this.element.clientWidth);
-    if (!house || !width) return;
-    const { limit } = house.children;
+    if (!overview || !width) return;
+    const { limit } = overview.children;
     if (this.drawn !== `${width} ${limit}`) {
       this.drawn = `${width} ${limit}`;
       this.draw(plan(width, limit));
     }
-    this.light(house);
-    this.move(house);
+    this.light(overview);
+    this.move(overview);
   }
 
   // -- what stays ------------------------------------------------------------------------------------
