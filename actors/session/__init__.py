@@ -1,1 +1,271 @@
-"""The session of one conversation: a pure state machine, and the actor that runs it."""
+"""The session of one conversation: a pure state machine, and the actor that runs it.
+
+**Theory of operation.** No other page is needed to understand `machine.py`.
+
+A *conversation* is what a client goes on with: a list of messages. A *child* is one process of the
+Claude Code CLI. It reads JSON lines on stdin and writes JSON lines on stdout, and holds a copy of
+the conversation. A *turn* is one request of a client: new messages in, an answer out. The *session*
+connects them: it has one conversation, a queue of turns, and at most one child.
+
+`Machine` (machine.py) decides everything and does nothing. `advance(event, now)` takes one event
+and returns a list of actions. It knows no clock, no task and no process. The actor (actor.py) is
+the shell around it: it turns messages, frames of the child and the alarm into events, and performs
+the actions in order. So a test is a list of events and a list of expected actions.
+
+
+Phases
+======
+
+    ASLEEP ──StartTurn, Warm──> WAKING ──ChildReady──> BUSY <──────StartTurn────── IDLE
+      ^                                                │ ││                         ^
+      │                                                │ │└──────TurnResult─────────┤
+      │                        AWAITING_TOOLS <──calls─┘ │                          │
+      │                         └──results──> BUSY       └──Interrupt─> INTERRUPTING┘ rewound
+      │                                                                             │
+      └──ChildGone── STOPPING <──Retire or Kill── IDLE, BUSY, AWAITING_TOOLS, INTERRUPTING
+
+    ASLEEP          no child, nothing to do
+    WAKING          the pool looks for a child
+    IDLE            a child that waits for a prompt
+    BUSY            a child that works on the turn
+    AWAITING_TOOLS  a child in the middle of a turn, waiting for the results of the client's tools
+    INTERRUPTING    a child that rewinds: it takes the last prompt out of its history
+    STOPPING        a child that was stopped (Retire or Kill) and has not exited yet
+    BACKOFF         no child, and none may start: the restart budget is spent
+    CLOSED          the end
+
+All transitions, with what causes them (tests/support/machine_world.py checks this table):
+
+    ASLEEP -> WAKING                a turn, or Warm
+    ASLEEP -> CLOSED                Close, or no client used it for long (IDLE_EXPIRY)
+    WAKING -> BUSY                  ChildReady, with a turn
+    WAKING -> IDLE                  ChildReady after Warm, without a turn
+    WAKING -> WAKING                WakeFailed: no transcript could be written; without one now
+    WAKING -> ASLEEP                WakeFailed; or the turn ended first, and CancelWake was returned
+    WAKING -> CLOSED                Close
+    IDLE -> BUSY                    a turn that the child can take
+    IDLE -> INTERRUPTING            a turn that replaces the last one (`back_to`)
+    IDLE -> STOPPING                GiveWay, IDLE_LIMIT, Close, a turn with another setup, a
+                                    failed initialize
+    BUSY -> IDLE                    the turn is complete
+    BUSY -> AWAITING_TOOLS          the model has called the client's tools
+    BUSY -> INTERRUPTING            the turn ended early, or its answer was cut
+    BUSY -> STOPPING                the same, where a rewind is impossible; also TokenLimit
+    BUSY -> WAKING                  the child died before it did anything: a new child gets the turn
+    AWAITING_TOOLS -> BUSY          a turn that brings the results, and nothing else
+    AWAITING_TOOLS -> INTERRUPTING  a turn that brings more; TOOL_TIMEOUT; a turn with `back_to`
+    AWAITING_TOOLS -> STOPPING      GiveWay, Close, a turn with another setup, a result; or as BUSY
+    INTERRUPTING -> IDLE            rewound, and no turn waits
+    INTERRUPTING -> BUSY            rewound, and a turn waits
+    INTERRUPTING -> STOPPING        the rewind failed or took too long, or Close
+    STOPPING -> ASLEEP              ChildGone
+    STOPPING -> WAKING              ChildGone, and a turn waits
+    STOPPING -> CLOSED              ChildGone after Close
+    BACKOFF -> ASLEEP               the budget has room again (BACKOFF_OVER)
+    BACKOFF -> CLOSED               Close
+
+A child may die in any phase that has one:
+
+    IDLE -> ASLEEP, BUSY -> ASLEEP, AWAITING_TOOLS -> ASLEEP, INTERRUPTING -> ASLEEP
+    INTERRUPTING -> WAKING          a turn was waiting
+    IDLE -> BACKOFF, BUSY -> BACKOFF, AWAITING_TOOLS -> BACKOFF, INTERRUPTING -> BACKOFF,
+    STOPPING -> BACKOFF             the restart budget is spent
+
+
+Invariants
+==========
+
+The code names an invariant by its number where it keeps it. `World`, in
+tests/support/machine_world.py, names it where it checks it: at every action of thousands of random
+scripts (tests/actors/session/test_machine_properties.py), with children that keep to the protocol
+and with children that write anything.
+
+ 1. Every accepted turn ends exactly once: one `Started`, later one `End`. A refused turn gets both
+    at once. When the session itself ends, the shell ends what is left.
+ 2. A turn delivers nothing before its `Started` and nothing after its `End`.
+ 3. A session has at most one child, and looks for at most one, and not for one while it has one.
+ 4. The phase says what there is. A child: IDLE, BUSY, AWAITING_TOOLS, INTERRUPTING, STOPPING. A
+    search for one: WAKING. A turn under way: BUSY always, WAKING unless Warm woke the session;
+    STOPPING and INTERRUPTING where it waits for that to be over; elsewhere never.
+ 5. A child that was stopped gets nothing more: no `Write`, no second `Retire` or `Kill`.
+ 6. A prompt is at-most-once. See below for the two exceptions, which cannot repeat an effect.
+ 7. Only a turn with an answer changes the memory (an answer that a person stopped and keeps is
+    one). A turn that failed leaves no trace, in the memory or in a child.
+ 8. What the client received is what the memory holds; and what a child in IDLE holds is a
+    beginning of that: the rest is in `memory.seed`, and the child gets it with the next turn.
+ 9. No child starts while the restart budget is spent.
+10. Time alone ends every turn: `deadline` is finite while a turn is open, and a timer that was
+    handled is not due again at once.
+11. After `Close` no turn is open, the child goes, and CLOSED follows.
+12. An event that fits no phase raises `UnexpectedEvent` and changes nothing, unless late.py lists
+    it as legitimately late, with the reason. (The shell of a running gateway logs and drops it.)
+
+
+One turn, from start to end
+===========================
+
+A client sends ``Hello!`` to a new conversation. Lines marked ``>`` go to the child's stdin, ``<``
+come from its stdout; both are shortened.
+
+    StartTurn               ASLEEP -> WAKING    Started, Wake(None)
+                                                The shell asks the pool: `acquire`.
+    ChildReady              WAKING -> BUSY      Write twice. The prompt does not wait for the answer
+                                                to the initialize:
+    > {"type": "control_request", "request_id": "initialize", "request": {"subtype": "initialize",
+       "systemPrompt": [], "agents": {"gw": {"description": "gw", "prompt": "", "model": "sonnet"}},
+       "systemPromptSnapshot": false}}
+    > {"type": "user", "uuid": "462e…", "message": {"role": "user",
+       "content": [{"type": "text", "text": "Hello!"}]}, "parent_tool_use_id": null}
+    < {"type": "control_response", "response": {"request_id": "initialize", …}}
+    ControlAnswer                               The child is set up. START_TIMEOUT no longer runs;
+                                                from here on STALLED does.
+    < {"type": "stream_event", "event": {"type": "content_block_delta", "delta":
+       {"type": "text_delta", "text": "Hi"}}, …}
+    TextDelta               BUSY                Deliver(TextDelta("Hi")): the hot path. The shell
+                                                puts it into the caller's reply channel.
+    < {"type": "assistant", "uuid": "9ab1…", "message": {"content": [{"type": "text", …}]}, …}
+    AssistantDone                               The answer remembers that uuid: the resume point.
+    < {"type": "stream_event", "event": {"type": "message_delta", "delta":
+       {"stop_reason": "end_turn"}, "usage": {…}}, …}
+    MessageEnded                                `outcome.judge_frame` says None: the turn goes on.
+    < {"type": "result", "subtype": "success", "num_turns": 1, "session_id": "5f0c…", …}
+    TurnResult              BUSY -> IDLE        End(Completed("stop")). The memory grows by the
+                                                user's message and the answer; its resume point is
+                                                (session_id, uuid of the assistant message).
+
+In IDLE the shell offers the child to the pool. The next turn withdraws it, or the pool calls
+`GiveWay`, when another session needs its place.
+
+
+One turn that calls a tool
+==========================
+
+The same client offers a tool ``look``, whose results only the client can know. For the CLI the
+tool is on an MCP server, ``client``, that the session plays (tools.py).
+
+    < {"type": "stream_event", "event": {"type": "content_block_start", "content_block":
+       {"type": "tool_use", "id": "toolu_1", "name": "mcp__client__look", …}}, …}
+    ToolUseStarted          BUSY                Deliver(ToolCallStarted(0, "toolu_1", "look"))
+    < {"type": "control_request", "request_id": "r1", "request": {"subtype": "mcp_message",
+       "server_name": "client", "message": {"method": "tools/call", …}}}
+    ControlAsked            BUSY                `ToolCalls.serve` remembers it: no result yet. (It
+                                                may also come after the result; both orders work.)
+    < {"type": "stream_event", "event": {"type": "message_delta", "delta":
+       {"stop_reason": "tool_use"}, …}, …}
+    MessageEnded            BUSY -> AWAITING_TOOLS
+                                                outcome.Suspended: End(Completed("tool_calls")).
+                                                For the client the turn is over. The child does not
+                                                know that: it waits for the answer to ``r1``.
+    StartTurn(results)      AWAITING_TOOLS -> BUSY
+                                                The turn brings the result and nothing else, so the
+                                                child goes on where it stood:
+    > {"type": "control_response", "response": {"subtype": "success", "request_id": "r1",
+       "response": {"mcp_response": {"jsonrpc": "2.0", "id": 7, "result": {"content":
+       [{"type": "text", "text": "sun"}]}}}}}
+    TextDelta, …, TurnResult BUSY -> IDLE       as above. One turn of the CLI was two of the client.
+
+The hard case: the client brings the result *and* a new question, or other tools, or one result of
+two. The child cannot take that in the middle of its turn. It rewinds (AWAITING_TOOLS ->
+INTERRUPTING), so that it holds the conversation before the call, and gets the call, its result and
+the question as history and prompt. The calls were in `memory.seed` since the first turn ended:
+no transcript held them (invariant 8).
+
+
+Interrupt and rewind
+====================
+
+A turn that fails or is interrupted has to leave no trace (invariant 7), but the child's history
+holds its prompt, and half an answer. `_rewind` has the child take both out:
+
+    Interrupt               BUSY -> INTERRUPTING    End(Failed), at once: no caller waits for this.
+    > {"type": "control_request", "request_id": "rewind 6d7d…", "request":
+       {"subtype": "rewind_conversation", "target_message_uuid": "6d7d…",
+        "interrupt_if_running": true}}
+    TextDelta               INTERRUPTING            late: the child wrote it before it read that.
+    < {"type": "result", "subtype": "error_during_execution", …}
+    TurnResult              INTERRUPTING            billed, and otherwise ignored.
+    < {"type": "control_response", "response": {"request_id": "rewind 6d7d…", "response":
+       {"rewound": true}}}
+    ControlAnswer           INTERRUPTING -> IDLE    or BUSY, if a turn waits.
+
+A child that cannot rewind (it is not set up, or older history would stay in it: `can_rewind`),
+that answers otherwise, or that takes longer than REWIND_TIMEOUT, is killed. The next turn then gets
+a new child, which resumes the transcript at `memory.resume`: before the failed turn.
+
+Three bookkeeping fields make `can_rewind` exact. `ChildState.extra` are the messages the child
+holds beyond the transcript at the resume point; `before` is what `extra` will be after a rewind;
+`undone` is what it was before the last finished turn. Example: the first answer was cut by a stop
+text, so no transcript holds it as the client knows it: `memory.seed` is [question 1, answer 1], and
+the child has rewound to nothing. Turn 2 writes question 1, answer 1 and question 2, so `before` is
+[question 1, answer 1]. If turn 2 fails, a rewind of question 2 leaves exactly the seed: allowed. If
+`before` were anything else than a beginning of the seed, the child would be killed instead.
+
+An answer that is cut for the client (a stop text, outcome.Truncated) is rewound in the same way:
+the client's shorter answer goes into the seed. At a token limit the CLI would have the model
+continue, so there the child is killed (outcome.TokenLimit). A person who stops an agent with
+``keep_stopped`` keeps the answer as far as it came, with a note of the tools it used, in the seed
+as well.
+
+
+At-most-once
+============
+
+A prompt may cost money and have effects, so it is written to one child, once. A second child gets
+it in two cases (invariant 6):
+
+* The child dies, and `TurnState.is_repeatable`: it has no tools or the model has not begun, the
+  client has received nothing, and this is the first repeat. Example: an idle child is killed by the
+  operating system, and the prompt is written before its exit is noticed.
+* The child could not resume its transcript (`_retry_without_transcript`). Then the CLI refused the
+  prompt before it reached the model.
+
+The uuids of the second child's messages differ (`TurnState.namespace`): the CLI drops a message
+whose uuid is in the transcript it resumes.
+
+
+Tools and permissions
+=====================
+
+The client's tools are above. An *agent* also has the CLI's own tools, and may need permission:
+
+    < {"type": "control_request", "request_id": "p1", "request": {"subtype": "can_use_tool", …}}
+    PermissionRequested     BUSY    RequestPermission, to the clients that watch; or, if none is
+                                    connected, a denial at once.
+    PermissionReply         BUSY    Write(allow or deny), PermissionSettled. ``always`` also adds a
+                                    rule to `memory.grants`, which the next child gets at its start.
+
+While a request is open PERMISSION_TIMEOUT runs instead of STALLED: the child may be silent, since
+it waits for a person. Once an agent has used a tool, or a child has got a client's results, the
+turn `has_effects`: then its error tells the client not to repeat it.
+
+
+Timers
+======
+
+A session has one alarm: `Machine.deadline`, the earliest of the timers (timers.py). When it rings
+the shell feeds `TimedOut`, and the machine handles the most drastic timer that is due. If nothing
+is due any more, because the child has written something since, that is not an error.
+
+    TURN_TIMEOUT        any phase        the oldest turn ends with turn_timeout
+    IDLE_EXPIRY         no turn open     the conversation closes (ASLEEP, IDLE, AWAITING_TOOLS)
+    IDLE_LIMIT          IDLE             Retire: the child hibernates; the transcript stays
+    FREEZE              IDLE, AWAITING_TOOLS    Freeze: SIGSTOP, until the next Write
+    TOOL_TIMEOUT        AWAITING_TOOLS   rewind: the results will come as history, if ever
+    PERMISSION_TIMEOUT  BUSY             the request is denied; the turn goes on
+    STALLED             BUSY, set up     the turn fails; rewind
+    START_TIMEOUT       BUSY, not set up the turn fails; Kill; counts against the restart budget
+    REWIND_TIMEOUT      INTERRUPTING     Kill
+    BACKOFF_OVER        BACKOFF          -> ASLEEP
+
+
+The shell
+=========
+
+Only `Deliver` can wait (for a caller whose reply channel is full), and only the attendant, the task
+that reads the child, performs it. So a stalled caller stops the reading of its own child, which is
+the backpressure, and nothing else: Interrupt, Close and the alarm still get through. After
+`server.stall_seconds` the caller counts as gone, and the turn is interrupted.
+
+The reply channel itself (runtime/reply_channel.py) carries items only. The outcome is set beside
+it, so the end of a turn never waits behind items that a client does not read.
+"""

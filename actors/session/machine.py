@@ -260,6 +260,7 @@ class Machine:
     # -- a child comes ---------------------------------------------------------------------------
 
     def _wake(self, now: float) -> Actions:
+        """Invariant 3: called where there is no child, in a phase in which none is on its way."""
         self._enter(Phase.WAKING, now)
         origin, _ = prompt.choose_origin(self.memory, self._turns.current)
         return [events.Wake(origin)]
@@ -485,6 +486,7 @@ class Machine:
 
     def _timed_out(self, now: float) -> Actions:
         # The most drastic of the timers that are due; `deadline` tells if another is due too.
+        # Invariant 10: each case ends a turn, changes the phase, or moves the timer.
         match next((timer for due, timer in self._timers() if now >= due), None):
             case None:
                 return []  # the child has written something since the deadline was set
@@ -562,7 +564,7 @@ class Machine:
     def _close(self, error: GatewayError, now: float) -> Actions:
         if self.closing is not None:
             return []
-        self.closing = error
+        self.closing = error  # invariant 11: `_start_turn` refuses every turn from now on
         ended = self._turns.end_all(error, now)
         if self.phase is Phase.STOPPING:
             return ended  # CLOSED when the child has gone

@@ -75,7 +75,7 @@ class TurnQueue:
     # -- out ---------------------------------------------------------------------------------------
 
     def end(self, outcome: Outcome, now: float) -> list[Action]:
-        """End the turn under way."""
+        """End the turn under way. Invariant 2: no `Deliver` can name it any more."""
         turn, self.current, self.used = self.current, None, now
         assert turn is not None
         return [turn.ended(outcome)]

@@ -8,6 +8,7 @@ is right: that is for the playbooks.
 from __future__ import annotations
 
 import json
+import re
 from collections import Counter
 from collections.abc import Iterable, Sequence
 from typing import Any
@@ -15,6 +16,7 @@ from uuid import NAMESPACE_OID, uuid5
 
 from attrs import define, evolve, field
 
+from ccapi.actors import session
 from ccapi.actors.runtime.restart_budget import RESTARTS, WINDOW
 from ccapi.actors.session.events import (
     Action,
@@ -86,6 +88,11 @@ LIMITS = (
     Limits(turn=5, silence=20, start=10, freeze=10, hibernate=10, tool_wait=8, expire=10, queued=0),
     Limits(keep_child=False, expire=100, queued=3),
 )
+TRANSITIONS = {
+    (Phase[before], Phase[after])
+    for before, after in re.findall(r"\b([A-Z_]+) -> ([A-Z_]+)\b", str(session.__doc__))
+    if before in Phase.__members__ and after in Phase.__members__
+}
 RESTING = {Phase.IDLE, Phase.AWAITING_TOOLS}
 WITH_CHILD = RESTING | {Phase.BUSY, Phase.INTERRUPTING, Phase.STOPPING}
 WITHOUT_TURN = RESTING | {Phase.ASLEEP, Phase.BACKOFF, Phase.CLOSED}
@@ -94,11 +101,19 @@ SEED = (Message("user", ("seed?",)), Message("assistant", ("seed!",)))
 
 
 @define(eq=False)
-class Told:
-    """What the caller of one turn has got."""
+class Received:
+    """What the caller of one turn has received."""
 
     items: list[TurnItem] = field(factory=list)
     end: End | None = None
+
+
+class CheckedMachine(Machine):
+    """A machine whose every transition is one that the theory of operation lists."""
+
+    def _enter(self, phase: Phase, now: float) -> None:
+        assert (self.phase, phase) in TRANSITIONS, f"{self.phase.name} -> {phase.name}"
+        super()._enter(phase, now)
 
 
 class World:
@@ -113,15 +128,15 @@ class World:
         self.texts: dict[bytes, Message] = {}  # whatever was said, by its digest
         if variant % 8 >= 4:
             memory = evolve(memory, seed=SEED, digests=tuple(map(self._note, SEED)))
-        self.machine = Machine(memory, self.limits, self.now, kept=self._kept)
-        self.turns: dict[str, Told] = {}
+        self.machine = CheckedMachine(memory, self.limits, self.now, kept=self._kept)
+        self.turns: dict[str, Received] = {}
         self.open: set[str] = set()
         self.earlier: list[Memory] = [memory]
         self.busy_before: set[str] = set()
         self.seeking = False
         self.origin: Origin | None = None
         self.child: ModelCli | None = None
-        self.told_to_go = False
+        self.stopped = False
         self.deaths: list[float] = []
         self.asked: set[str] = set()
         self.asks: Counter[str] = Counter()  # by turn
@@ -161,7 +176,7 @@ class World:
         for choice in choices:
             self.find_child(0)
             self.child_works(choice)
-            self.hear(3)
+            self.read(3)
 
     def call(self, choice: int) -> None:
         """All goes well: a turn that calls tools."""
@@ -220,7 +235,7 @@ class World:
             history_limit=limit,
         )
         turn_id = str(uuid5(NAMESPACE_OID, str(number)))
-        self.turns[turn_id] = Told()
+        self.turns[turn_id] = Received()
         self.feed(
             StartTurn(turn_id, prompt, reject_if_busy=change == 4, keep_stopped=choice % 2 == 1)
         )
@@ -235,18 +250,18 @@ class World:
             self.seeking = False
             origin = self.origin if self.honest else None
             self.child = ModelCli.start(self.transcripts, origin)
-            self.told_to_go = False
+            self.stopped = False
             self.feed(ChildReady())
         elif self.seeking:
             self.seeking = False
             self.feed(WakeFailed(Overloaded("no")))
 
     def child_works(self, choice: int) -> None:
-        if self.child is not None and not self.told_to_go:
+        if self.child is not None and not self.stopped:
             self.child.work(choice)
 
-    def hear(self, choice: int) -> None:
-        """Read some of what the child said; what it says when it was told to go comes late."""
+    def read(self, choice: int) -> None:
+        """Read some of what the child wrote; what a stopped child writes comes late."""
         child = self.child
         self.machine.child_active(self.now)
         for _ in range(1 + choice % 4):
@@ -256,10 +271,10 @@ class World:
                     self.feed(frame)
 
     def child_goes(self, choice: int) -> None:
-        """A child that was told to go is gone in the end; another one dies seldom."""
-        if self.child is not None and (self.told_to_go or choice < 100):
+        """A stopped child is gone in the end; another one dies seldom."""
+        if self.child is not None and (self.stopped or choice < 100):
             self.child = None
-            if not self.told_to_go:
+            if not self.stopped:
                 self.deaths.append(self.now)
             self.feed(ChildGone(ChildDied("gone")))
 
@@ -269,7 +284,7 @@ class World:
             self.transcripts.clear()
 
     def lie(self, choice: int) -> None:
-        """A child that says what it should not."""
+        """A child that writes what it should not."""
         if self.child is not None and not self.honest:
             lies = self._lies(choice // 16)
             self.feed(lies[choice % len(lies)])
@@ -306,13 +321,13 @@ class World:
             MessageEnded("max_tokens" if choice % 2 else "end_turn", Usage()),
         )
 
-    def leave(self, choice: int) -> None:
-        """A child asks for leave, or takes that back; somebody gives it, or not, or too late."""
-        request_id = f"leave {choice % 3}"
+    def permissions(self, choice: int) -> None:
+        """A child asks for permission, or withdraws that; a client answers, or not, or too late."""
+        request_id = f"permission {choice % 3}"
         if choice >= 128:
             allow, always = choice % 2 == 0, choice % 5 == 0
             self.feed(PermissionReply(request_id=request_id, allow=allow, always=always))
-        elif self.child is not None and not self.told_to_go and not self.honest:
+        elif self.child is not None and not self.stopped and not self.honest:
             asked = PermissionAsked(request_id, "Bash", {}, "toolu")
             self.feed(
                 ControlCancelled(request_id)
@@ -330,7 +345,7 @@ class World:
         back_to = self.earlier[-1 - choice % min(3, len(self.earlier))]
         message = Message("user", (f"again {number}",))
         self._note(message)
-        self.turns[turn_id] = Told()
+        self.turns[turn_id] = Received()
         self.feed(StartTurn(turn_id, Prompt((message,)), back_to=back_to))
 
     def time_passes(self, choice: int) -> None:
@@ -349,7 +364,7 @@ class World:
             if self.machine.deadline > self.now:
                 return
             self.feed(TimedOut())
-        raise AssertionError(f"an alarm that rings for ever: {self.machine!r}")
+        raise AssertionError(f"invariant 10: an alarm that rings for ever: {self.machine!r}")
 
     def give_way(self, choice: int) -> None:
         if self.machine.phase in RESTING or choice % 4 == 0:
@@ -382,7 +397,7 @@ class World:
         back_to = event.back_to if isinstance(event, StartTurn) else None
         if back_to is not None and back_to is self.machine.memory and back_to is not before:
             assert back_to.turns == before.turns - 1, "the last turn, and no other"
-            assert not self.busy_before & self.open, "nobody is in the middle of one"
+            assert not self.busy_before & self.open, "no other turn is open"
             before = back_to
         if any(isinstance(action, TranscriptLost) for action in actions):
             now = self.machine.memory
@@ -391,7 +406,7 @@ class World:
             assert now.seed == tuple(self.held)
         elif not completed:
             now = evolve(self.machine.memory, grants=before.grants)
-            assert now == before, "only a finished turn is remembered"
+            assert now == before, "invariant 7: only a finished turn is remembered"
         else:
             self.earlier.append(before)
         self._check()
@@ -399,21 +414,19 @@ class World:
     def _perform(self, action: Action) -> None:
         match action:
             case Started(turn_id):
-                assert turn_id not in self.open
-                assert self.turns[turn_id].end is None
+                assert turn_id not in self.open, "invariant 1: it starts once"
+                assert self.turns[turn_id].end is None, "invariant 1: it starts before it ends"
                 self.open.add(turn_id)
             case End():
                 self._end(action)
             case Deliver(turn_id, item):
-                assert turn_id in self.open, (
-                    "nothing is delivered before the start or after the end"
-                )
+                assert turn_id in self.open, "invariant 2: between the start and the end"
                 self.turns[turn_id].items.append(item)
             case Wake(origin):
-                assert self.child is None, "a second child"
-                assert not self.seeking, "a second child is sought"
+                assert self.child is None, "invariant 3: a second child"
+                assert not self.seeking, "invariant 3: a second search"
                 recent = [death for death in self.deaths if death > self.now - WINDOW]
-                assert len(recent) <= RESTARTS, "the restart budget is spent"
+                assert len(recent) <= RESTARTS, "invariant 9: the budget is spent"
                 if isinstance(origin, Recording):
                     assert len(origin.messages) > 3  # of those that are too many to be told
                     assert origin.messages[-1].role == "assistant"
@@ -422,7 +435,7 @@ class World:
                 turn = self.machine._turns.current
                 if turn is not None:
                     self.losses[turn.turn_id] += 1
-                    assert not self.turns[turn.turn_id].items, "nobody has heard of it"
+                    assert not self.turns[turn.turn_id].items, "invariant 6: its client has nothing"
             case CancelWake():
                 assert self.seeking
                 self.seeking = False
@@ -432,11 +445,11 @@ class World:
             case PermissionSettled():
                 assert self.machine.phase is Phase.BUSY
             case _:
-                self._tell_child(action)
+                self._perform_on_child(action)
 
-    def _tell_child(self, action: Action) -> None:
+    def _perform_on_child(self, action: Action) -> None:
         assert self.child is not None, f"{action} without a child"
-        assert not self.told_to_go, f"{action} for a child that was told to go"
+        assert not self.stopped, f"invariant 5: {action} for a stopped child"
         match action:
             case Write(line):
                 frame = json.loads(line)
@@ -447,7 +460,7 @@ class World:
                         self._ask()
                 self.child.write(line)
             case Retire() | Kill():
-                self.told_to_go = True
+                self.stopped = True
             case _:
                 assert isinstance(action, Freeze)
                 assert self.machine.phase in RESTING
@@ -457,18 +470,18 @@ class World:
         self.asks[turn.turn_id] += 1
         if self.asks[turn.turn_id] > 1:
             again = self.asks[turn.turn_id] - self.losses[turn.turn_id]
-            assert again <= 2, "a prompt is written once more at most"
-            assert again == 1 or self.deaths, "a child died"
-            assert not self.turns[turn.turn_id].items, "nobody has heard of it"
-            assert again == 1 or not (turn.setup.tools and turn.model_began), "it did nothing"
+            assert again <= 2, "invariant 6: at most once more"
+            assert again == 1 or self.deaths, "invariant 6: only after a death"
+            assert not self.turns[turn.turn_id].items, "invariant 6: its client has nothing"
+            assert again == 1 or not (turn.setup.tools and turn.model_began), "invariant 6"
 
     def _end(self, end: End) -> None:
-        self.open.remove(end.turn_id)  # exactly once, and only what was started
-        told = self.turns[end.turn_id]
-        assert told.end is None
-        told.end = end
+        self.open.remove(end.turn_id)  # invariant 1: exactly once, and only what was started
+        received = self.turns[end.turn_id]
+        assert received.end is None
+        received.end = end
         outcome, said = end.outcome, Gathering()
-        for item in told.items:
+        for item in received.items:
             said.add(item)
         if isinstance(outcome, Failed):
             if outcome.kept is not None:
@@ -477,7 +490,7 @@ class World:
         if self.honest:  # liars begin calls that never become whole
             assert (end.answer is None) == bool(said.tool_calls)
         if end.answer is not None:
-            pieces = [item.text for item in told.items if isinstance(item, TextDelta)]
+            pieces = [item.text for item in received.items if isinstance(item, TextDelta)]
             assert list(end.answer.pieces) == pieces, "the answer is what was delivered"
         if outcome.finish_reason == "content_filter":
             assert said.refusal is not None
@@ -500,7 +513,7 @@ class World:
             self._note(message)
 
     def _check_answer(self, said: Gathering, last: Message) -> None:
-        """What the caller was told is what the conversation remembers."""
+        """Invariant 8: the conversation remembers what the client received."""
         memory = self.machine.memory
         if self.honest:
             text = (said.text,) if said.text or not said.tool_calls else ()
@@ -514,7 +527,7 @@ class World:
             self.texts[memory.digests[-1]] = Message("assistant", (said.text or "lies",))
 
     def _compare(self, expected: Sequence[Message]) -> None:
-        """The child holds what is expected: no turn that failed or was cut left a trace."""
+        """Invariants 7 and 8: the child holds what is expected, and no trace of a failed turn."""
         assert self.child is not None
         held = _shape(self.child.messages)
         if self.limited:
@@ -538,41 +551,41 @@ class World:
 
     def _check(self) -> None:
         machine, phase = self.machine, self.machine.phase
-        assert (self.child is not None) == (phase in WITH_CHILD)
-        assert self.seeking == (phase is Phase.WAKING)
-        assert (self.child is not None and self.told_to_go) == (phase is Phase.STOPPING)
+        assert (self.child is not None) == (phase in WITH_CHILD), "invariant 4"
+        assert self.seeking == (phase is Phase.WAKING), "invariant 4"
+        assert (self.child is not None and self.stopped) == (phase is Phase.STOPPING)
         assert len(self.open) <= self.limits.queued + 1, "more turns wait than may"
         if phase in WITHOUT_TURN:
-            assert not self.open, "a turn that nobody serves"
+            assert not self.open, "invariant 4: a turn without service"
         if self.honest and phase in RESTING:
             self._compare_at_rest()
         if machine.closing is not None:
-            assert phase in {Phase.STOPPING, Phase.CLOSED}
-            assert not self.open
+            assert phase in {Phase.STOPPING, Phase.CLOSED}, "invariant 11"
+            assert not self.open, "invariant 11"
 
     # -- the end -----------------------------------------------------------------------------------
 
-    def let_it_be(self) -> None:
-        """Nobody does anything any more: time alone ends every turn."""
+    def wait_out(self) -> None:
+        """No client and no child does anything: time alone ends every turn (invariant 10)."""
         for _ in range(10 + 4 * len(self.open)):
             if not self.open:
                 return
-            if self.told_to_go and self.child is not None:
+            if self.stopped and self.child is not None:
                 self.child_goes(0)
             else:
                 self.now = max(self.now, self.machine.deadline)
                 self.ring()
-        raise AssertionError(f"turns that do not end: {self.machine!r}")
+        raise AssertionError(f"invariant 10: turns that do not end: {self.machine!r}")
 
     def shut(self) -> None:
-        """After `Close` and the child's going there is nothing left."""
+        """After `Close` and the child's exit nothing is left (invariant 11)."""
         self.feed(Close(TurnInterrupted("closed")))
         self.child_goes(0)
         assert self.machine.phase is Phase.CLOSED
         assert not self.open
-        for turn_id, told in self.turns.items():
-            assert told.end is not None
-            assert told.end.turn_id == turn_id
+        for turn_id, received in self.turns.items():
+            assert received.end is not None
+            assert received.end.turn_id == turn_id
 
 
 def _shape(messages: Iterable[Message]) -> list[Any]:
@@ -593,7 +606,7 @@ STEPS = (
     World.start_turn,
     World.find_child,
     World.child_works,
-    World.hear,
+    World.read,
     World.begin,
     World.serve,
     World.call,
@@ -602,7 +615,7 @@ STEPS = (
     World.child_goes,
     World.lie,
     World.lose,
-    World.leave,
+    World.permissions,
     World.warm,
     World.ask_again,
     World.time_passes,
