@@ -1,0 +1,1 @@
+"""The log of a conversation: its exact messages and what became of its turns, and their JSON."""

@@ -1,0 +1,93 @@
+"""Items of an answer as JSON values, and what an answer's messages say of its items.
+
+Knows: `schemas.turn_items`. The number of items and their borders stay as they are, because the
+events of a response are numbered by them.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+from typing import Any
+
+from ..message import ToolCall, ToolForm
+from ..turn_items import (
+    ActivityDelta,
+    ActivityEnded,
+    ActivityStarted,
+    ReasoningDelta,
+    Refused,
+    TextDelta,
+    ToolCallDelta,
+    ToolCallStarted,
+    TurnItem,
+    compact,
+)
+from .messages import ExactMessage, Thinking
+
+
+def encode_item(item: TurnItem) -> list[Any]:
+    match item:
+        case TextDelta(text):
+            return ["text", text]
+        case ReasoningDelta(text):
+            return ["reasoning", text]
+        case ToolCallStarted(index, id, name, form):
+            return ["call", index, id, name, encode_form(form)]
+        case ToolCallDelta(index, fragment):
+            return ["arguments", index, fragment]
+        case Refused(text):
+            return ["refused", text]
+        case ActivityStarted(id, name):
+            return ["activity", id, name]
+        case ActivityDelta(id, fragment):
+            return ["activity_input", id, fragment]
+        case ActivityEnded(id, output, is_error):
+            return ["activity_end", id, output, is_error]
+
+
+def decode_item(value: list[Any]) -> TurnItem:
+    match value:
+        case ["text", text]:
+            return TextDelta(text)
+        case ["reasoning", text]:
+            return ReasoningDelta(text)
+        case ["call", index, id, name, form]:
+            return ToolCallStarted(index, id, name, decode_form(form))
+        case ["arguments", index, fragment]:
+            return ToolCallDelta(index, fragment)
+        case ["refused", text]:
+            return Refused(text)
+        case ["activity", id, name]:
+            return ActivityStarted(id, name)
+        case ["activity_input", id, fragment]:
+            return ActivityDelta(id, fragment)
+        case ["activity_end", id, output, is_error]:
+            return ActivityEnded(id, output, is_error)
+        case _:
+            raise ValueError(f"no item of an answer: {value[:1]!r}")
+
+
+def encode_form(form: ToolForm | None) -> list[Any] | None:
+    return None if form is None else [form.name, form.namespace, form.custom]
+
+
+def decode_form(value: list[Any] | None) -> ToolForm | None:
+    return None if value is None else ToolForm(*value)
+
+
+def items_of(messages: Iterable[ExactMessage]) -> tuple[TurnItem, ...]:
+    """The items of an answer that consists of these messages, in as few as can be."""
+    items: list[TurnItem] = []
+    calls = 0
+    for block in (block for message in messages for block in message.content):
+        match block:
+            case str() if block:
+                items.append(TextDelta(block))
+            case Thinking(text) if text:
+                items.append(ReasoningDelta(text))
+            case ToolCall(id, name, arguments):
+                items.append(ToolCallStarted(calls, id, name, block.form))
+                if arguments:
+                    items.append(ToolCallDelta(calls, arguments))
+                calls += 1
+    return compact(items)

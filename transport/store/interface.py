@@ -1,0 +1,429 @@
+"""What a store offers, whichever keeps it.
+
+Knows: leases, turns, conversations, pages, outcomes and errors. Refuses to know: how anything is
+kept.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Collection, Mapping, Sequence
+from typing import Literal, Protocol
+
+from attrs import define, field, frozen
+
+from ...schemas.log.records import Logged, Rewound, Said, TurnEnd, TurnFailed
+from ...schemas.log.responses import StoredResponse
+from ...schemas.turn import Setup, Usage
+
+# -- errors ----------------------------------------------------------------------------------------
+
+
+class StoreError(Exception):
+    """A change or a look-up was not done."""
+
+
+class Fenced(StoreError):
+    """The lease is not the latest, or the conversation was deleted: drop everything under it."""
+
+
+class Missing(StoreError):
+    """There is no such conversation or response, or it is another key's."""
+
+
+class Unavailable(StoreError):
+    """Nothing was done: the text says what is wrong, for the operator."""
+
+
+class Unknown(StoreError):
+    """The change may have been done: `Store.resolve` finds out."""
+
+
+class StoreRefused(StoreError):
+    """The store cannot be opened; the text says what to do."""
+
+
+class StoreInUse(StoreRefused):
+    """Another gateway has it open: the process `pid` (None: it has not said)."""
+
+    def __init__(self, text: str, pid: int | None) -> None:
+        super().__init__(text)
+        self.pid = pid
+
+
+# -- leases and turns ------------------------------------------------------------------------------
+
+TurnState = Literal["running", "ended", "failed", "lost"]
+
+
+@define(eq=False)
+class Lease:
+    """The right to append to one conversation. The store keeps it up to date.
+
+    `head` is the number of the last record, `turns` of the last turn, `open_turn` of the one that
+    runs (None: none). `unsettled`: a change went off, and whether it was done is not known yet.
+    """
+
+    conversation_id: str
+    key_id: str
+    token: int
+    head: int
+    turns: int
+    open_turn: int | None
+    unsettled: Unsettled | None = field(default=None, repr=False)
+
+
+@frozen
+class Unsettled:
+    """A change that may have been done: it would have appended `count` records behind `head`,
+    whose `schemas.log.codec.digest_of` is `digest`."""
+
+    head: int
+    count: int
+    digest: bytes
+
+
+@frozen
+class Turn:
+    """A turn of a conversation. `number` counts from 1; its records are `first` to `last` (None: it
+    runs)."""
+
+    number: int
+    turn_id: str
+    request_id: str
+    state: TurnState
+    first: int
+    last: int | None
+
+
+@frozen
+class Begun:
+    """The turn `number` has begun. `lost`: the id of an earlier turn that was lost, which no client
+    was told yet."""
+
+    number: int
+    lost: str | None
+
+
+@frozen
+class Known:
+    """A turn of this request id was begun before; nothing was done."""
+
+    turn: Turn
+
+
+@frozen
+class Node:
+    """One life of one gateway."""
+
+    id: str
+    url: str
+
+
+@frozen
+class Head:
+    """Where a conversation stands: its last record, the latest lease's token, who owns it (None:
+    no node), the number of the turn that runs."""
+
+    head: int
+    token: int
+    owner: str | None
+    open_turn: int | None
+
+
+# -- conversations ---------------------------------------------------------------------------------
+
+
+@frozen(kw_only=True)
+class NewConversation:
+    """What a conversation begins with. `private`: it is never found by its history."""
+
+    setup: Setup
+    metadata: Mapping[str, str] = field(factory=dict)
+    private: bool = True
+
+
+@frozen(kw_only=True)
+class StoredConversation:
+    """A conversation as it is kept. Times are in Unix seconds; `messages` and `turns` count what
+    it holds, `head` is the number of its last record, `bytes` about what its records take. `grants`
+    are rules by which an agent's tools were allowed. `lost_turn`: see `Begun.lost`."""
+
+    conversation_id: str
+    key_id: str
+    setup: Setup
+    metadata: Mapping[str, str]
+    private: bool
+    title: str | None
+    created_at: float
+    used_at: float
+    turns: int
+    messages: int
+    usage: Usage
+    grants: tuple[str, ...]
+    head: int
+    open_turn: int | None
+    lost_turn: str | None
+    bytes: int
+
+
+@frozen
+class Summary:
+    """A conversation in a list."""
+
+    conversation_id: str
+    title: str | None
+    model: str
+    profile: str
+    workspace: str
+    metadata: Mapping[str, str]
+    created_at: float
+    used_at: float
+    turns: int
+    messages: int
+    usage: Usage
+
+
+@frozen
+class Page:
+    """Some conversations of a list; `has_more`: there are others behind them."""
+
+    conversations: tuple[Summary, ...]
+    has_more: bool
+
+
+@frozen
+class Held:
+    """A history that a conversation holds: the records up to `seq`."""
+
+    digest: bytes
+    conversation_id: str
+    seq: int
+
+
+@frozen
+class DayUsage:
+    """What one key used on one day (UTC, as in ``2026-01-31``)."""
+
+    day: str
+    turns: int
+    usage: Usage
+
+
+@frozen
+class StoreStatistics:
+    """How much is kept. `bytes` is what it takes on the disk (in memory: of records alone),
+    `record_bytes` what records and their large parts take."""
+
+    conversations: int
+    responses: int
+    bytes: int
+    record_bytes: int
+
+
+class Store(Protocol):
+    """Conversations and what belongs to them.
+
+    Every method may raise `Unavailable`; those that change something also `Unknown`, which a
+    cancellation means too. A key is named by its id (a hash), never by itself.
+    """
+
+    @property
+    def node(self) -> Node:
+        """This life of this gateway."""
+        ...
+
+    @property
+    def trouble(self) -> str | None:
+        """Why nothing can be kept now, for the operator; None while all is well."""
+        ...
+
+    async def beat(self) -> float:
+        """Until when this node's leases are good, on the monotonic clock (inf: always)."""
+        ...
+
+    # -- leases --
+
+    async def acquire(
+        self, conversation_id: str, key_id: str, create: NewConversation | None = None
+    ) -> Lease:
+        """A lease, with a higher token than any before. The caller closes an `open_turn` with
+        `lose_turn` first. Raises `Missing` where there is no such conversation of the key's and
+        none shall be created."""
+        ...
+
+    async def release(self, lease: Lease) -> None:
+        """The conversation has no owner any more, if the lease is the latest and no turn runs."""
+        ...
+
+    async def append(self, lease: Lease, records: Sequence[Said | Rewound]) -> int:
+        """Append all these records or none; returns the head. In a turn they belong to it.
+        Raises `Fenced`."""
+        ...
+
+    async def begin_turn(
+        self,
+        lease: Lease,
+        *,
+        turn_id: str,
+        request_id: str,
+        model: str,
+        prompts: Sequence[Said] = (),
+        rewound: Rewound | None = None,
+    ) -> Begun | Known:
+        """Begin a turn that asks `prompts`; `rewound`: what is taken back before it. Raises
+        `Fenced`."""
+        ...
+
+    async def end_turn(
+        self,
+        lease: Lease,
+        end: TurnEnd,
+        answer: Sequence[Said] = (),
+        *,
+        setup: Setup | None = None,
+        lineage: bytes | None = None,
+    ) -> int:
+        """End the lease's turn: the rest of its answer, and its end. The usage is counted. `setup`:
+        the conversation's from now on; `lineage`: the digest of the history that it holds now.
+        Returns the head. Raises `Fenced`."""
+        ...
+
+    async def fail_turn(self, lease: Lease, failed: TurnFailed, usage: Usage | None = None) -> int:
+        """End the lease's turn, whose messages do not count. Raises `Fenced`."""
+        ...
+
+    async def lose_turn(self, lease: Lease, reason: str) -> int:
+        """The lease's turn is lost: the next `begin_turn` says so. Raises `Fenced`."""
+        ...
+
+    async def resolve(self, lease: Lease) -> bool:
+        """Whether the lease's unsettled change was done; the lease takes others again. True if
+        there was none. Raises `Fenced`."""
+        ...
+
+    # -- reading --
+
+    async def get(self, conversation_id: str, key_id: str) -> StoredConversation:
+        """Raises `Missing`."""
+        ...
+
+    async def read(
+        self, conversation_id: str, key_id: str, first: int = 1, limit: int = 1000
+    ) -> tuple[Logged, ...]:
+        """At most `limit` records, from number `first` on. Raises `Missing`."""
+        ...
+
+    async def head(self, conversation_id: str) -> Head:
+        """Raises `Missing`."""
+        ...
+
+    async def request(self, conversation_id: str, request_id: str) -> Turn | None:
+        """The turn that was begun for this request."""
+        ...
+
+    async def orphans(self, limit: int = 50) -> tuple[tuple[str, str], ...]:
+        """Conversations whose turn is open, and whose owner is gone: their ids and keys."""
+        ...
+
+    async def conversations(
+        self,
+        key_id: str,
+        *,
+        limit: int = 20,
+        after: str | None = None,
+        newest_first: bool = True,
+        q: str | None = None,
+    ) -> Page:
+        """A key's conversations in the order in which they were made, behind the one called
+        `after`. `q`: only those in which a turn has all these words (`schemas.log.words`). Raises
+        `Missing` for `after`."""
+        ...
+
+    async def statistics(self) -> StoreStatistics: ...
+
+    # -- conversations --
+
+    async def update(
+        self,
+        conversation_id: str,
+        key_id: str,
+        *,
+        metadata: Mapping[str, str] | None = None,
+        title: str | None = None,
+        private: bool | None = None,
+        grants: Sequence[str] = (),
+    ) -> None:
+        """Change what is given; `grants` are added, and a private conversation is not found by its
+        history any more. Raises `Missing`."""
+        ...
+
+    async def delete(self, conversation_id: str, key_id: str) -> None:
+        """Delete a conversation and everything of it; its leases are fenced. Its responses stay.
+        Raises `Missing`."""
+        ...
+
+    async def fork(
+        self, conversation_id: str, key_id: str, new_id: str, *, upto: int | None = None
+    ) -> Lease:
+        """Make a conversation that holds what this one held at record `upto` (None: now). Raises
+        `Missing`."""
+        ...
+
+    async def prune(
+        self,
+        *,
+        unused_since: float | None = None,
+        max_bytes: int | None = None,
+        max_responses: int | None = None,
+        spare: Collection[str] = (),
+    ) -> tuple[str, ...]:
+        """Delete conversations that were not used since then (Unix seconds); not those of `spare`,
+        nor those in which a turn runs. Delete responses that have expired, and the oldest beyond
+        `max_responses`. As long as all takes more than `max_bytes`, delete what was not used for
+        longest, conversation or response. Returns the ids of the conversations deleted."""
+        ...
+
+    # -- lineage --
+
+    async def lineage_put(self, key_id: str, digest: bytes, conversation_id: str, seq: int) -> None:
+        """A conversation holds the history of this digest, up to the record `seq`."""
+        ...
+
+    async def lineage_find(
+        self, key_id: str, digests: Sequence[bytes], limit: int = 8
+    ) -> tuple[Held, ...]:
+        """Who holds one of these histories: in the order of `digests`, the latest put first."""
+        ...
+
+    # -- usage --
+
+    async def usage(
+        self, key_id: str, first_day: str = "", last_day: str = "9"
+    ) -> tuple[DayUsage, ...]:
+        """What the key's turns took, by day."""
+        ...
+
+    # -- responses --
+
+    async def put_response(self, response: StoredResponse, expires_at: float) -> None:
+        """Keep a response, in place of one of its id. Raises `Missing` where that id is another
+        key's."""
+        ...
+
+    async def get_response(self, response_id: str, key_id: str) -> StoredResponse:
+        """Raises `Missing`, also for one that has expired."""
+        ...
+
+    async def latest_response(self, conversation_id: str, key_id: str) -> StoredResponse | None:
+        """The conversation's latest response that is kept."""
+        ...
+
+    async def delete_response(self, response_id: str, key_id: str) -> None:
+        """Raises `Missing`."""
+        ...
+
+    # -- operations --
+
+    async def check(self) -> tuple[str, ...]:
+        """What is wrong with what is kept; looks at everything, and may take long."""
+        ...

@@ -1,0 +1,480 @@
+"""The store of a gateway that is alone: leases are always granted, and checked all the same.
+
+Knows: records and their JSON, leases as objects, what a change makes of them. Refuses to know: how
+an engine keeps anything, and in which thread it does (`Runner`).
+"""
+
+from __future__ import annotations
+
+import math
+import time
+from collections.abc import Callable, Collection, Mapping, Sequence
+from functools import partial
+from typing import Protocol, TypeVar
+from uuid import uuid4
+
+from ...schemas.log.codec import decode, digest_of, dumps, encode, encode_setup
+from ...schemas.log.fold import fold
+from ...schemas.log.records import (
+    Logged,
+    Record,
+    Rewound,
+    Said,
+    TurnEnd,
+    TurnFailed,
+    TurnLost,
+    TurnStart,
+)
+from ...schemas.log.responses import StoredResponse, decode_response, encode_response
+from ...schemas.log.words import terms_of, title_of
+from ...schemas.turn import Setup, Usage
+from . import engine as engines
+from .engine import Change, Closing, Created, Engine, Opening, ResponseRow, State
+from .interface import (
+    Begun,
+    DayUsage,
+    Fenced,
+    Head,
+    Held,
+    Known,
+    Lease,
+    Missing,
+    NewConversation,
+    Node,
+    Page,
+    StoredConversation,
+    StoreStatistics,
+    Turn,
+    Unknown,
+    Unsettled,
+)
+
+T = TypeVar("T")
+
+INDEXED_AT_ONCE = 200
+"""Turns that are made searchable in one step."""
+
+READ_AT_ONCE = 1000
+"""Records that are read in one step."""
+
+PRUNED_TO = 0.95
+"""How much of what may be kept is left, once more was kept: the next turn shall not prune again."""
+
+
+class Runner(Protocol):
+    """Has an engine do things, in the right thread."""
+
+    @property
+    def trouble(self) -> str | None: ...
+
+    async def write(self, change: Callable[[Engine], T], size: int = 0) -> T:
+        """Raises what `change` does, `Unavailable`, and `Unknown`. `size`: bytes that it holds."""
+        ...
+
+    async def read(self, look: Callable[[Engine], T]) -> T:
+        """Raises what `look` does, and `Unavailable`."""
+        ...
+
+
+class LocalStore:
+    """See `interface.Store`. `clock` gives Unix seconds."""
+
+    def __init__(self, runner: Runner, node: Node, clock: Callable[[], float] = time.time) -> None:
+        self.node = node
+        self._runner = runner
+        self._clock = clock
+
+    def __repr__(self) -> str:
+        return f"<LocalStore {self.node.id} {self.trouble or 'well'}>"
+
+    @property
+    def trouble(self) -> str | None:
+        return self._runner.trouble
+
+    async def beat(self) -> float:
+        return math.inf
+
+    # -- leases ------------------------------------------------------------------------------------
+
+    async def acquire(
+        self, conversation_id: str, key_id: str, create: NewConversation | None = None
+    ) -> Lease:
+        created = None if create is None else _created(create)
+        now = self._clock()
+        state = await self._runner.write(
+            lambda engine: engine.acquire(conversation_id, key_id, created, now)
+        )
+        return _lease(conversation_id, key_id, state)
+
+    async def release(self, lease: Lease) -> None:
+        await self._runner.write(lambda engine: engine.release(lease.conversation_id, lease.token))
+
+    async def append(self, lease: Lease, records: Sequence[Said | Rewound]) -> int:
+        if not records:
+            return lease.head
+        if lease.open_turn is not None:
+            assert not any(isinstance(each, Rewound) for each in records), "a turn runs"
+        return _head(await self._change(lease, records))
+
+    async def begin_turn(
+        self,
+        lease: Lease,
+        *,
+        turn_id: str,
+        request_id: str,
+        model: str,
+        prompts: Sequence[Said] = (),
+        rewound: Rewound | None = None,
+    ) -> Begun | Known:
+        assert lease.open_turn is None, "a turn runs; if it does not, call lose_turn"
+        start = TurnStart(turn_id, request_id, model, len(prompts))
+        before = () if rewound is None else (rewound,)
+        result = await self._change(
+            lease, (*before, start, *prompts), opening=Opening(turn_id, request_id)
+        )
+        assert not isinstance(result, int)
+        return result
+
+    async def end_turn(
+        self,
+        lease: Lease,
+        end: TurnEnd,
+        answer: Sequence[Said] = (),
+        *,
+        setup: Setup | None = None,
+        lineage: bytes | None = None,
+    ) -> int:
+        created = None if setup is None else _created(NewConversation(setup=setup))
+        closing = Closing("ended", end.usage, created, lineage)
+        return _head(await self._change(lease, (*answer, end), closing=closing))
+
+    async def fail_turn(self, lease: Lease, failed: TurnFailed, usage: Usage | None = None) -> int:
+        return _head(await self._change(lease, (failed,), closing=Closing("failed", usage)))
+
+    async def lose_turn(self, lease: Lease, reason: str) -> int:
+        number = lease.open_turn
+        assert number is not None, "no turn runs"
+        turn = await self._runner.read(lambda engine: engine.turn(lease.conversation_id, number))
+        if turn is None:
+            raise Fenced(f"{lease.conversation_id} was deleted.")
+        lost = TurnLost(turn.turn_id, reason)
+        return _head(await self._change(lease, (lost,), closing=Closing("lost")))
+
+    async def resolve(self, lease: Lease) -> bool:
+        unsettled = lease.unsettled
+        if unsettled is None:
+            return True
+        # Behind the change in the same queue: when this is done, the change is or never will be.
+        done, state = await self._runner.write(
+            lambda engine: engine.settle(lease.conversation_id, lease.token, unsettled)
+        )
+        _follow(lease, state)
+        lease.unsettled = None
+        return done
+
+    async def _change(
+        self,
+        lease: Lease,
+        records: Sequence[Record],
+        *,
+        opening: Opening | None = None,
+        closing: Closing | None = None,
+    ) -> Begun | Known | int:
+        if lease.unsettled is not None:
+            raise Unknown("The change before this one is not settled yet: resolve the lease first.")
+        if closing is not None:
+            assert lease.open_turn is not None, "no turn runs"
+        is_plain = lease.open_turn is None and opening is None
+        change = _change_of(
+            lease, records, self._clock(), opening=opening, closing=closing, is_plain=is_plain
+        )
+        lease.unsettled = Unsettled(
+            lease.head, len(records), digest_of((each.kind, each.body) for each in change.records)
+        )
+        try:
+            result, state = await self._runner.write(partial(_append, change), change.size)
+        except Unknown:
+            raise
+        except Exception:  # unlike a cancellation
+            lease.unsettled = None
+            raise
+        lease.unsettled = None
+        _follow(lease, state)
+        return result
+
+    # -- reading -----------------------------------------------------------------------------------
+
+    async def get(self, conversation_id: str, key_id: str) -> StoredConversation:
+        return await self._runner.read(lambda engine: engine.get(conversation_id, key_id))
+
+    async def read(
+        self, conversation_id: str, key_id: str, first: int = 1, limit: int = READ_AT_ONCE
+    ) -> tuple[Logged, ...]:
+        rows = await self._runner.read(
+            lambda engine: engine.rows(conversation_id, key_id, first, limit)
+        )
+        return tuple(map(_logged, rows))
+
+    async def head(self, conversation_id: str) -> Head:
+        return await self._runner.read(lambda engine: engine.head(conversation_id))
+
+    async def request(self, conversation_id: str, request_id: str) -> Turn | None:
+        return await self._runner.read(lambda engine: engine.request(conversation_id, request_id))
+
+    async def orphans(self, limit: int = 50) -> tuple[tuple[str, str], ...]:
+        return tuple(await self._runner.read(lambda engine: engine.orphans(limit)))
+
+    async def conversations(
+        self,
+        key_id: str,
+        *,
+        limit: int = 20,
+        after: str | None = None,
+        newest_first: bool = True,
+        q: str | None = None,
+    ) -> Page:
+        terms = None
+        if q is not None and q.strip():
+            terms = terms_of(q)
+            while await self._runner.write(lambda engine: engine.index_words(INDEXED_AT_ONCE)):
+                pass
+        return await self._runner.read(
+            lambda engine: engine.conversations(key_id, limit, after, newest_first, terms)
+        )
+
+    async def statistics(self) -> StoreStatistics:
+        return await self._runner.read(lambda engine: engine.statistics())
+
+    # -- conversations -----------------------------------------------------------------------------
+
+    async def update(
+        self,
+        conversation_id: str,
+        key_id: str,
+        *,
+        metadata: Mapping[str, str] | None = None,
+        title: str | None = None,
+        private: bool | None = None,
+        grants: Sequence[str] = (),
+    ) -> None:
+        body = None if metadata is None else dumps(dict(metadata))
+        named = None if title is None else title.encode("utf-8", "replace").decode()
+        await self._runner.write(
+            lambda engine: engine.update(conversation_id, key_id, body, named, private, grants)
+        )
+
+    async def delete(self, conversation_id: str, key_id: str) -> None:
+        await self._runner.write(lambda engine: engine.delete(conversation_id, key_id))
+
+    async def fork(
+        self, conversation_id: str, key_id: str, new_id: str, *, upto: int | None = None
+    ) -> Lease:
+        source = await self.get(conversation_id, key_id)
+        last = source.head if upto is None else min(upto, source.head)
+        log: list[Logged] = []
+        while len(log) < last:
+            rows = await self.read(
+                conversation_id, key_id, len(log) + 1, min(READ_AT_ONCE, last - len(log))
+            )
+            if not rows:
+                raise Missing(f"{conversation_id} was deleted.")
+            log += rows
+        records = [each.record for turn in fold(log) for each in turn.records]
+        create = NewConversation(
+            setup=source.setup, metadata=source.metadata, private=source.private
+        )
+        created, now = _created(create), self._clock()
+
+        def make(engine: Engine) -> State:
+            state = engine.acquire(new_id, key_id, created, now)
+            if not records:
+                return state
+            lease = _lease(new_id, key_id, state)
+            return _append(_change_of(lease, records, now, is_plain=True), engine)[1]
+
+        size = sum(each.size for each in map(encode, records))
+        return _lease(new_id, key_id, await self._runner.write(make, size))
+
+    async def prune(
+        self,
+        *,
+        unused_since: float | None = None,
+        max_bytes: int | None = None,
+        max_responses: int | None = None,
+        spare: Collection[str] = (),
+    ) -> tuple[str, ...]:
+        most: int | None = None
+        if max_bytes is not None:
+            held = await self.statistics()
+            # The file takes more than its records do, and gives room back later than they go.
+            if held.bytes > max_bytes:
+                most = int(held.record_bytes * max_bytes / held.bytes * PRUNED_TO)
+        deleted: list[str] = []
+        more = True
+        while more:
+            delete = partial(
+                engines.prune,
+                now=self._clock(),
+                unused_since=unused_since,
+                most_record_bytes=most,
+                max_responses=max_responses,
+                spare=spare,
+            )
+            some, more = await self._runner.write(delete)
+            deleted += some
+        return tuple(deleted)
+
+    # -- lineage, usage ----------------------------------------------------------------------------
+
+    async def lineage_put(self, key_id: str, digest: bytes, conversation_id: str, seq: int) -> None:
+        await self._runner.write(
+            lambda engine: engine.lineage_put(key_id, digest, conversation_id, seq)
+        )
+
+    async def lineage_find(
+        self, key_id: str, digests: Sequence[bytes], limit: int = 8
+    ) -> tuple[Held, ...]:
+        found = await self._runner.read(lambda engine: engine.lineage_find(key_id, digests, limit))
+        return tuple(found)
+
+    async def usage(
+        self, key_id: str, first_day: str = "", last_day: str = "9"
+    ) -> tuple[DayUsage, ...]:
+        return tuple(
+            await self._runner.read(lambda engine: engine.usage(key_id, first_day, last_day))
+        )
+
+    # -- responses ---------------------------------------------------------------------------------
+
+    async def put_response(self, response: StoredResponse, expires_at: float) -> None:
+        heading, encoded = response.heading, encode_response(response)
+        row = ResponseRow(
+            response.id,
+            response.key_id,
+            heading.conversation_id,
+            heading.created_at,
+            expires_at,
+            encoded,
+        )
+        await self._runner.write(lambda engine: engine.put_response(row), encoded.size)
+
+    async def get_response(self, response_id: str, key_id: str) -> StoredResponse:
+        now = self._clock()
+        body, parts = await self._runner.read(
+            lambda engine: engine.get_response(response_id, key_id, now)
+        )
+        return decode_response(body, parts.__getitem__)
+
+    async def latest_response(self, conversation_id: str, key_id: str) -> StoredResponse | None:
+        now = self._clock()
+
+        def look(engine: Engine) -> tuple[bytes, Mapping[bytes, bytes]] | None:
+            found = engine.latest_response(conversation_id, key_id, now)
+            return None if found is None else engine.get_response(found, key_id, now)
+
+        found = await self._runner.read(look)
+        return None if found is None else decode_response(found[0], found[1].__getitem__)
+
+    async def delete_response(self, response_id: str, key_id: str) -> None:
+        await self._runner.write(lambda engine: engine.delete_response(response_id, key_id))
+
+    async def check(self) -> tuple[str, ...]:
+        return tuple(await self._runner.read(lambda engine: engine.check()))
+
+
+def new_node(name: str = "", url: str = "") -> Node:
+    """A new life of a gateway."""
+    return Node(f"{name}{uuid4()}", url)
+
+
+# -- what changes are made of ----------------------------------------------------------------------
+
+
+def _append(change: Change, engine: Engine) -> tuple[Begun | Known | int, State]:
+    result = engine.append(change)
+    return result, engine.state(change.conversation_id)
+
+
+def _change_of(
+    lease: Lease,
+    records: Sequence[Record],
+    now: float,
+    *,
+    opening: Opening | None = None,
+    closing: Closing | None = None,
+    is_plain: bool,
+) -> Change:
+    """`is_plain`: the records stand outside of a turn, or are whole turns."""
+    reset: tuple[int, int] | None = None
+    messages = turns = 0
+    title: str | None = None
+    for record in records:
+        match record:
+            case Rewound(_, held_messages, held_turns):
+                reset, messages, turns = (held_messages, held_turns), 0, 0
+            case Said(message):
+                messages += 1
+                if title is None and message.role == "user":
+                    title = title_of(message.text)
+            case TurnEnd():
+                turns += 1
+    return Change(
+        conversation_id=lease.conversation_id,
+        token=lease.token,
+        head=lease.head,
+        records=tuple(map(encode, records)),
+        now=now,
+        title=title,
+        opening=opening,
+        closing=closing,
+        reset=reset,
+        messages=messages if is_plain else 0,
+        turns=turns if is_plain else 0,
+        units=_units(records) if is_plain else (),
+    )
+
+
+def _units(records: Sequence[Record]) -> tuple[tuple[int, int], ...]:
+    """The ranges of records that are searched as one: turns, and messages that stand alone."""
+    units: list[tuple[int, int]] = []
+    begun: int | None = None
+    for number, record in enumerate(records):
+        match record:
+            case TurnStart():
+                begun = number
+            case TurnEnd() if begun is not None:
+                units.append((begun, number))
+                begun = None
+            case Said() if begun is None:
+                units.append((number, number))
+    return tuple(units)
+
+
+def _created(new: NewConversation) -> Created:
+    setup = new.setup
+    return Created(
+        encode_setup(setup),
+        setup.model,
+        setup.profile,
+        setup.workspace,
+        dumps(dict(new.metadata)),
+        new.private,
+    )
+
+
+def _lease(conversation_id: str, key_id: str, state: State) -> Lease:
+    return Lease(conversation_id, key_id, state.token, state.head, state.turns, state.open_turn)
+
+
+def _follow(lease: Lease, state: State) -> None:
+    lease.head, lease.turns, lease.open_turn = state.head, state.turns, state.open_turn
+
+
+def _head(result: Begun | Known | int) -> int:
+    assert isinstance(result, int)
+    return result
+
+
+def _logged(row: engines.Row) -> Logged:
+    record = decode(row.kind, row.body, row.parts.__getitem__)
+    return Logged(row.seq, row.token, row.turn, row.at, record)

@@ -1,0 +1,438 @@
+"""A store in memory: for ``storage.persist = false``, and the model of what a store does.
+
+Knows: tables as dicts. Nothing here waits, so every change is whole by itself.
+"""
+
+from __future__ import annotations
+
+import operator
+import time
+from collections.abc import AsyncIterator, Callable, Iterator, Mapping, Sequence
+from contextlib import asynccontextmanager
+from itertools import islice
+from typing import Any, TypeVar
+
+import trio
+from attrs import define, evolve, field
+
+from ...schemas.log.codec import decode_setup, digest_of, loads
+from ...schemas.log.words import matches, words_of
+from ...schemas.turn import Usage
+from .engine import (
+    MAX_RECORDS,
+    Change,
+    Created,
+    Engine,
+    ResponseRow,
+    Row,
+    State,
+    day_of,
+)
+from .interface import (
+    Begun,
+    DayUsage,
+    Fenced,
+    Head,
+    Held,
+    Known,
+    Missing,
+    Page,
+    StoredConversation,
+    StoreError,
+    StoreStatistics,
+    Summary,
+    Turn,
+    Unsettled,
+)
+from .local import LocalStore, new_node
+
+T = TypeVar("T")
+
+
+@define(eq=False)
+class _Conversation:
+    """One conversation; `units` are the ranges of records that are searched as one."""
+
+    id: str
+    key_id: str
+    created: Created
+    created_at: float
+    used_at: float
+    token: int
+    owner: str | None
+    head: int = 0
+    last_turn: int = 0
+    open_turn: int | None = None
+    lost_turn: str | None = None
+    turns: int = 0
+    messages: int = 0
+    usage: Usage = field(factory=Usage)
+    title: str | None = None
+    grants: tuple[str, ...] = ()
+    bytes: int = 0
+    rows: list[Row] = field(factory=list)
+    numbered: dict[int, Turn] = field(factory=dict)
+    units: list[tuple[int, int]] = field(factory=list)
+
+
+class MemoryEngine:
+    """See `engine.Engine`."""
+
+    def __init__(self, node_id: str) -> None:
+        self.node_id = node_id
+        self._conversations: dict[str, _Conversation] = {}
+        self._token = 0
+        self._lineage: dict[tuple[str, bytes], dict[str, int]] = {}
+        self._usage: dict[tuple[str, str], DayUsage] = {}
+        self._responses: dict[str, ResponseRow] = {}
+
+    def _find(self, conversation_id: str, key_id: str | None = None) -> _Conversation:
+        found = self._conversations.get(conversation_id)
+        if found is None or (key_id is not None and found.key_id != key_id):
+            raise Missing(f"There is no conversation {conversation_id}.")
+        return found
+
+    def touch(self) -> None:
+        pass
+
+    # -- leases ------------------------------------------------------------------------------------
+
+    def acquire(
+        self, conversation_id: str, key_id: str, create: Created | None, now: float
+    ) -> State:
+        if create is not None and conversation_id not in self._conversations:
+            self._conversations[conversation_id] = _Conversation(
+                conversation_id, key_id, create, now, now, 0, None
+            )
+        found = self._find(conversation_id, key_id)
+        self._token += 1
+        found.token, found.owner = self._token, self.node_id
+        return self.state(conversation_id)
+
+    def state(self, conversation_id: str) -> State:
+        found = self._find(conversation_id)
+        return State(found.token, found.head, found.last_turn, found.open_turn)
+
+    def release(self, conversation_id: str, token: int) -> None:
+        found = self._conversations.get(conversation_id)
+        if found is not None and found.token == token and found.open_turn is None:
+            found.owner = None
+
+    def _fenced(self, conversation_id: str, token: int) -> _Conversation:
+        found = self._conversations.get(conversation_id)
+        if found is None or found.token != token:
+            raise Fenced(f"Another lease of {conversation_id} was granted, or it was deleted.")
+        return found
+
+    def append(self, change: Change) -> Begun | Known | int:
+        found = self._fenced(change.conversation_id, change.token)
+        if change.opening is not None:
+            known = self.request(change.conversation_id, change.opening.request_id)
+            if known is not None:
+                return Known(known)
+        if found.head != change.head:
+            raise Fenced(f"{change.conversation_id} stands at {found.head}, not {change.head}.")
+        if found.head + len(change.records) > MAX_RECORDS:
+            raise StoreError("The conversation is too long.")
+        number = found.last_turn + 1 if change.opening is not None else found.open_turn or 0
+        for seq, each in enumerate(change.records, found.head + 1):
+            found.rows.append(
+                Row(seq, change.token, number, change.now, each.kind, each.body, each.parts)
+            )
+        found.head += len(change.records)
+        found.used_at, found.bytes = change.now, found.bytes + change.size
+        found.title = change.title if found.title is None else found.title
+        if change.reset is not None:
+            found.messages, found.turns = change.reset
+        found.messages += change.messages
+        found.turns += change.turns
+        begins = change.head + 1
+        found.units += [(begins + first, begins + last) for first, last in change.units]
+        if change.opening is not None:
+            return self._open(found, change, number)
+        if change.closing is not None:
+            self._close(found, change)
+        return found.head
+
+    def _open(self, found: _Conversation, change: Change, number: int) -> Begun:
+        assert change.opening is not None
+        kinds = [each.kind for each in change.records]
+        first = change.head + 1 + kinds.index("start")
+        found.last_turn = found.open_turn = number
+        opening = change.opening
+        found.numbered[number] = Turn(
+            number, opening.turn_id, opening.request_id, "running", first, None
+        )
+        begun = Begun(number, found.lost_turn)
+        found.lost_turn = None
+        return begun
+
+    def _close(self, found: _Conversation, change: Change) -> None:
+        closing = change.closing
+        assert closing is not None
+        assert found.open_turn is not None
+        turn = found.numbered[found.open_turn]
+        found.numbered[found.open_turn] = evolve(turn, state=closing.state, last=found.head)
+        found.open_turn = None
+        if closing.state == "lost":
+            found.lost_turn = turn.turn_id
+        if closing.state == "ended":
+            said = found.rows[turn.first - 1 :]
+            found.messages += sum(row.kind in ("user", "assistant") for row in said)
+            found.turns += 1
+            found.units.append((turn.first, found.head))
+        if closing.setup is not None:
+            found.created = evolve(
+                closing.setup, metadata=found.created.metadata, private=found.created.private
+            )
+        if closing.usage is not None:
+            found.usage += closing.usage
+            key = (found.key_id, day_of(change.now))
+            used = self._usage.get(key) or DayUsage(key[1], 0, Usage())
+            self._usage[key] = DayUsage(key[1], used.turns + 1, used.usage + closing.usage)
+        if closing.lineage is not None:
+            self.lineage_put(found.key_id, closing.lineage, found.id, found.head)
+
+    def settle(self, conversation_id: str, token: int, unsettled: Unsettled) -> tuple[bool, State]:
+        found = self._fenced(conversation_id, token)
+        rows = found.rows[unsettled.head : unsettled.head + unsettled.count]
+        if found.head == unsettled.head:
+            return False, self.state(conversation_id)
+        if digest_of((row.kind, row.body) for row in rows) != unsettled.digest:
+            raise Fenced(f"{conversation_id} was changed by another.")
+        return True, self.state(conversation_id)
+
+    # -- reading -----------------------------------------------------------------------------------
+
+    def get(self, conversation_id: str, key_id: str) -> StoredConversation:
+        found = self._find(conversation_id, key_id)
+        return StoredConversation(
+            conversation_id=found.id,
+            key_id=found.key_id,
+            setup=decode_setup(found.created.setup),
+            metadata=loads(found.created.metadata),
+            private=found.created.private,
+            title=found.title,
+            created_at=found.created_at,
+            used_at=found.used_at,
+            turns=found.turns,
+            messages=found.messages,
+            usage=found.usage,
+            grants=found.grants,
+            head=found.head,
+            open_turn=found.open_turn,
+            lost_turn=found.lost_turn,
+            bytes=found.bytes,
+        )
+
+    def rows(self, conversation_id: str, key_id: str, first: int, limit: int) -> list[Row]:
+        begin = max(first, 1) - 1
+        return self._find(conversation_id, key_id).rows[begin : begin + limit]
+
+    def head(self, conversation_id: str) -> Head:
+        found = self._find(conversation_id)
+        return Head(found.head, found.token, found.owner, found.open_turn)
+
+    def turn(self, conversation_id: str, number: int) -> Turn | None:
+        found = self._conversations.get(conversation_id)
+        return None if found is None else found.numbered.get(number)
+
+    def request(self, conversation_id: str, request_id: str) -> Turn | None:
+        found = self._conversations.get(conversation_id)
+        turns = () if found is None else found.numbered.values()
+        return next((turn for turn in turns if turn.request_id == request_id), None)
+
+    def orphans(self, limit: int) -> list[tuple[str, str]]:
+        found = (
+            (each.id, each.key_id)
+            for each in self._conversations.values()
+            if each.open_turn is not None and each.owner != self.node_id
+        )
+        return [*islice(found, limit)]
+
+    def index_words(self, limit: int) -> bool:
+        return False
+
+    def conversations(
+        self,
+        key_id: str,
+        limit: int,
+        after: str | None,
+        newest_first: bool,
+        terms: Sequence[Sequence[str]] | None,
+    ) -> Page:
+        mine = [each for each in self._conversations.values() if each.key_id == key_id]
+        if newest_first:
+            mine.reverse()
+        if after is not None:
+            mine = mine[mine.index(self._find(after, key_id)) + 1 :]
+        if terms is not None:
+            mine = [each for each in mine if terms and _is_found(each, terms)]
+        return Page(tuple(map(_summary, mine[:limit])), len(mine) > limit)
+
+    def statistics(self) -> StoreStatistics:
+        size = sum(each.bytes for each in self._conversations.values())
+        size += sum(row.encoded.size for row in self._responses.values())
+        return StoreStatistics(len(self._conversations), len(self._responses), size, size)
+
+    # -- conversations -----------------------------------------------------------------------------
+
+    def update(
+        self,
+        conversation_id: str,
+        key_id: str,
+        metadata: bytes | None,
+        title: str | None,
+        private: bool | None,
+        grants: Sequence[str],
+    ) -> None:
+        found = self._find(conversation_id, key_id)
+        if metadata is not None:
+            found.created = evolve(found.created, metadata=metadata)
+        if title is not None:
+            found.title = title
+        if private is not None:
+            found.created = evolve(found.created, private=private)
+        if private:
+            self._forget(conversation_id)
+        found.grants = tuple(dict.fromkeys((*found.grants, *grants)))
+
+    def delete(self, conversation_id: str, key_id: str) -> None:
+        self._find(conversation_id, key_id)
+        del self._conversations[conversation_id]
+        self._forget(conversation_id)
+
+    def _forget(self, conversation_id: str) -> None:
+        for key, holders in [*self._lineage.items()]:
+            holders.pop(conversation_id, None)
+            if not holders:
+                del self._lineage[key]
+
+    def unused(self) -> Iterator[tuple[str, str, float, int]]:
+        resting = [each for each in self._conversations.values() if each.open_turn is None]
+        for each in sorted(resting, key=operator.attrgetter("used_at")):
+            yield each.id, each.key_id, each.used_at, each.bytes
+
+    def responses_by_age(self) -> Iterator[tuple[str, str, float, float, int]]:
+        for row in [*self._responses.values()]:
+            yield row.id, row.key_id, row.created_at, row.expires_at, row.encoded.size
+
+    # -- lineage, usage ----------------------------------------------------------------------------
+
+    def lineage_put(self, key_id: str, digest: bytes, conversation_id: str, seq: int) -> None:
+        self._find(conversation_id, key_id)
+        holders = self._lineage.setdefault((key_id, digest), {})
+        holders.pop(conversation_id, None)
+        holders[conversation_id] = seq
+
+    def lineage_find(self, key_id: str, digests: Sequence[bytes], limit: int) -> list[Held]:
+        found = (
+            Held(digest, conversation_id, seq)
+            for digest in dict.fromkeys(digests)
+            for conversation_id, seq in reversed(self._lineage.get((key_id, digest), {}).items())
+        )
+        return [*islice(found, limit)]
+
+    def usage(self, key_id: str, first_day: str, last_day: str) -> list[DayUsage]:
+        days = (
+            used
+            for (key, day), used in self._usage.items()
+            if key == key_id and first_day <= day <= last_day
+        )
+        return sorted(days, key=operator.attrgetter("day"))
+
+    # -- responses ---------------------------------------------------------------------------------
+
+    def put_response(self, row: ResponseRow) -> None:
+        held = self._responses.get(row.id)
+        if held is not None and held.key_id != row.key_id:
+            raise Missing(f"There is no response {row.id}.")
+        self._responses[row.id] = row
+
+    def _response(self, response_id: str, key_id: str) -> ResponseRow:
+        row = self._responses.get(response_id)
+        if row is None or row.key_id != key_id:
+            raise Missing(f"There is no response {response_id}.")
+        return row
+
+    def get_response(
+        self, response_id: str, key_id: str, now: float
+    ) -> tuple[bytes, Mapping[bytes, bytes]]:
+        row = self._response(response_id, key_id)
+        if row.expires_at <= now:
+            raise Missing(f"There is no response {response_id} any more.")
+        return row.encoded.body, row.encoded.parts
+
+    def latest_response(self, conversation_id: str, key_id: str, now: float) -> str | None:
+        for row in reversed(self._responses.values()):
+            is_theirs = row.conversation_id == conversation_id and row.key_id == key_id
+            if is_theirs and row.expires_at > now:
+                return row.id
+        return None
+
+    def delete_response(self, response_id: str, key_id: str) -> None:
+        self._response(response_id, key_id)
+        del self._responses[response_id]
+
+    def check(self) -> list[str]:
+        return []
+
+
+def _is_found(found: _Conversation, terms: Sequence[Sequence[str]]) -> bool:
+    return any(matches(unit_words(found.rows[a - 1 : b]), terms) for a, b in found.units)
+
+
+def unit_words(rows: Sequence[Row]) -> list[str]:
+    """The words by which these records are found: those of what was said, not of thinking, tool
+    calls and their results."""
+    texts = [
+        block
+        for row in rows
+        if row.kind in ("user", "assistant")
+        for block in loads(row.body)["content"]
+        if isinstance(block, str)
+    ]
+    return words_of("\n".join(texts))
+
+
+def summary_of(
+    id: str, title: str | None, created: Created, rest: tuple[float, float, int, int, Usage]
+) -> Summary:
+    metadata: dict[str, Any] = loads(created.metadata)
+    return Summary(id, title, created.model, created.profile, created.workspace, metadata, *rest)
+
+
+def _summary(found: _Conversation) -> Summary:
+    return summary_of(
+        found.id,
+        found.title,
+        found.created,
+        (found.created_at, found.used_at, found.turns, found.messages, found.usage),
+    )
+
+
+class MemoryRunner:
+    """Has the engine do everything at once."""
+
+    trouble: str | None = None
+
+    def __init__(self, engine: Engine) -> None:
+        self._engine = engine
+
+    async def write(self, change: Callable[[Engine], T], size: int = 0) -> T:
+        await trio.lowlevel.checkpoint()
+        return change(self._engine)
+
+    async def read(self, look: Callable[[Engine], T]) -> T:
+        await trio.lowlevel.checkpoint()
+        return look(self._engine)
+
+
+@asynccontextmanager
+async def open_memory_store(
+    clock: Callable[[], float] = time.time,
+) -> AsyncIterator[LocalStore]:
+    """A store that lasts as long as the block."""
+    node = new_node()
+    await trio.lowlevel.checkpoint()
+    yield LocalStore(MemoryRunner(MemoryEngine(node.id)), node, clock)

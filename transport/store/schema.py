@@ -1,0 +1,103 @@
+"""The tables of the SQLite store, and how an older database becomes a newer one.
+
+Knows: SQL that makes and changes tables. The version is SQLite's ``user_version``.
+
+A conversation has a number `n`; its record `seq` has the row id ``n << 24 | seq``, so that a log
+lies together, and the row id alone says whose a found word is.
+"""
+
+from __future__ import annotations
+
+import sqlite3
+
+from .interface import StoreRefused
+
+APPLICATION_ID = 0x63634150
+"""What says that a database is a store of this gateway (``PRAGMA application_id``)."""
+
+SEQ_BITS = 24
+
+_FIRST = """
+create table counter(name text primary key, value integer not null) without rowid;
+insert into counter values('token', 0);
+create table conversation(
+    n integer primary key autoincrement, id text not null unique, key_id text not null,
+    setup blob not null, model text not null, profile text not null, workspace text not null,
+    metadata blob not null, private integer not null, title text, grants blob not null,
+    created_at real not null, used_at real not null,
+    owner text, token integer not null, head integer not null default 0,
+    last_turn integer not null default 0, open_turn integer, lost_turn text,
+    turns integer not null default 0, messages integer not null default 0,
+    usage blob not null, bytes integer not null default 0);
+create index conversation_by_key on conversation(key_id, n);
+create index conversation_by_use on conversation(used_at, n, bytes);
+create index conversation_open on conversation(open_turn) where open_turn is not null;
+create table log(
+    id integer primary key, token integer not null, turn integer not null, at real not null,
+    kind text not null, body blob not null);
+create table turn(
+    n integer not null, number integer not null, turn_id text not null, request_id text not null,
+    state text not null, first integer not null, last integer,
+    primary key(n, number), unique(n, request_id)) without rowid;
+create table unit(first integer primary key, last integer not null, indexed integer not null);
+create index unit_to_index on unit(first) where indexed = 0;
+create virtual table word using fts5(
+    owner, words, content='', columnsize=0, tokenize='ascii');
+create table part(digest blob primary key, content blob not null);
+create table part_use(
+    holder text not null, digest blob not null, primary key(holder, digest)) without rowid;
+create index part_use_by_digest on part_use(digest);
+create table lineage(
+    key_id text not null, digest blob not null, n integer not null, seq integer not null,
+    put integer not null, primary key(key_id, digest, n)) without rowid;
+create index lineage_by_conversation on lineage(n);
+insert into counter values('lineage', 0);
+create table usage(
+    key_id text not null, day text not null, turns integer not null,
+    prompt_tokens integer not null, completion_tokens integer not null,
+    cached_tokens integer not null, cache_write_tokens integer not null, cost_usd real not null,
+    reasoning_tokens integer not null, primary key(key_id, day)) without rowid;
+create table response(
+    n integer primary key autoincrement, id text not null unique, key_id text not null,
+    conversation_id text not null, created_at real not null, expires_at real not null,
+    bytes integer not null, body blob not null);
+create index response_by_conversation on response(conversation_id, n);
+create index response_by_age on response(n, created_at, expires_at, bytes);
+"""
+
+MIGRATIONS: tuple[str, ...] = (_FIRST,)
+"""What makes version 1 of an empty database, version 2 of version 1, and so on. Statements end with
+a semicolon at the end of a line."""
+
+
+def migrate(connection: sqlite3.Connection, path: str) -> None:
+    """Bring the database to the version of this program, in one transaction. Raises `StoreRefused`
+    where it is a newer one, or another program's."""
+    version = int(connection.execute("pragma user_version").fetchone()[0])
+    application = int(connection.execute("pragma application_id").fetchone()[0])
+    tables = int(connection.execute("select count(*) from sqlite_master").fetchone()[0])
+    if tables and application != APPLICATION_ID:
+        raise StoreRefused(
+            f"{path} is not a store of this gateway: move it away, or set storage.path to another "
+            "folder."
+        )
+    if version > len(MIGRATIONS):
+        raise StoreRefused(
+            f"{path} was written by a newer version of this program (its schema is {version}, this "
+            f"one knows {len(MIGRATIONS)}): install that version again, or set storage.path to "
+            "another folder."
+        )
+    if version == len(MIGRATIONS):
+        return
+    connection.execute("begin immediate")
+    try:
+        for script in MIGRATIONS[version:]:
+            for statement in script.split(";\n"):
+                connection.execute(statement)
+        connection.execute(f"pragma application_id = {APPLICATION_ID}")
+        connection.execute(f"pragma user_version = {len(MIGRATIONS)}")
+        connection.execute("commit")
+    except BaseException:
+        if connection.in_transaction:
+            connection.execute("rollback")
+        raise
