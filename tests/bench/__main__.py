@@ -13,6 +13,7 @@ from time import perf_counter
 
 import trio
 
+from tests.bench import store
 from tests.bench.fidelity import lineage_hit, replay, tool_results
 from tests.bench.parts import (
     Client,
@@ -179,4 +180,7 @@ async def main(chosen: str) -> None:
 
 
 if __name__ == "__main__":
-    trio.run(main, "".join(sys.argv[1:]))
+    if sys.argv[1:] == ["store"]:
+        trio.run(store.main)
+    else:
+        trio.run(main, "".join(sys.argv[1:]))

@@ -62,9 +62,18 @@ def test_an_output_that_the_messages_do_not_say_is_kept() -> None:
 
 
 def test_turns_that_failed_were_lost_or_run_do_not_count() -> None:
-    failed = [TurnStart("f", "f", "m", 1), user("f?"), TurnFailed("f", "child_died", "It died.")]
-    lost = [TurnStart("l", "l", "m", 1), user("l?"), assistant("half"), TurnLost("l", "restart")]
-    running = [TurnStart("r", "r", "m", 1), user("r?")]
+    failed: list[Record] = [
+        TurnStart("f", "f", "m", 1),
+        user("f?"),
+        TurnFailed("f", "child_died", "It died."),
+    ]
+    lost: list[Record] = [
+        TurnStart("l", "l", "m", 1),
+        user("l?"),
+        assistant("half"),
+        TurnLost("l", "restart"),
+    ]
+    running: list[Record] = [TurnStart("r", "r", "m", 1), user("r?")]
     said = texts(*turn("a", assistant("A")), *failed, *lost, *turn("b", assistant("B")), *running)
     assert said == ["a?", "A", "b?", "B"]
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+from collections.abc import Awaitable, Callable
 
 import pytest
 import trio
@@ -87,12 +88,13 @@ async def test_an_older_lease_is_fenced(store: Store) -> None:
     turn_id = await begin(store, old)
     new = await store.acquire("conv_1", KEY)
     assert (new.head, new.open_turn, new.turns) == (2, 1, 1)
-    for change in (
+    changes: tuple[Callable[[], Awaitable[int]], ...] = (
         lambda: store.append(old, [user("more")]),
         lambda: store.end_turn(old, end(turn_id)),
         lambda: store.fail_turn(old, TurnFailed(turn_id, "code", "why")),
         lambda: store.lose_turn(old, "restart"),
-    ):
+    )
+    for change in changes:
         with pytest.raises(Fenced):
             await change()
     await store.release(old)  # does nothing
