@@ -170,8 +170,8 @@ async def main(count: int = 100_000) -> None:
         print(f"| {name} | {figure} | {bound} | {'yes' if good else 'NO'} |", flush=True)
 
     print("| what | measured | bound | holds |\n|---|---|---|---|", flush=True)
-    with tempfile.TemporaryDirectory() as folder:
-        async with open_sqlite_store(Path(folder)) as store:
+    with tempfile.TemporaryDirectory() as name:
+        async with open_sqlite_store(Path(name)) as store:
             show(await append_alone(store))
             show(await append_together(store))
             show(await whole_turn(store))
@@ -185,10 +185,10 @@ async def main(count: int = 100_000) -> None:
         size = (folder / "ccapi.db").stat().st_size
         figure = f"{size / count:,.0f} bytes, of which said {said / count:,.0f}"
         show(("the database, for each turn and conversation", figure, "-", True))
-        async with opened(folder) as (store, took):
+        async with opened(folder) as (again, took):
             show(("open, and the first page", f"{took * 1000:.0f} ms", "<= 2000 ms", took <= 2))
-            show(await listing(store))
-            show(await searching(store))
-            show(await reading(store))
-            show(await append_alone(store))
-            show(await whole_turn(store))
+            show(await listing(again))
+            show(await searching(again))
+            show(await reading(again))
+            show(await append_alone(again))
+            show(await whole_turn(again))
