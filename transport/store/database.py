@@ -13,12 +13,15 @@ from contextlib import suppress
 from pathlib import Path
 from typing import Any, TypeVar
 
+from ..loggers import get_logger
 from .files import FileWatch, FolderLock, drop_companions, make_private, sync
 from .interface import StoreInUse, StoreRefused, Unavailable
-from .schema import migrate
+from .schema import migrate, version_of
 from .sqlite import SqliteEngine
 
 T = TypeVar("T")
+
+log = get_logger("ccapi.store")
 
 BUSY_SECONDS = 0.5
 """How long a change waits for another program that has the database locked."""
@@ -33,7 +36,8 @@ CACHE_KIB = 16 * 1024
 
 
 def connect(path: Path, *, writes: bool) -> sqlite3.Connection:
-    """A connection that any thread may use, one at a time."""
+    """A connection that any thread may use, one at a time. Raises `StoreRefused`, `sqlite3.Error`;
+    `writes` makes the database one with a write-ahead log."""
     mode = "rw" if writes else "ro"
     connection = sqlite3.connect(
         f"{path.absolute().as_uri()}?mode={mode}",
@@ -46,8 +50,10 @@ def connect(path: Path, *, writes: bool) -> sqlite3.Connection:
     try:
         connection.execute(f"pragma cache_size = -{CACHE_KIB}")
         if writes:
-            # Before the first table, or never.
-            connection.execute("pragma auto_vacuum = incremental")
+            # Looked at first: some of these write to a database that shall be refused.
+            if not version_of(connection, str(path)):
+                # Before the first table, or never.
+                connection.execute("pragma auto_vacuum = incremental")
             connection.execute("pragma journal_mode = wal")
             connection.execute("pragma synchronous = normal")
             connection.execute("pragma wal_autocheckpoint = 0")
@@ -94,7 +100,10 @@ class Database:
         if not self._lock.is_there:
             self.unclean = not self._lock.take()
         restored = _restored(self.path)
-        if restored.exists() and not self.path.exists():
+        if restored.exists():
+            # It is whole, and has all that was acknowledged: `_restore` did not come to its end.
+            with suppress(FileNotFoundError):
+                self.path.replace(self.path.with_name(self.path.name + ".replaced"))
             drop_companions(self.path)
             restored.replace(self.path)
         make_private(self.path)
@@ -156,7 +165,13 @@ class Database:
         if self.damage is not None and self.is_open:
             if self.is_there:
                 raise Damaged(self.damage)
-            self.drop()  # the damaged file was taken away: what stands there now is taken instead
+            # The damaged file was taken away: what stands there now is taken instead, without the
+            # damaged one's write-ahead log.
+            assert self._watch is not None
+            has_own_log = self._watch.has_own_log
+            self.drop()
+            if has_own_log:
+                drop_companions(self.path)
         self.open()
         self.confirm()
 
@@ -176,6 +191,7 @@ class Database:
         if self._watch.is_replaced:
             raise FileNotFoundError(f"{fault} while this gateway had it open: start it again")
         self._restore()
+        log.warning("store_files_made_again", reason=fault)
 
     def _restore(self) -> None:
         assert self._connection is not None
@@ -184,14 +200,19 @@ class Database:
             self._lock.take()
         partial = self.path.with_name(self.path.name + ".partial")
         partial.unlink(missing_ok=True)
-        make_private(partial)
-        copy = sqlite3.connect(partial)
         try:
-            self._connection.backup(copy)
+            make_private(partial)
+            copy = sqlite3.connect(partial)
+            try:
+                self._connection.backup(copy)
+            finally:
+                copy.close()
+            sync(partial)
+        except BaseException:
+            partial.unlink(missing_ok=True)  # a full disk needs the room
+            raise
         finally:
-            copy.close()
-        drop_companions(partial)
-        sync(partial)
+            drop_companions(partial)
         partial.replace(_restored(self.path))
         # Closed before the new one opens: SQLite removes the log of what it closes by its name.
         self.drop()

@@ -1,7 +1,8 @@
 """The files of the SQLite store: the lock on their folder, and whether they are still there.
 
 Knows: ``ccapi.db`` with its write-ahead log, ``ccapi.db.lock`` with the pid of the process that
-has it open, and ``ccapi.db.restored``, a copy that is on its way to the first one's place.
+has it open, ``ccapi.db.restored``, a copy that is on its way to the first one's place, and
+``ccapi.db.replaced``, what stood there before.
 """
 
 from __future__ import annotations
@@ -99,6 +100,11 @@ class FileWatch:
                 return f"{path} was replaced by another file"
         self._seen = now
         return None
+
+    @property
+    def has_own_log(self) -> bool:
+        """Whether the write-ahead log under its name is still the open database's."""
+        return _identity(self._paths[1]) == self._seen[1]
 
     @property
     def is_replaced(self) -> bool:

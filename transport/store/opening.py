@@ -33,8 +33,6 @@ async def open_sqlite_store(
     await writer.open()
     async with trio.open_nursery() as nursery:
         await nursery.start(writer.run)
-        if database.unclean:
-            nursery.start_soon(trio.to_thread.run_sync, writer.look_through)
         try:
             yield LocalStore(writer, node, clock)
         finally:

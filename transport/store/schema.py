@@ -70,9 +70,9 @@ MIGRATIONS: tuple[str, ...] = (_FIRST,)
 a semicolon at the end of a line."""
 
 
-def migrate(connection: sqlite3.Connection, path: str) -> None:
-    """Bring the database to the version of this program, in one transaction. Raises `StoreRefused`
-    where it is a newer one, or another program's."""
+def version_of(connection: sqlite3.Connection, path: str) -> int:
+    """The version of the tables, 0 for an empty database. Raises `StoreRefused` where it is a newer
+    one, or another program's. Writes nothing."""
     version = int(connection.execute("pragma user_version").fetchone()[0])
     application = int(connection.execute("pragma application_id").fetchone()[0])
     tables = int(connection.execute("select count(*) from sqlite_master").fetchone()[0])
@@ -87,6 +87,13 @@ def migrate(connection: sqlite3.Connection, path: str) -> None:
             f"one knows {len(MIGRATIONS)}): install that version again, or set storage.path to "
             "another folder."
         )
+    return version
+
+
+def migrate(connection: sqlite3.Connection, path: str) -> None:
+    """Bring the database to the version of this program, in one transaction. Raises as
+    `version_of`."""
+    version = version_of(connection, path)
     if version == len(MIGRATIONS):
         return
     connection.execute("begin immediate")

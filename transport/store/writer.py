@@ -14,6 +14,7 @@ import threading
 import time
 from collections import deque
 from collections.abc import Callable
+from contextlib import suppress
 from functools import partial
 from typing import Any, TypeVar
 
@@ -21,7 +22,7 @@ import trio
 from attrs import define, field
 
 from ..loggers import get_logger
-from .database import Database, connect, is_damage, reason_of
+from .database import Damaged, Database, connect, is_damage, reason_of
 from .engine import Engine
 from .interface import StoreError, StoreRefused, Unavailable, Unknown
 from .sqlite import SqliteEngine
@@ -41,6 +42,10 @@ MAX_WAITING_BYTES = 64 * 1024 * 1024
 
 RETRY_SECONDS = 1.0
 """How often it is tried whether what failed works again."""
+
+SLOW_SECONDS = 0.1
+"""A try that takes longer before it fails is made only every `RETRY_SECONDS`: the changes that wait
+are refused at once meanwhile, and do not add up their waiting."""
 
 IDLE_SECONDS = 0.05
 """How long nothing has come when words are indexed and the write-ahead log is emptied."""
@@ -86,6 +91,8 @@ class Writer:
         self._unindexed = True
         self._written = 0
         self._tried = 0.0
+        self._is_slow = False
+        self._looking: sqlite3.Connection | None = None
         # The rest is the trio thread's.
         self._entry = trio.Lock()
         self._space = trio.Event()
@@ -94,6 +101,8 @@ class Writer:
         self._readers: deque[tuple[int, sqlite3.Connection]] = deque()
         self._read_limit = trio.CapacityLimiter(READERS)
         self._token: trio.lowlevel.TrioToken | None = None
+        self._nursery: trio.Nursery | None = None
+        self._is_looked_through = False
 
     def __repr__(self) -> str:
         return f"<Writer {self._waiting} waiting, {self.trouble or 'well'}>"
@@ -160,6 +169,8 @@ class Writer:
         except sqlite3.Error as error:
             if connection is not None:
                 connection.close()
+            if is_damage(error) and generation == database.generation:
+                self._damaged(str(error))
             raise Unavailable(reason_of(error, database.path)) from error
         except StoreError:
             assert connection is not None
@@ -182,9 +193,14 @@ class Writer:
     async def run(self, task_status: trio.TaskStatus[None] = trio.TASK_STATUS_IGNORED) -> None:
         """Write until `stop`, and close the database."""
         self._token = trio.lowlevel.current_trio_token()
-        task_status.started()
         try:
-            await trio.to_thread.run_sync(self._work, limiter=trio.CapacityLimiter(1))
+            async with trio.open_nursery() as nursery:
+                self._nursery = nursery
+                self._look_through_once()
+                task_status.started()
+                await trio.to_thread.run_sync(self._work, limiter=trio.CapacityLimiter(1))
+                self._nursery = None
+                self._stop_looking()
         finally:
             self._stopping = True
             while self._readers:
@@ -252,11 +268,13 @@ class Writer:
 
     def _try(self, jobs: list[_Job], work: Callable[..., None]) -> None:
         """Run one transaction that does `jobs`."""
+        began = time.monotonic()
         try:
             self._database.transaction(work)
         except (sqlite3.Error, OSError, StoreRefused) as error:
             if len(jobs) == 1:
                 self._fail(error)
+                self._is_slow = time.monotonic() - began > SLOW_SECONDS
                 jobs[0].error = Unavailable(reason_of(error, self._database.path))
                 return
             for job in jobs:  # each by itself: what one of them needs may be there for others
@@ -276,6 +294,7 @@ class Writer:
         except (sqlite3.Error, OSError, StoreRefused) as error:
             # Committed to a file that no other process will find.
             self._fail(error)
+            self._is_slow = time.monotonic() - began > SLOW_SECONDS
             for job in jobs:
                 job.error = Unknown(reason_of(error, self._database.path))
             return
@@ -319,8 +338,8 @@ class Writer:
     # -- trouble -----------------------------------------------------------------------------------
 
     def _may_try(self) -> bool:
-        """While opening the database fails, each try may take long: one in a while will do."""
-        if self._database.is_open and self._database.damage is None:
+        """While tries take long before they fail, one in a while will do."""
+        if self._database.is_open and self._database.damage is None and not self._is_slow:
             return True
         now = time.monotonic()
         if now - self._tried < RETRY_SECONDS:
@@ -345,6 +364,11 @@ class Writer:
         if self.trouble is not None:
             log.info("store_available_again", after=self.trouble)
             self.trouble = None
+            self._is_slow = False
+            if self._database.unclean:  # it could not be opened at the start
+                assert self._token is not None
+                with suppress(trio.RunFinishedError):
+                    self._token.run_sync_soon(self._look_through_once)
 
     def _use_idle_time(self) -> None:
         if self.trouble is not None:
@@ -365,14 +389,31 @@ class Writer:
         self._database.give_back()
         self._written = 0
 
+    def _look_through_once(self) -> None:
+        """Called by the trio thread. After a process that did not close the database."""
+        database = self._database
+        is_due = database.unclean and database.is_open and not self._is_looked_through
+        if is_due and self._nursery is not None:
+            self._is_looked_through = True
+            self._nursery.start_soon(trio.to_thread.run_sync, self.look_through)
+
+    def _stop_looking(self) -> None:
+        looking = self._looking
+        if looking is not None:
+            with suppress(sqlite3.ProgrammingError):  # closed meanwhile
+                looking.interrupt()
+
     def look_through(self) -> None:
-        """Whether the database is whole, which nobody knows after a process that did not close it.
-        In a thread beside the writer's; may take seconds."""
+        """See whether the database is whole. In a thread beside the writer's; may take seconds,
+        and ends early when the writer stops."""
         try:
-            connection = connect(self._database.path, writes=False)
+            connection = self._looking = connect(self._database.path, writes=False)
             try:
+                if self._stopping:
+                    return
                 found = [row[0] for row in connection.execute("pragma quick_check(5)")]
             finally:
+                self._looking = None
                 connection.close()
             damage = None if found == ["ok"] else "; ".join(found)
         except sqlite3.Error as error:
@@ -380,8 +421,13 @@ class Writer:
                 return  # the writer will meet it too
             damage = str(error)
         if damage is not None:
+            self._damaged(damage)
+
+    def _damaged(self, damage: str) -> None:
+        """Called by threads beside the writer's: nothing is written from now on."""
+        if self._database.damage is None:
             self._database.damage = damage
-            self.trouble = reason_of(sqlite3.DatabaseError(damage), self._database.path)
+            self.trouble = reason_of(Damaged(damage), self._database.path)
             log.error("store_damaged", damage=damage)
 
 
