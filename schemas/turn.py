@@ -200,9 +200,6 @@ class TurnRequest:
         )
 
 
-Prompt = TurnRequest
-
-
 @frozen
 class Usage:
     """Tokens of one turn, summed over the API calls it took, as the CLI reports them.

@@ -23,7 +23,7 @@ from attrs import define, evolve
 from ...schemas.claude.output import Frame, Noise, PermissionAsked
 from ...schemas.errors import ChildProtocolError, GatewayError, InternalError, draining
 from ...schemas.events import PhaseChanged, TurnAccepted, TurnFailed, TurnFinished
-from ...schemas.turn import AgentOrigin, ChoiceFate, Completed, Failed, Origin, Prompt
+from ...schemas.turn import AgentOrigin, ChoiceFate, Completed, Failed, Origin, TurnRequest
 from ...schemas.turn_items import TextDelta, TurnItem
 from ...transport.loggers import get_logger
 from ..runtime.bus import Bus
@@ -107,7 +107,7 @@ class _Waiting:
     """A caller whose turn has not ended; `model` is None until the machine accepts the turn."""
 
     port: Port
-    prompt: Prompt
+    prompt: TurnRequest
     taken: float
     model: str | None = None
 

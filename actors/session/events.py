@@ -14,7 +14,7 @@ from attrs import frozen
 from ...schemas.claude.output import Frame, PermissionAsked
 from ...schemas.errors import GatewayError
 from ...schemas.message import Message
-from ...schemas.turn import Answer, ChoiceFate, Memory, Origin, Outcome, Prompt
+from ...schemas.turn import Answer, ChoiceFate, Memory, Origin, Outcome, TurnRequest
 from ...schemas.turn_items import TurnItem
 
 # -- events; the child's frames are events too -----------------------------------------------------
@@ -28,7 +28,7 @@ class StartTurn:
     answer stays in the conversation, as far as it came."""
 
     turn_id: str
-    prompt: Prompt
+    prompt: TurnRequest
     reject_if_busy: bool = False
     back_to: Memory | None = None
     keep_stopped: bool = False
@@ -178,7 +178,7 @@ class End:
 
     turn_id: str
     outcome: Outcome
-    prompt: Prompt
+    prompt: TurnRequest
     model: str
     answer: Answer | None
     accepted: float

@@ -24,9 +24,9 @@ from ...schemas.turn import (
     Failed,
     Memory,
     Outcome,
-    Prompt,
     ResumePoint,
     Setup,
+    TurnRequest,
     Usage,
 )
 from ...schemas.turn_items import ReasoningDelta, TextDelta, TurnItem, compact
@@ -58,7 +58,7 @@ class TurnState:
     """
 
     turn_id: str
-    prompt: Prompt
+    prompt: TurnRequest
     setup: Setup
     accepted: float
     due: float

@@ -5,7 +5,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from ccapi.schemas.message import Block, Message, ToolCall, digest
-from ccapi.schemas.turn import Memory, Prompt, ResumePoint, Setup, Tool, Usage
+from ccapi.schemas.turn import Memory, ResumePoint, Setup, Tool, TurnRequest, Usage
 from ccapi.schemas.turn_items import (
     Gathering,
     ReasoningDelta,
@@ -35,13 +35,13 @@ HELD_SETUP = Setup("sonnet", "Be brief.")
 @pytest.mark.parametrize(
     ("prompt", "setup"),
     [
-        (Prompt(()), HELD_SETUP),
-        (Prompt((), model="opus"), Setup("opus", "Be brief.")),
-        (Prompt((), system="Be long."), Setup("sonnet", "Be long.")),
-        (Prompt((), model="opus", system=""), Setup("opus", "")),
+        (TurnRequest(()), HELD_SETUP),
+        (TurnRequest((), model="opus"), Setup("opus", "Be brief.")),
+        (TurnRequest((), system="Be long."), Setup("sonnet", "Be long.")),
+        (TurnRequest((), model="opus", system=""), Setup("opus", "")),
     ],
 )
-def test_what_a_prompt_leaves_open_stays(prompt: Prompt, setup: Setup) -> None:
+def test_what_a_prompt_leaves_open_stays(prompt: TurnRequest, setup: Setup) -> None:
     assert prompt.setup(HELD_SETUP) == setup
 
 
@@ -51,13 +51,13 @@ WEATHER, NOW = Tool("weather"), Tool("now")
 @pytest.mark.parametrize(
     ("prompt", "setup"),
     [
-        (Prompt(()), Setup("m", tools=(WEATHER,))),
-        (Prompt((), tools=(NOW,)), Setup("m", tools=(NOW,))),
-        (Prompt((), tools=()), Setup("m")),
-        (Prompt((), schema="{}"), Setup("m", tools=(WEATHER,), schema="{}")),
+        (TurnRequest(()), Setup("m", tools=(WEATHER,))),
+        (TurnRequest((), tools=(NOW,)), Setup("m", tools=(NOW,))),
+        (TurnRequest((), tools=()), Setup("m")),
+        (TurnRequest((), schema="{}"), Setup("m", tools=(WEATHER,), schema="{}")),
     ],
 )
-def test_tools_stay_but_a_schema_is_the_turns_alone(prompt: Prompt, setup: Setup) -> None:
+def test_tools_stay_but_a_schema_is_the_turns_alone(prompt: TurnRequest, setup: Setup) -> None:
     assert prompt.setup(Setup("m", tools=(WEATHER,), schema="[]")) == setup
 
 

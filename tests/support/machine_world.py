@@ -71,10 +71,10 @@ from ccapi.schemas.turn import (
     Memory,
     Options,
     Origin,
-    Prompt,
     Recording,
     Setup,
     Tool,
+    TurnRequest,
     Usage,
 )
 from ccapi.schemas.turn_items import Gathering, TextDelta, TurnItem
@@ -226,7 +226,7 @@ class World:
         change = (choice // 8) % 8
         limit = 3 if change == 7 else None
         self.limited |= limit is not None
-        prompt = Prompt(
+        prompt = TurnRequest(
             messages,
             model={1: "opus", 2: "sonnet"}.get(change),
             system={3: "Be brief."}.get(change),
@@ -346,7 +346,7 @@ class World:
         message = Message("user", (f"again {number}",))
         self._note(message)
         self.turns[turn_id] = Received()
-        self.feed(StartTurn(turn_id, Prompt((message,)), back_to=back_to))
+        self.feed(StartTurn(turn_id, TurnRequest((message,)), back_to=back_to))
 
     def time_passes(self, choice: int) -> None:
         self.now += choice / 16

@@ -27,7 +27,7 @@ from ccapi.actors.watching.broadcast import Broadcast
 from ccapi.schemas import events
 from ccapi.schemas.errors import GatewayError
 from ccapi.schemas.message import Message, messages_of
-from ccapi.schemas.turn import Completed, Failed, Memory, Options, Prompt, Setup
+from ccapi.schemas.turn import Completed, Failed, Memory, Options, Setup, TurnRequest
 from ccapi.schemas.turn_items import TextDelta, TurnItem
 
 from .fake_child import Brain, FakeChild, FakePool, echo, silent
@@ -86,7 +86,7 @@ class Seat:
         return self.state.ref
 
     def prepare(self, said: str | Message, **options: Any) -> tuple[Turn, Submit]:
-        prompt = Prompt(
+        prompt = TurnRequest(
             messages_of(said if isinstance(said, str) else (said,)),
             model=options.get("model"),
             system=options.get("system"),

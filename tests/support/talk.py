@@ -53,11 +53,11 @@ from ccapi.schemas.turn import (
     Failed,
     Memory,
     Options,
-    Prompt,
     Recording,
     ResumePoint,
     Setup,
     Tool,
+    TurnRequest,
     Usage,
 )
 from ccapi.schemas.turn_items import (
@@ -143,7 +143,7 @@ class Talk:
         messages = tuple(user(text) if isinstance(text, str) else text for text in said)
         name = _spell_all(messages[-1])
         self._names[turn_id(name)] = name
-        prompt = Prompt(
+        prompt = TurnRequest(
             messages,
             model,
             system,

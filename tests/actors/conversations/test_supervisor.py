@@ -37,7 +37,7 @@ from ccapi.schemas.errors import (
 )
 from ccapi.schemas.message import messages_of
 from ccapi.schemas.settings.settings import ClaudeSettings, ConversationSettings, Settings
-from ccapi.schemas.turn import Memory, Origin, Prompt, Setup
+from ccapi.schemas.turn import Memory, Origin, Setup, TurnRequest
 
 from ...support.fake_child import Brain, FakeChild, FakePool, echo, silent
 from ...support.session_world import failure, outcome
@@ -79,7 +79,7 @@ class Desk:
 
     async def submit(self, entry: Entry, text: str = "hello") -> Turn:
         turn, port = open_turn(str(uuid4()), entry.conversation_id, "haiku")
-        message = Submit(StartTurn(turn.turn_id, Prompt(messages_of(text))), port)
+        message = Submit(StartTurn(turn.turn_id, TurnRequest(messages_of(text))), port)
         await self.supervisor.submit(entry, message)
         self.ports.append(port)
         return turn

@@ -43,7 +43,7 @@ from ccapi.schemas.claude.output import (
     TurnResult,
 )
 from ccapi.schemas.errors import ChildDied, InternalError, Overloaded, TurnInterrupted
-from ccapi.schemas.turn import Prompt, Usage
+from ccapi.schemas.turn import TurnRequest, Usage
 from ccapi.schemas.turn_items import ReasoningDelta, TextDelta
 from tests.support.fake_child import text_delta
 from tests.support.session_world import drain, open_world
@@ -74,7 +74,7 @@ ANSWER: tuple[Event, ...] = (
     ApiRetry(1.0),
 )
 FITS: tuple[tuple[Event, set[Phase]], ...] = (
-    (StartTurn(turn_id("x"), Prompt((user("x"),))), EVERY),
+    (StartTurn(turn_id("x"), TurnRequest((user("x"),))), EVERY),
     (Interrupt(turn_id("x")), EVERY),
     (TimedOut(), EVERY),
     (Close(TurnInterrupted("Closed.")), EVERY),

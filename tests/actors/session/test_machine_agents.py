@@ -24,7 +24,7 @@ from ccapi.schemas.claude.output import (
     ToolUseStarted,
 )
 from ccapi.schemas.message import Message, ToolCall
-from ccapi.schemas.turn import AgentOrigin, Memory, Prompt, ResumePoint, Setup
+from ccapi.schemas.turn import AgentOrigin, Memory, ResumePoint, Setup, TurnRequest
 from tests.support.talk import (
     ASLEEP,
     BUSY,
@@ -58,7 +58,7 @@ def working(
 
 def test_an_agents_child_is_started_for_it() -> None:
     talk = Talk(memory=AGENT)
-    actions = talk.machine.advance(StartTurn(turn_id("one"), Prompt((user("one"),))), 0.0)
+    actions = talk.machine.advance(StartTurn(turn_id("one"), TurnRequest((user("one"),))), 0.0)
     assert actions[-1] == Wake(AgentOrigin("sonnet", "mine"))
 
 
@@ -69,7 +69,7 @@ def test_it_takes_up_its_session_and_what_was_allowed() -> None:
     talk.answer("yes")
     talk.give_way()
     talk.gone()
-    actions = talk.machine.advance(StartTurn(turn_id("two"), Prompt((user("two"),))), 0.0)
+    actions = talk.machine.advance(StartTurn(turn_id("two"), TurnRequest((user("two"),))), 0.0)
     history = ResumePoint("cli-session", "uuid of yes")
     assert actions[-1] == Wake(AgentOrigin("sonnet", "mine", ("Bash",), history))
 
@@ -167,7 +167,7 @@ def test_an_agent_that_is_cut_by_the_models_limit_goes_on() -> None:
 
 def told(talk: Talk, name: str, back_to: Memory | None) -> list[str]:
     talk._names[turn_id(name)] = name
-    return talk.feed(StartTurn(turn_id(name), Prompt((user(name),)), back_to=back_to))
+    return talk.feed(StartTurn(turn_id(name), TurnRequest((user(name),)), back_to=back_to))
 
 
 def test_the_last_turn_is_taken_back_and_another_begun_in_the_same_child() -> None:

@@ -13,7 +13,7 @@ from ccapi.actors.session.events import Started, StartTurn
 from ccapi.actors.session.phases import Limits, Phase
 from ccapi.schemas.claude.output import AssistantDone
 from ccapi.schemas.errors import TurnInterrupted
-from ccapi.schemas.turn import Failed, Prompt
+from ccapi.schemas.turn import Failed, TurnRequest
 from ccapi.schemas.turn_items import TextDelta
 from tests.support.talk import (
     ASLEEP,
@@ -467,7 +467,7 @@ def test_a_second_answer_to_the_initialize_changes_nothing() -> None:
 
 def test_an_error_before_the_turn_is_taken_on_is_a_started_turn_too() -> None:
     talk = closed()
-    actions = talk.machine.advance(StartTurn(turn_id("x"), Prompt((user("x"),))), 0)
+    actions = talk.machine.advance(StartTurn(turn_id("x"), TurnRequest((user("x"),))), 0)
     assert actions[0] == Started(turn_id("x"), "sonnet")
 
 

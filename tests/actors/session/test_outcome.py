@@ -27,7 +27,7 @@ from ccapi.schemas.claude.tool_names import ANSWER_TOOL
 from ccapi.schemas.claude.upstream import RETRY_SECONDS
 from ccapi.schemas.errors import ChildError, RateLimited
 from ccapi.schemas.message import Message, ToolCall
-from ccapi.schemas.turn import Options, Prompt, ResumePoint, Setup, Tool, Usage
+from ccapi.schemas.turn import Options, ResumePoint, Setup, Tool, TurnRequest, Usage
 from ccapi.schemas.turn_items import ReasoningDelta, TextDelta
 
 SETUP = Setup("m", tools=(Tool("now"), Tool("weather", "", '{"required":["city"]}', strict=True)))
@@ -162,7 +162,7 @@ DONE = TurnResult(
 
 
 def turn(setup: Setup, *frames: AssistantDone, options: Options = PLAIN) -> TurnState:
-    prompt = Prompt((Message("user", ("a",)),), options=options)
+    prompt = TurnRequest((Message("user", ("a",)),), options=options)
     state = TurnState("7c2d6b1e-0b0f-4f0e-9d43-0b6f3f6f3a01", prompt, setup, accepted=0, due=9)
     for frame in frames:
         state.add_frame(frame, now=0)
