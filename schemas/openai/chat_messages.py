@@ -149,7 +149,7 @@ def check_begun(messages: Sequence[Message], path: str, *, continues: bool) -> N
     if continues:
         raise invalid(
             "In a conversation that is named, the last message must be the user's or a tool's: an"
-            " answer that was begun can be gone on with where the whole history comes with it.",
+            " answer can be continued only in a request that brings the whole history.",
             path,
         )
 

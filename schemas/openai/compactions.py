@@ -26,12 +26,12 @@ from .response_events import encode_usage
 from .responses import ResponseTurn, parse_response
 
 REQUEST = (
-    "Write a summary of this conversation, so that somebody who has not seen it can go on with it "
-    "in your place. Keep what the user wants and has decided, every fact, name, figure, path and "
-    "piece of code that is needed further, what was done and what came of it (the results of tools "
-    "included), what went wrong, and what is still to be done, in the order in which it happened. "
-    "Leave nothing out that somebody might ask about. Write the summary alone, as text, and call "
-    "no tools."
+    "Write a summary of this conversation, so that another assistant who has not seen it can "
+    "continue it in your place. Keep what the user wants and has decided, every fact, name, "
+    "figure, path and piece of code that is needed further, what was done and what came of it "
+    "(the results of tools included), what went wrong, and what is still to be done, in the "
+    "order in which it happened. Leave nothing out that the user might ask about. Write the "
+    "summary alone, as text, and call no tools."
 )
 
 PREFACE = "[The conversation so far was longer. This is a summary of it; go on from here.]\n\n"

@@ -1,4 +1,4 @@
-"""The settings of agents: where they work, what they may do unasked, how long they wait for leave.
+"""The settings of agents: where they work, what they may do unasked, how long a request waits.
 
 Knows: the keys of ``[workspaces]`` and ``[permissions]``. Refuses to know: what a rule means (that
 is the CLI's).
@@ -76,10 +76,10 @@ class PermissionSettings(Section):
     deny: tuple[str, ...] = key(
         (),
         rules.each(rules.is_permission_rule, "must list rules such as Read(./secrets/**)"),
-        "Rules of what agents may never do, whoever allows it.",
+        "Rules of what agents may never do, even where a client allows it.",
     )
     timeout_seconds: float = key(
         60.0,
         rules.positive,
-        "How long an agent waits for leave; without an answer it is denied.",
+        "How long an agent waits for permission; without an answer it is denied.",
     )

@@ -13,5 +13,5 @@ class PageSettings(Section):
     section: ClassVar[str] = "page"
 
     enabled: bool = key(
-        True, rules.boolean, "Serve a page for people at `/`: conversations, and the house live."
+        True, rules.boolean, "Serve a page for people at `/`: conversations, and the live overview."
     )

@@ -69,10 +69,12 @@ class ServerSettings(Section):
         30.0, rules.not_negative, "How long running turns may finish after a stop signal."
     )
     stall_seconds: float = key(
-        30.0, rules.positive, "A client that takes no byte for so long is treated as gone."
+        30.0, rules.positive, "A client that reads no byte for this long counts as disconnected."
     )
     heartbeat_seconds: float = key(
-        15.0, rules.positive, "Silence in a stream after which a comment is sent to keep it open."
+        15.0,
+        rules.positive,
+        "Time without data in a stream after which a comment is sent to keep it open.",
     )
     max_body_bytes: int = key(20 * MIB, rules.whole(1), "Largest request body; more is a 413.")
     max_bodies_bytes: int = key(
@@ -161,7 +163,7 @@ class ClaudeSettings(Section):
     )
     timeout_seconds: float = key(300.0, rules.positive, "Longest turn.")
     idle_timeout_seconds: float = key(
-        120.0, rules.positive, "Longest silence of a child during a turn."
+        120.0, rules.positive, "Longest time without output of a child during a turn."
     )
     start_timeout_seconds: float = key(30.0, rules.positive, "Longest start of a child.")
     max_concurrent_sessions: int = key(10, rules.whole(1), "Children running at once.")
@@ -189,7 +191,7 @@ class ClaudeSettings(Section):
         600.0,
         rules.positive,
         "How long a child waits for the results of its tool calls; they may come later too, "
-        "but are then told to another one.",
+        "but another child then receives them.",
     )
     max_retries: int = key(2, rules.whole(0), "The CLI's own retries of an API call.")
     max_line_bytes: int = key(64 * MIB, rules.whole(65536), "Longest line a child may print.")
@@ -205,15 +207,15 @@ class AuthSettings(Section):
     api_keys: tuple[str, ...] = key(
         (),
         rules.api_keys,
-        "Keys that callers must show one of, each as it is or as `sha256:` and its hash in "
-        "hexadecimal. Empty: no key is asked for.",
+        "Keys of which clients must send one, each as it is or as `sha256:` and its hash in "
+        "hexadecimal. Empty: no key is needed.",
         secret=True,
     )
     agent_keys: tuple[str, ...] = key(
         (),
         rules.api_keys,
-        "Those of `auth.api_keys` whose callers may use agents. Where no key is asked for, every "
-        "caller may.",
+        "Those of `auth.api_keys` whose clients may use agents. Where no key is needed, every "
+        "client may.",
         secret=True,
     )
     allow_query_key: bool = key(
@@ -304,8 +306,8 @@ class ConversationSettings(Section):
     max_items_bytes: int = key(
         64 * MIB,
         rules.whole(1),
-        "Size of what was said in conversations, as far as it is kept to be shown; the oldest goes "
-        "first, and what a child knows stays as it is.",
+        "Size of the messages of conversations that are kept to be shown; the oldest go first, and "
+        "what a child holds stays as it is.",
     )
     max_held_bytes: int = key(
         256 * MIB,
@@ -320,7 +322,7 @@ class ResponseSettings(Section):
     section: ClassVar[str] = "responses"
 
     max_stored: int = key(
-        1000, rules.whole(1), "Responses kept to be fetched and gone on with; the oldest go first."
+        1000, rules.whole(1), "Responses kept to be fetched and continued; the oldest go first."
     )
     max_bytes: int = key(64 * MIB, rules.whole(1), "Size of all responses kept.")
     ttl_seconds: float = key(30 * 86400.0, rules.positive, "Age at which a response is dropped.")
@@ -442,7 +444,7 @@ def check_exposure(settings: Settings) -> None:
     host = settings.server.host
     if not is_loopback(host) and not settings.auth.api_keys:
         reason = (
-            f"{host} can be reached from other machines, and whoever reaches it could use your "
+            f"{host} can be reached from other machines, and any program there could use your "
             "Claude account: set auth.api_keys, or listen on 127.0.0.1"
         )
         raise SettingsError([Problem("server.host", reason)])

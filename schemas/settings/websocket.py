@@ -1,7 +1,7 @@
 """The settings of WebSockets: what one message may be, and how long a silent client is kept.
 
 Knows: the keys of ``[websocket]``. Refuses to know: who may connect (``[server]`` and ``[auth]``),
-and what is said.
+and what messages mean.
 """
 
 from typing import ClassVar
@@ -25,9 +25,9 @@ class WebSocketSettings(Section):
         20 * MIB, rules.whole(1024), "Longest message of a client; a longer one ends its WebSocket."
     )
     ping_seconds: float = key(
-        20.0, rules.positive, "Silence of a client after which it is asked whether it is there."
+        20.0, rules.positive, "Time without a message of a client after which it is sent a ping."
     )
-    pong_seconds: float = key(20.0, rules.positive, "How long the answer to that may take.")
+    pong_seconds: float = key(20.0, rules.positive, "Longest time until the client's pong.")
     idle_seconds: float = key(
         0.0,
         rules.not_negative,
