@@ -1,8 +1,8 @@
-"""JSON in and out: the one converter to attrs classes, strict, and its errors as OpenAI says them.
+"""JSON in and out: the one converter to attrs classes, strict, and its errors as OpenAI words them.
 
-Knows: that a JSON string is a string and never a number that looks like one, how a union is told
-apart by the JSON kind of its value, and the path of a field that does not fit. Refuses to know: any
-particular class, and rules that need more than one field.
+Knows: that a JSON string is a string and never a number that looks like one, how a union is
+resolved by the JSON kind of its value, and the path of a field that does not fit. Refuses to
+know: any particular class, and rules that need more than one field.
 
 Unknown keys are ignored, as OpenAI clients of every age send keys that others do not know.
 """
@@ -138,8 +138,8 @@ def read_message(text: str) -> object:
 def _parse(body: bytes | bytearray) -> object:
     """Without the garbage collector: what a parser makes has no cycles, and looking for them again
     and again while the objects become more takes most of the time. The parser lets no other thread
-    run. Two threads that do this in turn cannot leave the collector off: only one that found it on
-    switches it off, and that one switches it on again."""
+    run. Two threads that do this in turn cannot switch the collector off for good: only one that
+    found it on switches it off, and that one switches it on again."""
     if len(body) < 65536 or not gc.isenabled():
         return orjson.loads(body)
     gc.disable()
@@ -191,7 +191,7 @@ def _is_union(cls: Any) -> bool:
 
 
 def _json_kind(cls: Any) -> type:
-    """The JSON kind that a union member is told by."""
+    """The JSON kind by which a union member is known."""
     if _is_array(cls):
         return list
     if attrs.has(cls) or get_origin(cls) in (dict, Mapping):
@@ -206,7 +206,7 @@ def _union(cls: Any, converter: Converter) -> Hook:
     if Any in members:
         return lambda value, _: value
     by_kind = {_json_kind(member): member for member in members}
-    assert len(by_kind) == len(members), f"{cls} cannot be told apart by JSON kind"
+    assert len(by_kind) == len(members), f"{cls} cannot be distinguished by JSON kind"
     if float in by_kind:
         by_kind.setdefault(int, float)
     named = [_KINDS[_json_kind(member)] for member in members]
@@ -244,7 +244,7 @@ def _array(cls: Any, converter: Converter) -> Hook:
         made: list[Any] = []
         try:
             for item in value:
-                made.append(hook(item, kind))  # noqa: PERF401 (the index is told by its length)
+                made.append(hook(item, kind))  # noqa: PERF401 (its length is the index)
         except Misfit as misfit:
             misfit.steps.append(f"[{len(made)}]")
             raise

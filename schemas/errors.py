@@ -1,10 +1,10 @@
 """The one taxonomy of failures, each with the HTTP status it means.
 
-Knows: which fault is whose (the caller's, the child's, no room, out of time) and how each is said
-to an OpenAI client. Refuses to know: who raises it, and how it is written to a socket.
+Knows: whose fault an error is (the client's, the child's, no room, out of time) and how an OpenAI
+client sees it. Refuses to know: who raises it, and how it is written to a socket.
 
-Leaves raise plain errors where they stand; a boundary turns anything that is not a `GatewayError`
-into `InternalError`, whose message says nothing of internals.
+Code below a boundary raises plain errors where they occur; the boundary turns anything that is not
+a `GatewayError` into `InternalError`, whose message says nothing of internals.
 """
 
 from __future__ import annotations
@@ -18,7 +18,7 @@ SDK_PATIENCE_SECONDS = 60.0
 
 
 class GatewayError(Exception):
-    """A failure that can be told to a client.
+    """A failure that a client can see.
 
     Attributes: `status` (HTTP status), `type` (OpenAI error type), `code` (machine-readable
     reason), `param` (the offending field, as in ``messages[2].content``, or None), `message`
@@ -83,7 +83,7 @@ class InternalError(GatewayError):
     """Our bug. The log has the cause under the request id."""
 
 
-# -- the caller's fault ------------------------------------------------------------------------
+# -- the client's fault ------------------------------------------------------------------------
 
 
 class CallerError(GatewayError):
@@ -111,7 +111,7 @@ class Forbidden(CallerError):
 
 
 class NotFound(CallerError):
-    """No such thing, or it belongs to another key: the two are not told apart."""
+    """No such thing, or it belongs to another key: the client cannot tell which."""
 
     status = 404
     type = "not_found_error"
@@ -172,7 +172,7 @@ class QuotaExhausted(RateLimited):
     default_code = "upstream_rate_limited"
 
     def headers(self) -> dict[str, str]:
-        """Beyond a minute the openai SDKs would not wait as long as they are told, but try."""
+        """Beyond a minute the openai SDKs would not wait as long as `retry-after` says, but try."""
         soon = self.retry_after is not None and self.retry_after <= SDK_PATIENCE_SECONDS
         return super().headers() | ({} if soon else {"x-should-retry": "false"})
 
@@ -248,9 +248,9 @@ class TurnTimeout(GatewayError):
 
 
 class TurnInterrupted(GatewayError):
-    """The turn was stopped by its own caller, or by someone who may stop it.
+    """The turn was stopped by the client that asked for it, or by another that may stop it.
 
-    The status is nginx's "client closed request": whoever would read it has usually gone.
+    The status is nginx's "client closed request": the client that would read it has usually gone.
     """
 
     status = 499

@@ -68,7 +68,7 @@ class TurnFinished:
 
 @frozen
 class TurnFailed:
-    """A turn ended without a whole answer (also by interruption: `error.code` tells)."""
+    """A turn ended without a whole answer (also by interruption: see `error.code`)."""
 
     turn_id: str
     conversation_id: str
@@ -96,7 +96,7 @@ class ChildAdopted:
 
 @frozen
 class ChildExited:
-    """A child is gone and reaped. `expected` when the gateway had asked it to leave."""
+    """A child is gone and reaped. `expected` when the gateway had ended it."""
 
     pid: int
     returncode: int | None
@@ -110,14 +110,14 @@ class ChildFrozen:
 
 @frozen
 class CacheAsked:
-    """The cache was asked for an answer: ``hit``, ``miss`` or ``joined`` (someone else's turn)."""
+    """The cache looked up an answer: ``hit``, ``miss`` or ``joined`` (another request's turn)."""
 
     outcome: str
 
 
 @frozen
 class EventsLost:
-    """Told to one listener that lagged: how many events it did not get, and will not."""
+    """For one listener that lagged: how many events it did not get, and will not."""
 
     count: int
 

@@ -1,4 +1,4 @@
-"""How much a JSON text holds, told before anything is made of it.
+"""How much a JSON text holds, counted before any object is made of it.
 
 Knows: what stands outside of strings in a JSON text (RFC 8259), and how many values, and in how
 many levels, a text of a length may have. Refuses to know: what they mean, and whether the text is

@@ -69,9 +69,9 @@ class Attachment:
 
 @frozen
 class Content:
-    """The bytes of an attachment, and what they were said to be.
+    """The bytes of an attachment, and their declared type.
 
-    `declared` is a media type without parameters, None where nothing was said. `encoded` is their
+    `declared` is a media type without parameters, None where none was declared. `encoded` is their
     canonical base64 where that is at hand already.
     """
 
@@ -140,7 +140,7 @@ def read_inline(attachment: Attachment, allowance: Allowance) -> Content:
     """The content of a data URL or of bare base64.
 
     Raises `InvalidRequest` where it is neither (strictly: no white space, no missing padding), and
-    `TooManyBytes`, the latter before anything is decoded where the length tells.
+    `TooManyBytes`, the latter before anything is decoded where the length shows it.
     """
     source = attachment.source
     if source[:5].lower() != "data:":
@@ -192,7 +192,7 @@ def _from_base64(
 
 def block_of(attachment: Attachment, content: Content) -> Image | Document:
     """The block that stands for the attachment. Its type is what the bytes are, whatever they were
-    said to be. Raises `InvalidRequest` for anything but the kinds that are taken."""
+    declared to be. Raises `InvalidRequest` for anything but the kinds that are taken."""
     if not content.data:
         raise attachment.refused("is empty.", attachment.invalid)
     try:
@@ -223,7 +223,7 @@ def _document(attachment: Attachment, content: Content) -> Document:
             attachment.invalid,
         )
     if attachment.origin == "remote":
-        # It may be a page that tells of an error, and nobody would see that.
+        # It may be an error page, and the client would not see that.
         raise attachment.refused(
             "is text, and from a URL only a PDF document is taken: send the text as file_data.",
             attachment.invalid,
@@ -231,8 +231,10 @@ def _document(attachment: Attachment, content: Content) -> Document:
     if is_blank(text):
         raise attachment.refused("has no text in it.", attachment.invalid)
     encoded = text.encode()
-    told = content.base64 if encoded == content.data else base64.b64encode(encoded).decode("ascii")
-    return Document("text/plain", told, attachment.name)
+    base64_text = (
+        content.base64 if encoded == content.data else base64.b64encode(encoded).decode("ascii")
+    )
+    return Document("text/plain", base64_text, attachment.name)
 
 
 @frozen

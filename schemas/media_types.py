@@ -1,7 +1,7 @@
 """What bytes are, by what they hold: pictures and PDF documents, by their first bytes, and text.
 
 Knows: the signatures of PNG, JPEG, GIF, WebP and PDF, and how each of them begins and ends, so
-that an upload that broke off is told here and not by the API. Refuses to know: names, declared
+that an upload that broke off is refused here and not by the API. Refuses to know: names, declared
 types, pixels. Nothing is decoded: a sound frame may still hold a picture that no decoder takes.
 
 Every function takes time in proportion to the data at most, whatever the data holds.
@@ -85,7 +85,7 @@ def _sound(name: str, media_type: str, is_whole: bool) -> str:
 
 def _is_whole_png(data: bytes) -> bool:
     """PNG (third edition), 5.3 and 11.2: an IHDR chunk of 13 bytes first, an empty IEND last.
-    What some programs append after the end is left alone, as decoders leave it."""
+    What some programs append after the end is ignored, as decoders ignore it."""
     begins = data[8:16] == b"\0\0\0\x0dIHDR" and b"\0\0\0\0" not in (data[16:20], data[20:24])
     return begins and b"IDAT" in data and b"\0\0\0\0IEND\xaeB`\x82" in data
 
@@ -112,7 +112,7 @@ def _is_whole_jpeg(data: bytes) -> bool:
             return framed and data.find(b"\xff\xd9", at + 2) != -1
         else:
             if code in _FRAMES:
-                # length (2 bytes), precision (1), height (2; 0: told after the scan), width (2)
+                # length (2 bytes), precision (1), height (2; 0: given after the scan), width (2)
                 framed = data[at + 7 : at + 9] not in (b"", b"\0\0")
             length = int.from_bytes(data[at + 2 : at + 4], "big")
             if length < 2:
@@ -129,5 +129,5 @@ def _is_whole_gif(data: bytes) -> bool:
 
 def _is_whole_webp(data: bytes) -> bool:
     """RFC 9649, 2.4 and 2.5: the file says how long it is, and begins with a picture's chunk."""
-    told = int.from_bytes(data[4:8], "little")
-    return data[12:16] in (b"VP8 ", b"VP8L", b"VP8X") and 12 < told <= len(data) - 8
+    size = int.from_bytes(data[4:8], "little")
+    return data[12:16] in (b"VP8 ", b"VP8L", b"VP8X") and 12 < size <= len(data) - 8

@@ -137,7 +137,7 @@ class Message:
     """One message of a conversation. System text is not a message here: see `turn.Setup`.
 
     `content` is the message's blocks in order, at least one. Blocks of text are kept apart,
-    because the Messages API and the CLI tell them apart. Tool results are the user's, as they are
+    because the Messages API and the CLI distinguish them. Tool results are the user's, as they are
     to the Messages API.
     """
 
@@ -303,21 +303,21 @@ def messages_of(prompt: str | Sequence[Message], *, begun: bool = False) -> Chec
     for index, message in enumerate(given):
         _check_types(message, f"messages[{index}]")
     # The CLI answers blank text by itself, without asking the model. Answers may be empty.
-    told = [each for each in settle_results(given) if not is_void(each[1])]
+    kept = [each for each in settle_results(given) if not is_void(each[1])]
     if is_void(given[-1]):
         raise InvalidRequest(
             "A user message must have text.",
             code="empty_content",
             param=f"messages[{len(given) - 1}].content",
         )
-    asked = told[:-1] if begun else told
-    if not asked or asked[-1][1].role != "user" or (begun and not _is_begun(told[-1][1])):
+    asked = kept[:-1] if begun else kept
+    if not asked or asked[-1][1].role != "user" or (begun and not _is_begun(kept[-1][1])):
         raise InvalidRequest(
             "The last message must be the user's: there is nothing to answer.",
             param=f"messages[{len(given) - 1}].role",
         )
-    messages = Checked(message for _, message in told)
-    check_results(messages, None, lambda index: f"messages[{told[index][0]}]")
+    messages = Checked(message for _, message in kept)
+    check_results(messages, None, lambda index: f"messages[{kept[index][0]}]")
     return messages
 
 
@@ -326,7 +326,7 @@ def _is_begun(message: Message) -> bool:
 
 
 def is_void(message: Message) -> bool:
-    """Whether the user says nothing by it: such a message in a history is passed over."""
+    """Whether the message is empty: such a user message in a history is passed over."""
     return message.role == "user" and message.is_blank
 
 
@@ -336,7 +336,7 @@ def check_results(
     """See that every tool call among `messages` has its result in the message that follows, and
     that there is no other result.
 
-    `calls` are those that stand open before the first message; None: nobody knows yet, so that
+    `calls` are those that stand open before the first message; None: not known yet, so that
     the first message may answer any. `path` names the message of an index to the caller. Raises
     `InvalidRequest` (``missing_tool_results``, ``unknown_tool_call_id``,
     ``duplicate_tool_results``).
@@ -427,7 +427,7 @@ def _gathered(results: Sequence[tuple[int, ToolResult]]) -> tuple[int, Message]:
 
 
 def _check_types(message: object, path: str) -> None:
-    """An embedding program's mistake is told before it is somebody's turn."""
+    """Raise an embedding program's mistake before a turn begins."""
     if not isinstance(message, Message):
         raise InvalidRequest(f"{path} must be a Message.", code="invalid_type", param=path)
     if message.role not in ("user", "assistant"):
@@ -498,10 +498,10 @@ def spell_calls(messages: Sequence[Message], before: Sequence[str] = ()) -> tupl
     and digits behind it, whichever of the two comes first. `before` are the ids of earlier calls in
     the conversation, as the client spells them.
     """
-    told = {wire_id(call_id) for call_id in before}
-    parts = {entry_of(call_id) for call_id in told}
+    known = {wire_id(call_id) for call_id in before}
+    parts = {entry_of(call_id) for call_id in known}
     calls = [message.calls for message in messages]
-    ids = told.union(wire_id(call.id) for each in calls for call in each)
+    ids = known.union(wire_id(call.id) for each in calls for call in each)
     uses = Counter(before)
 
     def spell(call_id: str) -> str:

@@ -51,7 +51,7 @@ class Tool:
 
 @frozen
 class Setup:
-    """What a child is told when it is adopted, and cannot be told again: the first wins.
+    """What a child receives when it is adopted, once: it keeps the first.
 
     `model` is a model id that the CLI understands. `profile` is the kind of child: a plain model,
     or Claude Code with its own tools and prompt. `system` is the whole system prompt of a chat
@@ -305,7 +305,7 @@ class Recording:
 
 @frozen
 class AgentOrigin:
-    """What an agent's process is started with: it cannot be told later. `workspace` is a path
+    """What an agent's process is started with: it cannot change later. `workspace` is a path
     relative to ``workspaces.root`` (empty: the conversation's own), `grants` are rules that allow
     tools, `history` is what it takes up."""
 
@@ -378,7 +378,7 @@ class Memory:
 
     def untold(self, kept: Sequence[Message]) -> Memory:
         """Where the transcript is lost: with as many of the last messages held as are `kept`, for
-        another child to be told, under the ids that their calls have. Those that are not kept, no
+        another child to receive, under the ids that their calls have. Those that are not kept, no
         child will know."""
         seed = _matching(kept, self.digests)
         return evolve(self, resume=None, called=(), seed=max(seed, self.seed, key=len))

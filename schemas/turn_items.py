@@ -55,7 +55,7 @@ class Refused:
 
 @frozen
 class ActivityStarted:
-    """An agent begins to use a tool of Claude Code's own (its profile is ``agent``). Nobody else
+    """An agent begins to use a tool of Claude Code's own (its profile is ``agent``). No client
     has to do anything about it."""
 
     id: str

@@ -16,7 +16,7 @@ from typing import TYPE_CHECKING
 import trio
 
 from ...schemas.errors import NotFound
-from ...schemas.openai.compactions import tell
+from ...schemas.openai.compactions import with_preface
 from ...schemas.openai.conversation_events import encode_turn
 from ...schemas.openai.items_out import JSON, encode_messages, hex_of
 from ...schemas.openai.response_events import Ending, encode_response
@@ -50,7 +50,7 @@ class KeptItems:
 
     def summary(self, sealed: str) -> str | None:
         summary = self._gateway.seals.open(self._owner, sealed)
-        return None if summary is None else tell(summary)
+        return None if summary is None else with_preface(summary)
 
     def _items_of(self, turn: str) -> list[JSON]:
         # What is kept belongs to the event loop, what was found there to its finder.

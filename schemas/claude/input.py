@@ -1,4 +1,4 @@
-"""The lines that are said to a child: stream-json, one frame each.
+"""The lines that the gateway writes to a child: stream-json, one frame each.
 
 Knows: the JSON of each frame that the gateway writes, and of the blocks in it. Refuses to know:
 what a child answers (`schemas.claude.output`), processes, and when a line is due
@@ -24,9 +24,9 @@ AGENT = "gw"
 """The agent every generic child is spawned with; `initialize` gives it its model."""
 
 TOOL_SERVERS = ("client", "other")
-"""The names of the MCP server that stands for the client's tools; a child is spawned with leave to
-call whatever they offer. Two, because a child asks a server for its tools only once: to change
-them, the server gets its other name."""
+"""The names of the MCP server that stands for the client's tools; a child is spawned with
+permission to call whatever they offer. Two, because a child asks a server for its tools only once:
+to change them, the server gets its other name."""
 
 
 def _line(frame: dict[str, Any]) -> bytes:
@@ -81,7 +81,7 @@ def rewind(request_id: str, user_uuid: str) -> bytes:
     """Take the last user message, and what followed it, out of the CLI's history.
 
     A turn that still runs is interrupted, and its result comes before the answer to this. The
-    answer is a success either way; its ``rewound`` tells whether it was done.
+    answer is a success either way; its ``rewound`` says whether it was done.
     """
     request = {
         "subtype": "rewind_conversation",
@@ -92,7 +92,7 @@ def rewind(request_id: str, user_uuid: str) -> bytes:
 
 
 def interrupt(request_id: str) -> bytes:
-    """Stop the turn that runs, if one does. What was said and done of it stays in the CLI's
+    """Stop the turn that runs, if one does. What was written and done stays in the CLI's
     history; its result comes after the answer to this."""
     return _control(request_id, {"subtype": "interrupt"})
 
@@ -112,8 +112,8 @@ def api_messages(messages: Sequence[Message]) -> list[dict[str, Any]]:
     last one is the assistant's, it does not end with white space: that is refused too."""
     encoded: list[dict[str, Any]] = []
     for message in messages:
-        told = [each for each in message.content if not (isinstance(each, str) and is_blank(each))]
-        encoded.append({"role": message.role, "content": encode_blocks(told)})
+        kept = [each for each in message.content if not (isinstance(each, str) and is_blank(each))]
+        encoded.append({"role": message.role, "content": encode_blocks(kept)})
     last = encoded[-1]["content"][-1]
     if encoded[-1]["role"] == "assistant" and last["type"] == "text":
         last["text"] = last["text"].rstrip()
@@ -135,7 +135,7 @@ def allow(
     updated_input: Mapping[str, Any],
     updated_permissions: Sequence[Mapping[str, Any]] = (),
 ) -> bytes:
-    """Answer a question for leave: yes, with this input.
+    """Answer a permission request: yes, with this input.
 
     `updated_permissions` are rules that hold from now on, in the form in which the CLI suggests
     them. Those with another ``destination`` than "session" would be written to disk, into the
@@ -148,7 +148,7 @@ def allow(
 
 
 def deny(request_id: str, message: str) -> bytes:
-    """Answer a question for leave: no. The model reads `message` as the tool's result, and the
+    """Answer a permission request: no. The model reads `message` as the tool's result, and the
     turn goes on."""
     return _answer(request_id, {"behavior": "deny", "message": message})
 
@@ -207,14 +207,14 @@ def assistant_message(uuid: str, content: Sequence[Block], model: str) -> dict[s
     Its id has to be unique: the CLI merges messages that share one. Blank blocks are left out,
     since the Messages API refuses them; at least one has to be left.
     """
-    told = [block for block in content if not (isinstance(block, str) and is_blank(block))]
-    calls = any(isinstance(block, ToolCall) for block in told)
+    kept = [block for block in content if not (isinstance(block, str) and is_blank(block))]
+    calls = any(isinstance(block, ToolCall) for block in kept)
     return {
         "id": f"msg_{uuid}",
         "type": "message",
         "role": "assistant",
         "model": model,
-        "content": encode_blocks(told),
+        "content": encode_blocks(kept),
         "stop_reason": "tool_use" if calls else "end_turn",
         "usage": {"input_tokens": 1, "output_tokens": 1},
     }
@@ -245,8 +245,8 @@ def _encode_block(block: Block) -> dict[str, Any]:
         case ToolResult(call_id, content, is_error):
             result: dict[str, Any] = {"type": "tool_result", "tool_use_id": wire_id(call_id)}
             # The Messages API refuses empty text here too, and the CLI leaves it in.
-            told = [each for each in content if not (isinstance(each, str) and is_blank(each))]
-            result["content"] = encode_blocks(told)
+            kept = [each for each in content if not (isinstance(each, str) and is_blank(each))]
+            result["content"] = encode_blocks(kept)
             return {**result, "is_error": True} if is_error else result
 
 

@@ -39,7 +39,7 @@ class CallAsked:
 
 
 def offered(setup: Setup) -> dict[str, Tool]:
-    """What the model may call, by the names it is told: the client's tools, and the one by which
+    """What the model may call, by the names it knows: the client's tools, and the one by which
     it answers where the answer has to suit a schema."""
     tools = {wire_name(tool.name): tool for tool in setup.tools}
     if setup.schema is not None:
@@ -85,7 +85,7 @@ def _describe(name: str, tool: Tool) -> dict[str, Any]:
     return {
         "name": name,
         "description": "\n\n".join(filter(None, (tool.description, untold(schema)))),
-        # One tool whose input is not said to be an object, and the CLI has no tools at all.
+        # One tool whose input is not declared an object, and the CLI has no tools at all.
         "inputSchema": plain_schema(schema),
         # Without it the CLI would make parallel calls one after another.
         "annotations": {"readOnlyHint": True},
@@ -122,7 +122,7 @@ def result(asked: CallAsked, given: ToolResult) -> dict[str, Any]:
 
 
 def failure(asked: CallAsked, reason: str) -> dict[str, Any]:
-    """The answer to a call that nobody serves, for the model to read."""
+    """The answer to a call that no client serves, for the model to read."""
     content = [{"type": "text", "text": reason}]
     return _answer(asked.json_id, {"content": content, "isError": True})
 

@@ -1,6 +1,6 @@
 """The CLI's stream-json frames: what a child says.
 
-Knows: the JSON of each frame that the gateway relies on. Refuses to know: the lines that are said
+Knows: the JSON of each frame that the gateway relies on. Refuses to know: the lines that are sent
 to a child (`schemas.claude.input`), processes, and what a frame leads to
 (`actors.session.machine`). Reading is tolerant: an unknown frame is `Noise`, never an error.
 
@@ -29,7 +29,7 @@ class MessageStarted:
 
 @frozen
 class ToolUseStarted:
-    """The model begins to call a tool; `name` is the one that it was told."""
+    """The model begins to call a tool; `name` is the name that the model knows."""
 
     id: str
     name: str
@@ -59,7 +59,7 @@ class AssistantDone:
 
 @frozen
 class MessageEnded:
-    """The model has said all of a message; `stop_reason` says why it stopped. `usage` has what is
+    """The model has finished a message; `stop_reason` says why it stopped. `usage` has what is
     known at the end: what was written, and what was read where the API repeats it."""
 
     stop_reason: str
@@ -70,7 +70,7 @@ class MessageEnded:
 class TurnResult:
     """``result``: the CLI is done with a user frame, `user_uuid` (None: it does not say which).
 
-    Errors are told by `is_error` and `api_error_status` (None: no answer from the API), never by
+    Errors show in `is_error` and `api_error_status` (None: no answer from the API), never by
     the subtype. `num_turns` is 0 for a frame that the model was not asked about. `text` is only
     the last block of an answer. `usage` is what this turn's own calls of the API took, those of
     subagents left out. `total_cost_usd` is a running total of the CLI session, `total` the same in
@@ -112,7 +112,7 @@ class ControlAsked:
 
 @frozen
 class PermissionAsked:
-    """The CLI asks for leave to use a tool of its own, and the turn waits for the answer.
+    """The CLI asks for permission to use a tool of its own, and the turn waits for the answer.
 
     `call_id` is the tool use's. `title` and `description` are for people, "" where it gives none.
     `suggestions` are rules that would make it ask no more; an answer may hand some back.
@@ -146,7 +146,7 @@ class ToolReturned:
 
 @frozen
 class ToolsReturned:
-    """The results that one frame tells, at least one."""
+    """The results in one frame, at least one."""
 
     results: tuple[ToolReturned, ...]
 
@@ -293,7 +293,7 @@ def _decode_limit(info: dict[str, Any]) -> LimitState:
 def _decode_asked(request_id: str, request: dict[str, Any]) -> ControlAsked | PermissionAsked:
     subtype, message = str(request.get("subtype")), request.get("message")
     match request:
-        # Without these two nobody could decide on it: it is then refused as unknown.
+        # Without these two no client could decide on it: it is then refused as unknown.
         case {"subtype": "can_use_tool", "tool_name": str(tool), "input": dict(given)}:
             suggested = request.get("permission_suggestions")
             return PermissionAsked(
@@ -360,13 +360,13 @@ def _arguments(value: Any) -> str:
     try:
         return orjson.dumps(value).decode()
     except TypeError:
-        return "{}"  # nested too deeply to be written; the call must be told all the same
+        return "{}"  # nested too deeply to be written; the call must be reported all the same
 
 
 def _decode_result(frame: dict[str, Any]) -> TurnResult:
     text, errors = frame.get("result"), frame.get("errors")
     if not isinstance(text, str):
-        # A failure that is not the API's is told here, such as a session that is not there.
+        # A failure that is not the API's stands here, such as a session that is not there.
         text = "; ".join(map(str, errors)) if isinstance(errors, list) else ""
     status, stop_reason = frame.get("api_error_status"), frame.get("stop_reason")
     reason = frame.get("terminal_reason")

@@ -1,4 +1,5 @@
-"""Leave for an agent's tools: what the CLI suggests to allow for longer, and what is kept of it.
+"""Permission for an agent's tools: what the CLI suggests to allow for longer, and what is kept of
+it.
 
 Knows: the CLI's permission updates and rules (Claude Code documentation, "Configure permissions":
 ``Tool`` or ``Tool(pattern)``). Refuses to know: which rule fits which call (the CLI decides that),
@@ -19,7 +20,7 @@ EDITS = ("Edit", "Write", "NotebookEdit")
 @frozen
 class Suggestion:
     """What may be allowed in this conversation from now on. `rules` are what is remembered,
-    `update` is what the child is told."""
+    `update` is what the child receives."""
 
     id: str
     rules: tuple[str, ...]

@@ -31,7 +31,7 @@ budget has to be below ``max_tokens``."""
 
 MOST_FOR_ALL = 32_000
 """Tokens that every model may write. The API refuses more than a model's own limit, to which only
-the CLI lowers what it is told."""
+the CLI lowers what it receives."""
 
 
 def encode_settings(
@@ -56,7 +56,7 @@ def encode_settings(
 
 def without_effect(options: Options, model: str = "", *, in_words: bool = False) -> tuple[str, ...]:
     """Names of the given options that give way to others, or that `model` does not take (empty: it
-    takes them all). `in_words`: it is told in words which tool to call
+    takes them all). `in_words`: the prompt says in words which tool to call
     (`schemas.claude.tool_wishes`)."""
     names, silent = [], can_be_kept_from_thinking(model)
     sampled = takes_sampling(model) and not _thinks(options)
@@ -158,4 +158,4 @@ def _forbids_thinking(options: Options, choice: Mapping[str, Any] | None) -> boo
 
 
 PLAIN = encode_settings(Options(), Setup(""))
-"""The settings of a child that was told none."""
+"""The settings of a child that received none."""

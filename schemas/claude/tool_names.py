@@ -1,4 +1,4 @@
-"""The names of tools and calls, as the client has them and as the model is told them.
+"""The names of tools and calls, as the client has them and as the model sees them.
 
 Knows: which names the Messages API takes, and which are taken. Refuses to know:
 where names come from.
@@ -18,7 +18,7 @@ _PLAIN = re.compile(r"[A-Za-z0-9_-]{1,64}")
 
 
 def wire_name(name: str) -> str:
-    """What the model is told in place of `name`: the same, wherever it may be.
+    """What the model sees in place of `name`: the same, wherever it may be.
 
     Any other name is spelt with what is allowed, and with eight hex digits of its SHA-256, so
     that two names never become one.
@@ -27,7 +27,7 @@ def wire_name(name: str) -> str:
 
 
 def wire_id(call_id: str) -> str:
-    """What the API is told in place of a call's id, which another provider may have made up. What
+    """What the API receives in place of a call's id, which another provider may have made up. What
     is spelt otherwise does not end in an underscore and digits alone (see `entry_of`)."""
     return call_id if _PLAIN.fullmatch(call_id) else _spell(call_id)
 

@@ -1,6 +1,6 @@
 """A client's JSON Schema for the arguments of a tool, as the Messages API takes it.
 
-Knows: what the API refuses at the top of a schema, and how the same is said without. Refuses to
+Knows: what the API refuses at the top of a schema, and how to say the same without. Refuses to
 know: whether arguments suit a schema, which is judged by the client's own
 (`schemas.json_schema.check`).
 
@@ -19,10 +19,10 @@ _CHOICES = ("anyOf", "oneOf")
 _COMBINED = ("allOf", *_CHOICES)
 
 MAX_TOLD = 2000
-"""Characters of what a schema loses that the model is told in words."""
+"""Characters of what a schema loses that the model reads in words."""
 
 MAX_DEPTH = 50
-"""How deeply combinations are looked into: what lies deeper is not told, and allowed."""
+"""How deeply combinations are looked into: what lies deeper is not described, and allowed."""
 
 
 def plain_schema(schema: Mapping[str, Any]) -> dict[str, Any]:

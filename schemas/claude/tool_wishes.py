@@ -29,7 +29,7 @@ class ToolWish:
     name: str | None
 
     def words(self, *, again: bool) -> str:
-        """What the model is told, behind all else; `again`: since it was told in vain.
+        """What the model reads, behind all else; `again`: since it did not follow.
 
         That first answer has been taken back, so these words cannot speak of it.
         """
@@ -53,7 +53,7 @@ class ToolWish:
 
 
 def wish_of(options: Options, setup: Setup) -> ToolWish | None:
-    """What has to be said in words for such a turn.
+    """What the prompt has to say in words for such a turn.
 
     Nothing to an agent: what it was asked could not be taken back, since it may have acted on it.
     """

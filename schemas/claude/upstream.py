@@ -171,11 +171,11 @@ def upstream_error(
     program: str = "claude",
     limit: LimitState = NO_LIMIT,
 ) -> GatewayError:
-    """What a result without an answer of the model is told as.
+    """The error for a result without an answer of the model.
 
     `retry_after`: seconds for which the CLI last waited before it asked the API again; it goes by
     what the API says. `model` is the one that was asked for, `program` the CLI that runs, `limit`
-    what the child last said of its account's.
+    what the child last reported of its account's.
     """
     text = plain(result.text) or "The CLI gave no answer."
     wait = RETRY_SECONDS if retry_after is None else retry_after

@@ -1,9 +1,9 @@
 """JSON Schema: whether a value suits a schema.
 
-Knows: the `jsonschema` library, and which of its powers a client must not have here: a schema
-never makes the gateway fetch anything, its regular expressions are not run (one that takes for
-ever would hold up everybody), and work without end is given up. Refuses to know: whether the schema
-is one (`schemas.json_schema.shape`); one that is none is told as a reason, and never raises.
+Knows: the `jsonschema` library, and which of its powers a client must not have here: a schema never
+makes the gateway fetch anything, its regular expressions are not run (one that takes for ever would
+hold up everybody), and work without end is given up. Refuses to know: whether the schema is one
+(`schemas.json_schema.shape`); for one that is none, the checks return a reason and raise nothing.
 """
 
 from __future__ import annotations

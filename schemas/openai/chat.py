@@ -112,11 +112,11 @@ class ChatRequest:
 
 
 _WISHES = ("presence_penalty", "frequency_penalty", "seed", "verbosity")
-"""Fields that would shape the answer and reach nobody. Requests that differ in one are still not
-identical: whoever changes a seed wants another answer."""
+"""Fields that would shape the answer and have no effect. Requests that differ in one are still not
+identical: a client that changes a seed wants another answer."""
 
 _NOTES = ("metadata", "store", "prompt_cache_key")
-"""Fields that are about the request, and reach nobody."""
+"""Fields that are about the request, and have no effect."""
 
 # What each unsupported field may hold without asking for anything.
 _HARMLESS: dict[str, Callable[[Any], bool]] = {
@@ -178,8 +178,8 @@ def parse_chat(
 
 
 def _check_length(raw: object) -> None:
-    """Refuse what would take seconds to read, before it is read: nobody else is served meanwhile.
-    Whether it has the right form is not looked at here."""
+    """Refuse what would take seconds to read, before it is read: no other client is served
+    meanwhile. Whether it has the right form is not looked at here."""
     messages = raw.get("messages") if isinstance(raw, dict) else None
     if not isinstance(messages, list):
         return
@@ -282,7 +282,7 @@ def _ignored(
     given = {name for name in (*_WISHES, *_NOTES) if getattr(request, name) is not None}
     given.update(without_effect(options))
     idle = {
-        "stop": bool(options.stop) and schema is not None,  # it would leave half of the JSON
+        "stop": bool(options.stop) and schema is not None,  # half of the JSON would be missing
         "max_tokens": request.max_tokens not in (None, options.max_tokens),
         "parallel_tool_calls": request.parallel_tool_calls is not None and tools == (),
         "include_reasoning": bool(request.include_reasoning) and not options.reasoning,

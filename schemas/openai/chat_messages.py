@@ -1,7 +1,7 @@
 """OpenAI chat messages: their words, and what they are in the gateway's own.
 
 Knows: the roles and content parts of chat completions (OpenAI API reference, "Chat"), and how tool
-calls and their results are told there. Refuses to know: the other fields of a request
+calls and their results are described there. Refuses to know: the other fields of a request
 (`schemas.openai.chat`), and what an attachment holds (`schemas.media`).
 """
 
@@ -124,8 +124,8 @@ def read_messages(given: Sequence[ChatMessage], *, continues: bool) -> History:
             f"{path} must have text or an attachment.", code="empty_content", param=path
         )
     settled = settle_results(reading.messages)
-    told = [(each, reading.places[index]) for index, each in settled if not is_void(each)]
-    messages, places = tuple(each for each, _ in told), [place for _, place in told]
+    kept = [(each, reading.places[index]) for index, each in settled if not is_void(each)]
+    messages, places = tuple(each for each, _ in kept), [place for _, place in kept]
     begun = None
     if messages[-1].role != "user":
         begun = f"{places[-1]}.role"
@@ -192,7 +192,7 @@ class _Reading:
                 )
 
     def say_system(self) -> None:
-        """Nobody says anything but the system: its last words are what the model answers, as the
+        """Only the system speaks: its last message is what the model answers, as the
         user's, since it has to be asked something."""
         self._append(Message("user", (self.system.pop(),)), self.system_places.pop())
 

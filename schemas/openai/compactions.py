@@ -1,11 +1,11 @@
 """Compaction: a conversation in fewer words, to be gone on with.
 
 Knows: the request and the object of ``POST /v1/responses/compact`` (OpenAI API reference,
-"Compact a response"; Open Responses), what the model is asked for, and how it is told of a summary
+"Compact a response"; Open Responses), what the model is asked for, and how it reads a summary
 later. Refuses to know: how a summary is sealed (`transport.seals`), and how it comes about
 (`actors.responses.compaction`).
 
-As OpenAI has it, what comes out is what the user said, as it was said, and one item that only this
+As OpenAI has it, what comes out is the user's messages unchanged, and one item that only this
 gateway can read, for all the rest.
 """
 
@@ -37,8 +37,8 @@ REQUEST = (
 PREFACE = "[The conversation so far was longer. This is a summary of it; go on from here.]\n\n"
 
 
-def tell(summary: str) -> str:
-    """What the model is told in place of what was summed up."""
+def with_preface(summary: str) -> str:
+    """What the model reads in place of what was summed up."""
     return PREFACE + summary
 
 
@@ -85,7 +85,7 @@ def encode_compaction(
     sealed: str,
     usage: Usage,
 ) -> JSON:
-    """`said` is all that was said before the wish for a summary, `system` the system text that
+    """`said` is all messages before the request for a summary, `system` the system text that
     stood in the input; `sealed` the summary. `at` is in Unix seconds."""
     users = [message for message in said if _is_the_users(message)]
     compaction = {

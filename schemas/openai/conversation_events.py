@@ -1,4 +1,4 @@
-"""What somebody who has joined a conversation is told: the events, and their JSON.
+"""What a client that has joined a conversation receives: the events, and their JSON.
 
 Knows: the events of ``GET /v1/conversations/{id}/events`` and how each is written. Refuses to know:
 who watches, sockets, and the items of messages and answers (`schemas.openai.items`).
@@ -50,7 +50,7 @@ class Said:
 
 @frozen
 class TurnEnded:
-    """`output` is what was said of the answer, as far as the conversation keeps it: all of one that
+    """`output` is the answer's items, as far as the conversation keeps it: all of one that
     completed; of one that failed, what was kept (`Failed.kept`), else nothing."""
 
     turn_id: str
@@ -60,7 +60,7 @@ class TurnEnded:
 
 @frozen
 class ItemsAdded:
-    """The conversation holds these messages too, and nobody has answered them."""
+    """The conversation holds these messages too, and there is no answer to them."""
 
     turn_id: str
     messages: tuple[Message, ...]
@@ -75,7 +75,7 @@ class TurnRemoved:
 
 @frozen
 class PermissionRequested:
-    """An agent wants to use a tool, and waits for leave. `suggestions` are rules that may be
+    """An agent wants to use a tool, and waits for permission. `suggestions` are rules that may be
     granted beside it, each with an ``id`` and a ``label``; `expires_at` is in unix seconds."""
 
     turn_id: str

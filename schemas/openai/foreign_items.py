@@ -4,9 +4,9 @@ Knows: the calls of OpenAI's built-in tools and their outputs (OpenAI API refere
 "Input items"), references to stored items, and compaction items. Refuses to know: what items are in
 the gateway's own words (`schemas.openai.items`), and who keeps items and opens compactions.
 
-A call of a tool that the client ran itself (a shell, a patch) is told to the model as a call, what
+A call of a tool that the client ran itself (a shell, a patch) reaches the model as a call, what
 OpenAI ran on its side (code, a search of files, an MCP server) as a call with its output; what has
-nothing to tell is left out and named. Whatever some server wrote is never refused for its form.
+no such form is left out and named. Whatever some server wrote is never refused for its form.
 """
 
 from __future__ import annotations
@@ -43,26 +43,26 @@ RUN_THERE = "ccapi:run_there"
 """A call of a tool that OpenAI ran, its output beside it, as `schemas.openai.items` reads it."""
 
 PASSED_OVER = ("reasoning", "mcp_list_tools")
-"""What an answer has beside its words and calls, and the model is told nothing of."""
+"""What an answer has beside its words and calls, and the model sees nothing of."""
 
 _UNTOLD = re.compile(
     r"(web_search|image_generation|tool_search|program)_call"
     r"|tool_search_output|program_output|mcp_approval_request|mcp_approval_response"
     r"|compaction_trigger|[a-z0-9_.-]{1,32}:[a-z0-9_.:-]{1,64}"
 )
-"""What has nothing to tell; the last alternative is a provider's own (Open Responses, "Items are
-extensible")."""
+"""What has no form for the model; the last alternative is a provider's own (Open Responses, "Items
+are extensible")."""
 
 
 class Kept(Protocol):
-    """What is kept for whoever asks."""
+    """What is kept for the client."""
 
     def item(self, item_id: str) -> JSON | None:
         """The stored item of that id, as it was written; None: there is none."""
 
     def summary(self, sealed: str) -> str | None:
         """What a compaction item's `encrypted_content` says; None: it was not made here for
-        whoever asks, or was changed."""
+        this client, or was changed."""
 
 
 class NothingKept:
@@ -79,7 +79,7 @@ NOTHING_KEPT = NothingKept()
 @frozen
 class Taken:
     """`items` is the JSON value in forms that `schemas.openai.items` reads, each item in its old
-    place. `left_out` are the types of those that the model is told nothing of."""
+    place. `left_out` are the types of those that the model sees nothing of."""
 
     items: Any
     left_out: tuple[str, ...] = ()
@@ -148,7 +148,7 @@ class _Taking:
             case str() if kind in PASSED_OVER:
                 return {"type": kind}
             case str() if kind in _CALLS or kind in _RUN_THERE:
-                return self._told(kind, item) or self._leave_out(kind)
+                return self._as_message(kind, item) or self._leave_out(kind)
             case str() if kind not in READ:
                 if _UNTOLD.fullmatch(kind):
                     return self._leave_out(kind)
@@ -159,7 +159,7 @@ class _Taking:
         self.left_out[kind] = None
         return {"type": "reasoning"}
 
-    def _told(self, kind: str, item: Mapping[str, Any]) -> JSON | None:
+    def _as_message(self, kind: str, item: Mapping[str, Any]) -> JSON | None:
         call_id = item.get("call_id") or item.get("id")
         if not isinstance(call_id, str) or not call_id:
             return None

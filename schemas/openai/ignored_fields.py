@@ -2,7 +2,7 @@
 
 Knows: which fields a request's class has not, at its top and in the objects beneath it, and what a
 header can hold. Refuses to know: which of the fields that it has are without effect (each request's
-own module tells).
+own module decides).
 """
 
 from __future__ import annotations
@@ -22,7 +22,7 @@ MAX_NAME = 64
 def unknown_fields(raw: object, cls: type) -> tuple[str, ...]:
     """Paths of what `raw` (JSON) has and the attrs class `cls` has no field for.
 
-    What says nothing (null, and empty text, arrays and objects) does not count. Arrays are not
+    What is empty (null, and empty text, arrays and objects) does not count. Arrays are not
     looked into.
     """
     return tuple(_unknown(raw, cls, "")) if isinstance(raw, Mapping) else ()
@@ -52,10 +52,10 @@ def _object_of(kind: Any) -> type | None:
 def encode_ignored(names: Iterable[str]) -> str | None:
     """The value of ``x-ccapi-ignored``: every name once, as far as there is room. None: no name."""
     distinct = list(dict.fromkeys(map(_safe, names)))
-    told, left = distinct[:MAX_NAMES], len(distinct) - MAX_NAMES
+    named, left = distinct[:MAX_NAMES], len(distinct) - MAX_NAMES
     if left > 0:
-        told.append(f"+{left}")
-    return ", ".join(told) or None
+        named.append(f"+{left}")
+    return ", ".join(named) or None
 
 
 def _safe(name: str) -> str:

@@ -103,7 +103,7 @@ def read_items(given: Input, *, continues: bool, path: str = "input") -> Reading
 
 
 def read_history(given: Input, path: str = "input") -> Reading:
-    """What the items say, whoever speaks last. Raises `InvalidRequest`."""
+    """The items as messages, whichever role is last. Raises `InvalidRequest`."""
     reading = Reading()
     if isinstance(given, str):
         reading.add(InputItem(role="user", content=given), path, within=path)
@@ -161,15 +161,15 @@ class Reading:
                 raise unsupported(f"Items of type {kind} are not supported.", f"{path}.type")
 
     def end(self) -> None:
-        """There are no more items. Outputs go to their calls, past what the user said meanwhile:
-        the model has to be told of them first."""
+        """There are no more items. Outputs go to their calls, past the user's messages meanwhile:
+        the model has to read them first."""
         self.close()
         settled = settle_results(self.messages)
         self.places = [self.places[index] for index, _ in settled]
         self.messages = [message for _, message in settled]
 
     def say_system(self) -> None:
-        """Nobody says anything but the system: its last words are what the model answers."""
+        """Only the system speaks: its last message is what the model answers."""
         path = self.system_places.pop()
         self._add_question((self.system.pop(),), path, f"{path}.content")
 
@@ -294,7 +294,7 @@ def _text(part: str | InputPart, role: str, path: str) -> str:
 
 
 def _answer(said: Sequence[Block]) -> tuple[Block, ...]:
-    """The blocks of an answer as the gateway tells one: text first, and none that is empty beside
+    """The blocks of an answer as the gateway sends one: text first, and none that is empty beside
     others."""
     texts = tuple(block for block in said if isinstance(block, str) and block)
     calls = tuple(block for block in said if isinstance(block, ToolCall))

@@ -4,8 +4,8 @@ Knows: the JSON of items (OpenAI API reference, "Responses"), their ids, and whi
 is made of. Refuses to know: events (`schemas.openai.output_items` makes an answer's items as it
 comes), and how items are read (`schemas.openai.items`).
 
-An item's id follows from the turn's and from its place in it, so that whoever writes a turn's items
-writes the same.
+An item's id follows from the turn's and from its place in it, so that every writer of a turn's
+items writes the same.
 """
 
 from __future__ import annotations

@@ -5,7 +5,7 @@ say so (OpenAI API reference, "Responses", "Streaming events"), without their nu
 know: the response around the items, and how events are framed (`schemas.openai.response_events`).
 
 One item is open at a time. Only an agent's use of its own tools stays under way beside others,
-until it is told what came of it.
+until its result arrives.
 """
 
 from __future__ import annotations
@@ -98,7 +98,7 @@ def _item_event(what: str, item: _Item) -> Event:
 
 @define(eq=False)
 class Part:
-    """A part of a message: text, or a refusal. `about` is where it stands, as events tell it."""
+    """A part of a message: text, or a refusal. `about` is where it stands, as events give it."""
 
     kind: str
     about: JSON
@@ -110,10 +110,12 @@ class Part:
 
     def encode(self) -> JSON:
         text = "".join(self.pieces)
-        return encode_text(text) if self.kind == "output_text" else {"type": "refusal", **self.told}
+        return (
+            encode_text(text) if self.kind == "output_text" else {"type": "refusal", **self.refusal}
+        )
 
     @property
-    def told(self) -> JSON:
+    def refusal(self) -> JSON:
         name = "text" if self.kind == "output_text" else "refusal"
         return {name: "".join(self.pieces)}
 
@@ -164,7 +166,7 @@ class _Said(_Item):
             return []
         self.open = False
         part = self.parts[-1]
-        done = {"type": f"{part.event}.done", **part.about, **part.beside, **part.told}
+        done = {"type": f"{part.event}.done", **part.about, **part.beside, **part.refusal}
         ended = {"type": "response.content_part.done", **part.about, "part": part.encode()}
         return [done, ended]
 
@@ -238,7 +240,7 @@ class _CustomCall(_Call):
     prefix: ClassVar[str] = "ctc"
     _name: ClassVar[str] = "response.custom_tool_call_input"
     _input: InputText = field(factory=InputText)
-    _given: list[str] = field(factory=list)  # of the text, as it was told
+    _given: list[str] = field(factory=list)  # of the text, as it was sent
 
     def encode(self) -> JSON:
         call = ToolCall(self.call_id, self.name, self.text, form=self.form)
@@ -250,17 +252,17 @@ class _CustomCall(_Call):
 
     def delta(self, text: str) -> list[Event]:
         self.pieces.append(text)
-        return self._told(self._input.feed(text))
+        return self._delta(self._input.feed(text))
 
     def end_parts(self) -> list[Event]:
         if not self.open:
             return []
         self.open = False
         whole = self.encode()["input"]
-        rest = self._told(whole[self._input.given :])
+        rest = self._delta(whole[self._input.given :])
         return [*rest, {"type": f"{self._name}.done", **self.place, "input": whole}]
 
-    def _told(self, text: str) -> list[Event]:
+    def _delta(self, text: str) -> list[Event]:
         if not text:
             return []
         self._given.append(text)
@@ -301,7 +303,7 @@ class _Activity(_Call):
 
 
 class Output:
-    """The output of one turn: `add` what comes, then `finish`. Both return the events that tell
+    """The output of one turn: `add` what comes, then `finish`. Both return the events for
     of it."""
 
     def __init__(self, turn_id: str) -> None:
@@ -353,7 +355,7 @@ class Output:
         if self._open is not None and not isinstance(self._open, _Activity):
             events += self._open.end(status)
         for activity in self._acting.values():
-            events += activity.end("incomplete")  # nobody heard what came of it
+            events += activity.end("incomplete")  # its result never came
         self._open, self._acting = None, {}
         return events
 

@@ -92,7 +92,7 @@ def named_conversation(
 def encode_cache_fields(
     options: Options, schema: str | None, wishes: Mapping[str, Any]
 ) -> dict[str, Any]:
-    """All that can change an answer, as JSON values; `wishes` would shape it and reach nobody."""
+    """All that can change an answer, as JSON values; `wishes` would shape it and have no effect."""
     shaping: dict[str, Any] = {
         "temperature": options.temperature,
         "top_p": options.top_p,

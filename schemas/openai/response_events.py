@@ -62,7 +62,7 @@ class Ending:
 
     @property
     def leaves_trace(self) -> bool:
-        """Whether what was asked, and what was said of it, is part of the conversation."""
+        """Whether the input, and the output, is part of the conversation."""
         return self.is_whole or self.reason == "steered"
 
     @property
@@ -110,8 +110,8 @@ def encode_error_event(error: GatewayError) -> JSON:
     """The only event of a stream that has opened before there was a response. OpenAI's reference
     has the fields in the event itself, its SDKs and Open Responses look for them under ``error``.
     """
-    told = {"code": error.code, "message": error.message, "param": error.param}
-    return {"type": "error", **told, "error": error.body()["error"], "sequence_number": 0}
+    fields = {"code": error.code, "message": error.message, "param": error.param}
+    return {"type": "error", **fields, "error": error.body()["error"], "sequence_number": 0}
 
 
 # -- whole ---------------------------------------------------------------------------------------
@@ -157,8 +157,8 @@ def _object(heading: ResponseHeading, output: list[JSON], ending: Ending | None)
 
 @frozen
 class Framing:
-    """How an event is written: as a server-sent event, which says its type once more, or as the
-    text of a WebSocket message, which says whose stream it is of where there are several."""
+    """How an event is written: as a server-sent event, which has its type once more, or as the
+    text of a WebSocket message, which names its stream where there are several."""
 
     sse: bool = True
     stream_id: str | None = None

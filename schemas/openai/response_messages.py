@@ -1,8 +1,9 @@
 """OpenAI responses over a WebSocket: the messages both sides send beside the events of a response.
 
 Knows: client events (``response.create``, ``response.cancel``, ``response.steer``), and how errors
-and the fate of steering are told (OpenAI API reference, "Responses", "WebSocket mode"; cancelling
-is this gateway's own). Refuses to know: what becomes of any of them (`actors.websocket.responses`).
+and the fate of steering are reported (OpenAI API reference, "Responses", "WebSocket mode";
+cancelling is this gateway's own). Refuses to know: what becomes of any of them
+(`actors.websocket.responses`).
 """
 
 from __future__ import annotations
@@ -27,7 +28,7 @@ SteerFault = Literal[
     "response_not_active", "successor_creation_failed",
 ]  # fmt: skip
 
-# -- what a client says --------------------------------------------------------------------------
+# -- what a client sends -------------------------------------------------------------------------
 
 
 @frozen
@@ -113,7 +114,7 @@ class _SteerInput:
 
 
 def read_steer(given: object) -> History:
-    """What a user says into a running response. Raises `InvalidRequest`."""
+    """A user's message into a running response. Raises `InvalidRequest`."""
     asked = structure({"input": take_items(given).items}, _SteerInput).input
     for index, item in enumerate(() if isinstance(asked, str) else asked):
         if item.kind != "message" or item.role != "user":
@@ -121,16 +122,16 @@ def read_steer(given: object) -> History:
     return read_items(asked, continues=False).history
 
 
-# -- what it is told -----------------------------------------------------------------------------
+# -- what it receives ----------------------------------------------------------------------------
 
 
 def encode_failure(error: GatewayError, stream_id: str | None) -> JSON:
-    """An error that no response has. `status` is what HTTP would have said."""
-    told = {**error.body()["error"]}
+    """An error that no response has. `status` is HTTP's status for it."""
+    body = {**error.body()["error"]}
     headers = error.headers()
     if headers:
-        told["headers"] = headers
-    return {"type": "error", "status": error.status, "error": told, **_lane(stream_id)}
+        body["headers"] = headers
+    return {"type": "error", "status": error.status, "error": body, **_lane(stream_id)}
 
 
 def encode_accepted(steer_id: str, response_id: str, stream_id: str | None) -> JSON:

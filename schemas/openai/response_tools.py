@@ -138,7 +138,7 @@ def with_tools(tools: Sequence[Tool], more: Sequence[Tool]) -> tuple[Tool, ...]:
 def _each(
     given: Mapping[str, FlatTool],
 ) -> Iterator[tuple[str, InnerTool, str | None, str]]:
-    """Each tool with its place, its namespace, and what is said of that beside its first tool."""
+    """Each tool with its place, its namespace, and its description beside its first tool."""
     for path, tool in given.items():
         if tool.type != "namespace":
             yield path, tool, None, ""
@@ -170,7 +170,7 @@ def _joined(texts: Iterable[str | None]) -> str:
 
 
 def _read_format(given: Mapping[str, Any] | None, path: str) -> str:
-    """What the model is told of the text that a custom tool takes; nothing holds it to that."""
+    """What the model reads about the text that a custom tool takes; nothing enforces it."""
     match given:
         case None | {"type": "text"}:
             return ""
@@ -230,7 +230,7 @@ def _chosen(name: str, namespace: str | None, tools: Sequence[Tool] | None) -> s
 def _allowed(
     given: FlatChoice, tools: tuple[Tool, ...] | None
 ) -> tuple[ToolChoice, tuple[Tool, ...]]:
-    """Some of the tools: the model is told of no others."""
+    """Some of the tools: the model sees no others."""
     if given.mode not in (None, "auto", "required"):
         raise invalid("tool_choice.mode must be auto or required.", "tool_choice.mode")
     names: set[str] = set()
@@ -270,14 +270,18 @@ def echo_tools(given: Iterable[FlatTool]) -> list[dict[str, Any]]:
 
 
 def _echo(tool: InnerTool) -> dict[str, Any]:
-    told: dict[str, Any] = {"type": tool.type, "name": tool.name, "description": tool.description}
+    encoded: dict[str, Any] = {
+        "type": tool.type,
+        "name": tool.name,
+        "description": tool.description,
+    }
     if isinstance(tool, FlatTool) and tool.type == "namespace":
         inner = [_echo(each) for each in tool.tools or () if not BUILT_IN.fullmatch(each.type)]
-        return {**told, "description": tool.description or "", "tools": inner}
+        return {**encoded, "description": tool.description or "", "tools": inner}
     if tool.type == "custom":
-        return {**told, "format": dict(tool.format or {"type": "text"})}
+        return {**encoded, "format": dict(tool.format or {"type": "text"})}
     parameters = {} if tool.parameters is None else dict(tool.parameters)
-    return {**told, "parameters": parameters, "strict": bool(tool.strict)}
+    return {**encoded, "parameters": parameters, "strict": bool(tool.strict)}
 
 
 def echo_choice(given: str | FlatChoice | None) -> Any:
@@ -336,7 +340,7 @@ class InputText:
             place = piece.end()
             if not _is_high_surrogate(piece[0]):
                 end = place
-        # What is no escape at all ends it too: the whole arguments will tell.
+        # What is no escape at all ends it too: the whole arguments decide.
         stuck = len(self._rest) - place >= _LONGEST_PIECE
         self._ended = stuck or self._rest[place : place + 1] == '"'
         taken, self._rest = self._rest[:end], self._rest[end:]

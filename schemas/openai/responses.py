@@ -180,7 +180,7 @@ def parse_response(
 
 def _read_input(request: ResponseRequest, continues: bool) -> Reading:
     if request.generate is False:
-        # Nobody is answered yet: there may be no question, or nothing at all.
+        # No answer is due yet: there may be no question, or nothing at all.
         reading = read_history(request.input or ())
         check_results(reading.messages, None if continues else (), reading.places.__getitem__)
         return reading
@@ -192,7 +192,7 @@ def _read_input(request: ResponseRequest, continues: bool) -> Reading:
 def _read_tools(
     request: ResponseRequest, reading: Reading
 ) -> tuple[tuple[Tool, ...] | None, tuple[Tool, ...], tuple[str, ...]]:
-    """All tools of the request (None: it says nothing of them), those that its input brings, and
+    """All tools of the request (None: it has no such field), those that its input brings, and
     the types of those left out."""
     if request.tools is None and not reading.tools:
         return None, (), ()
@@ -290,7 +290,7 @@ def _options(request: ResponseRequest, choice: ToolChoice, reasoning: bool) -> O
     )
 
 
-# -- what is said of it --------------------------------------------------------------------------
+# -- how it is described --------------------------------------------------------------------------
 
 _NAMES = {"reasoning_effort": "reasoning.effort"}
 """What chat calls otherwise."""

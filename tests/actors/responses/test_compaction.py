@@ -10,7 +10,7 @@ from typing import Any
 import pytest
 
 from ccapi.schemas.errors import ChildDied
-from ccapi.schemas.openai.compactions import REQUEST, tell
+from ccapi.schemas.openai.compactions import REQUEST, with_preface
 from ccapi.schemas.settings.settings import AuthSettings, Settings, StorageSettings
 from ccapi.schemas.turn import ToolChoice
 
@@ -69,7 +69,7 @@ async def test_a_history_becomes_what_the_user_said_and_a_summary(
     again = read(await ask(client, MINE, input=[*found["output"], user("Who?")]))
     assert text_of(again) == "It was Ada. "
     texts = [message.text for message in gateway.asked[-1].messages]
-    assert texts == ["I am Ada.", "Bye.", tell("It was Ada."), "Who?"]
+    assert texts == ["I am Ada.", "Bye.", with_preface("It was Ada."), "Who?"]
 
 
 async def test_a_stored_response_is_summed_up_and_stays_what_it_is(
