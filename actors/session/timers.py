@@ -50,9 +50,8 @@ def timers(
         return
     if phase in (Phase.IDLE, Phase.AWAITING_TOOLS) and not child.frozen:
         yield since + limits.freeze, Timer.FREEZE
-    if phase is Phase.BUSY and len(
-        child.permissions
-    ):  # it waits for somebody: its silence is theirs
+    if phase is Phase.BUSY and len(child.permissions):
+        # The child waits for a client, and may be silent.
         yield child.permissions.due, Timer.PERMISSION_TIMEOUT
     elif phase is Phase.BUSY and child.initialized:
         yield child.active_at + limits.silence, Timer.STALLED

@@ -225,7 +225,7 @@ class FakeChild:
 
 
 class FakePool:
-    """Lends a new child to whoever asks. `lent` are all of them, `offered` those that are idle.
+    """Lends a new child to each session that asks. `lent` are all of them, `offered` the idle ones.
 
     `gate` holds everybody back until it is set, `failure` is raised instead, `brains` go to the
     next children and `brain` to those after. `needy` calls in every child that is offered.
@@ -289,5 +289,5 @@ class FakePool:
         self.frozen.append(child)
 
     def call_in(self, child: FakeChild) -> None:
-        """What the pool does when somebody else needs the room."""
+        """What the pool does when another session needs the place."""
         self.offered.pop(child)()

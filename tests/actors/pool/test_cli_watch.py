@@ -122,7 +122,7 @@ async def test_another_login_ends_what_the_last_one_brought_about(
         assert world.watch.trouble is None
 
 
-async def test_it_is_asked_for_again_when_a_turn_says_that_it_has_gone(
+async def test_the_gateway_asks_again_when_a_turn_finds_no_login(
     autojump_clock: MockClock,
 ) -> None:
     async with open_world(Means.FILE) as world:
@@ -168,7 +168,7 @@ async def test_readiness_comes_back_by_a_turn_or_by_itself(autojump_clock: MockC
         InvalidRequest("no"),
     ],
 )
-async def test_what_a_client_can_bring_about_makes_nobody_unready(
+async def test_a_clients_errors_do_not_make_the_gateway_unready(
     autojump_clock: MockClock, error: GatewayError
 ) -> None:
     async with open_world(Means.KEY) as world:
@@ -231,7 +231,7 @@ def warnings(lines: list[Any]) -> list[str]:
         (Means.UNKNOWN, "info"),
     ],
 )
-async def test_the_log_says_once_what_the_login_is(
+async def test_the_login_is_logged_once(
     autojump_clock: MockClock, means: Means, level: str
 ) -> None:
     with capture_logs() as lines:
@@ -240,7 +240,7 @@ async def test_the_log_says_once_what_the_login_is(
     assert [line["log_level"] for line in lines] == [level]
 
 
-async def test_a_cli_that_never_works_is_told_once_for_each_cause(
+async def test_a_cli_that_never_works_is_logged_once_for_each_cause(
     autojump_clock: MockClock,
 ) -> None:
     async with open_world(Means.KEY) as world:

@@ -272,7 +272,9 @@ async def test_first_come_first_served(autojump_clock: MockClock, nursery: trio.
             ]
 
 
-async def test_nobody_passes_the_queue(autojump_clock: MockClock, nursery: trio.Nursery) -> None:
+async def test_no_waiter_overtakes_the_queue(
+    autojump_clock: MockClock, nursery: trio.Nursery
+) -> None:
     async with open_world(max_concurrent_sessions=1) as world:
         child = await world.pool.acquire("c", None)
         [first] = await seek(world, nursery)
@@ -283,7 +285,7 @@ async def test_nobody_passes_the_queue(autojump_clock: MockClock, nursery: trio.
         assert not second.got.is_set()
 
 
-async def test_a_full_queue_refuses_and_says_when_to_try_again(
+async def test_a_full_queue_refuses_with_a_retry_after(
     autojump_clock: MockClock, nursery: trio.Nursery
 ) -> None:
     async with open_world(max_concurrent_sessions=1, max_waiting_turns=2) as world:
@@ -362,7 +364,7 @@ async def test_an_idle_child_that_goes_tells_nothing_of_the_pace(autojump_clock:
         )  # three places, nine seconds each
 
 
-async def test_who_has_waited_longest_is_told_the_shortest_time(
+async def test_the_oldest_waiter_gets_the_shortest_retry_after(
     autojump_clock: MockClock, nursery: trio.Nursery
 ) -> None:
     async with open_world(max_concurrent_sessions=1, queue_timeout_seconds=1) as world:
@@ -407,7 +409,7 @@ async def test_a_wait_in_vain_ends(autojump_clock: MockClock) -> None:
         assert world.pool.statistics().live == 0
 
 
-async def test_one_who_leaves_the_queue_leaves_no_trace(
+async def test_a_cancelled_waiter_has_no_trace(
     autojump_clock: MockClock, nursery: trio.Nursery
 ) -> None:
     async with open_world(max_concurrent_sessions=1) as world:
@@ -421,7 +423,7 @@ async def test_one_who_leaves_the_queue_leaves_no_trace(
         assert not first.got.is_set()
 
 
-async def test_one_who_leaves_with_a_place_in_hand_leaves_it_to_the_next(
+async def test_a_cancelled_waiter_passes_its_place_on(
     autojump_clock: MockClock, nursery: trio.Nursery
 ) -> None:
     async with open_world(max_concurrent_sessions=1) as world:
@@ -435,7 +437,7 @@ async def test_one_who_leaves_with_a_place_in_hand_leaves_it_to_the_next(
         assert world.pool.statistics().live == 1
 
 
-async def test_one_who_leaves_with_a_warm_child_in_hand_leaves_it_to_the_next(
+async def test_a_cancelled_waiter_passes_its_warm_child_on(
     autojump_clock: MockClock, nursery: trio.Nursery
 ) -> None:
     for _ in range(20):  # the order of two tasks in a step is random
@@ -515,13 +517,13 @@ async def test_a_cancelled_caller_does_not_lose_the_child_it_was_given(
         [seeker] = await seek(world, nursery)
         seeker.scope.cancel()  # while the process starts
         child = await seeker.obtain()
-        assert child in world.works.alive  # nobody else knows of it
+        assert child in world.works.alive  # only its keeper knows it
         child.kill()
         await world.settle()
         assert world.pool.statistics().live == 0
 
 
-async def test_whoever_is_cancelled_already_is_given_nothing(autojump_clock: MockClock) -> None:
+async def test_a_cancelled_caller_gets_no_child(autojump_clock: MockClock) -> None:
     async with open_world(prewarm=1) as world:
         await world.settle()
         with trio.CancelScope() as scope:
@@ -567,7 +569,7 @@ async def test_once_closed_it_lends_nothing(autojump_clock: MockClock) -> None:
         assert raised.value.code == "draining"
 
 
-async def test_kill_all_leaves_nothing_and_nobody_waiting(
+async def test_kill_all_leaves_no_child_and_no_waiter(
     autojump_clock: MockClock, nursery: trio.Nursery
 ) -> None:
     works = Works()
@@ -612,7 +614,9 @@ async def test_a_program_that_is_missing_is_trouble_until_a_child_lives(
         assert world.pool.trouble is None
 
 
-async def test_warm_children_that_die_are_trouble_and_told_once(autojump_clock: MockClock) -> None:
+async def test_warm_children_that_die_are_trouble_and_logged_once(
+    autojump_clock: MockClock,
+) -> None:
     works = Works()
     async with open_world(works, prewarm=1) as world:
         works.at_birth = lambda: works.made[-1].die()
@@ -728,7 +732,7 @@ async def test_no_child_is_sought_or_started_before_it_is_known_how(
             known.set()
 
 
-async def test_where_none_may_be_started_whoever_seeks_one_is_told(
+async def test_where_no_child_may_start_a_session_gets_the_reason(
     autojump_clock: MockClock,
 ) -> None:
     works, bus = Works(), Bus()

@@ -218,7 +218,7 @@ class Player:
                     await converse(child, "x")
                     self.world.pool.offer(child, child.retire)
             except EOFError:
-                return  # somebody killed it
+                return  # it was killed
             if self.dice.random() < 0.5:
                 await trio.sleep(self.dice.choice([0, 0.05]))
             self.dice.choice([child.retire, child.kill, child.freeze])()
@@ -259,7 +259,7 @@ async def test_chaos_loses_no_place_and_no_process(tmp_path: Path, seed: int) ->
         assert world.pool.statistics().waiting == 0
         assert world.pool.statistics().idle == 0
         await eventually(lambda: len(world.alive()) == world.pool.statistics().live == 1)
-        # Nobody is stuck: the whole bound can be had.
+        # No place is lost: the whole bound can be used.
         children = [await world.pool.acquire("c", None) for _ in range(4)]
         for child in children:
             child.kill()

@@ -1,4 +1,4 @@
-"""The pool's reserve: idle conversations must not leave it dry for new ones."""
+"""The pool's reserve: idle conversations must not take all of it from new ones."""
 
 from __future__ import annotations
 

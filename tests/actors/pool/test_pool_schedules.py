@@ -1,4 +1,4 @@
-"""The pool under any order of events: nobody is forgotten, no place is lost or lent twice."""
+"""The pool under any order of events: no waiter is forgotten, no place is lost or lent twice."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Work that outlives whoever asked for it, on the autojump clock."""
+"""Work that outlives its caller, on the autojump clock."""
 
 from __future__ import annotations
 
@@ -52,7 +52,7 @@ async def test_a_crash_ends_nothing_else(autojump_clock: trio.testing.MockClock)
         raise RuntimeError("a fault")
 
     async def fail() -> None:
-        raise InternalError("told to somebody already")
+        raise InternalError("reported already")
 
     async def work() -> None:
         await trio.sleep(1)

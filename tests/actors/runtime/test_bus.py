@@ -1,4 +1,4 @@
-"""The bus: nobody who publishes ever waits, and whoever lags is told exactly what it missed."""
+"""The bus: publishing never waits, and a listener that lags gets the exact number it missed."""
 
 from __future__ import annotations
 
@@ -58,7 +58,7 @@ async def test_a_waiting_listener_wakes_for_an_event_and_for_the_end() -> None:
             bus.close()
 
 
-async def test_a_laggard_is_told_how_many_it_lost_and_others_lose_nothing() -> None:
+async def test_a_lagging_listener_gets_the_number_it_lost_and_others_lose_nothing() -> None:
     bus = Bus()
     with bus.subscribe(2) as laggard, bus.subscribe() as other:
         publish(bus, 1, 2, 3, 4, 5)
@@ -71,7 +71,7 @@ async def test_a_laggard_is_told_how_many_it_lost_and_others_lose_nothing() -> N
         assert other.lost == 0
 
 
-async def test_the_gap_is_told_in_its_place() -> None:
+async def test_events_lost_stands_where_the_gap_is() -> None:
     bus = Bus()
     with bus.subscribe(3) as laggard:
         publish(bus, 1, 2, 3, 4)
@@ -95,7 +95,7 @@ async def test_a_listener_that_is_always_behind_still_hears_events() -> None:
         assert heard > 30
 
 
-async def test_a_loss_is_told_even_when_nothing_follows_it() -> None:
+async def test_events_lost_comes_even_when_nothing_follows() -> None:
     bus = Bus()
     with bus.subscribe(1) as laggard:
         publish(bus, 1, 2)
@@ -105,7 +105,7 @@ async def test_a_loss_is_told_even_when_nothing_follows_it() -> None:
 
 @settings(deadline=None)
 @given(buffer=st.integers(1, 4), reads=st.lists(st.booleans(), max_size=60))
-def test_every_event_is_heard_or_counted_where_it_is_missing(
+def test_every_event_is_received_or_counted_where_it_is_missing(
     buffer: int, reads: list[bool]
 ) -> None:
     """Published events are numbered from 0, so the position tells which one is due."""

@@ -1,4 +1,4 @@
-"""Refs and mailboxes: what is told arrives in order, and nobody waits for an actor that is gone."""
+"""Refs and mailboxes: messages arrive in order, and no sender waits for an actor that is gone."""
 
 from __future__ import annotations
 
@@ -41,7 +41,7 @@ async def expect_gone(ref: Ref[Double], number: int = 1) -> None:
         await ask_double(ref, number)
 
 
-async def test_messages_arrive_in_the_order_told() -> None:
+async def test_messages_arrive_in_the_order_sent() -> None:
     ref, mailbox = open_numbers()
     await ref.tell(1)
     assert ref.tell_nowait(2)
@@ -166,7 +166,7 @@ async def test_an_asker_that_was_cancelled_does_not_take_the_actor_down() -> Non
         nursery.cancel_scope.cancel()
 
 
-async def test_answering_who_has_left_says_so() -> None:
+async def test_answer_returns_false_for_a_sender_that_is_gone() -> None:
     ref, mailbox = open_doubler()
     async with trio.open_nursery() as nursery:
         nursery.start_soon(ask_double, ref, 1)

@@ -123,7 +123,7 @@ async def test_a_caller_that_does_not_read_holds_up_its_own_turn_alone() -> None
 
 
 async def test_ending_a_turn_does_not_wait_for_its_caller() -> None:
-    """Whoever delivers at that moment is told; what was delivered stays readable."""
+    """A delivery at that moment raises `CallerGone`; what was delivered stays readable."""
     turn, port = a_turn()
     fill(port)
     async with trio.open_nursery() as nursery:
@@ -136,7 +136,7 @@ async def test_ending_a_turn_does_not_wait_for_its_caller() -> None:
     assert turn.finish_reason == "stop"
 
 
-async def test_hanging_up_frees_whoever_delivers() -> None:
+async def test_hanging_up_ends_a_wait_to_deliver() -> None:
     turn, port = a_turn()
     fill(port)
     async with trio.open_nursery() as nursery:
@@ -163,7 +163,7 @@ async def test_the_end_may_come_after_the_caller_has_gone_and_before() -> None:
 
 
 @pytest.mark.parametrize("outcome", [None, WHOLE])
-async def test_a_turn_that_was_left_says_so_when_it_is_read(outcome: Completed | None) -> None:
+async def test_a_turn_that_was_hung_up_raises_that_when_read(outcome: Completed | None) -> None:
     turn, port = a_turn()
     port.deliver_nowait(TextDelta("lost"))
     if outcome is not None:
@@ -177,7 +177,7 @@ async def test_a_turn_that_was_left_says_so_when_it_is_read(outcome: Completed |
         turn.receive_nowait()
 
 
-async def test_a_turn_that_failed_and_was_left_raises_its_own_error() -> None:
+async def test_a_failed_turn_that_was_hung_up_raises_its_own_error() -> None:
     turn, port = a_turn()
     turn.hang_up()
     port.end(Failed(ChildDied("no")))

@@ -38,7 +38,7 @@ from ...support.session_world import drain, failure, open_world, outcome, runnin
 # -- turns ---------------------------------------------------------------------------------------
 
 
-async def test_an_answer_comes_in_the_pieces_the_child_said() -> None:
+async def test_an_answer_comes_in_the_pieces_the_child_wrote() -> None:
     async with open_world() as world:
         turn = await world.seat().submit("Hi", cache_key="k")
         assert await drain(turn) == ["echo: ", "Hi"]
@@ -242,7 +242,7 @@ async def test_a_session_that_ends_does_not_leave_calls_to_the_child() -> None:
 # -- giving way ------------------------------------------------------------------------------------
 
 
-async def test_a_child_is_on_offer_only_while_nobody_uses_it() -> None:
+async def test_a_child_is_on_offer_only_while_it_is_idle() -> None:
     async with open_world() as world:
         seat = world.seat()
         turn, child = await running_turn(world, seat)
@@ -311,7 +311,7 @@ async def test_a_child_that_retires_slowly_is_not_lent_over_again() -> None:
 # -- finding a child -------------------------------------------------------------------------------
 
 
-async def test_a_caller_that_leaves_while_a_child_is_looked_for() -> None:
+async def test_a_caller_that_hangs_up_while_the_session_waits_for_a_child() -> None:
     async with open_world() as world:
         world.pool.gate = trio.Event()
         seat = world.seat()
@@ -418,7 +418,7 @@ async def test_a_child_that_dies_takes_its_turn_with_it_and_nothing_else() -> No
         assert await other.ask("fine?") == "echo: fine?"
 
 
-async def test_what_a_child_said_before_it_died_is_delivered() -> None:
+async def test_what_a_child_wrote_before_it_died_is_delivered() -> None:
     async with open_world() as world:
         turn, child = await running_turn(world, world.seat())
         child.say(*map(text_delta, "abc"))
@@ -443,7 +443,7 @@ async def test_a_child_that_talks_nonsense_is_ended() -> None:
 
 
 @pytest.mark.parametrize("last_words", [b"", b"Segmentation fault\n"])
-async def test_a_turn_of_which_nobody_has_heard_is_put_before_another_child(
+async def test_a_turn_that_delivered_nothing_goes_to_a_new_child(
     last_words: bytes,
 ) -> None:
     async with open_world() as world:
@@ -455,7 +455,7 @@ async def test_a_turn_of_which_nobody_has_heard_is_put_before_another_child(
         assert world.pool.child.prompts == ["again?"]
 
 
-async def test_a_child_that_dies_idle_is_missed_by_nobody() -> None:
+async def test_a_child_that_dies_idle_affects_no_turn() -> None:
     async with open_world() as world:
         seat = world.seat()
         await seat.ask("one")

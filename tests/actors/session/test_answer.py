@@ -78,7 +78,7 @@ def test_text_is_passed_on_as_it_comes() -> None:
     assert answer.take_rejected() == []
 
 
-def test_text_that_was_not_streamed_is_said_at_once() -> None:
+def test_text_that_was_not_streamed_is_delivered_at_once() -> None:
     """The CLI asks again without a stream where the API knows no such address."""
     answer = AnswerState(STREAMED, Setup("m"))
     assert hear(answer, text(whole="a"), text("b", whole="b"), text(whole="c")) == [
@@ -88,7 +88,7 @@ def test_text_that_was_not_streamed_is_said_at_once() -> None:
     ]
 
 
-def test_what_the_cli_says_itself_is_no_answer() -> None:
+def test_the_clis_own_text_is_no_answer() -> None:
     answer = AnswerState(STREAMED, Setup("m"))
     assert answer.add_frame(AssistantDone("u", synthetic=True, text="API Error: 500")) == []
     assert not answer.is_whole
@@ -120,7 +120,7 @@ def test_a_stop_text_cuts_the_answer() -> None:
 
 
 @pytest.mark.parametrize("pieces", [["one E"], ["E"], ["one", " E"], ["E", "N"]])
-def test_what_was_held_back_is_said_once(pieces: list[str]) -> None:
+def test_held_back_text_is_delivered_once(pieces: list[str]) -> None:
     """Even if nothing of a block was passed on, it has been streamed."""
     answer = AnswerState(STOPPED, Setup("m"))
     items = [*hear(answer, text(*pieces)), *answer.finish()]
@@ -182,7 +182,7 @@ def test_a_call_without_input_has_an_empty_one() -> None:
     assert answer.calls == [ToolCall("t", "now", "{}")]
 
 
-def test_a_call_that_was_not_streamed_is_said_at_once() -> None:
+def test_a_call_that_was_not_streamed_is_delivered_at_once() -> None:
     answer = AnswerState(STREAMED, TOOLED)
     first, second = call("t", "now", parsed='{"a":1}'), call("u", "weather", parsed=ROME)
     assert gathered(hear(answer, first[-1:], second[-1:])) == (
@@ -209,7 +209,7 @@ def test_a_tool_that_was_not_offered_is_the_clis_to_refuse(name: str) -> None:
 
 @pytest.mark.parametrize("torn", ['{"a": "hel', "[1]", "x"])
 def test_a_call_that_was_cut_short_is_none(torn: str) -> None:
-    """Nobody can answer it; whoever took its pieces hears how the turn ended."""
+    """No client can answer it; the client that got its pieces gets the turn's error."""
     answer = AnswerState(STREAMED, TOOLED)
     items = hear(answer, call("t", "now", torn, parsed="{}"))
     assert gathered(items)[1] == (ToolCall("t", "now", torn),)
@@ -275,7 +275,7 @@ def test_an_answer_by_schema_is_the_input_of_a_call() -> None:
     assert (answer.calls, answer.take_rejected()) == ([], [])
 
 
-def test_what_is_said_beside_it_is_not_the_answer() -> None:
+def test_text_beside_it_is_not_the_answer() -> None:
     answer = AnswerState(STREAMED, SHAPED)
     assert hear(answer, text("Here it is:"), text(whole="Now.")) == []
     assert not answer.is_whole

@@ -85,7 +85,7 @@ def test_turns_are_served_one_at_a_time_in_the_order_they_came() -> None:
     assert talk.answer("3") == ["deliver 3", "end three: completed stop, 3"]
 
 
-def test_a_turn_that_would_have_to_wait_is_rejected_if_it_says_so() -> None:
+def test_a_turn_that_would_have_to_wait_is_rejected_on_request() -> None:
     talk = busy()
     assert talk.turn("two", reject_if_busy=True) == ["started two", "end two: conversation_busy"]
     talk.answer("1")
@@ -475,7 +475,7 @@ def test_an_empty_answer_is_an_answer() -> None:
     assert talk.result() == ["end one: completed stop, "]
 
 
-def test_a_cut_answer_is_told_as_such() -> None:
+def test_a_cut_answer_ends_as_such() -> None:
     talk = busy()
     talk.says("ei")
     talk.done("ei")

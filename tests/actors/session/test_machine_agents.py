@@ -1,5 +1,5 @@
-"""Playbooks of a session's machine: leave for an agent's tools, turns asked again, children sought
-ahead, messages that nobody answers."""
+"""Playbooks of a session's machine: permission for an agent's tools, turns that replace the
+last one, children that come ahead of a turn, messages without a turn."""
 
 from __future__ import annotations
 
@@ -37,7 +37,7 @@ from tests.support.talk import (
 )
 
 AGENT = Memory(Setup("sonnet", profile="agent", workspace="mine"))
-LEAVE = 60.0
+PERMISSION = 60.0
 
 
 def asked(request_id: str = "r1") -> PermissionAsked:
@@ -48,7 +48,7 @@ def working(
     memory: Memory = AGENT, limits: Limits | None = None, *, keep_stopped: bool = False
 ) -> Talk:
     """An agent that works on the turn ``one``."""
-    talk = Talk(limits or Limits(permission=LEAVE, silence=120), memory)
+    talk = Talk(limits or Limits(permission=PERMISSION, silence=120), memory)
     talk.turn("one", keep_stopped=keep_stopped)
     talk.ready()
     talk.set_up()
@@ -74,28 +74,28 @@ def test_it_takes_up_its_session_and_what_was_allowed() -> None:
     assert actions[-1] == Wake(AgentOrigin("sonnet", "mine", ("Bash",), history))
 
 
-def test_leave_is_asked_for_and_given() -> None:
+def test_permission_is_requested_and_given() -> None:
     talk = working()
     assert talk.feed(PermissionRequested(asked(), answerable=True)) == ["requestpermission"]
     assert talk.phase is BUSY
-    assert talk.machine.deadline == LEAVE
+    assert talk.machine.deadline == PERMISSION
     talk.now = 50.0
     words = talk.feed(PermissionReply(request_id="r1", allow=True))
     assert words[1:] == ["permissionsettled"]
     assert talk.written[-1]["response"]["response"]["behavior"] == "allow"
     assert talk.feed(PermissionReply(request_id="r1", allow=False)) == []
-    # The silence of one who waited for somebody was not its own.
+    # A child that waited for a client was silent with good reason.
     assert talk.machine.deadline == 50.0 + 120
 
 
-def test_where_nobody_listens_it_is_refused_at_once() -> None:
+def test_without_a_client_permission_is_denied_at_once() -> None:
     talk = working()
     talk.feed(PermissionRequested(asked(), answerable=False))
     assert talk.written[-1]["response"]["response"]["behavior"] == "deny"
     assert talk.phase is BUSY
 
 
-def test_leave_that_is_not_given_in_time_is_refused() -> None:
+def test_permission_that_is_not_given_in_time_is_denied() -> None:
     talk = working()
     talk.feed(PermissionRequested(asked(), answerable=True))
     assert talk.rings()[1:] == ["permissionsettled"]
@@ -110,7 +110,7 @@ def test_the_child_may_think_better_of_it() -> None:
     assert talk.feed(ControlCancelled("r1")) == []
 
 
-def test_an_interrupted_turn_needs_no_leave_any_more() -> None:
+def test_an_interrupted_turn_needs_no_permission_any_more() -> None:
     talk = working()
     talk.feed(PermissionRequested(asked(), answerable=True))
     assert talk.interrupt("one") == ["end one: turn_interrupted", "rewind one"]
@@ -120,7 +120,7 @@ def test_an_interrupted_turn_needs_no_leave_any_more() -> None:
     assert talk.written[-1]["response"]["response"]["behavior"] == "deny"
 
 
-def test_what_a_stopped_agent_did_is_told_next_time() -> None:
+def test_the_next_turn_names_what_a_stopped_agent_did() -> None:
     talk = working(keep_stopped=True)
     talk.says("First.")
     call = ToolCall("toolu_1", "Bash", '{"command":"ls"}')
@@ -140,7 +140,7 @@ def test_results_of_the_clients_own_tools_are_no_news_to_the_client() -> None:
     assert talk.feed(ToolsReturned(both)) == ["used toolu_1 a.txt"]
 
 
-def test_what_it_does_by_itself_is_told_and_is_no_call_of_the_clients() -> None:
+def test_an_agents_own_tool_use_is_delivered_and_is_no_call_of_the_clients() -> None:
     talk = working()
     assert talk.says("First.") == ["deliver First."]
     assert talk.feed(ToolUseStarted("toolu_1", "Bash")) == ["uses Bash toolu_1"]
@@ -230,7 +230,7 @@ def test_a_turn_that_comes_while_the_child_is_sought_gets_it() -> None:
     assert talk.phase is BUSY
 
 
-def test_a_child_that_cannot_be_had_ahead_hurts_nobody() -> None:
+def test_a_failed_warm_up_fails_no_turn() -> None:
     talk = Talk()
     talk.feed(Warm())
     assert talk.phase is WAKING
@@ -245,7 +245,7 @@ def test_a_child_that_cannot_be_had_ahead_hurts_nobody() -> None:
 # -- without an answer -----------------------------------------------------------------------------
 
 
-def test_messages_that_nobody_answers_are_told_with_the_next_turn() -> None:
+def test_added_messages_are_written_with_the_next_turn() -> None:
     talk = Talk()
     talk.finish("one", "1")
     talk.feed(Extend((user("by the way"),)))

@@ -73,7 +73,7 @@ def test_a_stopped_answer_stays_as_far_as_it_came() -> None:
     assert talk.machine.memory.seed == ()
 
 
-def test_a_stopped_answer_is_told_to_another_child_where_the_first_one_goes() -> None:
+def test_a_new_child_gets_a_stopped_answer_where_the_first_one_goes() -> None:
     talk = Talk()
     talk.turn("one", keep_stopped=True)
     talk.ready()
@@ -88,13 +88,13 @@ def test_a_stopped_answer_is_told_to_another_child_where_the_first_one_goes() ->
 
 
 @pytest.mark.parametrize("said", [(), (" ", "\n")])
-def test_where_nothing_was_said_the_question_goes_too(said: tuple[str, ...]) -> None:
+def test_without_text_a_stopped_turn_keeps_no_question(said: tuple[str, ...]) -> None:
     talk = stopped(*said)
     assert talk.interrupt("one") == ["end one: turn_interrupted", "rewind one"]
     assert talk.machine.memory.turns == 1
 
 
-def test_an_answer_that_does_not_keep_leaves_no_trace() -> None:
+def test_a_stopped_answer_that_is_not_kept_has_no_trace() -> None:
     talk = idle()
     talk.turn("one")
     talk.says("half")
@@ -110,7 +110,7 @@ def test_what_may_be_a_stop_text_is_kept_where_a_person_stops_before() -> None:
     assert talk.machine.memory.seed[-1] == assistant("Hello ST")
 
 
-def test_a_call_that_nobody_will_answer_is_no_part_of_a_stopped_answer() -> None:
+def test_a_call_without_a_result_is_no_part_of_a_stopped_answer() -> None:
     talk = idle()
     talk.turn("one", keep_stopped=True, tools=(LOOK,))
     talk.says("I look.")
@@ -185,7 +185,7 @@ def test_a_stop_text_in_a_first_turn() -> None:
     assert talk.taken_in() == ["history assistant Hi ", "ask two"]
 
 
-def test_what_was_told_of_the_conversation_is_not_told_again() -> None:
+def test_a_child_gets_no_message_twice() -> None:
     talk = stopping_at("STOP")
     talk.says("Hello STOP", "x")
     talk.rewound()
@@ -208,7 +208,7 @@ def test_history_of_a_turn_that_failed_is_not_the_conversations() -> None:
     talk.turn(assistant("Hello "), user("a"), assistant("A"), "two")
     talk.taken_in()
     talk.taken_in()
-    # Taken back, the question would leave ``a`` and ``A`` behind.
+    # After a rewind of the question the child would still hold ``a`` and ``A``.
     assert talk.interrupt("two") == ["end two: turn_interrupted", "kill"]
 
 
@@ -266,7 +266,7 @@ def asked_for(*, whole: bool, **more: object) -> Talk:
     return talk
 
 
-def test_the_answer_is_a_call_that_nobody_sees() -> None:
+def test_the_answer_is_a_call_that_the_client_does_not_see() -> None:
     talk = asked_for(whole=False)
     assert talk.mcp("r1", "tools/list") == [f"answer r1: {ANSWER}"]
     assert talk.says("Here it is:") == []
@@ -339,7 +339,7 @@ def test_an_answer_beside_calls_is_given_too_soon(order: tuple[str, str]) -> Non
     assert talk.stops("tool_use")[0] == 'end c1 is sunny: completed stop, {"n": 3}'
 
 
-def test_an_answer_that_is_given_twice_is_told_once() -> None:
+def test_an_answer_that_is_given_twice_is_delivered_once() -> None:
     talk = asked_for(whole=False)
     assert talk.calls("c1", ANSWER, '{"n": 1}') == ['deliver {"n": 1}']
     assert not [word for word in talk.calls("c2", ANSWER, '{"n": 2}') if "deliver" in word]
@@ -349,7 +349,7 @@ def test_an_answer_that_is_given_twice_is_told_once() -> None:
 # -- refusals --------------------------------------------------------------------------------------
 
 
-def test_a_refusal_is_told_and_forgotten() -> None:
+def test_a_refusal_is_delivered_and_forgotten() -> None:
     talk = busy()
     held = talk.machine.memory
     assert talk.stops("refusal") == []
@@ -397,7 +397,7 @@ def test_a_message_that_begins_while_another_has_not_ended_fails_the_turn() -> N
     assert talk.phase is INTERRUPTING
 
 
-def test_a_message_that_is_asked_for_again_before_it_said_anything_does_not() -> None:
+def test_a_message_that_is_retried_before_it_has_content_does_not() -> None:
     talk = idle()
     talk.turn("one")
     talk.starts()
@@ -406,7 +406,7 @@ def test_a_message_that_is_asked_for_again_before_it_said_anything_does_not() ->
 
 
 def test_an_answer_without_a_word_ends_the_turn() -> None:
-    """The CLI would tell the model that nobody saw its answer, and have it go on."""
+    """The CLI would tell the model that its answer was not seen, and have it continue."""
     talk = idle()
     talk.turn("one")
     talk.starts()

@@ -32,7 +32,7 @@ from tests.support.talk import (
 # -- a second child --------------------------------------------------------------------------------
 
 
-def test_a_turn_of_which_nobody_has_heard_is_put_before_another_child_once() -> None:
+def test_a_turn_that_delivered_nothing_goes_to_a_new_child_once() -> None:
     talk = busy()
     first = talk.last_user_uuid
     talk.turn("two")
@@ -55,7 +55,7 @@ def test_its_answer_is_the_second_childs() -> None:
     assert talk.machine.memory.turns == 2
 
 
-def test_a_turn_that_was_heard_of_is_not() -> None:
+def test_a_turn_that_delivered_something_does_not() -> None:
     talk = busy()
     talk.says("half")
     assert talk.gone() == ["end one: child_died"]
@@ -79,7 +79,7 @@ def test_a_turn_with_tools_whose_child_was_dead_already_is_asked_again_once() ->
     assert talk.gone() == ["end one: child_died"]
 
 
-def test_results_whose_child_was_dead_already_are_told_to_another() -> None:
+def test_results_whose_child_was_dead_already_go_to_another() -> None:
     talk = Talk()
     talk.turn("ask", tools=[LOOK])
     talk.ready()
@@ -99,7 +99,7 @@ def test_results_whose_child_was_dead_already_are_told_to_another() -> None:
     assert talk.phase is IDLE
 
 
-def test_a_history_that_was_being_told_is_told_anew() -> None:
+def test_an_interrupted_history_is_written_from_the_start() -> None:
     talk = Talk()
     talk.turn("a", assistant("A"), "b", assistant("B"), "one")
     talk.ready()
@@ -153,7 +153,7 @@ def test_a_long_history_is_recorded_for_the_child() -> None:
 
 
 @pytest.mark.usefixtures("short")
-def test_a_history_that_is_not_long_is_told() -> None:
+def test_a_history_that_is_not_long_is_written_to_the_child() -> None:
     talk = Talk()
     assert talk.turn(*history(2), "one") == ["started one", "wake"]
 
@@ -213,7 +213,7 @@ def test_only_the_end_of_a_history_is_given_where_it_is_limited() -> None:
     assert len(talk.machine.memory.digests) == 12
 
 
-def test_a_limited_history_that_is_short_is_told() -> None:
+def test_a_limited_history_that_is_short_is_written_to_the_child() -> None:
     talk = Talk()
     assert talk.turn(*history(10), "one", history_limit=3) == ["started one", "wake"]
     assert talk.ready() == ["initialize sonnet", "history user said 8"]
@@ -233,7 +233,7 @@ def not_resumed(talk: Talk, text: str = "No conversation found") -> list[str]:
 
 
 @pytest.mark.parametrize("text", ["No conversation found", "No message found", "EISDIR"])
-def test_a_lost_transcript_is_told_to_another_child(text: str) -> None:
+def test_a_new_child_gets_the_messages_of_a_lost_transcript(text: str) -> None:
     talk = waking()
     talk.kept = NULL
     talk.ready()
@@ -249,7 +249,7 @@ def test_a_lost_transcript_is_told_to_another_child(text: str) -> None:
     assert not talk.machine.memory.seed
 
 
-def test_what_the_transcript_lacked_is_told_too() -> None:
+def test_a_new_child_also_gets_what_the_transcript_lacked() -> None:
     talk = idle()
     talk.turn("look", tools=[LOOK])
     talk.suspends("c1")
@@ -262,7 +262,7 @@ def test_what_the_transcript_lacked_is_told_too() -> None:
     assert talk.machine.memory.calls == ("c1",)
 
 
-def test_of_a_lost_transcript_only_what_is_kept_is_told() -> None:
+def test_of_a_lost_transcript_a_new_child_gets_only_what_is_kept() -> None:
     """Only the last ones that are the very messages held, and no result without its call."""
     kept = (user("other"), *NULL, results(c1="sunny"), assistant("A"), user("b"), assistant("B"))
     held = (user("a"), called("c1"), *kept[3:])
@@ -275,7 +275,7 @@ def test_of_a_lost_transcript_only_what_is_kept_is_told() -> None:
     assert memory.untold(()).seed == ()
 
 
-def test_a_session_that_is_lost_twice_is_told_once() -> None:
+def test_a_session_that_is_lost_twice_is_replayed_once() -> None:
     """A second child that is not set up has no transcript to do without."""
     talk = waking()
     talk.kept = NULL
@@ -299,7 +299,9 @@ def test_an_interrupt_meanwhile_ends_the_turn_alone() -> None:
     assert talk.turn("two") == ["started two", "wake"]
 
 
-def test_a_history_that_cannot_be_written_is_told(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_history_without_a_transcript_is_written_line_by_line(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
     monkeypatch.setattr(composition, "RECORDED_FROM", 4)
     talk = Talk()
     history = (*NULL, user("a"), assistant("A"), user("b"), assistant("B"))
@@ -312,7 +314,7 @@ def test_a_history_that_cannot_be_written_is_told(monkeypatch: pytest.MonkeyPatc
     assert talk.answer("eins")[-1] == "end one: completed stop, eins"
 
 
-def test_a_history_that_was_written_and_is_not_found_is_told(
+def test_a_history_whose_transcript_is_not_found_is_written_line_by_line(
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
     monkeypatch.setattr(composition, "RECORDED_FROM", 4)

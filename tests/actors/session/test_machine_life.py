@@ -72,7 +72,7 @@ def test_an_idle_child_that_dies_is_not_missed() -> None:
     assert talk.turn("one") == ["started one", "wake at uuid of null"]
 
 
-def test_a_child_that_dies_while_it_takes_back_leaves_the_queue_alone() -> None:
+def test_a_child_that_dies_in_a_rewind_does_not_affect_the_queue() -> None:
     talk = interrupting()
     talk.turn("two")
     assert talk.gone() == ["wake at uuid of null"]
@@ -102,7 +102,7 @@ def test_a_child_that_cannot_be_set_up() -> None:
     assert talk.phase is ASLEEP
 
 
-def test_a_session_that_is_lost_is_told_as_what_it_is() -> None:
+def test_a_lost_session_fails_with_its_own_error() -> None:
     talk = waking()
     talk.ready()
     text = "No conversation found with session ID: cli-session"
@@ -151,7 +151,7 @@ def test_a_turn_need_not_wait_for_the_alarm() -> None:
     assert talk.turn("again") == ["started again", "wake at uuid of null"]
 
 
-def test_the_time_to_wait_is_told() -> None:
+def test_the_error_has_the_time_to_wait() -> None:
     talk = backing_off()
     talk.now += 20
     talk.turn("too early")
@@ -182,7 +182,7 @@ def test_children_that_cannot_be_set_up_spend_the_budget_too() -> None:
     assert talk.phase is BACKOFF
 
 
-def test_children_that_were_told_to_go_spend_nothing() -> None:
+def test_stopped_children_spend_nothing() -> None:
     talk = idle()
     for number in range(10):
         talk.give_way()
@@ -214,7 +214,7 @@ def test_an_idle_child_gives_way() -> None:
 
 
 def test_a_child_that_waits_for_results_gives_way_at_once() -> None:
-    # Let go in peace, it would answer its calls by itself, and ask the model what that means.
+    # With its stdin closed it would answer its calls by itself, and continue the turn.
     talk = awaiting_tools()
     assert talk.give_way() == ["kill"]
     assert talk.gone() == []
@@ -222,7 +222,7 @@ def test_a_child_that_waits_for_results_gives_way_at_once() -> None:
 
 
 @every_phase_but(IDLE, AWAITING_TOOLS)
-def test_nobody_else_gives_way(phase: Phase) -> None:
+def test_only_a_resting_child_gives_way(phase: Phase) -> None:
     talk = IN_PHASE[phase]()
     assert talk.give_way() == []
     assert talk.phase is phase
@@ -260,7 +260,7 @@ def test_a_turn_that_waits_too_long_for_its_turn() -> None:
     assert (talk.phase, talk.machine.deadline) == (INTERRUPTING, 5)
 
 
-def test_turns_that_ran_out_of_time_together_wake_nobody() -> None:
+def test_turns_that_time_out_together_wake_no_child() -> None:
     talk = asleep(Limits(turn=100))
     for name in ("one", "two", "three"):
         talk.turn(name)
@@ -408,7 +408,7 @@ def test_closing(phase: Phase) -> None:
     assert talk.turn("later") == ["started later", "end later: deleted"]
 
 
-def test_the_first_reason_to_close_is_the_one_that_is_told() -> None:
+def test_the_first_reason_to_close_counts() -> None:
     talk = stopping()
     talk.close()
     talk.close(TurnInterrupted("Again.", code="again"))

@@ -34,7 +34,7 @@ from tests.support.talk import (
 # -- calls -----------------------------------------------------------------------------------------
 
 
-def test_a_child_is_told_of_the_tools_and_asks_for_them() -> None:
+def test_a_child_gets_the_tool_server_and_asks_for_the_tools() -> None:
     talk = Talk()
     assert talk.turn("one", tools=[LOOK, Tool("weird.name")]) == ["started one", "wake"]
     assert talk.ready() == ["initialize sonnet", "ask one"]
@@ -113,7 +113,7 @@ def test_a_turn_may_call_again_and_again() -> None:
     assert not talk.machine.memory.seed
 
 
-def test_each_part_of_a_turn_is_told_what_it_took() -> None:
+def test_each_part_of_a_turn_has_its_own_usage() -> None:
     talk = working()
     talk.starts(Usage(prompt_tokens=100))
     talk.calls("c1")
@@ -194,13 +194,13 @@ def test_results_must_be_those_of_the_calls(said: Message, code: str) -> None:
     assert len(talk.turn(results(c1="a", c2="b"))) == 3
 
 
-def test_results_that_nobody_waits_for_are_refused() -> None:
+def test_results_without_an_open_call_are_refused() -> None:
     talk = working()
     talk.answer("No call.")
     assert talk.turn(results(c1="sunny"))[1] == "end c1 is sunny: unknown_tool_call_id"
 
 
-def test_results_with_text_behind_them_are_told_after_a_rewind() -> None:
+def test_results_with_text_behind_them_are_written_after_a_rewind() -> None:
     # A user message would reach a child that waits as a remark of the system's.
     talk = awaiting_tools()
     both = Message("user", (*results(c1="sunny").content, "And now?"))
@@ -222,7 +222,7 @@ def test_results_with_text_behind_them_are_told_after_a_rewind() -> None:
     ],
     ids=["error", "empty", "long", "picture"],
 )
-def test_results_that_mcp_cannot_carry_are_told_after_a_rewind(result: ToolResult) -> None:
+def test_results_that_mcp_cannot_carry_are_written_after_a_rewind(result: ToolResult) -> None:
     talk = awaiting_tools()
     assert talk.turn(Message("user", (result,)))[1:] == ["rewind one"]
     assert talk.rewound() == ["history user one"]
@@ -252,7 +252,7 @@ def test_a_turn_that_waits_for_the_rewind_may_be_interrupted() -> None:
 # -- results that come late ------------------------------------------------------------------------
 
 
-def test_nobody_waits_for_results_for_ever() -> None:
+def test_a_child_does_not_wait_for_results_for_ever() -> None:
     talk = awaiting_tools(Limits(freeze=30, tool_wait=600, hibernate=60))
     assert talk.rings() == ["freeze"]
     assert talk.machine.deadline == 600
@@ -266,7 +266,7 @@ def test_nobody_waits_for_results_for_ever() -> None:
     assert talk.machine.memory.seed == ()
 
 
-def test_a_turn_that_is_refused_makes_nobody_wait_longer() -> None:
+def test_a_refused_turn_does_not_extend_the_wait() -> None:
     talk = awaiting_tools(Limits(tool_wait=600))
     talk.now += 500
     assert "missing_tool_results" in talk.turn("Hello?")[-1]
@@ -294,7 +294,7 @@ def test_results_given_to_a_child_that_was_dead_already_go_to_another() -> None:
     assert (talk.machine.memory.seed, talk.machine.memory.calls) == ((), ())
 
 
-def test_results_are_told_to_one_other_child_and_to_no_third() -> None:
+def test_results_go_to_one_other_child_and_to_no_third() -> None:
     talk = awaiting_tools()
     talk.turn(results(c1="sunny"))
     talk.gone()
@@ -304,7 +304,7 @@ def test_results_are_told_to_one_other_child_and_to_no_third() -> None:
     assert talk.turn(results(c1="rain"))[1:] == ["wake at uuid of null"]
 
 
-def test_results_to_which_the_model_has_begun_an_answer_are_not_told_again() -> None:
+def test_results_whose_answer_has_begun_are_not_written_again() -> None:
     talk = awaiting_tools()
     talk.turn(results(c1="sunny"))
     talk.starts()
@@ -319,7 +319,7 @@ def test_a_child_that_does_not_wait_for_results_goes() -> None:
     assert talk.turn(results(c1="sunny"))[1:] == ["wake at uuid of null"]
 
 
-def test_a_turn_with_results_that_fails_leaves_the_calls_open() -> None:
+def test_the_calls_stay_open_after_a_turn_with_results_fails() -> None:
     talk = awaiting_tools()
     held = talk.machine.memory
     talk.turn(results(c1="sunny"))
@@ -340,7 +340,7 @@ def test_a_turn_that_called_is_not_put_before_another_child() -> None:
     assert talk.gone() == ["end one: child_died"]
 
 
-def test_without_a_kept_child_nobody_waits_for_results() -> None:
+def test_without_kept_children_no_child_waits_for_results() -> None:
     talk = Talk(Limits(keep_child=False))
     talk.turn("one", tools=[LOOK])
     talk.ready()
@@ -378,7 +378,7 @@ def test_a_call_that_crosses_the_rewind_is_not_answered() -> None:
     assert talk.phase is IDLE
 
 
-def test_a_history_with_calls_is_told_to_a_new_child() -> None:
+def test_a_new_child_gets_a_history_with_calls() -> None:
     talk = Talk()
     said = (user("one"), called("c1", text="Hm."), results(c1="sunny"))
     assert talk.turn(*said, tools=[LOOK]) == ["started c1 is sunny", "wake"]

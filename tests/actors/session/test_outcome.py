@@ -127,7 +127,7 @@ def test_an_answer_that_does_not_match_is_waited_for_or_spoils_the_turn() -> Non
     assert outcome.error is state.error
 
 
-def test_an_error_of_the_clis_own_is_told_by_its_result() -> None:
+def test_the_result_has_the_clis_own_error() -> None:
     assert judge_frame(answer(SETUP, TEXT, LOST), LOST) is None
 
 
@@ -186,7 +186,7 @@ def test_a_model_that_declines(is_error: bool) -> None:
         assert judge_result(turn(SETUP, *frames), result, SPENT) == Refused("I will not.", SPENT)
 
 
-def test_an_answer_that_was_cut_is_the_callers_whatever_the_result_says() -> None:
+def test_a_cut_answer_is_complete_whatever_the_result_says() -> None:
     state = turn(SETUP, options=Options(stop=("END",)))
     state.add_text(TextDelta("a END b"), now=0)
     for result in (DONE, evolve(DONE, is_error=True), evolve(DONE, stop_reason="refusal")):
@@ -203,7 +203,7 @@ def test_an_answer_that_was_cut_is_the_callers_whatever_the_result_says() -> Non
     ],
     ids=str,
 )
-def test_an_error_spoils_the_turn_whatever_was_said(changes: dict[str, object]) -> None:
+def test_an_error_fails_the_turn_whatever_text_came(changes: dict[str, object]) -> None:
     for frames in ([], [TEXT]):
         outcome = judge_result(turn(SETUP, *frames), evolve(DONE, **changes), SPENT)  # type: ignore[arg-type]
         assert isinstance(outcome, Failed)

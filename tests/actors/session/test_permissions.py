@@ -1,4 +1,4 @@
-"""What an agent asks leave for, and how it is answered."""
+"""An agent's permission requests, and how each is answered."""
 
 from __future__ import annotations
 

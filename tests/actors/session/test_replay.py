@@ -67,7 +67,7 @@ def test_a_history_may_begin_with_the_assistant() -> None:
     assert composition.before == (assistant("b"),)
 
 
-def test_neighbours_are_told_as_one() -> None:
+def test_neighbours_are_written_as_one() -> None:
     """Two frames would gain a line between them. What is taken back is all of the last one."""
     said = [user("a"), assistant("b"), assistant(""), user("c"), user("d")]
     composition = compose(said, TURN, "m")
@@ -115,7 +115,7 @@ MESSAGES = st.builds(
 
 
 @given(st.lists(MESSAGES, max_size=8))
-def test_a_child_is_told_what_was_said(earlier: list[Message]) -> None:
+def test_a_child_gets_the_history(earlier: list[Message]) -> None:
     said = [*earlier, user("last")]
     composition = compose(said, TURN, "m")
     frames = [frame for batch in told(composition) for frame in batch]
@@ -141,7 +141,7 @@ def talk(length: int) -> list[Message]:
 
 
 @pytest.mark.parametrize("limit", [None, 2 * RECORDED_FROM])
-def test_a_short_history_is_told(limit: int | None) -> None:
+def test_a_short_history_is_written_to_the_child(limit: int | None) -> None:
     said = talk(RECORDED_FROM)
     assert split(said, limit) == ((), tuple(said))
 
@@ -158,13 +158,13 @@ def test_what_was_asked_last_is_never_recorded() -> None:
     assert split(said, None)[0] == tuple(said[:-3])
 
 
-def test_a_recording_ends_with_calls_whose_results_are_told() -> None:
+def test_a_recording_ends_with_calls_whose_results_are_written() -> None:
     results = user(ToolResult("t", ("1",)))
     said = [*talk(RECORDED_FROM + 1), assistant(ToolCall("t", "n")), results]
     assert split(said, None) == (tuple(said[:-1]), (results,))
 
 
-def test_what_nobody_answered_is_told_however_long_it_is() -> None:
+def test_an_unanswered_history_is_written_however_long_it_is() -> None:
     said = [user(f"{n}") for n in range(RECORDED_FROM + 9)]
     assert split(said, None) == ((), tuple(said))
 

@@ -1,4 +1,4 @@
-"""The session actor and its callers: those that leave, lag, stall, crowd in or come too late.
+"""The session actor and its callers: those that hang up, lag, stall, crowd in or come too late.
 
 `tests.support.session_world` asserts for every test here that each turn ended exactly once, for its
 caller and on the bus, that no conversation ever held two children, and that none was left.
@@ -29,7 +29,7 @@ from ccapi.schemas.turn import Options
 from ...support.fake_child import echo, message_delta, silent, text_delta
 from ...support.session_world import failure, open_world, outcome, running_turn, text_of
 
-# -- callers that leave, lag and stall -----------------------------------------------------------
+# -- callers that hang up, lag and stall ---------------------------------------------------------
 
 
 async def test_a_caller_that_hangs_up_on_a_silent_model_interrupts_at_once(
@@ -50,13 +50,13 @@ async def test_a_caller_that_hangs_up_on_a_silent_model_interrupts_at_once(
 async def test_a_turn_whose_caller_left_before_it_was_taken_costs_nothing() -> None:
     async with open_world() as world:
         seat = world.seat()
-        seat.submit_nowait("nobody waits for this").hang_up()
+        seat.submit_nowait("no caller waits for this").hang_up()
         assert await seat.ask("but for this") == "echo: but for this"
     assert world.pool.child.prompts == ["but for this"]
     assert len(list(world.of(events.TurnAccepted))) == 1
 
 
-async def test_a_caller_that_leaves_while_its_turn_waits_ends_that_turn_alone() -> None:
+async def test_a_caller_that_hangs_up_while_its_turn_waits_ends_that_turn_alone() -> None:
     async with open_world() as world:
         seat = world.seat()
         running, child = await running_turn(world, seat)
@@ -69,7 +69,7 @@ async def test_a_caller_that_leaves_while_its_turn_waits_ends_that_turn_alone() 
     assert "waiting" not in child.prompts
 
 
-async def test_a_caller_that_never_reads_holds_up_nobody_else(autojump_clock: MockClock) -> None:
+async def test_a_caller_that_never_reads_delays_no_other(autojump_clock: MockClock) -> None:
     async with open_world() as world:
         seat, other = world.seat("conv_a"), world.seat("conv_b")
         stalled, child = await running_turn(world, seat)

@@ -125,7 +125,7 @@ async def test_a_session_that_is_cancelled_ends_its_turns(until: Any) -> None:
             assert child.fate
 
 
-async def test_a_cancelled_session_lets_an_idle_child_go_in_peace() -> None:
+async def test_a_cancelled_session_retires_an_idle_child() -> None:
     async with open_world() as world:
         seat = world.seat()
         await seat.ask("one")
@@ -182,7 +182,7 @@ async def provoke(world: World, seat: Seat, kind: type) -> None:
 
 
 @pytest.mark.parametrize("kind", [StartTurn, TextDelta, TurnResult, ChildGone, Interrupt, Close])
-async def test_a_session_that_crashes_ends_its_turns_and_harms_nobody_else(
+async def test_a_session_that_crashes_ends_its_turns_and_no_other_session(
     kind: type, sabotage: Callable[[type, str], None]
 ) -> None:
     async with open_world() as world:
@@ -216,7 +216,7 @@ async def test_a_crash_while_giving_way_is_not_the_pools(
         await seat.ask("one")
         await wait_all_tasks_blocked()
         sabotage(GiveWay, "fragile")
-        world.pool.call_in(world.pool.child)  # would raise here, in somebody else's task
+        world.pool.call_in(world.pool.child)  # would raise here, in another session's task
         ended = await seat.wait_ended()
         assert ended is not None
         assert ended.crashed

@@ -1,4 +1,4 @@
-"""The client's tools in a child: each call is answered once, whoever comes first."""
+"""The client's tools in a child: each call is answered once, whichever comes first."""
 
 import json
 from typing import Any

@@ -26,7 +26,7 @@ def test_a_share_is_what_the_total_has_grown_by() -> None:
     assert share.prompt_tokens == 5010
 
 
-def test_after_an_end_in_peace_the_total_goes_on() -> None:
+def test_after_a_clean_exit_the_total_continues() -> None:
     ledger = Ledger()
     ledger.share(result(10, 100), (NOTHING,))
     ledger.close()
@@ -36,7 +36,7 @@ def test_after_an_end_in_peace_the_total_goes_on() -> None:
     assert share.prompt_tokens == 60
 
 
-def test_after_a_kill_it_goes_on_from_the_last_end_in_peace() -> None:
+def test_after_a_kill_it_continues_from_the_last_clean_exit() -> None:
     ledger = Ledger()
     ledger.share(result(10, 100), (NOTHING,))
     ledger.close()
@@ -56,7 +56,7 @@ def test_what_was_thought_to_be_saved_may_not_have_been() -> None:
     assert share.prompt_tokens == 40
 
 
-def test_of_a_total_whose_beginning_is_unknown_nobody_can_tell_a_share() -> None:
+def test_a_total_of_unknown_beginning_gives_no_share() -> None:
     ledger = Ledger()
     assert ledger.bases("another gateway's") == ()
     assert ledger.share(result(10, 100), ()) is None
