@@ -95,7 +95,10 @@ class Machine:
         """
         if self.phase is Phase.BUSY:
             if type(event) is TextDelta:  # the hot path: once per token, before any match
-                return self._text(event, now)
+                turn = self._turns.running
+                if turn.answer.is_cut:
+                    return self._finish_turn(outcome.Truncated(turn.answer.estimate()), now)
+                return [*turn.add_text(event, now)]
             actions = self._busy(event, now)
         else:
             actions = self._not_busy(event, now)
@@ -108,12 +111,6 @@ class Machine:
         if late_because(self.phase, event) is None:
             raise UnexpectedEvent(self.phase, event)
         return []
-
-    def _text(self, delta: TextDelta, now: float) -> Actions:
-        turn = self._turns.running
-        if turn.answer.is_cut:
-            return self._finish_turn(outcome.Truncated(turn.answer.estimate()), now)
-        return [*turn.add_text(delta, now)]
 
     def _busy(self, event: Event, now: float) -> Actions | None:
         """The child works on the turn."""
