@@ -93,7 +93,7 @@ class Cleanup:
             del self._open[trace]
             owner = self._owners.get(trace)
             if owner is None or not self._lives(owner):
-                self._retire_or_kill(trace)
+                self._schedule_removal(trace)
 
     # -- conversations ---------------------------------------------------------------------------
 
@@ -101,12 +101,12 @@ class Cleanup:
         """The conversation has been forgotten."""
         for trace in self._of.pop(conversation_id, set()):
             if trace not in self._open:  # else when its child has gone
-                self._retire_or_kill(trace)
+                self._schedule_removal(trace)
         if workspace:
             self._ended.add(workspace)
             self._more.set()
 
-    def _retire_or_kill(self, trace: Trace) -> None:
+    def _schedule_removal(self, trace: Trace) -> None:
         owner = self._owners.pop(trace, "")
         if owner in self._of:
             self._of[owner].discard(trace)

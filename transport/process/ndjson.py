@@ -1,7 +1,7 @@
 """Newline-delimited JSON, the bytes of it: cutting a stream into lines.
 
 Knows: newlines, and a bound on the length of a line. Refuses to know: JSON, and where the bytes
-come from. Pure: broadcast it, and it answers.
+come from. Pure: `feed` it bytes, and it returns lines.
 """
 
 from __future__ import annotations
