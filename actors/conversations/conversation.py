@@ -156,10 +156,7 @@ class Conversation:
         messages = messages_of(request.messages, begun=request.options.begun)
         if messages is not request.messages:
             request = evolve(request, messages=messages)
-        start = StartTurn(
-            str(uuid4()), request, request.reject_if_busy, request.back_to, request.keep_stopped
-        )
-        return self._turns.run(self.entry, start)
+        return self._turns.run(self.entry, StartTurn(str(uuid4()), request))
 
     async def warm(self) -> None:
         """Have a child ready ahead of the first turn. Waits for nothing but its actor."""

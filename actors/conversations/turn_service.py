@@ -41,7 +41,7 @@ class TurnService:
         """See `Conversation.turn`."""
         if self.draining:
             raise draining()
-        model = start.prompt.model or entry.state.memory.setup.model
+        model = start.request.model or entry.state.memory.setup.model
         turn, port = open_turn(start.turn_id, entry.conversation_id, model)
         self._directory.use(entry, time.time())
         self.running += 1

@@ -107,7 +107,7 @@ class _Waiting:
     """A caller whose turn has not ended; `model` is None until the machine accepts the turn."""
 
     port: Port
-    prompt: TurnRequest
+    request: TurnRequest
     taken: float
     model: str | None = None
 
@@ -126,7 +126,7 @@ class Callers:
 
     def take(self, start: StartTurn, port: Port) -> None:
         """A turn is about to be started."""
-        self._waiting[start.turn_id] = _Waiting(port, start.prompt, trio.current_time())
+        self._waiting[start.turn_id] = _Waiting(port, start.request, trio.current_time())
 
     def started(self, turn_id: str, model: str) -> Port:
         """The machine has accepted the turn: publish that. Its end is always published too."""
@@ -160,7 +160,7 @@ class Callers:
     def end(self, end: End) -> None:
         """Publish the end, then give it to the caller: the cache relies on that order."""
         seconds = trio.current_time() - end.accepted
-        key = end.prompt.cache_key
+        key = end.request.cache_key
         match end.outcome:
             case Completed(usage=usage):
                 first = None if end.first_delta is None else end.first_delta - end.accepted
@@ -180,7 +180,7 @@ class Callers:
         while self._waiting:
             turn_id, waiting = self._waiting.popitem()
             if waiting.model is not None:
-                seconds, key = now - waiting.taken, waiting.prompt.cache_key
+                seconds, key = now - waiting.taken, waiting.request.cache_key
                 self._publish_failure(turn_id, waiting.model, error, seconds, key)
             waiting.port.end(Failed(error))
 

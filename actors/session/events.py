@@ -14,7 +14,7 @@ from attrs import frozen
 from ...schemas.claude.output import Frame, PermissionAsked
 from ...schemas.errors import GatewayError
 from ...schemas.message import Message
-from ...schemas.turn import Answer, ChoiceFate, Memory, Origin, Outcome, TurnRequest
+from ...schemas.turn import Answer, ChoiceFate, Origin, Outcome, TurnRequest
 from ...schemas.turn_items import TurnItem
 
 # -- events; the child's frames are events too -----------------------------------------------------
@@ -22,16 +22,11 @@ from ...schemas.turn_items import TurnItem
 
 @frozen
 class StartTurn:
-    """A client wants a turn. `turn_id` is a uuid. With `reject_if_busy` the turn does not wait for
-    another turn of this conversation, but fails at once. With `back_to` it replaces the last turn:
-    `back_to` is the conversation's memory from before that one. With `keep_stopped` an interrupted
-    answer stays in the conversation, as far as it came."""
+    """A client wants a turn. `turn_id` is a uuid. `TurnRequest` says what `reject_if_busy`,
+    `back_to` (the turn replaces the last one) and `keep_stopped` mean."""
 
     turn_id: str
-    prompt: TurnRequest
-    reject_if_busy: bool = False
-    back_to: Memory | None = None
-    keep_stopped: bool = False
+    request: TurnRequest
 
 
 @frozen
@@ -178,7 +173,7 @@ class End:
 
     turn_id: str
     outcome: Outcome
-    prompt: TurnRequest
+    request: TurnRequest
     model: str
     answer: Answer | None
     accepted: float

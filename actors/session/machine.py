@@ -192,23 +192,22 @@ class Machine:
     # -- a turn starts ---------------------------------------------------------------------------
 
     def _start_turn(self, event: events.StartTurn, now: float) -> Actions:
-        setup = event.prompt.setup(self.memory.setup)
-        turn = TurnState(
-            event.turn_id, event.prompt, setup, now, now + self.limits.turn, event.keep_stopped
-        )
-        replaces = event.back_to is not None
-        full = self._turns.refusal(reject_if_busy=event.reject_if_busy or replaces)
+        request = event.request
+        setup, due = request.setup(self.memory.setup), now + self.limits.turn
+        turn = TurnState(event.turn_id, request, setup, now, due)
+        replaces = request.back_to is not None
+        full = self._turns.refusal(reject_if_busy=request.reject_if_busy or replaces)
         error = (
             self.closing
             or self._budget_error(now)
             or full
-            or self._replacement_error(event.back_to)
+            or self._replacement_error(request.back_to)
         )
         if error is not None:
             return [turn.started(), turn.failed(error)]  # invariant 1: it ends, although refused
         self._turns.add(turn)
-        if event.back_to is not None:
-            self.memory = event.back_to
+        if request.back_to is not None:
+            self.memory = request.back_to
             if self.phase is Phase.WAKING:  # the child on its way would hold the replaced turn
                 return [turn.started(), events.CancelWake(), *self._next_turn(Phase.ASLEEP, now)]
             if self._child is not None and self.phase is not Phase.STOPPING:
@@ -433,7 +432,7 @@ class Machine:
     def _interrupt(self, turn_id: str, now: float) -> Actions:
         turn = self._turns.current
         if turn is not None and turn.turn_id == turn_id:
-            if self.phase is Phase.BUSY and turn.keep_stopped and turn.answer.has_begun:
+            if self.phase is Phase.BUSY and turn.request.keep_stopped and turn.answer.has_begun:
                 return self._stop_and_keep(turn, now)
             return self._end_current(errors.interrupted(), now)
         waiting = self._turns.take_waiting(turn_id)

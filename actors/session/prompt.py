@@ -38,9 +38,9 @@ def _choose_history(
     if memory.resume is not None:
         return memory.resume, ()
     unknown = (*memory.seed, *turn.messages)
-    if turn.prompt.options.begun:
+    if turn.request.options.begun:
         return None, ()  # the API gets all of it in any case
-    recorded, told = split(unknown, turn.prompt.history_limit, replay_all=turn.replays_all)
+    recorded, told = split(unknown, turn.request.history_limit, replay_all=turn.replays_all)
     known = len(unknown) - len(told)
     if not recorded:
         return None, unknown[:known]
@@ -52,7 +52,7 @@ def _choose_history(
 def write_turn(memory: Memory, turn: TurnState, child: ChildState) -> list[Write]:
     """Write the turn to the child, and before that the messages that the child lacks."""
     unrecorded = (*memory.seed, *turn.messages)
-    if turn.prompt.options.begun:
+    if turn.request.options.begun:
         return _write_prefilled(unrecorded, memory, turn, child)
     told = compose(
         unrecorded,
@@ -64,7 +64,7 @@ def write_turn(memory: Memory, turn: TurnState, child: ChildState) -> list[Write
     )
     child.before = (*child.extra, *told.before)
     turn.ask(told)
-    return [*child.configure(turn.prompt.options), *write_next(turn, child)]
+    return [*child.configure(turn.request.options), *write_next(turn, child)]
 
 
 def _write_prefilled(
@@ -72,12 +72,12 @@ def _write_prefilled(
 ) -> list[Write]:
     """Have the model continue the last of `messages`, the assistant's. The CLI has no frame for
     that: it sends the API these messages in place of its own, and rewinds its own afterwards."""
-    limit = turn.prompt.history_limit
+    limit = turn.request.history_limit
     told = messages if limit is None else trim(messages, limit)
     begun = cli_input.api_messages(merge_turns(spell_calls(told, memory.called)))
     turn.ask(compose((IN_PLACE,), turn.namespace, turn.setup.model))
     child.before = child.extra
-    return [*child.configure(turn.prompt.options, begun), *write_next(turn, child)]
+    return [*child.configure(turn.request.options, begun), *write_next(turn, child)]
 
 
 def write_next(turn: TurnState, child: ChildState) -> list[Write]:
@@ -92,7 +92,7 @@ def write_results(
 ) -> list[Write]:
     """Give the child the results that it waits for."""
     turn.go_on(child.asked or "")
-    return [*child.configure(turn.prompt.options), *child.answer_calls(results)]
+    return [*child.configure(turn.request.options), *child.answer_calls(results)]
 
 
 def can_rewind(memory: Memory, child: ChildState) -> bool:

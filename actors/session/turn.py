@@ -49,8 +49,7 @@ class TurnState:
     API last failed. `begun`: a child has it. `tries`: how many children got it in vain. `replayed`:
     one of them died when it may have asked the model. `model_began`: the model has answered
     something. `replays_all`: a new child gets the whole history line by line, since no transcript
-    can be written. `keep_stopped`: an interrupted answer stays in the conversation, as far as it
-    came.
+    can be written.
 
     `wish` is the tool call for which the model gets an instruction in the prompt. Until that call
     begins, the turn holds the answer back, so that it can ask once more (`asked_again`) if the
@@ -58,11 +57,10 @@ class TurnState:
     """
 
     turn_id: str
-    prompt: TurnRequest
+    request: TurnRequest
     setup: Setup
     accepted: float
     due: float
-    keep_stopped: bool = False
     messages: tuple[Message, ...] = ()
     batches: deque[Batch] = field(factory=deque)
     awaits: str = ""
@@ -84,8 +82,8 @@ class TurnState:
         self._await_answer()
 
     def _await_answer(self) -> None:
-        self.answer = AnswerState(self.prompt.options, self.setup)
-        self.wish = wish_of(self.prompt.options, self.setup)
+        self.answer = AnswerState(self.request.options, self.setup)
+        self.wish = wish_of(self.request.options, self.setup)
         self._held = None if self.wish is None else []
         self._held_size = 0
 
@@ -105,15 +103,15 @@ class TurnState:
 
     def join(self, memory: Memory) -> GatewayError | None:
         """Find the messages that the turn adds to `memory`; or return why it does not fit."""
-        self.setup = self.prompt.setup(memory.setup)
+        self.setup = self.request.setup(memory.setup)
         self._await_answer()
-        if self.prompt.options.begun and memory.resume is not None:
+        if self.request.options.begun and memory.resume is not None:
             return errors.cannot_continue()
-        messages = unseen(memory.digests, self.prompt.messages)
+        messages = unseen(memory.digests, self.request.messages)
         if messages is None:
             return errors.contradicted()
         # The front has checked the prompt itself; new is only where it joins the conversation.
-        fresh = messages[:1] if isinstance(self.prompt.messages, Checked) else messages
+        fresh = messages[:1] if isinstance(self.request.messages, Checked) else messages
         try:
             check_results(fresh, memory.calls, lambda _: "messages")
         except InvalidRequest as error:
@@ -167,7 +165,7 @@ class TurnState:
     @property
     def is_limited(self) -> bool:
         """Whether the client has limited the length of the answer."""
-        return self.prompt.options.max_tokens is not None
+        return self.request.options.max_tokens is not None
 
     # -- the answer --------------------------------------------------------------------------------
 
@@ -211,7 +209,7 @@ class TurnState:
     @property
     def is_staged(self) -> bool:
         """Whether the child gets other messages than the conversation holds."""
-        return self.wish is not None or self.prompt.options.begun
+        return self.wish is not None or self.request.options.begun
 
     @property
     def words(self) -> str | None:
@@ -271,7 +269,7 @@ class TurnState:
         return End(
             turn_id=self.turn_id,
             outcome=outcome,
-            prompt=self.prompt,
+            request=self.request,
             model=self.setup.model,
             answer=answer,
             accepted=self.accepted,

@@ -233,12 +233,12 @@ class World:
             tools={5: (LOOK,), 6: ()}.get(change),
             options=Options(stop=((), (), ("#",), ("7 #",))[choice // 64]),
             history_limit=limit,
+            reject_if_busy=change == 4,
+            keep_stopped=choice % 2 == 1,
         )
         turn_id = str(uuid5(NAMESPACE_OID, str(number)))
         self.turns[turn_id] = Received()
-        self.feed(
-            StartTurn(turn_id, prompt, reject_if_busy=change == 4, keep_stopped=choice % 2 == 1)
-        )
+        self.feed(StartTurn(turn_id, prompt))
 
     def interrupt(self, choice: int) -> None:
         if self.turns:
@@ -346,7 +346,7 @@ class World:
         message = Message("user", (f"again {number}",))
         self._note(message)
         self.turns[turn_id] = Received()
-        self.feed(StartTurn(turn_id, TurnRequest((message,)), back_to=back_to))
+        self.feed(StartTurn(turn_id, TurnRequest((message,), back_to=back_to)))
 
     def time_passes(self, choice: int) -> None:
         self.now += choice / 16
@@ -394,7 +394,7 @@ class World:
                 case End(outcome=Failed(kept=kept)):
                     completed |= kept is not None
             self._perform(action)
-        back_to = event.back_to if isinstance(event, StartTurn) else None
+        back_to = event.request.back_to if isinstance(event, StartTurn) else None
         if back_to is not None and back_to is self.machine.memory and back_to is not before:
             assert back_to.turns == before.turns - 1, "the last turn, and no other"
             assert not self.busy_before & self.open, "no other turn is open"
@@ -485,7 +485,7 @@ class World:
             said.add(item)
         if isinstance(outcome, Failed):
             if outcome.kept is not None:
-                self._check_kept(said, end.prompt.messages[-1])
+                self._check_kept(said, end.request.messages[-1])
             return
         if self.honest:  # liars begin calls that never become whole
             assert (end.answer is None) == bool(said.tool_calls)
@@ -496,7 +496,7 @@ class World:
             assert said.refusal is not None
             return
         memory = self.machine.memory
-        self._check_answer(said, end.prompt.messages[-1])
+        self._check_answer(said, end.request.messages[-1])
         if self.honest and not memory.seed:
             assert self.child is not None
             setup = evolve(memory.setup, tools=(), schema=None)

@@ -93,9 +93,10 @@ class Seat:
             cache_key=options.get("cache_key"),
             tools=options.get("tools"),
             options=options.get("options", Options()),
+            reject_if_busy=options.get("reject_if_busy", False),
         )
         turn, port = open_turn(str(uuid4()), self.conversation_id, options.get("model") or "haiku")
-        start = StartTurn(turn.turn_id, prompt, options.get("reject_if_busy", False))
+        start = StartTurn(turn.turn_id, prompt)
         self.turns.append(turn)
         self._house.ports.append(port)
         return turn, Submit(start, port)

@@ -151,8 +151,10 @@ class Talk:
             schema=schema,
             options=Options(**options),
             history_limit=history_limit,
+            reject_if_busy=reject_if_busy,
+            keep_stopped=keep_stopped,
         )
-        return self.feed(StartTurn(turn_id(name), prompt, reject_if_busy, None, keep_stopped))
+        return self.feed(StartTurn(turn_id(name), prompt))
 
     def interrupt(self, name: str) -> list[str]:
         return self.feed(Interrupt(turn_id(name)))

@@ -107,7 +107,7 @@ def crash(monkeypatch: pytest.MonkeyPatch) -> set[str]:
     advance = Machine.advance
 
     def advance_or_fail(self: Machine, event: Event, now: float) -> list[Action]:
-        if isinstance(event, StartTurn) and event.prompt.messages[-1].text in words:
+        if isinstance(event, StartTurn) and event.request.messages[-1].text in words:
             raise RuntimeError("a bug")
         return advance(self, event, now)
 

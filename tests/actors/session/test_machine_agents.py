@@ -167,7 +167,7 @@ def test_an_agent_that_is_cut_by_the_models_limit_goes_on() -> None:
 
 def told(talk: Talk, name: str, back_to: Memory | None) -> list[str]:
     talk._names[turn_id(name)] = name
-    return talk.feed(StartTurn(turn_id(name), TurnRequest((user(name),)), back_to=back_to))
+    return talk.feed(StartTurn(turn_id(name), TurnRequest((user(name),), back_to=back_to)))
 
 
 def test_the_last_turn_is_taken_back_and_another_begun_in_the_same_child() -> None:
