@@ -28,7 +28,8 @@ from ...schemas.openai.completions import parse_completion
 from ...schemas.openai.parameters import one_conversation
 from ...schemas.turn import FinishReason, Reply, Usage
 from ...schemas.turn_items import TurnItem
-from ...transport.http.asgi import EventStream, while_connected
+from ...transport.http.asgi import while_connected
+from ...transport.http.event_stream import EventStream
 from ..answering import Source, accept, answering, rejects_if_busy, relay
 from ..runtime.boundary import as_gateway_error
 from ..runtime.reply_channel import Turn

@@ -18,9 +18,10 @@ from starlette.types import Receive, Scope, Send
 
 from ...schemas.convert import read_json
 from ...schemas.errors import MethodNotAllowed, NotFound, UnsupportedMediaType
-from ...transport.http.asgi import EventStream, decode_body, read_body, send_json
+from ...transport.http.asgi import decode_body, read_body, send_json
 from ...transport.http.bodies import LONG, Share
 from ...transport.http.content_coding import CODINGS, UnknownCoding, read_codings
+from ...transport.http.event_stream import EventStream
 from .auth import KeyRing, header_values
 from .middleware import RESPONSE, Response
 

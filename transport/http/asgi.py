@@ -1,5 +1,4 @@
-"""HTTP as an ASGI application sees it: read a bounded body, answer JSON, stream events, hear a
-hang-up.
+"""HTTP as an ASGI application sees it: read a bounded body, answer JSON, notice a hang-up.
 
 Knows: ASGI's HTTP messages (ASGI specification, "HTTP & WebSocket"). Refuses to know: routes, who
 is calling, what a body means.
@@ -19,21 +18,14 @@ from starlette.types import Receive, Scope, Send
 
 from ...schemas.convert import write_json
 from ...schemas.errors import InvalidRequest, TooLarge
-from ...schemas.openai import sse
 from .bodies import Bodies, Share
 from .content_coding import BadCoding, open_decoder
 
 JSON = "application/json"
 
-_EVENT_STREAM_HEADERS = {
-    "content-type": sse.CONTENT_TYPE,
-    "cache-control": "no-cache",
-    "x-accel-buffering": "no",  # nginx would collect the events of a whole answer
-}
-
 
 class ClientGone(Exception):
-    """The client hung up before its request was read; there is nobody to answer."""
+    """The client hung up before its request was read; there is no client to answer."""
 
 
 def encode_headers(headers: Mapping[str, str]) -> list[tuple[bytes, bytes]]:
@@ -147,67 +139,3 @@ async def _cancel_at_hang_up(receive: Receive, scope: trio.CancelScope) -> None:
     while (await receive())["type"] != "http.disconnect":
         pass
     scope.cancel()
-
-
-class EventStream:
-    """A response of server-sent events, whose head is sent with the first of them.
-
-    So a failure before it can still be told as a real status. `opened` says that it cannot any
-    more. While `beating`, a comment is sent after every `heartbeat_seconds` of silence, and opens
-    the response if nothing else has.
-    """
-
-    def __init__(self, send: Send, heartbeat_seconds: float, send_body: Send | None = None) -> None:
-        """`send` is for the head, `send_body` for what follows (None: the same)."""
-        self._send_head = send
-        self._send_body = send if send_body is None else send_body
-        self._heartbeat_seconds = heartbeat_seconds
-        self._lock = trio.Lock()
-        self._written_at = trio.current_time()
-        self.opened = False
-
-    def __repr__(self) -> str:
-        return f"<EventStream {'opened' if self.opened else 'silent'}>"
-
-    async def write(self, events: bytes, *, last: bool = False) -> None:
-        """Send `events`, whole events every one, and end the response with the `last`."""
-        try:
-            # An uncontended trio.Lock.acquire gives way to the scheduler, once per delta.
-            self._lock.acquire_nowait()
-        except trio.WouldBlock:
-            await self._lock.acquire()
-        try:
-            if self.opened:  # a token: without another frame
-                await self._send_body(
-                    {"type": "http.response.body", "body": events, "more_body": not last}
-                )
-                self._written_at = trio.current_time()
-            else:
-                await self._put(events, last)
-        finally:
-            self._lock.release()
-
-    @asynccontextmanager
-    async def beating(self) -> AsyncIterator[None]:
-        async with trio.open_nursery() as nursery:
-            nursery.start_soon(self._beat)
-            yield
-            nursery.cancel_scope.cancel()
-
-    async def _beat(self) -> None:
-        while True:
-            await trio.sleep_until(self._written_at + self._heartbeat_seconds)
-            async with self._lock:
-                # Who held the lock has written meanwhile.
-                if trio.current_time() >= self._written_at + self._heartbeat_seconds:
-                    await self._put(sse.HEARTBEAT, last=False)
-
-    async def _put(self, events: bytes, last: bool) -> None:
-        if not self.opened:
-            self.opened = True
-            headers = encode_headers(_EVENT_STREAM_HEADERS)
-            await self._send_head(
-                {"type": "http.response.start", "status": 200, "headers": headers}
-            )
-        await self._send_body({"type": "http.response.body", "body": events, "more_body": not last})
-        self._written_at = trio.current_time()
