@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import socket
+
 import h11
 import httpx
 import orjson
@@ -256,6 +258,54 @@ async def test_a_long_silence_in_a_response_is_no_stall() -> None:
     async with door as port, knock(port) as client:
         await client.send(GET)
         assert (await client.response()).body == b"tick tick tick done"
+
+
+async def test_a_client_that_reads_slowly_gets_every_byte_once() -> None:
+    """Writes that fit the socket in part: the rest follows, and nothing twice."""
+    pieces = [b"%06d" % number * 1500 for number in range(800)]
+
+    async def app(scope: Scope, receive: Receive, send: Send) -> None:
+        await read_body(receive)
+        await send({"type": "http.response.start", "status": 200, "headers": []})
+        for piece in pieces:
+            await send({"type": "http.response.body", "body": piece, "more_body": True})
+        await send({"type": "http.response.body", "body": b""})
+
+    async with open_door(app) as port, knock(port) as client:
+        assert isinstance(client.stream, trio.SocketStream)
+        client.stream.setsockopt(socket.SOL_SOCKET, socket.SO_RCVBUF, 256 * 1024)
+        await client.send(GET)
+        await trio.sleep(0.2)  # the sockets' buffers are full by now
+        with trio.fail_after(20):
+            assert (await client.response()).body == b"".join(pieces)
+
+
+async def test_an_application_that_never_waits_lets_others_run() -> None:
+    """Small writes take no turn of the scheduler each, but one in so many."""
+    turns = 0
+
+    async def count() -> None:
+        nonlocal turns
+        while True:
+            turns += 1
+            await trio.lowlevel.checkpoint()
+
+    async def app(scope: Scope, receive: Receive, send: Send) -> None:
+        await read_body(receive)
+        await send({"type": "http.response.start", "status": 200, "headers": []})
+        begun = turns
+        for _ in range(1000):
+            await send({"type": "http.response.body", "body": b"token", "more_body": True})
+        passed.append(turns - begun)
+        await send({"type": "http.response.body", "body": b""})
+
+    passed: list[int] = []
+    async with open_door(app) as port, knock(port) as client, trio.open_nursery() as nursery:
+        nursery.start_soon(count)
+        await client.send(GET)
+        assert (await client.response()).body == b"token" * 1000
+        nursery.cancel_scope.cancel()
+    assert 10 < passed[0] < 500
 
 
 # -- clients that go away, or do not read --------------------------------------------------------
