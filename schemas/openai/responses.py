@@ -119,17 +119,7 @@ def parse_response(
     requests that do not say whether they want it. `may_prepare`: the request may ask for nothing to
     be generated.
     """
-    taken = Taken(None)
-    if isinstance(raw, dict):
-        check_tools_length(raw.get("tools"))
-        taken = take_items(raw.get("input"), kept=kept)
-        raw = {**raw, "input": taken.items}
-    request = structure(raw, ResponseRequest)
-    if not may_prepare:
-        request = evolve(request, generate=None)
-    refuse_unsupported(request, _HARMLESS)
-    check_ranges(request, _RANGES)
-    _check_words(request)
+    request, unused = _read_body(raw, kept, may_prepare=may_prepare)
     conversation_id = named_conversation(request.conversation_id, request.conversation)
     _check_places(request, conversation_id, names_conversation=names_conversation)
     continues = (
@@ -170,12 +160,30 @@ def parse_response(
         ignored=(
             *_ignored(request, options, known_tools),
             *(f"tools.{kind}" for kind in left_out),
-            *(f"input.{kind}" for kind in taken.left_out),
-            *unknown_fields(raw, ResponseRequest),
+            *unused,
         ),
         echo=encode_echo(request),
         begun=history.begun,
     )
+
+
+def _read_body(
+    raw: object, kept: Kept, *, may_prepare: bool
+) -> tuple[ResponseRequest, tuple[str, ...]]:
+    """The body's fields, each checked by itself, and the names of what in it has no effect."""
+    taken = Taken(None)
+    if isinstance(raw, dict):
+        check_tools_length(raw.get("tools"))
+        taken = take_items(raw.get("input"), kept=kept)
+        raw = {**raw, "input": taken.items}
+    request = structure(raw, ResponseRequest)
+    if not may_prepare:
+        request = evolve(request, generate=None)
+    refuse_unsupported(request, _HARMLESS)
+    check_ranges(request, _RANGES)
+    _check_words(request)
+    left_out = (f"input.{kind}" for kind in taken.left_out)
+    return request, (*left_out, *unknown_fields(raw, ResponseRequest))
 
 
 def _read_input(request: ResponseRequest, continues: bool) -> Reading:
