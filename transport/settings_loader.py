@@ -265,7 +265,7 @@ def _checked(key: Key, value: object, source: str) -> Given | Problem:
 
 
 def _hint(name: str, known: Mapping[str, object]) -> str:
-    import difflib  # only somebody who mistyped waits for it
+    import difflib  # only after a typing error is it waited for
 
     close = difflib.get_close_matches(name, known, n=1)
     return f" (did you mean {close[0]}?)" if close else ""

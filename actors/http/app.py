@@ -83,7 +83,7 @@ ONLY_WEBSOCKET = ("/v1/conversations/{conversation_id}/events", "/v1/overview", 
 
 def http_app(gateway: Gateway) -> ASGIApp:
     """The OpenAI surface of `gateway`, to be mounted anywhere while the gateway is open."""
-    keys = KeyRing(gateway.settings.auth.api_keys, nobody=LOCAL)
+    keys = KeyRing(gateway.settings.auth.api_keys, without_keys=LOCAL)
     page = Page(enabled=gateway.settings.page.enabled)
 
     async def no_such_path(scope: Scope, receive: Receive, send: Send) -> NoReturn:
@@ -175,8 +175,8 @@ async def tell_health(call: Call) -> None:
 
 
 async def tell_readiness(call: Call) -> None:
-    """Whether new turns are taken and can be answered. Draining, this goes first, so that nobody is
-    sent here."""
+    """Whether new turns are taken and can be answered. Draining, this goes first, so that no client
+    is sent here."""
     trouble = call.gateway.trouble
     if trouble is not None:
         raise type(trouble)(trouble.message, code=trouble.code)

@@ -41,7 +41,7 @@ def request_id(headers: Headers) -> str:
 
 
 def check_host(server: ServerSettings, hosts: Sequence[bytes]) -> None:
-    """Refuse a request that is addressed to somebody else: a page whose DNS name was rebound to
+    """Refuse a request that is addressed to another server: a page whose DNS name was rebound to
     this machine says that name here. Raises `Forbidden`."""
     places = [split_authority(host) for host in hosts]
     if places and all(place is not None and server.allows_host(place[0]) for place in places):
@@ -92,21 +92,21 @@ class KeyRing:
     written beside what belongs to it.
     """
 
-    def __init__(self, keys: Iterable[str], *, nobody: str) -> None:
+    def __init__(self, keys: Iterable[str], *, without_keys: str) -> None:
         self._digests = [bytes.fromhex(owner_of(key)) for key in keys]
-        self._nobody = nobody
+        self._without_keys = without_keys
 
     def __repr__(self) -> str:
         return f"<KeyRing {len(self._digests)} keys>"
 
     def owner(self, headers: Headers, others: Iterable[bytes] = ()) -> str:
-        """Who calls: `nobody` in particular where no keys are configured. `others`: keys that
-        were shown elsewhere than in `headers`.
+        """The client's key as an owner; `without_keys` where none are configured. `others`: keys
+        that were shown elsewhere than in `headers`.
 
         Raises `Unauthenticated`.
         """
         if not self._digests:
-            return self._nobody
+            return self._without_keys
         offered = False
         for key in (*_offered_keys(headers), *others):
             offered = True

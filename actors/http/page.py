@@ -21,7 +21,7 @@ if TYPE_CHECKING:
     from collections.abc import Mapping
 
 HEADERS = {
-    # Nothing but the page's own files runs, and it talks to nobody but its gateway.
+    # Nothing but the page's own files runs, and it talks to its gateway alone.
     "content-security-policy": "; ".join(
         (
             "default-src 'none'", "script-src 'self'", "style-src 'self'",

@@ -1,6 +1,6 @@
 """What was said in a conversation, turn by turn, as far as it is kept in memory.
 
-Knows: finished turns in their order, and what they take. Refuses to know: what the model is told
+Knows: finished turns in their order, and what they take. Refuses to know: what the model receives
 (that is in its child's transcript, whole), and how a turn is written for a client
 (`schemas.openai.items`).
 """

@@ -102,7 +102,7 @@ class WebSocketFront:
     def __init__(self, gateway: Gateway, overview: Overview) -> None:
         self._gateway = gateway
         self._overview = overview
-        self._keys = KeyRing(gateway.settings.auth.api_keys, nobody=LOCAL)
+        self._keys = KeyRing(gateway.settings.auth.api_keys, without_keys=LOCAL)
         self._open = 0
 
     def __repr__(self) -> str:

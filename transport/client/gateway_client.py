@@ -30,7 +30,7 @@ MAX_MESSAGE = 64 * 1024 * 1024
 
 
 class Unreachable(Exception):
-    """Nobody answers there, or nobody who speaks as a gateway does. Trying again may help."""
+    """No server answers there, or one that is no gateway. Trying again may help."""
 
 
 class UnusableKey(Exception):
@@ -90,7 +90,7 @@ class GatewayClient:
         key = (api_key or "").strip()
         for place, sign in enumerate(key, 1):
             if not "!" <= sign <= "~":
-                # (The key is not repeated: a log, or somebody else, may see this.)
+                # (The key is not repeated: this may stand in a log.)
                 raise UnusableKey(
                     "A key is made of plain letters, digits and signs (ASCII, no spaces); "
                     f"character {place} of this one is {sign!r}. Look at how it was copied."

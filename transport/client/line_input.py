@@ -1,4 +1,4 @@
-"""Lines that somebody types, read without holding up anything else.
+"""Lines that are typed, read without holding up anything else.
 
 Knows: a file descriptor, what of it was read too early, how a terminal is set while a person writes
 at it. Refuses to know: what a line means, and what keys do (`transport.client.line_editor`).
@@ -76,7 +76,7 @@ class LineInput:
             await self._wait()
             try:
                 more = os.read(self._fd, READ_BYTES)
-            except OSError:  # EIO: nobody has the other side open any more
+            except OSError:  # EIO: no process has the other side open any more
                 more = b""
             self._ended = not more
             self._editor.feed(more)

@@ -1,6 +1,6 @@
 """What clients send, as far as it is in memory: how much of it there may be, and where it is read.
 
-Knows: bytes, whose they are, how long somebody may wait for room, and threads. Refuses to know:
+Knows: bytes, whose they are, how long a request may wait for room, and threads. Refuses to know:
 HTTP, WebSocket, and what any of the bytes mean.
 
 Making objects of megabytes takes longer than others should wait for the event loop. So what is long
@@ -59,7 +59,7 @@ class Bodies:
         """What `read` makes of something of that length; in a thread, if it is long."""
         if length < LONG:
             return read()
-        # Not given up when cancelled: what the thread holds would be nobody's.
+        # Not given up when cancelled: no request would own what the thread holds.
         return await trio.to_thread.run_sync(read, limiter=self._readers)
 
     # -- for `Share` -------------------------------------------------------------------------------

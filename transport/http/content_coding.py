@@ -3,7 +3,7 @@
 Knows: the content codings of RFC 9110 section 8.4.1, zstd (RFC 8878) and br (RFC 7932). Refuses to
 know: where a body comes from, and what it holds.
 
-What a few bytes can become has no bound in any of them, so every step is told how much it may give.
+What a few bytes can become has no bound in any of them, so every step has a limit.
 """
 
 from __future__ import annotations
@@ -20,7 +20,7 @@ CODINGS = ("gzip", "deflate", "zstd", "br")
 """What is taken, in the words of ``accept-encoding``."""
 
 MAX_LAYERS = 3
-"""Codings that may lie over one another. Nobody has a reason for more than one."""
+"""Codings that may lie over one another. No client has a reason for more than one."""
 
 MAX_WINDOW = 8 * 1024 * 1024
 """The memory that a zstd frame may ask its decoder for (what RFC 8878 section 3.1.1.1.2

@@ -81,7 +81,8 @@ class Exchange:
             self._hung_up = not self._complete
             self._to_app.close()
             return
-        # Closed, maybe while this waits, when the exchange is over: nobody wants the rest.
+        # Closed, maybe while this waits, when the exchange is over: the application does not want
+        # the rest.
         with suppress(trio.ClosedResourceError):
             await self._to_app.send(message)
 

@@ -62,7 +62,7 @@ ALPN_PROTOCOLS = ["h2", "http/1.1"]
 class FrontDoorLimits(HttpLimits):
     """`max_connections`: open at once; more wait to be accepted. `max_per_address`: of these, from
     one address (`_household`); the loopback's may be nine tenths of all. `graceful_seconds`: how
-    long what is running may go on after `stop`; a WebSocket is told to go at once."""
+    long what is running may go on after `stop`; a WebSocket is closed at once."""
 
     max_connections: int = 1000
     max_per_address: int = 250

@@ -11,7 +11,7 @@ import os
 import trio
 
 GONE = (trio.BrokenResourceError, trio.ClosedResourceError)
-"""What a stream raises when there is nobody at the other end, or no end of ours any more."""
+"""What a stream raises when its peer has gone, or our end is closed."""
 
 
 class GuardedStream(trio.abc.HalfCloseableStream):
@@ -20,7 +20,7 @@ class GuardedStream(trio.abc.HalfCloseableStream):
     A `send_all` of which no byte was taken for `stall_seconds` raises `trio.BrokenResourceError`.
     Whatever ends a `send_all` early (a stall, a reset, a cancellation) also closes the socket:
     the caller's protocol believes that the bytes are on their way, so nothing may follow a gap.
-    `close` is synchronous and wakes whoever is blocked on the stream with
+    `close` is synchronous and wakes the task that is blocked on the stream with
     `trio.ClosedResourceError`; so a write that a caller shielded can still be ended from outside.
     """
 

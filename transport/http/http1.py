@@ -108,7 +108,7 @@ class Http1(H11Protocol):
                 await self.stream.handle(EndBody(stream_id=STREAM_ID))
             else:
                 # NEED_DATA; or PAUSED, with the next request waiting for this one's response
-                # (`resume`); or nobody is there any more to take what comes.
+                # (`resume`); or no application is left to take what comes.
                 return
 
     def _has_folded_line(self) -> bool:

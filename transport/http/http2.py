@@ -65,7 +65,7 @@ class Http2(H2Protocol):
     async def handle(self, event: Event) -> None:
         await super().handle(event)
         if isinstance(event, Closed):
-            # The task that would have emptied them stops; nobody may wait for it.
+            # The task that would have emptied them stops; no task may wait for it.
             for buffer in list(self.stream_buffers.values()):
                 await buffer.close()
             for waiter in self._waiting.values():

@@ -345,7 +345,7 @@ class _Connection(WebSocketConnection):
         self.used_at = trio.current_time()
         self._shares.append(self._share)
         self._share = None
-        with suppress(*GONE):  # nobody reads it: the connection was closed meanwhile
+        with suppress(*GONE):  # no peer reads it: the connection was closed meanwhile
             await self._send_channel.send(message)
 
     async def _refuse(self, code: int, reason: str) -> None:
@@ -385,7 +385,7 @@ class _Heartbeat(trio.abc.Stream):
     """The stream below a connection, for its reader: does not wait for ever.
 
     The reader task itself keeps the time, so that a connection needs no further task; and while
-    it waits for somebody to take a message, the client's silence is not the client's.
+    it waits for the application to take a message, the client's silence is not the client's.
     """
 
     def __init__(self, stream: trio.abc.Stream, connection: _Connection) -> None:

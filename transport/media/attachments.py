@@ -78,7 +78,7 @@ async def resolve_all(
             "too_many_attachments",
         )
     whole = Allowance(policy.max_total_bytes)
-    # What is in the request already comes first: its faults cost nobody a connection.
+    # What is in the request already comes first: its faults cost no connection.
     blocks: dict[int, Image | Document] = {}
     for index, attachment in enumerate(attachments):
         if attachment.origin == "inline":
@@ -175,8 +175,8 @@ async def _fetched(
 async def _read(attachment: Attachment, policy: AttachmentPolicy, allowance: Allowance) -> Content:
     read = partial(read_allowed, attachment.source, policy.folders, allowance.left)
     try:
-        # A file system that hangs holds up its thread, and not whoever gives up on it: the thread
-        # closes what it opened, and nobody looks at what it read.
+        # A file system that hangs holds up its thread, and not the request that gives up on it: the
+        # thread closes what it opened, and what it read is dropped.
         data = await trio.to_thread.run_sync(read, abandon_on_cancel=True)
     except NotAllowed:
         raise attachment.refused(

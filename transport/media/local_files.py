@@ -4,7 +4,7 @@ Knows: paths, ``file:`` URLs (RFC 8089), and how to open what was checked and no
 to know: what is in a file, and who asks.
 
 A path is resolved first and then walked, part by part, from the allowed folder, without following
-any link: what somebody makes a link of in between is not opened. (A hard link cannot be told from
+any link: a file that becomes a link in between is not opened. (A hard link cannot be told from
 the file; who can make one inside the folder may read the file anyway.)
 
 Everything here blocks, and is called in a thread.
@@ -32,7 +32,7 @@ _FILE = os.O_RDONLY | os.O_NOFOLLOW | os.O_NONBLOCK | os.O_NOCTTY | os.O_CLOEXEC
 
 class NotAllowed(Exception):
     """The path is not a readable regular file inside an allowed folder. Which of these is not the
-    case is not told: whether something exists elsewhere is nobody's business."""
+    case is not told: a client must not learn what exists elsewhere."""
 
 
 def read_allowed(source: str, folders: Sequence[str], limit: int) -> bytes:
@@ -55,7 +55,7 @@ def read_allowed(source: str, folders: Sequence[str], limit: int) -> bytes:
 def _path_of(source: str) -> PurePosixPath:
     url = _FILE_URL.fullmatch(source)
     path = PurePosixPath(os.fsdecode(unquote_to_bytes(url[1])) if url else source)
-    # Lexical and real parents differ where there are links; nobody needs the ambiguity.
+    # Lexical and real parents differ where there are links; the ambiguity has no use.
     if not path.is_absolute() or ".." in path.parts:
         raise NotAllowed
     return path

@@ -5,7 +5,7 @@ asks, and why. No I/O.
 
 The tables are written out, since what the standard library calls global has changed between its
 releases, and since forms that carry another address inside (a tunnel's, a translator's) are
-refused whole: the inner address is reached by whoever runs the tunnel or translator.
+refused whole: the tunnel or translator reaches the inner address.
 """
 
 from __future__ import annotations
@@ -69,8 +69,8 @@ _NUMBER = re.compile(r"(?:[0-9]+|0x[0-9a-f]*)")
 def is_public(address: str) -> bool:
     """Whether `address` (text, as a resolver gives it) is a host's on the public Internet.
 
-    A translator's own prefix (RFC 6052) cannot be told from any other; whoever runs one in front
-    of private addresses has to filter there."""
+    A translator's own prefix (RFC 6052) cannot be told from any other; an operator who runs one in
+    front of private addresses has to filter there."""
     try:
         parsed = ip_address(address)
     except ValueError:

@@ -7,7 +7,7 @@ What keeps it safe (OWASP, "Server-Side Request Forgery Prevention"): one parsed
 and used. A name is resolved once, all that it resolves to is checked, and the connection goes to
 an address that was checked; TLS and the Host header keep the name. No proxy, cookie or credential
 is used. Redirects are followed by hand, every hop as the first. One deadline stands over all of
-it, bytes are counted as they come, and compressed bodies are refused. What went wrong is told
+it, bytes are counted as they come, and compressed bodies are refused. An error is reported
 without addresses and without anything the server said but its status.
 """
 

@@ -71,7 +71,7 @@ class Child:
     """A running child. Made by `open_child`, which also ends it.
 
     Reading belongs to one task at a time (`receive_frames`). Everything else is synchronous, so
-    that nobody who gives an order can be held up by a child that hangs.
+    that a child that hangs can hold up no caller.
     """
 
     def __init__(self, process: trio.Process, command: ChildCommand) -> None:
@@ -87,7 +87,7 @@ class Child:
         self._runs_others = command.runs_others
         self._urgent = False
         self._ended = False  # the last signal is sent: the group's number may go to others
-        self._stdout_kept = False  # somebody reads, and will read what is left in the end
+        self._stdout_kept = False  # a task reads, and will read what is left in the end
         self._receiving: trio.CancelScope | None = None
         self._fault: ChildProtocolError | None = None
         self._stderr_done = trio.Event()
@@ -154,7 +154,7 @@ class Child:
         except trio.WouldBlock:
             self.kill()
         except (trio.BrokenResourceError, trio.ClosedResourceError):
-            pass  # it is leaving or gone; whoever reads from it will see that
+            pass  # it is leaving or gone; the task that reads from it will see that
 
     def _write_some(self, line: bytes) -> int:
         # The pipe does not block, and nearly always takes a line at once: no task has to wake for
@@ -171,7 +171,7 @@ class Child:
 
         Raises `ChildProtocolError` on a line that is not JSON or is too long, after the frames
         before it, and kills the child; and `EOFError` when the child has closed its stdout, or is
-        gone and all it wrote is read. Whoever has begun to read must `stop_reading` in the end:
+        gone and all it wrote is read. A task that has begun to read must `stop_reading` in the end:
         what a child wrote before it went can then still be read after it has gone.
         """
         self._stdout_kept = True
@@ -395,7 +395,7 @@ async def _start(command: ChildCommand, control: socket.socket | None) -> trio.P
 
 
 def _not_started(command: ChildCommand, error: OSError) -> GatewayError:
-    """What keeps a process from starting, in words for whoever runs the gateway."""
+    """What keeps a process from starting, in words for the operator."""
     program = command.argv[0]
     if not command.cwd.is_dir():
         why = f"there is no directory {command.cwd}"

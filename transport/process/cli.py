@@ -58,7 +58,7 @@ FIXED_ENVIRONMENT = {
     "CLAUDE_CODE_DISABLE_NONSTREAMING_FALLBACK": "1",  # no second, silent request after a cut
     "CLAUDE_CODE_DISABLE_REFUSAL_RETRY": "1",  # nor one after a refusal
     "DISABLE_COMPACT": "1",  # what is too long is refused, and never silently made shorter
-    "CLAUDE_CODE_EAGER_FLUSH": "1",  # the transcript is whole when the result is told
+    "CLAUDE_CODE_EAGER_FLUSH": "1",  # the transcript is whole when the result comes
     "CLAUDE_CODE_DISABLE_NONESSENTIAL_TRAFFIC": "1",
     "DISABLE_AUTOUPDATER": "1",
     "DISABLE_TELEMETRY": "1",
@@ -247,7 +247,7 @@ def find_cli(
     except OSError as error:
         reason = f"no directory can be made at {error.filename}: {error.strerror}"
         raise SettingsError([Problem("storage.path", reason)]) from error
-    except RuntimeError as error:  # a "~" of somebody who has no home
+    except RuntimeError as error:  # a "~" of a user without a home
         raise SettingsError([Problem("storage.path", str(error))]) from error
     program = DEMO_CLI if demo else (_find_program(settings.claude.command, environ),)
     env = child_environment(settings, environ)

@@ -60,7 +60,7 @@ class Guardian:
     """Tell it which process groups to end should this process vanish.
 
     A guardian process that dies, or that is stuck so that it takes no more lines, is replaced, and
-    its successor is told all groups that are watched. Between the two, only a gateway that is
+    its successor receives all groups that are watched. Between the two, only a gateway that is
     killed in just that moment could leave something behind.
     """
 
@@ -91,7 +91,7 @@ class Guardian:
         except BlockingIOError:
             written = 0
         except (OSError, trio.ClosedResourceError):
-            return  # it is dead; its successor is told everything
+            return  # it is dead; its successor receives everything
         if written < len(lines):
             # It is stuck, and would later act on a list that is not true.
             self._process.kill()

@@ -197,7 +197,7 @@ async def _ask_status(
             start_new_session=True,
         )
     except OSError:
-        return None  # who starts a child next is told why
+        return None  # the next start of a child says why
     guardian.watch(process.pid)
     stdout = process.stdout
     assert isinstance(stdout, trio.lowlevel.FdStream)

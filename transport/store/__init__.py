@@ -5,7 +5,7 @@ everything in memory, `sqlite` in a file. An append goes this way: `local` check
 encodes the records, `writer` runs the change in its one thread together with others that wait, in
 one transaction, and the caller goes on when that is committed.
 
-**Leases.** Whoever appends to a conversation holds a `Lease`. Every `acquire` gives a higher token;
+**Leases.** A writer of a conversation holds a `Lease`. Every `acquire` gives a higher token;
 an append under an older one is `Fenced`. An append also names the head that its lease has seen, so
 that nothing is appended twice.
 

@@ -262,7 +262,7 @@ class Writer:
         try:
             self._token.run_sync_soon(self._settle, jobs)
         except trio.RunFinishedError:
-            return  # nobody waits any more
+            return  # no caller waits any more
         if self._written > MOST_LOG_BYTES:
             self._checkpoint()
 

@@ -336,7 +336,7 @@ async def test_a_missing_or_wrong_key_is_a_401(headers: dict[str, str]) -> None:
 
 
 def test_both_headers_give_the_same_owner_for_every_key() -> None:
-    ring = KeyRing(KEYS, nobody="local")
+    ring = KeyRing(KEYS, without_keys="local")
     for key in KEYS:
         owner = hashlib.sha256(key.encode()).hexdigest()
         assert ring.owner([(b"authorization", b"Bearer " + key.encode())]) == owner
@@ -346,7 +346,7 @@ def test_both_headers_give_the_same_owner_for_every_key() -> None:
         both = [(b"authorization", b"Bearer proxy"), (b"x-api-key", key.encode())]
         assert ring.owner(both) == owner
         assert key not in repr(ring)
-    assert KeyRing((), nobody="local").owner([]) == "local"
+    assert KeyRing((), without_keys="local").owner([]) == "local"
     with pytest.raises(Unauthenticated):
         ring.owner([(b"x-api-key", b"\xff\xfe")])
 
