@@ -12,7 +12,7 @@ from typing import Any
 
 import httpx
 import trio
-from trio_websocket import WebSocketConnection, open_websocket_url
+from trio_websocket import WebSocketConnection, connect_websocket_url
 
 PATIENCE = 20.0
 JSON = dict[str, Any]
@@ -47,6 +47,10 @@ class Joined:
         """A whole turn; returns the event it ended with."""
         await self.say("turn.create", input=text, **fields)
         return await self.until("turn.finished", "turn.failed")
+
+    async def cut(self) -> None:
+        """The connection breaks: no close frame is sent."""
+        await self.connection._stream.aclose()
 
     @property
     def numbers(self) -> list[int]:
@@ -84,13 +88,20 @@ async def open_joined(
 ) -> AsyncIterator[Joined]:
     place = f"{url.replace('http', 'ws', 1)}/v1/conversations/{conversation_id}/events"
     query = "" if after is None else f"?after={after}"
-    try:
-        headers = [] if key is None else [(b"x-api-key", key.encode())]
-        async with open_websocket_url(place + query, extra_headers=headers) as connection:
+    headers = [] if key is None else [(b"x-api-key", key.encode())]
+    # With `open_websocket_url` a connection that breaks is waited for without end where its reader
+    # stands before a full queue of messages: nothing closes the queue then.
+    async with trio.open_nursery() as nursery:
+        with trio.fail_after(PATIENCE):
+            connection = await connect_websocket_url(nursery, place + query, extra_headers=headers)
+        try:
             with trio.fail_after(PATIENCE):
                 hello = json.loads(await connection.get_message())
             assert hello["type"] == "conversation.joined", hello
             yield Joined(connection, hello)
-    finally:
-        # trio-websocket leaves it open where the server was the first to close.
-        await connection._stream.aclose()
+            with trio.move_on_after(PATIENCE):
+                await connection.aclose()
+        finally:
+            # trio-websocket leaves it open where the server was the first to close.
+            await connection._stream.aclose()
+            nursery.cancel_scope.cancel()
