@@ -11,18 +11,15 @@ Units are in the names (`_seconds`, `_minutes`, `_bytes`). No message here holds
 import os
 from collections.abc import Iterator, Mapping
 from pathlib import Path
-from typing import ClassVar, Literal
+from typing import Any, ClassVar, Literal
 from urllib.parse import urlsplit
 
 import attrs
+import typed_settings as ts
 from attrs import frozen
 
 from . import rules
-from .agents import PermissionSettings, WorkspaceSettings
-from .page import PageSettings
 from .rules import Problem, SettingsError, is_loopback
-from .section import MIB, Section, complaint, key
-from .websocket import WebSocketSettings
 
 __all__ = [
     "AuthSettings",
@@ -53,6 +50,55 @@ AGENT_PREFIX = "agent/"
 """What begins the names of models that are asked to be agents."""
 
 LOOPBACK_NAMES = ("localhost", "127.0.0.1", "::1")
+
+
+MIB = 1024 * 1024
+
+
+def complaint(attribute: "attrs.Attribute[Any]", value: object) -> str | None:
+    """What `attribute`'s rule has against `value`; quotes the value unless it is secret."""
+    rule: rules.Rule | None = attribute.metadata.get("rule")
+    reason = None if rule is None else rule(value)
+    if reason is None or attribute.metadata["secret"]:
+        return reason
+    shown = repr(value)
+    return f"{reason}, got {shown if len(shown) <= 80 else shown[:80] + '…'}"
+
+
+def _validate(section: "Section", attribute: "attrs.Attribute[Any]", value: object) -> None:
+    reason = complaint(attribute, value)
+    if reason is not None:
+        raise SettingsError([Problem(f"{section.section}.{attribute.name}", reason)])
+
+
+def key(
+    default: object,
+    rule: rules.Rule,
+    help: str,
+    *,
+    secret: bool = False,
+    default_text: str = "",
+) -> Any:
+    """A field with its default (called for a fresh one if callable), rule and help text."""
+    make: Any = ts.secret if secret else ts.option
+    source = {"factory": default} if callable(default) else {"default": default}
+    metadata = {"rule": rule, "secret": secret, "default_text": default_text}
+    return make(**source, validator=_validate, help=help, metadata=metadata)
+
+
+class Section:
+    """What all sections share. `conflicts` yields (key, reason) for values that are sound each
+    but not together."""
+
+    section: ClassVar[str]
+
+    def __attrs_post_init__(self) -> None:
+        problems = [Problem(f"{self.section}.{key}", why) for key, why in self.conflicts()]
+        if problems:
+            raise SettingsError(problems)
+
+    def conflicts(self) -> Iterator[tuple[str, str]]:
+        yield from ()
 
 
 @frozen(kw_only=True)
@@ -143,6 +189,29 @@ class ServerSettings(Section):
             return False
         parts = urlsplit(origin)
         return parts.scheme in {"http", "https"} and is_loopback(parts.hostname or "")
+
+
+@frozen(kw_only=True)
+class WebSocketSettings(Section):
+    section: ClassVar[str] = "websocket"
+
+    max_connections: int = key(
+        800,
+        rules.whole(0),
+        "WebSockets open at once, of all `server.max_connections`; more is a 429.",
+    )
+    max_message_bytes: int = key(
+        20 * MIB, rules.whole(1024), "Longest message of a client; a longer one ends its WebSocket."
+    )
+    ping_seconds: float = key(
+        20.0, rules.positive, "Time without a message of a client after which it is sent a ping."
+    )
+    pong_seconds: float = key(20.0, rules.positive, "Longest time until the client's pong.")
+    idle_seconds: float = key(
+        0.0,
+        rules.not_negative,
+        "Time without a message in either direction after which a WebSocket is closed; 0: never.",
+    )
 
 
 @frozen(kw_only=True)
@@ -367,6 +436,78 @@ class FileAccessSettings(Section):
     )
 
 
+@frozen(kw_only=True)
+class WorkspaceSettings(Section):
+    section: ClassVar[str] = "workspaces"
+
+    root: Path | None = key(  # noqa: RUF009
+        None,
+        rules.optional_path,
+        "Folder of the agents' working directories: one for each conversation, and those that "
+        "requests name.",
+        default_text="`workspaces` under `storage.path`",
+    )
+    keep_days: float = key(
+        7.0,
+        rules.not_negative,
+        "How long the working directory of a conversation's own is kept after the conversation has "
+        "ended. Those that requests name are never removed.",
+    )
+    setting_sources: tuple[str, ...] = key(
+        (),
+        rules.each(
+            lambda source: source in ("user", "project", "local"),
+            "must list user, project or local",
+        ),
+        "Claude Code's own settings that agents load (`user`, `project`, `local`), with CLAUDE.md "
+        "and the permissions in them. Empty: none.",
+    )
+    sandbox: Literal["auto", "bubblewrap", "landlock", "off"] = key(
+        "auto",
+        rules.one_of("auto", "bubblewrap", "landlock", "off"),
+        "What keeps agents within their workspace: bubblewrap, Landlock (Linux 6.12), or the first "
+        "of them that this machine has. Where there is none, `auto` warns and the others refuse.",
+    )
+    network: bool = key(
+        True,
+        rules.boolean,
+        "Let agents' tools reach public addresses, by HTTP proxy. Without it they reach the API "
+        "and `workspaces.allowed_hosts` alone, which needs a sandbox.",
+    )
+    allowed_hosts: tuple[str, ...] = key(
+        (),
+        rules.each(rules.is_host_and_port, "must list hosts, with or without :port"),
+        "Further hosts that agents may reach from a sandbox, also private ones: `name`, "
+        "`name:port`, `.domain`.",
+    )
+
+
+@frozen(kw_only=True)
+class PermissionSettings(Section):
+    section: ClassVar[str] = "permissions"
+
+    mode: Literal["default", "acceptEdits", "plan", "dontAsk"] = key(
+        "default",
+        rules.one_of("default", "acceptEdits", "plan", "dontAsk"),
+        "What agents may do unasked, before any rule: Claude Code's permission mode.",
+    )
+    allow: tuple[str, ...] = key(
+        (),
+        rules.each(rules.is_permission_rule, "must list rules such as Bash(git status:*)"),
+        "Rules of what agents may do without asking, as in Claude Code.",
+    )
+    deny: tuple[str, ...] = key(
+        (),
+        rules.each(rules.is_permission_rule, "must list rules such as Read(./secrets/**)"),
+        "Rules of what agents may never do, even where a client allows it.",
+    )
+    timeout_seconds: float = key(
+        60.0,
+        rules.positive,
+        "How long an agent waits for permission; without an answer it is denied.",
+    )
+
+
 def default_state_directory(environ: Mapping[str, str] | None = None) -> Path:
     """`$XDG_STATE_HOME/ccapi`, else `~/.local/state/ccapi`.
 
@@ -393,6 +534,15 @@ class StorageSettings(Section):
         rules.path,
         "Folder for what outlives the process, the children's working directories among it.",
         default_text="`$XDG_STATE_HOME/ccapi`, else `~/.local/state/ccapi`",
+    )
+
+
+@frozen(kw_only=True)
+class PageSettings(Section):
+    section: ClassVar[str] = "page"
+
+    enabled: bool = key(
+        True, rules.boolean, "Serve a page for people at `/`: conversations, and the live overview."
     )
 
 

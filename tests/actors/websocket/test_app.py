@@ -19,8 +19,12 @@ from ccapi.actors.websocket import app as websocket_front
 from ccapi.actors.websocket.app import ROUTES, open_websocket_front
 from ccapi.actors.websocket.call import SocketCall
 from ccapi.schemas.errors import Conflict
-from ccapi.schemas.settings.settings import AuthSettings, ServerSettings, Settings
-from ccapi.schemas.settings.websocket import WebSocketSettings
+from ccapi.schemas.settings.settings import (
+    AuthSettings,
+    ServerSettings,
+    Settings,
+    WebSocketSettings,
+)
 
 from ...support.gateway_double import GatewayDouble, app_of, open_gateway_double
 from ...support.http_client import knock, open_door

@@ -11,8 +11,7 @@ import orjson
 import pytest
 import trio
 
-from ccapi.schemas.settings.settings import AuthSettings
-from ccapi.schemas.settings.websocket import WebSocketSettings
+from ccapi.schemas.settings.settings import AuthSettings, WebSocketSettings
 from tests.support.joined import new_conversation, open_joined
 from tests.support.live import Live, open_live_demo
 from tests.support.websocket_client import (
