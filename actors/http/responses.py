@@ -20,7 +20,7 @@ from ...schemas.errors import GatewayError, InvalidRequest, draining
 from ...schemas.openai import sse
 from ...schemas.openai.compactions import parse_compact
 from ...schemas.openai.foreign_items import Kept
-from ...schemas.openai.items_out import encode_messages
+from ...schemas.openai.output_items import encode_messages
 from ...schemas.openai.parameters import one_conversation
 from ...schemas.openai.response_events import (
     RESPONSE_ID,

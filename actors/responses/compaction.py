@@ -16,7 +16,7 @@ from attrs import evolve
 
 from ...schemas.errors import ChildError, NotFound
 from ...schemas.openai.compactions import encode_compaction
-from ...schemas.openai.items_out import JSON
+from ...schemas.openai.output_items import JSON
 from ...schemas.turn_items import TextDelta
 from .job import Job
 from .record import Record

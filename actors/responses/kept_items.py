@@ -18,7 +18,7 @@ import trio
 from ...schemas.errors import NotFound
 from ...schemas.openai.compactions import with_preface
 from ...schemas.openai.conversation_events import encode_turn
-from ...schemas.openai.items_out import JSON, encode_messages, hex_of
+from ...schemas.openai.output_items import JSON, encode_messages, hex_of
 from ...schemas.openai.response_events import Ending, encode_response
 from ...schemas.turn_items import TurnItem
 

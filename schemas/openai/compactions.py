@@ -21,7 +21,7 @@ from ..message import Message
 from ..request_errors import missing
 from ..turn import Usage
 from .foreign_items import NOTHING_KEPT, Kept
-from .items_out import JSON, encode_messages, hex_of
+from .output_items import JSON, encode_messages, hex_of
 from .response_events import encode_usage
 from .responses import ResponseTurn, parse_response
 

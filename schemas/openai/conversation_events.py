@@ -25,8 +25,7 @@ from ..turn_items import (
     ToolCallStarted,
     TurnItem,
 )
-from .items_out import Status, encode_messages
-from .output_items import encode_output
+from .output_items import Status, encode_messages, encode_output
 from .response_events import encode_usage
 
 

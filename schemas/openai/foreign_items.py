@@ -20,7 +20,7 @@ from attrs import define, field, frozen
 from ..convert import write_json
 from ..errors import InvalidRequest, NotFound, TooLarge
 from ..request_errors import invalid, missing, unsupported
-from .items_out import JSON, SERVER
+from .output_items import JSON, SERVER
 from .response_tools import check_tools_length
 
 MAX_ITEMS = 10_000

@@ -4,7 +4,7 @@ Knows: the item types and content parts of the Responses and Conversations APIs 
 reference, "Responses"), and which messages they are in the gateway's own words. Refuses to know:
 items that the gateway never writes (`schemas.openai.foreign_items` puts those into forms that are
 read here), the other fields of a request (`schemas.openai.responses`), how items are written
-(`schemas.openai.items_out`), and what an attachment holds (`schemas.media`).
+(`schemas.openai.output_items`), and what an attachment holds (`schemas.media`).
 
 The items of one answer are one message: a text, the calls beside it, and what an agent did with
 tools of its own in between, which is passed over as thinking is.

@@ -19,8 +19,7 @@ from ..convert import write_json
 from ..errors import GatewayError, InvalidRequest, RateLimited
 from ..turn import Completed, Usage
 from ..turn_items import TextDelta, TurnItem
-from .items_out import JSON, hex_of
-from .output_items import Output, Part, encode_output
+from .output_items import JSON, Output, Part, encode_output, hex_of
 
 Reason = Literal["max_output_tokens", "content_filter", "steered"]
 

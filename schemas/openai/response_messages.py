@@ -19,7 +19,7 @@ from ..request_errors import invalid, missing
 from .chat_messages import History
 from .foreign_items import take_items
 from .items import Input, read_items
-from .items_out import JSON
+from .output_items import JSON
 
 MAX_STREAM_ID = 128
 

@@ -4,7 +4,7 @@ ones.
 Knows: how each is worded in a request and repeated in a response (OpenAI API reference,
 "Responses"), under which flat name the model knows it, and which built-in tools only OpenAI can
 run. Refuses to know: the other fields of a request (`schemas.openai.responses`), and how a call is
-written (`schemas.openai.items_out`).
+written (`schemas.openai.output_items`).
 
 The model knows a tool of a namespace as ``namespace__name``, whatever other tools there are: a
 history then names it the same, with or without them.

@@ -15,7 +15,7 @@ from ccapi.schemas.message import Document, Image, Message, ToolCall, ToolResult
 from ccapi.schemas.openai.chat_messages import History
 from ccapi.schemas.openai.foreign_items import MAX_ITEMS, MAX_PARTS, take_items
 from ccapi.schemas.openai.items import InputItem, read_items
-from ccapi.schemas.openai.items_out import encode_messages
+from ccapi.schemas.openai.output_items import encode_messages
 
 from ...support.responses import check_item, user
 

@@ -13,8 +13,7 @@ from hypothesis import strategies as st
 from ccapi.schemas.errors import InvalidRequest
 from ccapi.schemas.message import ToolCall, ToolForm
 from ccapi.schemas.openai.chat_tools import MAX_TOOLS
-from ccapi.schemas.openai.items_out import encode_call
-from ccapi.schemas.openai.output_items import Output
+from ccapi.schemas.openai.output_items import Output, encode_call
 from ccapi.schemas.openai.response_tools import InputText
 from ccapi.schemas.openai.responses import ResponseTurn, parse_response
 from ccapi.schemas.turn import ToolChoice
