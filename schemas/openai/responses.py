@@ -1,9 +1,9 @@
 """OpenAI responses, the request: what it asks, in the gateway's own words.
 
-Knows: which fields of ``POST /v1/responses`` (OpenAI API reference, "Responses") are honoured,
-taken note of or refused. Refuses to know: items (`schemas.openai.items`), which models,
-conversations and earlier responses there are, and how the response is written
-(`schemas.openai.response_events`).
+Knows: the fields of ``POST /v1/responses`` (OpenAI API reference, "Responses"), which of them are
+honoured, taken note of or refused, and which of them a response repeats. Refuses to know: items
+(`schemas.openai.items`), which models, conversations and earlier responses there are, and how the
+response is written (`schemas.openai.response_events`).
 """
 
 from __future__ import annotations
@@ -14,30 +14,36 @@ from typing import Any
 from attrs import evolve, frozen
 
 from ..claude.sampling import without_effect
-from ..convert import structure
+from ..convert import at_most, structure
 from ..message import Message, check_results
 from ..request_errors import invalid, missing, unsupported
 from ..turn import Options, Tool, ToolChoice, TurnRequest
-from .chat_tools import ANY_OBJECT, SchemaFormat, read_schema
+from .chat_tools import ANY_OBJECT, MAX_TOOLS, SchemaFormat, read_schema
 from .foreign_items import NOTHING_KEPT, Kept, Taken, take_items
 from .ignored_fields import unknown_fields
-from .items import Reading, read_history, read_items
+from .items import Input, Reading, read_history, read_items
 from .parameters import (
     TIERS,
+    ConversationRef,
     check_ranges,
     encode_cache_fields,
     named_conversation,
     read_effort,
     refuse_unsupported,
 )
-from .response_tools import check_tools_length, read_flat_choice, read_flat_tools, with_tools
-from .response_words import (
-    FlatFormat,
-    ReasoningConfig,
-    ResponseRequest,
-    TextConfig,
-    encode_echo,
+from .response_tools import (
+    FlatChoice,
+    FlatTool,
+    check_tools_length,
+    echo_choice,
+    echo_tools,
+    read_flat_choice,
+    read_flat_tools,
+    with_tools,
 )
+
+MAX_INCLUDED = 64
+"""Names in `include`, of which there are a few."""
 
 MAX_METADATA = (16, 64, 512)
 """Pairs, characters of a key, characters of a value."""
@@ -63,6 +69,87 @@ _RANGES: dict[str, tuple[float, float]] = {
     "max_output_tokens": (1, float("inf")),
     "max_tool_calls": (1, float("inf")),
 }
+
+
+# -- its fields ------------------------------------------------------------------------------------
+
+
+@frozen
+class FlatFormat:
+    type: str
+    name: str | None = None
+    description: str | None = None
+    schema: Mapping[str, Any] | None = None
+    strict: bool | None = None
+
+
+@frozen
+class TextConfig:
+    format: FlatFormat | None = None
+    verbosity: str | None = None
+
+
+@frozen
+class ReasoningConfig:
+    effort: str | None = None
+    summary: str | None = None
+    generate_summary: str | None = None
+
+
+@frozen
+class StreamOptions:
+    include_obfuscation: bool | None = None
+
+
+@frozen
+class ContextManagement:
+    type: str
+    compact_threshold: int | None = None
+
+
+@frozen(kw_only=True)
+class ResponseRequest:
+    """The body as it came. Every optional field may also be null, which means it is absent.
+
+    `conversation_id` and `workspace` are not OpenAI's; `generate` is that of its WebSocket.
+    """
+
+    input: Input | None = None
+    model: str | None = None
+    instructions: str | None = None
+    stream: bool | None = None
+    store: bool | None = None
+    background: bool | None = None
+    previous_response_id: str | None = None
+    conversation: str | ConversationRef | None = None
+    conversation_id: str | None = None
+    workspace: str | None = None
+    generate: bool | None = None
+
+    tools: tuple[FlatTool, ...] | None = at_most(MAX_TOOLS, "tools")
+    tool_choice: str | FlatChoice | None = None
+    parallel_tool_calls: bool | None = None
+    text: TextConfig | None = None
+
+    temperature: float | None = None
+    top_p: float | None = None
+    max_output_tokens: int | None = None
+    reasoning: ReasoningConfig | None = None
+    user: str | None = None
+    safety_identifier: str | None = None
+    service_tier: str | None = None
+
+    metadata: Mapping[str, Any] | None = None
+    include: tuple[str, ...] | None = at_most(MAX_INCLUDED, "names")
+    truncation: str | None = None
+    max_tool_calls: int | None = None
+    prompt_cache_key: str | None = None
+    prompt_cache_retention: str | None = None
+    stream_options: StreamOptions | None = None
+
+    top_logprobs: int | None = None
+    prompt: Mapping[str, Any] | None = None
+    context_management: tuple[ContextManagement, ...] | None = at_most(MAX_INCLUDED, "entries")
 
 
 # -- what they ask -------------------------------------------------------------------------------
@@ -330,3 +417,50 @@ def _ignored(
         "context_management": bool(request.context_management),
     }
     return (*given, *(name for name, is_idle in idle.items() if is_idle and name not in given))
+
+
+# -- what a response repeats -----------------------------------------------------------------------
+
+
+def encode_echo(request: ResponseRequest) -> dict[str, Any]:
+    """The fields of a response that are the request's, defaults included."""
+    config, text = request.reasoning or ReasoningConfig(), request.text or TextConfig()
+    return {
+        "instructions": request.instructions,
+        "background": bool(request.background),
+        "max_output_tokens": request.max_output_tokens,
+        "max_tool_calls": request.max_tool_calls,
+        "metadata": dict(request.metadata or {}),
+        "parallel_tool_calls": request.parallel_tool_calls is not False,
+        "previous_response_id": request.previous_response_id,
+        "prompt_cache_key": request.prompt_cache_key,
+        "reasoning": {
+            "effort": config.effort,
+            "summary": config.summary or config.generate_summary,
+        },
+        "safety_identifier": request.safety_identifier,
+        "service_tier": request.service_tier if request.service_tier in TIERS else "default",
+        "store": request.store is not False,
+        "temperature": 1.0 if request.temperature is None else request.temperature,
+        "text": {"format": _echo_format(text.format), "verbosity": text.verbosity or "medium"},
+        "tool_choice": echo_choice(request.tool_choice),
+        "tools": echo_tools(request.tools or ()),
+        "top_logprobs": 0,
+        "top_p": 1.0 if request.top_p is None else request.top_p,
+        "presence_penalty": 0.0,
+        "frequency_penalty": 0.0,
+        "truncation": request.truncation or "disabled",
+        "user": request.user,
+    }
+
+
+def _echo_format(given: FlatFormat | None) -> dict[str, Any]:
+    if given is None or given.type != "json_schema":
+        return {"type": "text" if given is None else given.type}
+    return {
+        "type": "json_schema",
+        "name": given.name or "response",
+        "description": given.description,
+        "schema": dict(given.schema or {}),
+        "strict": bool(given.strict),
+    }

@@ -12,7 +12,7 @@ from ccapi.schemas import convert
 from ccapi.schemas.convert import at_most, structure
 from ccapi.schemas.errors import InvalidRequest
 from ccapi.schemas.openai.chat import ChatRequest
-from ccapi.schemas.openai.response_words import ResponseRequest
+from ccapi.schemas.openai.responses import ResponseRequest
 
 
 @frozen

@@ -9,8 +9,7 @@ from hypothesis import strategies as st
 from ccapi.schemas.openai.chat import ChatRequest, parse_chat
 from ccapi.schemas.openai.completions import parse_completion
 from ccapi.schemas.openai.ignored_fields import MAX_NAME, MAX_NAMES, encode_ignored, unknown_fields
-from ccapi.schemas.openai.response_words import ResponseRequest
-from ccapi.schemas.openai.responses import parse_response
+from ccapi.schemas.openai.responses import ResponseRequest, parse_response
 
 HI = {"role": "user", "content": "Hi"}
 
