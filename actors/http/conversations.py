@@ -15,13 +15,12 @@ from typing import Any
 from attrs import frozen
 
 from ...schemas.convert import structure
-from ...schemas.errors import InvalidRequest, NotFound, draining
+from ...schemas.errors import InvalidRequest, NotFound, draining, invalid
 from ...schemas.message import Message
 from ...schemas.openai.conversation_events import encode_permission
 from ...schemas.openai.foreign_items import take_items
 from ...schemas.openai.ignored_fields import encode_ignored
 from ...schemas.openai.items import Input, InputItem, read_history
-from ...schemas.request_errors import invalid
 from ..attaching import attach
 from ..conversations.conversation import Conversation
 from ..conversations.items import all_items, encode_conversation

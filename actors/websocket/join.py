@@ -16,10 +16,9 @@ from typing import Any
 import trio
 
 from ...schemas.convert import structure
-from ...schemas.errors import Conflict, GatewayError, InvalidRequest
+from ...schemas.errors import Conflict, GatewayError, InvalidRequest, invalid, missing
 from ...schemas.openai.conversation_events import encode_event, encode_permission
 from ...schemas.openai.output_items import encode_messages, encode_output
-from ...schemas.request_errors import invalid, missing
 from ...transport.http.websocket import WebSocketClosed
 from ...transport.http.websocket_frames import encode_frame
 from ..conversations.conversation import Conversation

@@ -15,7 +15,7 @@ from attrs import evolve, frozen
 
 from ..claude.sampling import without_effect
 from ..convert import at_most, structure
-from ..request_errors import invalid, unsupported
+from ..errors import invalid, unsupported
 from ..turn import Effort, Options, Tool, TurnRequest
 from .chat_messages import ChatMessage, ImageUrl, read_messages
 from .chat_tools import (

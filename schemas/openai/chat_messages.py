@@ -12,7 +12,7 @@ from typing import Any, NoReturn
 
 from attrs import evolve, field, frozen
 
-from ..errors import InvalidRequest
+from ..errors import InvalidRequest, invalid, missing, unsupported
 from ..json_bounds import ArgumentsMeter
 from ..media import Attachment, Slot, fill
 from ..message import (
@@ -26,7 +26,6 @@ from ..message import (
     is_void,
     settle_results,
 )
-from ..request_errors import invalid, missing, unsupported
 
 """Levels of objects and arrays in the arguments of a tool call."""
 

@@ -13,9 +13,8 @@ from typing import Any
 from attrs import frozen
 
 from ..convert import write_json
-from ..errors import InvalidRequest
+from ..errors import InvalidRequest, invalid, missing, unsupported
 from ..json_schema.shape import Allowance, schema_fault
-from ..request_errors import invalid, missing, unsupported
 from ..turn import Tool, ToolChoice
 
 MAX_TOOLS = 512

@@ -17,8 +17,8 @@ from typing import Any
 from attrs import frozen
 
 from ..convert import structure
+from ..errors import missing
 from ..message import Message
-from ..request_errors import missing
 from ..turn import Usage
 from .foreign_items import NOTHING_KEPT, Kept
 from .output_items import JSON, encode_messages, hex_of

@@ -15,9 +15,8 @@ from typing import Any
 from attrs import evolve, field, frozen
 
 from ..convert import WrongKind, at_most, structure, write_json
-from ..errors import InvalidRequest
+from ..errors import InvalidRequest, invalid, missing, unsupported
 from ..message import is_blank
-from ..request_errors import invalid, missing, unsupported
 from ..turn import FinishReason, Reply, Usage
 from ..turn_items import Refused, TextDelta, TurnItem
 from . import sse

@@ -18,8 +18,7 @@ from typing import Any, Protocol
 from attrs import define, field, frozen
 
 from ..convert import write_json
-from ..errors import InvalidRequest, NotFound, TooLarge
-from ..request_errors import invalid, missing, unsupported
+from ..errors import InvalidRequest, NotFound, TooLarge, invalid, missing, unsupported
 from .output_items import JSON, SERVER
 from .response_tools import check_tools_length
 

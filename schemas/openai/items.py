@@ -18,7 +18,7 @@ from typing import Literal
 from attrs import define, field, frozen
 
 from ..convert import at_most, write_json
-from ..errors import InvalidRequest
+from ..errors import InvalidRequest, invalid, missing, unsupported
 from ..json_bounds import ArgumentsMeter
 from ..media import Attachment, Slot
 from ..message import (
@@ -31,7 +31,6 @@ from ..message import (
     check_results,
     settle_results,
 )
-from ..request_errors import invalid, missing, unsupported
 from .chat_messages import History, check_begun
 from .chat_tools import MAX_TOOLS
 from .foreign_items import PASSED_OVER, RUN_THERE

@@ -12,7 +12,7 @@ from typing import Any, Literal
 
 from attrs import frozen
 
-from ..request_errors import invalid, unsupported
+from ..errors import invalid, unsupported
 from ..turn import Effort, Options
 
 EFFORTS: dict[str, Effort] = {

@@ -14,8 +14,7 @@ from typing import Any, Literal
 from attrs import frozen
 
 from ..convert import structure
-from ..errors import GatewayError, InvalidRequest
-from ..request_errors import invalid, missing
+from ..errors import GatewayError, InvalidRequest, invalid, missing
 from .chat_messages import History
 from .foreign_items import take_items
 from .items import Input, read_items

@@ -20,8 +20,8 @@ from typing import Any
 from attrs import evolve, frozen
 
 from ..convert import at_most
+from ..errors import invalid, missing, unsupported
 from ..message import CUSTOM_INPUT, ToolForm
-from ..request_errors import invalid, missing, unsupported
 from ..turn import Tool, ToolChoice
 from .chat_tools import MAX_TOOLS, FunctionTool, check_choice, read_functions
 

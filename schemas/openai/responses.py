@@ -15,8 +15,8 @@ from attrs import evolve, frozen
 
 from ..claude.sampling import without_effect
 from ..convert import at_most, structure
+from ..errors import invalid, missing, unsupported
 from ..message import Message, check_results
-from ..request_errors import invalid, missing, unsupported
 from ..turn import Options, Tool, ToolChoice, TurnRequest
 from .chat_tools import ANY_OBJECT, MAX_TOOLS, SchemaFormat, read_schema
 from .foreign_items import NOTHING_KEPT, Kept, Taken, take_items
