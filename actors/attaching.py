@@ -13,8 +13,7 @@ from typing import TYPE_CHECKING, Protocol
 
 from ..schemas.errors import InvalidRequest
 from ..schemas.media import Attachment
-from ..schemas.message import Checked, Document, Image, Message, digest, messages_of
-from ..schemas.message_size import size_of
+from ..schemas.message import Checked, Document, Image, Message, digest, messages_of, size_of
 from ..transport.http.bodies import LONG
 from ..transport.media.attachments import resolve_all
 

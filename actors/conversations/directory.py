@@ -14,8 +14,7 @@ from collections.abc import Callable, Mapping, Sequence
 from attrs import define, field
 
 from ...schemas.errors import NotFound, RateLimited
-from ...schemas.message import Message, digest
-from ...schemas.message_size import size_of
+from ...schemas.message import Message, digest, size_of
 from ...schemas.turn import Memory, Setup
 from ..runtime.mailbox import Ref
 from ..runtime.restart_budget import RestartBudget

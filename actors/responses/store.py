@@ -13,8 +13,7 @@ from attrs import frozen
 
 from ...schemas.convert import write_json
 from ...schemas.errors import NotFound
-from ...schemas.message import Message
-from ...schemas.message_size import size_of
+from ...schemas.message import Message, size_of
 from ...schemas.settings.settings import ResponseSettings
 from ...schemas.turn_items import TurnItem
 from .record import Record

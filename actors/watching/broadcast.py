@@ -22,8 +22,7 @@ from uuid import uuid4
 import trio
 from attrs import define, evolve, field, frozen
 
-from ...schemas.message import Message
-from ...schemas.message_size import size_of
+from ...schemas.message import Message, size_of
 from ...schemas.openai import conversation_events as events
 from ...schemas.openai.conversation_events import ConversationEvent
 from ...schemas.turn import Completed, Failed, Memory, Outcome

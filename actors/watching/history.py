@@ -14,8 +14,7 @@ from itertools import chain, islice
 
 from attrs import evolve, field, frozen
 
-from ...schemas.message import Message
-from ...schemas.message_size import BESIDE, size_of
+from ...schemas.message import BESIDE, Message, size_of
 from ...schemas.turn import EndReason, Memory, Usage
 from ...schemas.turn_items import ActivityEnded, TextDelta, TurnItem, answer_of
 

@@ -13,8 +13,7 @@ from ccapi.actors.session.messages import SessionMessage
 from ccapi.actors.session.phases import Phase
 from ccapi.actors.session.replay import RECORDED_FROM
 from ccapi.schemas.errors import NotFound, RateLimited
-from ccapi.schemas.message import Block, Document, Image, Message, ToolCall, ToolResult
-from ccapi.schemas.message_size import size_of
+from ccapi.schemas.message import Block, Document, Image, Message, ToolCall, ToolResult, size_of
 from ccapi.schemas.turn import Memory, Setup
 
 
