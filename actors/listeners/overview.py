@@ -19,7 +19,7 @@ import trio
 from attrs import asdict, frozen
 
 from ...schemas.convert import write_json
-from ...transport.http.websocket_frames import encode_frame
+from ...transport.http.websocket import encode_frame
 from ..pool.pool import PoolStatistics
 from ..runtime.bus import Bus, Subscription
 from .stats import Stats

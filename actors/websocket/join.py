@@ -19,8 +19,7 @@ from ...schemas.convert import structure
 from ...schemas.errors import Conflict, GatewayError, InvalidRequest, invalid, missing
 from ...schemas.openai.conversation_events import encode_event, encode_permission
 from ...schemas.openai.output_items import encode_messages, encode_output
-from ...transport.http.websocket import WebSocketClosed
-from ...transport.http.websocket_frames import encode_frame
+from ...transport.http.websocket import WebSocketClosed, encode_frame
 from ..conversations.conversation import Conversation
 from ..conversations.items import PAGE, encode_conversation, items_of
 from ..http.conversations import PermissionDecision

@@ -15,7 +15,6 @@ PURE = {
     # Bytes and words, no I/O. Everything in schemas/ is pure anyway.
     "transport/process/ndjson.py",
     "transport/media/public_address.py",
-    "transport/http/websocket_frames.py",
     # The session's machine and all it is made of.
     "actors/conversations/workspace_paths.py",
     "actors/session/machine.py",

@@ -20,8 +20,8 @@ from ccapi.transport.http.websocket import (
     WebSocketClosed,
     WebSocketLimits,
     accept_websocket,
+    encode_frame,
 )
-from ccapi.transport.http.websocket_frames import encode_frame
 
 from ...support.http_client import GET, echo, knock, open_door
 from ...support.websocket_client import (
