@@ -1,7 +1,8 @@
 """The WebSocket front: who is let in to which WebSocket, and what a client receives when one fails.
 
 Knows: the checks that an upgrade has to pass (those of HTTP, and keys where browsers can put them),
-and which path is whose. Refuses to know: frames, and what is said on any of them.
+which path is whose, and the WebSocket of the overview, which only sends. Refuses to know: frames,
+what is in the overview (`actors.listeners.overview`), and what is said on any other.
 """
 
 from __future__ import annotations
@@ -15,6 +16,7 @@ from typing import TYPE_CHECKING
 from urllib.parse import parse_qsl, unquote
 
 import structlog
+import trio
 from attrs import frozen
 from trio_websocket import WebSocketRequest
 
@@ -42,7 +44,6 @@ from ..listeners.overview import Overview, open_overview
 from ..runtime.boundary import as_gateway_error
 from .call import SocketCall, error_event
 from .join import join
-from .overview import watch_overview
 from .responses import converse
 
 if TYPE_CHECKING:
@@ -59,6 +60,32 @@ OPENAI_KEY_PROTOCOL = "openai-insecure-api-key."
 
 REFUSED = 1008
 """The code of a WebSocket that ends for a fault of its client's (RFC 6455: policy violation)."""
+
+
+async def watch_overview(call: SocketCall) -> None:
+    """The gateway as it stands, again whenever it changes, until the client closes. Raises
+    `WebSocketClosed`.
+
+    ``/v1/house`` is the former name of ``/v1/overview``, which goes with the next release: what is
+    sent there has the ``type`` of that name too."""
+    async with trio.open_nursery() as nursery:
+        nursery.start_soon(_answer_pings, call)
+        with call.overview.watch():
+            while True:
+                number = call.overview.number
+                await call.socket.send_frames(call.overview.picture(call.owner, call.path["name"]))
+                await call.overview.wait_newer(number)
+
+
+async def _answer_pings(call: SocketCall) -> None:
+    """Notices that the client closes; answers a ``ping``, and nothing else."""
+    while True:
+        try:
+            message = await call.receive()
+        except GatewayError:
+            continue
+        if message.get("type") == "ping":
+            await call.send({"type": "pong"})
 
 
 def _check_conversation(gateway: Gateway, owner: str, path: Mapping[str, str]) -> None:
