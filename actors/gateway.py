@@ -12,9 +12,18 @@ from __future__ import annotations
 import os
 import time
 from collections import Counter
-from collections.abc import AsyncIterator, Iterable, Iterator, Mapping, Sequence
+from collections.abc import (
+    AsyncIterator,
+    Awaitable,
+    Callable,
+    Iterable,
+    Iterator,
+    Mapping,
+    Sequence,
+)
 from contextlib import AbstractAsyncContextManager, asynccontextmanager
 from pathlib import Path
+from typing import TypeVar
 
 import trio
 
@@ -44,10 +53,12 @@ from .pool.pool import ChildPool, open_pool
 from .pool.token_count import count_tokens
 from .responses.store import ResponseStore
 from .runtime.background import Background, open_background
-from .runtime.batch import run_batch
 from .runtime.bus import Bus
 from .session.events import GiveWay
 from .watching.history import TurnRecord
+
+P = TypeVar("P")
+R = TypeVar("R")
 
 log = get_logger("ccapi.gateway")
 
@@ -217,7 +228,7 @@ class Gateway:
         async def ask(prompt: str | Sequence[Message]) -> Reply:
             return await self.query(prompt, system=system, model=model)
 
-        return run_batch(ask, prompts, limit)
+        return _run_batch(ask, prompts, limit)
 
     async def count_tokens(self, setup: Setup, messages: Sequence[Message]) -> int:
         """The tokens that a plain model would read for this. Raises `GatewayError`."""
@@ -344,3 +355,42 @@ async def open_gateway(
             bus.close()
     if failure is not None:
         raise failure
+
+
+@asynccontextmanager
+async def _run_batch(
+    ask: Callable[[P], Awaitable[R]], prompts: Iterable[P], limit: int
+) -> AsyncIterator[AsyncIterator[tuple[int, R | GatewayError]]]:
+    """Ask all `prompts`, at most `limit` at once; yields each one's number and its result or error,
+    in the order of completion."""
+    numbered = iter(enumerate(prompts))
+    send, receive = trio.open_memory_channel[tuple[int, R | GatewayError]](0)
+    failure: Exception | None = None
+
+    async def work(send: trio.MemorySendChannel[tuple[int, R | GatewayError]]) -> None:
+        nonlocal failure
+        with send:
+            try:
+                for index, prompt in numbered:  # shared: each prompt goes to one worker
+                    try:
+                        outcome: R | GatewayError = await ask(prompt)
+                    except GatewayError as error:
+                        outcome = error
+                    await send.send((index, outcome))
+            except Exception as error:  # noqa: BLE001 (the prompts' own, raised again below)
+                failure = error
+                nursery.cancel_scope.cancel()
+
+    async with trio.open_nursery() as nursery:
+        with send:
+            for _ in range(limit):
+                nursery.start_soon(work, send.clone())
+        with receive:
+            try:
+                yield receive
+            except Exception as error:  # noqa: BLE001 (the block's own, raised again below)
+                failure = error
+            # Before the channel closes, which would break a worker that is about to send.
+            nursery.cancel_scope.cancel()
+    if failure is not None:
+        raise failure  # past the nursery, so that it comes out as it is

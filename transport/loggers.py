@@ -1,7 +1,7 @@
 """Where this package's log lines go: where the program that runs it wants them.
 
 Knows: structlog and the standard library's `logging`. Refuses to know: levels and formats
-(`actors.commands.logs` sets them up for ``ccapi serve``).
+(`actors.commands.serve` sets them up for ``ccapi serve``).
 
 A program that embeds the gateway and has not configured structlog gets the lines through
 `logging`, under ``ccapi.…``, and sees nothing unless it configured that. Left to itself structlog

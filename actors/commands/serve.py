@@ -1,6 +1,7 @@
 """The server: a gateway with its fronts, listening until it receives a signal to stop.
 
-Knows: the order of starting and stopping, and what a signal means. Refuses to know: requests.
+Knows: the order of starting and stopping, what a signal means, and how the log is set up. Refuses to
+know: requests.
 
 Stopping: the first SIGTERM or SIGINT drains. New turns are refused (`/ready` says so while the
 port is still open), running ones may finish within `server.graceful_seconds`; then the fronts
@@ -9,18 +10,22 @@ close, then the sessions, then the children. A second signal ends all of it at o
 
 from __future__ import annotations
 
+import logging
 import math
 import os
 import signal
+import sys
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import AsyncExitStack
 from functools import partial
 from pathlib import Path
+from typing import Any
 
+import structlog
 import trio
 
 from ...schemas.errors import GatewayError
-from ...schemas.settings.settings import Settings, SettingsError, check_exposure
+from ...schemas.settings.settings import LogSettings, Settings, SettingsError, check_exposure
 from ...transport.http.front_door import (
     FrontDoorLimits,
     ListenError,
@@ -35,9 +40,10 @@ from ...transport.process.own_process import close_to_others
 from ..gateway import Gateway, open_gateway
 from ..http.app import http_app
 from ..websocket.app import open_websocket_front
-from .logs import configure_logging
 
 log = get_logger("ccapi.serve")
+
+LEVELS = {"debug": 10, "info": 20, "warning": 30, "error": 40}
 
 DRAIN_MARGIN = 1.0
 """Seconds that the fronts have, after the last turn has ended, to send what is left."""
@@ -186,3 +192,36 @@ def _url(settings: Settings, listeners: list[trio.SocketListener]) -> str:
     host = settings.server.host
     port = listeners[0].socket.getsockname()[1]
     return f"{scheme}://[{host}]:{port}" if ":" in host else f"{scheme}://{host}:{port}"
+
+
+def configure_logging(settings: LogSettings) -> None:
+    """Set up logging once for the whole process: structlog, on stderr. ``format``: ``console`` for
+    people, ``json`` for machines, ``auto`` by whether stderr is a terminal. What libraries say
+    through the standard library goes the same way."""
+    console = settings.format == "console" or (settings.format == "auto" and sys.stderr.isatty())
+    shared: list[Any] = [
+        structlog.contextvars.merge_contextvars,
+        structlog.processors.add_log_level,
+        structlog.processors.TimeStamper(fmt="iso", utc=True),
+    ]
+    renderer: list[Any] = (
+        [structlog.dev.ConsoleRenderer(colors=sys.stderr.isatty())]
+        if console
+        else [structlog.processors.format_exc_info, structlog.processors.JSONRenderer()]
+    )
+    structlog.configure(
+        processors=[*shared, *renderer],
+        wrapper_class=structlog.make_filtering_bound_logger(LEVELS[settings.level]),
+        logger_factory=structlog.WriteLoggerFactory(file=sys.stderr),
+        cache_logger_on_first_use=True,
+    )
+    handler = logging.StreamHandler(sys.stderr)
+    handler.setFormatter(
+        structlog.stdlib.ProcessorFormatter(
+            foreign_pre_chain=shared,
+            processors=[structlog.stdlib.ProcessorFormatter.remove_processors_meta, *renderer],
+        )
+    )
+    root = logging.getLogger()
+    root.handlers[:] = [handler]
+    root.setLevel(max(LEVELS[settings.level], logging.WARNING))

@@ -14,7 +14,7 @@ from trio.testing import wait_all_tasks_blocked
 from ccapi.actors import GatewayError, Message, Reply
 from ccapi.schemas import events
 
-from ...support.embedded import (
+from ..support.embedded import (
     SILENT,
     open_ear,
     open_embedded,
