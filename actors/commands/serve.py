@@ -1,7 +1,7 @@
 """The server: a gateway with its fronts, listening until it receives a signal to stop.
 
-Knows: the order of starting and stopping, what a signal means, and how the log is set up. Refuses to
-know: requests.
+Knows: the order of starting and stopping, what a signal means, how the log is set up. Refuses
+to know: requests.
 
 Stopping: the first SIGTERM or SIGINT drains. New turns are refused (`/ready` says so while the
 port is still open), running ones may finish within `server.graceful_seconds`; then the fronts

@@ -127,7 +127,7 @@ come from its stdout; both are shortened.
     AssistantDone                               The answer remembers that uuid: the resume point.
     < {"type": "stream_event", "event": {"type": "message_delta", "delta":
        {"stop_reason": "end_turn"}, "usage": {…}}, …}
-    MessageEnded                                `outcome.judge_frame` says None: the turn goes on.
+    MessageEnded                                `judge_frame` says None: the turn goes on.
     < {"type": "result", "subtype": "success", "num_turns": 1, "session_id": "5f0c…", …}
     TurnResult              BUSY -> IDLE        End(Completed("stop")). The memory grows by the
                                                 user's message and the answer; its resume point is
@@ -153,7 +153,7 @@ tool is on an MCP server, ``client``, that the session plays (tools.py).
     < {"type": "stream_event", "event": {"type": "message_delta", "delta":
        {"stop_reason": "tool_use"}, …}, …}
     MessageEnded            BUSY -> AWAITING_TOOLS
-                                                outcome.Suspended: End(Completed("tool_calls")).
+                                                Suspended: End(Completed("tool_calls")).
                                                 For the client the turn is over. The child does not
                                                 know that: it waits for the answer to ``r1``.
     StartTurn(results)      AWAITING_TOOLS -> BUSY
@@ -200,9 +200,9 @@ the child has rewound to nothing. Turn 2 writes question 1, answer 1 and questio
 [question 1, answer 1]. If turn 2 fails, a rewind of question 2 leaves exactly the seed: allowed. If
 `before` were anything else than a beginning of the seed, the child would be killed instead.
 
-An answer that is cut for the client (a stop text, outcome.Truncated) is rewound in the same way:
+An answer that is cut for the client (a stop text, Truncated) is rewound in the same way:
 the client's shorter answer goes into the seed. At a token limit the CLI would have the model
-continue, so there the child is killed (outcome.TokenLimit). A person who stops an agent with
+continue, so there the child is killed (TokenLimit). A person who stops an agent with
 ``keep_stopped`` keeps the answer as far as it came, with a note of the tools it used, in the seed
 as well.
 

@@ -3,7 +3,7 @@
 Knows: how frames become the items that the client receives: text up to a stop text (which cuts the
 answer here), an answer that has to match a schema, tool calls under the client's own names, strict
 ones only if they match theirs. Refuses to know: the prompt, phases, the child, and how the turn
-ends (`actors.session.outcome`).
+ends (`actors.session.finish_reason`).
 """
 
 from __future__ import annotations

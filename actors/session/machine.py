@@ -10,8 +10,6 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterator, Sequence
 
-from attrs import evolve
-
 from ...schemas.claude.output import (
     ControlAnswer,
     ControlAsked,
@@ -25,7 +23,7 @@ from ...schemas.message import Message
 from ...schemas.turn import Completed, Failed, Memory, ResumePoint
 from ...schemas.turn_items import Refused, TextDelta
 from ..runtime.restart_budget import RestartBudget
-from . import errors, events, outcome, prompt
+from . import errors, events, finish_reason, prompt
 from .child import ChildState
 from .events import Action, Event
 from .late import UnexpectedEvent, late_because
@@ -97,7 +95,7 @@ class Machine:
             if type(event) is TextDelta:  # the hot path: once per token, before any match
                 turn = self._turns.running
                 if turn.answer.is_cut:
-                    return self._finish_turn(outcome.Truncated(turn.answer.estimate()), now)
+                    return self._finish_turn(finish_reason.Truncated(turn.answer.estimate()), now)
                 return [*turn.add_text(event, now)]
             actions = self._busy(event, now)
         else:
@@ -305,11 +303,11 @@ class Machine:
     def _answer_frame(self, frame: AnswerFrame, now: float) -> Actions:
         turn, child = self._turns.running, self._present
         if turn.answer.is_cut:
-            return self._finish_turn(outcome.Truncated(turn.answer.estimate()), now)
+            return self._finish_turn(finish_reason.Truncated(turn.answer.estimate()), now)
         actions: Actions = [*turn.add_frame(frame, now)]
         for call_id, reason in turn.answer.take_rejected():
             actions += child.write_all(child.tool_calls.reject(call_id, reason))
-        return [*actions, *self._finish_turn(outcome.judge_frame(turn.answer, frame), now)]
+        return [*actions, *self._finish_turn(finish_reason.judge_frame(turn.answer, frame), now)]
 
     def _turn_result(self, result: TurnResult, now: float) -> Actions:
         turn, child = self._turns.running, self._present
@@ -320,12 +318,12 @@ class Machine:
         if failed and not child.initialized:
             if self._is_not_resumed(result):
                 return self._retry_without_transcript(result, now)
-            error = outcome.failure(turn, result, self.limits.program, child.limit)
+            error = finish_reason.failure(turn, result, self.limits.program, child.limit)
             return self._abort_startup(error, now)
         child.initialized = True  # even if its answer to the initialize is still to come
         if turn.batches and result.num_turns == 0 and not failed:
             return [*prompt.write_next(turn, child)]
-        end = outcome.judge_result(turn, result, usage, self.limits.program, child.limit)
+        end = finish_reason.judge_result(turn, result, usage, self.limits.program, child.limit)
         return self._finish_turn(end, now)
 
     def _is_not_resumed(self, result: TurnResult) -> bool:
@@ -358,7 +356,7 @@ class Machine:
 
     # -- a turn ends -----------------------------------------------------------------------------
 
-    def _finish_turn(self, end: outcome.Outcome | None, now: float) -> Actions:
+    def _finish_turn(self, end: finish_reason.Outcome | None, now: float) -> Actions:
         """End the turn with this outcome (None: it goes on), which decides about the child too."""
         turn = self._turns.current
         if end is not None and turn is not None and turn.is_staged:
@@ -366,54 +364,49 @@ class Machine:
         match end:
             case None:
                 return []
-            case outcome.Completed(reason, usage, resume):
+            case finish_reason.Completed(_, usage, resume):
                 self._present.settle()
-                ended = self._complete(Completed(reason, usage), now, resume)
+                ended = self._complete(Completed(end.finish_reason, usage), now, resume)
                 return [*ended, *self._rest(Phase.IDLE, now)]
-            case outcome.Suspended(usage):
+            case finish_reason.Suspended(usage):
                 self._present.bill_part(usage)
-                ended = self._complete(Completed("tool_calls", usage), now)
+                ended = self._complete(Completed(end.finish_reason, usage), now)
                 return [*ended, *self._rest(Phase.AWAITING_TOOLS, now)]
-            case outcome.Truncated(usage):
-                return [*self._complete(Completed("stop", usage), now), *self._rewind(now)]
-            case outcome.TokenLimit(usage):
-                ended = self._complete(Completed("length", usage), now)
+            case finish_reason.Truncated(usage):
+                ended = self._complete(Completed(end.finish_reason, usage), now)
+                return [*ended, *self._rewind(now)]
+            case finish_reason.TokenLimit(usage):
+                ended = self._complete(Completed(end.finish_reason, usage), now)
                 return [*ended, *self._stop_child(events.Kill(), now)]
-            case outcome.Refused(text, usage):
+            case finish_reason.Refused(text, usage):
                 refused: Actions = [*self._turns.running.deliver([Refused(text)], now)]
-                ended = self._turns.end(Completed("content_filter", usage), now)
+                ended = self._turns.end(Completed(end.finish_reason, usage), now)
                 return [*refused, *ended, *self._rewind(now)]
-            case outcome.Failed(error):
+            case finish_reason.Failed(error):
                 return self._fail_turn(error, now)
 
-    def _finish_staged_turn(self, turn: TurnState, end: outcome.Outcome, now: float) -> Actions:
+    def _finish_staged_turn(
+        self, turn: TurnState, end: finish_reason.Outcome, now: float
+    ) -> Actions:
         """End a turn whose child got other messages than the conversation holds: the child rewinds,
         and gets the turn as the client knows it with the next one. A model that got an instruction
         to call a tool, and called none, gets the turn once more."""
-        match end:
-            case outcome.Completed(reason, usage):
-                completed = Completed(reason, usage)
-            case outcome.Suspended(usage):
-                completed = Completed("tool_calls", usage)
-            case outcome.Truncated(usage):
-                completed = Completed("stop", usage)
-            case outcome.TokenLimit(usage):
-                completed = Completed("length", usage)
-            case outcome.Refused(text, usage):
-                ended: Actions = [
-                    *turn.deliver([*turn.release(), Refused(text)], now),
-                    *self._turns.end(Completed("content_filter", turn.spent + usage), now),
-                ]
-                return [*ended, *self._rewind(now)]
-            case outcome.Failed(error):
-                return self._fail_turn(error, now)
-        if turn.may_ask_again and not isinstance(end, outcome.TokenLimit):
-            return [turn.ask_again(usage), *self._rewind(now)]
+        if isinstance(end, finish_reason.Failed):
+            return self._fail_turn(end.error, now)
+        completed = Completed(end.finish_reason, turn.spent + end.usage)
+        if isinstance(end, finish_reason.Refused):
+            ended: Actions = [
+                *turn.deliver([*turn.release(), Refused(end.text)], now),
+                *self._turns.end(completed, now),
+            ]
+            return [*ended, *self._rewind(now)]
+        if turn.may_ask_again and not isinstance(end, finish_reason.TokenLimit):
+            return [turn.ask_again(end.usage), *self._rewind(now)]
         actions: Actions = []
         if turn.is_disobeyed:
             actions.append(events.ChoiceReported(turn.turn_id, "not-called"))
-        actions += self._complete(evolve(completed, usage=turn.spent + usage), now)
-        if isinstance(end, outcome.TokenLimit):
+        actions += self._complete(completed, now)
+        if isinstance(end, finish_reason.TokenLimit):
             return [*actions, *self._stop_child(events.Kill(), now)]
         return [*actions, *self._rewind(now)]
 

@@ -1,4 +1,4 @@
-"""What the CLI's results mean to a client: finish reasons and errors.
+"""What the CLI's results without an answer mean to a client: errors.
 
 Knows: `TurnResult`'s fields. Refuses to know: when a result comes. Errors go by `is_error` and
 `api_error_status`, never by the subtype: an API error comes with the subtype ``success``.
@@ -27,22 +27,10 @@ from ..errors import (
     TooLarge,
     TurnTimeout,
 )
-from ..turn import FinishReason
 from .output import LimitState, TurnResult
-
-_FINISH: dict[str | None, FinishReason] = {
-    "max_tokens": "length",
-    "model_context_window_exceeded": "length",
-    "refusal": "content_filter",
-}
 
 _TOO_LONG = ("prompt_too_long", "blocking_limit")
 """How the CLI ends what does not fit: the API said so, or it saw it itself."""
-
-
-def finish_reason(result: TurnResult) -> FinishReason:
-    """The stop reason in OpenAI's words."""
-    return _FINISH.get(result.stop_reason, "stop")
 
 
 def is_not_resumed(result: TurnResult) -> bool:

@@ -29,7 +29,7 @@ PURE = {
     "actors/session/child.py",
     "actors/session/replay.py",
     "actors/session/tools.py",
-    "actors/session/outcome.py",
+    "actors/session/finish_reason.py",
     "actors/session/timers.py",
     "actors/session/prompt.py",
     "actors/session/usage.py",

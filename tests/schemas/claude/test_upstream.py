@@ -7,7 +7,7 @@ import pytest
 from attrs import evolve
 
 from ccapi.schemas.claude.output import LimitState, TurnResult
-from ccapi.schemas.claude.upstream import finish_reason, plain, upstream_error
+from ccapi.schemas.claude.upstream import plain, upstream_error
 from ccapi.schemas.errors import (
     ChildError,
     CliUnusable,
@@ -33,22 +33,6 @@ FAILED = TurnResult(
     session_id="s",
     usage=Usage(),
 )
-
-
-@pytest.mark.parametrize(
-    ("stop_reason", "finish"),
-    [
-        ("end_turn", "stop"),
-        ("stop_sequence", "stop"),
-        ("max_tokens", "length"),
-        ("model_context_window_exceeded", "length"),
-        ("refusal", "content_filter"),
-        ("from_the_future", "stop"),
-        (None, "stop"),
-    ],
-)
-def test_finish_reasons(stop_reason: str | None, finish: str) -> None:
-    assert finish_reason(evolve(FAILED, is_error=False, stop_reason=stop_reason)) == finish
 
 
 @pytest.mark.parametrize(

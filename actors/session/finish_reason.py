@@ -1,15 +1,20 @@
-"""The outcome of a turn: whether a frame of the child ends it, and how.
+"""Where a finish reason is decided: whether a frame of the child ends the turn, with which outcome,
+and what the client reads as ``finish_reason``.
 
-Here the finish reason is decided. Knows: the reasons for which an answer ends. Refuses to know:
-phases, and what becomes of the child (`actors.session.machine`).
+Each outcome carries its finish reason; only `Completed` gets it from the model's stop reason
+(`BY_STOP_REASON`). Knows: the reasons for which an answer ends. Refuses to know: phases, what
+becomes of the child (`actors.session.machine`), and how a finish reason is written on the wire
+(`schemas.openai`).
 """
 
 from __future__ import annotations
 
+from typing import ClassVar
+
 from attrs import frozen
 
 from ...schemas.claude.output import AssistantDone, LimitState, MessageEnded, TurnResult
-from ...schemas.claude.upstream import NO_LIMIT, finish_reason, plain, upstream_error
+from ...schemas.claude.upstream import NO_LIMIT, plain, upstream_error
 from ...schemas.errors import ChildError, GatewayError
 from ...schemas.turn import FinishReason, ResumePoint, Usage
 from . import errors
@@ -22,12 +27,19 @@ AT_LIMIT = ("max_tokens", "model_context_window_exceeded")
 FINISHED = ("end_turn", "stop_sequence")
 """The stop reasons of a model that has finished."""
 
+BY_STOP_REASON: dict[str | None, FinishReason] = {
+    "max_tokens": "length",
+    "model_context_window_exceeded": "length",
+}
+"""The finish reason of a whole answer, by the model's stop reason; ``stop`` for every other. (After
+``refusal`` the outcome is `Refused`.)"""
+
 
 @frozen
 class Completed:
     """The model has answered, and the child's transcript holds it."""
 
-    reason: FinishReason
+    finish_reason: FinishReason
     usage: Usage
     resume: ResumePoint
 
@@ -36,12 +48,16 @@ class Completed:
 class Suspended:
     """The model has called the client's tools: the child waits for their results."""
 
+    finish_reason: ClassVar[FinishReason] = "tool_calls"
+
     usage: Usage
 
 
 @frozen
 class Truncated:
     """The client's answer is complete, but the child holds a longer one: it has to rewind."""
+
+    finish_reason: ClassVar[FinishReason] = "stop"
 
     usage: Usage
 
@@ -51,12 +67,16 @@ class TokenLimit:
     """The answer has reached the token limit. The CLI would have the model continue, so the child
     is killed."""
 
+    finish_reason: ClassVar[FinishReason] = "length"
+
     usage: Usage
 
 
 @frozen
 class Refused:
     """The model refuses to answer. With that in the history it would refuse again."""
+
+    finish_reason: ClassVar[FinishReason] = "content_filter"
 
     text: str
     usage: Usage
@@ -121,7 +141,7 @@ def judge_result(
         return Failed(failure(turn, result, program, limit))
     if turn.is_answered(result):
         resume = ResumePoint(result.session_id, turn.answer.assistant_uuid)
-        return Completed(finish_reason(result), usage, resume)
+        return Completed(BY_STOP_REASON.get(result.stop_reason, "stop"), usage, resume)
     if turn.setup.schema is not None:
         return Failed(errors.misfit_answer())
     return Failed(failure(turn, result, program, limit))

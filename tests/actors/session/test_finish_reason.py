@@ -4,7 +4,7 @@ import pytest
 from attrs import evolve
 
 from ccapi.actors.session.answer import AnswerState, ModelFrame
-from ccapi.actors.session.outcome import (
+from ccapi.actors.session.finish_reason import (
     Completed,
     Failed,
     Refused,
@@ -54,6 +54,23 @@ def judge(state: AnswerState, reason: str) -> object:
     frame = MessageEnded(reason, SPENT)
     state.add_frame(frame)
     return judge_frame(state, frame)
+
+
+@pytest.mark.parametrize(
+    ("outcome", "finish"),
+    [
+        (Completed("length", SPENT, ResumePoint("s", "u")), "length"),
+        (Suspended(SPENT), "tool_calls"),
+        (Truncated(SPENT), "stop"),
+        (TokenLimit(SPENT), "length"),
+        (Refused("No.", SPENT), "content_filter"),
+    ],
+    ids=repr,
+)
+def test_every_outcome_with_an_answer_has_its_finish_reason(
+    outcome: Completed | Suspended | Truncated | TokenLimit | Refused, finish: str
+) -> None:
+    assert outcome.finish_reason == finish
 
 
 # -- frames ----------------------------------------------------------------------------------------
@@ -171,7 +188,14 @@ def turn(setup: Setup, *frames: AssistantDone, options: Options = PLAIN) -> Turn
 
 @pytest.mark.parametrize(
     ("stop_reason", "finish"),
-    [("end_turn", "stop"), ("stop_sequence", "stop"), ("max_tokens", "length"), (None, "stop")],
+    [
+        ("end_turn", "stop"),
+        ("stop_sequence", "stop"),
+        ("max_tokens", "length"),
+        ("model_context_window_exceeded", "length"),
+        ("from_the_future", "stop"),
+        (None, "stop"),
+    ],
 )
 def test_a_whole_answer(stop_reason: str | None, finish: str) -> None:
     outcome = judge_result(turn(SETUP, TEXT), evolve(DONE, stop_reason=stop_reason), SPENT)
