@@ -14,19 +14,20 @@ from math import inf
 from typing import Any, cast
 
 import trio
-from attrs import frozen
-from hypercorn.config import Config
-from hypercorn.events import Closed, Event, RawData, Updated
-from hypercorn.protocol.h11 import H2ProtocolAssumedError
-from hypercorn.trio.worker_context import WorkerContext
-from hypercorn.typing import ConnectionState
 from starlette.types import ASGIApp, Message, Scope
 
 from .exchange import Exchange
 from .guarded_stream import GONE, GuardedStream, ReplayStream
-from .http1 import Http1, WebSocketRequested
-from .http2 import Http2
-from .limits import HttpLimits, hypercorn_config
+from .protocols import (
+    Http1,
+    Http2,
+    Http2Requested,
+    HttpLimits,
+    Peer,
+    ProtocolContext,
+    Send,
+    WebSocketRequested,
+)
 
 READ_BYTES = 65536
 
@@ -37,23 +38,13 @@ WRITE_COST = 1024
 """What a write counts for beside its bytes."""
 
 
-@frozen(kw_only=True)
-class Peer:
-    """Both ends of a connection, as ASGI has them: (address, port), or None for a local socket."""
-
-    client: tuple[str, int] | None
-    server: tuple[str, int] | None
-    tls: bool
-
-
 class HttpService:
     """What all connections of a front door share: the application, the limits, the end."""
 
     def __init__(self, app: ASGIApp, limits: HttpLimits) -> None:
         self.app = app
         self.limits = limits
-        self.config: Config = hypercorn_config(limits)
-        self.context = WorkerContext(max_requests=None)
+        self.context = ProtocolContext(limits)
         self.connections: set[HttpConnection] = set()
 
     def close_idle(self, is_meant: Callable[[Peer], bool]) -> bool:
@@ -67,7 +58,7 @@ class HttpService:
 
     async def drain(self) -> None:
         """Ends every connection that is between requests, and the others after their response."""
-        await self.context.terminated.set()
+        await self.context.stop()
         for connection in self.connections:
             connection.finish_if_idle()
 
@@ -98,7 +89,7 @@ class HttpConnection:
         self._nursery: trio.Nursery
         self._write_lock = trio.Lock()
         self._unyielded = 0  # bytes written since the scheduler last had a turn
-        self._corked: list[bytes] | None = None
+        self.corked: list[bytes] | None = None
         self._reading: trio.CancelScope | None = None
         self._deadline = trio.current_time() + self._limits.head_timeout_seconds
         self._in_head = True  # the deadline above is that of the first head
@@ -111,13 +102,13 @@ class HttpConnection:
         """Serves until the end, whatever it is, and closes the stream. What goes wrong between a
         client and its connection raises nothing but, at times, `trio.BrokenResourceError`."""
         self._service.connections.add(self)
-        if self._service.context.terminated.is_set():
+        if self._service.context.stopping:
             self.finish_if_idle()
         try:
             async with trio.open_nursery() as self._nursery:
                 try:
                     self._protocol = self._new_http2() if http2 else self._new_http1()
-                    await self._protocol.initiate()
+                    await self._protocol.begin()
                     await self._read_requests()
                     await self._protocol.end()
                     if self._finished:
@@ -140,28 +131,13 @@ class HttpConnection:
     def finish_if_idle(self) -> None:
         if self._idle:
             self._guard.linger_seconds = 0  # nothing is on its way in either direction
-            self._finish()
+            self.finish()
 
     def _new_http1(self) -> Http1:
-        return Http1(*self._protocol_arguments())
+        return Http1(self._service.context, self)
 
     def _new_http2(self) -> Http2:
-        stall_seconds = self._limits.stall_seconds
-        return Http2(*self._protocol_arguments(), stall_seconds=stall_seconds)
-
-    def _protocol_arguments(self) -> tuple[Any, ...]:
-        service, peer = self._service, self.peer
-        return (
-            service.app,
-            service.config,
-            service.context,
-            self,  # hypercorn's TaskGroup: `spawn` and `spawn_app`
-            ConnectionState({}),
-            peer.tls,
-            peer.client,
-            peer.server,
-            self._send,
-        )
+        return Http2(self._service.context, self)
 
     # -- reading ----------------------------------------------------------------------------------
 
@@ -177,12 +153,12 @@ class HttpConnection:
                         continue
                     if not data:
                         return
-                    await self._protocol.handle(RawData(data=data))
-            except H2ProtocolAssumedError as assumed:
+                    await self._protocol.receive(data)
+            except Http2Requested as assumed:
                 await self._switch_to_http2(assumed.data)
             except WebSocketRequested as handshake:
                 await self._on_upgrade(ReplayStream(handshake.data, self._stream))
-                self._finish()
+                self.finish()
             self._time_head()
 
     async def _receive(self) -> bytes | None:
@@ -221,8 +197,8 @@ class HttpConnection:
         self._protocol = self._new_http2()
         self._set_deadline(trio.current_time() + self._limits.head_timeout_seconds)
         self._idle = True
-        await self._protocol.initiate()
-        await self._protocol.handle(RawData(data=data))
+        await self._protocol.begin()
+        await self._protocol.receive(data)
 
     def _time_head(self) -> None:
         """Gives a request head its deadline once its first byte is here."""
@@ -241,22 +217,12 @@ class HttpConnection:
         if self._reading is not None:
             self._reading.cancel()
 
-    # -- what the protocol asks for ---------------------------------------------------------------
+    # -- what the protocol asks for (`Carrier`) ---------------------------------------------------
 
-    async def _send(self, event: Event) -> None:
-        if isinstance(event, RawData):
-            if self._corked is None:
-                await self._write(event.data)
-            else:
-                self._corked.append(event.data)
-            return
-        if self._corked:
-            await self._flush(self._corked)
-        if isinstance(event, Updated):
-            self._note_idle(event.idle)
-        elif isinstance(event, Closed):
-            self._finish()
-            await self._protocol.handle(Closed())
+    async def flush(self) -> None:
+        """Write what is corked."""
+        if self.corked:
+            await self._flush(self.corked)
 
     async def _flush(self, pieces: list[bytes]) -> None:
         """Write `pieces` as one, without a wait where the socket takes all of it.
@@ -272,16 +238,14 @@ class HttpConnection:
             try:
                 sent = self._guard.send_nowait(data)
             except GONE:
-                sent = 0  # as `_write` will find
+                sent = 0  # as `write` will find
             if sent == len(data):
                 return
             data = data[sent:]
         self._unyielded = 0
-        await self._write(data)
+        await self.write(data)
 
-    def _in_one_write(
-        self, send: Callable[[Message | None], Awaitable[None]]
-    ) -> Callable[[Message | None], Awaitable[None]]:
+    def _in_one_write(self, send: Send) -> Send:
         """One ASGI message, one write: hypercorn makes a head, a chunk and an end of it.
 
         For HTTP/1.1, where one response is under way at a time; nothing in between waits.
@@ -289,17 +253,17 @@ class HttpConnection:
 
         async def corked(message: Message | None) -> None:
             pieces: list[bytes] = []
-            self._corked = pieces
+            self.corked = pieces
             try:
                 await send(message)
             finally:
-                self._corked = None
+                self.corked = None
             if pieces:
                 await self._flush(pieces)
 
         return corked
 
-    async def _write(self, data: bytes) -> None:
+    async def write(self, data: bytes) -> None:
         try:
             try:
                 self._write_lock.acquire_nowait()
@@ -318,14 +282,14 @@ class HttpConnection:
             self._guard.close()
             raise
 
-    def _note_idle(self, idle: bool) -> None:
+    def note_idle(self, idle: bool) -> None:
         self._idle = idle
         self._in_head = False
         if not idle:
             self._set_deadline(inf)
             return
-        if self._service.context.terminated.is_set():
-            self._finish()
+        if self._service.context.stopping:
+            self.finish()
             return
         self.idle_since = trio.current_time()
         self._set_deadline(self.idle_since + self._limits.keep_alive_seconds)
@@ -333,22 +297,18 @@ class HttpConnection:
             self._input_waits = True
             self._wake()
 
-    def _finish(self) -> None:
+    def finish(self) -> None:
         self._finished = True
         self._wake()
-
-    # -- hypercorn's TaskGroup --------------------------------------------------------------------
 
     def spawn(self, function: Callable[..., Awaitable[object]], *args: Any) -> None:
         self._nursery.start_soon(function, *args)
 
-    async def spawn_app(
-        self,
-        app: ASGIApp,
-        config: Config,
-        scope: Scope,
-        send: Callable[[Message | None], Awaitable[None]],
-    ) -> Callable[[Message], Awaitable[None]]:
+    def start_request(self, scope: Scope, send: Send) -> Callable[[Message], Awaitable[None]]:
+        """Run the application for a request, and return what takes the messages of its client.
+
+        Raises `trio.BrokenResourceError` for a client that abandons requests as fast as it makes
+        them."""
         if self._running > 2 * self._limits.max_streams:
             # Requests opened and reset faster than the application ends them (CVE-2023-44487).
             raise trio.BrokenResourceError("the client abandons requests as fast as it makes them")
@@ -357,11 +317,11 @@ class HttpConnection:
             send = self._in_one_write(send)
         limits = self._limits
         exchange = Exchange(scope, send, limits.stall_seconds, limits.min_body_bytes_per_second)
-        self._nursery.start_soon(self._run_app, app, exchange)
+        self._nursery.start_soon(self._run_app, exchange)
         return exchange.put
 
-    async def _run_app(self, app: ASGIApp, exchange: Exchange) -> None:
+    async def _run_app(self, exchange: Exchange) -> None:
         try:
-            await exchange.run(app)
+            await exchange.run(self._service.app)
         finally:
             self._running -= 1

@@ -25,10 +25,10 @@ from trio_websocket import ConnectionClosed, WebSocketRequest
 from ...schemas.convert import write_json
 from ...schemas.errors import GatewayError, InternalError
 from ..loggers import get_logger
-from .connection import HttpConnection, HttpService, Peer
+from .connection import HttpConnection, HttpService
 from .exchange import error_response
 from .guarded_stream import GuardedStream, ReplayStream
-from .limits import HttpLimits
+from .protocols import HttpLimits, Peer
 from .websocket import (
     GOING_AWAY,
     INTERNAL,

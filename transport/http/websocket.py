@@ -5,7 +5,7 @@ Knows: frames, pings, limits, close codes. Refuses to know: who may connect, wha
 trio-websocket does the protocol. Its internals are touched in this module alone, where it falls
 short of a server in the open (0.12): fragments without end are kept without bound, what is no
 WebSocket gets no close code, a ping behind a close frame is taken for a fault of ours, and nothing
-asks a silent client whether it is still there. Every such touch has a test.
+asks a silent client whether it is still there. `tests/house/test_foreign_internals.py` names each.
 """
 
 from __future__ import annotations

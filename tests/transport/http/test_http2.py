@@ -19,14 +19,10 @@ import structlog
 import trio
 import trio.lowlevel
 import trustme
-from hypercorn.events import Closed, Event, RawData
-from hypercorn.trio.worker_context import WorkerContext
-from hypercorn.typing import ConnectionState
 from starlette.types import Message, Receive, Scope, Send
 from trio.testing import wait_all_tasks_blocked
 
-from ccapi.transport.http.http2 import Http2
-from ccapi.transport.http.limits import HttpLimits, hypercorn_config
+from ccapi.transport.http.protocols import Http2, HttpLimits, Peer, ProtocolContext
 
 from ...support.http_client import Streamer, echo, knock, open_door, read_body, respond
 
@@ -381,7 +377,10 @@ async def test_nor_do_they_in_the_middle_of_a_head() -> None:
 
 
 class BlockedDoor:
-    """What a protocol is built on, with a gate that keeps back what the protocol sends."""
+    """A connection with a gate that keeps back what the protocol writes."""
+
+    peer = Peer(client=None, server=None, tls=False)
+    corked: list[bytes] | None = None
 
     def __init__(self, nursery: trio.Nursery) -> None:
         self.gate = trio.Event()
@@ -390,17 +389,23 @@ class BlockedDoor:
         self.answer: Callable[[Message | None], Awaitable[None]] | None = None
         self._nursery = nursery
 
-    async def send(self, event: Event) -> None:
-        if isinstance(event, RawData):
-            await self.gate.wait()
-            self.sent += event.data
+    async def write(self, data: bytes) -> None:
+        await self.gate.wait()
+        self.sent += data
+
+    async def flush(self) -> None:
+        pass
+
+    def note_idle(self, idle: bool) -> None:
+        pass
+
+    def finish(self) -> None:
+        pass
 
     def spawn(self, function: Callable[..., Awaitable[object]], *args: object) -> None:
         self._nursery.start_soon(function, *args)
 
-    async def spawn_app(
-        self, app: object, config: object, scope: Scope, send: Any
-    ) -> Callable[[Message], Awaitable[None]]:
+    def start_request(self, scope: Scope, send: Any) -> Callable[[Message], Awaitable[None]]:
         async def put(message: Message) -> None:
             pass
 
@@ -410,7 +415,6 @@ class BlockedDoor:
 
 async def test_input_that_overtakes_the_end_of_its_response_is_counted_and_dropped() -> None:
     """It comes between the application's last word and the moment this word is sent."""
-    limits = HttpLimits()
     client = h2.connection.H2Connection()
     client.initiate_connection()
     client.send_headers(
@@ -419,13 +423,9 @@ async def test_input_that_overtakes_the_end_of_its_response_is_counted_and_dropp
     )
     async with trio.open_nursery() as nursery:
         door = BlockedDoor(nursery)
-        protocol = Http2(
-            *(None, hypercorn_config(limits), WorkerContext(None), door, ConnectionState({})),
-            *(False, None, None, door.send),
-            stall_seconds=limits.stall_seconds,
-        )
-        await protocol.initiate()
-        await protocol.handle(RawData(client.data_to_send()))
+        protocol = Http2(ProtocolContext(HttpLimits()), door)
+        await protocol.begin()
+        await protocol.receive(client.data_to_send())
         assert door.answer is not None
         await door.answer({"type": "http.response.start", "status": 413, "headers": []})
         client.receive_data(door.sent)
@@ -435,7 +435,7 @@ async def test_input_that_overtakes_the_end_of_its_response_is_counted_and_dropp
         await wait_all_tasks_blocked()
         for _ in range(3):
             client.send_data(1, bytes(16_384))
-        nursery.start_soon(protocol.handle, RawData(client.data_to_send()))
+        nursery.start_soon(protocol.receive, client.data_to_send())
         await wait_all_tasks_blocked()
         door.gate.set()
         await wait_all_tasks_blocked()
@@ -443,4 +443,4 @@ async def test_input_that_overtakes_the_end_of_its_response_is_counted_and_dropp
         events = client.receive_data(door.sent)
         assert any(isinstance(event, h2.events.StreamEnded) for event in events)
         assert client.outbound_flow_control_window > before
-        await protocol.handle(Closed())
+        await protocol.end()
