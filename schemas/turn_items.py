@@ -10,7 +10,7 @@ from collections.abc import Iterable
 
 from attrs import evolve, frozen
 
-from .message import Message, ToolCall, ToolForm
+from .message import Message, ToolCall, ToolForm, utf8_size
 
 
 @frozen
@@ -85,6 +85,14 @@ TurnItem = (
     TextDelta | ReasoningDelta | ToolCallStarted | ToolCallDelta | Refused
     | ActivityStarted | ActivityDelta | ActivityEnded
 )  # fmt: skip
+
+
+_TEXTS = ("text", "fragment", "output", "name", "id")
+
+
+def text_size(item: TurnItem) -> int:
+    """The bytes of all texts of `item`, in UTF-8."""
+    return sum(utf8_size(getattr(item, name, "")) for name in _TEXTS)
 
 
 def compact(items: Iterable[TurnItem]) -> tuple[TurnItem, ...]:

@@ -14,7 +14,7 @@ from typing import Any, Generic, Protocol, TypeVar
 
 from attrs import field, frozen, mutable
 
-from ...schemas.message import Message, digest
+from ...schemas.message import Message, digest, utf8_size
 from ...schemas.turn import Answer, Setup, named
 
 ENTRY_OVERHEAD = 512
@@ -57,8 +57,8 @@ def is_reusable(answer: Answer) -> bool:
 
 def size(key: str, answer: Answer) -> int:
     """About what keeping `answer` takes, in bytes: the UTF-8 of key and pieces, and overhead."""
-    text = sum(len(piece.encode("utf-8", "surrogatepass")) for piece in answer.pieces)
-    return ENTRY_OVERHEAD + len(key.encode()) + text + PIECE_OVERHEAD * len(answer.pieces)
+    text = sum(map(utf8_size, answer.pieces))
+    return ENTRY_OVERHEAD + utf8_size(key) + text + PIECE_OVERHEAD * len(answer.pieces)
 
 
 @frozen

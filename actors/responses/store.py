@@ -7,15 +7,13 @@ written.
 
 from __future__ import annotations
 
-import sys
-
 from attrs import frozen
 
 from ...schemas.convert import write_json
 from ...schemas.errors import NotFound
-from ...schemas.message import Message, size_of
+from ...schemas.message import Message, size_of, utf8_size
 from ...schemas.settings.settings import ResponseSettings
-from ...schemas.turn_items import TurnItem
+from ...schemas.turn_items import text_size
 from .record import Record
 
 RECORD_BYTES = 4_000
@@ -141,13 +139,8 @@ class ResponseStore:
 def _weight(record: Record) -> _Weight:
     messages = (*(record.history or record.before or ()), *record.asked)
     size = RECORD_BYTES + POINTER_BYTES * len(messages) + len(write_json(record.heading.echo))
-    size += sys.getsizeof(record.spoken)
-    size += sum(len(tool.parameters) + len(tool.description) for tool in record.brought)
+    size += utf8_size(record.spoken or "")
+    size += sum(utf8_size(tool.parameters) + utf8_size(tool.description) for tool in record.brought)
     if record.ending is not None:
-        size += sum(ITEM_BYTES + _text_size(item) for item in record.items)
+        size += sum(ITEM_BYTES + text_size(item) for item in record.items)
     return _Weight(size, messages)
-
-
-def _text_size(item: TurnItem) -> int:
-    texts = (getattr(item, name, "") for name in ("text", "fragment", "output", "name", "id"))
-    return sum(map(sys.getsizeof, texts))

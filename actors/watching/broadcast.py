@@ -26,7 +26,7 @@ from ...schemas.message import Message, size_of
 from ...schemas.openai import conversation_events as events
 from ...schemas.openai.conversation_events import ConversationEvent
 from ...schemas.turn import Completed, Failed, Memory, Outcome
-from ...schemas.turn_items import TurnItem, compact
+from ...schemas.turn_items import TextDelta, TurnItem, compact, text_size
 from .history import History, TurnRecord
 
 RING_EVENTS = 8192
@@ -267,10 +267,12 @@ class Watcher:
 
 def _size(event: ConversationEvent) -> int:
     match event:
+        case events.Said(_, TextDelta(text)) if text.isascii():  # most of all
+            return 200 + len(text)
         case events.Said(_, item):
-            return 200 + len(getattr(item, "text", ""))
+            return 200 + text_size(item)
         case events.TurnStarted(messages=messages):
             return 200 + size_of(messages)
         case events.TurnEnded(output=output):
-            return 200 + sum(len(getattr(item, "text", "")) for item in output)
+            return 200 + sum(map(text_size, output))
     return 500

@@ -7,7 +7,6 @@ Knows: finished turns in their order, and what they take. Refuses to know: what 
 
 from __future__ import annotations
 
-import sys
 from collections import deque
 from collections.abc import Iterator, Sequence
 from itertools import chain, islice
@@ -16,7 +15,7 @@ from attrs import evolve, field, frozen
 
 from ...schemas.message import BESIDE, Message, size_of
 from ...schemas.turn import EndReason, Memory, Usage
-from ...schemas.turn_items import ActivityEnded, TextDelta, TurnItem, answer_of
+from ...schemas.turn_items import TurnItem, answer_of, text_size
 
 TITLE = 60
 """Characters of a conversation's title."""
@@ -48,19 +47,12 @@ class TurnRecord:
 
     @size.default
     def _weigh(self) -> int:
-        return size_of(self.messages) + sum(map(_size, self.output))
-
-
-def _size(item: TurnItem) -> int:
-    match item:
-        case TextDelta(text) | ActivityEnded(_, text):
-            return BESIDE + sys.getsizeof(text)
-    return BESIDE
+        return size_of(self.messages) + sum(BESIDE + text_size(item) for item in self.output)
 
 
 class History:
     """The turns of one conversation, oldest first. `forgotten`: some of the oldest are not here
-    any more. `size`: about how much memory they take, in bytes."""
+    any more. `size`: the bytes of their texts in UTF-8, and something for each."""
 
     def __init__(self) -> None:
         self._turns: deque[TurnRecord] = deque()

@@ -12,6 +12,8 @@ from hypothesis import strategies as st
 from ccapi.schemas.claude.tool_names import wire_id
 from ccapi.schemas.errors import InvalidRequest
 from ccapi.schemas.message import (
+    BESIDE,
+    PIECE,
     Block,
     Document,
     Image,
@@ -25,9 +27,11 @@ from ccapi.schemas.message import (
     merge_turns,
     messages_of,
     settle_results,
+    size_of,
     spell_calls,
     trim,
     unseen,
+    utf8_size,
 )
 
 
@@ -652,3 +656,35 @@ def test_what_was_checked_is_not_checked_again() -> None:
     checked = messages_of((Message("user", ("hello",)),))
     assert messages_of(checked) is checked
     assert checked == (Message("user", ("hello",)),)
+
+
+# -- size ------------------------------------------------------------------------------------------
+
+
+@given(st.text(st.characters(), max_size=20), st.integers(0, 3))
+def test_a_text_is_as_large_as_its_utf8(text: str, times: int) -> None:
+    """Lone surrogates have three bytes, in JSON or not."""
+    assert utf8_size(text) == len(text.encode("utf-8", "surrogatepass"))
+    long = text + "\N{SNOWMAN}" * (PIECE - 1) * times + text
+    assert utf8_size(long) == len(long.encode("utf-8", "surrogatepass"))
+
+
+@pytest.mark.parametrize(
+    ("block", "size"),
+    [
+        ("ab", 2),
+        ("\xe9", 2),
+        ("\N{SNOWMAN}" * 10, 30),
+        ("\N{GRINNING FACE}a", 5),
+        ("\ud800", 3),
+        (Image("image/png", "AAAA"), BESIDE + 4),
+        (Document("text/plain", "AAAA", "a.txt"), BESIDE + 4),
+        (ToolCall("id", "name", '{"a":"\xe9"}'), BESIDE + 2 + 4 + 10),
+        (ToolResult("id", ("\xe9", Image("image/png", "AAAA"))), BESIDE + 2 + 2 + BESIDE + 4),
+    ],
+    ids=repr,
+)
+def test_a_message_is_as_large_as_its_utf8(block: Block, size: int) -> None:
+    message = Message("user", (block,))
+    assert size_of([message]) == BESIDE + size
+    assert size_of([message, message]) == 2 * (BESIDE + size)

@@ -24,6 +24,7 @@ from wsproto.connection import ConnectionState
 from wsproto.events import BytesMessage, CloseConnection, Ping, Pong, TextMessage
 
 from ...schemas.errors import Overloaded
+from ...schemas.message import utf8_size
 from ..loggers import get_logger
 from .bodies import LONG, Bodies, Share
 from .guarded_stream import GONE
@@ -312,7 +313,7 @@ class _Connection(WebSocketConnection):
         if isinstance(event, BytesMessage):
             await self._refuse(ONLY_TEXT, "Messages must be text.")
             return
-        self._bytes += len(event.data) if event.data.isascii() else len(event.data.encode())
+        self._bytes += utf8_size(event.data)
         if self._bytes > self._max_message_size:
             reason = f"A message may have {self._max_message_size} bytes."
             await self._refuse(TOO_BIG, reason)

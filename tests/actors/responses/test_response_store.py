@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from typing import Any
 from uuid import uuid4
 
@@ -107,6 +108,27 @@ def test_what_a_record_repeats_of_its_request_is_counted() -> None:
     made.heading = heading
     keep(shelf, made)
     assert shelf.bytes > 9_000
+
+
+@pytest.mark.parametrize(
+    ("grow", "times"),
+    [
+        (lambda text: ended(text), 1),
+        (lambda text: ended(answer=text), 2),  # as items, and as a message of the history
+        (lambda text: ended(spoken=text), 1),
+        (lambda text: ended(brought=(Tool("f", text),)), 1),
+        (lambda text: ended(brought=(Tool("f", "", text),)), 1),
+    ],
+    ids=["asked", "answered", "spoken", "description", "parameters"],
+)
+def test_texts_are_counted_in_bytes_of_utf8(grow: Callable[[str], Record], times: int) -> None:
+    """Whatever Python takes for a character, one of them counts for its bytes in UTF-8."""
+    sizes = []
+    for text in ("", "x" * 100, "\xe9" * 100, "\N{SNOWMAN}" * 100):
+        shelf = store()
+        keep(shelf, grow(text))
+        sizes.append(shelf.bytes)
+    assert [size - sizes[0] for size in sizes] == [0, 100 * times, 200 * times, 300 * times]
 
 
 @given(st.lists(st.tuples(st.booleans(), st.integers(0, 3), st.integers(0, 3_000)), max_size=40))

@@ -17,7 +17,13 @@ from ccapi.schemas.openai.conversation_events import (
     TurnStarted,
 )
 from ccapi.schemas.turn import Completed, Failed, Memory, Setup, Usage
-from ccapi.schemas.turn_items import TextDelta
+from ccapi.schemas.turn_items import (
+    ActivityDelta,
+    ActivityEnded,
+    TextDelta,
+    ToolCallDelta,
+    TurnItem,
+)
 
 MEMORY = Memory(Setup("m"))
 HI = (Message("user", ("Hi",)),)
@@ -95,6 +101,30 @@ async def test_the_ring_is_bounded_in_bytes_too(monkeypatch: pytest.MonkeyPatch)
         for _ in range(20):
             broadcast.say(TextDelta("x" * 3000))
         assert "3 kept" in repr(broadcast)
+
+
+@pytest.mark.parametrize(
+    "item",
+    [
+        TextDelta("\N{SNOWMAN}" * 1000),
+        ToolCallDelta(0, "x" * 3000),
+        ActivityDelta("a", "x" * 3000),
+        ActivityEnded("a", "x" * 3000),
+    ],
+    ids=lambda item: type(item).__name__,
+)
+async def test_every_text_counts_in_the_ring_for_its_utf8(
+    item: TurnItem, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(feeds, "RING_BYTES", 10_000)
+    broadcast = Broadcast()
+    with broadcast.watch() as watcher:
+        begin(broadcast)
+        await watcher.read()
+        for _ in range(10):
+            broadcast.say(item)
+        assert broadcast.since(broadcast.last - 3) is not None
+        assert broadcast.since(broadcast.last - 4) is None
 
 
 async def test_a_reader_waits_and_is_woken(autojump_clock: trio.testing.MockClock) -> None:
