@@ -105,7 +105,7 @@ async def test_without_a_holder_a_conversation_begins(gateway: GatewayDouble) ->
     }
 
 
-async def test_the_holder_is_asked_what_is_new_and_all_it_is_told_is_whole(
+async def test_the_holder_is_asked_what_is_new_and_all_it_receives_is_whole(
     gateway: GatewayDouble,
 ) -> None:
     held = holding(gateway)
@@ -151,7 +151,7 @@ async def test_a_miss_of_the_cache_may_be_a_hit_of_lineage(gateway: GatewayDoubl
     assert turn.cache_key is not None, "the cache learns from it all the same"
 
 
-async def test_a_conversation_that_is_named_is_asked_and_nobody_else(
+async def test_a_conversation_that_is_named_is_asked_and_no_other(
     gateway: GatewayDouble,
 ) -> None:
     holding(gateway)
@@ -223,7 +223,7 @@ async def test_a_question_that_is_not_cacheable_or_a_cache_that_is_off() -> None
         assert len(off.asked) == 2
 
 
-async def test_what_a_new_child_is_not_told_is_said() -> None:
+async def test_what_a_new_child_does_not_receive_is_reported() -> None:
     limited = Settings(conversation=ConversationSettings(max_history_messages=2))
     async with open_gateway_double(limited) as gateway:
         asked = question(gateway, (HI, HELLO, HI, HELLO, MORE))
@@ -248,7 +248,7 @@ async def fail(asked: Question, *, told: bool = False) -> GatewayError:
     return caught.value
 
 
-async def test_a_new_conversation_that_nobody_heard_of_is_forgotten(
+async def test_a_new_conversation_that_no_client_knows_is_forgotten(
     gateway: GatewayDouble,
 ) -> None:
     gateway.script = failing(ChildDied("It died."))
@@ -258,7 +258,7 @@ async def test_a_new_conversation_that_nobody_heard_of_is_forgotten(
     assert "x-conversation-id" not in asked.headers
 
 
-async def test_one_that_was_told_of_stays(gateway: GatewayDouble) -> None:
+async def test_one_that_a_client_knows_stays(gateway: GatewayDouble) -> None:
     gateway.script = failing(ChildDied("It died."))
     asked = question(gateway)
     await fail(asked, told=True)

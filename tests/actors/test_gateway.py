@@ -188,7 +188,7 @@ async def test_there_are_so_many_conversations_and_no_more(tmp_path: Path) -> No
         gateway.conversation()
 
 
-async def test_a_model_that_nobody_knows(tmp_path: Path) -> None:
+async def test_an_unknown_model(tmp_path: Path) -> None:
     async with open_embedded(tmp_path) as gateway:
         with pytest.raises(NotFound):
             gateway.conversation(model="gpt-17")
@@ -318,7 +318,7 @@ async def test_a_child_that_is_killed_while_idle_is_replaced(tmp_path: Path) -> 
         (None, "upstream_failed"),
     ],
 )
-async def test_what_the_api_refuses_is_told_and_leaves_no_trace(
+async def test_what_the_api_refuses_is_an_error_and_leaves_no_trace(
     status: int | None, code: str, tmp_path: Path
 ) -> None:
     async with open_embedded(tmp_path) as gateway:
@@ -438,7 +438,7 @@ def open_ended(tmp_path: Path) -> Any:
     return open_gateway(settings, environ={"PATH": "/usr/bin:/bin"}, demo=True)
 
 
-async def test_a_listener_hears_of_everything_until_the_end(tmp_path: Path) -> None:
+async def test_a_listener_receives_every_event_until_the_end(tmp_path: Path) -> None:
     heard: list[events.Event] = []
 
     async def listen(gateway: Gateway, listening: trio.Event) -> None:

@@ -69,7 +69,7 @@ def test_axe_finds_nothing_serious(seen: Seen) -> None:
     assert len(found) == 7
 
 
-def test_day_and_night_can_be_told(seen: Seen) -> None:
+def test_day_and_night_can_be_set(seen: Seen) -> None:
     (before, light, dark, after) = seen.by("switchesDayAndNight")
     assert [before[0], light[0], dark[0], after[0]] == ["system", "light", "dark", "system"]
     assert light[1] != dark[1]

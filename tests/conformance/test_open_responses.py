@@ -320,6 +320,6 @@ def test_open_responses(outcomes: Mapping[str, Exception | None], name: str) -> 
         raise error
 
 
-def test_the_schema_finds_faults() -> None:
+def test_the_schema_finds_errors() -> None:
     with pytest.raises(AssertionError, match="encrypted_content"):
         check("CompactionBody", {"type": "compaction", "id": "cmp_1"})

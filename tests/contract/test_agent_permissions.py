@@ -202,7 +202,7 @@ async def test_a_rule_for_the_local_settings_is_written_into_the_workspace(
 # -- no answer -------------------------------------------------------------------------------------
 
 
-async def test_an_answer_to_what_nobody_asked_is_ignored(agent: RawCli, stub: MessagesStub) -> None:
+async def test_an_answer_without_a_request_is_ignored(agent: RawCli, stub: MessagesStub) -> None:
     await agent.turn("one")
     stray = {"request_id": "nobody"}
     await agent.send(answer(stray, {"behavior": "allow", "updatedInput": {}}))
@@ -223,7 +223,7 @@ async def test_stdin_closed_with_a_question_open_is_a_denial_and_the_turn_goes_o
     assert not (workspace(tmp_path) / "a").exists()
 
 
-async def test_a_running_command_is_heard_of_every_half_minute_an_open_question_never(
+async def test_a_running_command_reports_every_half_minute_an_open_request_never(
     open_agent: OpenAgent, stub: MessagesStub, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """The one test here that takes long. What an agent runs never looks like a child that hangs;

@@ -118,7 +118,7 @@ async def test_instructions_in_files_are_read_only_where_their_source_is_named(
     assert [text for text in ("plum of the project", "plum of the user") if text in said] == found
 
 
-async def test_an_agent_has_a_memory_unless_it_is_told_not_to(
+async def test_an_agent_has_a_memory_unless_a_variable_forbids_it(
     open_agent: OpenAgent, stub: MessagesStub
 ) -> None:
     """It lies with the transcripts, and all that work in one directory share it."""
@@ -137,7 +137,7 @@ async def test_an_agent_has_a_memory_unless_it_is_told_not_to(
     [(("--dangerously-skip-permissions",), ""), ((), "bypassPermissions")],
     ids=["flag", "mode"],
 )
-async def test_root_cannot_have_an_agent_that_asks_for_no_leave(
+async def test_root_cannot_have_an_agent_that_asks_for_no_permission(
     flags: tuple[str, ...], mode: str, open_agent: OpenAgent
 ) -> None:
     async with open_agent(*flags, mode=mode, initialize=None) as cli:
@@ -198,7 +198,7 @@ async def test_an_agent_can_be_resumed_in_another_directory(
     assert stub.requests[-1].conversation[:2] == [("user", ["one"]), ("assistant", ["turn 1: one"])]
 
 
-async def test_a_spare_can_be_told_its_directory_later(
+async def test_a_spare_can_be_given_its_directory_later(
     open_agent: OpenAgent, stub: MessagesStub, tmp_path: Path
 ) -> None:
     """What a pool of agents could be made of: initialize and the turn may follow unwaited for."""

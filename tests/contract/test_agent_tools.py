@@ -113,7 +113,7 @@ async def test_files_are_written_changed_found_and_searched(
 # -- what needs leave ------------------------------------------------------------------------------
 
 
-async def test_what_only_looks_around_in_the_workspace_needs_no_leave(
+async def test_what_only_reads_in_the_workspace_needs_no_permission(
     agent: RawCli, stub: MessagesStub, tmp_path: Path
 ) -> None:
     (workspace(tmp_path) / "a.txt").write_text("plum")
@@ -127,7 +127,7 @@ async def test_what_only_looks_around_in_the_workspace_needs_no_leave(
     assert not any(result.get("is_error") for result in results_of(frames))
 
 
-async def test_what_changes_or_leaves_the_workspace_needs_leave(
+async def test_what_changes_or_leaves_the_workspace_needs_permission(
     agent: RawCli, stub: MessagesStub
 ) -> None:
     """So does the network."""
@@ -150,7 +150,7 @@ async def test_what_changes_or_leaves_the_workspace_needs_leave(
         )
 
 
-async def test_a_further_directory_is_looked_at_without_leave_and_changed_with_it(
+async def test_a_further_directory_is_read_without_permission_and_changed_with_it(
     open_agent: OpenAgent, stub: MessagesStub, tmp_path: Path
 ) -> None:
     place = tmp_path / "further"
@@ -174,7 +174,7 @@ async def test_a_further_directory_is_looked_at_without_leave_and_changed_with_i
     ],
     ids=lambda value: " ".join(value) if isinstance(value, list) else "",
 )
-async def test_rules_at_the_start_give_leave(
+async def test_rules_at_the_start_give_permission(
     rules: list[str], given: ToolUse, open_agent: OpenAgent, stub: MessagesStub
 ) -> None:
     """Whether they come in one list or in several."""
@@ -229,7 +229,7 @@ async def test_a_command_in_the_background_has_the_cli_begin_a_turn_unasked(
     assert "<task-notification>" in str(stub.requests[-1].body["messages"])
 
 
-async def test_a_subagent_is_heard_in_frames_that_name_the_call_that_runs_it(
+async def test_a_subagents_frames_name_the_call_that_runs_it(
     agent: RawCli, stub: MessagesStub
 ) -> None:
     """There are no events of its stream, and its questions for leave come like any other."""
@@ -249,7 +249,7 @@ async def test_a_subagent_is_heard_in_frames_that_name_the_call_that_runs_it(
     assert frames[-1]["result"] == "done"
 
 
-async def test_questions_to_the_user_ask_for_leave_as_well(
+async def test_questions_to_the_user_ask_for_permission_as_well(
     open_agent: OpenAgent, stub: MessagesStub
 ) -> None:
     """They need a person, and say so: agents are not given this tool."""

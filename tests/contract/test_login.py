@@ -134,7 +134,7 @@ def memory_in(config: Path, cwd: Path) -> None:
 
 @by_token
 @pytest.mark.parametrize("shut", [True, False])
-async def test_a_memory_is_told_unless_two_variables_shut_it(
+async def test_a_memory_is_sent_unless_two_variables_shut_it(
     open_child: OpenChild, stub: MessagesStub, tmp_path: Path, shut: bool
 ) -> None:
     """Section 3: CLAUDE_CODE_DISABLE_AUTO_MEMORY, and CLAUDE_CODE_DISABLE_CLAUDE_MDS behind it."""
@@ -174,7 +174,7 @@ async def test_two_names_of_a_clients_tools_have_the_cli_say_more_unless_it_is_s
 
 
 @by_file
-async def test_a_credentials_file_tells_the_model_the_operators_address(
+async def test_a_credentials_file_gives_the_model_the_operators_address(
     open_child: OpenChild, stub: MessagesStub, tmp_path: Path
 ) -> None:
     """Section 1. Whoever sees this fail: the gateway's warnings can go (`tells_account`)."""
@@ -186,7 +186,7 @@ async def test_a_credentials_file_tells_the_model_the_operators_address(
 
 @by_token
 @pytest.mark.parametrize("own", [True, False])
-async def test_a_token_tells_no_address_with_a_configuration_folder_of_its_own(
+async def test_a_token_gives_no_address_with_a_configuration_folder_of_its_own(
     open_child: OpenChild, stub: MessagesStub, tmp_path: Path, own: bool
 ) -> None:
     write_account(tmp_path / "config")
@@ -196,7 +196,7 @@ async def test_a_token_tells_no_address_with_a_configuration_folder_of_its_own(
 
 
 @by_token
-async def test_the_login_shell_is_told_unless_the_variable_is_gone(
+async def test_the_login_shell_is_sent_unless_the_variable_is_gone(
     open_child: OpenChild, stub: MessagesStub
 ) -> None:
     await adopted(open_child, "one", environment={"SHELL": "/usr/bin/zsh"})
@@ -310,7 +310,7 @@ async def test_a_token_calls_nothing_but_the_api(
 
 
 @every_login
-async def test_a_login_that_the_api_refuses_is_told_by_the_status(
+async def test_a_login_that_the_api_refuses_is_known_by_the_status(
     open_child: OpenChild, stub: MessagesStub, login: LoginName
 ) -> None:
     """Section 3: with a subscription it is sent twice, in spite of no retries."""
@@ -337,7 +337,7 @@ def used_up(resets_at: int) -> Failure:
 
 
 @every_login
-async def test_a_used_up_limit_is_told_with_its_end_to_subscribers_alone(
+async def test_a_used_up_limit_is_reported_with_its_end_to_subscribers_alone(
     open_child: OpenChild, stub: MessagesStub, login: LoginName
 ) -> None:
     resets_at = 1_999_999_999
@@ -350,7 +350,7 @@ async def test_a_used_up_limit_is_told_with_its_end_to_subscribers_alone(
 
 
 @by_token
-async def test_a_used_up_limit_is_told_once(open_child: OpenChild, stub: MessagesStub) -> None:
+async def test_a_used_up_limit_is_reported_once(open_child: OpenChild, stub: MessagesStub) -> None:
     stub.answer = lambda _: used_up(1_999_999_999)
     seen = await adopted(open_child, "one", "two")
     assert "rate_limit_event" not in {frame["type"] for frame in seen}
@@ -405,7 +405,7 @@ async def test_the_cli_says_how_it_is_logged_in(
     assert set(proxy.asked) <= ({PROFILE_CALL} if login == "file" else set())
 
 
-async def test_other_logins_that_the_cli_tells_apart(tmp_path: Path) -> None:
+async def test_other_logins_that_the_cli_distinguishes(tmp_path: Path) -> None:
     """Section 7: a Console login, and a helper in the user's settings."""
     env = cli_environment(tmp_path, "http://127.0.0.1:9")
     del env["ANTHROPIC_API_KEY"]

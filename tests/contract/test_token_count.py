@@ -23,7 +23,7 @@ async def test_the_api_counts_the_parts_of_the_context(child: RawCli, stub: Mess
     assert stub.requests == []
 
 
-async def test_a_replayed_answer_that_tells_no_usage_is_counted(
+async def test_a_replayed_answer_without_usage_is_counted(
     child: RawCli, stub: MessagesStub
 ) -> None:
     """With a usage it would be believed, and all before it taken for that."""

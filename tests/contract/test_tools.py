@@ -253,7 +253,7 @@ async def test_arguments_are_exact_in_the_deltas_alone_and_never_validated(
     assert frame["request"]["message"]["params"]["arguments"]["big"] == 9007199254740992
 
 
-async def test_a_tool_that_nobody_offered_is_refused_by_the_cli_itself(
+async def test_a_tool_that_was_not_offered_is_refused_by_the_cli_itself(
     open_child: OpenChild, stub: MessagesStub
 ) -> None:
     stub.queue += [call(ToolUse("ghost", id="toolu_1")), say("done")]

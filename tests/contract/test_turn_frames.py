@@ -84,7 +84,7 @@ async def test_usage_sums_the_api_calls_of_a_turn(child: RawCli, stub: MessagesS
     assert result["usage"]["cache_read_input_tokens"] == 7
 
 
-async def test_the_stream_tells_the_stop_reason_and_usage_before_the_result(
+async def test_the_stream_has_the_stop_reason_and_usage_before_the_result(
     child: RawCli, stub: MessagesStub
 ) -> None:
     """Protocol notes, section 12: message_start has the input side, message_delta the output."""

@@ -55,7 +55,7 @@ def resume(cli: RawCli, result: Frame) -> list[str]:
     return ["--resume", result["session_id"], "--resume-session-at", uuids[-1]]
 
 
-async def test_a_turn_is_told_without_its_subagents_and_the_session_with_them(
+async def test_the_usage_of_a_turn_is_without_its_subagents_and_the_sessions_with_them(
     agent: RawCli, stub: MessagesStub
 ) -> None:
     stub.answer = model

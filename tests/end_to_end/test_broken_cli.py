@@ -89,7 +89,7 @@ async def test_a_program_that_knows_of_no_login_works_as_ever(tmp_path: Path) ->
     assert warnings(lines) == []
 
 
-async def test_one_that_ends_at_once_is_told_once_and_may_be_mended(tmp_path: Path) -> None:
+async def test_one_that_ends_at_once_is_reported_once_and_may_be_mended(tmp_path: Path) -> None:
     with capture_logs() as lines:
         async with serving(tmp_path, "echo it is broken >&2; exit 3") as (_, client, program):
             told = await until(client, because("child_died"))
@@ -104,7 +104,7 @@ async def test_one_that_ends_at_once_is_told_once_and_may_be_mended(tmp_path: Pa
     assert warnings(lines) == ["a child died"]
 
 
-async def test_one_that_goes_missing_is_told_once_and_may_come_back(tmp_path: Path) -> None:
+async def test_one_that_goes_missing_is_reported_once_and_may_come_back(tmp_path: Path) -> None:
     with capture_logs() as lines:
         async with serving(tmp_path, WORKS) as (live, client, program):
             await until(client, is_ready)
@@ -121,7 +121,7 @@ async def test_one_that_goes_missing_is_told_once_and_may_come_back(tmp_path: Pa
     assert len(told) == len(set(told))  # another may come of its coming back at that moment
 
 
-async def test_one_that_says_nothing_is_told_once(tmp_path: Path) -> None:
+async def test_one_that_writes_nothing_is_reported_once(tmp_path: Path) -> None:
     silent = f"{STATUS} exit 0;; esac\nexec sleep 1000"
     bounds = {"start_timeout_seconds": 0.3, "stop_seconds": 0.1}
     with capture_logs() as lines:
@@ -132,7 +132,7 @@ async def test_one_that_says_nothing_is_told_once(tmp_path: Path) -> None:
     assert warnings(lines) == ["a turn failed"]
 
 
-async def test_without_a_login_nobody_is_sent_here_until_there_is_one(tmp_path: Path) -> None:
+async def test_without_a_login_the_gateway_is_not_ready_until_there_is_one(tmp_path: Path) -> None:
     with capture_logs() as lines:
         async with serving(tmp_path, LOGGED_OUT) as (_, client, program):
             told = await until(client, because("cli_not_logged_in"))

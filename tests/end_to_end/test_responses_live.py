@@ -119,7 +119,7 @@ async def test_instructions_are_each_requests_own(tmp_path: Path) -> None:
         assert texts(told(third))[:2] == ["repeat: one", "one"]
 
 
-async def test_a_deleted_conversation_is_told_again(tmp_path: Path) -> None:
+async def test_a_deleted_conversation_is_replayed(tmp_path: Path) -> None:
     async with open_front(tmp_path) as (client, _):
         first = await ask(client, NO_STORE, input="repeat: one")
         await client.request("DELETE", f"{CONVERSATIONS}/{place(first)[1]}")
@@ -264,7 +264,7 @@ async def test_one_in_the_background_is_cancelled_with_its_child_at_rest(tmp_pat
         assert gateway.statistics().conversations == 1
 
 
-async def test_whoever_closes_the_gateway_ends_what_runs_in_the_background(
+async def test_closing_the_gateway_ends_what_runs_in_the_background(
     tmp_path: Path,
 ) -> None:
     """`open_front` asserts that no task and no process is left."""

@@ -352,7 +352,7 @@ async def test_a_response_is_cancelled_on_its_connection(live: Live) -> None:
     assert after.response.output_text == "turn 1: Hi"
 
 
-async def test_the_async_client_connects_and_hears_of_errors(live: Live) -> None:
+async def test_the_async_client_connects_and_receives_errors(live: Live) -> None:
     async def talk(client: openai.AsyncOpenAI) -> None:
         async with client.responses.connect() as connection:
             await connection.response.create(model="gpt-5", input="Hi")

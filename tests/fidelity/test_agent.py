@@ -154,7 +154,7 @@ async def test_always_holds_for_this_conversation_and_a_new_child(
     assert not (folder / ".claude").exists()
 
 
-async def test_where_nobody_listens_the_model_is_told_so(live: Live, tmp_path: Path) -> None:
+async def test_where_no_client_listens_the_model_gets_a_denial(live: Live, tmp_path: Path) -> None:
     assert live.stub is not None
     live.stub.answer = acting(write(tmp_path / "elsewhere.txt", "x"))
     body = {"model": MODEL, "messages": [{"role": "user", "content": "Do it."}]}
@@ -165,7 +165,7 @@ async def test_where_nobody_listens_the_model_is_told_so(live: Live, tmp_path: P
     assert "tool_calls" not in answered["choices"][0]["message"]
 
 
-async def test_leave_that_nobody_gives_in_time_is_refused(tmp_path: Path) -> None:
+async def test_permission_that_is_not_given_in_time_is_denied(tmp_path: Path) -> None:
     permissions = PermissionSettings(timeout_seconds=0.5)
     async with open_live_cli(tmp_path, permissions=permissions) as live:
         conversation_id = await open_agent(live)

@@ -140,7 +140,7 @@ def test_an_agent_that_dies_at_work_is_not_sent_again(
     assert client.asked == 1
 
 
-def test_results_are_not_told_again(house: Served, client: Client) -> None:
+def test_results_are_not_sent_again(house: Served, client: Client) -> None:
     tools: JSON = function("look")
     house.answers(call(ToolUse("look", {})))
     first = house.ask(user("Look."), tools=[tools])

@@ -64,7 +64,7 @@ def test_calls_of_one_message(house: Served) -> None:
     assert sorted(results(house)) == ["result 0", "result 1"]
 
 
-def test_a_live_child_is_told_of_more(house: Served) -> None:
+def test_a_live_child_receives_more(house: Served) -> None:
     """It holds the first calls already, in a transcript of its own, when it is told the others."""
     first = house.ask(*rounds("call_0", "abc_2"), user("And now?"), tools=TOOLS)
     said = [*rounds("call_0", "abc_2"), user("And now?"), assistant(first.text)]

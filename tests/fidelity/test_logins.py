@@ -109,7 +109,7 @@ def test_a_clients_tool_may_be_called_as_one_of_the_clis(house: Served, name: st
     assert spoken(house.last)[-1] == ("user", [("toolu_own", ["done"], False)])
 
 
-def test_a_result_that_another_child_is_told_stays_as_it_is(house: Served) -> None:
+def test_a_result_that_another_child_receives_stays_as_it_is(house: Served) -> None:
     look = {"id": "toolu_a", "type": "function", "function": {"name": "look", "arguments": "{}"}}
     house.ask(
         system("results"),

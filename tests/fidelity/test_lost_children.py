@@ -171,7 +171,7 @@ def _plain(block: Any) -> Any:
         (AGENT, 0, lend, by_response),
     ],
 )
-def test_the_results_are_told_to_another_child(
+def test_the_results_are_replayed_to_another_child(
     house: Served, model: str, before: int, death: Any, way: Any, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     conversation_id, go_on = way(house, model, before)

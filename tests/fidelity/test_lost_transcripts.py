@@ -130,7 +130,7 @@ def check(house: Served, answer: Whole) -> None:
 
 @pytest.mark.parametrize("model", [MODEL, AGENT])
 @pytest.mark.parametrize("damage", DAMAGES)
-def test_a_lost_transcript_is_told_to_another_child(
+def test_a_lost_transcript_is_replayed_to_another_child(
     house: Served, folder: Path, model: str, damage: Callable[[Path], None]
 ) -> None:
     conversation_id = converse(house, model)
@@ -164,7 +164,7 @@ def test_where_nothing_can_be_written_a_conversation_goes_on(
         path.parent.unlink()
 
 
-def test_a_long_history_that_cannot_be_written_is_told(house: Served, folder: Path) -> None:
+def test_a_long_history_that_cannot_be_written_is_sent(house: Served, folder: Path) -> None:
     history: list[JSON] = []
     for number in range(40):
         history += [user(f"question {number}"), assistant(f"answer {number}")]
@@ -231,7 +231,7 @@ CASES = (*((end, MODEL) for end in ENDS), (kill_now, AGENT))
 
 @pytest.mark.parametrize(("end", "model"), CASES)
 @pytest.mark.parametrize("by", ["history", "id", "response"])
-def test_results_are_told_to_another_child(
+def test_results_are_sent_to_another_child(
     house: Served, end: Callable[[Served, str], None], by: str, model: str
 ) -> None:
     house.answers(call(ToolUse("look", {"at": 1}), text="Let me see."))

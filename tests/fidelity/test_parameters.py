@@ -121,7 +121,7 @@ def test_what_a_newer_model_does_not_take_is_named(house: Served) -> None:
         ("one", "one two", ""),
     ],
 )
-def test_nothing_from_a_stop_text_on_is_told(
+def test_nothing_from_a_stop_text_on_is_delivered(
     house: Served, conversation: str, chunks: int, stop: str | list[str], said: str, told: str
 ) -> None:
     house.answers(say(said, chunks=chunks))

@@ -52,7 +52,7 @@ def thoughts(answer: Streamed) -> list[str]:
 
 
 @pytest.mark.parametrize("fields", [{}, {"include_reasoning": False, "reasoning_effort": "high"}])
-def test_it_is_not_told_unasked(house: Served, conversation: str, fields: JSON) -> None:
+def test_it_is_not_sent_unasked(house: Served, conversation: str, fields: JSON) -> None:
     assert thoughts(ask(house, conversation, **fields)) == []
     assert "reasoning_content" not in ask_whole(house, conversation, **fields).message
 
@@ -61,7 +61,7 @@ def test_it_is_not_told_unasked(house: Served, conversation: str, fields: JSON) 
     "fields",
     [{"include_reasoning": True}, {"reasoning_effort": "low"}, {"reasoning": {"effort": "high"}}],
 )
-def test_it_is_told_when_asked_for(house: Served, conversation: str, fields: JSON) -> None:
+def test_it_is_sent_when_asked_for(house: Served, conversation: str, fields: JSON) -> None:
     answer = ask(house, conversation, **fields)
     assert len(thoughts(answer)) == 3, "piece by piece"
     assert "".join(thoughts(answer)) == "It is so. Or not?"

@@ -62,7 +62,7 @@ def test_a_conversation_of_responses(house: Served) -> None:
     assert same_child(house, first, second)
 
 
-def test_a_fork_is_told_the_history_as_it_was(house: Served) -> None:
+def test_a_fork_receives_the_history_as_it_was(house: Served) -> None:
     house.answers(call(PARIS, ROME, text="Let me see."), say("Sunny."), say("Cloudy."))
     first = ask(house, "Weather?", tools=[WEATHER])
     results = [output("toolu_rome", "18"), output("toolu_paris", "21")]
@@ -135,7 +135,7 @@ def test_pictures_and_documents(house: Served) -> None:
     assert item["content"][1]["file_data"] == document
 
 
-def test_thinking_is_told_as_a_summary_to_whoever_asks(house: Served) -> None:
+def test_thinking_is_sent_as_a_summary_to_clients_that_ask(house: Served) -> None:
     thought = Reply((Thinking("It is so. Or not?", 3), Text("Yes.", 2)))
     house.answers(thought)
     found = stream(house, "Is it?", model=THINKER, reasoning={"summary": "auto"})
@@ -218,7 +218,7 @@ def test_what_has_no_effect_is_named(house: Served) -> None:
     assert answered.headers["x-ccapi-ignored"] == "truncation, temperature"
 
 
-def test_an_agent_tells_what_it_does_with_tools_of_its_own(house: Served) -> None:
+def test_an_agents_use_of_its_own_tools_is_delivered(house: Served) -> None:
     uses = ToolUse("Bash", {"command": "echo hi", "description": "Say hi"}, "toolu_bash")
     house.answers(call(uses, text="First."), say("It says hi."))
     found = stream(house, "Do it.", model=f"agent/{MODEL}")
@@ -259,7 +259,7 @@ def test_what_the_user_says_before_an_output_comes_behind_it(house: Served) -> N
     assert rest == ["Weather?"]
 
 
-def test_calls_of_built_in_tools_are_told(house: Served) -> None:
+def test_calls_of_built_in_tools_are_sent(house: Served) -> None:
     items = [
         {"role": "user", "content": "List, then compute."},
         {

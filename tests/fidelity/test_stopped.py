@@ -34,7 +34,7 @@ def texts(request: Request) -> list[tuple[str, str]]:
 
 @pytest.mark.parametrize("before", [0, 1], ids=["the first turn", "a later turn"])
 @pytest.mark.parametrize("model", ["claude-haiku-4-5", "agent/claude-haiku-4-5"])
-async def test_the_next_turn_tells_the_question_and_the_answer_as_far_as_it_came(
+async def test_the_next_turn_replays_the_question_and_the_answer_as_far_as_it_came(
     tmp_path: Path, model: str, before: int
 ) -> None:
     async with open_live_cli(tmp_path) as live:

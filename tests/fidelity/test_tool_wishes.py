@@ -99,7 +99,7 @@ def test_a_model_that_answers_in_text_is_asked_once_more(
 
 @CHOICES
 @pytest.mark.parametrize("stream", [False, True])
-def test_one_that_does_not_call_then_either_has_its_text_told(
+def test_one_that_does_not_call_then_either_has_its_text_delivered(
     house: Served, choice: Any, stream: bool
 ) -> None:
     house.answers(say("It is sunny."), say("It is rather sunny.", chunks=40))
@@ -173,7 +173,7 @@ def test_a_picture_or_a_slash_before_the_words(house: Served) -> None:
     assert spoken(house.last)[-1][1][0] == "/help me"
 
 
-def test_a_history_that_is_told_first(house: Served) -> None:
+def test_a_history_that_is_replayed_first(house: Served) -> None:
     said = [user("a"), assistant(None, called("c", "get_time", {})), tool("c", "noon")]
     house.answers(call(PARIS))
     ask(house, *said, assistant("It is noon."), user("Paris?"), tool_choice=NAMED)

@@ -465,7 +465,7 @@ def impatient(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Served]:
 
 
 @pytest.mark.parametrize("turns_before", [0, 1])
-def test_results_that_come_too_late_are_told_all_the_same(
+def test_results_that_come_too_late_are_sent_all_the_same(
     impatient: Served, turns_before: int
 ) -> None:
     house = impatient

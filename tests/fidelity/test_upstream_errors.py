@@ -230,7 +230,7 @@ async def test_an_api_that_is_not_there(tmp_path: Path) -> None:
         assert (refused.value.status, refused.value.code) == (502, "upstream_unreachable")
 
 
-async def test_a_cli_that_nobody_has_logged_in(tmp_path: Path) -> None:
+async def test_a_cli_that_is_not_logged_in(tmp_path: Path) -> None:
     env = cli_environment(tmp_path, "http://127.0.0.1:9")
     del env["ANTHROPIC_API_KEY"]
     settings = settings_for(tmp_path, env, cli_binary(), claude={"max_retries": 0, "prewarm": 0})

@@ -217,7 +217,7 @@ def test_one_place_assigns_the_phase() -> None:
 
 
 @every_module
-def test_nobody_else_assigns_a_machines_phase(module: str) -> None:
+def test_no_other_module_assigns_a_machines_phase(module: str) -> None:
     for node in ast.walk(tree_of(MODULES[module])):
         match node:
             case ast.Attribute(ast.Attribute(_, "machine" | "_machine"), "phase", ast.Store()):

@@ -66,9 +66,7 @@ def refused(raw: object, cls: type = Tree) -> InvalidRequest:
          "invalid_type", "leaves"),
     ],
 )  # fmt: skip
-def test_a_fault_is_told_with_its_place(
-    raw: object, message: str, code: str, param: str | None
-) -> None:
+def test_an_error_names_its_place(raw: object, message: str, code: str, param: str | None) -> None:
     error = refused(raw)
     assert (error.message, error.code, error.param) == (message, code, param)
 
@@ -87,7 +85,7 @@ def test_what_fits_is_made() -> None:
     assert isinstance(made.ratio, float)
 
 
-def test_the_first_fault_ends_the_work(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_the_first_error_ends_the_work(monkeypatch: pytest.MonkeyPatch) -> None:
     made = 0
     init = convert.WrongKind.__init__
 

@@ -210,7 +210,7 @@ def test_an_allowance_counts_for_the_whole_request_too() -> None:
 
 
 @pytest.mark.parametrize("media_type", SOUND)
-def test_a_picture_that_broke_off_is_told(media_type: str) -> None:
+def test_a_picture_that_broke_off_is_an_error(media_type: str) -> None:
     data = SOUND[media_type]
     for length in range(12, len(data)):
         with pytest.raises(Damaged):
@@ -271,7 +271,7 @@ def test_nothing_is_no_image() -> None:
 
 
 @given(st.binary())
-def test_any_bytes_are_told_apart_or_damaged(data: bytes) -> None:
+def test_any_bytes_are_decoded_or_damaged(data: bytes) -> None:
     for start in (b"", b"\x89PNG\r\n\x1a\n", b"\xff\xd8\xff", b"GIF89a", b"RIFF\x20\0\0\0WEBP"):
         try:
             assert image_type(start + data) in {*SOUND, None}
@@ -292,7 +292,7 @@ def test_a_pdf_is_a_document_with_its_name() -> None:
     assert not is_pdf(b"junk" * 260 + PDF)
 
 
-def test_a_pdf_that_broke_off_is_told() -> None:
+def test_a_pdf_that_broke_off_is_an_error() -> None:
     error = refusal(file(data_url(PDF[:-7], "application/pdf")))
     assert (error.code, "PDF" in error.message) == ("invalid_file", True)
 
@@ -321,7 +321,7 @@ def test_text_is_a_document_whatever_it_is_called(declared: str, name: str) -> N
 
 
 @pytest.mark.parametrize("encoding", ["utf-8-sig", "utf-16", "utf-16-le", "utf-16-be"])
-def test_a_byte_order_mark_tells_the_encoding_and_is_no_text(encoding: str) -> None:
+def test_a_byte_order_mark_gives_the_encoding_and_is_no_text(encoding: str) -> None:
     mark = {"utf-16-le": codecs.BOM_UTF16_LE, "utf-16-be": codecs.BOM_UTF16_BE}.get(encoding, b"")
     assert text_of(block(file(data_url(mark + TEXT.encode(encoding))))) == TEXT
 

@@ -500,7 +500,7 @@ def test_a_call_is_spelt_otherwise_only_where_its_result_would_be_lost(
     assert [wire for wire in wires if wire in ids] == kept
 
 
-def test_calls_before_those_that_are_told_count_too() -> None:
+def test_calls_before_those_that_are_sent_count_too() -> None:
     first, second, third = (
         _wires(spell_calls(_rounds("call_0"), before))[0]
         for before in ([], ["call_0"], ["call_0", "call_0"])

@@ -50,7 +50,7 @@ async def ask(live: Live, key: str, method: str, path: str, **body: Any) -> http
         ("/v1/conversations", {"workspace": "mine"}),
     ],
 )
-async def test_a_key_without_agents_is_told_so(
+async def test_a_key_without_agents_is_refused(
     model: str, path: str, fields: dict[str, Any], live: Live
 ) -> None:
     refused = await ask(live, WITHOUT, "POST", path, model=model, **fields)
@@ -77,7 +77,7 @@ async def test_it_sees_no_agents_among_the_models(live: Live) -> None:
         assert (await ask(live, WITH, "GET", f"/v1/models/{name}")).status_code == 200
 
 
-async def test_over_websocket_it_is_told_so_too(live: Live) -> None:
+async def test_over_websocket_it_is_refused_too(live: Live) -> None:
     url = live.base_url.replace("http", "ws") + "/responses"
     headers = [(b"x-api-key", WITHOUT.encode())]
     with trio.fail_after(20):

@@ -68,7 +68,7 @@ def test_no_secret_is_in_what_the_machine_shows_of_it(
             assert client.get("/v1/models", headers={"x-api-key": key}).status_code == status
 
 
-def test_nobody_but_root_may_look_into_it(gateway: tuple[subprocess.Popen[str], str]) -> None:
+def test_only_root_may_look_into_it(gateway: tuple[subprocess.Popen[str], str]) -> None:
     """The kernel gives the files of a process that may not be dumped to root."""
     process, _ = gateway
     code = f"""

@@ -214,7 +214,7 @@ def test_json_is_written_where_a_format_or_the_prompt_asks_for_it() -> None:
     assert orjson.loads(text(ask("Hi", system="Answer in JSON."))).keys() == {"answer"}
 
 
-def test_it_stops_where_it_is_told_to() -> None:
+def test_it_stops_where_the_request_says() -> None:
     reply = ask("Count to 9", stop_sequences=[" 8", " 5"])
     assert (text(reply), reply.stop_reason, reply.stop_sequence) == (
         "1 2 3 4",
@@ -236,7 +236,7 @@ def test_it_thinks_only_where_that_is_on_and_called_for() -> None:
     assert not isinstance(ask("Hello", thinking=on).blocks[0], Thinking)
 
 
-def test_it_looks_at_what_it_is_shown_and_remembers_what_it_was_told() -> None:
+def test_it_looks_at_what_it_is_shown_and_remembers_what_it_received() -> None:
     assert text(ask([IMAGE, {"type": "text", "text": "Describe."}])).startswith("I see 1 image")
     shown = {"type": "text", "text": "[Image: source: 1.png]"}
     got = ask(

@@ -420,7 +420,7 @@ async def test_leave_that_is_asked_twice_is_asked_for_in_order(tmp_path: Path) -
             visit.over.set()
 
 
-async def test_with_nobody_to_ask_leave_is_refused(tmp_path: Path) -> None:
+async def test_with_no_client_to_ask_permission_is_denied(tmp_path: Path) -> None:
     async def play(gateway: Gateway) -> None:
         visit = await gateway.visited()
         await visit.hear()
@@ -480,7 +480,7 @@ async def test_a_client_too_far_behind_takes_the_snapshot(tmp_path: Path) -> Non
             visit.over.set()
 
 
-async def test_a_line_that_was_lost_with_the_connection_is_told(tmp_path: Path) -> None:
+async def test_a_line_that_was_lost_with_the_connection_is_reported(tmp_path: Path) -> None:
     async with open_gateway() as gateway:
         async with open_terminal(tmp_path, "chat", "--url", gateway.url) as terminal:
             visit = await gateway.visited()
@@ -495,7 +495,7 @@ async def test_a_line_that_was_lost_with_the_connection_is_told(tmp_path: Path) 
             visit.over.set()
 
 
-async def test_a_gateway_that_refuses_a_turn_is_heard_and_asked_again(tmp_path: Path) -> None:
+async def test_a_gateway_that_refuses_a_turn_is_asked_again(tmp_path: Path) -> None:
     async with open_gateway() as gateway:
         async with open_terminal(tmp_path, "chat", "--url", gateway.url) as terminal:
             visit = await gateway.visited()

@@ -66,7 +66,7 @@ def test_serve_passes_the_settings_and_gives_back_the_exit_code(
     assert settings.claude.command == "claude"
 
 
-def test_the_server_is_told_of_a_demonstration(served: list[tuple[Settings, bool]]) -> None:
+def test_the_server_gets_the_flag_of_a_demonstration(served: list[tuple[Settings, bool]]) -> None:
     assert run("serve", "--demo").exit_code == 7
     ((_, demo),) = served
     assert demo

@@ -23,7 +23,7 @@ def add(
     return directory.create(owner, Memory(Setup("haiku")), now, private=private)
 
 
-def test_a_new_conversation_has_an_id_that_nobody_can_guess_and_no_actor() -> None:
+def test_a_new_conversation_has_an_id_that_cannot_be_guessed_and_no_actor() -> None:
     directory = Directory(10)
     first, second = add(directory), add(directory)
     assert re.fullmatch("conv_[0-9a-f]{32}", first.conversation_id)
@@ -32,7 +32,7 @@ def test_a_new_conversation_has_an_id_that_nobody_can_guess_and_no_actor() -> No
     assert repr(directory) == "<Directory 2 conversations, 0 live>"
 
 
-def test_it_is_found_by_its_owner_alone_and_the_others_cannot_tell() -> None:
+def test_it_is_found_by_its_owner_alone_and_for_others_it_does_not_exist() -> None:
     directory = Directory(10)
     entry = add(directory, "alice")
     assert directory.find(entry.conversation_id, "alice") is entry
@@ -75,7 +75,7 @@ def test_a_conversation_is_removed_once() -> None:
     assert entry not in directory
 
 
-def test_dormant_are_those_without_an_actor_that_nobody_used_since() -> None:
+def test_dormant_are_those_without_an_actor_that_were_not_used_since() -> None:
     directory = Directory(10)
     old, live, young = add(directory, now=1), add(directory, now=1), add(directory, now=50)
     ref: Ref[SessionMessage]
@@ -127,7 +127,7 @@ def test_a_history_is_found_once_its_turn_has_been_left() -> None:
         assert directory.holder(owner, setup, digests) is None
 
 
-def test_a_holder_that_somebody_speaks_to_is_not_free() -> None:
+def test_a_holder_with_a_turn_is_not_free() -> None:
     directory = Directory(10)
     first, second = add_holder(directory), add_holder(directory)
     assert directory.holder("local", SETUP, HISTORY) is second
@@ -150,7 +150,7 @@ def test_a_holder_has_a_child_at_rest_or_sleeps_on_a_long_history(phase: Phase) 
     assert directory.holder("local", SETUP, LONG) is (long if resumes else None)
 
 
-def test_a_private_conversation_is_nobodys_else() -> None:
+def test_a_private_conversation_has_no_other_user() -> None:
     directory = Directory(10)
     entry = add_holder(directory)
     directory.claim(entry)
@@ -246,7 +246,7 @@ def test_what_changes_behind_the_caller_is_found_when_all_are_weighed() -> None:
     assert (entry.held_bytes, directory.held_bytes) == (0, 0)
 
 
-def test_nobody_gives_way_within_the_bound() -> None:
+def test_no_conversation_gives_way_within_the_bound() -> None:
     directory = Directory(10, 20 * KILO + SLACK)
     add_holding(directory, 10)
     add_holding(directory, 10)
@@ -279,7 +279,7 @@ def test_only_those_that_sleep_undisturbed_give_way(phase: Phase) -> None:
     assert directory.giving_way() == [called]
 
 
-def test_one_that_is_too_large_for_all_costs_nobody_else_their_place() -> None:
+def test_one_that_is_too_large_for_all_costs_no_other_its_place() -> None:
     directory = Directory(10, 25 * KILO)
     add_holding(directory, 10, now=1)
     huge = add_holding(directory, 30, now=2, private=True)

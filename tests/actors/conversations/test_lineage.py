@@ -181,7 +181,7 @@ def test_a_conversation_that_went_on_holds_its_old_history_no_more() -> None:
     assert len(table) == 1
 
 
-def test_a_conversation_in_which_nothing_was_said_is_nobodys() -> None:
+def test_an_empty_conversation_is_the_holder_of_no_history() -> None:
     table: LineageTable[Held] = LineageTable()
     table.keep(held())
     assert table.find(key_of(()), anybody) is None
@@ -264,7 +264,7 @@ LONG_TEXTS = ["", *(letter * 5000 for letter in "ab\ud800")]
 
 
 @given(st.lists(st.sampled_from(LONG_TEXTS), min_size=2, max_size=2))
-def test_a_long_system_text_is_told_apart_by_its_digest(texts: list[str]) -> None:
+def test_a_long_system_text_is_distinguished_by_its_digest(texts: list[str]) -> None:
     one, other = (lineage_key("me", Setup("sonnet", text), ()) for text in texts)
     assert (one == other) is (texts[0] == texts[1])
     digested = hashlib.sha256(texts[0].encode("utf-8", "surrogatepass")).hexdigest()

@@ -118,7 +118,7 @@ def crash(monkeypatch: pytest.MonkeyPatch) -> set[str]:
 # -- on demand -------------------------------------------------------------------------------------
 
 
-async def test_a_conversation_costs_nothing_until_somebody_speaks_to_it() -> None:
+async def test_a_conversation_costs_nothing_until_its_first_message() -> None:
     async with open_desk() as desk:
         entry = desk.entry()
         await wait_all_tasks_blocked()
@@ -214,7 +214,7 @@ async def test_forgetting_leaves_no_actor_behind_however_it_meets_a_turn(head_st
         assert all(child.fate for child in desk.pool.lent)
 
 
-async def test_whoever_is_cancelled_while_forgetting_has_forgotten_nothing() -> None:
+async def test_a_task_that_is_cancelled_while_forgetting_has_forgotten_nothing() -> None:
     async with open_desk() as desk:
         entry = desk.entry()
         await desk.ask(entry, "one")
@@ -308,7 +308,7 @@ async def test_a_turn_that_finds_the_actor_gone_knocks_again() -> None:
 # -- expiry ----------------------------------------------------------------------------------------
 
 
-async def test_a_conversation_that_nobody_uses_expires(autojump_clock: MockClock) -> None:
+async def test_an_unused_conversation_expires(autojump_clock: MockClock) -> None:
     async with open_desk() as desk:
         entry = desk.entry()
         await desk.ask(entry, "one")
@@ -394,7 +394,7 @@ async def test_the_end_of_the_supervisor_ends_every_turn() -> None:
     assert caught.value.code == "draining"
 
 
-async def test_whoever_asks_while_it_ends_need_not_wait_until_it_has_ended(
+async def test_a_turn_that_comes_while_it_ends_need_not_wait_until_it_has_ended(
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
     door = trio.Event()

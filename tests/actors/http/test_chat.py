@@ -80,7 +80,7 @@ async def test_the_system_prompt_goes_to_the_conversation_and_history_to_the_tur
     assert [message.text for message in gateway.asked[0].messages] == ["Hi", "Hello", "More"]
 
 
-async def test_of_a_long_history_a_new_child_is_told_the_end_and_the_client_hears_of_it() -> None:
+async def test_of_a_long_history_a_new_child_receives_the_end_and_a_header_says_so() -> None:
     limited = Settings(conversation=ConversationSettings(max_history_messages=3))
     said = [
         {"role": role, "content": f"{role} {number}"}
@@ -327,7 +327,7 @@ async def test_a_failure_after_the_first_delta_is_an_event_without_an_end_mark(
     assert failed == {"error": ChildDied("It died.").body()["error"]}
 
 
-async def test_our_own_fault_in_a_stream_says_nothing_of_internals(
+async def test_an_internal_error_in_a_stream_shows_nothing_of_internals(
     client: Client, gateway: GatewayDouble, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     async def script(asked: Asked) -> None:

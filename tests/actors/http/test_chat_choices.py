@@ -87,7 +87,7 @@ async def test_three_answers_are_three_choices(client: Client, gateway: GatewayD
     assert "x-ccapi-cache" not in response.headers, "the cache knows one answer to a request"
 
 
-async def test_they_run_at_once_and_are_told_in_their_own_order(
+async def test_they_run_at_once_and_are_written_in_their_own_order(
     client: Client, gateway: GatewayDouble
 ) -> None:
     turns = [trio.Event() for _ in range(3)]
@@ -256,7 +256,7 @@ async def test_a_conversation_goes_on_in_one_way(client: Client, gateway: Gatewa
     assert gateway.asked == []
 
 
-async def test_of_a_long_history_the_header_says_what_new_children_were_not_told() -> None:
+async def test_of_a_long_history_the_header_says_what_new_children_did_not_receive() -> None:
     limited = Settings(conversation=ConversationSettings(max_history_messages=1))
     async with open_gateway_double(limited) as gateway:
         history = [HI, {"role": "assistant", "content": "Hello"}, HI]

@@ -89,7 +89,7 @@ def blocks(told: dict[str, Any]) -> list[Any]:
 # -- calls ---------------------------------------------------------------------------------------
 
 
-async def test_a_call_is_told_whole(tmp_path: Path) -> None:
+async def test_a_call_is_written_whole(tmp_path: Path) -> None:
     async with open_front(tmp_path) as (client, gateway):
         response = await ask(client, messages=[USE], tools=TOOLS)
         [choice] = completion(response).choices
@@ -235,7 +235,7 @@ async def test_partial_and_unknown_results_are_refused_and_change_nothing(
         assert response.headers["x-conversation-id"] == info.conversation_id
 
 
-async def test_results_that_come_when_the_child_is_gone_are_told_to_another(
+async def test_results_that_come_when_the_child_is_gone_are_sent_to_another(
     tmp_path: Path,
 ) -> None:
     for by_id in (False, True):

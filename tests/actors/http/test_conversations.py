@@ -56,7 +56,7 @@ async def test_a_conversation_goes_on_by_its_id(
     assert gateway.made == [made]
 
 
-async def test_a_named_conversation_is_told_what_the_request_changes(
+async def test_a_named_conversation_gets_what_the_request_changes(
     client: Client, gateway: GatewayDouble
 ) -> None:
     made = gateway.conversation(model="haiku")
@@ -105,7 +105,7 @@ async def test_header_and_body_must_name_the_same_conversation(client: Client) -
     assert response.error["param"] == "x-conversation-id"
 
 
-async def test_a_busy_conversation_queues_unless_told_to_reject(
+async def test_a_busy_conversation_queues_unless_the_setting_rejects(
     client: Client, gateway: GatewayDouble
 ) -> None:
     made = gateway.conversation()

@@ -214,7 +214,7 @@ async def test_a_conversation_that_is_deleted_is_not_found(tmp_path: Path) -> No
         assert texts(report(again)) == ["repeat: one", "one"]
 
 
-async def test_a_conversation_that_somebody_names_is_theirs_alone(tmp_path: Path) -> None:
+async def test_a_conversation_that_a_client_names_is_its_own(tmp_path: Path) -> None:
     """Who goes on by its id sends only what is new, and trusts that nobody else said anything."""
     async with open_front(tmp_path) as (client, _):
         said: Said = []

@@ -161,7 +161,7 @@ async def test_the_request_id_is_bound_for_the_log() -> None:
 # -- the boundary ----------------------------------------------------------------------------------
 
 
-async def test_our_own_fault_is_a_500_that_says_nothing_and_a_line_that_says_all() -> None:
+async def test_an_internal_error_is_a_500_without_details_and_a_log_line_with_them() -> None:
     async def app(scope: Scope, receive: Receive, send: Send) -> None:
         raise ZeroDivisionError("the secret of the house")
 
@@ -176,7 +176,7 @@ async def test_our_own_fault_is_a_500_that_says_nothing_and_a_line_that_says_all
     assert isinstance(failed["exc_info"], ZeroDivisionError)
 
 
-async def test_a_fault_after_the_head_cuts_the_response() -> None:
+async def test_an_error_after_the_head_cuts_the_response() -> None:
     async def app(scope: Scope, receive: Receive, send: Send) -> None:
         await send({"type": "http.response.start", "status": 200, "headers": []})
         await send({"type": "http.response.body", "body": b"half", "more_body": True})
@@ -352,7 +352,7 @@ def test_both_headers_give_the_same_owner_for_every_key() -> None:
 
 
 @pytest.mark.parametrize("method", ["PUT", "PATCH", "TRACE", "NONSENSE"])
-async def test_a_refused_preflight_is_told_in_the_envelope(client: Client, method: str) -> None:
+async def test_a_refused_preflight_has_the_envelope(client: Client, method: str) -> None:
     headers = {"origin": LOCAL_PAGE, "access-control-request-method": method}
     response = await client.request("OPTIONS", "/v1/models", headers=headers)
     assert response.status == 400

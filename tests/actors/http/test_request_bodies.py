@@ -232,7 +232,9 @@ async def test_a_body_has_a_least_rate(
     assert ended == pytest.approx(at, abs=1.0)
 
 
-async def test_an_application_that_is_slow_itself_blames_nobody(autojump_clock: MockClock) -> None:
+async def test_an_application_that_is_slow_itself_blames_no_client(
+    autojump_clock: MockClock,
+) -> None:
     with trio.fail_after(10_000):
         got, ended = await upload(0.1, 1, 20, app_pause=20.0)
     assert got is None

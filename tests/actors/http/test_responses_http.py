@@ -276,7 +276,7 @@ async def test_a_response_forks_where_its_conversation_is_not_what_it_was(
     assert third.headers["x-conversation-id"] == asked.conversation.conversation_id
 
 
-async def test_a_fork_is_told_the_whole_history_however_long() -> None:
+async def test_a_fork_receives_the_whole_history_however_long() -> None:
     settings = Settings(conversation=ConversationSettings(max_history_messages=2))
     async with open_gateway_double(settings) as gateway:
         client = Client(app_of(gateway))

@@ -96,7 +96,7 @@ def test_an_agent_that_has_begun_to_act_must_not_be_asked_again(end: End, acts: 
 
 @pytest.mark.parametrize("end", ENDS)
 @pytest.mark.parametrize("told", ["to the child that waits", "to another", "as a history"])
-def test_what_the_clients_tools_came_to_must_not_be_told_again(end: End, told: str) -> None:
+def test_what_the_clients_tools_came_to_must_not_be_sent_again(end: End, told: str) -> None:
     talk = Talk(Limits(turn=30))
     history: tuple[Message, ...] = ()
     if told == "as a history":
@@ -118,7 +118,7 @@ def test_what_the_clients_tools_came_to_must_not_be_told_again(end: End, told: s
     assert is_final(last_error(talk))
 
 
-def test_results_that_no_child_was_told_may_come_again() -> None:
+def test_results_that_no_child_received_may_come_again() -> None:
     talk = Talk()
     talk.turn("ask", tools=(LOOK,))
     talk.ready()

@@ -119,7 +119,9 @@ async def test_followers_have_the_answer_before_a_slow_leader_has_left() -> None
             assert callers.answers == {"follower": an_answer()}
 
 
-async def test_nobody_waits_for_ever_for_a_leader(autojump_clock: trio.testing.MockClock) -> None:
+async def test_no_follower_waits_for_ever_for_a_leader(
+    autojump_clock: trio.testing.MockClock,
+) -> None:
     async with open_cache(ON, Bus()) as cache:
         async with cache.flight("key") as led:
             assert led is None
@@ -157,7 +159,7 @@ async def test_a_question_right_after_a_turn_is_a_hit() -> None:
             assert await ask(cache) == an_answer()
 
 
-async def test_a_turn_whose_answer_is_nothing_to_give_again_holds_up_nobody() -> None:
+async def test_a_turn_whose_answer_cannot_be_reused_holds_up_no_follower() -> None:
     """Such as one that calls tools: those who wait for it run their own, all at once."""
     bus = Bus()
     async with open_cache(ON, bus) as cache, trio.open_nursery() as nursery:
@@ -418,7 +420,7 @@ async def test_a_cache_that_is_switched_off_knows_nothing() -> None:
         assert (statistics.entries, statistics.misses) == (0, 0)
 
 
-async def test_when_the_bus_is_closed_the_cache_ends_and_nobody_waits_any_more() -> None:
+async def test_when_the_bus_is_closed_the_cache_ends_and_no_follower_waits_any_more() -> None:
     bus = Bus()
     async with open_cache(ON, bus) as cache, trio.open_nursery() as nursery:
         callers = Callers(cache, bus)

@@ -334,7 +334,7 @@ async def test_what_it_lost_is_counted_and_what_was_under_way_is_counted_anew() 
         assert snapshot["sessions"]["by_phase"] == {"idle": 1}
 
 
-async def test_when_it_crashes_its_numbers_stand_still_and_nobody_notices() -> None:
+async def test_when_it_crashes_its_numbers_stand_still_and_no_client_notices() -> None:
     """Invariant 7."""
     bus = Bus()
     async with open_stats(bus) as stats:

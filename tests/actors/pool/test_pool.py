@@ -314,7 +314,7 @@ async def test_retry_after_follows_the_pace(
         assert raised.value.retry_after == pytest.approx(16, rel=0.1)  # second in the queue
 
 
-async def test_retry_after_tells_of_use_and_not_of_silence(
+async def test_retry_after_follows_use_and_not_idle_time(
     autojump_clock: MockClock, nursery: trio.Nursery
 ) -> None:
     async with open_world(max_concurrent_sessions=1, queue_timeout_seconds=1) as world:
@@ -344,7 +344,9 @@ async def test_retry_after_tells_of_use_and_not_of_silence(
         assert last.error.retry_after == pytest.approx(300)
 
 
-async def test_an_idle_child_that_goes_tells_nothing_of_the_pace(autojump_clock: MockClock) -> None:
+async def test_an_idle_child_that_ends_does_not_change_the_wait_estimate(
+    autojump_clock: MockClock,
+) -> None:
     async with open_world(max_concurrent_sessions=3, max_waiting_turns=0, prewarm=0) as world:
         children = [await world.pool.acquire("c", None) for _ in range(3)]
         await trio.sleep(9)
@@ -469,7 +471,7 @@ async def test_a_program_that_is_missing_fails_the_turn_and_not_the_pool(
         assert world.pool.statistics().warm == 1
 
 
-async def test_a_fault_of_ours_at_the_start_fails_the_turn_and_not_the_pool(
+async def test_an_internal_error_at_the_start_fails_the_turn_and_not_the_pool(
     autojump_clock: MockClock,
 ) -> None:
     works = Works()
@@ -485,7 +487,7 @@ async def test_a_fault_of_ours_at_the_start_fails_the_turn_and_not_the_pool(
         assert world.pool.statistics().warm == 1
 
 
-async def test_a_fault_of_ours_at_the_end_gives_the_place_back(autojump_clock: MockClock) -> None:
+async def test_an_internal_error_at_the_end_gives_the_place_back(autojump_clock: MockClock) -> None:
     works = Works()
     works.breaks_later = ZeroDivisionError("a bug")
     async with open_world(works, max_concurrent_sessions=1) as world:
@@ -536,7 +538,7 @@ async def test_a_cancelled_caller_gets_no_child(autojump_clock: MockClock) -> No
 # --- the end --------------------------------------------------------------------------------------
 
 
-async def test_closing_ends_every_child_and_tells_of_it(
+async def test_closing_ends_every_child_and_reports_it(
     autojump_clock: MockClock, nursery: trio.Nursery
 ) -> None:
     works = Works()

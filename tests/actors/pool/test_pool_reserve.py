@@ -29,7 +29,7 @@ async def test_new_conversations_find_a_warm_child_however_many_are_idle(
         assert survivors == [*range(15, 23)], "the least recently used went"
 
 
-async def test_a_small_house_keeps_its_conversations(autojump_clock: MockClock) -> None:
+async def test_a_small_pool_keeps_its_conversations(autojump_clock: MockClock) -> None:
     async with open_world(prewarm=1, max_concurrent_sessions=3) as world:
         await world.settle()
         for _ in range(3):

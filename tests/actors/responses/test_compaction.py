@@ -86,7 +86,7 @@ async def test_a_stored_response_is_summed_up_and_stays_what_it_is(
     assert texts == ["One", "It was Ada. ", "Two", REQUEST]
 
 
-async def test_tool_calls_are_told_and_summed_up(client: Client, gateway: GatewayDouble) -> None:
+async def test_tool_calls_are_sent_and_summed_up(client: Client, gateway: GatewayDouble) -> None:
     call = {"type": "function_call", "call_id": "c", "name": "f", "arguments": "{}"}
     found = await compact(client, input=[user("Do it."), call, output("c", "done")])
     assert [item["type"] for item in found["output"]] == ["message", "compaction"]

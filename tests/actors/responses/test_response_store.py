@@ -205,7 +205,7 @@ def test_of_a_steered_answer_what_was_said_is_kept() -> None:
     assert silent.history == silent.asked
 
 
-def test_pieces_are_joined_unless_somebody_may_count_them() -> None:
+def test_pieces_are_joined_unless_a_client_may_count_them() -> None:
     pieces = [TextDelta("Hel"), TextDelta("lo")]
     for keeps, count in ((False, 1), (True, 2)):
         made = record(keeps_pieces=keeps)
@@ -219,7 +219,7 @@ def test_pieces_are_joined_unless_somebody_may_count_them() -> None:
     assert len(made.items) == 2
 
 
-async def test_whoever_reads_a_record_hears_of_what_comes(autojump_clock: Any) -> None:
+async def test_a_reader_of_a_record_receives_what_comes(autojump_clock: Any) -> None:
     made, heard = record(), list[int]()
 
     async def read() -> None:

@@ -83,7 +83,7 @@ async def test_events_lost_stands_where_the_gap_is() -> None:
         assert told(laggard) == [3, "lost 1", 5]
 
 
-async def test_a_listener_that_is_always_behind_still_hears_events() -> None:
+async def test_a_listener_that_is_always_behind_still_receives_events() -> None:
     """News of a gap must not take the room of every event that follows."""
     bus = Bus()
     with bus.subscribe(4) as laggard:

@@ -64,7 +64,7 @@ async def test_a_full_mailbox_refuses_what_will_not_wait_and_holds_up_what_will(
     assert [mailbox.receive_nowait() for _ in range(MAILBOX)] == list(range(1, MAILBOX + 1))
 
 
-async def test_telling_an_actor_that_is_gone() -> None:
+async def test_a_message_to_an_actor_that_is_gone() -> None:
     ref, mailbox = open_numbers()
     mailbox.close()
     assert not ref.tell_nowait(1)

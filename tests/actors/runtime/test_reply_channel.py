@@ -187,7 +187,7 @@ async def test_a_failed_turn_that_was_hung_up_raises_its_own_error() -> None:
         turn.receive_nowait()
 
 
-async def test_a_reader_that_waits_hears_that_the_turn_was_left() -> None:
+async def test_a_reader_that_waits_learns_that_the_turn_was_left() -> None:
     turn, _ = a_turn()
 
     async def read() -> None:

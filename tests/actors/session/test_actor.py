@@ -181,7 +181,7 @@ async def test_a_conversation_that_a_client_has_open_does_not_expire(
         assert trio.current_time() == pytest.approx(left + 1800)
 
 
-async def test_an_alarm_is_no_alarm_any_more_once_something_happened(
+async def test_a_timer_is_off_once_something_happened(
     autojump_clock: MockClock,
 ) -> None:
     async with open_world(limits=Limits(freeze=30)) as world:

@@ -145,7 +145,7 @@ def test_one_more_death_than_the_budget_has_room_for() -> None:
     assert talk.turn("again") == ["started again", "wake at uuid of null"]
 
 
-def test_a_turn_need_not_wait_for_the_alarm() -> None:
+def test_a_turn_need_not_wait_for_the_timer() -> None:
     talk = backing_off()
     talk.now = talk.machine.deadline
     assert talk.turn("again") == ["started again", "wake at uuid of null"]
@@ -288,7 +288,7 @@ def test_an_idle_child_may_be_silent() -> None:
     assert talk.machine.deadline == 120
 
 
-def test_an_alarm_that_was_set_before_the_child_showed_life() -> None:
+def test_a_timer_that_was_set_before_the_child_showed_life() -> None:
     talk = busy(Limits(silence=20))
     due = talk.machine.deadline
     talk.machine.child_active(19)
@@ -341,7 +341,7 @@ def test_a_child_is_frozen_after_every_turn() -> None:
     assert talk.rings() == ["freeze"]
 
 
-def test_an_alarm_that_comes_late_does_what_is_left_to_do() -> None:
+def test_a_timer_that_fires_late_does_what_is_left_to_do() -> None:
     talk = idle(Limits(freeze=30, hibernate=300))
     talk.now = 1000
     assert talk.rings_now() == ["retire"]

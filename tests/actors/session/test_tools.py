@@ -86,7 +86,7 @@ def test_what_is_given_for_one_call_answers_no_other() -> None:
     assert repr(tool_calls) == "<ToolCalls open=['t']>"
 
 
-def test_a_rejected_call_tells_the_model_why() -> None:
+def test_a_rejected_call_gives_the_model_the_reason() -> None:
     tool_calls = ToolCalls(SETUP)
     assert tool_calls.reject("t", "no") == []
     assert told(tool_calls.serve(call("t", 2))) == [("request 2", 2, "no", True)]

@@ -82,7 +82,9 @@ async def test_events_are_kept_for_a_while_for_who_has_left(
     assert broadcast.since(broadcast.last + 1) is None, "a number from another life"
 
 
-async def test_one_who_falls_behind_the_ring_is_told(monkeypatch: pytest.MonkeyPatch) -> None:
+async def test_a_watcher_that_falls_behind_the_ring_gets_an_error(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
     monkeypatch.setattr(feeds, "RING_EVENTS", 10)
     broadcast = Broadcast()
     with broadcast.watch() as watcher:
@@ -147,7 +149,7 @@ async def test_a_reader_waits_and_is_woken(autojump_clock: trio.testing.MockCloc
     assert broadcast.watchers == 0
 
 
-async def test_a_closed_feed_is_read_to_its_end() -> None:
+async def test_a_closed_broadcast_is_read_to_its_end() -> None:
     broadcast = Broadcast()
     with broadcast.watch() as watcher:
         broadcast.close("deleted")
@@ -157,7 +159,7 @@ async def test_a_closed_feed_is_read_to_its_end() -> None:
             await watcher.read()
 
 
-async def test_a_turn_that_failed_leaves_no_trace_and_a_refused_one_is_told() -> None:
+async def test_a_turn_that_failed_leaves_no_trace_and_a_refused_one_is_broadcast() -> None:
     broadcast = Broadcast()
     with broadcast.watch() as watcher:
         begin(broadcast)

@@ -246,7 +246,7 @@ async def test_websockets_over_the_limit_are_refused_until_one_ends() -> None:
         await world.who()
 
 
-async def test_a_draining_gateway_lets_nobody_in() -> None:
+async def test_a_draining_gateway_admits_no_client() -> None:
     async with open_front() as world:
         world.gateway.draining = True
         response = await refused(world.port, SOCKET)
@@ -292,7 +292,7 @@ async def test_a_talk_has_an_id_and_two_lines_in_the_log() -> None:
         (ZeroDivisionError("secret"), 1011, "internal_error"),
     ],
 )
-async def test_what_a_handler_raises_is_told_and_ends_its_websocket(
+async def test_what_a_handler_raises_is_sent_and_ends_its_websocket(
     handlers: Any, error: Exception, close_code: int, code: str
 ) -> None:
     async def fail(call: SocketCall) -> None:
@@ -314,7 +314,7 @@ async def test_what_a_handler_raises_is_told_and_ends_its_websocket(
 
 
 @pytest.mark.parametrize("message", ["[1]", "{", "", '"x"', '{"a": "\\ud800"}'])
-async def test_what_is_no_object_is_told_as_the_clients_fault(message: str) -> None:
+async def test_what_is_no_object_is_an_error_of_the_client(message: str) -> None:
     async with open_front() as world, open_raw_websocket(world.port, SOCKET) as client:
         await json_of(client)
         await client.send(text(message))

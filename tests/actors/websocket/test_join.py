@@ -15,7 +15,7 @@ from tests.support.live import open_live_demo
 SLOW = '!script {"deltas": 40, "pace_ms": 20, "answer": null}'
 
 
-async def test_whoever_has_joined_can_talk_and_sees_it_all(tmp_path: Path) -> None:
+async def test_a_client_that_has_joined_can_talk_and_sees_it_all(tmp_path: Path) -> None:
     async with open_live_demo(tmp_path) as live:
         conversation_id = await new_conversation(live.url, model="haiku")
         async with open_joined(live.url, conversation_id) as one:
@@ -84,7 +84,7 @@ async def test_a_lost_connection_is_taken_up_where_it_was(tmp_path: Path) -> Non
                 assert lost.text + back.text == stays.text
 
 
-async def test_one_who_joins_in_the_middle_is_told_what_was_said(tmp_path: Path) -> None:
+async def test_a_client_that_joins_in_the_middle_receives_what_came_before(tmp_path: Path) -> None:
     async with open_live_demo(tmp_path) as live:
         conversation_id = await new_conversation(live.url)
         async with open_joined(live.url, conversation_id) as one:
@@ -233,7 +233,7 @@ async def test_a_conversation_that_is_deleted_says_so_and_closes(tmp_path: Path)
                 await one.connection.get_message()
 
 
-async def test_items_can_be_added_that_nobody_answers(tmp_path: Path) -> None:
+async def test_items_can_be_added_without_an_answer(tmp_path: Path) -> None:
     async with open_live_demo(tmp_path) as live:
         conversation_id = await new_conversation(live.url)
         async with open_joined(live.url, conversation_id) as one:

@@ -81,7 +81,9 @@ async def test_who_is_not_let_in_is_refused_before_the_upgrade(tmp_path: Path, k
                 assert dict(client.head.headers)[b"sec-websocket-protocol"] == b"ccapi.v1"
 
 
-async def test_one_who_floods_and_one_who_never_reads_hold_up_nobody(tmp_path: Path) -> None:
+async def test_a_client_that_floods_and_one_that_never_reads_hold_up_no_other(
+    tmp_path: Path,
+) -> None:
     async with open_live_demo(tmp_path) as live:
         path = await place_of(live, "join")
         other = await new_conversation(live.url)

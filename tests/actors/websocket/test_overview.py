@@ -98,7 +98,7 @@ async def test_without_a_change_there_is_one_every_few_seconds(
         assert [await next_after(overview) for _ in range(3)] == pytest.approx([REFRESH] * 3)
 
 
-async def test_nothing_is_drawn_for_nobody(
+async def test_nothing_is_drawn_without_watchers(
     autojump_clock: MockClock,
     overview: Overview,
     gateway: GatewayDouble,
@@ -253,7 +253,7 @@ async def test_each_key_sees_its_own(tmp_path: Path) -> None:
                 assert session["id"] == shown
 
 
-async def test_one_who_does_not_read_misses_pictures_and_nobody_else_does(
+async def test_a_client_that_does_not_read_misses_pictures_and_no_other_does(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     draw = Overview._draw

@@ -251,7 +251,7 @@ async def test_a_failed_turn_is_the_end_of_its_response_alone(talk: Talk) -> Non
         ({"type": "response.steer", "input": "x"}, "missing_field", "previous_response_id"),
     ],
 )  # fmt: skip
-async def test_a_wrong_message_is_told_and_the_connection_goes_on(
+async def test_a_wrong_message_is_an_error_event_and_the_connection_goes_on(
     talk: Talk, message: Any, code: str, param: str | None
 ) -> None:
     refused = await talk.refused(message)
@@ -282,7 +282,7 @@ async def test_there_is_a_bound_on_lanes_and_on_what_waits(talk: Talk) -> None:
     assert refused["status"] == 429
 
 
-async def test_whoever_goes_away_interrupts_what_runs(gateway: GatewayDouble) -> None:
+async def test_a_client_that_goes_away_interrupts_what_runs(gateway: GatewayDouble) -> None:
     gateway.script = never
     async with open_talk(gateway) as talk:
         await talk.create()
@@ -316,7 +316,7 @@ async def test_a_warm_up_generates_nothing_and_is_gone_on_with(talk: Talk) -> No
     assert [each.name for each in asked.tools] == ["f"]
 
 
-async def test_what_a_warm_up_says_is_told_to_the_model_later(talk: Talk) -> None:
+async def test_what_a_warm_up_brings_is_sent_to_the_model_later(talk: Talk) -> None:
     await talk.create(generate=False, input="Remember this.")
     warm = await talk.response()
     await talk.ask(previous_response_id=warm["id"])
@@ -484,7 +484,7 @@ async def test_there_is_a_bound_on_steering(talk: Talk) -> None:
     assert last["error"]["code"] == "too_many_pending_steers"
 
 
-async def test_a_rate_limit_of_the_turn_is_told_as_the_end_of_the_response(talk: Talk) -> None:
+async def test_a_rate_limit_of_the_turn_ends_the_response(talk: Talk) -> None:
     talk.gateway.script = failing(RateLimited("Too much."))
     response = await talk.ask()
     assert response["error"]["code"] == "rate_limit_exceeded"

@@ -175,7 +175,7 @@ def test_documents() -> None:
     assert told(Document("application/pdf", "JVBERi0=")) == [untitled]
 
 
-def test_a_document_of_text_is_told_as_text() -> None:
+def test_a_document_of_text_is_written_as_text() -> None:
     data = base64.b64encode("Grüße\n".encode() + b"\xff").decode()
     assert told(Document("text/plain", data, "a.txt"))[0] == {
         "type": "document",
@@ -251,14 +251,14 @@ def test_blank_text_is_left_out_before_a_tool_call() -> None:
 
 
 @pytest.mark.parametrize("value", [2**53 + 1, 2**70, [[["x"]]], "\ud800", None])
-def test_arguments_are_told_as_they_are(value: object) -> None:
+def test_arguments_are_sent_as_they_are(value: object) -> None:
     call = ToolCall("t", "now", json.dumps({"a": value}))
     said = lines.assistant("u", [call], "m")
     assert said.count(b"\n") == 1
     assert json.loads(said)["message"]["content"][0]["input"] == {"a": value}
 
 
-def test_the_deepest_arguments_can_be_told() -> None:
+def test_the_deepest_arguments_can_be_written() -> None:
     call = ToolCall("t", "now", '{"a":' * 254 + "1" + "}" * 254)
     said = lines.assistant("u", [call], "m")
     assert json.loads(said)["message"]["content"][0]["input"] == call.input

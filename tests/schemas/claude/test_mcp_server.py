@@ -24,7 +24,7 @@ def asked(method: str, id: int | None = 1, **params: Any) -> dict[str, Any]:
 # -- what is offered -------------------------------------------------------------------------------
 
 
-def test_tools_are_offered_by_the_names_the_model_is_told() -> None:
+def test_tools_are_offered_by_the_names_the_model_receives() -> None:
     assert {"get_weather_dce3870e": WEATHER, "now": Tool("now")} == TOOLS
     assert offered(Setup("m")) == {}
 
@@ -117,13 +117,13 @@ def test_every_tool_takes_an_object(schema: str) -> None:
     assert schemas(schema) == [{"type": "object"}]
 
 
-def test_a_schema_is_told_as_it_is() -> None:
+def test_a_schema_is_sent_as_it_is() -> None:
     rich = '{"$schema":"x","x-y":[{}],"type":"object","$defs":{"a":{}}}'
     assert schemas(rich) == [{"$schema": "x", "x-y": [{}], "type": "object", "$defs": {"a": {}}}]
     assert list(schemas(rich)[0]) == ["$schema", "x-y", "type", "$defs"]
 
 
-def test_what_the_api_takes_only_further_down_is_told_in_words() -> None:
+def test_what_the_api_takes_only_further_down_is_written_in_words() -> None:
     tool = Tool("t", "Does it.", '{"anyOf":[{"properties":{"a":{}}},{"properties":{"b":{}}}]}')
     answer = serve(asked("tools/list"), {"t": tool})
     assert isinstance(answer, dict)
@@ -148,7 +148,7 @@ def test_a_call_is_answered_later() -> None:
 
 
 @pytest.mark.parametrize("meta", [None, {}, [], {"claudecode/toolUseId": 7}])
-def test_a_call_that_nobody_could_answer_is_refused(meta: Any) -> None:
+def test_a_call_that_no_client_could_answer_is_refused(meta: Any) -> None:
     answer = serve(asked("tools/call", 2, name="now", _meta=meta), TOOLS)
     assert isinstance(answer, dict)
     assert (answer["id"], answer["error"]["code"]) == (2, -32602)

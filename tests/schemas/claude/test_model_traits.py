@@ -132,7 +132,7 @@ def test_which_models_go_on_with_an_answer_that_was_begun(model: str, does: bool
     assert takes_begun_answer(model) == does
 
 
-def test_the_caller_is_told_what_the_model_does_not_take() -> None:
+def test_the_client_learns_what_the_model_does_not_take() -> None:
     options = Options(
         temperature=0, top_p=0.5, effort="none", tool_choice=ToolChoice("named", "now")
     )

@@ -516,7 +516,7 @@ def test_what_a_tool_returns_is_cut() -> None:
         ),
     ],
 )
-def test_what_nobody_understands_is_noise(said: bytes, kind: str) -> None:
+def test_what_is_not_understood_is_noise(said: bytes, kind: str) -> None:
     assert decode(said) == Noise(kind)
 
 
@@ -557,7 +557,7 @@ def test_what_was_thought_is_counted() -> None:
 
 
 @pytest.mark.parametrize("depth", [200, 300, 900])
-def test_a_call_is_told_however_deep_its_arguments_are(depth: int) -> None:
+def test_a_call_is_delivered_however_deep_its_arguments_are(depth: int) -> None:
     """One that began and is never whole would keep the turn waiting."""
     deep = b'{"a":' * depth + b"1" + b"}" * depth
     said = (

@@ -28,7 +28,7 @@ def body(options: Options, setup: Setup = BARE) -> Any:
 # -- settings --------------------------------------------------------------------------------------
 
 
-def test_the_settings_of_a_child_that_was_told_none() -> None:
+def test_the_settings_of_a_child_that_was_given_none() -> None:
     assert PLAIN == {
         "env": {"CLAUDE_CODE_EXTRA_BODY": "", "CLAUDE_CODE_MAX_OUTPUT_TOKENS": ""},
         "effortLevel": None,
@@ -92,7 +92,7 @@ def test_what_is_laid_over_the_body(options: Options, expected: dict[str, Any]) 
 
 
 @pytest.mark.parametrize("user", ["me@example.com", "+49 30 1234", "\ud800", "", "x" * 300, "9"])
-def test_the_api_is_not_told_who_a_user_is(user: str) -> None:
+def test_the_api_does_not_receive_who_a_user_is(user: str) -> None:
     told = body(Options(user=user))["metadata"]["user_id"]
     assert re.fullmatch("[0-9a-f]{64}", told)
     assert told != body(Options(user=user + "x"))["metadata"]["user_id"]
@@ -226,7 +226,7 @@ NEWEST = "opus"
 @pytest.mark.parametrize(
     "setup", [evolve(each, model=NEWEST) for each in (BARE, TOOLED, SHAPED, BOTH)], ids=repr
 )
-def test_a_model_that_always_thinks_is_never_told_otherwise(setup: Setup) -> None:
+def test_a_model_that_always_thinks_never_gets_another_setting(setup: Setup) -> None:
     for values in product(*GIVEN.values()):
         said = body(Options(**dict(zip(GIVEN, values, strict=True))), setup)
         assert said.keys() <= {"max_tokens", "tool_choice"}

@@ -89,7 +89,7 @@ def test_a_long_chain_of_references_is_followed_as_far_as_it_makes_sense(
     assert plain_schema(schema)["properties"] == {"x": {}}
 
 
-def test_what_lies_deep_is_told_up_to_some_depth() -> None:
+def test_what_lies_deep_is_described_up_to_some_depth() -> None:
     near: dict[str, Any] = A
     for _ in range(MAX_DEPTH - 1):
         near = {"allOf": [near]}
@@ -120,7 +120,7 @@ def test_definitions_that_refer_to_others_twice_are_no_work() -> None:
     assert time.process_time() - begin < 1  # it would be 9 ** 40 steps
 
 
-def test_what_is_lost_is_told_in_words() -> None:
+def test_what_is_lost_is_written_in_words() -> None:
     schema = {"anyOf": [{"required": ["x"]}, {"required": ["y"]}]}
     assert untold(schema).endswith(json.dumps(schema, separators=(",", ":")))
     assert untold({"anyOf": [{"title": "x" * MAX_TOLD}]}) == ""

@@ -156,7 +156,7 @@ def test_a_limit_counts_for_nothing_but_a_429() -> None:
     assert upstream_error(evolve(FAILED, api_error_status=500), limit=limit).headers() == {}
 
 
-def test_an_account_without_credit_is_not_the_clients_fault() -> None:
+def test_an_account_without_credit_is_not_an_error_of_the_client() -> None:
     failed = evolve(FAILED, text="Credit balance is too low", api_error_status=400)
     error = upstream_error(failed)
     assert (error.status, error.code) == (429, "insufficient_quota")
@@ -231,7 +231,7 @@ LOST = "API Error: Connection to the API was lost (ECONNRESET). This is usually 
         (LOST, ChildError, 502, "upstream_failed"),
     ],
 )
-def test_where_the_api_gave_no_answer_the_words_tell(
+def test_where_the_api_gave_no_answer_the_text_decides(
     text: str, kind: type[GatewayError], status: int, code: str
 ) -> None:
     error = upstream_error(evolve(FAILED, text=text))

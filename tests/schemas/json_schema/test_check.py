@@ -94,7 +94,7 @@ def test_what_is_none(schema: object) -> None:
     assert len(fault) <= MAX_FAULT
 
 
-def test_a_fault_says_where_it_is() -> None:
+def test_an_error_names_where_it_is() -> None:
     schema = {"properties": {"a": {"anyOf": [{}, {"minimum": "1"}]}}}
     assert schema_fault(schema) == "properties.a.anyOf.1.minimum must be a number"
 
@@ -102,7 +102,7 @@ def test_a_fault_says_where_it_is() -> None:
 @pytest.mark.parametrize(
     "schema", [{"type": "x" * 9999}, {"properties": {"x" * 9999: 7}}, {"$ref": "#" + "x" * 9999}]
 )
-def test_a_fault_does_not_quote_a_long_schema(schema: object) -> None:
+def test_an_error_does_not_quote_a_long_schema(schema: object) -> None:
     assert 0 < len(schema_fault(schema) or "") <= MAX_FAULT
 
 
@@ -223,7 +223,7 @@ def test_references_to_nothing(reference: str) -> None:
         assert (why(schema, {"a": 1}) or "").startswith("the schema cannot be followed")
 
 
-def test_a_schema_that_the_library_cannot_read_is_told_and_no_crash() -> None:
+def test_a_schema_that_the_library_cannot_read_is_an_error_and_no_crash() -> None:
     for schema in ({"$id": "http://[", "properties": {"a": {"$ref": "b"}}}, {"anyOf": 7}, 7):
         assert (why(schema, {"a": 1}) or "").startswith("the schema cannot be followed")
 

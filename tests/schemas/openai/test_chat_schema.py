@@ -81,7 +81,7 @@ def test_what_shapes_the_answer() -> None:
     assert json.loads(write_json(turn.cache_fields)) == turn.cache_fields
 
 
-def test_what_reaches_nobody_is_named() -> None:
+def test_fields_without_effect_are_named() -> None:
     turn = parse(
         presence_penalty=0, frequency_penalty=1, seed=7, verbosity="low", metadata={}, store=False,
         prompt_cache_key="k", service_tier="flex", user="u", safety_identifier="v",
@@ -271,7 +271,7 @@ def test_schemas_that_are_none(schema: dict[str, Any]) -> None:
     assert refusal({"messages": [HI], "tools": tools}) == ("invalid_schema", path)
 
 
-def test_what_is_told_of_a_faulty_schema_is_short() -> None:
+def test_the_error_of_a_faulty_schema_is_short() -> None:
     with pytest.raises(InvalidRequest) as caught:
         parse(response_format=schema_format({"required": "x" * 10_000}))
     assert len(caught.value.message) < 500
@@ -571,7 +571,7 @@ def test_half_a_surrogate_pair_leaves_as_a_replacement_character() -> None:
     assert json.loads(write_json("\ud83d\ude00")) == "\N{GRINNING FACE}"
 
 
-def test_what_is_no_json_at_all_is_still_a_fault() -> None:
+def test_what_is_no_json_at_all_is_still_an_error() -> None:
     with pytest.raises(TypeError):
         write_json({"a": object()})
 

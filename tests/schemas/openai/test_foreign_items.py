@@ -115,7 +115,7 @@ def test_what_openai_ran_is_a_call_with_its_output(item: Any, name: str, result:
         {"type": "acme:thing", "content": 7},
     ],
 )
-def test_what_has_nothing_to_tell_is_left_out_and_named(item: Any) -> None:
+def test_what_has_no_content_is_left_out_and_named(item: Any) -> None:
     turn = parse(HI, item, SAID, ON)
     assert turn.messages == parse(HI, SAID, ON).messages
     assert turn.ignored == (f"input.{item['type']}",)

@@ -211,12 +211,12 @@ def test_an_answer_that_was_cancelled_or_steered() -> None:
     assert steered[-1]["response"]["incomplete_details"] == {"reason": "steered"}
 
 
-def test_activity_that_nobody_heard_the_end_of() -> None:
+def test_activity_whose_end_never_came() -> None:
     found = stream(ActivityStarted("a", "Bash"), ending=Ending("cancelled", 5))
     assert found[-1]["response"]["output"][0]["status"] == "incomplete"
 
 
-def test_a_conversation_is_told_where_the_request_named_it() -> None:
+def test_a_conversation_is_returned_where_the_request_named_it() -> None:
     plain = encode_response(HEADING, (), None)
     assert (plain["conversation"], plain["conversation_id"]) == (None, "conv_1")
     named = ResponseHeading(TURN, 1, "sonnet", "conv_1", True, ECHO)
@@ -364,7 +364,7 @@ def test_a_stream_can_be_given_again_from_any_event_on(
 
 
 @given(st.text())
-def test_any_text_is_told_as_json_and_nothing_breaks_the_frame(said: str) -> None:
+def test_any_text_is_written_as_json_and_nothing_breaks_the_frame(said: str) -> None:
     found = stream(TextDelta("a"), TextDelta(said))
     assert found[5]["delta"] == said
     assert text_of(found[-1]["response"]) == "a" + said

@@ -43,7 +43,7 @@ def refusal(**fields: Any) -> tuple[str, str | None]:
     return caught.value.code, caught.value.param
 
 
-def test_the_model_is_told_of_every_tool_that_the_client_runs() -> None:
+def test_the_model_learns_of_every_tool_that_the_client_runs() -> None:
     turn = parse(tools=ALL)
     assert turn.tools is not None
     forms = {each.name: each.form for each in turn.tools}

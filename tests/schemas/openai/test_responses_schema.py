@@ -60,7 +60,7 @@ def test_null_is_absent() -> None:
     assert parse(**everything) == parse()
 
 
-def test_what_nobody_knows_is_passed_over() -> None:
+def test_what_is_unknown_is_passed_over() -> None:
     asked = parse(moderation={"model": "x"}, surprise=[1])
     assert asked.ignored == ("moderation", "surprise")
     assert evolve(asked, ignored=()) == parse()
@@ -105,7 +105,7 @@ def test_a_form_of_the_answer() -> None:
     assert parse(text={"format": {"type": "json_object"}}).schema == '{"type":"object"}'
 
 
-def test_thinking_is_given_to_whoever_asks_for_a_summary() -> None:
+def test_thinking_is_given_to_clients_that_ask_for_a_summary() -> None:
     assert parse(reasoning={"effort": "high", "summary": "auto"}).options.reasoning
     assert parse(reasoning={"generate_summary": "concise"}).options.reasoning
     effort_alone = parse(reasoning={"effort": "high"}).options

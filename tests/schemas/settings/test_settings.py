@@ -363,7 +363,7 @@ def test_configured_origins_are_exact_or_any() -> None:
 # Sources
 
 
-def test_the_later_source_wins_and_every_value_tells_its_source() -> None:
+def test_the_later_source_wins_and_every_value_names_its_source() -> None:
     loaded = load(
         "[server]\nport = 1\nmax_connections = 1\nstall_seconds = 1\n",
         {"server.port": 3},
@@ -465,7 +465,7 @@ def test_names_count_in_their_exact_case() -> None:
     assert load_settings(environ=HOME | others) == load_settings(environ=HOME)
 
 
-def test_all_problems_of_all_sources_are_told_at_once_even_of_overridden_values() -> None:
+def test_all_problems_of_all_sources_are_reported_at_once_even_of_overridden_values() -> None:
     found = refusals(
         'server = 5\n[cache]\nmax_entries = 0\nenabled = "x"\n[models]\ndefault = "nope"\n',
         {"cache.max_entries": 5},
@@ -595,7 +595,7 @@ def test_what_is_shown_is_toml_that_means_the_same(
     assert told == document
 
 
-def test_every_line_tells_its_source_and_unset_keys_are_comments() -> None:
+def test_every_line_names_its_source_and_unset_keys_are_comments() -> None:
     lines = render_toml(load("[server]\nport = 9")).splitlines()
     assert "port = 9  # file config/local.toml" in lines
     assert 'host = "127.0.0.1"  # default' in lines

@@ -46,7 +46,7 @@ async def test_what_is_no_text_is_read_as_far_as_it_goes(pipe: tuple[int, int]) 
     assert await LineInput(pipe[0]).read() == "a\N{REPLACEMENT CHARACTER}b"
 
 
-async def test_waiting_for_a_line_holds_up_nobody(pipe: tuple[int, int]) -> None:
+async def test_waiting_for_a_line_holds_up_no_other_task(pipe: tuple[int, int]) -> None:
     async with trio.open_nursery() as nursery:
         nursery.start_soon(LineInput(pipe[0]).read)
         await trio.sleep(0.05)

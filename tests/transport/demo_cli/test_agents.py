@@ -168,7 +168,7 @@ async def test_a_plain_models_child_has_no_tools_of_its_own(tmp_path: Path) -> N
     "flags",
     [("--dangerously-skip-permissions",), ("--permission-mode", "bypassPermissions")],
 )
-async def test_root_cannot_have_an_agent_that_asks_for_no_leave(
+async def test_root_cannot_have_an_agent_that_asks_for_no_permission(
     flags: tuple[str, ...], tmp_path: Path
 ) -> None:
     async with open_agent(tmp_path, *flags) as child:
@@ -179,7 +179,7 @@ async def test_root_cannot_have_an_agent_that_asks_for_no_leave(
 # --- what it does -------------------------------------------------------------------------------
 
 
-async def test_what_was_scripted_is_said_done_and_answered(tmp_path: Path) -> None:
+async def test_what_a_script_lists_is_written_done_and_answered(tmp_path: Path) -> None:
     """One message for each use, several at once where they are a list."""
     activity = [
         bash("make", text="I build it.", permission=False, output="built"),
@@ -376,7 +376,7 @@ async def test_a_use_that_is_none_ends_the_process(tmp_path: Path) -> None:
 # --- the words of the demo ----------------------------------------------------------------------
 
 
-async def test_the_demos_agent_does_as_it_is_told(tmp_path: Path) -> None:
+async def test_the_demos_agent_does_what_the_prompt_says(tmp_path: Path) -> None:
     async with open_agent(tmp_path, "--pace-ms", "0", switches=None) as child:
         frames = await child.turn("List the files!")
         assert frames[-1]["result"] == "The tool answered:\n\n> README.md\n> notes.txt"
@@ -431,7 +431,7 @@ def test_the_words_of_the_demo(text: str, uses: list[str]) -> None:
         ("TaskCreate", {"subject": "s"}, False),
     ],
 )
-def test_what_needs_leave(name: str, given: Frame, needed: bool) -> None:
+def test_what_needs_permission(name: str, given: Frame, needed: bool) -> None:
     assert own_tools.needs_permission(name, given, ["/further"]) is needed
 
 

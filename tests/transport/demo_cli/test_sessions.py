@@ -104,7 +104,7 @@ async def test_a_killed_session_is_resumed_whole(tmp_path: Path) -> None:
         assert await said_in(child) == ["one", "two", "what did I say first?"]
 
 
-async def test_a_turn_that_was_cut_off_gets_an_answer_nobody_gave(tmp_path: Path) -> None:
+async def test_a_turn_that_was_cut_off_gets_a_made_up_answer(tmp_path: Path) -> None:
     async with open_scripted(tmp_path) as child:
         await child.send(user(SLOW))
         session = (await child.until(is_delta))[-1]["session_id"]

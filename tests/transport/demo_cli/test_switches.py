@@ -215,7 +215,7 @@ async def test_a_slow_boot_only_delays(tmp_path: Path) -> None:
         assert trio.current_time() - began >= 0.3
 
 
-async def test_the_first_message_can_be_rewound_if_told(tmp_path: Path) -> None:
+async def test_the_first_message_can_be_rewound_with_a_switch(tmp_path: Path) -> None:
     uuid = "0a0a0a0a-1111-4111-8111-0b0b0b0b0b0b"
     async with open_scripted(tmp_path, switches={"rewind_first": True}) as child:
         await child.turn("hello", uuid)

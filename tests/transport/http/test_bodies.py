@@ -68,7 +68,7 @@ async def test_patience_ends_with_a_503(autojump_clock: MockClock) -> None:
         assert repr(bodies) == f"<Bodies {14 * LONG} of {ROOM} bytes, 0 waiting>"
 
 
-async def test_whoever_gives_up_makes_way_for_those_behind() -> None:
+async def test_a_waiter_that_gives_up_makes_way_for_those_behind() -> None:
     bodies = Bodies(ROOM)
     with trio.fail_after(5), bodies.share() as first:
         await first.grow_to(10 * LONG)

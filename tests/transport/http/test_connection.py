@@ -311,7 +311,7 @@ async def test_an_application_that_never_waits_lets_others_run() -> None:
 # -- clients that go away, or do not read --------------------------------------------------------
 
 
-async def test_an_application_is_told_that_its_client_hung_up() -> None:
+async def test_an_application_learns_that_its_client_hung_up() -> None:
     app = Streamer(b"x", pause=0.01)
     async with open_door(app) as port:
         async with knock(port) as client:
@@ -320,7 +320,7 @@ async def test_an_application_is_told_that_its_client_hung_up() -> None:
         await app.told.wait()
 
 
-async def test_it_is_told_while_it_says_nothing() -> None:
+async def test_it_learns_so_while_it_sends_nothing() -> None:
     app = Streamer(b"x", pause=1000)
     async with open_door(app) as port:
         async with knock(port) as client:
@@ -329,7 +329,7 @@ async def test_it_is_told_while_it_says_nothing() -> None:
         await app.told.wait()
 
 
-async def test_it_is_told_though_another_request_is_waiting() -> None:
+async def test_it_learns_so_though_another_request_is_waiting() -> None:
     app = Streamer(b"x", pause=1000)
     async with open_door(app) as port:
         async with knock(port) as client:
@@ -357,7 +357,7 @@ async def test_a_client_that_stops_reading_is_given_up() -> None:
             await client.response()
 
 
-async def test_an_application_that_does_not_listen_holds_up_nobody() -> None:
+async def test_an_application_that_does_not_listen_holds_up_no_other() -> None:
     async def app(scope: Scope, receive: Receive, send: Send) -> None:
         if scope["path"] != "/stream":
             return await echo(scope, receive, send)

@@ -127,7 +127,7 @@ async def test_close_wakes_a_shielded_write() -> None:
         guard.close()
 
 
-async def test_two_writers_at_once_are_told_apart() -> None:
+async def test_two_writers_at_once_are_an_error() -> None:
     guard, peer = guarded_pair()
     async with guard, peer, trio.open_nursery() as nursery:
         nursery.start_soon(guard.send_all, MUCH)

@@ -144,7 +144,7 @@ def test_authorities(authority: bytes, parts: tuple[str, int | None] | None) -> 
 
 
 @pytest.mark.parametrize("names", [(), ("*",)])
-def test_a_false_host_is_nobody_whoever_is_answered_to(names: tuple[str, ...]) -> None:
+def test_a_false_host_is_refused_whatever_names_are_allowed(names: tuple[str, ...]) -> None:
     server = ServerSettings(allowed_hosts=names)
     check_host(server, [b"[::1]:80"])
     for host in (b"[127.0.0.1]evil.example", b"a@localhost", b"localhost:x"):

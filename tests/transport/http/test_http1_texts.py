@@ -35,7 +35,7 @@ POST = b"POST / HTTP/1.1\r\nhost: here\r\n"
         ),
     ],
 )
-async def test_a_fault_is_told_in_words(request_bytes: bytes, message: str) -> None:
+async def test_an_error_is_described_in_words(request_bytes: bytes, message: str) -> None:
     async with open_door(echo) as port, knock(port) as client:
         await client.send(request_bytes)
         assert (await client.response()).error["message"] == message

@@ -232,7 +232,7 @@ async def test_an_upload_that_stops_coming_is_timed_out() -> None:
 
 
 @pytest.mark.parametrize("chunk", [100, 100_000])
-async def test_an_application_is_told_that_its_stream_was_reset(chunk: int) -> None:
+async def test_an_application_learns_that_its_stream_was_reset(chunk: int) -> None:
     app = Streamer(b"x" * chunk, pause=0.001)
     async with open_door(app, keep_alive_seconds=0.2) as port, greet(port) as client:
         stream_id = await client.ask()
@@ -246,7 +246,7 @@ async def test_an_application_is_told_that_its_stream_was_reset(chunk: int) -> N
 
 
 @pytest.mark.parametrize("chunk", [100, 100_000])
-async def test_an_application_is_told_that_its_client_hung_up(chunk: int) -> None:
+async def test_an_application_learns_that_its_client_hung_up(chunk: int) -> None:
     app = Streamer(b"x" * chunk, pause=0.001)
     async with open_door(app) as port:
         async with greet(port) as client:
@@ -256,7 +256,7 @@ async def test_an_application_is_told_that_its_client_hung_up(chunk: int) -> Non
 
 
 @pytest.mark.parametrize("last", [False, True], ids=["in-between", "last"])
-async def test_nobody_waits_for_a_client_that_hung_up(last: bool) -> None:
+async def test_no_task_waits_for_a_client_that_hung_up(last: bool) -> None:
     went_on = trio.Event()
 
     async def app(scope: Scope, receive: Receive, send: Send) -> None:

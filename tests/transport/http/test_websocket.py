@@ -221,7 +221,7 @@ async def test_a_talk_that_ends_closes_its_websocket() -> None:
         assert await client.ended()
 
 
-async def test_a_talk_that_fails_closes_its_websocket_and_says_whose_fault_it_was() -> None:
+async def test_a_handler_that_fails_closes_its_websocket_with_a_code_for_the_cause() -> None:
     async def talk(websocket: WebSocket) -> None:
         raise ZeroDivisionError
 
@@ -266,7 +266,7 @@ async def test_a_client_that_does_not_close_too_is_not_waited_for_for_long() -> 
             await closed.wait()
 
 
-async def test_a_ping_behind_a_close_frame_is_no_fault_of_ours() -> None:
+async def test_a_ping_behind_a_close_frame_is_no_internal_error() -> None:
     async def talk(websocket: WebSocket) -> None:
         await websocket.close(4000)
 
@@ -277,7 +277,7 @@ async def test_a_ping_behind_a_close_frame_is_no_fault_of_ours() -> None:
         assert await client.ended()
 
 
-async def test_stopping_tells_websockets_to_go() -> None:
+async def test_stopping_closes_websockets() -> None:
     stop = trio.Event()
     async with open_world(stop=stop) as world, meet(world) as client:
         await client.send(text("x"))
@@ -321,7 +321,7 @@ async def test_a_client_that_answers_no_ping_is_gone() -> None:
         assert [closed.code for closed in world.endings] == [1006]
 
 
-async def test_a_client_is_not_taken_for_silent_while_nobody_listens_to_it() -> None:
+async def test_a_client_is_not_taken_for_silent_while_no_task_reads_it() -> None:
     """The reader rests behind a full queue; the pong is in the socket all along."""
     go_on = trio.Event()
 
@@ -501,7 +501,7 @@ async def test_floods_leave_room_for_others(data: bytes) -> None:
         assert slowest < 1
 
 
-async def test_clients_that_never_read_are_given_up_and_hold_up_nobody() -> None:
+async def test_clients_that_never_read_are_given_up_and_hold_up_no_other() -> None:
     big = encode_frame(b"x" * 1_000_000)
 
     async def talk(websocket: WebSocket) -> None:

@@ -164,7 +164,7 @@ async def test_what_the_operator_set_is_what_the_fetcher_does() -> None:
         ("text", "invalid_image", "must be a PNG, JPEG, GIF or WebP image."),
     ],
 )
-async def test_how_a_fetch_that_failed_is_told(end: str, code: str, words: str) -> None:
+async def test_how_a_fetch_that_failed_is_reported(end: str, code: str, words: str) -> None:
     async with site() as (_, server, remote):
         error = await refusal(remote, image(server.world.url(f"/{end}")))
     assert (error.code, error.message) == (code, f"{image('').path} {words}")
@@ -245,7 +245,7 @@ async def test_the_first_failure_ends_the_others() -> None:
     assert (error.code, error.param) == ("image_fetch_failed", attachments[1].path)
 
 
-async def test_faults_that_need_no_fetch_are_told_before_one() -> None:
+async def test_errors_that_need_no_fetch_are_raised_before_one() -> None:
     async with site() as (_, server, remote):
         error = await refusal(remote, image(server.world.url("/x"), 0), image("data:,x", 1))
         assert error.code == "invalid_image"

@@ -176,7 +176,7 @@ def test_the_limit_is_exact(allowed: Path) -> None:
         read(path, allowed)
 
 
-def test_a_file_that_tells_no_size_is_bounded_as_it_is_read() -> None:
+def test_a_file_without_a_size_is_bounded_as_it_is_read() -> None:
     """Files of /proc say that they are empty, and are not."""
     path = Path("/proc/self/status")
     if path.exists():  # elsewhere there is no such file to try

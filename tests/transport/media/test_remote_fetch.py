@@ -246,7 +246,7 @@ async def test_anything_but_a_whole_plain_body_has_failed(answer: bytes) -> None
         assert "picture" not in told
 
 
-async def test_the_status_is_told() -> None:
+async def test_the_status_is_named() -> None:
     async with serving(saying(b"HTTP/1.1 403 No\r\ncontent-length: 0\r\n\r\n")) as server:
         with pytest.raises(FetchFailed, match=r"^answered with status 403$"):
             await server.fetch()
@@ -263,7 +263,7 @@ async def test_nothing_of_the_environment_is_used(monkeypatch: pytest.MonkeyPatc
         assert proxy.heads == []
 
 
-async def test_nobody_there() -> None:
+async def test_a_server_that_is_not_there() -> None:
     async with serving(saying(OK)) as server:
         world = server.world
     with pytest.raises(FetchFailed, match=r"^could not be fetched$"):
@@ -352,7 +352,7 @@ async def test_the_name_is_resolved_once_and_the_connection_goes_to_what_was_che
         assert len(server.heads) == 1
 
 
-async def test_the_next_address_is_tried_where_nobody_listens() -> None:
+async def test_the_next_address_is_tried_where_no_server_listens() -> None:
     async with serving(saying(OK)) as server:
         # The server listens on IPv4 alone.
         server.world.names["pictures.test"] = [["::1", OUTSIDE]]

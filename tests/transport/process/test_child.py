@@ -81,7 +81,7 @@ async def test_a_line_of_20_megabytes(tmp_path: Path) -> None:
     assert text_of(seen) == "after it"
 
 
-async def test_a_line_over_the_limit_is_a_fault_and_the_end(tmp_path: Path) -> None:
+async def test_a_line_over_the_limit_is_an_error_and_the_end(tmp_path: Path) -> None:
     async with running(scripted(tmp_path, max_line_bytes=65536)) as child:
         say(child, "", answer="never heard", long_line_bytes=100_000)
         seen, fault = await read_all(child)
@@ -93,7 +93,7 @@ async def test_a_line_over_the_limit_is_a_fault_and_the_end(tmp_path: Path) -> N
 
 
 @pytest.mark.parametrize("size", [1, 65536])
-async def test_garbage_is_a_fault_after_the_frames_before_it(tmp_path: Path, size: int) -> None:
+async def test_garbage_is_an_error_after_the_frames_before_it(tmp_path: Path, size: int) -> None:
     # Written at once or byte by byte: what came before the garbage is heard either way.
     program = (
         "import sys, time; n = int(sys.argv[1]);"
@@ -109,7 +109,7 @@ async def test_garbage_is_a_fault_after_the_frames_before_it(tmp_path: Path, siz
     assert child.returncode == -signal.SIGKILL
 
 
-async def test_a_fault_stays_a_fault(tmp_path: Path) -> None:
+async def test_an_error_stays_an_error(tmp_path: Path) -> None:
     async with running(python(tmp_path, "print('No JSON!', flush=True);" + SLEEPS)) as child:
         for _ in range(2):
             with pytest.raises(ChildProtocolError):
@@ -181,7 +181,7 @@ async def test_stderr_is_drained_and_its_end_is_kept(tmp_path: Path) -> None:
     assert error.message == "The CLI process ended with status 7."
 
 
-async def test_a_child_that_was_told_to_go_is_no_news(tmp_path: Path) -> None:
+async def test_a_child_that_was_asked_to_end_is_not_reported(tmp_path: Path) -> None:
     with capture_logs() as lines:
         async with running(scripted(tmp_path)) as child:
             child.retire()

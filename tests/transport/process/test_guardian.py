@@ -173,7 +173,7 @@ async def test_one_that_dies_is_replaced_and_knows_what_it_knew() -> None:
         assert "the guardian died and is replaced" in {line["event"] for line in logs}
 
 
-async def test_one_that_is_stuck_holds_nobody_up_and_is_replaced() -> None:
+async def test_one_that_is_stuck_holds_up_no_other_and_is_replaced() -> None:
     with sleeping() as forgotten, sleeping() as watched:
         async with open_guardian() as guardian:
             first = guardian.pid

@@ -198,7 +198,7 @@ async def test_another_program_is_let_be(tmp_path: Path, guardian: Guardian, scr
     assert asked == Login(Means.UNKNOWN)
 
 
-async def test_no_program_at_all_is_no_fault(tmp_path: Path, guardian: Guardian) -> None:
+async def test_no_program_at_all_is_no_error(tmp_path: Path, guardian: Guardian) -> None:
     assert await ask_login(("/nowhere",), {}, tmp_path, guardian) == Login(Means.UNKNOWN)
 
 

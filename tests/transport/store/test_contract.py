@@ -200,7 +200,7 @@ async def test_a_turn_that_failed_leaves_no_trace(store: Store) -> None:
     assert len([*messages_of(fold(await log_of(store)))]) == 2
 
 
-async def test_a_lost_turn_is_told_once(store: Store) -> None:
+async def test_a_lost_turn_is_reported_once(store: Store) -> None:
     lease = await new_lease(store)
     turn_id = await begin(store, lease, request="r")
     lease = await store.acquire("conv_1", KEY)
@@ -295,7 +295,7 @@ async def test_a_cancelled_change_is_settled_before_the_next(store: Store) -> No
     assert (await log_of(store))[-1].record == user("next")
 
 
-async def test_resolving_tells_another_lease(store: Store) -> None:
+async def test_resolving_hands_the_turn_to_another_lease(store: Store) -> None:
     lease = await new_lease(store)
     with trio.CancelScope() as scope:
         scope.cancel()

@@ -510,7 +510,7 @@ async def _everything_is_there(
         assert (kept.open_turn is not None) == (name in orphans)
 
 
-async def test_a_turn_that_ran_at_a_kill_is_an_orphan_and_told_once(folder: Path) -> None:
+async def test_a_turn_that_ran_at_a_kill_is_an_orphan_and_reported_once(folder: Path) -> None:
     async with open_sqlite_store(folder) as store:
         turn_id = await begin(store, await new_lease(store))
         copy = folder.with_name("copy")  # what a kill would leave
