@@ -301,7 +301,7 @@ async def open_gateway(
     """Run a gateway while the block runs; afterwards no task and no process of it is left.
 
     `environ` is what children may inherit from (default: this process's), `demo` runs the
-    scripted child in place of the CLI, `hidden` are files that agents in a sandbox never see.
+    demo CLI in place of the CLI, `hidden` are files that agents in a sandbox never see.
     Raises `Overloaded` (``cli_not_found``) and `SettingsError`. What the block raises comes out of
     it as it is, never in an exception group.
     """

@@ -135,7 +135,7 @@ def main() -> None:
 
 @main.command(cls=SettingsCommand)
 @config_option
-@click.option("--demo", is_flag=True, help="Answer from a scripted child; needs no account.")
+@click.option("--demo", is_flag=True, help="Answer from a demo CLI; needs no account.")
 @click.pass_context
 def serve(context: click.Context, config_file: Path | None, demo: bool) -> None:
     """Run the gateway until it receives a signal to stop."""

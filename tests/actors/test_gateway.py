@@ -432,7 +432,7 @@ async def test_a_gateway_that_ends_takes_its_turns_along(tmp_path: Path) -> None
 def open_ended(tmp_path: Path) -> Any:
     """A gateway whose users outlive it, so that their tasks are not its own."""
     settings = Settings(
-        claude=ClaudeSettings(env={"HOME": str(tmp_path), "SCRIPTED_CHILD": "{}"}, prewarm=0),
+        claude=ClaudeSettings(env={"HOME": str(tmp_path), "DEMO_CLI_SWITCHES": "{}"}, prewarm=0),
         storage=StorageSettings(path=tmp_path / "state"),
     )
     return open_gateway(settings, environ={"PATH": "/usr/bin:/bin"}, demo=True)

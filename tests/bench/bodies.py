@@ -4,7 +4,7 @@ For each body of `tests.bench.hostile`: the longest time for which the event loo
 task beside the gateway, in the same loop, looks at the clock; "block" is processor time, which
 other programs do not lengthen), the processor time of the loop's
 own thread and of the whole process, and the memory, at its highest and when the request is over,
-in lengths of the body. The gateway runs in this process, its child is the scripted one.
+in lengths of the body. The gateway runs in this process, its child is the demo CLI.
 """
 
 from __future__ import annotations

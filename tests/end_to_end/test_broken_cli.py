@@ -22,7 +22,7 @@ PATIENCE = 30.0
 DEMO = f'exec {sys.executable} -I -m ccapi.transport.demo_cli "$@"'
 STATUS = 'case "$*" in "auth status --json")'
 WORKS = f"{STATUS} exit 0;; esac\n{DEMO}"
-"""The scripted child, as a program that is no real CLI and does not know of logins."""
+"""The demo CLI, as a program that is no real CLI and does not know of logins."""
 
 LOGGED_OUT = f"""{STATUS} echo '{{"loggedIn": false}}'; exit 1;; esac\n{DEMO}"""
 
@@ -40,7 +40,7 @@ async def serving(
 ) -> AsyncIterator[tuple[Live, httpx.AsyncClient, Path]]:
     program = tmp_path / "claude"
     write(program, script)
-    env = {"HOME": str(tmp_path), "SCRIPTED_CHILD": "{}"}
+    env = {"HOME": str(tmp_path), "DEMO_CLI_SWITCHES": "{}"}
     settings = settings_for(tmp_path, env, str(program), claude={"prewarm": 1, **claude})
     with trio.fail_after(PATIENCE):
         async with (

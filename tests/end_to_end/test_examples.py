@@ -1,4 +1,4 @@
-"""The examples run as they stand, each as a program of its own, with the scripted child or the CLI.
+"""The examples run as they stand, each as a program of its own, with the demo CLI or the CLI.
 
 An example that is not listed here fails a test: what is shown to people has to work.
 """

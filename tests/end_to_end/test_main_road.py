@@ -1,4 +1,4 @@
-"""The main road over a real port, with the scripted child's misbehaviour on the other end.
+"""The main road over a real port, with the demo CLI's misbehaviour on the other end.
 
 What a client sees when a child dies, hangs, floods or stalls, and when it misbehaves itself.
 """

@@ -25,7 +25,7 @@ async def test_vanishing_clients_dying_children_and_a_killed_server_leave_no_pro
 ) -> None:
     mark = uuid4().hex
     dice = random.Random(2026)
-    env = json.dumps({"SCRIPTED_CHILD": "{}", MARK: mark})
+    env = json.dumps({"DEMO_CLI_SWITCHES": "{}", MARK: mark})
     async with open_server(tmp_path, CLAUDE__ENV=env) as server:
         port = int(server.url.rpartition(":")[2])
         numbers = iter(range(CLIENTS))

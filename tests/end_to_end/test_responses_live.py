@@ -1,6 +1,6 @@
 """Responses that go on and fork, over real children.
 
-The scripted child says what it was given, so each answer shows whose history it is.
+The demo CLI says what it was given, so each answer shows whose history it is.
 """
 
 from __future__ import annotations

@@ -42,7 +42,7 @@ SCRIPTS: tuple[dict[str, object], ...] = (
 
 
 def settings_for(home: Path, name: str, value: str) -> Settings:
-    env = {"HOME": str(home), "SCRIPTED_CHILD": json.dumps({"pace_ms": 0}), name: value}
+    env = {"HOME": str(home), "DEMO_CLI_SWITCHES": json.dumps({"pace_ms": 0}), name: value}
     claude = ClaudeSettings(
         env=env,
         prewarm=2,

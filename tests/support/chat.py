@@ -61,7 +61,7 @@ def answered(response: Response) -> dict[str, Any]:
 
 
 def report(response: Response) -> dict[str, Any]:
-    """What the scripted child says it was given; it was asked by `embedded.script(report=True)`."""
+    """What the demo CLI says it was given; it was asked by `embedded.script(report=True)`."""
     told: dict[str, Any] = json.loads(str(answered(response)["content"]))
     return told
 

@@ -30,7 +30,7 @@ PATIENCE = 30.0
 
 
 def script(text: str = "", **switches: Any) -> str:
-    """A prompt that tells the scripted child how to answer it."""
+    """A prompt that tells the demo CLI how to answer it."""
     return f"!script {json.dumps(switches)} {text}"
 
 
@@ -70,10 +70,10 @@ async def open_embedded(
     claude: dict[str, Any] | None = None,
     **sections: Any,
 ) -> AsyncIterator[Gateway]:
-    """A gateway over scripted children that answer without pauses unless told otherwise."""
+    """A gateway over demo CLIs that answer without pauses unless told otherwise."""
     async with leaving_nothing() as mark:
         env = {"HOME": str(tmp_path), MARK: mark}
-        env["SCRIPTED_CHILD"] = json.dumps({"pace_ms": 0, **(switches or {})})
+        env["DEMO_CLI_SWITCHES"] = json.dumps({"pace_ms": 0, **(switches or {})})
         settings = Settings(
             claude=ClaudeSettings(**{"env": env, "prewarm": 1, **(claude or {})}),
             storage=StorageSettings(path=tmp_path / "state"),

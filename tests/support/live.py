@@ -1,4 +1,4 @@
-"""A whole gateway on a real port, in front of the real CLI on the stub, or the scripted child."""
+"""A whole gateway on a real port, in front of the real CLI on the stub, or the demo CLI."""
 
 from __future__ import annotations
 
@@ -28,7 +28,7 @@ from .raw_cli import cli_binary
 @attrs.frozen
 class Live:
     """`url` without a path; `stub` is what the real CLI talks to, and `proxy` what keeps it from
-    all else (None with the scripted child)."""
+    all else (None with the demo CLI)."""
 
     url: str
     gateway: Gateway
@@ -81,7 +81,7 @@ async def open_live_cli(
 
 @asynccontextmanager
 async def open_live_demo(tmp_path: Path, **sections: Any) -> AsyncIterator[Live]:
-    """A gateway in front of the scripted child, its switches on."""
-    env = {"HOME": str(tmp_path), "SCRIPTED_CHILD": "{}"}
+    """A gateway in front of the demo CLI, its switches on."""
+    env = {"HOME": str(tmp_path), "DEMO_CLI_SWITCHES": "{}"}
     async with open_live(settings_for(tmp_path, env, **sections), demo=True) as live:
         yield live

@@ -93,12 +93,12 @@ def end_group(pgid: int) -> None:
 # --- children -------------------------------------------------------------------------------------
 
 
-def scripted(tmp_path: Path, switches: Mapping[str, Any] = {}, **changes: Any) -> ChildCommand:
-    """The scripted child with `switches`; `changes` are fields of `ChildCommand`."""
+def demo_command(tmp_path: Path, switches: Mapping[str, Any] = {}, **changes: Any) -> ChildCommand:
+    """The demo CLI with `switches`; `changes` are fields of `ChildCommand`."""
     env = {
         "PATH": os.environ["PATH"],
         "HOME": str(tmp_path),
-        "SCRIPTED_CHILD": json.dumps({"pace_ms": 0, **switches}),
+        "DEMO_CLI_SWITCHES": json.dumps({"pace_ms": 0, **switches}),
     }
     return ChildCommand(**{"argv": DEMO_CLI, "env": env, "cwd": tmp_path, **changes})
 
@@ -106,7 +106,7 @@ def scripted(tmp_path: Path, switches: Mapping[str, Any] = {}, **changes: Any) -
 def python(tmp_path: Path, program: str, *args: str, **changes: Any) -> ChildCommand:
     """A child that is a few lines of Python."""
     argv = (sys.executable, "-I", "-c", program, *args)
-    return scripted(tmp_path, argv=argv, **changes)
+    return demo_command(tmp_path, argv=argv, **changes)
 
 
 @asynccontextmanager
@@ -133,7 +133,7 @@ async def _keep(
 
 
 def say(child: Child, text: str, **switches: Any) -> None:
-    """One turn's user frame, with the scripted child's switches for it."""
+    """One turn's user frame, with the demo CLI's switches for it."""
     words = f"!script {json.dumps(switches)} {text}" if switches else text
     child.write(lines.user(os.urandom(8).hex(), (words,)))
 

@@ -38,10 +38,10 @@ def main() -> NoReturn:
         if flags.pace_ms:
             switches = lay_over(switches, {"pace_ms": float(flags.pace_ms)})
     except ValueError as error:
-        fatal(f"scripted child: {error}", 2)
+        fatal(f"demo CLI: {error}", 2)
     wire = Wire(switches)
     if flags.version:
-        wire.write(f"{VERSION} (scripted)\n".encode())
+        wire.write(f"{VERSION} (demo)\n".encode())
         sys.exit(0)
     if flags.skips_permissions and os.geteuid() == 0:
         fatal(

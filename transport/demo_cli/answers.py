@@ -24,7 +24,7 @@ _MOST: Final = 1000  # how far it counts
 _LONGEST: Final = 1000  # characters of a quotation
 
 _ABILITIES: Final = """\
-I am the **scripted child**: a small stand-in for Claude Code, so that you can try this gateway \
+I am the **demo CLI**: a small stand-in for Claude Code, so that you can try this gateway \
 without an account. Everything around me is real: the stream, the conversation, the usage.
 
 Try one of these:
@@ -108,7 +108,7 @@ def answer(prompt: Prompt) -> str:
     if "markdown" in lower:
         return _MARKDOWN
     if re.search(r"\b(which|what) model\b", lower):
-        return f"I answer as `{prompt.model}`, but I am only the scripted child of the demo."
+        return f"I answer as `{prompt.model}`, but I am only the demo CLI of the demo."
     if lower.rstrip("?!. ") in ("help", "who are you", "what are you", "what can you do"):
         return _ABILITIES + (demo_agent.ABILITIES if prompt.agent else "")
     if re.match(r"(hello|hi|hey|good (morning|day|evening))\b", lower) and len(lower) < 40:

@@ -10,7 +10,7 @@ from typing import Final
 
 from .own_tools import Use
 
-SYSTEM: Final = "You are Claude Code, played by the scripted child. You pretend to use your tools."
+SYSTEM: Final = "You are Claude Code, played by the demo CLI. You pretend to use your tools."
 
 ABILITIES: Final = """\
 

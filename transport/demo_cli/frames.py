@@ -1,4 +1,4 @@
-"""The frames the scripted child prints: the stream-json words of the Claude Code CLI.
+"""The frames the demo CLI prints: the stream-json words of the Claude Code CLI.
 
 Knows the shape of each line as Claude Code 2.1.330 prints it (fields nobody could depend on are
 left out). Refuses to know when a line is printed or what is in it. Lines are bytes that end in a

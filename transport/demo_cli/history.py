@@ -1,4 +1,4 @@
-"""What the scripted child remembers of a conversation, and the file it is kept in.
+"""What the demo CLI remembers of a conversation, and the file it is kept in.
 
 Knows entries (user and assistant messages with their uuids), rewinding, and the transcript: one
 JSON line for each entry in `scripted/<working directory>/<session id>.jsonl` under the CLI's

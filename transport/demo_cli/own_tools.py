@@ -1,4 +1,4 @@
-"""Claude Code's own tools, as the scripted child pretends to use them.
+"""Claude Code's own tools, as the demo CLI pretends to use them.
 
 Knows their names, which uses need leave, what the CLI would suggest, and what a pretended use says.
 Nothing is executed, read or written, ever: the files are those that the conversation itself wrote,

@@ -1,4 +1,4 @@
-"""Who lets the scripted child's agent use its tools: rules, or the gateway, which is asked.
+"""Who lets the demo CLI's agent use its tools: rules, or the gateway, which is asked.
 
 Knows the question (``can_use_tool``) and its answers as Claude Code has them, the rules of this
 process, and its mode. Refuses to know turns, and what a tool does.

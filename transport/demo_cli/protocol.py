@@ -1,4 +1,4 @@
-"""The scripted child's conversation with the gateway: control requests, and the order of turns.
+"""The demo CLI's conversation with the gateway: control requests, and the order of turns.
 
 Knows the control protocol as Claude Code answers it, which user frames make one turn, and what an
 interrupt or a rewind does to a running one. Refuses to know what a turn says or prints.
@@ -320,7 +320,7 @@ class Child:
             try:
                 switches, text = read_directive(switches, text)
             except UnknownSwitch as error:
-                fatal(f"scripted child: {error}", 2)
+                fatal(f"demo CLI: {error}", 2)
         if self._poisoned:
             switches = switches._replace(error="undefined is not an object: content.some")
         self._wire.switches = switches
@@ -328,7 +328,7 @@ class Child:
         try:
             plan = self._session.plan(text, len(batch), switches)
         except ValueError as error:
-            fatal(f"scripted child: {error}", 2)
+            fatal(f"demo CLI: {error}", 2)
         started = time.monotonic()
         self._turn = turn = Turn(self._frames, switches, plan, uuids)
         aborted = self._play(turn)

@@ -1,4 +1,4 @@
-"""What the scripted child was given: flags, adoption, settings, history; and what follows.
+"""What the demo CLI was given: flags, adoption, settings, history; and what follows.
 
 Knows the meaning of the CLI's flags and of `initialize`, what the model is shown, and so what a
 turn will say and what it costs. Refuses to know when anything happens.

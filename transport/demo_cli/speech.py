@@ -1,4 +1,4 @@
-"""The messages of one turn of the scripted child, frame by frame.
+"""The messages of one turn of the demo CLI, frame by frame.
 
 Knows which message and which block are open, what of it was printed, and what the history gains.
 Refuses to know why anything is said, and when it ends.

@@ -1,4 +1,4 @@
-"""What a turn of the scripted child consists of: steps, for the shell in `protocol` to perform.
+"""What a turn of the demo CLI consists of: steps, for the shell in `protocol` to perform.
 
 Knows what each step asks for. Refuses to know who yields it and how it is done.
 """

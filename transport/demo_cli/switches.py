@@ -1,6 +1,6 @@
-"""The switches of the scripted child: what it answers and how it misbehaves.
+"""The switches of the demo CLI: what it answers and how it misbehaves.
 
-Knows their names, defaults and how they are read: from the environment variable `SCRIPTED_CHILD`
+Knows their names, defaults and how they are read: from the environment variable `DEMO_CLI_SWITCHES`
 (a JSON object, for the whole process) and from a directive `!script {json}` at the start of a user
 text (for that turn, laid over the former). Without the variable a directive is ordinary text, so
 a public demo cannot be scripted by its callers. Refuses to know what a switch does; that is
@@ -13,7 +13,7 @@ from __future__ import annotations
 import json
 from typing import Any, Final, NamedTuple
 
-VARIABLE: Final = "SCRIPTED_CHILD"
+VARIABLE: Final = "DEMO_CLI_SWITCHES"
 DIRECTIVE: Final = "!script"
 
 

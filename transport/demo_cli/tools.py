@@ -1,4 +1,4 @@
-"""The scripted child's side of the gateway's tools: MCP inside control requests.
+"""The demo CLI's side of the gateway's tools: MCP inside control requests.
 
 Knows the handshake (initialize, initialized, tools/list), calling, and which answer belongs to
 which request, as Claude Code does it with an SDK MCP server. Refuses to know turns.

@@ -1,4 +1,4 @@
-"""One turn of the scripted child, as the steps it consists of.
+"""One turn of the demo CLI, as the steps it consists of.
 
 Knows the order of a turn's frames as the Claude Code CLI prints them, and at which of them the
 switches break something. Refuses to know the process: a turn does no I/O, it yields steps, and

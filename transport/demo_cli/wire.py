@@ -1,4 +1,4 @@
-"""The scripted child's edges: its standard streams, its end, and what it leaves behind.
+"""The demo CLI's edges: its standard streams, its end, and what it leaves behind.
 
 Knows file descriptors 0, 1 and 2 (waiting for lines with a deadline, writing everything, and how
 to do either badly on request), signals and child processes. Refuses to know what a line says.

@@ -101,7 +101,7 @@ class Cli:
     sandbox: Sandbox | None = None
 
     async def ask_login(self, guardian: Guardian) -> Login:
-        """How the program is logged in (`transport.process.login.ask_login`); the scripted child
+        """How the program is logged in (`transport.process.login.ask_login`); the demo CLI
         needs no login."""
         if self.program == DEMO_CLI:
             return NO_LOGIN_NEEDED

@@ -382,7 +382,7 @@ def _needed(program: Sequence[str], env: Mapping[str, str]) -> Iterator[Path]:
     launcher = Path(sandbox_launcher.__file__)
     needed = [Path(_launcher_file()), Path(_python()), Path(sysconfig.get_path("stdlib"))]
     needed += [] if _in_system(Path(sys.base_prefix)) else [Path(sys.base_prefix)]
-    if program[0] == sys.executable:  # the scripted child
+    if program[0] == sys.executable:  # the demo CLI
         needed += [Path(sys.prefix), launcher.parents[1], launcher.parents[2] / "schemas"]
         needed += _links(Path(program[0]))
     else:

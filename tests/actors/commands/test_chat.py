@@ -1,4 +1,4 @@
-"""``ccapi chat`` at a terminal and at pipes, before the scripted child and before a gateway whose
+"""``ccapi chat`` at a terminal and at pipes, before the demo CLI and before a gateway whose
 every word is the test's."""
 
 from __future__ import annotations

@@ -37,7 +37,7 @@ async def open_server(tmp_path: Path, **settings: str) -> AsyncIterator[Server]:
     env = {
         "PATH": "/usr/bin:/bin",
         "HOME": str(tmp_path),
-        "CLAUDE_CODE__CLAUDE__ENV": json.dumps({"SCRIPTED_CHILD": "{}"}),
+        "CLAUDE_CODE__CLAUDE__ENV": json.dumps({"DEMO_CLI_SWITCHES": "{}"}),
         "CLAUDE_CODE__STORAGE__PATH": str(tmp_path / "state"),
         "CLAUDE_CODE__LOG__FORMAT": "json",
         **{f"CLAUDE_CODE__{name}": value for name, value in settings.items()},

@@ -1,6 +1,6 @@
 """Tools of the client over the chat route, with real children that call them.
 
-The scripted child calls what `use NAME {…}` or its switch says, and waits, as the CLI does; then it
+The demo CLI calls what `use NAME {…}` or its switch says, and waits, as the CLI does; then it
 says what it was answered.
 """
 

@@ -1,6 +1,6 @@
 """Requests that bring their whole history and name no conversation, over real children.
 
-The scripted child says what it was given, so each answer shows whose history it is.
+The demo CLI says what it was given, so each answer shows whose history it is.
 """
 
 from __future__ import annotations

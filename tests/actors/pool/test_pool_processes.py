@@ -26,12 +26,12 @@ from ccapi.transport.process.cli import Cli
 from tests.support.processes import (
     DEMO_CLI,
     PATIENCE,
+    demo_command,
     eventually,
     marked,
     open_files,
     read_turn,
     say,
-    scripted,
     stat_of,
     text_of,
 )
@@ -71,7 +71,7 @@ async def open_world(
     **claude: Any,
 ) -> AsyncIterator[World]:
     mark = uuid4().hex
-    env = {**scripted(tmp_path, switches).env, MARK: mark}
+    env = {**demo_command(tmp_path, switches).env, MARK: mark}
     agents = Agents(tmp_path / "workspaces", (), ())
     cli = Cli(program, env, tmp_path, stop_seconds, 1 << 20, agents)
     bus = Bus()

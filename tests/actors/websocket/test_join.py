@@ -1,4 +1,4 @@
-"""Joining a conversation over a real WebSocket, with the scripted child behind it."""
+"""Joining a conversation over a real WebSocket, with the demo CLI behind it."""
 
 from __future__ import annotations
 

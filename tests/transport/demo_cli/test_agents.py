@@ -1,4 +1,4 @@
-"""The scripted child as an agent: it pretends to use Claude Code's tools, and asks for leave."""
+"""The demo CLI as an agent: it pretends to use Claude Code's tools, and asks for leave."""
 
 from __future__ import annotations
 
@@ -14,6 +14,18 @@ import trio
 from ccapi.transport.demo_cli import demo_agent, own_tools
 from ccapi.transport.demo_cli.own_tools import Use
 from tests.support import messages_stub as stub_words
+from tests.support.demo_cli import (
+    DemoCli,
+    Frame,
+    control,
+    is_answer,
+    is_result,
+    kind,
+    new_uuids,
+    open_demo_cli,
+    text_of,
+    user,
+)
 from tests.support.raw_agent import (
     AGENT_FLAGS,
     TOOLS,
@@ -24,25 +36,13 @@ from tests.support.raw_agent import (
     results_of,
 )
 from tests.support.raw_cli import kind as long_kind
-from tests.support.scripted import (
-    Frame,
-    Scripted,
-    control,
-    is_answer,
-    is_result,
-    kind,
-    new_uuids,
-    open_scripted,
-    text_of,
-    user,
-)
 
 FLAGS = (*AGENT_FLAGS, "--tools", TOOLS, "--permission-mode", "default", "--model", "some-model")
 RULE = {"type": "addRules", "rules": [{"toolName": "Bash"}], "behavior": "allow"}
 
 
-def open_agent(home: Path, *flags: str, **given: Any) -> AbstractAsyncContextManager[Scripted]:
-    return open_scripted(home, *flags, base=FLAGS, **given)
+def open_agent(home: Path, *flags: str, **given: Any) -> AbstractAsyncContextManager[DemoCli]:
+    return open_demo_cli(home, *flags, base=FLAGS, **given)
 
 
 def does(*activity: Any, **switches: Any) -> str:
@@ -61,13 +61,13 @@ def write(path: Any) -> Frame:
     return {"name": "Write", "input": {"file_path": str(path), "content": "x"}}
 
 
-async def ask(child: Scripted, *activity: Any, uuid: str | None = None) -> Frame:
+async def ask(child: DemoCli, *activity: Any, uuid: str | None = None) -> Frame:
     """A turn that does this; its first question for leave."""
     await child.send(user(does(*activity), uuid))
     return (await child.until(asks_permission))[-1]
 
 
-async def finish(child: Scripted, *replies: Frame) -> list[Frame]:
+async def finish(child: DemoCli, *replies: Frame) -> list[Frame]:
     await child.send(*replies)
     return await child.until(is_result)
 
@@ -158,7 +158,7 @@ async def test_an_agent_has_tools_a_prompt_a_model_and_rules(tmp_path: Path) -> 
 
 
 async def test_a_plain_models_child_has_no_tools_of_its_own(tmp_path: Path) -> None:
-    async with open_scripted(tmp_path) as child:
+    async with open_demo_cli(tmp_path) as child:
         assert (await child.report())["own_tools"] == []
         assert (await child.turn("list the files"))[-1]["result"].startswith("You said:")
 
@@ -259,7 +259,7 @@ async def test_the_question_and_its_answers(tmp_path: Path) -> None:
         assert results_of(frames)[0]["content"] == "fig"
 
 
-async def asked_again(child: Scripted) -> Frame:
+async def asked_again(child: DemoCli) -> Frame:
     """The last question, found in what was printed."""
     lines = [json.loads(line) for line in child.printed.splitlines()]
     return next(frame for frame in reversed(lines) if asks_permission(frame))

@@ -1,4 +1,4 @@
-"""What the scripted child answers: on request, with tools, by a schema, and in the demo."""
+"""What the demo CLI answers: on request, with tools, by a schema, and in the demo."""
 
 from __future__ import annotations
 
@@ -10,14 +10,14 @@ import pytest
 
 from ccapi.schemas.claude.tool_wishes import ToolWish
 from ccapi.transport.demo_cli import answers
-from tests.support.scripted import (
+from tests.support.demo_cli import (
+    DemoCli,
     Frame,
-    Scripted,
     control,
     is_delta,
     is_result,
     kind,
-    open_scripted,
+    open_demo_cli,
     text_of,
     user,
 )
@@ -31,7 +31,7 @@ def script(text: str = "", **switches: Any) -> str:
 
 
 async def test_deltas_of_a_number_and_a_size(tmp_path: Path) -> None:
-    async with open_scripted(tmp_path) as child:
+    async with open_demo_cli(tmp_path) as child:
         frames = await child.turn(script(deltas=3))
         texts = [f["event"]["delta"]["text"] for f in frames if is_delta(f)]
         assert texts == ["0000 ", "0001 ", "0002 "]
@@ -44,7 +44,7 @@ async def test_deltas_of_a_number_and_a_size(tmp_path: Path) -> None:
 
 
 async def test_thousands_of_deltas_are_a_line_each(tmp_path: Path) -> None:
-    async with open_scripted(tmp_path) as child:
+    async with open_demo_cli(tmp_path) as child:
         frames = await child.turn(script(deltas=20_000))
     assert sum(map(is_delta, frames)) == 20_000
     assert len({f["uuid"] for f in frames}) == len(frames)
@@ -52,7 +52,7 @@ async def test_thousands_of_deltas_are_a_line_each(tmp_path: Path) -> None:
 
 
 async def test_an_interrupt_is_honoured_at_full_speed(tmp_path: Path) -> None:
-    async with open_scripted(tmp_path) as child:
+    async with open_demo_cli(tmp_path) as child:
         await child.send(user(script(deltas=100_000)))
         await child.until(is_delta)
         await child.send(control("interrupt"))
@@ -61,13 +61,13 @@ async def test_an_interrupt_is_honoured_at_full_speed(tmp_path: Path) -> None:
 
 
 async def test_pace_is_kept(tmp_path: Path) -> None:
-    async with open_scripted(tmp_path) as child:
+    async with open_demo_cli(tmp_path) as child:
         result = (await child.turn(script(deltas=5, pace_ms=20, first_ms=50)))[-1]
         assert result["duration_ms"] >= 50 + 5 * 20
 
 
 async def test_thinking(tmp_path: Path) -> None:
-    async with open_scripted(tmp_path) as child:
+    async with open_demo_cli(tmp_path) as child:
         frames = await child.turn(script(answer="so", thinking=2))
     kinds = [f["event"]["delta"]["type"] for f in frames if is_delta(f)]
     assert kinds == ["thinking_delta", "thinking_delta", "signature_delta", "text_delta"]
@@ -79,7 +79,7 @@ async def test_thinking(tmp_path: Path) -> None:
 
 async def test_usage_and_stop_reason(tmp_path: Path) -> None:
     usage = {"input_tokens": 10**9, "output_tokens": 7}
-    async with open_scripted(tmp_path) as child:
+    async with open_demo_cli(tmp_path) as child:
         frames = await child.turn(script(usage=usage, stop_reason="refusal"))
     result, end = frames[-1], frames[-3]
     assert result["usage"] == {**result["usage"], **usage}
@@ -102,7 +102,7 @@ def asks(method: str) -> Any:
     )
 
 
-async def offer(child: Scripted, *names: str) -> None:
+async def offer(child: DemoCli, *names: str) -> None:
     """Play the gateway's part of the handshake."""
     request = (await child.until(asks("initialize")))[-1]
     await child.send(mcp_reply(request, {"protocolVersion": "2025-11-25", "capabilities": {}}))
@@ -112,7 +112,7 @@ async def offer(child: Scripted, *names: str) -> None:
 
 async def test_a_tool_round_trip(tmp_path: Path) -> None:
     calls = [{"name": f"mcp__x__{name}", "input": {"city": name}} for name in ("a_b", "c")]
-    async with open_scripted(tmp_path) as child:
+    async with open_demo_cli(tmp_path) as child:
         await child.send(control("initialize", sdkMcpServers=["x"]), user(script(tool_calls=calls)))
         await offer(child, "a.b", "c")
         frames = await child.until(lambda f: kind(f) == "message_stop")
@@ -138,7 +138,7 @@ async def test_a_tool_round_trip(tmp_path: Path) -> None:
 
 async def test_an_interrupt_while_a_tool_runs(tmp_path: Path) -> None:
     environment = {"CLAUDE_AGENT_SDK_MCP_NO_PREFIX": "1"}
-    async with open_scripted(tmp_path, environment=environment) as child:
+    async with open_demo_cli(tmp_path, environment=environment) as child:
         await child.send(control("mcp_set_servers", servers={"x": {}}), user('use a.b {"c": 1}'))
         await offer(child, "a.b")
         call = (await child.until(asks("tools/call")))[-1]
@@ -154,7 +154,7 @@ async def test_an_interrupt_while_a_tool_runs(tmp_path: Path) -> None:
 
 
 async def test_an_interrupt_after_a_tool_has_answered(tmp_path: Path) -> None:
-    async with open_scripted(tmp_path) as child:
+    async with open_demo_cli(tmp_path) as child:
         calls = [{"name": "nope"}]
         await child.send(user(script(tool_calls=calls, deltas=5000, pace_ms=2)))
         await child.until(lambda f: is_delta(f) and f["event"]["delta"]["type"] == "text_delta")
@@ -166,7 +166,7 @@ async def test_an_interrupt_after_a_tool_has_answered(tmp_path: Path) -> None:
 
 
 async def test_a_tool_that_is_not_offered(tmp_path: Path) -> None:
-    async with open_scripted(tmp_path) as child:
+    async with open_demo_cli(tmp_path) as child:
         frames = await child.turn(script(tool_calls=[{"name": "nope"}]))
         assert "No such tool available: nope" in frames[-1]["result"]
 
@@ -189,7 +189,7 @@ async def test_a_structured_answer(tmp_path: Path) -> None:
             "tags": {"type": "array", "items": {"type": "boolean"}},
         },
     }
-    async with open_scripted(tmp_path) as child:
+    async with open_demo_cli(tmp_path) as child:
         await child.ask("initialize", jsonSchema=schema)
         frames = await child.turn("repeat: x")
     expected = {"name": "x", "count": 1, "kind": "a", "tags": [True]}
@@ -240,7 +240,7 @@ def test_tokens_are_the_text(text: str) -> None:
 
 
 async def test_the_demo_streams_with_small_pauses(tmp_path: Path) -> None:
-    async with open_scripted(tmp_path, "--pace-ms", "20", switches=None) as child:
+    async with open_demo_cli(tmp_path, "--pace-ms", "20", switches=None) as child:
         result = (await child.turn("count to 5"))[-1]
         assert result["result"] == "1, 2, 3, 4, 5."
         assert result["duration_ms"] >= 5 * 20

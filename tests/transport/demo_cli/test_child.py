@@ -1,4 +1,4 @@
-"""The scripted child speaks the protocol of the Claude Code CLI: adoption, turns and history."""
+"""The demo CLI speaks the protocol of the Claude Code CLI: adoption, turns and history."""
 
 from __future__ import annotations
 
@@ -10,9 +10,7 @@ from typing import Any
 import pytest
 
 from tests.support import messages_stub as stub_words
-from tests.support.raw_cli import CHILD_ENVIRONMENT, cli_environment, open_raw_cli, user_frame
-from tests.support.raw_cli import kind as long_kind
-from tests.support.scripted import (
+from tests.support.demo_cli import (
     CLI_FLAGS,
     Frame,
     control,
@@ -21,10 +19,12 @@ from tests.support.scripted import (
     is_result,
     kind,
     new_uuids,
-    open_scripted,
+    open_demo_cli,
     text_of,
     user,
 )
+from tests.support.raw_cli import CHILD_ENVIRONMENT, cli_environment, open_raw_cli, user_frame
+from tests.support.raw_cli import kind as long_kind
 
 SLOW = '!script {"deltas": 5000, "pace_ms": 2}'
 HELLO = {"id": "msg_1", "role": "assistant", "content": [{"type": "text", "text": "hello"}]}
@@ -32,7 +32,7 @@ HELLO = {"id": "msg_1", "role": "assistant", "content": [{"type": "text", "text"
 
 # --- like the real one --------------------------------------------------------------------------
 
-TURNS: list[tuple[str, Any]] = [  # what the scripted child is told, what the real one's API says
+TURNS: list[tuple[str, Any]] = [  # what the demo CLI is told, what the real one's API says
     ('!script {"answer": "one two three"}', stub_words.say("one two three", chunks=3)),
     (
         '!script {"answer": "one two", "thinking": 2}',
@@ -77,12 +77,12 @@ async def test_a_session_has_the_frames_of_the_real_cli_in_their_order(tmp_path:
         environment = {**cli_environment(tmp_path, stub.url), **CHILD_ENVIRONMENT}
         async with open_raw_cli(environment, tmp_path, CLI_FLAGS) as real:
             expected = await kinds_of(real, list(questions))
-    async with open_scripted(tmp_path) as child:
+    async with open_demo_cli(tmp_path) as child:
         assert await kinds_of(child, [script for script, _ in TURNS]) == expected
 
 
 async def test_a_turn_frame_by_frame(tmp_path: Path) -> None:
-    async with open_scripted(tmp_path) as child:
+    async with open_demo_cli(tmp_path) as child:
         (uuid,) = new_uuids(1)
         await child.send(user('!script {"answer": "Grüße, \\ud83c\\udf0d "}', uuid))
         frames = await child.until(lambda frame: kind(frame) == "completed")
@@ -115,7 +115,7 @@ async def test_a_turn_frame_by_frame(tmp_path: Path) -> None:
 
 
 async def test_what_was_sent_before_is_read_from_the_cache(tmp_path: Path) -> None:
-    async with open_scripted(tmp_path) as child:
+    async with open_demo_cli(tmp_path) as child:
         first, second = [(await child.turn("Tell me more, please"))[-1]["usage"] for _ in range(2)]
     keys = ("input_tokens", "cache_creation_input_tokens", "cache_read_input_tokens")
     assert first["cache_read_input_tokens"] == 0
@@ -125,7 +125,7 @@ async def test_what_was_sent_before_is_read_from_the_cache(tmp_path: Path) -> No
 
 async def test_lone_surrogates_and_line_separators_survive(tmp_path: Path) -> None:
     text = "a\ud800b\u2028c\u0000d"
-    async with open_scripted(tmp_path) as child:
+    async with open_demo_cli(tmp_path) as child:
         frames = await child.turn(f"repeat: {text}")
     assert text_of(frames) == frames[-1]["result"] == text
 
@@ -133,7 +133,7 @@ async def test_lone_surrogates_and_line_separators_survive(tmp_path: Path) -> No
 async def test_it_is_silent_until_spoken_to_and_then_answers_a_pipelined_turn(
     tmp_path: Path,
 ) -> None:
-    async with open_scripted(tmp_path) as child:
+    async with open_demo_cli(tmp_path) as child:
         assert await child.silent()
         await child.send(control("initialize", systemPrompt="You are X."), user("system prompt?"))
         frames = await child.until(is_result)
@@ -147,7 +147,7 @@ async def test_the_first_initialize_decides(tmp_path: Path) -> None:
     agents = {"gw": {"description": "d", "prompt": "not this", "model": "claude-haiku-4-5"}}
     adoption: Frame = {"systemPrompt": ["A", "B"], "appendSystemPrompt": "C", "agents": agents}
     adoption["title"] = "A title"
-    async with open_scripted(tmp_path, "--model", "sonnet", "--system-prompt", "flag") as child:
+    async with open_demo_cli(tmp_path, "--model", "sonnet", "--system-prompt", "flag") as child:
         await child.send(control("initialize", **adoption))
         _, titled, answered = await child.until(is_answer)
         assert (kind(titled), titled["title"]) == ("session_title_changed", "A title")
@@ -164,13 +164,13 @@ async def test_only_an_empty_list_means_no_system_prompt(
     tmp_path: Path, given: Any, system: str
 ) -> None:
     agents = {"gw": {"description": "d", "prompt": "agent's"}}
-    async with open_scripted(tmp_path) as child:
+    async with open_demo_cli(tmp_path) as child:
         await child.ask("initialize", systemPrompt=given, agents=agents)
         assert (await child.report())["system"] == system
 
 
 async def test_an_initialize_after_a_user_frame_changes_nothing(tmp_path: Path) -> None:
-    async with open_scripted(tmp_path, "--model=sonnet", "--system-prompt", "flag") as child:
+    async with open_demo_cli(tmp_path, "--model=sonnet", "--system-prompt", "flag") as child:
         await child.turn("hello")
         assert (await child.ask("initialize", systemPrompt="late"))["subtype"] == "success"
         report = await child.report()
@@ -178,14 +178,14 @@ async def test_an_initialize_after_a_user_frame_changes_nothing(tmp_path: Path) 
 
 
 async def test_settings_are_merged_and_reset(tmp_path: Path) -> None:
-    async with open_scripted(tmp_path) as child:
+    async with open_demo_cli(tmp_path) as child:
         for env in ({"A": "1", "B": "2"}, {"A": ""}):
             await child.ask("apply_flag_settings", settings={"env": env})
         assert (await child.report())["settings"] == {"env": {"A": "", "B": "2"}}
 
 
 async def test_token_limit_and_stop_sequences_cut_the_answer(tmp_path: Path) -> None:
-    async with open_scripted(tmp_path) as child:
+    async with open_demo_cli(tmp_path) as child:
         env = {"CLAUDE_CODE_MAX_OUTPUT_TOKENS": "3"}
         await child.ask("apply_flag_settings", settings={"env": env})
         result = (await child.turn("repeat: a b c d e"))[-1]
@@ -203,7 +203,7 @@ async def test_token_limit_and_stop_sequences_cut_the_answer(tmp_path: Path) -> 
 
 async def test_replayed_messages_cost_no_turn_and_are_remembered(tmp_path: Path) -> None:
     first, second = new_uuids(2)
-    async with open_scripted(tmp_path) as child:
+    async with open_demo_cli(tmp_path) as child:
         frames = await child.turn([{"type": "text", "text": "hi"}], first, shouldQuery=False)
         assert [kind(f) for f in frames[1:]] == ["queued", "started", "init", "success"]
         assert (frames[-1]["num_turns"], frames[-1]["result"]) == (0, "")
@@ -222,7 +222,7 @@ async def test_replayed_messages_cost_no_turn_and_are_remembered(tmp_path: Path)
 async def test_an_assistant_message_whose_content_is_text_poisons_the_session(
     tmp_path: Path,
 ) -> None:
-    async with open_scripted(tmp_path) as child:
+    async with open_demo_cli(tmp_path) as child:
         await child.send({"type": "assistant", "message": {**HELLO, "content": "hello"}})
         result = (await child.turn("hello"))[-1]
         assert result["is_error"]
@@ -231,7 +231,7 @@ async def test_an_assistant_message_whose_content_is_text_poisons_the_session(
 
 async def test_a_uuid_is_accepted_once(tmp_path: Path) -> None:
     uuid, other = new_uuids(2)
-    async with open_scripted(tmp_path) as child:
+    async with open_demo_cli(tmp_path) as child:
         await child.send(user("repeat: a", uuid), user("repeat: b", uuid))
         await child.until(is_result)
         await child.send(user("repeat: c", uuid), user("repeat: d", other))
@@ -241,7 +241,7 @@ async def test_a_uuid_is_accepted_once(tmp_path: Path) -> None:
 
 async def test_frames_that_wait_become_one_turn(tmp_path: Path) -> None:
     uuids = new_uuids(3)
-    async with open_scripted(tmp_path) as child:
+    async with open_demo_cli(tmp_path) as child:
         await child.send(*(user(f"repeat: {n}", uuid) for n, uuid in enumerate(uuids)))
         assert (await child.until(is_result))[-1]["result"] == "0"
         frames = await child.until(is_result)
@@ -250,7 +250,7 @@ async def test_frames_that_wait_become_one_turn(tmp_path: Path) -> None:
 
 
 async def test_commands_and_blank_text_reach_no_model(tmp_path: Path) -> None:
-    async with open_scripted(tmp_path) as child:
+    async with open_demo_cli(tmp_path) as child:
         result = (await child.turn("/help me"))[-1]
         assert (result["result"], result["num_turns"]) == (
             "/help isn't available in this environment.",

@@ -1,20 +1,20 @@
-"""The scripted child answers control requests as the Claude Code CLI does, turns running or not."""
+"""The demo CLI answers control requests as the Claude Code CLI does, turns running or not."""
 
 from __future__ import annotations
 
 import json
 from pathlib import Path
 
-from tests.support.scripted import (
+from tests.support.demo_cli import (
+    DemoCli,
     Frame,
-    Scripted,
     control,
     is_answer,
     is_delta,
     is_result,
     kind,
     new_uuids,
-    open_scripted,
+    open_demo_cli,
     text_of,
     user,
 )
@@ -22,7 +22,7 @@ from tests.support.scripted import (
 SLOW = '!script {"deltas": 5000, "pace_ms": 2}'
 
 
-async def interrupt(child: Scripted) -> list[Frame]:
+async def interrupt(child: DemoCli) -> list[Frame]:
     """Interrupt a turn that streams; the frames from the acknowledgement to the result."""
     await child.until(is_delta)
     await child.send(control("interrupt"))
@@ -33,13 +33,13 @@ async def interrupt(child: Scripted) -> list[Frame]:
 
 
 async def test_an_interrupt_while_idle_is_only_acknowledged(tmp_path: Path) -> None:
-    async with open_scripted(tmp_path) as child:
+    async with open_demo_cli(tmp_path) as child:
         assert (await child.ask("interrupt"))["response"] == {"still_queued": []}
         assert (await child.turn("repeat: on"))[-1]["result"] == "on"
 
 
 async def test_an_interrupt_ends_the_turn_and_keeps_what_was_said(tmp_path: Path) -> None:
-    async with open_scripted(tmp_path) as child:
+    async with open_demo_cli(tmp_path) as child:
         await child.send(user(SLOW))
         frames = await interrupt(child)
         assert [kind(f) for f in frames] == [
@@ -61,7 +61,7 @@ async def test_an_interrupt_ends_the_turn_and_keeps_what_was_said(tmp_path: Path
 
 
 async def test_an_interrupt_before_the_first_delta(tmp_path: Path) -> None:
-    async with open_scripted(tmp_path) as child:
+    async with open_demo_cli(tmp_path) as child:
         await child.send(user('!script {"first_ms": 3600000}'))
         await child.until(lambda f: kind(f) == "status")
         await child.send(control("interrupt"))
@@ -74,7 +74,7 @@ async def test_an_interrupt_before_the_first_delta(tmp_path: Path) -> None:
 
 async def test_an_interrupt_in_one_write_with_its_turn_comes_too_early(tmp_path: Path) -> None:
     (uuid,) = new_uuids(1)
-    async with open_scripted(tmp_path) as child:
+    async with open_demo_cli(tmp_path) as child:
         await child.send(user("repeat: on", uuid), control("interrupt"))
         frames = await child.until(is_result)
         answer = next(filter(is_answer, frames))
@@ -84,7 +84,7 @@ async def test_an_interrupt_in_one_write_with_its_turn_comes_too_early(tmp_path:
 
 async def test_what_is_queued_runs_after_an_interrupt_unless_cancelled(tmp_path: Path) -> None:
     kept, dropped = new_uuids(2)
-    async with open_scripted(tmp_path) as child:
+    async with open_demo_cli(tmp_path) as child:
         await child.send(user(SLOW))
         await child.until(is_delta)
         await child.send(user("repeat: kept", kept), user("repeat: dropped", dropped))
@@ -104,7 +104,7 @@ async def test_only_the_last_user_message_can_be_rewound(tmp_path: Path) -> None
         answer = await child.ask("rewind_conversation", target_message_uuid=target)
         return dict(answer["response"])
 
-    async with open_scripted(tmp_path) as child:
+    async with open_demo_cli(tmp_path) as child:
         said = [await child.turn(f"repeat: {u}", u) for u in (first, second, third)]
         assistants = [next(f for f in turn if f["type"] == "assistant")["uuid"] for turn in said]
         assert (await rewind("nobody"))["error"] == "target not found"
@@ -122,7 +122,7 @@ async def test_only_the_last_user_message_can_be_rewound(tmp_path: Path) -> None
 
 async def test_rewinding_a_running_turn_interrupts_it_first_if_asked(tmp_path: Path) -> None:
     first, second = new_uuids(2)
-    async with open_scripted(tmp_path) as child:
+    async with open_demo_cli(tmp_path) as child:
         await child.turn("repeat: a", first)
         await child.send(user(SLOW, second))
         await child.until(is_delta)
@@ -142,7 +142,7 @@ async def test_a_rewind_in_one_write_with_its_turn_interrupts_it_at_the_start(
     tmp_path: Path,
 ) -> None:
     first, second = new_uuids(2)
-    async with open_scripted(tmp_path) as child:
+    async with open_demo_cli(tmp_path) as child:
         await child.turn("repeat: a", first)
         target = {"target_message_uuid": second}
         await child.send(
@@ -165,7 +165,7 @@ async def test_a_rewind_in_one_write_with_its_turn_interrupts_it_at_the_start(
 
 
 async def test_permission_modes(tmp_path: Path) -> None:
-    async with open_scripted(tmp_path, "--permission-mode", "acceptEdits") as child:
+    async with open_demo_cli(tmp_path, "--permission-mode", "acceptEdits") as child:
         answer = await child.ask("set_permission_mode", mode="plan")
         assert answer["response"] == {"mode": "plan"}
         assert (await child.report())["permission_mode"] == "plan"
@@ -175,7 +175,7 @@ async def test_permission_modes(tmp_path: Path) -> None:
 
 
 async def test_an_unknown_request_is_an_error_and_other_frames_are_ignored(tmp_path: Path) -> None:
-    async with open_scripted(tmp_path) as child:
+    async with open_demo_cli(tmp_path) as child:
         await child.send_bytes(b'[1]\n3\nnull\n{"type":"keep_alive"}\n{"type":"zonk"}\n{}\n')
         await child.send({"type": "control_response", "response": {"request_id": "nobody's"}})
         answer = await child.ask("zonk", request_id="q")
@@ -184,14 +184,14 @@ async def test_an_unknown_request_is_an_error_and_other_frames_are_ignored(tmp_p
 
 
 async def test_end_session_while_idle(tmp_path: Path) -> None:
-    async with open_scripted(tmp_path) as child:
+    async with open_demo_cli(tmp_path) as child:
         assert await child.ask("end_session") == {"subtype": "success", "request_id": "r"}
         assert await child.wait() == 0
 
 
 async def test_end_session_in_a_turn_interrupts_it_and_drops_what_waits(tmp_path: Path) -> None:
     (waiting,) = new_uuids(1)
-    async with open_scripted(tmp_path) as child:
+    async with open_demo_cli(tmp_path) as child:
         await child.send(user(SLOW))
         await child.until(is_delta)
         await child.send(user("repeat: never", waiting), control("end_session"))

@@ -1,4 +1,4 @@
-"""Agents of the demo, from the join endpoint down to the scripted child that plays them."""
+"""Agents of the demo, from the join endpoint down to the demo CLI that plays them."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""The scripted child ends as the Claude Code CLI does, and what it was told outlives it."""
+"""The demo CLI ends as the Claude Code CLI does, and what it was told outlives it."""
 
 from __future__ import annotations
 
@@ -12,14 +12,14 @@ from pathlib import Path
 
 import pytest
 
-from tests.support.scripted import (
+from tests.support.demo_cli import (
     MODULE,
-    Scripted,
+    DemoCli,
     is_delta,
     is_result,
     kind,
     new_uuids,
-    open_scripted,
+    open_demo_cli,
     user,
 )
 
@@ -30,7 +30,7 @@ SLOW = '!script {"deltas": 5000, "pace_ms": 2}'
 
 
 async def test_at_the_end_of_stdin_the_turns_are_finished(tmp_path: Path) -> None:
-    async with open_scripted(tmp_path) as child:
+    async with open_demo_cli(tmp_path) as child:
         await child.send(user('!script {"answer": "a b c d", "pace_ms": 20}'))
         await child.until(is_delta)
         await child.send_bytes(json.dumps(user("repeat: last")).encode())  # without a newline
@@ -52,14 +52,14 @@ async def test_at_the_end_of_stdin_the_turns_are_finished(tmp_path: Path) -> Non
     ],
 )
 async def test_fatal_lines(tmp_path: Path, line: bytes, complaint: str) -> None:
-    async with open_scripted(tmp_path) as child:
+    async with open_demo_cli(tmp_path) as child:
         await child.send_bytes(line + b"\n")
         assert await child.wait() == 1
         assert complaint in await child.complaint()
 
 
 async def test_sigterm_ends_it_at_once(tmp_path: Path) -> None:
-    async with open_scripted(tmp_path) as child:
+    async with open_demo_cli(tmp_path) as child:
         await child.send(user(SLOW))
         await child.until(is_delta)
         child.process.send_signal(signal.SIGTERM)
@@ -67,7 +67,7 @@ async def test_sigterm_ends_it_at_once(tmp_path: Path) -> None:
 
 
 async def test_it_lives_on_when_only_its_stdout_is_closed(tmp_path: Path) -> None:
-    async with open_scripted(tmp_path) as child:
+    async with open_demo_cli(tmp_path) as child:
         assert child.process.stdout is not None
         await child.process.stdout.aclose()
         await child.send(user("hello"), user("hello again"))
@@ -79,19 +79,19 @@ async def test_it_lives_on_when_only_its_stdout_is_closed(tmp_path: Path) -> Non
 
 
 @asynccontextmanager
-async def resumed(tmp_path: Path, session: str, *flags: str) -> AsyncIterator[Scripted]:
-    async with open_scripted(tmp_path, "--resume", session, *flags) as child:
+async def resumed(tmp_path: Path, session: str, *flags: str) -> AsyncIterator[DemoCli]:
+    async with open_demo_cli(tmp_path, "--resume", session, *flags) as child:
         yield child
 
 
-async def said_in(child: Scripted) -> list[str]:
+async def said_in(child: DemoCli) -> list[str]:
     """The texts of the user messages, that of the report itself left out."""
     history = (await child.report())["history"]
     return [entry["content"] for entry in history if entry["role"] == "user"][:-1]
 
 
 async def test_a_killed_session_is_resumed_whole(tmp_path: Path) -> None:
-    async with open_scripted(tmp_path) as child:
+    async with open_demo_cli(tmp_path) as child:
         session = (await child.turn("one"))[-1]["session_id"]
         (await child.turn("two"))
         child.process.kill()
@@ -105,7 +105,7 @@ async def test_a_killed_session_is_resumed_whole(tmp_path: Path) -> None:
 
 
 async def test_a_turn_that_was_cut_off_gets_a_made_up_answer(tmp_path: Path) -> None:
-    async with open_scripted(tmp_path) as child:
+    async with open_demo_cli(tmp_path) as child:
         await child.send(user(SLOW))
         session = (await child.until(is_delta))[-1]["session_id"]
         child.process.kill()
@@ -118,7 +118,7 @@ async def test_a_turn_that_was_cut_off_gets_a_made_up_answer(tmp_path: Path) -> 
 
 async def test_resuming_at_a_message_forgets_the_later_ones(tmp_path: Path) -> None:
     first, later = new_uuids(2)
-    async with open_scripted(tmp_path) as child:
+    async with open_demo_cli(tmp_path) as child:
         frames = await child.turn("one", first)
         await child.turn("two", later)
         await child.ask("end_session")
@@ -132,7 +132,7 @@ async def test_a_torn_last_line_is_passed_over_and_a_rewind_is_kept(tmp_path: Pa
     first, second = new_uuids(2)
     config = tmp_path / "config"
     environment = {"CLAUDE_CONFIG_DIR": str(config)}
-    async with open_scripted(tmp_path, environment=environment) as child:
+    async with open_demo_cli(tmp_path, environment=environment) as child:
         session = (await child.turn("one", first))[-1]["session_id"]
         await child.turn("two", second)
         await child.ask("rewind_conversation", target_message_uuid=second)
@@ -141,12 +141,12 @@ async def test_a_torn_last_line_is_passed_over_and_a_rewind_is_kept(tmp_path: Pa
     with transcript.open("a") as file:
         file.write('{"type":"user","uuid":"x","mess')
     flags = ("--resume", session)
-    async with open_scripted(tmp_path, *flags, environment=environment) as child:
+    async with open_demo_cli(tmp_path, *flags, environment=environment) as child:
         assert await said_in(child) == ["one"]
 
 
 async def test_a_fork_leaves_the_session_as_it_was(tmp_path: Path) -> None:
-    async with open_scripted(tmp_path) as child:
+    async with open_demo_cli(tmp_path) as child:
         session = (await child.turn("one"))[-1]["session_id"]
     async with resumed(tmp_path, session, "--fork-session") as child:
         assert (await child.turn("two"))[-1]["session_id"] != session
@@ -164,7 +164,7 @@ async def test_a_fork_leaves_the_session_as_it_was(tmp_path: Path) -> None:
 async def test_a_session_that_cannot_be_resumed(
     tmp_path: Path, flags: tuple[str, ...], complaint: str
 ) -> None:
-    async with open_scripted(tmp_path, *flags) as child:
+    async with open_demo_cli(tmp_path, *flags) as child:
         assert await child.wait() == 1
         (result,) = await child.rest()
         assert kind(result) == "error_during_execution"
@@ -176,7 +176,7 @@ async def test_a_session_cannot_be_resumed_elsewhere_at_an_unknown_message_or_us
     tmp_path: Path,
 ) -> None:
     (session,) = new_uuids(1)
-    async with open_scripted(tmp_path, "--session-id", session) as child:
+    async with open_demo_cli(tmp_path, "--session-id", session) as child:
         assert (await child.turn("one"))[-1]["session_id"] == session
     elsewhere = tmp_path / "elsewhere"
     elsewhere.mkdir()
@@ -186,13 +186,13 @@ async def test_a_session_cannot_be_resumed_elsewhere_at_an_unknown_message_or_us
         (tmp_path, ("--resume", session, "--resume-session-at", "x"), "No message found with"),
         (tmp_path, ("--session-id", session), "is already in use."),
     ):
-        async with open_scripted(home, *flags, environment=environment) as child:
+        async with open_demo_cli(home, *flags, environment=environment) as child:
             assert await child.wait() == 1
             assert complaint in await child.complaint()
 
 
 async def test_a_session_that_is_not_to_be_kept_leaves_no_file(tmp_path: Path) -> None:
-    async with open_scripted(tmp_path, "--no-session-persistence") as child:
+    async with open_demo_cli(tmp_path, "--no-session-persistence") as child:
         await child.turn("hello")
     assert not (tmp_path / ".claude").exists()
 
@@ -200,7 +200,7 @@ async def test_a_session_that_is_not_to_be_kept_leaves_no_file(tmp_path: Path) -
 async def test_without_a_place_to_write_the_conversation_goes_on(tmp_path: Path) -> None:
     (tmp_path / "file").touch()
     environment = {"CLAUDE_CONFIG_DIR": str(tmp_path / "file")}
-    async with open_scripted(tmp_path, environment=environment) as child:
+    async with open_demo_cli(tmp_path, environment=environment) as child:
         await child.turn("one")
         assert await said_in(child) == ["one"]
 
@@ -209,9 +209,9 @@ async def test_without_a_place_to_write_the_conversation_goes_on(tmp_path: Path)
 
 
 async def test_version(tmp_path: Path) -> None:
-    async with open_scripted(tmp_path, "--version") as child:
+    async with open_demo_cli(tmp_path, "--version") as child:
         assert await child.wait() == 0
-        assert (await child.line()).endswith(b" (scripted)")
+        assert (await child.line()).endswith(b" (demo)")
 
 
 def test_it_starts_with_little() -> None:

@@ -1,4 +1,4 @@
-"""The scripted child misbehaves as it is told, and in no other way."""
+"""The demo CLI misbehaves as it is told, and in no other way."""
 
 from __future__ import annotations
 
@@ -21,15 +21,15 @@ from ccapi.transport.demo_cli.switches import (
     read_directive,
     read_variable,
 )
-from tests.support.scripted import (
+from tests.support.demo_cli import (
     MODULE,
-    Scripted,
+    DemoCli,
     control,
     is_answer,
     is_delta,
     is_result,
     kind,
-    open_scripted,
+    open_demo_cli,
     text_of,
     user,
 )
@@ -39,7 +39,7 @@ def script(text: str = "", **switches: Any) -> str:
     return f"!script {json.dumps(switches)} {text}"
 
 
-def deltas(child: Scripted) -> int:
+def deltas(child: DemoCli) -> int:
     return child.printed.count(b'"content_block_delta"')
 
 
@@ -47,14 +47,14 @@ def deltas(child: Scripted) -> int:
 
 
 async def test_a_directive_is_for_one_turn_over_those_of_the_variable(tmp_path: Path) -> None:
-    async with open_scripted(tmp_path, switches={"answer": "usual"}) as child:
+    async with open_demo_cli(tmp_path, switches={"answer": "usual"}) as child:
         assert (await child.turn("hello"))[-1]["result"] == "usual"
         assert (await child.turn(script(answer="once")))[-1]["result"] == "once"
         assert (await child.turn("hello"))[-1]["result"] == "usual"
 
 
 async def test_without_the_variable_a_directive_is_only_text(tmp_path: Path) -> None:
-    async with open_scripted(tmp_path, "--pace-ms", "0", switches=None) as child:
+    async with open_demo_cli(tmp_path, "--pace-ms", "0", switches=None) as child:
         result = (await child.turn(script(die_at="turn", answer="no")))[-1]["result"]
         assert result.startswith("You said:\n\n> !script {")
 
@@ -92,9 +92,9 @@ def test_reading_switches() -> None:
 
 
 async def test_a_misspelt_switch_ends_the_process(tmp_path: Path) -> None:
-    async with open_scripted(tmp_path, switches={"typo": 1}) as child:
+    async with open_demo_cli(tmp_path, switches={"typo": 1}) as child:
         assert await child.wait() == 2
-    async with open_scripted(tmp_path) as child:
+    async with open_demo_cli(tmp_path) as child:
         await child.send(user(script(typo=1)))
         assert await child.wait() == 2
         assert "no switch 'typo'" in await child.complaint()
@@ -107,7 +107,7 @@ async def test_a_misspelt_switch_ends_the_process(tmp_path: Path) -> None:
     ("status", "name"), [(429, "rate_limit"), (529, "overloaded"), (400, "unknown")]
 )
 async def test_error_results(tmp_path: Path, status: int, name: str) -> None:
-    async with open_scripted(tmp_path) as child:
+    async with open_demo_cli(tmp_path) as child:
         said, result = (await child.turn(script(error="No.", error_status=status)))[-2:]
         assert (said["error"], said["message"]["model"]) == (name, "<synthetic>")
         assert (result["subtype"], result["is_error"]) == ("success", True)
@@ -117,14 +117,14 @@ async def test_error_results(tmp_path: Path, status: int, name: str) -> None:
 
 
 async def test_an_error_without_a_status_and_in_mid_turn(tmp_path: Path) -> None:
-    async with open_scripted(tmp_path) as child:
+    async with open_demo_cli(tmp_path) as child:
         frames = await child.turn(script(error="lost", answer="a b c", after=2))
         assert text_of(frames) == "a b "
         assert (frames[-1]["api_error_status"], frames[-1]["result"]) == (None, "lost")
 
 
 async def test_retries_come_before_the_answer(tmp_path: Path) -> None:
-    async with open_scripted(tmp_path) as child:
+    async with open_demo_cli(tmp_path) as child:
         frames = await child.turn(script(api_retries=2, error_status=429, retry_delay_ms=1))
         retries = [f for f in frames if kind(f) == "api_retry"]
         assert [(f["attempt"], f["max_retries"], f["error_status"]) for f in retries] == [
@@ -150,7 +150,7 @@ async def test_retries_come_before_the_answer(tmp_path: Path) -> None:
 )
 async def test_dying(tmp_path: Path, place: str, told: str, last: str) -> None:
     switches = {"die_at": place, "exit_code": 7, "after": 2, "answer": "a b c", "stderr": "alas"}
-    async with open_scripted(tmp_path, switches=switches) as child:
+    async with open_demo_cli(tmp_path, switches=switches) as child:
         if place != "boot":
             await child.send(control("initialize"), user("hello"))
         frames = await child.rest()
@@ -161,7 +161,7 @@ async def test_dying(tmp_path: Path, place: str, told: str, last: str) -> None:
 
 
 async def test_dying_by_a_signal(tmp_path: Path) -> None:
-    async with open_scripted(tmp_path) as child:
+    async with open_demo_cli(tmp_path) as child:
         await child.send(user(script(die_at="delta", after=1, exit_code=-signal.SIGKILL)))
         await child.rest()
         assert await child.wait() == -signal.SIGKILL
@@ -172,7 +172,7 @@ async def test_dying_by_a_signal(tmp_path: Path) -> None:
 async def test_hanging_is_deaf(tmp_path: Path, place: str) -> None:
     switches = {"hang_at": place, "after": 1, "answer": "a b"}
     last = {"initialize": "ui_invalidate", "turn": "status", "delta": "content_block_delta"}
-    async with open_scripted(tmp_path, switches=switches) as child:
+    async with open_demo_cli(tmp_path, switches=switches) as child:
         await child.send(control("initialize"), user("hello"))
         if place in last:
             await child.until(lambda frame: kind(frame) == last[place])
@@ -184,7 +184,7 @@ async def test_hanging_is_deaf(tmp_path: Path, place: str) -> None:
 
 
 async def test_hanging_after_the_end_of_stdin(tmp_path: Path) -> None:
-    async with open_scripted(tmp_path, switches={"hang_at": "eof"}) as child:
+    async with open_demo_cli(tmp_path, switches={"hang_at": "eof"}) as child:
         await child.turn("hello")
         await child.close_stdin()
         assert await child.silent()
@@ -192,14 +192,14 @@ async def test_hanging_after_the_end_of_stdin(tmp_path: Path) -> None:
 
 
 async def test_sigterm_can_be_ignored(tmp_path: Path) -> None:
-    async with open_scripted(tmp_path, switches={"ignore_sigterm": True}) as child:
+    async with open_demo_cli(tmp_path, switches={"ignore_sigterm": True}) as child:
         await child.ask("initialize")
         child.process.send_signal(signal.SIGTERM)
         assert (await child.turn("repeat: still here"))[-1]["result"] == "still here"
 
 
 async def test_an_interrupt_can_be_ignored(tmp_path: Path) -> None:
-    async with open_scripted(tmp_path) as child:
+    async with open_demo_cli(tmp_path) as child:
         await child.send(user(script(deltas=20, pace_ms=5, ignore_interrupt=True)))
         await child.until(is_delta)
         await child.send(control("interrupt"))
@@ -210,14 +210,14 @@ async def test_an_interrupt_can_be_ignored(tmp_path: Path) -> None:
 
 async def test_a_slow_boot_only_delays(tmp_path: Path) -> None:
     began = trio.current_time()
-    async with open_scripted(tmp_path, switches={"boot_ms": 300}) as child:
+    async with open_demo_cli(tmp_path, switches={"boot_ms": 300}) as child:
         await child.turn("hello")
         assert trio.current_time() - began >= 0.3
 
 
 async def test_the_first_message_can_be_rewound_with_a_switch(tmp_path: Path) -> None:
     uuid = "0a0a0a0a-1111-4111-8111-0b0b0b0b0b0b"
-    async with open_scripted(tmp_path, switches={"rewind_first": True}) as child:
+    async with open_demo_cli(tmp_path, switches={"rewind_first": True}) as child:
         await child.turn("hello", uuid)
         body = (await child.ask("rewind_conversation", target_message_uuid=uuid))["response"]
         assert (body["rewound"], body["precedingAssistantUuid"]) == (True, None)
@@ -227,14 +227,14 @@ async def test_the_first_message_can_be_rewound_with_a_switch(tmp_path: Path) ->
 
 
 async def test_noise_on_stderr(tmp_path: Path) -> None:
-    async with open_scripted(tmp_path) as child:
+    async with open_demo_cli(tmp_path) as child:
         await child.turn(script(stderr_bytes=3_000_001, stderr="first"))
         await child.close_stdin()
         assert len(await child.complaint()) == len("first\n") + 3_000_001
 
 
 async def test_junk_and_a_very_long_line(tmp_path: Path) -> None:
-    async with open_scripted(tmp_path) as child:
+    async with open_demo_cli(tmp_path) as child:
         frames = await child.turn(
             script("repeat: fine", junk_frames=1000, long_line_bytes=20_000_000)
         )
@@ -253,7 +253,7 @@ async def test_junk_and_a_very_long_line(tmp_path: Path) -> None:
     ],
 )
 async def test_garbage_between_deltas(tmp_path: Path, garbage: str, line: bytes) -> None:
-    async with open_scripted(tmp_path) as child:
+    async with open_demo_cli(tmp_path) as child:
         await child.send(user(script(garbage=garbage, after=1, answer="a b")))
         await child.close_stdin()
         while await child.line():
@@ -267,7 +267,7 @@ async def test_garbage_between_deltas(tmp_path: Path, garbage: str, line: bytes)
 
 
 async def test_half_a_line_and_then_the_end(tmp_path: Path) -> None:
-    async with open_scripted(tmp_path) as child:
+    async with open_demo_cli(tmp_path) as child:
         await child.send(user(script(garbage="half_line", after=1, answer="a b", exit_code=0)))
         while await child.line():
             pass
@@ -282,7 +282,7 @@ async def test_half_a_line_and_then_the_end(tmp_path: Path) -> None:
 def test_output_in_small_pieces(tmp_path: Path) -> None:
     """In a pipe of packets (O_DIRECT) every read gives what one write put in."""
     end, stdout = os.pipe2(os.O_DIRECT)
-    environment = {"HOME": str(tmp_path), "SCRIPTED_CHILD": '{"pace_ms": 0}'}
+    environment = {"HOME": str(tmp_path), "DEMO_CLI_SWITCHES": '{"pace_ms": 0}'}
     with subprocess.Popen(
         [sys.executable, "-m", MODULE], stdin=subprocess.PIPE, stdout=stdout, env=environment
     ) as process:
@@ -305,7 +305,7 @@ def test_output_in_small_pieces(tmp_path: Path) -> None:
 
 
 async def test_deltas_after_the_result(tmp_path: Path) -> None:
-    async with open_scripted(tmp_path) as child:
+    async with open_demo_cli(tmp_path) as child:
         await child.turn(script(late_frames=2))
         await child.send(control("interrupt"))
         frames = await child.until(is_answer)
@@ -313,7 +313,7 @@ async def test_deltas_after_the_result(tmp_path: Path) -> None:
 
 
 async def test_stdin_can_be_read_slowly(tmp_path: Path) -> None:
-    async with open_scripted(tmp_path, switches={"read_bytes": 20, "read_pause_ms": 10}) as child:
+    async with open_demo_cli(tmp_path, switches={"read_bytes": 20, "read_pause_ms": 10}) as child:
         await child.ask("initialize")
         began = trio.current_time()
         assert (await child.turn("repeat: fine"))[-1]["result"] == "fine"
@@ -323,7 +323,7 @@ async def test_stdin_can_be_read_slowly(tmp_path: Path) -> None:
 
 @pytest.mark.parametrize("how", ["open", "closed"])
 async def test_a_grandchild_is_left_behind(tmp_path: Path, how: str) -> None:
-    async with open_scripted(tmp_path) as child:
+    async with open_demo_cli(tmp_path) as child:
         frames = await child.turn(script(grandchild=how))
         pid = next(f["pid"] for f in frames if kind(f) == "scripted_grandchild")
         await child.close_stdin()

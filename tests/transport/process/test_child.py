@@ -28,6 +28,7 @@ from ccapi.transport.process.guardian import Guardian, open_guardian
 from tests.support.processes import (
     PATIENCE,
     adopt,
+    demo_command,
     eventually,
     gone,
     group,
@@ -39,7 +40,6 @@ from tests.support.processes import (
     read_until,
     running,
     say,
-    scripted,
     state_of,
     text_of,
 )
@@ -52,7 +52,7 @@ DEAF += "time.sleep(60)"
 
 
 async def test_a_turn_is_read_as_frames(tmp_path: Path) -> None:
-    async with running(scripted(tmp_path)) as child:
+    async with running(demo_command(tmp_path)) as child:
         adopt(child)
         say(child, "", answer="one two three")
         seen = await read_turn(child)
@@ -64,7 +64,7 @@ async def test_a_turn_is_read_as_frames(tmp_path: Path) -> None:
 @pytest.mark.parametrize("size", [1, 7, 4096])
 async def test_any_split_of_its_bytes_gives_the_same_frames(tmp_path: Path, size: int) -> None:
     answer = "häppchenweise 😀 gesagt"
-    async with running(scripted(tmp_path, {"write_bytes": size})) as child:
+    async with running(demo_command(tmp_path, {"write_bytes": size})) as child:
         say(child, "", answer=answer)
         seen = await read_turn(child)
         child.retire()
@@ -75,14 +75,14 @@ async def test_any_split_of_its_bytes_gives_the_same_frames(tmp_path: Path, size
 
 
 async def test_a_line_of_20_megabytes(tmp_path: Path) -> None:
-    async with running(scripted(tmp_path)) as child:
+    async with running(demo_command(tmp_path)) as child:
         say(child, "", answer="after it", long_line_bytes=20_000_000)
         seen = await read_turn(child)
     assert text_of(seen) == "after it"
 
 
 async def test_a_line_over_the_limit_is_an_error_and_the_end(tmp_path: Path) -> None:
-    async with running(scripted(tmp_path, max_line_bytes=65536)) as child:
+    async with running(demo_command(tmp_path, max_line_bytes=65536)) as child:
         say(child, "", answer="never heard", long_line_bytes=100_000)
         seen, fault = await read_all(child)
         await gone(child)
@@ -117,7 +117,7 @@ async def test_an_error_stays_an_error(tmp_path: Path) -> None:
 
 
 async def test_half_a_line_and_then_the_end(tmp_path: Path) -> None:
-    async with running(scripted(tmp_path)) as child:
+    async with running(demo_command(tmp_path)) as child:
         say(child, "", answer="a b c", garbage="half_line", after=1)
         seen, fault = await read_all(child)
         await gone(child)
@@ -127,7 +127,7 @@ async def test_half_a_line_and_then_the_end(tmp_path: Path) -> None:
 
 
 async def test_what_it_wrote_before_it_went_is_read_after_it_has_gone(tmp_path: Path) -> None:
-    async with running(scripted(tmp_path)) as child:
+    async with running(demo_command(tmp_path)) as child:
         adopt(child)
         await read_until(child, lambda frame: isinstance(frame, ControlAnswer))
         say(child, "", answer="last words", die_at="result", exit_code=3)
@@ -140,7 +140,7 @@ async def test_what_it_wrote_before_it_went_is_read_after_it_has_gone(tmp_path: 
 
 
 async def test_two_tasks_do_not_read_at_once(tmp_path: Path) -> None:
-    async with running(scripted(tmp_path)) as child, trio.open_nursery() as nursery:
+    async with running(demo_command(tmp_path)) as child, trio.open_nursery() as nursery:
         nursery.start_soon(read_all, child)
         await wait_all_tasks_blocked()
         with pytest.raises(trio.BusyResourceError):
@@ -149,7 +149,7 @@ async def test_two_tasks_do_not_read_at_once(tmp_path: Path) -> None:
 
 
 async def test_one_task_may_write_while_another_reads(tmp_path: Path) -> None:
-    async with running(scripted(tmp_path)) as child, trio.open_nursery() as nursery:
+    async with running(demo_command(tmp_path)) as child, trio.open_nursery() as nursery:
 
         async def order() -> None:
             for number in range(20):
@@ -166,7 +166,7 @@ async def test_one_task_may_write_while_another_reads(tmp_path: Path) -> None:
 
 
 async def test_stderr_is_drained_and_its_end_is_kept(tmp_path: Path) -> None:
-    async with running(scripted(tmp_path)) as child:
+    async with running(demo_command(tmp_path)) as child:
         say(child, "", answer="unharmed", stderr_bytes=5_000_000)
         assert text_of(await read_turn(child)) == "unharmed"
         say(child, "", stderr="the last word", die_at="turn", exit_code=7)
@@ -183,17 +183,17 @@ async def test_stderr_is_drained_and_its_end_is_kept(tmp_path: Path) -> None:
 
 async def test_a_child_that_was_asked_to_end_is_not_reported(tmp_path: Path) -> None:
     with capture_logs() as lines:
-        async with running(scripted(tmp_path)) as child:
+        async with running(demo_command(tmp_path)) as child:
             child.retire()
             await gone(child)
-        async with running(scripted(tmp_path)) as child:
+        async with running(demo_command(tmp_path)) as child:
             child.kill()
             await gone(child)
     assert lines == []
 
 
 async def test_a_post_mortem_names_the_signal(tmp_path: Path) -> None:
-    async with running(scripted(tmp_path)) as child:
+    async with running(demo_command(tmp_path)) as child:
         say(child, "", die_at="turn", exit_code=-11)
         await read_all(child)
         await gone(child)
@@ -229,7 +229,7 @@ async def test_a_stop_is_bounded_when_the_writer_is_stuck(tmp_path: Path) -> Non
 
 async def test_what_was_handed_over_is_written_before_stdin_is_closed(tmp_path: Path) -> None:
     slow_reader = {"read_bytes": 4096, "read_pause_ms": 1}
-    async with running(scripted(tmp_path, slow_reader)) as child:
+    async with running(demo_command(tmp_path, slow_reader)) as child:
         say(child, "x" * 500_000, answer="got it all")
         child.retire()
         seen, _ = await read_all(child)
@@ -242,7 +242,7 @@ async def test_what_was_handed_over_is_written_before_stdin_is_closed(tmp_path: 
 
 
 async def test_a_retired_child_goes_by_itself(tmp_path: Path) -> None:
-    async with running(scripted(tmp_path)) as child:
+    async with running(demo_command(tmp_path)) as child:
         say(child, "", answer="done")
         await read_turn(child)
         child.retire()
@@ -253,7 +253,7 @@ async def test_a_retired_child_goes_by_itself(tmp_path: Path) -> None:
 
 
 async def test_it_finishes_its_turn_when_retired_in_the_middle(tmp_path: Path) -> None:
-    async with running(scripted(tmp_path)) as child:
+    async with running(demo_command(tmp_path)) as child:
         say(child, "", answer="to the very end", pace_ms=5)
         seen = await read_until(child, bool)
         child.retire()
@@ -272,7 +272,7 @@ async def test_sigterm_then_sigkill(tmp_path: Path, program: str, signum: int) -
 
 
 async def test_once_asked_to_go_it_stays_expected(tmp_path: Path) -> None:
-    async with running(scripted(tmp_path)) as child:
+    async with running(demo_command(tmp_path)) as child:
         child.retire()
         child.retire()
         child.kill()
@@ -283,7 +283,7 @@ async def test_once_asked_to_go_it_stays_expected(tmp_path: Path) -> None:
 async def test_a_cancelled_block_ends_the_child_in_its_time(tmp_path: Path) -> None:
     async with open_guardian() as guardian:
         with trio.CancelScope() as scope:
-            async with open_child(scripted(tmp_path), guardian) as child:
+            async with open_child(demo_command(tmp_path), guardian) as child:
                 scope.cancel()
                 await trio.sleep_forever()
     assert scope.cancelled_caught
@@ -295,7 +295,7 @@ async def test_a_cancelled_block_ends_the_child_in_its_time(tmp_path: Path) -> N
 async def test_a_cancelled_block_lets_a_frozen_child_go_by_itself(tmp_path: Path) -> None:
     async with open_guardian() as guardian:
         with trio.CancelScope() as scope:
-            async with open_child(scripted(tmp_path), guardian) as child:
+            async with open_child(demo_command(tmp_path), guardian) as child:
                 child.freeze()
                 scope.cancel()
                 await trio.sleep_forever()
@@ -317,7 +317,7 @@ async def test_a_cancelled_block_ends_a_deaf_child_too(tmp_path: Path) -> None:
 
 
 async def test_a_grandchild_left_behind_is_ended(tmp_path: Path) -> None:
-    async with running(scripted(tmp_path)) as child:
+    async with running(demo_command(tmp_path)) as child:
         say(child, "", grandchild="closed")
         await read_turn(child)
         assert len(group(child.pid)) == 2
@@ -328,7 +328,7 @@ async def test_a_grandchild_left_behind_is_ended(tmp_path: Path) -> None:
 
 
 async def test_a_grandchild_that_holds_stdout_hangs_no_reader(tmp_path: Path) -> None:
-    async with running(scripted(tmp_path)) as child:
+    async with running(demo_command(tmp_path)) as child:
         say(child, "", grandchild="open", answer="x", die_at="result")
         seen, fault = await read_all(child)
         await gone(child)
@@ -369,7 +369,7 @@ async def test_a_child_that_closes_stdout_and_stays_is_ended(tmp_path: Path) -> 
 
 
 async def test_freeze_stops_the_group_and_a_write_thaws_it(tmp_path: Path) -> None:
-    async with running(scripted(tmp_path)) as child:
+    async with running(demo_command(tmp_path)) as child:
         say(child, "", grandchild="closed")
         await read_turn(child)
         child.freeze()
@@ -385,7 +385,7 @@ async def test_freeze_stops_the_group_and_a_write_thaws_it(tmp_path: Path) -> No
 
 
 async def test_a_frozen_child_can_retire(tmp_path: Path) -> None:
-    async with running(scripted(tmp_path)) as child:
+    async with running(demo_command(tmp_path)) as child:
         child.freeze()
         child.retire()
         await gone(child)
@@ -393,7 +393,7 @@ async def test_a_frozen_child_can_retire(tmp_path: Path) -> None:
 
 
 async def test_a_child_stopped_by_others_goes_all_the_same(tmp_path: Path) -> None:
-    async with running(scripted(tmp_path, stop_seconds=0.1)) as child:
+    async with running(demo_command(tmp_path, stop_seconds=0.1)) as child:
         os.kill(child.pid, signal.SIGSTOP)
         child.retire()
         await gone(child)
@@ -401,7 +401,7 @@ async def test_a_child_stopped_by_others_goes_all_the_same(tmp_path: Path) -> No
 
 
 async def test_a_child_that_leaves_is_not_frozen(tmp_path: Path) -> None:
-    async with running(scripted(tmp_path)) as child:
+    async with running(demo_command(tmp_path)) as child:
         child.retire()
         child.freeze()
         assert not child.frozen
@@ -423,7 +423,7 @@ async def start(command: ChildCommand) -> GatewayError:
 
 
 async def test_a_program_that_is_not_there(tmp_path: Path) -> None:
-    error = await start(scripted(tmp_path, argv=("/nowhere/claude",)))
+    error = await start(demo_command(tmp_path, argv=("/nowhere/claude",)))
     assert isinstance(error, Overloaded)
     assert error.code == "cli_not_found"
     assert "/nowhere/claude" in error.message
@@ -431,7 +431,7 @@ async def test_a_program_that_is_not_there(tmp_path: Path) -> None:
 
 async def test_a_program_that_cannot_be_executed(tmp_path: Path) -> None:
     (tmp_path / "claude").write_text("#!/bin/sh\n")
-    error = await start(scripted(tmp_path, argv=(str(tmp_path / "claude"),)))
+    error = await start(demo_command(tmp_path, argv=(str(tmp_path / "claude"),)))
     assert isinstance(error, ChildDied)
     assert error.message.endswith(f"{tmp_path}/claude: Permission denied.")
 
@@ -440,13 +440,13 @@ async def test_a_script_whose_interpreter_is_not_there(tmp_path: Path) -> None:
     script = tmp_path / "claude"
     script.write_text("#!/nowhere/node\n")
     script.chmod(0o700)
-    error = await start(scripted(tmp_path, argv=(str(script),)))
+    error = await start(demo_command(tmp_path, argv=(str(script),)))
     assert isinstance(error, ChildDied)
     assert "its first line" in error.message
 
 
 async def test_a_directory_that_is_not_there(tmp_path: Path) -> None:
-    error = await start(evolve(scripted(tmp_path), cwd=tmp_path / "nowhere"))
+    error = await start(evolve(demo_command(tmp_path), cwd=tmp_path / "nowhere"))
     assert isinstance(error, ChildDied)
     assert error.message.endswith(f"there is no directory {tmp_path}/nowhere.")
 
@@ -475,12 +475,12 @@ async def come_and_go(command: ChildCommand, guardian: Guardian, number: int) ->
 async def test_no_file_descriptor_and_no_process_is_left(tmp_path: Path) -> None:
     async with open_guardian() as guardian:
         # The first one opens what the process keeps: a worker thread's, the event loop's.
-        await come_and_go(scripted(tmp_path), guardian, 0)
+        await come_and_go(demo_command(tmp_path), guardian, 0)
         gc.collect()
         before = open_files()
         for first in range(0, 20, 5):
             async with trio.open_nursery() as nursery:
                 for number in range(first, first + 5):
-                    nursery.start_soon(come_and_go, scripted(tmp_path), guardian, number)
+                    nursery.start_soon(come_and_go, demo_command(tmp_path), guardian, number)
         gc.collect()  # a stream that was not closed would warn here
         assert open_files() == before

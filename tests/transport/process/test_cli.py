@@ -53,7 +53,7 @@ KEPT_BACK = [
     *("CLAUDECODE", "CLAUDE_CODE_ENTRYPOINT", "CLAUDE_CODE_SSE_PORT"),
     *("CLAUDE_CODE__AUTH__API_KEYS", "CLAUDE_CODE__SERVER__PORT", "CLAUDE_CODE__CLAUDE__ENV"),
     *("OPENAI_API_KEY", "DATABASE_URL", "SSH_AUTH_SOCK", "LD_PRELOAD", "NODE_OPTIONS"),
-    *("PYTHONPATH", "BASH_ENV", "MY_ANTHROPIC_KEY", "claude_x", "SCRIPTED_CHILD", "PROXY_USER"),
+    *("PYTHONPATH", "BASH_ENV", "MY_ANTHROPIC_KEY", "claude_x", "DEMO_CLI_SWITCHES", "PROXY_USER"),
 ]
 
 
@@ -209,7 +209,7 @@ def test_the_demo_runs_whatever_lies_in_its_directory(tmp_path: Path) -> None:
         argv, cwd=command.cwd, env=dict(command.env), capture_output=True, text=True, check=False
     )
     assert done.returncode == 0, done.stderr
-    assert "(scripted)" in done.stdout
+    assert "(demo)" in done.stdout
     assert argv[0] == sys.executable
 
 

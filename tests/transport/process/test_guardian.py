@@ -19,6 +19,7 @@ from structlog.testing import capture_logs
 from ccapi.transport.process.guardian import open_guardian
 from tests.support.processes import (
     PATIENCE,
+    demo_command,
     end_group,
     eventually,
     group,
@@ -28,7 +29,6 @@ from tests.support.processes import (
     read_until,
     running,
     say,
-    scripted,
     text_of,
 )
 
@@ -41,7 +41,7 @@ async def parent(home: str, case: str) -> None:
     """A gateway in small, as a process of its own: one child, brought into the state `case`."""
     async with (
         open_guardian() as guardian,
-        running(scripted(Path(home)), guardian) as child,
+        running(demo_command(Path(home)), guardian) as child,
     ):
         match case:
             case "idle":
@@ -150,7 +150,7 @@ async def test_a_gateway_goes_on_without_it(tmp_path: Path) -> None:
         first = guardian.pid
         os.kill(first, signal.SIGKILL)
         await eventually(lambda: not lives(first))
-        async with running(scripted(tmp_path), guardian) as child:
+        async with running(demo_command(tmp_path), guardian) as child:
             say(child, "", answer="as ever")
             assert text_of(await read_turn(child)) == "as ever"
         assert child.gone.is_set()

@@ -1,4 +1,4 @@
-"""The scripted child as a real process, spoken to in frames and read in bytes.
+"""The demo CLI as a real process, spoken to in frames and read in bytes.
 
 Knows how to start it with switches in an environment made of nothing, and how to end it with all
 that it left behind. Stdout is read only when a test asks for a line, so that a test can be the
@@ -68,7 +68,7 @@ def text_of(frames: list[Frame]) -> str:
     return "".join(f["event"]["delta"].get("text", "") for f in filter(is_delta, frames))
 
 
-class Scripted:
+class DemoCli:
     """One running child. What is printed is consumed in order; `printed` keeps every byte read."""
 
     def __init__(self, process: trio.Process) -> None:
@@ -161,13 +161,13 @@ class Scripted:
 
 
 @asynccontextmanager
-async def open_scripted(
+async def open_demo_cli(
     home: Path,
     *flags: str,
     switches: Mapping[str, Any] | None = {},
     environment: Mapping[str, str] = {},
     base: Sequence[str] = FLAGS,
-) -> AsyncIterator[Scripted]:
+) -> AsyncIterator[DemoCli]:
     """Run the child in its own process group, home and working directory under `home`.
 
     `base`: the flags of a plain model's child, unless given. `switches` None: the variable is not
@@ -176,7 +176,7 @@ async def open_scripted(
     """
     whole = {"PATH": os.environ["PATH"], "HOME": str(home), **environment}
     if switches is not None:
-        whole["SCRIPTED_CHILD"] = json.dumps({"pace_ms": 0, **switches})
+        whole["DEMO_CLI_SWITCHES"] = json.dumps({"pace_ms": 0, **switches})
     process = await trio.lowlevel.open_process(
         [sys.executable, "-m", MODULE, *base, *flags],
         stdin=subprocess.PIPE,
@@ -186,7 +186,7 @@ async def open_scripted(
         env=whole,
         start_new_session=True,
     )
-    child = Scripted(process)
+    child = DemoCli(process)
     try:
         async with trio.open_nursery() as nursery:
             nursery.start_soon(child.drain_stderr)
