@@ -68,7 +68,7 @@ async def accept(
         raise draining()
     held = None
     if request.conversation_id is not None:
-        held = gateway.find(request.conversation_id, owner=owner)
+        held = await gateway.find(request.conversation_id, owner=owner)
     if held is not None and request.model is None:
         named, info = None, held.info
         choice = Choice(plain_name(info.model), info.profile)
@@ -201,9 +201,14 @@ async def relay(answer: Turn | Answer, on_items: OnItems) -> None:
 async def _turn(
     gateway: Gateway, request: TurnRequest, headers: Headers, has_begun: Callable[[], bool]
 ) -> AsyncIterator[Source]:
+    if request.conversation_id is not None:
+        await gateway.find(request.conversation_id, owner=request.owner)
+    elif not (request.apart or request.options.begun):
+        await gateway.recall(request.messages, setup_of(request), owner=request.owner)
     conversation, placed, is_new = _place(gateway, request, headers)
     try:
         async with conversation.run(placed) as running:
+            running.follow_lost(partial(headers.__setitem__, "x-ccapi-lost-turn"))
             running.follow_choice(partial(headers.__setitem__, "x-ccapi-tool-choice"))
             try:
                 yield Source(running, running.conversation_id, running.model)
@@ -229,7 +234,7 @@ def _place(
     conversation is new. No checkpoint from here to the start of the turn."""
     if request.conversation_id is not None:
         # What the request leaves open stays as the conversation has it.
-        conversation = gateway.find(request.conversation_id, owner=request.owner)
+        conversation = gateway.loaded(request.conversation_id, owner=request.owner)
         return conversation, evolve(request, model=_model_in(request), cache_key=None), False
     # The conversation has the model and the system prompt, or begins with them.
     placed = evolve(request, model=None, system=None, tools=request.tools or ())
@@ -285,6 +290,7 @@ def _begin(
         seed=seed,
         private=request.apart,  # else other clients may come to it, until one names it
         place=request.place,
+        kept=request.kept and not request.apart,
     )
     headers["x-conversation-id"] = conversation.conversation_id
     name_workspace(conversation, headers, new=not setup.workspace)

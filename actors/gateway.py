@@ -37,9 +37,11 @@ from ..transport.loggers import get_logger
 from ..transport.media.attachments import AttachmentPolicy
 from ..transport.process.cli import find_cli
 from ..transport.seals import Seals
+from .conversations.archive import Archive, Listed, open_archive
 from .conversations.cleanup import open_cleanup
 from .conversations.conversation import Conversation, ConversationInfo, info_of
-from .conversations.directory import Directory, Entry
+from .conversations.directory import Directory, Entry, not_found
+from .conversations.journal import seed_ids
 from .conversations.lineage import new_from
 from .conversations.models import ModelCatalog
 from .conversations.supervisor import Supervisor, open_supervisor
@@ -51,6 +53,7 @@ from .listeners.stats import Stats, open_stats
 from .pool.cli_watch import CliWatch
 from .pool.pool import ChildPool, open_pool
 from .pool.token_count import count_tokens
+from .responses.kept_responses import KeptResponses
 from .responses.store import ResponseStore
 from .runtime.background import Background, open_background
 from .runtime.bus import Bus
@@ -78,6 +81,7 @@ class Gateway:
     def __init__(
         self, settings: Settings, bus: Bus, stats: Stats, cache: Cache, directory: Directory,
         pool: ChildPool, supervisor: Supervisor, background: Background, watch: CliWatch,
+        archive: Archive,
     ) -> None:  # fmt: skip
         self.settings = settings
         self.bus = bus
@@ -85,6 +89,10 @@ class Gateway:
         self.cache = cache
         self.background = background
         self.responses = ResponseStore(settings.responses)
+        self.archive = archive
+        self.kept_responses = KeptResponses(
+            archive.store, self.responses, settings.responses.ttl_seconds
+        )
         self.models = ModelCatalog(settings.models, settings.auth)
         self.attachments = AttachmentPolicy.of(settings)
         self.seals = Seals(settings.storage.path.expanduser() / COMPACTION_KEY)
@@ -94,6 +102,8 @@ class Gateway:
         self._supervisor = supervisor
         self._watch = watch
         self._turns = TurnService(directory, supervisor, self.models)
+        archive.make_room = self._make_room
+        supervisor.abandoned = archive.discard
 
     def __repr__(self) -> str:
         state = "draining" if self.draining else "open"
@@ -113,8 +123,10 @@ class Gateway:
         private: bool = True,
         metadata: Mapping[str, str] | None = None,
         place: str = "",
+        kept: bool = True,
     ) -> Conversation:
-        """A new conversation; nothing is started until its first turn.
+        """A new conversation; nothing is started until its first turn, with which it is stored, if
+        it is to be `kept` (see `keep`).
 
         `model` is any name the gateway knows (default: `models.default`); ``agent/…`` makes it an
         agent's, which works in a directory of its own or in the `workspace` of that name, or where
@@ -142,15 +154,35 @@ class Gateway:
             calls=tuple(call.id for message in seed[-1:] for call in message.calls),
         )
         now = time.time()
-        self._supervisor.make_room(owner, now - EVICTABLE_SECONDS)
+        self._make_room(owner)
         entry = self._directory.create(owner, memory, now, private=private)
         entry.metadata = metadata or {}
+        journal = self.archive.journal_of(entry) if kept else None
         if seed:
-            entry.state.broadcast.add(tuple(seed))
+            ids = None if journal is None else seed_ids(entry.conversation_id, len(seed))
+            entry.state.broadcast.add(tuple(seed), ids)
             self._directory.weigh(entry)
         self._supervisor.relieve(entry)
         self.bus.publish(ConversationOpened(entry.conversation_id))
         return Conversation(self._turns, entry)
+
+    def _make_room(self, owner: str) -> None:
+        since = time.time()
+        if self.archive.store is None:  # it would be lost
+            since -= EVICTABLE_SECONDS
+        self._supervisor.make_room(owner, since)
+
+    async def keep(self, conversation: Conversation) -> None:
+        """Have a conversation stored before its first turn. Raises `Overloaded`."""
+        await self.archive.keep(conversation.entry)
+
+    async def recall(self, messages: Sequence[Message], setup: Setup, *, owner: str) -> None:
+        """Look in the store for a conversation that `holder` may find, unless one is here."""
+        border = new_from(messages)
+        if border and self.archive.store is not None:
+            digests = [digest(message) for message in messages[:border]]
+            if self._directory.holder(owner, setup, digests) is None:
+                await self.archive.recall(owner, setup, digests)
 
     def holder(
         self, messages: Sequence[Message], setup: Setup, *, owner: str = LOCAL
@@ -174,13 +206,29 @@ class Gateway:
         border = new_from(messages)
         return self._directory.likeliest(owner, messages[:border]) if border else ""
 
-    def find(self, conversation_id: str, *, owner: str = LOCAL) -> Conversation:
-        """A conversation that exists. Raises `NotFound` (``conversation_not_found``)."""
+    async def find(self, conversation_id: str, *, owner: str = LOCAL) -> Conversation:
+        """A conversation that exists, which is in memory from now on. That is no checkpoint where
+        it is there already. Raises `NotFound` (``conversation_not_found``), `Overloaded`."""
+        return Conversation(self._turns, await self.archive.find(conversation_id, owner))
+
+    def loaded(self, conversation_id: str, *, owner: str = LOCAL) -> Conversation:
+        """A conversation that is in memory, as `find` has brought it there. Raises `NotFound`."""
         return Conversation(self._turns, self._directory.find(conversation_id, owner))
 
     def conversations(self, *, owner: str = LOCAL) -> list[ConversationInfo]:
-        """The owner's conversations, oldest first."""
+        """The owner's conversations that are in memory, oldest first."""
         return [info_of(entry) for entry in self._directory.of(owner)]
+
+    async def list_conversations(
+        self, *, owner: str = LOCAL, limit: int = 20, after: str | None = None,
+        newest_first: bool = True, q: str | None = None,
+    ) -> Listed:  # fmt: skip
+        """At most `limit` of all the owner's conversations, in the order in which they were made,
+        behind the one called `after`. `q`: only those in which a turn has all these words. Raises
+        `InvalidRequest` for `after`, `Overloaded`."""
+        return await self.archive.listed(
+            owner, limit=limit, after=after, newest_first=newest_first, q=q
+        )
 
     def turns_of(self, owner: str) -> Iterator[TurnRecord]:
         """What was said in the owner's conversations that are private to the clients that know
@@ -190,8 +238,12 @@ class Gateway:
                 yield from entry.state.broadcast.history
 
     async def forget(self, conversation_id: str, *, owner: str = LOCAL) -> None:
-        """Delete a conversation. A turn that runs in it ends. Raises `NotFound`."""
-        await self._supervisor.forget(self._directory.find(conversation_id, owner))
+        """Delete a conversation. A turn that runs in it ends. Raises `NotFound`, `Overloaded`."""
+        entry = self._directory.get(conversation_id, owner)
+        if entry is not None:
+            await self._supervisor.forget(entry)
+        if not await self.archive.delete(conversation_id, owner) and entry is None:
+            raise not_found()
 
     # -- without a conversation ------------------------------------------------------------------
 
@@ -199,7 +251,7 @@ class Gateway:
         self, prompt: str | Sequence[Message], *, system: str = "", model: str | None = None
     ) -> Reply:
         """One question, one answer; the conversation is forgotten. Raises `GatewayError`."""
-        conversation = self.conversation(system=system, model=model)
+        conversation = self.conversation(system=system, model=model, kept=False)
         try:
             return await conversation.ask(prompt)
         finally:
@@ -262,6 +314,9 @@ class Gateway:
         if self.draining:
             message = "The gateway is draining and takes no new turns."
             return Overloaded(message, code="draining")
+        if self.archive.trouble is not None:
+            message = f"Conversations cannot be kept: {self.archive.trouble}"
+            return Overloaded(message, code="storage_unavailable")
         return self._watch.trouble or self._pool.trouble
 
     async def check_exposure(self) -> None:
@@ -323,12 +378,13 @@ async def open_gateway(
     ):
         try:
             async with (
+                open_archive(settings.storage, directory) as archive,
                 open_cleanup(
                     cli.cwd.parent,
                     cli.agents.root,
                     settings.workspaces.keep_days,
                     directory.knows,
-                    directory.workspaces,
+                    archive.workspaces,
                 ) as cleanup,
                 open_pool(cli, settings.claude, bus, watch, cleanup) as pool,
                 open_supervisor(settings, directory, pool, bus, cli.program[0]) as supervisor,
@@ -348,6 +404,7 @@ async def open_gateway(
                         supervisor,
                         background,
                         watch,
+                        archive,
                     )
                 except Exception as error:  # noqa: BLE001 (raised again, past the nurseries)
                     failure = error

@@ -139,6 +139,7 @@ class TurnRequest:
     Where: `conversation_id` names a conversation of `owner`'s, `workspace` is the client's name for
     the directory that an agent works in; `place` is that of an earlier conversation which the
     request goes on with (as `Setup` names it). `apart`: the conversation is for this turn alone.
+    `kept`: a conversation that begins with it is stored.
 
     How: `reject_if_busy` instead of waiting for other turns. `cacheable`: an answer given earlier
     to the same request will do; `cache_fields` is what else can change the answer, as JSON values,
@@ -169,6 +170,7 @@ class TurnRequest:
     workspace: str = ""
     place: str = ""
     apart: bool = False
+    kept: bool = True
 
     reject_if_busy: bool = False
     cacheable: bool = False

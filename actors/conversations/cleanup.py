@@ -11,7 +11,7 @@ worker thread.
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import AsyncIterator, Callable, Iterable
+from collections.abc import AsyncIterator, Awaitable, Callable
 from contextlib import asynccontextmanager
 from pathlib import Path
 
@@ -43,7 +43,7 @@ class Cleanup:
 
     def __init__(
         self, storage: Path, root: Path, keep_days: float,
-        lives: Callable[[str], bool], used: Callable[[], Iterable[str]],
+        lives: Callable[[str], bool], used: Callable[[], Awaitable[set[str]]],
     ) -> None:  # fmt: skip
         self._storage = storage / "sessions"
         self._root = root
@@ -132,7 +132,7 @@ class Cleanup:
             self._going, self._ended, self._more = set(), set(), trio.Event()
             try:
                 await trio.to_thread.run_sync(
-                    self._remove, going, ended, set(self._used()), abandon_on_cancel=True
+                    self._remove, going, ended, await self._used(), abandon_on_cancel=True
                 )
             except trio.Cancelled:
                 self._going |= going
@@ -153,7 +153,11 @@ class Cleanup:
         finished = False
         with trio.move_on_after(CLOSE_SECONDS, shield=True):
             await trio.to_thread.run_sync(
-                self._remove, left, {*self._ended, *self._used()}, set(), abandon_on_cancel=True
+                self._remove,
+                left,
+                {*self._ended, *await self._used()},
+                set(),
+                abandon_on_cancel=True,
             )
             finished = True
         if self._list is not None:
@@ -163,7 +167,7 @@ class Cleanup:
 @asynccontextmanager
 async def open_cleanup(
     storage: Path, root: Path, keep_days: float,
-    lives: Callable[[str], bool], used: Callable[[], Iterable[str]],
+    lives: Callable[[str], bool], used: Callable[[], Awaitable[set[str]]],
 ) -> AsyncIterator[Cleanup]:  # fmt: skip
     """See to what is left on the disk while the block runs, and after it to the rest."""
     cleanup = Cleanup(storage, root, keep_days, lives, used)

@@ -19,6 +19,7 @@ from ...schemas.turn import Memory, Options, Profile, Reply, Tool, TurnRequest, 
 from ..session.events import Interrupt, PermissionReply, StartTurn, Warm
 from ..watching.broadcast import Broadcast
 from ..watching.history import title_of
+from .journal import Journal
 from .models import name_of
 from .workspaces import check_tools
 
@@ -84,6 +85,18 @@ class Conversation:
     def held(self) -> tuple[bytes, ...]:
         """The identities (`schemas.message.digest`) of the messages that it holds."""
         return self.entry.memory.digests
+
+    async def position(self, turn_id: str) -> int | None:
+        """Where a turn has ended: the number of its last record in the conversation's log. Of a
+        turn that the conversation has not had, the last number of all. None: it is not stored, or
+        the place is not known any more. Raises `Overloaded`."""
+        journal = self.entry.state.journal
+        if not isinstance(journal, Journal):
+            return None
+        if turn_id not in journal.ends and not self.entry.memory.turns:
+            await journal.keep(self.entry.memory.setup)
+            return None if journal.lease is None else journal.lease.head
+        return journal.ends.get(turn_id)
 
     @property
     def is_free(self) -> bool:

@@ -26,6 +26,10 @@ from .lineage import LineageTable, likeness, lineage_key
 from .workspace_paths import OWN
 
 
+def not_found() -> NotFound:
+    return NotFound("No such conversation.", code="conversation_not_found", param="conversation_id")
+
+
 @define(eq=False)
 class Entry:
     """One conversation; its `state` outlives actors.
@@ -67,8 +71,10 @@ class Entry:
 
     @property
     def sleeps(self) -> bool:
-        """Whether it has no child, and no client asks it anything or has it open."""
-        return self.state.phase is Phase.ASLEEP and not self.callers and not self.is_open
+        """Whether it has no child, no client asks it anything or has it open, and the store has all
+        of it that it shall have."""
+        idle = self.state.phase is Phase.ASLEEP and self.state.is_settled
+        return idle and not self.callers and not self.is_open
 
     @property
     def is_open(self) -> bool:
@@ -110,18 +116,23 @@ class Directory:
 
     def create(self, owner: str, memory: Memory, now: float, *, private: bool = True) -> Entry:
         """A new conversation. Raises `RateLimited` when there are too many."""
+        conversation_id = f"{OWN}{secrets.token_hex(16)}"
+        entry = Entry(conversation_id, owner, SessionState(memory, Broadcast()), now, now, private)
+        self.insert(entry)
+        self._unused.setdefault(owner, {})[conversation_id] = entry
+        return entry
+
+    def insert(self, entry: Entry) -> None:
+        """Take in a conversation. Raises `RateLimited` when there are too many."""
         if self.full:
             raise RateLimited(
                 f"There are {self._limit} conversations already; delete some, or let them expire.",
                 code="too_many_conversations",
                 retry_after=60,
             )
-        conversation_id = f"{OWN}{secrets.token_hex(16)}"
-        entry = Entry(conversation_id, owner, SessionState(memory, Broadcast()), now, now, private)
-        self._entries[conversation_id] = entry
+        assert entry.conversation_id not in self._entries, "it is here already"
+        self._entries[entry.conversation_id] = entry
         self._weigh(entry)
-        self._unused.setdefault(owner, {})[conversation_id] = entry
-        return entry
 
     def knows(self, conversation_id: str) -> bool:
         """Whether there is such a conversation, whosever it is."""
@@ -147,6 +158,10 @@ class Directory:
         if not entry.private:
             self._lineage.keep(entry)
 
+    def follow_lineage(self, entry: Entry) -> None:
+        """Clients may come to this conversation by its history."""
+        self._lineage.keep(entry)
+
     def claim(self, entry: Entry) -> None:
         """A client goes on with this conversation by its id."""
         entry.private = True
@@ -155,13 +170,17 @@ class Directory:
     def holder(self, owner: str, setup: Setup, digests: Sequence[bytes]) -> Entry | None:
         """A conversation of the owner's that holds exactly this history, and rests with a child
         that does; or one that sleeps, where the history is too long to be replayed."""
-        resting = {Phase.IDLE, Phase.AWAITING_TOOLS, Phase.INTERRUPTING}
-        if len(digests) > RECORDED_FROM:
-            resting.add(Phase.ASLEEP)
-        return self._lineage.find(
-            lineage_key(owner, setup, digests),
-            lambda entry: not entry.callers and entry.state.phase in resting,
-        )
+        is_long = len(digests) > RECORDED_FROM
+
+        def fits(entry: Entry) -> bool:
+            if entry.callers:
+                return False
+            if entry.state.phase is Phase.ASLEEP:
+                # A new child may as well be told the history; to resume a transcript takes longer.
+                return is_long or entry.memory.resume is None
+            return entry.state.phase in (Phase.IDLE, Phase.AWAITING_TOOLS, Phase.INTERRUPTING)
+
+        return self._lineage.find(lineage_key(owner, setup, digests), fits)
 
     def likeliest(self, owner: str, history: Sequence[Message]) -> str:
         """The workspace of the owner's agent whose conversation is the most like this history, the
@@ -190,12 +209,15 @@ class Directory:
 
     def find(self, conversation_id: str, owner: str) -> Entry:
         """Raises `NotFound`, and does so for another owner's conversation too."""
-        entry = self._entries.get(conversation_id)
-        if entry is None or entry.owner != owner:
-            raise NotFound(
-                "No such conversation.", code="conversation_not_found", param="conversation_id"
-            )
+        entry = self.get(conversation_id, owner)
+        if entry is None:
+            raise not_found()
         return entry
+
+    def get(self, conversation_id: str, owner: str) -> Entry | None:
+        """The owner's conversation of that id."""
+        entry = self._entries.get(conversation_id)
+        return None if entry is None or entry.owner != owner else entry
 
     def dormant(self, since: float) -> list[Entry]:
         """Conversations that have no actor, and that no client has used since then (unix seconds),
@@ -203,15 +225,13 @@ class Directory:
         return [
             e
             for e in self._entries.values()
-            if e.ref is None and e.used_at <= since and not e.is_open
+            if e.ref is None and e.used_at <= since and not e.is_open and e.state.is_settled
         ]
 
     def longest_asleep(self, since: float) -> Entry | None:
         """Of the conversations without a child, the one that has been unused for longest, if it
         has not been since then (unix seconds)."""
-        asleep = (
-            e for e in self._entries.values() if e.state.phase is Phase.ASLEEP and not e.is_open
-        )
+        asleep = (entry for entry in self._entries.values() if entry.sleeps)
         entry = min(asleep, key=lambda e: e.used_at, default=None)
         return entry if entry is not None and entry.used_at <= since else None
 

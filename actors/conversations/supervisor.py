@@ -12,7 +12,7 @@ from __future__ import annotations
 
 import math
 import time
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Callable
 from contextlib import asynccontextmanager
 from functools import partial
 from typing import Any
@@ -23,7 +23,6 @@ from attrs import frozen
 from ...schemas.errors import (
     GatewayError,
     InternalError,
-    NotFound,
     TurnInterrupted,
     draining,
 )
@@ -35,7 +34,7 @@ from ..session.actor import SessionPool, run_session
 from ..session.events import Close
 from ..session.messages import SessionMessage
 from ..session.phases import Limits
-from .directory import Directory, Entry
+from .directory import Directory, Entry, not_found
 
 SWEEP_SECONDS = 60.0
 """How late, at most, a conversation that has no actor expires."""
@@ -59,6 +58,8 @@ class Supervisor:
         self._ref = ref
         self._directory = directory
         self._bus = bus
+        self.abandoned: Callable[[Entry], None] = lambda _: None
+        """Told of every conversation that no client will come back to."""
 
     async def submit(self, entry: Entry, message: SessionMessage) -> None:
         """Put a message into the conversation's mailbox, waking its actor if there is none.
@@ -71,7 +72,7 @@ class Supervisor:
             if ref is None:
                 ref = await self._awaken(entry)
             elif entry not in self._directory:
-                raise _not_found()
+                raise not_found()
             try:
                 await ref.tell(message)
             except ActorGone:
@@ -108,6 +109,7 @@ class Supervisor:
         """Forget a conversation in which no turn has finished: no client will come back to it."""
         if entry.state.memory.turns == 0 and not entry.is_open:
             _drop(self._directory, self._bus, entry, "forgotten")
+            self.abandoned(entry)
 
     async def forget(self, entry: Entry, reason: str = "deleted") -> None:
         """Take a conversation out of the directory; what it still does ends.
@@ -157,7 +159,7 @@ class _Supervision:
     def _awaken(self, entry: Entry, sessions: trio.Nursery) -> Awakened:
         # Decided in one step: a conversation that is forgotten meanwhile must not get an actor.
         if entry not in self.directory:
-            return _not_found()
+            return not_found()
         if entry.ref is not None:
             return entry.ref
         now = trio.current_time()
@@ -221,10 +223,6 @@ def _drop(directory: Directory, bus: Bus, entry: Entry, reason: str) -> None:
 def _relieve(directory: Directory, bus: Bus, spared: Entry | None = None) -> None:
     for entry in directory.giving_way(spared):
         _drop(directory, bus, entry, "evicted")
-
-
-def _not_found() -> NotFound:
-    return NotFound("No such conversation.", code="conversation_not_found", param="conversation_id")
 
 
 def limits_of(settings: Settings, program: str = "claude") -> Limits:

@@ -12,7 +12,7 @@ from contextlib import asynccontextmanager
 
 import trio
 
-from ...schemas.errors import Conflict, draining
+from ...schemas.errors import Conflict, GatewayError, draining
 from ...schemas.message import Message
 from ..runtime.reply_channel import Turn, open_turn
 from ..session.events import StartTurn
@@ -72,12 +72,14 @@ class TurnService:
 
     async def add(self, entry: Entry, messages: tuple[Message, ...]) -> None:
         """See `Conversation.add`."""
-        send, receive = trio.open_memory_channel[bool](1)
+        send, receive = trio.open_memory_channel[bool | GatewayError](1)
         with receive:
             await self.tell(entry, Add(messages, send))
-            if not await receive.receive():
-                raise Conflict("A turn of this conversation runs, or waits for its tools.")
-        entry.state.broadcast.add(messages)
+            added = await receive.receive()
+        if isinstance(added, GatewayError):
+            raise added
+        if not added:
+            raise Conflict("A turn of this conversation runs, or waits for its tools.")
         self._directory.claim(entry)
         self._directory.weigh(entry)
         self._supervisor.relieve(entry)

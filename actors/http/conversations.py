@@ -26,7 +26,7 @@ from ..conversations.conversation import Conversation
 from ..conversations.items import all_items, encode_conversation
 from ..responses.kept_items import KeptItems
 from ..session.events import PermissionReply
-from .paging import page_of, read_order
+from .paging import PAGE, page, page_of, read_limit, read_order
 from .request import Call
 
 MAX_METADATA = 16
@@ -59,8 +59,8 @@ def _encode(conversation: Conversation) -> dict[str, Any]:
     return encode_conversation(conversation.info)
 
 
-def _find(call: Call) -> Conversation:
-    conversation = call.gateway.find(call.path("conversation_id"), owner=call.owner)
+async def _find(call: Call) -> Conversation:
+    conversation = await call.gateway.find(call.path("conversation_id"), owner=call.owner)
     call.response_headers["x-conversation-id"] = conversation.conversation_id
     return conversation
 
@@ -80,30 +80,37 @@ async def create_conversation(call: Call) -> None:
         seed=messages,
         metadata=metadata,
     )
+    await call.gateway.keep(conversation)
     call.response_headers["x-conversation-id"] = conversation.conversation_id
     await call.answer(_encode(conversation))
 
 
 async def list_conversations(call: Call) -> None:
-    """``GET /v1/conversations?limit=&after=&order=``: the newest first."""
-    query, mine = call.query(), call.gateway.conversations(owner=call.owner)
-    mine.sort(
-        key=lambda info: (info.created_at, info.conversation_id),
-        reverse=read_order(query.get("order")) == "desc",
+    """``GET /v1/conversations?limit=&after=&order=&q=``: the newest first; with `q` those in which
+    all of these words were said."""
+    query = call.query()
+    listed = await call.gateway.list_conversations(
+        owner=call.owner,
+        limit=read_limit(query.get("limit", str(PAGE))),
+        after=query.get("after"),
+        newest_first=read_order(query.get("order")) == "desc",
+        q=query.get("q"),
     )
-    await call.answer(page_of([encode_conversation(info) for info in mine], query))
+    data = [encode_conversation(info) for info in listed.conversations]
+    await call.answer(page(data, has_more=listed.has_more))
 
 
 async def show_conversation(call: Call) -> None:
     """``GET /v1/conversations/{conversation_id}``."""
-    await call.answer(_encode(_find(call)))
+    await call.answer(_encode(await _find(call)))
 
 
 async def change_conversation(call: Call) -> None:
     """``POST /v1/conversations/{conversation_id}``: other metadata."""
-    conversation = _find(call)
+    conversation = await _find(call)
     changed = await call.parsed(lambda raw: structure(raw, ChangedConversation))
     conversation.entry.metadata = _check_metadata(changed.metadata)
+    await call.gateway.archive.change_metadata(conversation.entry)
     await call.answer(_encode(conversation))
 
 
@@ -126,7 +133,7 @@ async def delete_conversation(call: Call) -> None:
 
 async def list_items(call: Call) -> None:
     """``GET …/items?limit=&after=&order=``: the newest first, as far as they are kept."""
-    query, items = call.query(), all_items(_find(call).broadcast.history)
+    query, items = call.query(), all_items((await _find(call)).broadcast.history)
     if read_order(query.get("order")) == "desc":
         items.reverse()
     await call.answer(page_of(items, query))
@@ -134,7 +141,7 @@ async def list_items(call: Call) -> None:
 
 async def add_items(call: Call) -> None:
     """``POST …/items``: the conversation holds them from now on, without an answer."""
-    conversation = _find(call)
+    conversation = await _find(call)
     wanted = await call.parsed(partial(_read_new_items, call), refers=True)
     if not wanted.items:
         raise invalid("items must hold at least one item.", "items")
@@ -152,12 +159,12 @@ async def add_items(call: Call) -> None:
 
 async def show_item(call: Call) -> None:
     """``GET …/items/{item_id}``."""
-    await call.answer(_item(_find(call), call.path("item_id")))
+    await call.answer(_item(await _find(call), call.path("item_id")))
 
 
 async def delete_item(call: Call) -> None:
     """``DELETE …/items/{item_id}``: refused. A live child keeps what it has received."""
-    _item(_find(call), call.path("item_id"))
+    _item(await _find(call), call.path("item_id"))
     raise InvalidRequest(
         "An item cannot be taken out of a conversation. Begin another one with the items that "
         "it shall have.",
@@ -248,13 +255,13 @@ class PermissionDecision:
 
 async def list_permissions(call: Call) -> None:
     """``GET …/permissions``: the permissions that the conversation's agent waits for."""
-    asked = _find(call).broadcast.permissions.values()
+    asked = (await _find(call)).broadcast.permissions.values()
     await call.answer({"object": "list", "data": [encode_permission(each) for each in asked]})
 
 
 async def reply_permission(call: Call) -> None:
     """``POST …/permissions/{request_id}``."""
-    conversation, request_id = _find(call), call.path("request_id")
+    conversation, request_id = await _find(call), call.path("request_id")
     reply = await call.parsed(lambda raw: structure(raw, PermissionDecision))
     await conversation.reply(reply.to(request_id, "http"))
     await call.answer({"request_id": request_id, "behavior": reply.behavior})

@@ -22,13 +22,17 @@ def page_of(
     after = query.get("after")
     if after is not None:
         items = items[_place(after, [item["id"] for item in items]) + 1 :]
-    page = items[:limit]
+    return page(items[:limit], has_more=len(items) > limit)
+
+
+def page(items: Sequence[dict[str, Any]], *, has_more: bool) -> dict[str, Any]:
+    """The list object of these items."""
     return {
         "object": "list",
-        "data": page,
-        "first_id": page[0]["id"] if page else None,
-        "last_id": page[-1]["id"] if page else None,
-        "has_more": len(items) > limit,
+        "data": items,
+        "first_id": items[0]["id"] if items else None,
+        "last_id": items[-1]["id"] if items else None,
+        "has_more": has_more,
     }
 
 

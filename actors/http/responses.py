@@ -8,7 +8,6 @@ comes about (`actors.responses.run`).
 
 from __future__ import annotations
 
-import time
 from collections.abc import Sequence
 from functools import partial
 
@@ -92,7 +91,7 @@ async def count_input_tokens(call: Call) -> None:
     )
     async with while_connected(call.receive):
         job = await accept(call.gateway, request, call.owner, call.response_headers)
-        setup, messages = whole_of(job)
+        setup, messages = await whole_of(job)
         tokens = await call.gateway.count_tokens(setup, messages)
     await call.answer({"object": "response.input_tokens", "input_tokens": tokens})
 
@@ -234,13 +233,13 @@ def names_response(call: Call) -> bool:
     return call.path("response_id").startswith(RESPONSE_ID)
 
 
-def _find(call: Call) -> Record:
-    return call.gateway.responses.find(call.path("response_id"), call.owner, time.time())
+async def _find(call: Call) -> Record:
+    return await call.gateway.kept_responses.find(call.path("response_id"), call.owner)
 
 
 async def show_response(call: Call) -> None:
     """``GET /v1/responses/{response_id}``, with ``stream=true&starting_after=N`` its events."""
-    record, query = _find(call), call.query()
+    record, query = await _find(call), call.query()
     if query.get("stream") not in ("true", "1"):
         await _show(call, record)
         return
@@ -263,16 +262,16 @@ def _read_number(given: str | None) -> int:
 
 async def delete_response(call: Call) -> None:
     """``DELETE /v1/responses/{response_id}``: one that runs in the background ends."""
-    record = _find(call)
+    record = await _find(call)
     record.stop()
-    call.gateway.responses.drop(record)
+    await call.gateway.kept_responses.delete(record)
     await call.answer({"id": record.id, "object": "response", "deleted": True})
 
 
 async def cancel_response(call: Call) -> None:
     """``POST /v1/responses/{response_id}/cancel``, of one in the background. One that has ended
     stays as it is."""
-    record = _find(call)
+    record = await _find(call)
     if not record.background:
         raise InvalidRequest(
             "Only a response in the background can be cancelled.",
@@ -287,7 +286,7 @@ async def cancel_response(call: Call) -> None:
 
 async def list_input_items(call: Call) -> None:
     """``GET /v1/responses/{response_id}/input_items?limit=&order=&after=``: the last first."""
-    record, query = _find(call), call.query()
+    record, query = await _find(call), call.query()
     items = encode_messages(record.asked, record.heading.turn_id, system=record.said)
     if read_order(query.get("order")) == "desc":
         items.reverse()

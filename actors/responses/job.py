@@ -61,7 +61,7 @@ async def accept(
     shelf: ResponseStore | None = None,
 ) -> Job:
     """Refuse what can be refused before anything is spent. Raises `GatewayError`."""
-    base = _base(gateway, owner, request.previous_response_id, shelf)
+    base = await _base(gateway, owner, request.previous_response_id, shelf)
     if base is not None and base.history is not None:
         check_results(request.messages, base.open_calls, lambda _: "input")
     # What comes of work in the background, or behind another response, is that one's alone.
@@ -74,17 +74,17 @@ async def accept(
     return Job(gateway=gateway, request=request, base=base, headers=headers, shelf=shelf)
 
 
-def _base(
+async def _base(
     gateway: Gateway, owner: str, response_id: str | None, shelf: ResponseStore | None
 ) -> Record | None:
     """The response that is gone on with. Raises `InvalidRequest`, `Conflict`."""
     if response_id is None:
         return None
-    for store in (shelf, gateway.responses):
-        if store is None:
-            continue
+    if shelf is not None:
         with suppress(NotFound):
-            return _checked(store.find(response_id, owner, time.time()))
+            return _checked(shelf.find(response_id, owner, time.time()))
+    with suppress(NotFound):
+        return _checked(await gateway.kept_responses.find(response_id, owner))
     raise InvalidRequest(
         f"Previous response with id '{response_id[:100]}' not found.",
         code="previous_response_not_found",
@@ -112,20 +112,32 @@ def _checked(record: Record) -> Record:
 # -- placed ----------------------------------------------------------------------------------------
 
 
+async def find_place(job: Job) -> None:
+    """Have the conversation in memory that the job may go on in. Raises `GatewayError`."""
+    owner, named = job.request.owner, job.request.conversation_id
+    if job.base is not None:
+        with suppress(NotFound):  # then in a new one
+            await job.gateway.find(job.base.heading.conversation_id, owner=owner)
+    elif named is not None:
+        await job.gateway.find(named, owner=owner)
+
+
 def place(job: Job) -> ResponseTurn:
-    """The request in its place. No checkpoint from here to the beginning of the turn."""
+    """The request in its place, which `find_place` has brought into memory. No checkpoint from
+    here to the beginning of the turn."""
     if job.base is not None:
         return _behind(job.base, job)
     request = job.request
     if request.conversation_id is None:
         return request
-    conversation = job.gateway.find(request.conversation_id, owner=request.owner)
+    conversation = job.gateway.loaded(request.conversation_id, owner=request.owner)
     return evolve(request, before=_said_in(job.gateway, conversation))
 
 
-def whole_of(job: Job) -> tuple[Setup, tuple[Message, ...]]:
+async def whole_of(job: Job) -> tuple[Setup, tuple[Message, ...]]:
     """All that a model would be given for the job. Raises `InvalidRequest` where that is not
     known, or is an agent's own business."""
+    await find_place(job)
     request = place(job)
     if request.before is None:
         raise InvalidRequest(
@@ -137,7 +149,7 @@ def whole_of(job: Job) -> tuple[Setup, tuple[Message, ...]]:
     if request.conversation_id is None:
         setup = setup_of(request)
     else:
-        conversation = job.gateway.find(request.conversation_id, owner=request.owner)
+        conversation = job.gateway.loaded(request.conversation_id, owner=request.owner)
         if request.keeps_model:
             request = evolve(request, model=None)
         setup = request.setup(conversation.entry.memory.setup)
@@ -214,7 +226,7 @@ def _behind(base: Record, job: Job) -> ResponseTurn:
 def _workspace_of(base: Record, job: Job) -> str:
     """Where the agent that gave the response works, if its conversation is still there."""
     with suppress(NotFound):
-        found = job.gateway.find(base.heading.conversation_id, owner=job.request.owner)
+        found = job.gateway.loaded(base.heading.conversation_id, owner=job.request.owner)
         if job.request.profile == "agent":
             return found.place
     return ""
@@ -226,7 +238,7 @@ def _still_there(base: Record, job: Job) -> Conversation | None:
     if request.apart:
         return None
     with suppress(NotFound):
-        conversation = job.gateway.find(base.heading.conversation_id, owner=request.owner)
+        conversation = job.gateway.loaded(base.heading.conversation_id, owner=request.owner)
         other = not request.keeps_model and conversation.info.profile != request.profile
         if conversation.is_free and conversation.held == base.place and not other:
             return conversation

@@ -12,6 +12,7 @@ from collections.abc import AsyncIterator, Callable, Sequence
 from contextlib import asynccontextmanager, suppress
 from uuid import uuid4
 
+import trio
 from attrs import define, evolve
 
 from ...schemas.errors import GatewayError, InternalError, NotFound
@@ -25,8 +26,11 @@ from ..conversations.conversation import ConversationInfo
 from ..conversations.models import name_of
 from ..conversations.workspace_paths import name_of_place
 from ..runtime.reply_channel import Turn
-from .job import Job, place
+from .job import Job, find_place, place
 from .record import Record
+
+KEEP_SECONDS = 2.0
+"""Longest wait until a response is stored whose client has gone."""
 
 
 @define(eq=False)
@@ -48,18 +52,28 @@ class Running:
 
         answer = self.source.answer
         await relay(answer, keep)
-        self._end(Completed(answer.finish_reason, answer.usage))
-
-    def _end(self, completed: Completed) -> None:
-        end(self.job, self.record, ending_of(completed, int(time.time())))
+        completed = Completed(answer.finish_reason, answer.usage)
+        await end(self.job, self.record, ending_of(completed, int(time.time())))
 
 
-def end(job: Job, record: Record, ending: Ending) -> None:
-    """The response has ended, and its record says so."""
+async def end(job: Job, record: Record, ending: Ending) -> None:
+    """The response has ended, and its record says so; it is stored, if it is to be. Raises
+    `Overloaded`."""
+    ends = None
+    if job.request.store:
+        with suppress(NotFound):
+            found = job.gateway.loaded(record.heading.conversation_id, owner=record.owner)
+            ends = await found.position(record.heading.turn_id)
+    _settle(job, record, ending)
+    if job.request.store:
+        await job.gateway.kept_responses.keep(record, ends)
+
+
+def _settle(job: Job, record: Record, ending: Ending) -> None:
     held = record.place
     if ending.is_whole:
         with suppress(NotFound):
-            found = job.gateway.find(record.heading.conversation_id, owner=record.owner)
+            found = job.gateway.loaded(record.heading.conversation_id, owner=record.owner)
             held = found.held
     record.end(ending, held)
     if job.store is not None:
@@ -77,22 +91,34 @@ async def responding(job: Job, has_begun: Callable[[], bool]) -> AsyncIterator[R
     `has_begun` says whether the client knows of it: one that failed before is asked for by no
     client. Raises `GatewayError`.
     """
+    await find_place(job)
     request = place(job)
     held: tuple[bytes, ...] = ()
     if request.conversation_id is not None:
-        held = job.gateway.find(request.conversation_id, owner=request.owner).held
-    async with answering(job.gateway, request, job.headers, has_begun) as source:
-        record = _begin(job, request, source, held)
-        if job.store is not None:
-            job.store.put(record, time.time())
-        try:
-            yield Running(job, request, source, record)
-        except BaseException as error:
-            if record.ending is None:
-                end(job, record, _broken_off(record, error))
-            if job.store is not None and not has_begun():
-                job.store.drop(record)
-            raise
+        held = job.gateway.loaded(request.conversation_id, owner=request.owner).held
+    record: Record | None = None
+    try:
+        async with answering(job.gateway, request, job.headers, has_begun) as source:
+            record = _begin(job, request, source, held)
+            if job.store is not None:
+                job.store.put(record, time.time())
+            if record.background:  # who asks for it after a restart is told what became of it
+                await job.gateway.kept_responses.keep(record, None)
+            try:
+                yield Running(job, request, source, record)
+            except BaseException as error:
+                # No checkpoint from here on until the turn is over: who follows the record may go
+                # on in its conversation.
+                if record.ending is None:
+                    _settle(job, record, _broken_off(record, error))
+                if job.store is not None and not has_begun():
+                    job.store.drop(record)
+                raise
+    except BaseException:
+        if record is not None and job.request.store and has_begun():
+            with trio.move_on_after(KEEP_SECONDS, shield=True), suppress(GatewayError):
+                await job.gateway.kept_responses.keep(record, None)
+        raise
 
 
 def _begin(job: Job, request: ResponseTurn, source: Source, held: tuple[bytes, ...]) -> Record:
@@ -107,7 +133,7 @@ def _begin(job: Job, request: ResponseTurn, source: Source, held: tuple[bytes, .
 def _conversation_info(job: Job, request: ResponseTurn) -> ConversationInfo | None:
     if request.conversation_id is None:
         return None
-    return job.gateway.find(request.conversation_id, owner=request.owner).info
+    return job.gateway.loaded(request.conversation_id, owner=request.owner).info
 
 
 def _record(
@@ -161,9 +187,10 @@ def _broken_off(record: Record, error: BaseException) -> Ending:
 async def prepare(job: Job) -> Record:
     """A response that generates nothing: a child is made ready for what will be asked behind it,
     and the model receives then what was asked here. Raises `GatewayError`."""
+    await find_place(job)
     request = place(job)
     if request.conversation_id is not None:
-        conversation = job.gateway.find(request.conversation_id, owner=request.owner)
+        conversation = job.gateway.loaded(request.conversation_id, owner=request.owner)
     else:
         setup = setup_of(request)
         conversation = job.gateway.conversation(
@@ -172,6 +199,7 @@ async def prepare(job: Job) -> Record:
             workspace=request.workspace,
             tools=setup.tools,
             owner=request.owner,
+            kept=request.kept,
         )
     info, held = conversation.info, conversation.held
     record = _record(job, request, str(uuid4()), conversation.conversation_id, info.model, held)
@@ -180,7 +208,7 @@ async def prepare(job: Job) -> Record:
     await conversation.warm()
     if job.store is not None:
         job.store.put(record, time.time())
-    end(job, record, Ending("completed", int(time.time()), Usage()))
+    await end(job, record, Ending("completed", int(time.time()), Usage()))
     return record
 
 

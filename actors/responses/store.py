@@ -58,6 +58,12 @@ class ResponseStore:
         self._weigh(record)
         self._make_room(now)
 
+    def take_back(self, record: Record, now: float) -> None:
+        """Have a response in memory again that has ended long ago."""
+        self._records = {record.id: record, **self._records}  # they stand in the order of their age
+        self._weigh(record)
+        self._make_room(now)
+
     def settle(self, record: Record, now: float) -> None:
         """The response has ended: what it takes is known now."""
         if self._records.get(record.id) is record:

@@ -42,6 +42,8 @@ class Port:
         self.outcome: Outcome | None = None
         self.choice: ChoiceFate | None = None
         self.on_choice: Callable[[ChoiceFate], None] | None = None
+        self.lost: str | None = None
+        self.on_lost: Callable[[str], None] | None = None
         self.has_effects = False  # some of what it did must not be done twice
         self.over = trio.Event()
         """Set when either side is done: the turn has ended, or the caller has hung up."""
@@ -50,6 +52,11 @@ class Port:
         self.choice = fate
         if self.on_choice is not None:
             self.on_choice(fate)
+
+    def report_lost(self, turn_id: str) -> None:
+        self.lost = turn_id
+        if self.on_lost is not None:
+            self.on_lost(turn_id)
 
     def deliver_nowait(self, item: TurnItem) -> None:
         """Raises `trio.WouldBlock` when the caller lags by the whole channel, or `CallerGone`."""
@@ -160,6 +167,18 @@ class Turn:
         if self._port.choice is not None:
             on_choice(self._port.choice)
         self._port.on_choice = on_choice
+
+    @property
+    def lost(self) -> str | None:
+        """The id of an earlier turn of this conversation that was lost because the gateway ended
+        while it ran: said to one caller, before the first item."""
+        return self._port.lost
+
+    def follow_lost(self, on_lost: Callable[[str], None]) -> None:
+        """Have `on_lost` called with what `lost` becomes; it must not wait or raise."""
+        if self._port.lost is not None:
+            on_lost(self._port.lost)
+        self._port.on_lost = on_lost
 
     @property
     def usage(self) -> Usage:

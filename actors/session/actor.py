@@ -23,11 +23,12 @@ from attrs import define, evolve
 from ...schemas.claude.output import Frame, Noise, PermissionAsked
 from ...schemas.errors import ChildProtocolError, GatewayError, InternalError, draining
 from ...schemas.events import PhaseChanged, TurnAccepted, TurnFailed, TurnFinished
+from ...schemas.message import Message
 from ...schemas.turn import AgentOrigin, ChoiceFate, Completed, Failed, Origin, TurnRequest
 from ...schemas.turn_items import TextDelta, TurnItem
 from ...transport.loggers import get_logger
 from ..runtime.bus import Bus
-from ..runtime.mailbox import Mailbox, answer
+from ..runtime.mailbox import Mailbox, ReplyTo, answer
 from ..runtime.once_log import OnceLog
 from ..runtime.reply_channel import CallerGone, Port
 from . import errors
@@ -60,9 +61,10 @@ from .events import (
     Warm,
     Write,
 )
+from .keeping import Keeper
 from .late import UnexpectedEvent
 from .machine import Machine
-from .messages import Add, Ended, SessionMessage, SessionState, Submit
+from .messages import Add, Ended, Journal, SessionMessage, SessionState, Submit
 from .permissions import request_of
 from .phases import Limits, Phase
 from .turn import TurnState
@@ -140,6 +142,12 @@ class Callers:
         if waiting is not None:
             waiting.port.report_choice(fate)
 
+    def report_lost(self, turn_id: str, lost: str) -> None:
+        """An earlier turn of the conversation was lost, when the gateway ended while it ran."""
+        waiting = self._waiting.get(turn_id)
+        if waiting is not None:
+            waiting.port.report_lost(lost)
+
     def note_effects(self, turn_id: str) -> None:
         """The turn has done something that must not be done twice."""
         self._waiting[turn_id].port.has_effects = True
@@ -211,10 +219,17 @@ class _Session(Generic[C]):
         self._once = OnceLog(log)
         self._callers = Callers(conversation_id, bus, stall_seconds)
         self._broadcast = state.broadcast
+        self._keeper = None if state.journal is None else self._keeper_of(state.journal)
         self._broadcast_turn: TurnState | None = None  # the turn that the broadcast has begun
         self._child: C | None = None
         self._offered: C | None = None
         self._attending: trio.CancelScope | None = None
+
+    def _keeper_of(self, journal: Journal) -> Keeper:
+        return Keeper(
+            journal, self._broadcast, finish=self._callers.end, lost=self._callers.report_lost,
+            write=self._write, broken=lambda error: self.feed(Close(error)),
+        )  # fmt: skip
 
     # -- the mailbox's side ------------------------------------------------------------------------
 
@@ -236,15 +251,31 @@ class _Session(Generic[C]):
             case Interrupt() | Close() | PermissionReply() | Warm() | GiveWay():
                 self.feed(message)
             case Add(messages, reply):
-                before = self.machine.memory
-                self.feed(Extend(messages))
-                answer(reply, self.machine.memory is not before)
+                self._add(messages, reply)
+            case Submit(port=port) if self._keeper is not None and self._keeper.is_full:
+                port.end(Failed(errors.queue_full()))
             case Submit(port=port) if port.over.is_set():
                 # Its caller hung up while it lay in the mailbox: it never starts.
                 port.end(Failed(errors.interrupted()))
             case Submit(start, port):
                 self._callers.take(start, port)
                 self.feed(start)
+
+    def _add(self, messages: tuple[Message, ...], reply: ReplyTo[bool | GatewayError]) -> None:
+        before = self.machine.memory
+        self.feed(Extend(messages))
+        is_added = self.machine.memory is not before
+        if self._keeper is None or not is_added:
+            if is_added:
+                self._broadcast.add(messages)
+            answer(reply, is_added)
+            return
+
+        def report(error: GatewayError | None) -> None:
+            answer(reply, True if error is None else error)
+
+        self._keeper.add(messages, report)
+        self._keep()
 
     def feed(self, event: Event) -> None:
         """Take one event in, and perform its actions, none of which may wait."""
@@ -269,7 +300,9 @@ class _Session(Generic[C]):
             return []
         if isinstance(event, StartTurn) and machine.memory is not held:
             self._broadcast.remove_last()  # the turn replaces the last one
-        self._settle()
+        if self._keeper is not None and machine.memory.grants != held.grants:
+            self._keeper.grant(machine.memory.grants)
+        self._settle(actions)
         return actions
 
     def _broadcast_actions(self, actions: list[Action]) -> None:
@@ -279,8 +312,10 @@ class _Session(Generic[C]):
             match action:
                 case Deliver(_, item):
                     broadcast.say(item)
-                case End(turn_id, outcome):
+                case End(turn_id, outcome) if self._keeper is None:
                     broadcast.end(turn_id, outcome)
+        if self._keeper is not None:
+            return  # which begins and ends turns for watchers too, once that is kept
         turn = self.machine.turn
         if turn is not self._broadcast_turn:
             self._broadcast_turn = turn
@@ -288,15 +323,31 @@ class _Session(Generic[C]):
                 setup, memory = turn.setup, self.machine.memory
                 broadcast.begin(turn.turn_id, setup.model, turn.messages, memory)
 
-    def _settle(self) -> None:
-        """Keep up with the machine's memory, phase and deadline."""
+    def _settle(self, actions: list[Action]) -> None:
+        """Keep up with the machine's memory, phase and deadline, and with what has to be kept."""
         self._state.memory = self.machine.memory  # before the phase: lineage reads both
+        if self._keeper is not None:
+            ends = [action for action in actions if type(action) is End]
+            self._keeper.follow(ends, self.machine.turn, self.machine.memory)
+            self._keep()
         turn = self.machine.turn
         if turn is not None and turn.has_effects:
             self._callers.note_effects(turn.turn_id)
         if self.machine.phase is not self._state.phase:
             self._change_phase(self.machine.phase)
         self._set_alarm()
+
+    def _keep(self) -> None:
+        """Have the keeper do what there is to do."""
+        assert self._keeper is not None
+        if self._keeper.begin_work():
+            self._state.is_settled = False
+            self._nursery.start_soon(self._work)
+
+    async def _work(self) -> None:
+        assert self._keeper is not None
+        await self._keeper.work()
+        self._state.is_settled = True
 
     def _set_alarm(self) -> None:
         if self.machine.phase is Phase.CLOSED:
@@ -342,10 +393,15 @@ class _Session(Generic[C]):
         """Perform an action that cannot wait. (`Deliver` can: only the attendant performs it.)"""
         match action:
             case Write(line):
-                assert self._child is not None
-                self._child.write(line)
+                if self._keeper is None:
+                    self._write(line)
+                else:
+                    self._keeper.write(line)
             case End():
-                self._callers.end(action)
+                if self._keeper is None:
+                    self._callers.end(action)
+                else:
+                    self._keeper.end(action)
             case ChoiceReported(turn_id, fate):
                 self._callers.report_choice(turn_id, fate)
             case Started(turn_id, model):
@@ -377,12 +433,22 @@ class _Session(Generic[C]):
                 self._pool.freeze(self._child)
             case Retire():
                 assert self._child is not None
+                self._drop_lines()
                 self._child.retire()
             case Kill():
                 assert self._child is not None
+                self._drop_lines()
                 self._child.kill()
             case _:
                 raise AssertionError(f"not an action to perform here: {action!r}")
+
+    def _write(self, line: bytes) -> None:
+        assert self._child is not None
+        self._child.write(line)
+
+    def _drop_lines(self) -> None:
+        if self._keeper is not None:
+            self._keeper.drop_lines()
 
     async def _watch(self, turn_id: str, port: Port) -> None:
         """Wait until the turn is over, or its caller hangs up: then interrupt it."""
@@ -401,8 +467,8 @@ class _Session(Generic[C]):
             self._child.stop_reading()
             self._child = None
         self._callers.abandon(ended.error)
-        if self._broadcast_turn is not None:
-            self._broadcast.end(self._broadcast_turn.turn_id, Failed(ended.error))
+        if self._broadcast.turn is not None:
+            self._broadcast.end(self._broadcast.turn.turn_id, Failed(ended.error))
         self._broadcast.move(Phase.ASLEEP.value)
 
     # -- the attendant of one child ----------------------------------------------------------------
@@ -431,6 +497,7 @@ class _Session(Generic[C]):
         await child.gone.wait()
         child.stop_reading()
         self._child = None
+        self._drop_lines()
         self.feed(ChildGone(failure or child.post_mortem()))
 
     async def _read(self, child: C) -> GatewayError | None:
@@ -453,7 +520,7 @@ class _Session(Generic[C]):
                                 self._broadcast.say(action.item)
                                 await self._deliver(action)
                         else:  # a stop text has ended the turn
-                            self._settle()
+                            self._settle(actions)
                             await self._perform_all(actions)
                     elif type(frame) is PermissionAsked:
                         await self._take_frame(PermissionRequested(frame, self._broadcast.is_heard))
@@ -535,7 +602,7 @@ async def run_session(
         log.exception("session crashed", conversation_id=conversation_id, exc_info=fault)
         ended = Ended(InternalError("The conversation's session failed."), crashed=True)
     finally:
-        state.ref, state.phase = None, Phase.ASLEEP
+        state.ref, state.phase, state.is_settled = None, Phase.ASLEEP, True
         mailbox.close()
         session.finish(ended)
         for message in mailbox.unread:

@@ -22,6 +22,16 @@ from .events import Close, GiveWay, Interrupt, PermissionReply, StartTurn, Warm
 from .phases import Phase
 
 
+class LiveTurn(Protocol):
+    """A turn that watchers follow."""
+
+    @property
+    def turn_id(self) -> str: ...
+    @property
+    def items(self) -> Sequence[TurnItem]:
+        """What was delivered of its answer."""
+
+
 class Audience(Protocol):
     """What a session needs of the broadcast to its watchers (`actors.watching.broadcast`). No
     method waits."""
@@ -37,15 +47,49 @@ class Audience(Protocol):
     def messages(self) -> Sequence[Message]:
         """The last messages of the conversation, as far as the history keeps them."""
 
+    @property
+    def turn(self) -> LiveTurn | None:
+        """The turn under way."""
+
     def begin(
         self, turn_id: str, model: str, messages: tuple[Message, ...], now: Memory
     ) -> None: ...
+    def add(self, messages: tuple[Message, ...], ids: Sequence[str]) -> None: ...
     def say(self, item: TurnItem) -> None: ...
     def end(self, turn_id: str, outcome: Outcome) -> None: ...
     def remove_last(self) -> object: ...
     def move(self, phase: str) -> None: ...
     def ask_permission(self, request: PermissionRequested) -> None: ...
     def settle_permission(self, request_id: str, behavior: str, by: str) -> None: ...
+
+
+class Journal(Protocol):
+    """Where a session keeps what happens in it (`actors.conversations.journal`). Each method
+    returns once that is durable, and raises `GatewayError` where it may not be: then the session
+    ends. They are called one at a time, in the order in which things happened."""
+
+    async def begin(
+        self,
+        turn_id: str,
+        model: str,
+        messages: tuple[Message, ...],
+        memory: Memory,
+        *,
+        replaces: bool,
+    ) -> str | None:
+        """A turn begins behind `memory`, and asks `messages`; `replaces`: in place of the last
+        one. Returns the id of an earlier turn that was lost, if no client was told yet."""
+
+    async def end(
+        self, turn_id: str, outcome: Outcome, items: Sequence[TurnItem], memory: Memory
+    ) -> None:
+        """It has ended; `items` were delivered, and `memory` is the conversation's now."""
+
+    async def add(self, messages: tuple[Message, ...]) -> Sequence[str]:
+        """The conversation holds these too, without a turn; returns an id for each (a uuid)."""
+
+    async def grant(self, rules: tuple[str, ...]) -> None:
+        """The conversation's agent may do what these rules allow."""
 
 
 A = TypeVar("A", bound=Audience)
@@ -61,10 +105,11 @@ class Submit:
 
 @frozen
 class Add:
-    """Messages for this conversation; the reply says whether it holds them now."""
+    """Messages for this conversation; the reply says whether it holds them now, or why they cannot
+    be kept."""
 
     messages: tuple[Message, ...]
-    reply: ReplyTo[bool]
+    reply: ReplyTo[bool | GatewayError]
 
 
 SessionMessage = Submit | Add | Interrupt | Close | PermissionReply | Warm | GiveWay
@@ -73,12 +118,15 @@ SessionMessage = Submit | Add | Interrupt | Close | PermissionReply | Warm | Giv
 @define(eq=False)
 class SessionState(Generic[A]):
     """What others may read of a session; it outlives the session's actor. `broadcast` is what
-    clients watch."""
+    clients watch; `journal` keeps what happens (None: nothing is kept). `is_settled`: the journal
+    has all of it."""
 
     memory: Memory
     broadcast: A
     phase: Phase = Phase.ASLEEP
     ref: Ref[SessionMessage] | None = None
+    journal: Journal | None = None
+    is_settled: bool = True
 
 
 @frozen

@@ -138,9 +138,17 @@ class Broadcast:
             case Failed():
                 self.put(events.TurnEnded(turn_id, evolve(outcome, kept=None)))
 
-    def add(self, messages: tuple[Message, ...]) -> None:
-        """The conversation holds these too, without a turn."""
-        record = TurnRecord(str(uuid4()), time.time(), "", messages)
+    def add(self, messages: tuple[Message, ...], ids: Sequence[str] | None = None) -> None:
+        """The conversation holds these too, without a turn. `ids`: one uuid for each, by which it
+        is known wherever it is kept."""
+        if ids is None:
+            self._add(str(uuid4()), messages)
+            return
+        for name, message in zip(ids, messages, strict=True):
+            self._add(name, (message,))
+
+    def _add(self, name: str, messages: tuple[Message, ...]) -> None:
+        record = TurnRecord(name, time.time(), "", messages)
         self.history.add(record)
         self.put(events.ItemsAdded(record.turn_id, messages))
 

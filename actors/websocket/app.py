@@ -88,8 +88,12 @@ async def _answer_pings(call: SocketCall) -> None:
             await call.send({"type": "pong"})
 
 
-def _check_conversation(gateway: Gateway, owner: str, path: Mapping[str, str]) -> None:
-    gateway.find(path["conversation_id"], owner=owner)
+async def _check_nothing(gateway: Gateway, owner: str, path: Mapping[str, str]) -> None:
+    """For a route that any client may take."""
+
+
+async def _check_conversation(gateway: Gateway, owner: str, path: Mapping[str, str]) -> None:
+    await gateway.find(path["conversation_id"], owner=owner)
 
 
 @frozen
@@ -98,7 +102,7 @@ class _Route:
 
     pattern: re.Pattern[str]
     handler: Handler
-    check: Callable[[Gateway, str, Mapping[str, str]], None] = lambda *_: None
+    check: Callable[[Gateway, str, Mapping[str, str]], Awaitable[None]] = _check_nothing
 
 
 ROUTES = (
@@ -142,7 +146,7 @@ class WebSocketFront:
         path, _, query = request.path.partition("?")
         with structlog.contextvars.bound_contextvars(request_id=label):
             try:
-                admitted = self._admit(request, headers, path, query)
+                admitted = await self._admit(request, headers, path, query)
             except GatewayError as refusal:
                 log.info("request", method="GET", path=path, status=refusal.status, websocket=True)
                 await _reject(request, refusal, label)
@@ -153,7 +157,7 @@ class WebSocketFront:
             finally:
                 self._open -= 1
 
-    def _admit(
+    async def _admit(
         self, request: WebSocketRequest, headers: Headers, path: str, query: str
     ) -> _Admitted:
         """Raises `GatewayError`."""
@@ -171,7 +175,7 @@ class WebSocketFront:
         route, parts = _find(path)
         if gateway.draining:
             raise draining()
-        route.check(gateway, owner, parts)
+        await route.check(gateway, owner, parts)
         if self._open >= settings.websocket.max_connections:
             raise RateLimited(
                 f"There are {self._open} WebSockets open already.",

@@ -34,7 +34,7 @@ TOO_FAR_BEHIND = 4008
 
 async def join(call: SocketCall) -> None:
     """``GET /v1/conversations/{conversation_id}/events?after=N``."""
-    conversation = call.gateway.find(call.path["conversation_id"], owner=call.owner)
+    conversation = await call.gateway.find(call.path["conversation_id"], owner=call.owner)
     after = _read_after(call.query.get("after"))
     broadcast = conversation.broadcast
     with broadcast.watch() as watcher:

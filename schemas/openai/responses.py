@@ -234,6 +234,7 @@ def parse_response(
         attachments=history.attachments,
         stream=bool(request.stream),
         store=request.store is not False,
+        kept=request.store is not False,
         background=bool(request.background),
         generate=request.generate is not False,
         previous_response_id=request.previous_response_id,

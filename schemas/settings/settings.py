@@ -535,6 +535,23 @@ class StorageSettings(Section):
         "Folder for what outlives the process, the children's working directories among it.",
         default_text="`$XDG_STATE_HOME/ccapi`, else `~/.local/state/ccapi`",
     )
+    persist: bool = key(
+        True,
+        rules.boolean,
+        "Whether conversations and responses are kept in a database in that folder, so that they "
+        "outlive the process. One gateway at a time has it open.",
+    )
+    retention_days: float = key(
+        0.0,
+        rules.not_negative,
+        "Days after which a conversation that was not used is deleted. 0: never.",
+    )
+    max_bytes: int = key(
+        0,
+        rules.whole(0),
+        "Bytes that the database may take: beyond, what was not used for longest is deleted. "
+        "0: any number.",
+    )
 
 
 @frozen(kw_only=True)

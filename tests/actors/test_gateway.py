@@ -163,14 +163,14 @@ async def test_conversations_belong_to_their_owner(tmp_path: Path) -> None:
     async with open_embedded(tmp_path) as gateway:
         conversation = gateway.conversation(owner="alice")
         conversation_id = conversation.conversation_id
-        assert gateway.find(conversation_id, owner="alice").info == conversation.info
+        assert gateway.loaded(conversation_id, owner="alice").info == conversation.info
         assert [info.conversation_id for info in gateway.conversations(owner="alice")] == [
             conversation_id
         ]
         assert gateway.conversations(owner="bob") == []
         for owner in ("bob", "local"):
             with pytest.raises(NotFound):
-                gateway.find(conversation_id, owner=owner)
+                gateway.loaded(conversation_id, owner=owner)
             with pytest.raises(NotFound):
                 await gateway.forget(conversation_id, owner=owner)
         assert (await conversation.ask("Hello")).text

@@ -133,7 +133,7 @@ async def test_turns_of_one_conversation_run_in_order(
             nursery.start_soon(ask, str(number))
             await trio.sleep(0.05)
     assert order == ["0", "1", "2", "3"]
-    assert live.gateway.find(opened["id"]).info.turns == 4
+    assert live.gateway.loaded(opened["id"]).info.turns == 4
 
 
 async def test_a_busy_conversation_refuses_when_asked_to(
@@ -143,7 +143,7 @@ async def test_a_busy_conversation_refuses_when_asked_to(
     async with trio.open_nursery() as nursery:
         nursery.start_soon(lambda: post(client, SILENT, conversation_id=opened["id"]))
         with trio.fail_after(10):
-            while live.gateway.find(opened["id"]).info.phase != "busy":
+            while live.gateway.loaded(opened["id"]).info.phase != "busy":
                 await trio.sleep(0.01)
         refused = await client.post(
             "/v1/chat/completions",

@@ -145,7 +145,7 @@ async def test_tools_go_round_in_the_child_that_called_them(tmp_path: Path) -> N
         [call] = [item for item in first.json()["output"] if item["type"] == "function_call"]
         assert (call["name"], json.loads(call["arguments"])) == ("lookup", {"a": 1})
         conversation_id = place(first)[1]
-        assert gateway.find(conversation_id).info.phase == "awaiting_tools"
+        assert gateway.loaded(conversation_id).info.phase == "awaiting_tools"
         given = [output(call["call_id"], "forty-two")]
         second = await behind(client, first, given, tools=tools)
         assert place(second) == ("hit", conversation_id)

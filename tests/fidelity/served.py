@@ -240,7 +240,7 @@ class Served:
     # -- the children ------------------------------------------------------------------------------
 
     def phase(self, conversation_id: str) -> str:
-        return self.live.gateway.find(conversation_id).info.phase
+        return self.live.gateway.loaded(conversation_id).info.phase
 
     def wait_phase(self, conversation_id: str, *phases: str) -> None:
         self.wait(lambda: self.phase(conversation_id) in phases)

@@ -139,7 +139,7 @@ async def test_always_holds_for_this_conversation_and_a_new_child(
             "permission.reply", request_id=asked["request_id"], behavior="allow", always=True
         )
         assert (await one.until("turn.finished", "permission.requested"))["type"] == "turn.finished"
-        entry = live.gateway.find(conversation_id).entry
+        entry = live.gateway.loaded(conversation_id).entry
         await live.gateway.hibernate(entry)
         with trio.fail_after(10):
             while entry.state.phase.value != "asleep":

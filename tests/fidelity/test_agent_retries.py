@@ -198,7 +198,7 @@ def test_the_usage_of_an_agent_has_all_that_its_subagents_took(house: Served) ->
     more: JSON = {"conversation_id": first.conversation_id}
     assert usage(house.ask(user("plain"), model=AGENT, **more)) == PLAIN
     # The total of the CLI's session goes on where a child ended in peace, and where it was killed.
-    gateway, entry = house.live.gateway, house.live.gateway.find(first.conversation_id).entry
+    gateway, entry = house.live.gateway, house.live.gateway.loaded(first.conversation_id).entry
     trio.from_thread.run(gateway.hibernate, entry, trio_token=house._token)
     house.wait_phase(first.conversation_id, "asleep")
     assert usage(house.ask(user("delegate"), model=AGENT, **more)) == added(OWN, OF_SUBAGENT)

@@ -95,7 +95,7 @@ DAMAGES = (delete, empty, cut, garble, remove_folder, block_file, rename)
 
 
 def transcript(house: Served, folder: Path, conversation_id: str) -> Path:
-    resume = house.live.gateway.find(conversation_id).entry.memory.resume
+    resume = house.live.gateway.loaded(conversation_id).entry.memory.resume
     assert resume is not None
     (path,) = (folder / "config" / "projects").glob(f"*/{resume.session_id}.jsonl")
     return path
@@ -219,7 +219,7 @@ def freeze_and_kill(house: Served, conversation_id: str) -> None:
 
 def hibernate(house: Served, conversation_id: str) -> None:
     gateway = house.live.gateway
-    entry = gateway.find(conversation_id).entry
+    entry = gateway.loaded(conversation_id).entry
     trio.from_thread.run(gateway.hibernate, entry, trio_token=house._token)
 
 

@@ -51,7 +51,7 @@ def fail(house: Served, conversation: str, stream: bool, *answers: Answer) -> tu
 def untouched(house: Served, conversation: str, tail: str = "Still there?") -> None:
     """The conversation works, and the model hears nothing of what failed."""
     house.begin()
-    held = house.live.gateway.find(conversation).info.messages
+    held = house.live.gateway.loaded(conversation).info.messages
     answer = house.ask(user(tail), conversation_id=conversation)
     assert answer.finish_reason == "stop"
     told = spoken(house.last)

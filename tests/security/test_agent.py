@@ -79,7 +79,7 @@ async def test_it_works_and_comes_back(kind: str, tmp_path: Path) -> None:
         two = await new_conversation(live.url, model=MODEL, workspace="two")
         await do(live, one, "echo first > a.txt; git init -q && python3 -c 'print(1 + 1)'")
         await do(live, two, "echo mine > b.txt")
-        conversation = live.gateway.find(one)
+        conversation = live.gateway.loaded(one)
         await live.gateway.hibernate(conversation.entry)
         [told] = await do(live, one, 'cat a.txt; ls "$CLAUDE_CONFIG_DIR"/projects')
         assert told.splitlines()[0] == "first"

@@ -14,6 +14,7 @@ import trio
 from attrs import define, field
 from starlette.types import ASGIApp
 
+from ccapi.actors.conversations.archive import Listed, after_nothing
 from ccapi.actors.conversations.conversation import DEFAULTS, ConversationInfo
 from ccapi.actors.conversations.models import ModelCatalog
 from ccapi.actors.conversations.workspaces import LOCAL
@@ -22,6 +23,7 @@ from ccapi.actors.http.app import http_app
 from ccapi.actors.listeners.cache import Cache, open_cache
 from ccapi.actors.listeners.overview import GatewayStatistics, SessionInfo
 from ccapi.actors.pool.pool import PoolStatistics
+from ccapi.actors.responses.kept_responses import KeptResponses
 from ccapi.actors.responses.store import ResponseStore
 from ccapi.actors.runtime.background import Background, open_background
 from ccapi.actors.runtime.bus import Bus
@@ -126,6 +128,10 @@ class ConversationDouble:
     async def warm(self) -> None:
         self.warmed += 1
 
+    async def position(self, turn_id: str) -> int | None:
+        """It is not stored."""
+        return None
+
     def claim(self) -> None:
         self.private = True
 
@@ -159,6 +165,12 @@ class StatsDouble:
 
     def prometheus(self) -> bytes:
         return b"ccapi_turns_total 7.0\n"
+
+
+class ArchiveDouble:
+    """It keeps nothing."""
+
+    async def change_metadata(self, entry: object) -> None: ...
 
 
 @define(eq=False)
@@ -214,6 +226,7 @@ class GatewayDouble:
         private: bool = True,
         metadata: Mapping[str, str] | None = None,
         place: str = "",
+        kept: bool = True,
     ) -> ConversationDouble:
         number = len(self.made)
         conversation = ConversationDouble(
@@ -242,7 +255,38 @@ class GatewayDouble:
         """The conversation in `holds`, if the test has put one there."""
         return None if self.holds is None else (self.holds, messages[-1:])
 
-    def find(self, conversation_id: str, *, owner: str = LOCAL) -> ConversationDouble:
+    async def find(self, conversation_id: str, *, owner: str = LOCAL) -> ConversationDouble:
+        return self.loaded(conversation_id, owner=owner)
+
+    async def keep(self, conversation: ConversationDouble) -> None:
+        """It keeps nothing."""
+
+    async def recall(self, messages: Sequence[Message], setup: Setup, *, owner: str) -> None:
+        """It keeps nothing."""
+
+    @property
+    def archive(self) -> ArchiveDouble:
+        return ArchiveDouble()
+
+    @property
+    def kept_responses(self) -> KeptResponses:
+        return KeptResponses(None, self.responses, self.settings.responses.ttl_seconds)
+
+    async def list_conversations(
+        self, *, owner: str = LOCAL, limit: int = 20, after: str | None = None,
+        newest_first: bool = True, q: str | None = None,
+    ) -> Listed:  # fmt: skip
+        """See `Archive.listed`; `q` finds nothing."""
+        infos = [info for info in self.conversations(owner=owner) if q is None]
+        infos.sort(key=lambda info: (info.created_at, info.conversation_id), reverse=newest_first)
+        if after is not None:
+            ids = [info.conversation_id for info in infos]
+            if after not in ids:
+                raise after_nothing()
+            infos = infos[ids.index(after) + 1 :]
+        return Listed(tuple(infos[:limit]), len(infos) > limit)
+
+    def loaded(self, conversation_id: str, *, owner: str = LOCAL) -> ConversationDouble:
         for conversation in self.made:
             if (conversation.conversation_id, conversation.owner) == (conversation_id, owner):
                 return conversation
@@ -254,7 +298,7 @@ class GatewayDouble:
         return [conversation.info for conversation in self.made if conversation.owner == owner]
 
     async def forget(self, conversation_id: str, *, owner: str = LOCAL) -> None:
-        self.made.remove(self.find(conversation_id, owner=owner))
+        self.made.remove(self.loaded(conversation_id, owner=owner))
 
     def statistics(self) -> GatewayStatistics:
         return GatewayStatistics(

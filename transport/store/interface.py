@@ -341,6 +341,11 @@ class Store(Protocol):
 
     async def statistics(self) -> StoreStatistics: ...
 
+    async def workspaces(self) -> tuple[str, ...]:
+        """Where agents work, relative to ``workspaces.root``: one name for each of them, or the
+        conversation's id where it is that one's own."""
+        ...
+
     # -- conversations --
 
     async def update(

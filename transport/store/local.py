@@ -245,6 +245,9 @@ class LocalStore:
     async def statistics(self) -> StoreStatistics:
         return await self._runner.read(lambda engine: engine.statistics())
 
+    async def workspaces(self) -> tuple[str, ...]:
+        return tuple(await self._runner.read(lambda engine: engine.workspaces()))
+
     # -- conversations -----------------------------------------------------------------------------
 
     async def update(

@@ -242,6 +242,10 @@ class MemoryEngine:
         turns = () if found is None else found.numbered.values()
         return next((turn for turn in turns if turn.request_id == request_id), None)
 
+    def workspaces(self) -> list[str]:
+        agents = (c for c in self._conversations.values() if c.created.profile == "agent")
+        return [*dict.fromkeys(each.created.workspace or each.id for each in agents)]
+
     def orphans(self, limit: int) -> list[tuple[str, str]]:
         found = (
             (each.id, each.key_id)

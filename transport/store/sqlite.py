@@ -340,6 +340,13 @@ class SqliteEngine:
         )
         return None if row is None else Turn(*row)
 
+    def workspaces(self) -> list[str]:
+        found = self._db.execute(
+            "select distinct case workspace when '' then id else workspace end from conversation "
+            "where profile = 'agent'"
+        )
+        return [name for (name,) in found]
+
     def orphans(self, limit: int) -> list[tuple[str, str]]:
         return self._db.execute(
             "select id, key_id from conversation where open_turn is not null "

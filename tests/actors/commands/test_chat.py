@@ -56,7 +56,7 @@ async def test_ctrl_c_interrupts_a_turn_and_leaves_at_the_prompt(tmp_path: Path)
             await terminal.until("> ")
             await terminal.type(f"{ENDLESS}\n")
             [info] = live.gateway.conversations()
-            broadcast = live.gateway.find(info.conversation_id).broadcast
+            broadcast = live.gateway.loaded(info.conversation_id).broadcast
             while broadcast.turn is None or not broadcast.turn.items:
                 await trio.sleep(0.01)
             await trio.sleep(0.3)
@@ -94,7 +94,7 @@ async def test_a_long_line_is_not_cut(tmp_path: Path) -> None:
                 await trio.sleep(0.01)
             await terminal.type("\n")
             [info] = live.gateway.conversations()
-            broadcast = live.gateway.find(info.conversation_id).broadcast
+            broadcast = live.gateway.loaded(info.conversation_id).broadcast
             with trio.fail_after(20):
                 while (turn := broadcast.turn or broadcast.history.last) is None:
                     await trio.sleep(0.01)

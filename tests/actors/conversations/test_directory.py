@@ -14,7 +14,7 @@ from ccapi.actors.session.phases import Phase
 from ccapi.actors.session.replay import RECORDED_FROM
 from ccapi.schemas.errors import NotFound, RateLimited
 from ccapi.schemas.message import Block, Document, Image, Message, ToolCall, ToolResult, size_of
-from ccapi.schemas.turn import Memory, Setup
+from ccapi.schemas.turn import Memory, ResumePoint, Setup
 
 
 def add(
@@ -101,7 +101,8 @@ def add_holder(
     """A conversation in which one turn has ended."""
     entry = add(directory, private=False)
     directory.use(entry, 100.0)
-    entry.state.memory = evolve(entry.memory, digests=digests)
+    resume = ResumePoint("session", "uuid")
+    entry.state.memory = evolve(entry.memory, digests=digests, resume=resume)
     entry.state.phase = phase
     directory.release(entry, 101.0)
     return entry
@@ -306,3 +307,11 @@ def test_of_what_was_said_the_oldest_goes_first_and_the_conversations_stay() -> 
     entries[0].state.broadcast.add((Message("user", ("x",)),))
     directory.weigh(entries[0])
     assert entries[0].state.broadcast.history.last is not None
+
+
+def test_one_that_sleeps_without_a_transcript_is_told_its_history_like_a_new_one() -> None:
+    directory = Directory(10)
+    entry = add_holder(directory, phase=Phase.ASLEEP)
+    assert directory.holder("local", SETUP, HISTORY) is None
+    entry.state.memory = evolve(entry.memory, resume=None)
+    assert directory.holder("local", SETUP, HISTORY) is entry

@@ -4,6 +4,7 @@ make room."""
 from __future__ import annotations
 
 from collections.abc import AsyncIterator
+from contextlib import asynccontextmanager
 from pathlib import Path
 
 import pytest
@@ -20,15 +21,22 @@ from tests.support.live import settings_for
 from tests.support.processes import eventually
 
 
-@pytest.fixture
-async def gateway(tmp_path: Path) -> AsyncIterator[Gateway]:
+@asynccontextmanager
+async def open_small(tmp_path: Path, *, persist: bool) -> AsyncIterator[Gateway]:
     settings = settings_for(
         tmp_path,
         {"HOME": str(tmp_path)},
         claude={"use_interactive_sessions": False},  # so that all sleep between turns
         conversation=ConversationSettings(max_conversations=3),
+        storage={"persist": persist},
     )
     async with open_gateway(settings, environ={"PATH": "/usr/bin:/bin"}, demo=True) as gateway:
+        yield gateway
+
+
+@pytest.fixture
+async def gateway(tmp_path: Path) -> AsyncIterator[Gateway]:
+    async with open_small(tmp_path, persist=False) as gateway:
         yield gateway
 
 
@@ -37,9 +45,9 @@ async def test_the_owners_oldest_unused_goes_first(gateway: Gateway) -> None:
     await used.ask("Hello")
     gateway.conversation(owner="a")
     with pytest.raises(NotFound):
-        gateway.find(unused.conversation_id, owner="a")
-    assert gateway.find(used.conversation_id, owner="a").info.turns == 1
-    assert gateway.find(other.conversation_id, owner="b").info.turns == 0
+        gateway.loaded(unused.conversation_id, owner="a")
+    assert gateway.loaded(used.conversation_id, owner="a").info.turns == 1
+    assert gateway.loaded(other.conversation_id, owner="b").info.turns == 0
     assert gateway.statistics().conversations == 3
 
 
@@ -54,8 +62,24 @@ async def test_then_the_longest_asleep_if_it_has_slept_for_a_while(gateway: Gate
         conversation.entry.used_at -= age * EVICTABLE_SECONDS + 1
     gateway.conversation()
     with pytest.raises(NotFound):
-        gateway.find(conversations[1].conversation_id)
+        gateway.loaded(conversations[1].conversation_id)
     assert gateway.statistics().conversations == 3
+
+
+async def test_one_that_is_stored_makes_room_at_once_and_comes_back(tmp_path: Path) -> None:
+    async with open_small(tmp_path, persist=True) as gateway:
+        conversations = [gateway.conversation() for _ in range(3)]
+        for conversation in conversations:
+            await conversation.ask("Hello")
+        await eventually(lambda: gateway.statistics().sessions == {"asleep": 3})
+        for conversation, age in zip(conversations, (1, 3, 2), strict=True):
+            conversation.entry.used_at -= age
+        gateway.conversation()
+        with pytest.raises(NotFound):
+            gateway.loaded(conversations[1].conversation_id)
+        found = await gateway.find(conversations[1].conversation_id)
+        assert gateway.statistics().conversations == 3
+        assert "**3**" in (await found.ask("how many messages?")).text
 
 
 async def test_one_that_a_client_has_open_makes_no_room(gateway: Gateway) -> None:

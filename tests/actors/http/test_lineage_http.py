@@ -269,7 +269,7 @@ async def test_a_long_history_is_cut_for_a_new_child_alone(tmp_path: Path) -> No
 
 async def hibernate(gateway: Gateway, ear: Ear, conversation_id: str) -> None:
     """Its child goes as one that was told to: the conversation sleeps."""
-    conversation = gateway.find(conversation_id)
+    conversation = gateway.loaded(conversation_id)
     os.kill(ear.pid(conversation), 15)
     await ear.wait_phase(conversation, "asleep")
 

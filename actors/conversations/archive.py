@@ -1,0 +1,401 @@
+"""The archive: conversations as the store keeps them, and those of them that are in memory.
+
+Knows: how a conversation comes back out of its log, what is done about turns that a gateway lost,
+and what is deleted when. Refuses to know: what happens in a conversation, and how its log grows
+(`actors.conversations.journal`).
+
+A conversation is in memory while it is used (`actors.conversations.directory`), and is loaded when
+a client asks for it again. Without a store (``storage.persist = false``) there is nothing else than
+what is in memory, and this does nothing.
+"""
+
+from __future__ import annotations
+
+import math
+import time
+from collections.abc import AsyncIterator, Callable, Iterable, Sequence
+from contextlib import AsyncExitStack, asynccontextmanager, suppress
+from functools import partial
+
+import trio
+from attrs import evolve, frozen
+
+from ...schemas.errors import GatewayError, InvalidRequest
+from ...schemas.log.fold import LoggedTurn, fold
+from ...schemas.log.records import Logged
+from ...schemas.log.words import matches, terms_of, words_of
+from ...schemas.message import Message, digest
+from ...schemas.settings.settings import StorageSettings
+from ...schemas.turn import Memory, Profile, Setup
+from ...transport.loggers import get_logger
+from ...transport.store.interface import (
+    Lease,
+    Missing,
+    Store,
+    StoredConversation,
+    StoreError,
+    Summary,
+)
+from ...transport.store.opening import open_store
+from ..session.messages import SessionState
+from ..session.phases import Phase
+from ..watching.broadcast import Broadcast
+from ..watching.history import TurnRecord
+from .conversation import ConversationInfo, info_of
+from .directory import Directory, Entry, not_found
+from .journal import Journal, Place, added_id, failure_of
+from .lineage import lineage_key
+from .models import name_of
+
+log = get_logger("ccapi.archive")
+
+LOST = "The gateway ended while this turn ran."
+
+PRUNE_SECONDS = 600.0
+"""How late, at most, a conversation goes that ``storage.retention_days`` or ``storage.max_bytes``
+does not keep."""
+
+CHECKED_AT_ONCE = 50
+
+
+@frozen
+class Listed:
+    """Some conversations of a list; `has_more`: there are others behind them."""
+
+    conversations: tuple[ConversationInfo, ...]
+    has_more: bool
+
+
+class Archive:
+    """Made by `open_archive`. `make_room` is called before a conversation of that owner's is taken
+    into memory."""
+
+    def __init__(self, store: Store | None, directory: Directory) -> None:
+        self.store = store
+        self.make_room: Callable[[str], None] = lambda _: None
+        self._directory = directory
+        self._loading: dict[str, trio.Lock] = {}
+        self._discarded: dict[str, str] = {}  # conversations, and whose they are
+        self._more = trio.Event()
+
+    def __repr__(self) -> str:
+        return f"<Archive {self.store!r}>"
+
+    @property
+    def trouble(self) -> str | None:
+        """Why nothing can be kept now; None while all is well, or nothing is to be kept."""
+        return None if self.store is None else self.store.trouble
+
+    # -- into memory -------------------------------------------------------------------------------
+
+    async def find(self, conversation_id: str, owner: str) -> Entry:
+        """A conversation of the owner's, which is in memory from now on. That is no checkpoint
+        where it is there already. Raises `NotFound`, `Overloaded`, `RateLimited`."""
+        if self.store is None or self._directory.knows(conversation_id):
+            return self._directory.find(conversation_id, owner)
+        lock = self._loading.setdefault(conversation_id, trio.Lock())
+        try:
+            async with lock:
+                if self._directory.knows(conversation_id):
+                    return self._directory.find(conversation_id, owner)
+                return await self._load(self.store, conversation_id, owner)
+        finally:
+            if not lock.statistics().tasks_waiting:
+                self._loading.pop(conversation_id, None)
+
+    async def recall(self, owner: str, setup: Setup, digests: Sequence[bytes]) -> None:
+        """Have a conversation in memory that holds exactly this history, if the store has one that
+        any client of the owner's may go on with."""
+        if self.store is None or not digests:
+            return
+        try:
+            key = lineage_key(owner, setup, digests)
+            for held in await self.store.lineage_find(owner, [key]):
+                if self._directory.knows(held.conversation_id):
+                    continue
+                if (await self.store.head(held.conversation_id)).head == held.seq:
+                    await self.find(held.conversation_id, owner)
+                    return
+        except (StoreError, GatewayError) as error:
+            # The client brings the whole history itself.
+            log.warning("no look for a stored history", error=str(error))
+
+    async def _load(self, store: Store, conversation_id: str, owner: str) -> Entry:
+        try:
+            stored = await store.get(conversation_id, owner)
+            lease = await store.acquire(conversation_id, owner)
+            if lease.open_turn is not None:
+                await store.lose_turn(lease, LOST)
+                stored = await store.get(conversation_id, owner)
+            records = await _read(store, lease)
+        except Missing:
+            raise not_found() from None
+        except StoreError as error:
+            raise failure_of(error, conversation_id) from error
+        turns = fold(records)
+        memory = _memory_of(stored, turns)
+        state = SessionState(memory, Broadcast())
+        for record in _records_of(conversation_id, stored, turns):
+            state.broadcast.history.add(record)
+        entry = Entry(
+            conversation_id, owner, state, stored.created_at, stored.used_at, stored.private,
+            stored.metadata,
+        )  # fmt: skip
+        journal = self.journal_of(entry)
+        assert journal is not None
+        journal.lease, journal.setup, journal.lost = lease, stored.setup, stored.lost_turn
+        journal.was_private = stored.private
+        journal.before = _before_last(turns, memory)
+        if turns and turns[-1].turn_id:
+            journal.ends[turns[-1].turn_id] = turns[-1].last
+        # From here on there is no checkpoint: whoever asked goes on with it.
+        self.make_room(owner)
+        self._directory.insert(entry)
+        self._directory.weigh(entry)
+        if not entry.private:
+            self._directory.follow_lineage(entry)
+        return entry
+
+    def journal_of(self, entry: Entry) -> Journal | None:
+        """The journal of a conversation that is new in memory, which its session writes."""
+        if self.store is None:
+            return None
+        journal = Journal(
+            self.store, entry.conversation_id, entry.owner, lambda: entry.private,
+            lambda: dict(entry.metadata), seed=entry.memory.seed,
+        )  # fmt: skip
+        entry.state.journal = journal
+        return journal
+
+    # -- as it is kept -----------------------------------------------------------------------------
+
+    async def listed(
+        self, owner: str, *, limit: int, after: str | None, newest_first: bool, q: str | None
+    ) -> Listed:
+        """Some of the owner's conversations. Raises `InvalidRequest`, `Overloaded`."""
+        if self.store is None:
+            return self._listed_here(owner, limit, after, q, newest_first=newest_first)
+        try:
+            page = await self.store.conversations(
+                owner, limit=limit, after=after, newest_first=newest_first, q=q
+            )
+        except Missing:
+            raise after_nothing() from None
+        except StoreError as error:
+            raise failure_of(error, "") from error
+        return Listed(tuple(self._info(each, owner) for each in page.conversations), page.has_more)
+
+    def _info(self, summary: Summary, owner: str) -> ConversationInfo:
+        entry = self._directory.get(summary.conversation_id, owner)
+        if entry is not None:
+            return evolve(info_of(entry), title=summary.title)
+        profile: Profile = "agent" if summary.profile == "agent" else "chat"
+        return ConversationInfo(
+            conversation_id=summary.conversation_id,
+            model=name_of(Setup(summary.model, profile=profile)),
+            profile=profile,
+            workspace=summary.workspace,
+            system="",
+            phase=Phase.ASLEEP.value,
+            created_at=summary.created_at,
+            last_used_at=summary.used_at,
+            turns=summary.turns,
+            messages=summary.messages,
+            usage=summary.usage,
+            metadata=summary.metadata,
+            title=summary.title,
+        )
+
+    def _listed_here(
+        self, owner: str, limit: int, after: str | None, q: str | None, *, newest_first: bool
+    ) -> Listed:
+        entries = self._directory.of(owner)
+        terms = terms_of(q) if q is not None and q.strip() else None
+        if terms is not None:
+            entries = [entry for entry in entries if _has(entry, terms)]
+        entries.sort(key=lambda each: (each.created_at, each.conversation_id), reverse=newest_first)
+        if after is not None:
+            ids = [entry.conversation_id for entry in entries]
+            if after not in ids:
+                raise after_nothing()
+            entries = entries[ids.index(after) + 1 :]
+        return Listed(tuple(map(info_of, entries[:limit])), len(entries) > limit)
+
+    async def delete(self, conversation_id: str, owner: str) -> bool:
+        """Delete it from the store; says whether it was there. Raises `Overloaded`."""
+        if self.store is None:
+            return False
+        try:
+            await self.store.delete(conversation_id, owner)
+        except Missing:
+            return False
+        except StoreError as error:
+            raise failure_of(error, conversation_id) from error
+        return True
+
+    async def keep(self, entry: Entry) -> None:
+        """Have the store know the conversation, if it is to. Raises `Overloaded`."""
+        if isinstance(entry.state.journal, Journal):
+            await entry.state.journal.keep(entry.memory.setup)
+
+    async def change_metadata(self, entry: Entry) -> None:
+        """Keep what the entry has as its metadata. Raises `Overloaded`."""
+        journal = entry.state.journal
+        if not isinstance(journal, Journal):
+            return
+        await self.keep(entry)
+        assert self.store is not None
+        try:
+            await self.store.update(entry.conversation_id, entry.owner, metadata=entry.metadata)
+        except StoreError as error:
+            raise failure_of(error, entry.conversation_id) from error
+
+    async def workspaces(self) -> set[str]:
+        """Where the agents of all conversations work. Raises `StoreError`."""
+        stored = () if self.store is None else await self.store.workspaces()
+        return {*self._directory.workspaces(), *stored}
+
+    # -- over time ---------------------------------------------------------------------------------
+
+    async def close_lost_turns(self) -> None:
+        """What ran when an earlier gateway ended is lost: its conversations say so."""
+        store = self.store
+        while store is not None:
+            orphans = await store.orphans(CHECKED_AT_ONCE)
+            for conversation_id, owner in orphans:
+                lease = await store.acquire(conversation_id, owner)
+                if lease.open_turn is not None:
+                    await store.lose_turn(lease, LOST)
+                await store.release(lease)
+                log.warning("a turn was lost", conversation_id=conversation_id)
+            if len(orphans) < CHECKED_AT_ONCE:
+                return
+
+    async def prune(self, settings: StorageSettings) -> None:
+        """Delete what need not be kept any more."""
+        assert self.store is not None
+        days = settings.retention_days
+        spare = [entry.conversation_id for entry in self._directory.all()]
+        try:
+            gone = await self.store.prune(
+                unused_since=time.time() - days * 86_400 if days else None,
+                max_bytes=settings.max_bytes or None,
+                spare=spare,
+            )
+        except StoreError as error:
+            log.warning("nothing pruned", error=str(error))
+            return
+        if gone:
+            log.info("conversations pruned", count=len(gone))
+
+    def discard(self, entry: Entry) -> None:
+        """No client will come back to this conversation, which is in memory no more: it goes from
+        the store soon. Never waits."""
+        if self.store is not None and entry.state.journal is not None:
+            self._discarded[entry.conversation_id] = entry.owner
+            self._more.set()
+
+    async def run(self, settings: StorageSettings) -> None:
+        """Prune, and delete what is discarded, again and again."""
+        if self.store is None:
+            return
+        pruned_at = -math.inf
+        while True:
+            discarded, self._discarded = self._discarded, {}
+            self._more = trio.Event()
+            for conversation_id, owner in discarded.items():
+                with suppress(GatewayError):  # the log says why; retention sees to it
+                    await self.delete(conversation_id, owner)
+            if trio.current_time() >= pruned_at + PRUNE_SECONDS:
+                pruned_at = trio.current_time()
+                await self.prune(settings)
+            with trio.move_on_at(pruned_at + PRUNE_SECONDS):
+                await self._more.wait()
+
+
+def after_nothing() -> InvalidRequest:
+    return InvalidRequest("after names nothing of this list.", code="invalid_value", param="after")
+
+
+def _has(entry: Entry, terms: Sequence[Sequence[str]]) -> bool:
+    """Whether a turn has all these terms."""
+    for record in entry.state.broadcast.history:
+        text = "\n".join(message.text for message in record.said)
+        if terms and matches(words_of(text), terms):
+            return True
+    return False
+
+
+# -- out of the log --------------------------------------------------------------------------------
+
+
+async def _read(store: Store, lease: Lease) -> list[Logged]:
+    records: list[Logged] = []
+    while len(records) < lease.head:
+        some = await store.read(lease.conversation_id, lease.key_id, len(records) + 1)
+        if not some:
+            raise Missing(lease.conversation_id)
+        records += some
+    return records
+
+
+def _memory_of(stored: StoredConversation, turns: Sequence[LoggedTurn]) -> Memory:
+    """What a session goes on with: a new child is told all of it."""
+    said = tuple(_said(turns))
+    return Memory(
+        setup=stored.setup,
+        digests=tuple(map(digest, said)),
+        seed=said,
+        turns=stored.turns,
+        usage=stored.usage,
+        calls=tuple(call.id for message in said[-1:] for call in message.calls),
+        grants=stored.grants,
+    )
+
+
+def _said(turns: Iterable[LoggedTurn]) -> Iterable[Message]:
+    return (message.plain for turn in turns for message in turn.messages)
+
+
+def _records_of(
+    conversation_id: str, stored: StoredConversation, turns: Sequence[LoggedTurn]
+) -> Iterable[TurnRecord]:
+    for number, turn in enumerate(turns):
+        prompts = tuple(message.plain for message in turn.prompts)
+        if not turn.turn_id:
+            yield TurnRecord(added_id(conversation_id, turn.last), turn.created_at, "", prompts)
+            continue
+        before = None
+        if number == len(turns) - 1:
+            earlier = evolve(stored, turns=stored.turns - 1, usage=stored.usage - turn.usage)
+            before = _memory_of(earlier, turns[:-1])
+        yield TurnRecord(
+            turn.turn_id, turn.created_at, turn.model, prompts, turn.output, turn.finish_reason,
+            turn.usage, before,
+        )  # fmt: skip
+
+
+def _before_last(turns: Sequence[LoggedTurn], memory: Memory) -> Place | None:
+    if not turns or not turns[-1].turn_id:
+        return None
+    last = turns[-1]
+    held = len(memory.digests) - len(last.messages)
+    return Place(last.records[0].seq - 1, held, memory.turns - 1)
+
+
+@asynccontextmanager
+async def open_archive(settings: StorageSettings, directory: Directory) -> AsyncIterator[Archive]:
+    """Have the store open, if there is to be one, and look after it while the block runs. Raises
+    `StoreRefused`."""
+    async with AsyncExitStack() as stack:
+        store = None
+        if settings.persist:
+            store = await stack.enter_async_context(open_store(settings.path.expanduser()))
+        archive = Archive(store, directory)
+        await archive.close_lost_turns()
+        nursery = await stack.enter_async_context(trio.open_nursery())
+        nursery.start_soon(partial(archive.run, settings))
+        try:
+            yield archive
+        finally:
+            nursery.cancel_scope.cancel()

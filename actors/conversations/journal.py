@@ -1,0 +1,227 @@
+"""The journal of one conversation: what happens in it, into its log in the store.
+
+Knows: the lease on the conversation, which records a turn's start and end are, and where its log
+stands. Refuses to know: in which order things happen (`actors.session.keeping`), and how a
+conversation comes back out of its log (`actors.conversations.archive`).
+
+A conversation that nothing was ever kept of is in the store from its first record on. What it began
+with (`seed`) goes before that.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from uuid import UUID, uuid5
+
+from attrs import define, field
+
+from ...schemas.errors import Conflict, GatewayError, Overloaded
+from ...schemas.log.items import items_of
+from ...schemas.log.messages import ExactMessage
+from ...schemas.log.records import Rewound, Said, TurnEnd, TurnFailed
+from ...schemas.message import Message
+from ...schemas.turn import Completed, EndReason, Failed, Memory, Outcome, Setup, Usage
+from ...schemas.turn_items import TurnItem, answer_of, compact
+from ...transport.loggers import get_logger
+from ...transport.store.interface import (
+    Begun,
+    Fenced,
+    Lease,
+    Missing,
+    NewConversation,
+    Store,
+    StoreError,
+    Unknown,
+)
+from .lineage import lineage_key
+
+log = get_logger("ccapi.journal")
+
+RETRY_SECONDS = 5.0
+"""When a client may try again where the store takes nothing."""
+
+ADDED = UUID("a9f6f6c2-38a3-5f63-9d0c-2f2f2d4b0c11")
+"""The namespace of the ids of messages that were added without a turn."""
+
+
+def added_id(conversation_id: str, seq: int) -> str:
+    """The id (a uuid) of the message that the record `seq` added without a turn."""
+    return str(uuid5(ADDED, f"{conversation_id}:{seq}"))
+
+
+def seed_ids(conversation_id: str, count: int) -> list[str]:
+    """The ids of the messages that a conversation begins with: its first records."""
+    return [added_id(conversation_id, 1 + number) for number in range(count)]
+
+
+@define
+class Place:
+    """Where a log stands: its last record, and how many messages and turns it has there."""
+
+    head: int
+    messages: int
+    turns: int
+
+
+@define(eq=False)
+class Journal:
+    """See `actors.session.messages.Journal`.
+
+    `is_private` says whether no client may come to the conversation by its history alone; `seed` is
+    what it began with, as long as the store has nothing of it; `before` is where its log stood
+    before its last turn, `lost` the id of a turn that was lost and that no client was told yet, and
+    `ends` where each of the last turns has ended (by turn id).
+    """
+
+    store: Store
+    conversation_id: str
+    owner: str
+    is_private: Callable[[], bool]
+    metadata: Callable[[], dict[str, str]]
+    lease: Lease | None = None
+    setup: Setup | None = None
+    was_private: bool = True
+    seed: tuple[Message, ...] = ()
+    before: Place | None = None
+    lost: str | None = None
+    ends: dict[str, int] = field(factory=dict)
+
+    def __repr__(self) -> str:
+        head = "nothing kept" if self.lease is None else f"head={self.lease.head}"
+        return f"<Journal {self.conversation_id} {head}>"
+
+    # -- for the session ---------------------------------------------------------------------------
+
+    async def begin(
+        self, turn_id: str, model: str, messages: tuple[Message, ...], memory: Memory, *,
+        replaces: bool,
+    ) -> str | None:  # fmt: skip
+        try:
+            lease = await self.open(memory.setup)
+            if lease.open_turn is not None:
+                # Its session failed without the gateway: its caller knows.
+                await self.store.lose_turn(lease, "The conversation's session failed.")
+            if self.is_private() and not self.was_private:
+                await self.store.update(self.conversation_id, self.owner, private=True)
+                self.was_private = True
+            rewound = None
+            if replaces:
+                assert self.before is not None, "only a last turn that is known is replaced"
+                rewound = Rewound(self.before.head, self.before.messages, self.before.turns)
+            before = Place(lease.head + (rewound is not None), len(memory.digests), memory.turns)
+            begun = await self.store.begin_turn(
+                lease, turn_id=turn_id, request_id=turn_id, model=model,
+                prompts=[_said(message) for message in messages], rewound=rewound,
+            )  # fmt: skip
+        except StoreError as error:
+            raise self._failed(error) from error
+        if not isinstance(begun, Begun):
+            raise Conflict("This turn has run already.", code="turn_known")
+        self.before, self.lost = before, None
+        return begun.lost
+
+    async def end(
+        self, turn_id: str, outcome: Outcome, items: Sequence[TurnItem], memory: Memory
+    ) -> None:
+        lease = self.lease
+        assert lease is not None, "a turn begins before it ends"
+        try:
+            match outcome:
+                case Completed("content_filter", usage):
+                    failed = TurnFailed(turn_id, "content_filter", "The model refused.")
+                    await self.store.fail_turn(lease, failed, usage)
+                case Completed(reason, usage):
+                    await self._end(lease, turn_id, reason, usage, items, memory)
+                case Failed(kept=Usage() as usage):
+                    await self._end(lease, turn_id, "interrupted", usage, items, memory)
+                case Failed(error):
+                    await self.store.fail_turn(
+                        lease, TurnFailed(turn_id, error.code, error.message)
+                    )
+        except StoreError as error:
+            raise self._failed(error) from error
+        self.ends = {**dict(list(self.ends.items())[-15:]), turn_id: lease.head}
+
+    async def _end(
+        self, lease: Lease, turn_id: str, reason: EndReason, usage: Usage,
+        items: Sequence[TurnItem], memory: Memory,
+    ) -> None:  # fmt: skip
+        output = compact(items)
+        said = ExactMessage.of(answer_of(output))
+        setup = None if memory.setup == self.setup else memory.setup
+        digest = None
+        if not self.is_private():
+            digest = lineage_key(self.owner, memory.setup, memory.digests)
+        resume = memory.resume if memory.setup.profile == "agent" else None
+        spelled = None if items_of((said,)) == output else output
+        end = TurnEnd(turn_id, reason, usage, spelled, resume)
+        await self.store.end_turn(lease, end, (Said(said),), setup=setup, lineage=digest)
+        self.setup = memory.setup
+
+    async def add(self, messages: tuple[Message, ...]) -> Sequence[str]:
+        try:
+            lease = await self.open(None)
+            head = await self.store.append(lease, [_said(message) for message in messages])
+        except StoreError as error:
+            raise self._failed(error) from error
+        first = head - len(messages) + 1
+        return [added_id(self.conversation_id, first + n) for n in range(len(messages))]
+
+    async def grant(self, rules: tuple[str, ...]) -> None:
+        try:
+            await self.open(None)
+            await self.store.update(self.conversation_id, self.owner, grants=rules)
+        except StoreError as error:
+            raise self._failed(error) from error
+
+    # -- the conversation in the store -------------------------------------------------------------
+
+    async def open(self, setup: Setup | None) -> Lease:
+        """The lease on the conversation, which is in the store from now on. `setup`: what it begins
+        with, where it is not there yet. Raises `StoreError`."""
+        if self.lease is None:
+            setup = setup or self.setup
+            assert setup is not None, "a conversation begins with a setup"
+            private = self.is_private()
+            create = NewConversation(setup=setup, metadata=self.metadata(), private=private)
+            lease = await self.store.acquire(self.conversation_id, self.owner, create)
+            self.setup, self.was_private = setup, private
+            if self.seed and not lease.head:
+                await self.store.append(lease, [_said(message) for message in self.seed])
+            self.lease, self.seed = lease, ()
+        return self.lease
+
+    async def keep(self, setup: Setup) -> None:
+        """Have the store know the conversation. Raises `GatewayError`."""
+        try:
+            await self.open(setup)
+        except StoreError as error:
+            raise self._failed(error) from error
+
+    def _failed(self, error: StoreError) -> GatewayError:
+        return failure_of(error, self.conversation_id)
+
+
+def failure_of(error: StoreError, conversation_id: str) -> GatewayError:
+    """What a client is told where the store did not do something."""
+    log.error("not kept", conversation_id=conversation_id, error=str(error))
+    if isinstance(error, Fenced | Missing):
+        return Conflict(
+            "The conversation was deleted, or another gateway has taken it over.",
+            code="conversation_moved",
+        )
+    if isinstance(error, Unknown):
+        return Overloaded(
+            "Whether this was kept is not known: look at the conversation before you try again.",
+            code="storage_unknown",
+        )
+    return Overloaded(
+        "The gateway cannot keep this conversation now, so that the turn does not count: "
+        "its storage has a fault, which its log names.",
+        code="storage_unavailable",
+        retry_after=RETRY_SECONDS,
+    )
+
+
+def _said(message: Message) -> Said:
+    return Said(ExactMessage.of(message))

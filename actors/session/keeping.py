@@ -1,0 +1,215 @@
+"""What of a session waits for its journal: prompts until their turn's start is kept, and ends until
+they are kept themselves.
+
+Knows: in which order turns are kept, and which lines and ends wait for that. Refuses to know:
+phases, and how a turn is kept (`Journal`).
+
+The machine never waits. So a turn that it has begun may not be in the store yet, and one that it
+has ended may not be either. `Keeper` makes up for that, outside the machine:
+
+* A turn becomes the current one: its lines for the child are held back until the journal has its
+  start. So after a crash the store knows every turn that a child may have got.
+* A turn ends: its caller and the watchers are told when the journal has its end. So nothing that a
+  client was told is lost.
+
+Example: turn 1 ends while turn 2 waits in the queue. The machine ends turn 1, begins turn 2 and
+writes its prompt in one step. The keeper then has the steps [end 1, begin 2] and one line held
+back. It takes the steps in that order, in a task of its own; behind the second it writes the line.
+
+Where a step fails, what the conversation holds here may not be what the store has. The keeper tells
+everybody who waits, and the session ends; the next turn finds the conversation as it is stored.
+"""
+
+from __future__ import annotations
+
+from collections import deque
+from collections.abc import Awaitable, Callable
+from functools import partial
+
+from attrs import define, evolve
+
+from ...schemas.errors import GatewayError
+from ...schemas.message import Message
+from ...schemas.turn import Failed, Memory
+from .events import End
+from .messages import Audience, Journal
+from .turn import TurnState
+
+MAX_STEPS = 256
+"""Steps that may wait for the journal. A session with more of them takes no turns."""
+
+
+@define(eq=False)
+class _Ending:
+    """An end on its way to its caller. `memory` is the conversation's behind it. It goes once it
+    is kept (`told` is then the end as the caller hears of it) and `is_due`: the caller has all that
+    comes before it."""
+
+    end: End
+    memory: Memory
+    told: End | None = None
+    is_due: bool = False
+
+
+class Keeper:
+    """Between one session and its journal.
+
+    `finish` gives an end to its caller, `lost` tells the caller of a turn which earlier turn of the
+    conversation was lost, `write` writes a line to the child, and `broken` ends the session.
+    """
+
+    def __init__(
+        self, journal: Journal, broadcast: Audience, *, finish: Callable[[End], None],
+        lost: Callable[[str, str], None], write: Callable[[bytes], None],
+        broken: Callable[[GatewayError], None],
+    ) -> None:  # fmt: skip
+        self._journal = journal
+        self._broadcast = broadcast
+        self._finish = finish
+        self._lost = lost
+        self._write = write
+        self._broken = broken
+        self._turn: TurnState | None = None  # the last one that was begun
+        self._starting = 0  # starts that are not kept yet
+        self._begun: set[str] = set()
+        self._endings: dict[str, _Ending] = {}
+        self._steps: deque[Callable[[], Awaitable[None]]] = deque()
+        self._lines: list[bytes] = []
+        self._works = False
+        self.failure: GatewayError | None = None
+
+    def __repr__(self) -> str:
+        return f"<Keeper {len(self._steps)} steps, {len(self._lines)} lines held back>"
+
+    @property
+    def is_settled(self) -> bool:
+        """Whether the store has all that happened."""
+        return not (self._steps or self._works)
+
+    @property
+    def is_full(self) -> bool:
+        return len(self._steps) >= MAX_STEPS
+
+    # -- what happens ------------------------------------------------------------------------------
+
+    def follow(self, ends: list[End], turn: TurnState | None, memory: Memory) -> None:
+        """The machine has ended these turns, and this turn is the current one now."""
+        for end in ends:
+            if end.turn_id in self._begun:
+                self._begun.discard(end.turn_id)
+                ending = self._endings[end.turn_id] = _Ending(end, memory)
+                self._steps.append(partial(self._end, ending))
+        if turn is not None and turn is not self._turn:
+            self._turn = turn
+            self._begun.add(turn.turn_id)
+            self._starting += 1
+            self._steps.append(partial(self._begin, turn, memory))
+
+    def add(
+        self, messages: tuple[Message, ...], reply: Callable[[GatewayError | None], None]
+    ) -> None:
+        """The conversation holds these too, without a turn."""
+        self._steps.append(partial(self._add, messages, reply))
+
+    def grant(self, rules: tuple[str, ...]) -> None:
+        """The conversation's agent may do this from now on."""
+        self._steps.append(partial(self._journal.grant, rules))
+
+    def write(self, line: bytes) -> None:
+        """Write a line to the child, if need be later."""
+        if self._starting:
+            self._lines.append(line)
+        else:
+            self._write(line)
+
+    def drop_lines(self) -> None:
+        """The child that lines were held back for has been stopped, or has gone."""
+        self._lines.clear()
+
+    def end(self, end: End) -> None:
+        """The caller of this turn has all that comes before its end."""
+        ending = self._endings.get(end.turn_id)
+        if ending is None:  # the turn was never begun
+            self._finish(end)
+            self._broadcast.end(end.turn_id, end.outcome)
+            return
+        ending.is_due = True
+        self._tell(ending)
+
+    # -- the steps ---------------------------------------------------------------------------------
+
+    def begin_work(self) -> bool:
+        """Whether `work` has to be called now, in a task of its own."""
+        if self._works or not self._steps:
+            return False
+        self._works = True
+        return True
+
+    async def work(self) -> None:
+        """Take every step."""
+        try:
+            while self._steps:
+                step = self._steps.popleft()
+                try:
+                    await step()
+                except GatewayError as error:
+                    self._fail(error)
+        finally:
+            self._works = False
+
+    def _fail(self, error: GatewayError) -> None:
+        if self.failure is None:
+            self.failure = error
+            self._broken(error)
+
+    async def _begin(self, turn: TurnState, memory: Memory) -> None:
+        if self.failure is not None:
+            return  # the session ends, and its child gets nothing more
+        lost = await self._journal.begin(
+            turn.turn_id, turn.setup.model, turn.messages, memory,
+            replaces=turn.request.back_to is not None,
+        )  # fmt: skip
+        if lost is not None:
+            self._lost(turn.turn_id, lost)
+        self._broadcast.begin(turn.turn_id, turn.setup.model, turn.messages, memory)
+        self._starting -= 1
+        if not self._starting:
+            lines, self._lines = self._lines, []
+            for line in lines:
+                self._write(line)
+
+    async def _end(self, ending: _Ending) -> None:
+        end, error = ending.end, self.failure
+        if error is None:
+            live = self._broadcast.turn
+            items = () if live is None else tuple(live.items)
+            try:
+                await self._journal.end(end.turn_id, end.outcome, items, ending.memory)
+            except GatewayError as failed:
+                error = failed
+        if error is not None and not isinstance(end.outcome, Failed):
+            end = evolve(end, outcome=Failed(error), answer=None)
+        ending.told = end
+        self._broadcast.end(end.turn_id, end.outcome)
+        self._tell(ending)
+        if error is not None:
+            self._fail(error)
+
+    async def _add(
+        self, messages: tuple[Message, ...], reply: Callable[[GatewayError | None], None]
+    ) -> None:
+        error = self.failure
+        if error is None:
+            try:
+                ids = await self._journal.add(messages)
+                self._broadcast.add(messages, ids)
+            except GatewayError as failed:
+                error = failed
+        reply(error)
+        if error is not None:
+            self._fail(error)
+
+    def _tell(self, ending: _Ending) -> None:
+        if ending.told is not None and ending.is_due:
+            del self._endings[ending.end.turn_id]
+            self._finish(ending.told)
