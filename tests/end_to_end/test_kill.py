@@ -1,5 +1,4 @@
-"""kill -9 at any moment: every turn that was acknowledged is there, each runs once, and the database
-opens."""
+"""kill -9 at any moment: acknowledged turns are there, each runs once, and the database opens."""
 
 from __future__ import annotations
 
