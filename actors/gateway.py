@@ -22,6 +22,7 @@ from collections.abc import (
     Sequence,
 )
 from contextlib import AbstractAsyncContextManager, asynccontextmanager
+from functools import partial
 from pathlib import Path
 from typing import TypeVar
 
@@ -38,7 +39,7 @@ from ..transport.media.attachments import AttachmentPolicy
 from ..transport.process.cli import find_cli
 from ..transport.seals import Seals
 from .conversations.archive import Archive, Listed, open_archive
-from .conversations.cleanup import open_cleanup
+from .conversations.cleanup import Cleanup, open_cleanup
 from .conversations.conversation import Conversation, ConversationInfo, info_of
 from .conversations.directory import Directory, Entry, not_found
 from .conversations.journal import seed_ids
@@ -345,6 +346,14 @@ class Gateway:
             await self._turns.tell(entry, GiveWay())
 
 
+def _leave_memory(cleanup: Cleanup, entry: Entry) -> None:
+    """What a stored agent has on the disk stays until its conversation is deleted."""
+    if entry.workspace and entry.is_stored:
+        cleanup.sleep(entry.conversation_id)
+    else:
+        cleanup.release(entry.conversation_id, entry.workspace)
+
+
 @asynccontextmanager
 async def open_gateway(
     settings: Settings | None = None,
@@ -385,14 +394,15 @@ async def open_gateway(
                     settings.workspaces.keep_days,
                     directory.knows,
                     archive.workspaces,
+                    archive.agents,
                 ) as cleanup,
                 open_pool(cli, settings.claude, bus, watch, cleanup) as pool,
                 open_supervisor(settings, directory, pool, bus, cli.program[0]) as supervisor,
                 open_background(BACKGROUND_TURNS) as background,
             ):
-                directory.removed = lambda gone: cleanup.release(
-                    gone.conversation_id, gone.workspace
-                )
+                directory.removed = partial(_leave_memory, cleanup)
+                directory.added = lambda entry: cleanup.wake(entry.conversation_id)
+                archive.deleted = cleanup.release
                 try:
                     yield Gateway(
                         settings,

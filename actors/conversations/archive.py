@@ -73,6 +73,9 @@ class Archive:
     def __init__(self, store: Store | None, directory: Directory) -> None:
         self.store = store
         self.make_room: Callable[[str], None] = lambda _: None
+        self.deleted: Callable[[str, str], None] = lambda _id, _workspace: None
+        """Told of every conversation that was deleted from the store, and where its agent worked
+        (its own workspace: the conversation's id)."""
         self._directory = directory
         self._loading: dict[str, trio.Lock] = {}
         self._discarded: dict[str, str] = {}  # conversations, and whose they are
@@ -231,6 +234,7 @@ class Archive:
             return False
         except StoreError as error:
             raise failure_of(error, conversation_id) from error
+        self.deleted(conversation_id, conversation_id)
         return True
 
     async def keep(self, entry: Entry) -> None:
@@ -251,9 +255,22 @@ class Archive:
             raise failure_of(error, entry.conversation_id) from error
 
     async def workspaces(self) -> set[str]:
-        """Where the agents of all conversations work. Raises `StoreError`."""
-        stored = () if self.store is None else await self.store.workspaces()
+        """Where the agents of all conversations work."""
+        stored: Iterable[str] = ()
+        if self.store is not None:
+            with suppress(StoreError):
+                stored = await self.store.workspaces()
         return {*self._directory.workspaces(), *stored}
+
+    async def agents(self) -> set[str]:
+        """The stored conversations with agents, by their ids."""
+        if self.store is None:
+            return set()
+        try:
+            return {*await self.store.agents()}
+        except StoreError as error:
+            log.warning("stored agents are not known", error=str(error))
+            return {entry.conversation_id for entry in self._directory.all() if entry.workspace}
 
     # -- over time ---------------------------------------------------------------------------------
 
@@ -285,6 +302,8 @@ class Archive:
         except StoreError as error:
             log.warning("nothing pruned", error=str(error))
             return
+        for conversation_id in gone:
+            self.deleted(conversation_id, conversation_id)
         if gone:
             log.info("conversations pruned", count=len(gone))
 
@@ -340,16 +359,23 @@ async def _read(store: Store, lease: Lease) -> list[Logged]:
 
 
 def _memory_of(stored: StoredConversation, turns: Sequence[LoggedTurn]) -> Memory:
-    """What a session goes on with: a new child is told all of it."""
-    said = tuple(_said(turns))
+    """What a session goes on with: a new child is told all of it; or, of an agent's, what stands
+    behind the last turn that the CLI's transcript holds."""
+    recorded = 0
+    if stored.setup.profile == "agent":
+        recorded = max((n for n, turn in enumerate(turns, 1) if turn.resume is not None), default=0)
+    held, seed = tuple(_said(turns[:recorded])), tuple(_said(turns[recorded:]))
+    said = (*held, *seed)
     return Memory(
         setup=stored.setup,
         digests=tuple(map(digest, said)),
-        seed=said,
+        resume=turns[recorded - 1].resume if recorded else None,
+        seed=seed,
         turns=stored.turns,
         usage=stored.usage,
         calls=tuple(call.id for message in said[-1:] for call in message.calls),
         grants=stored.grants,
+        called=tuple(call.id for message in held for call in message.calls),
     )
 
 

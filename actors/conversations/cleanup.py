@@ -4,8 +4,9 @@ Knows: which conversation has which sessions of the CLI, and which of them a chi
 Refuses to know: where a session leaves what (`transport.process.leftovers`).
 
 A session that no conversation took, or whose conversation has been forgotten, goes as soon as its
-child has gone; all go with the gateway, as no conversation outlives it. Removal is one task's, in a
-worker thread.
+child has gone. All others go with the gateway, but for those of agents whose conversation is stored
+(`kept`): their transcripts are what another child resumes, after a restart too. Which these are
+stands in the list that the next gateway reads. Removal is one task's, in a worker thread.
 """
 
 from __future__ import annotations
@@ -38,18 +39,22 @@ CLOSE_SECONDS = 5.0
 
 
 class Cleanup:
-    """Made by `open_cleanup`. `lives` says whether there is a conversation of that id, `used` which
-    workspaces conversations have; `keep_days` is how long one stays after its last conversation."""
+    """Made by `open_cleanup`. `lives` says whether there is a conversation of that id in memory,
+    `kept` which agents' conversations are stored, `used` which workspaces conversations have;
+    `keep_days` is how long one stays after its last conversation."""
 
     def __init__(
         self, storage: Path, root: Path, keep_days: float,
         lives: Callable[[str], bool], used: Callable[[], Awaitable[set[str]]],
+        kept: Callable[[], Awaitable[set[str]]],
     ) -> None:  # fmt: skip
         self._storage = storage / "sessions"
         self._root = root
         self._keep_days = keep_days
         self._lives = lives
         self._used = used
+        self._kept = kept
+        self._asleep: set[str] = set()  # stored conversations of agents that have left memory
         self._owners: dict[Trace, str] = {}
         self._of: dict[str, set[Trace]] = {}
         self._open: Counter[Trace] = Counter()
@@ -72,17 +77,23 @@ class Cleanup:
             with trio.CancelScope(shield=True):  # a short line
                 await trio.to_thread.run_sync(self._write, self._list, trace)
 
-    def _write(self, sessions: SessionList, trace: Trace) -> None:
+    def _write(self, sessions: SessionList, trace: Trace, conversation_id: str = "") -> None:
         try:
-            sessions.add(trace)
+            sessions.add(trace, conversation_id)
         except OSError as error:
             log.warning("a session could not be listed", error=error.strerror)
 
     def adopt(self, trace: Trace | None, conversation_id: str) -> None:
         """It is this conversation's."""
-        if trace is not None:
-            self._owners[trace] = conversation_id
-            self._of.setdefault(conversation_id, set()).add(trace)
+        if trace is None:
+            return
+        self._own(trace, conversation_id)
+        if self._list is not None:
+            self._write(self._list, trace, conversation_id)  # into the page cache: microseconds
+
+    def _own(self, trace: Trace, conversation_id: str) -> None:
+        self._owners[trace] = conversation_id
+        self._of.setdefault(conversation_id, set()).add(trace)
 
     def end(self, trace: Trace | None) -> None:
         """The child has gone."""
@@ -92,13 +103,22 @@ class Cleanup:
         if not self._open[trace]:
             del self._open[trace]
             owner = self._owners.get(trace)
-            if owner is None or not self._lives(owner):
+            if owner is None or not (self._lives(owner) or owner in self._asleep):
                 self._schedule_removal(trace)
 
     # -- conversations ---------------------------------------------------------------------------
 
+    def sleep(self, conversation_id: str) -> None:
+        """A stored conversation of an agent's has left memory: what it has stays."""
+        self._asleep.add(conversation_id)
+
+    def wake(self, conversation_id: str) -> None:
+        """The conversation is in memory again."""
+        self._asleep.discard(conversation_id)
+
     def release(self, conversation_id: str, workspace: str) -> None:
         """The conversation has been forgotten."""
+        self._asleep.discard(conversation_id)
         for trace in self._of.pop(conversation_id, set()):
             if trace not in self._open:  # else when its child has gone
                 self._schedule_removal(trace)
@@ -126,7 +146,7 @@ class Cleanup:
 
     async def run(self) -> None:
         """Remove what is not needed any more, and first what was left by others."""
-        await trio.to_thread.run_sync(remove_left, self._storage, abandon_on_cancel=True)
+        await self._take_over()
         while True:
             going, ended = self._going, self._ended
             self._going, self._ended, self._more = set(), set(), trio.Event()
@@ -140,6 +160,20 @@ class Cleanup:
             with trio.move_on_after(SWEEP_SECONDS):
                 await self._more.wait()
 
+    async def _take_over(self) -> None:
+        """See to what the sessions of earlier gateways have left."""
+        sessions = self._list
+        if sessions is None:
+            return
+        kept = await self._kept()
+        found = await trio.to_thread.run_sync(
+            remove_left, self._storage, kept, sessions.add, abandon_on_cancel=True
+        )
+        for trace, owner in found.items():
+            self._own(trace, owner)
+            if not self._lives(owner):
+                self._asleep.add(owner)
+
     def _remove(self, going: set[Trace], ended: set[str], used: set[str]) -> None:
         remove_traces(going)
         for workspace in ended - used:
@@ -149,7 +183,9 @@ class Cleanup:
 
     async def close(self) -> None:
         """No child is left: neither is any session."""
-        left = {*self._going, *self._owners, *self._open}
+        kept = await self._kept()
+        stays = {trace for trace, owner in self._owners.items() if owner in kept}
+        left = {*self._going, *self._owners, *self._open} - stays
         finished = False
         with trio.move_on_after(CLOSE_SECONDS, shield=True):
             await trio.to_thread.run_sync(
@@ -159,7 +195,7 @@ class Cleanup:
                 set(),
                 abandon_on_cancel=True,
             )
-            finished = True
+            finished = not stays
         if self._list is not None:
             self._list.close(finished=finished)
 
@@ -168,9 +204,10 @@ class Cleanup:
 async def open_cleanup(
     storage: Path, root: Path, keep_days: float,
     lives: Callable[[str], bool], used: Callable[[], Awaitable[set[str]]],
+    kept: Callable[[], Awaitable[set[str]]],
 ) -> AsyncIterator[Cleanup]:  # fmt: skip
     """See to what is left on the disk while the block runs, and after it to the rest."""
-    cleanup = Cleanup(storage, root, keep_days, lives, used)
+    cleanup = Cleanup(storage, root, keep_days, lives, used, kept)
     await cleanup.start()
     try:
         async with trio.open_nursery() as nursery:

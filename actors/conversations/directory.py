@@ -22,6 +22,7 @@ from ..session.messages import SessionMessage, SessionState
 from ..session.phases import Phase
 from ..session.replay import RECORDED_FROM
 from ..watching.broadcast import Broadcast
+from .journal import Journal
 from .lineage import LineageTable, likeness, lineage_key
 from .workspace_paths import OWN
 
@@ -70,6 +71,11 @@ class Entry:
         return setup.workspace or self.conversation_id if setup.profile == "agent" else ""
 
     @property
+    def is_stored(self) -> bool:
+        """Whether the store has it: it can be loaded again."""
+        return isinstance(self.state.journal, Journal) and self.state.journal.lease is not None
+
+    @property
     def sleeps(self) -> bool:
         """Whether it has no child, no client asks it anything or has it open, and the store has all
         of it that it shall have."""
@@ -101,6 +107,8 @@ class Directory:
         self._entries: dict[str, Entry] = {}
         self._unused: dict[str, dict[str, Entry]] = {}  # by owner: no turn was ever asked of them
         self._lineage: LineageTable[Entry] = LineageTable()
+        self.added: Callable[[Entry], None] = lambda _: None
+        """Told of every conversation that has come into memory."""
         self.removed: Callable[[Entry], None] = lambda _: None
         """Told of every conversation that has been removed."""
 
@@ -133,6 +141,7 @@ class Directory:
         assert entry.conversation_id not in self._entries, "it is here already"
         self._entries[entry.conversation_id] = entry
         self._weigh(entry)
+        self.added(entry)
 
     def knows(self, conversation_id: str) -> bool:
         """Whether there is such a conversation, whosever it is."""

@@ -152,7 +152,8 @@ class Journal:
         digest = None
         if not self.is_private():
             digest = lineage_key(self.owner, memory.setup, memory.digests)
-        resume = memory.resume if memory.setup.profile == "agent" else None
+        is_recorded = memory.setup.profile == "agent" and not memory.seed
+        resume = memory.resume if is_recorded else None
         spelled = None if items_of((said,)) == output else output
         end = TurnEnd(turn_id, reason, usage, spelled, resume)
         await self.store.end_turn(lease, end, (Said(said),), setup=setup, lineage=digest)

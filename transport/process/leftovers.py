@@ -17,7 +17,7 @@ import json
 import os
 import re
 import time
-from collections.abc import Iterable, Iterator
+from collections.abc import Callable, Collection, Iterable, Iterator
 from contextlib import suppress
 from pathlib import Path
 from uuid import uuid4
@@ -63,8 +63,10 @@ class SessionList:
             self._file.close()
             raise
 
-    def add(self, trace: Trace) -> None:
-        self._file.write(json.dumps(asdict(trace)).encode() + b"\n")
+    def add(self, trace: Trace, conversation_id: str = "") -> None:
+        """The session is this conversation's; empty: it is no conversation's yet."""
+        line = asdict(trace) | {"conversation_id": conversation_id}
+        self._file.write(json.dumps(line).encode() + b"\n")
 
     def close(self, *, finished: bool) -> None:
         """`finished`: nothing of them is left."""
@@ -73,23 +75,36 @@ class SessionList:
         self._file.close()
 
 
-def remove_left(place: Path) -> None:
-    """Remove what the sessions left whose gateways have ended without having done so."""
+def remove_left(
+    place: Path, kept: Collection[str], adopt: Callable[[Trace, str], None]
+) -> dict[Trace, str]:
+    """Remove what sessions left whose gateways have ended, but for those of the conversations
+    `kept`: of each `adopt` is told before its gateway's list goes. Returns them."""
+    found: dict[Trace, str] = {}
     for path in sorted(place.glob("*.list")):
         with suppress(OSError), path.open() as file:
             fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)  # else it lives
-            remove_traces(_read(file))
+            owners = _read(file)
+            stays = {trace: owner for trace, owner in owners.items() if owner in kept}
+            remove_traces(owners.keys() - stays.keys())
+            for trace, owner in stays.items():
+                adopt(trace, owner)
+            found |= stays
             path.unlink(missing_ok=True)
+    return found
 
 
-def _read(lines: Iterable[str]) -> list[Trace]:
-    traces = []
+def _read(lines: Iterable[str]) -> dict[Trace, str]:
+    """The sessions of a list, and whose each of them is, as the last line about it has it."""
+    owners: dict[Trace, str] = {}
     for line in lines:
         with suppress(ValueError, TypeError):  # the last line may be cut
-            trace = Trace(**json.loads(line))
+            value = json.loads(line)
+            owner = value.pop("conversation_id", "")
+            trace = Trace(**value)
             if _SESSION.fullmatch(trace.session_id) and "/" not in trace.folder:
-                traces.append(trace)
-    return traces
+                owners[trace] = owner or owners.get(trace, "")
+    return owners
 
 
 def remove_traces(traces: Iterable[Trace]) -> None:

@@ -346,6 +346,10 @@ class Store(Protocol):
         conversation's id where it is that one's own."""
         ...
 
+    async def agents(self) -> tuple[str, ...]:
+        """The ids of all conversations with agents."""
+        ...
+
     # -- conversations --
 
     async def update(

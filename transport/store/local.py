@@ -248,6 +248,9 @@ class LocalStore:
     async def workspaces(self) -> tuple[str, ...]:
         return tuple(await self._runner.read(lambda engine: engine.workspaces()))
 
+    async def agents(self) -> tuple[str, ...]:
+        return tuple(await self._runner.read(lambda engine: engine.agents()))
+
     # -- conversations -----------------------------------------------------------------------------
 
     async def update(

@@ -246,6 +246,9 @@ class MemoryEngine:
         agents = (c for c in self._conversations.values() if c.created.profile == "agent")
         return [*dict.fromkeys(each.created.workspace or each.id for each in agents)]
 
+    def agents(self) -> list[str]:
+        return [c.id for c in self._conversations.values() if c.created.profile == "agent"]
+
     def orphans(self, limit: int) -> list[tuple[str, str]]:
         found = (
             (each.id, each.key_id)

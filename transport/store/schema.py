@@ -31,6 +31,7 @@ create table conversation(
     usage blob not null, bytes integer not null default 0);
 create index conversation_by_key on conversation(key_id, n);
 create index conversation_by_use on conversation(used_at, n, bytes);
+create index conversation_of_agent on conversation(id, workspace) where profile = 'agent';
 create index conversation_open on conversation(open_turn) where open_turn is not null;
 create table log(
     id integer primary key, token integer not null, turn integer not null, at real not null,

@@ -347,6 +347,10 @@ class SqliteEngine:
         )
         return [name for (name,) in found]
 
+    def agents(self) -> list[str]:
+        found = self._db.execute("select id from conversation where profile = 'agent'")
+        return [name for (name,) in found]
+
     def orphans(self, limit: int) -> list[tuple[str, str]]:
         return self._db.execute(
             "select id, key_id from conversation where open_turn is not null "
