@@ -182,19 +182,14 @@ class Cleanup:
         remove_workspaces(self._root, self._keep_days, used)
 
     async def close(self) -> None:
-        """No child is left: neither is any session."""
-        kept = await self._kept()
-        stays = {trace for trace, owner in self._owners.items() if owner in kept}
-        left = {*self._going, *self._owners, *self._open} - stays
+        """No child is left: neither is any session, but for those of stored agents."""
         finished = False
         with trio.move_on_after(CLOSE_SECONDS, shield=True):
-            await trio.to_thread.run_sync(
-                self._remove,
-                left,
-                {*self._ended, *await self._used()},
-                set(),
-                abandon_on_cancel=True,
-            )
+            kept = await self._kept()
+            stays = {trace for trace, owner in self._owners.items() if owner in kept}
+            left = {*self._going, *self._owners, *self._open} - stays
+            ended = {*self._ended, *await self._used()}
+            await trio.to_thread.run_sync(self._remove, left, ended, set(), abandon_on_cancel=True)
             finished = not stays
         if self._list is not None:
             self._list.close(finished=finished)

@@ -16,7 +16,7 @@ from ccapi.schemas.settings.settings import PermissionSettings, WorkspaceSetting
 from tests.support.joined import new_conversation, post
 from tests.support.live import Live, open_live_cli
 from tests.support.messages_answers import Answer, ToolUse, call, say
-from tests.support.messages_stub import Request
+from tests.support.messages_stub import MessagesStub, Request
 from tests.support.pictures import data_url, png
 
 AGENT = "agent/claude-haiku-4-5"
@@ -106,8 +106,26 @@ async def test_a_deleted_conversation_leaves_nothing(
         # Files are kept for some days.
         folder = tmp_path / "state" / "workspaces" / conversation_id / "made"
         assert folder.exists() == (model == AGENT)
+    if model == AGENT:
+        # The transcript is what the agent goes on from, with the next gateway too.
+        assert set(left(tmp_path)) <= set(both) - set(before)
+        assert [path for path in left(tmp_path) if path.endswith(".jsonl")]
+        async with house(tmp_path, **options) as live:
+            assert live.stub is not None
+            assert await ask(live, kept) == "Hello."
+            tools = [block for block in told(live.stub) if block["type"] == "tool_use"]
+            assert len(tools) == 4  # all that it did, not just what it said
+            await live.gateway.forget(kept)
     assert left(tmp_path) == []
     assert list((tmp_path / "state" / "sessions").iterdir()) == []
+
+
+def told(stub: MessagesStub) -> list[Any]:
+    """The blocks of all messages that the model was given last."""
+    messages = stub.requests[-1].body["messages"]
+    return [
+        block for each in messages if isinstance(each["content"], list) for block in each["content"]
+    ]
 
 
 async def test_workspaces_go_when_their_days_are_over(tmp_path: Path) -> None:
