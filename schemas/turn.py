@@ -143,7 +143,7 @@ class TurnRequest:
 
     How: `reject_if_busy` instead of waiting for other turns. `cacheable`: an answer given earlier
     to the same request will do; `cache_fields` is what else can change the answer, as JSON values,
-    and `cache_key` travels with the turn, so that the cache knows whose answer it hears of.
+    and `cache_key` travels with the turn, so that the cache knows whose answer an event is about.
     `history_limit` is about how many messages a child is given that knows nothing of them (None:
     all), which `whole_history` asks for. With `back_to`, what the conversation remembered before
     its last turn, that turn is taken back first. With `keep_stopped` an answer that is interrupted

@@ -105,7 +105,8 @@ class Call:
         given = self.header("content-type")
         media_type = (given or "").partition(";")[0].strip().lower()
         if given is not None and media_type != "application/json":
-            # Without this, a page could post here as if by a form, and need no leave from CORS.
+            # Without this, a page could post here as if by a form, and need no permission from
+            # CORS.
             raise UnsupportedMediaType(
                 "The body must be JSON, sent with content-type: application/json."
             )

@@ -62,8 +62,10 @@ class _Counting:
         self._setup = setup
         self._tool_calls = ToolCalls(setup)
         self._lacks_tools = bool(setup.tools) or setup.schema is not None
-        told = compose(messages, uuid4(), setup.model, asks=False) if messages else Composition()
-        self._batches = told.batches
+        composition = (
+            compose(messages, uuid4(), setup.model, asks=False) if messages else Composition()
+        )
+        self._batches = composition.batches
         self._busy = False  # with the last batch
         self._counting = False
 

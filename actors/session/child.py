@@ -40,7 +40,7 @@ class ChildState:
 
     `active_at` is when it last wrote something, or got something to do. `billed` is the part of its
     running total that ended turns have reported, in US dollars; `bases` the totals from which its
-    next total may continue. `asked` is the user message that it was last told to answer (None while
+    next total may continue. `asked` is the user message that it last got to answer (None while
     it gets the history, and after a rewind). `extra` are the messages it holds beyond the
     transcript at the conversation's resume point, `before` what `extra` will be after a rewind of
     `asked`, and `undone` what `before` was at the start of the last turn, once that has ended.

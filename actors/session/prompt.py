@@ -40,8 +40,8 @@ def _choose_history(
     unknown = (*memory.seed, *turn.messages)
     if turn.request.options.begun:
         return None, ()  # the API gets all of it in any case
-    recorded, told = split(unknown, turn.request.history_limit, replay_all=turn.replays_all)
-    known = len(unknown) - len(told)
+    recorded, sent = split(unknown, turn.request.history_limit, replay_all=turn.replays_all)
+    known = len(unknown) - len(sent)
     if not recorded:
         return None, unknown[:known]
     # Spelt as in the lines for the rest: each call has one spelling.
@@ -54,7 +54,7 @@ def write_turn(memory: Memory, turn: TurnState, child: ChildState) -> list[Write
     unrecorded = (*memory.seed, *turn.messages)
     if turn.request.options.begun:
         return _write_prefilled(unrecorded, memory, turn, child)
-    told = compose(
+    composition = compose(
         unrecorded,
         turn.namespace,
         turn.setup.model,
@@ -62,8 +62,8 @@ def write_turn(memory: Memory, turn: TurnState, child: ChildState) -> list[Write
         called=memory.called,
         words=turn.words,
     )
-    child.before = (*child.extra, *told.before)
-    turn.ask(told)
+    child.before = (*child.extra, *composition.before)
+    turn.ask(composition)
     return [*child.configure(turn.request.options), *write_next(turn, child)]
 
 
@@ -73,8 +73,8 @@ def _write_prefilled(
     """Have the model continue the last of `messages`, the assistant's. The CLI has no frame for
     that: it sends the API these messages in place of its own, and rewinds its own afterwards."""
     limit = turn.request.history_limit
-    told = messages if limit is None else trim(messages, limit)
-    begun = cli_input.api_messages(merge_turns(spell_calls(told, memory.called)))
+    sent = messages if limit is None else trim(messages, limit)
+    begun = cli_input.api_messages(merge_turns(spell_calls(sent, memory.called)))
     turn.ask(compose((IN_PLACE,), turn.namespace, turn.setup.model))
     child.before = child.extra
     return [*child.configure(turn.request.options, begun), *write_next(turn, child)]

@@ -97,8 +97,8 @@ class Bodies:
             )
 
     def let_in(self) -> None:
-        """Give room to those who wait for it: in their order, but what is not long waits for
-        nobody who is."""
+        """Give room to those who wait for it: in their order, but what is not long does
+        not wait for what is."""
         blocked = False
         for entry in [*self._waiting]:
             share, count, let_in = entry

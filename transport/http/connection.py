@@ -274,8 +274,8 @@ class HttpConnection:
             finally:
                 self._write_lock.release()
         except GONE:
-            # The stream has closed itself; the reader notices, and tells whom it concerns. A
-            # caller that pays no attention must let it run.
+            # The stream has closed itself; the reader notices, and ends what concerns the client.
+            # A caller that pays no attention must let it run.
             await trio.lowlevel.checkpoint()
         except BaseException:
             # The protocol counts these bytes as sent. Nothing may follow in their place.

@@ -1,8 +1,8 @@
 """The attachments of a request, made into blocks: the one way to them, whatever their form.
 
 Knows: where the bytes of each form come from, the operator's limits, and how failures below are
-told to the client. Refuses to know: how bytes are fetched and read (`remote_fetch`, `local_files`),
-what they have to be (`schemas.media`), and messages.
+worded for the client. Refuses to know: how bytes are fetched and read (`remote_fetch`,
+`local_files`), what they have to be (`schemas.media`), and messages.
 """
 
 from __future__ import annotations
@@ -78,7 +78,7 @@ async def resolve_all(
             "too_many_attachments",
         )
     whole = Allowance(policy.max_total_bytes)
-    # What is in the request already comes first: its faults cost no connection.
+    # What is in the request already comes first: its errors cost no connection.
     blocks: dict[int, Image | Document] = {}
     for index, attachment in enumerate(attachments):
         if attachment.origin == "inline":

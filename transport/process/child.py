@@ -280,7 +280,7 @@ class Child:
             self._stderr_done.set()
 
     async def _write_lines(self) -> None:
-        """The one writer. Ends when told to retire, having written what was handed over."""
+        """The one writer. Ends when the child is to retire, having written what was handed over."""
         with suppress(trio.BrokenResourceError):
             async with _fd(self._process.stdin) as stdin, self._to_write:
                 async for line in self._to_write:

@@ -85,8 +85,8 @@ def _encode(message: Message, uuid: str, model: str) -> dict[str, Any]:
     if message.role == "assistant":
         return assistant_message(uuid, message.content, model)
     # What stands in a transcript goes to the API as it is, and that refuses blank text.
-    told = [each for each in message.content if not (isinstance(each, str) and is_blank(each))]
-    return {"role": "user", "content": encode_blocks(told)}
+    content = [each for each in message.content if not (isinstance(each, str) and is_blank(each))]
+    return {"role": "user", "content": encode_blocks(content)}
 
 
 def _folder_name(path: str) -> str:

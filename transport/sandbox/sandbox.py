@@ -1,6 +1,6 @@
 """The sandbox of agents' children: what they see of the machine, and which kind holds it.
 
-Knows: bubblewrap's options, what Landlock has to be told, and which folders an agent needs. Refuses
+Knows: bubblewrap's options, the rules for Landlock, and which folders an agent needs. Refuses
 to know: what an agent is asked, and where its connections may go (`egress`).
 
 Both kinds give the same: system folders to read; the agent's own workspace and
