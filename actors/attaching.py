@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING, Protocol
 
 from ..schemas.errors import InvalidRequest
 from ..schemas.media import Attachment
-from ..schemas.message import Checked, Document, Image, Message, digest, messages_of, size_of
+from ..schemas.message import Checked, Document, Image, Message, digest, length_of, messages_of
 from ..transport.http.bodies import LONG
 from ..transport.media.attachments import resolve_all
 
@@ -36,7 +36,7 @@ async def attach(gateway: Gateway, request: WithAttachments) -> tuple[Message, .
     blocks = await resolve_all(request.attachments, gateway.attachments)
     size = sum(len(block.data) for block in blocks)
     for message in request.messages:
-        size += size_of((message,))
+        size += length_of(message.content)
         if size >= LONG:
             break
     return await gateway.bodies.read(size, partial(_put_together, request, blocks))

@@ -481,6 +481,23 @@ def utf8_size(text: str) -> int:
     return sum(len(piece.encode("utf-8", "surrogatepass")) for piece in pieces)
 
 
+def length_of(content: Iterable[Block]) -> int:
+    """About how many characters the blocks of a message have; O(blocks), whatever is in them."""
+    return sum(map(_length, content))
+
+
+def _length(block: Block) -> int:
+    match block:
+        case str():
+            return len(block)
+        case Image(_, data) | Document(_, data):
+            return BESIDE + len(data)
+        case ToolCall(arguments=arguments):
+            return BESIDE + len(arguments)
+        case ToolResult(_, content):
+            return BESIDE + length_of(content)
+
+
 def size_of(messages: Iterable[Message]) -> int:
     """The bytes of their texts in UTF-8 (of attachments: of their base64), and `BESIDE` for each
     message and each block that is no text. Each message is counted once and keeps the result."""

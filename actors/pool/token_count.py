@@ -15,6 +15,7 @@ from uuid import uuid4
 import trio
 
 from ...schemas.claude import input as cli_input
+from ...schemas.claude.lines import Line
 from ...schemas.claude.output import ControlAnswer, ControlAsked, TurnResult
 from ...schemas.errors import ChildError, TurnTimeout
 from ...schemas.message import Message
@@ -99,7 +100,7 @@ class _Counting:
             self._counting = True
             self._write([cli_input.context_usage(COUNT)])
 
-    def _write(self, lines: Iterable[bytes]) -> None:
+    def _write(self, lines: Iterable[Line]) -> None:
         for line in lines:
             self._child.write(line)
 

@@ -20,6 +20,7 @@ from typing import Any, Generic, Protocol, TypeVar
 import trio
 from attrs import define, evolve
 
+from ...schemas.claude.lines import Line
 from ...schemas.claude.output import Frame, Noise, PermissionAsked
 from ...schemas.errors import ChildProtocolError, GatewayError, InternalError, draining
 from ...schemas.events import PhaseChanged, TurnAccepted, TurnFailed, TurnFinished
@@ -84,7 +85,7 @@ class SessionChild(Protocol):
 
     gone: trio.Event
 
-    def write(self, line: bytes) -> None: ...
+    def write(self, line: Line) -> None: ...
     async def receive_frames(self) -> list[Frame]: ...
     def stop_reading(self) -> None: ...
     def retire(self) -> None: ...

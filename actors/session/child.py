@@ -13,6 +13,7 @@ from typing import Any
 from attrs import define, evolve, field
 
 from ...schemas.claude import input as cli_input
+from ...schemas.claude.lines import Line
 from ...schemas.claude.output import ControlAnswer, ControlAsked, LimitState, TurnResult
 from ...schemas.claude.sampling import PLAIN, encode_settings
 from ...schemas.claude.upstream import NO_LIMIT
@@ -76,11 +77,11 @@ class ChildState:
 
     # -- lines to it -------------------------------------------------------------------------------
 
-    def write(self, line: bytes) -> Write:
+    def write(self, line: Line) -> Write:
         self.frozen = False
         return Write(line)
 
-    def write_all(self, all_lines: Iterable[bytes]) -> list[Write]:
+    def write_all(self, all_lines: Iterable[Line]) -> list[Write]:
         return [self.write(line) for line in all_lines]
 
     def initialize(self) -> Write:

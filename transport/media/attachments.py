@@ -18,7 +18,8 @@ from ...schemas.errors import GatewayError, InvalidRequest
 from ...schemas.media import Allowance, Attachment, Content, TooManyBytes, block_of, read_inline
 from ...schemas.message import Document, Image
 from ...schemas.settings.settings import Settings
-from ..http.bodies import LONG, READERS
+from ..http.bodies import LONG
+from ..workers import work
 from .local_files import NotAllowed, read_allowed
 
 if TYPE_CHECKING:  # it brings an HTTP client along, which few need
@@ -86,7 +87,7 @@ async def resolve_all(
             if len(attachment.source) < LONG:
                 blocks[index] = take()
             else:  # decoding megabytes takes tens of milliseconds
-                blocks[index] = await trio.to_thread.run_sync(take, limiter=_decoders())
+                blocks[index] = await work(take)
     others = [index for index in range(len(attachments)) if index not in blocks]
     failures: dict[int, GatewayError] = {}
     slots = trio.CapacityLimiter(FETCHED_AT_ONCE)
@@ -106,19 +107,6 @@ async def resolve_all(
     if failures:
         raise failures[min(failures)]
     return tuple(blocks[index] for index in range(len(attachments)))
-
-
-_limiter: trio.lowlevel.RunVar[trio.CapacityLimiter] = trio.lowlevel.RunVar("decoders")
-
-
-def _decoders() -> trio.CapacityLimiter:
-    """Few threads, for they take the processor from each other."""
-    try:
-        return _limiter.get()
-    except LookupError:
-        limiter = trio.CapacityLimiter(READERS)
-        _limiter.set(limiter)
-        return limiter
 
 
 def _inline_block(

@@ -17,15 +17,18 @@ import subprocess
 from collections import deque
 from collections.abc import AsyncIterator, Mapping, Sequence
 from contextlib import asynccontextmanager, suppress
+from functools import partial
 from pathlib import Path
 
 import trio
 from attrs import frozen
 
+from ...schemas.claude.lines import Line
 from ...schemas.claude.output import Frame, decode
 from ...schemas.errors import ChildDied, ChildProtocolError, CliUnusable, GatewayError
 from ..sandbox.egress import Egress
 from ..sandbox.files import CONTROL, FILTER, remove_tree
+from ..workers import work
 from .guardian import Guardian
 from .leftovers import Trace
 from .ndjson import LineSplitter, LineTooLong
@@ -79,7 +82,7 @@ class Child:
         self.trace = command.trace
         self._process = process
         self._lines = LineSplitter(command.max_line_bytes)
-        self._outbox, self._to_write = trio.open_memory_channel[bytes](UNWRITTEN_LINES)
+        self._outbox, self._to_write = trio.open_memory_channel[Line](UNWRITTEN_LINES)
         self._stderr: deque[bytes] = deque()
         self._stderr_bytes = 0
         self._unwritten = 0  # lines handed over that the writer has not written whole
@@ -138,13 +141,13 @@ class Child:
 
     # -- in ----------------------------------------------------------------------------------------
 
-    def write(self, line: bytes) -> None:
+    def write(self, line: Line) -> None:
         """Hand over one line, newline included, to be written in order; thaws a frozen child.
 
         A child that reads nothing is killed once `UNWRITTEN_LINES` wait.
         """
         self.thaw()
-        if not self._unwritten and not self.leave.is_set():
+        if isinstance(line, bytes) and not self._unwritten and not self.leave.is_set():
             line = line[self._write_some(line) :]
             if not line:
                 return
@@ -284,7 +287,12 @@ class Child:
         with suppress(trio.BrokenResourceError):
             async with _fd(self._process.stdin) as stdin, self._to_write:
                 async for line in self._to_write:
-                    await stdin.send_all(line)
+                    if isinstance(line, bytes):
+                        await stdin.send_all(line)
+                    else:
+                        pieces = line.pieces()
+                        while piece := await work(partial(next, pieces, b"")):
+                            await stdin.send_all(piece)
                     self._unwritten -= 1
 
     async def _await_exit(self) -> None:
