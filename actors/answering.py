@@ -20,8 +20,9 @@ from ..schemas.claude import sampling
 from ..schemas.errors import InvalidRequest, draining
 from ..schemas.message import Message, trim
 from ..schemas.openai.ignored_fields import encode_ignored
-from ..schemas.turn import Answer, Options, Setup, TurnRequest
+from ..schemas.turn import Answer, DigestedText, Options, Setup, TurnRequest
 from ..schemas.turn_items import TextDelta, TurnItem
+from ..transport.http.bodies import LONG
 from .attaching import attach
 from .conversations.models import Choice, check_goes_on, name_of, plain_name
 from .conversations.workspace_paths import name_of_place
@@ -80,9 +81,13 @@ async def accept(
         use_named(held, headers)
     _name_ignored(request, choice, held, owner, without_effect, headers)
     messages = await attach(gateway, request)
+    system = request.system
+    if system is not None and len(system) >= LONG:
+        system = await gateway.bodies.read(len(system), partial(DigestedText.of, system))
     return evolve(
         request,
         messages=messages,
+        system=system,
         attachments=(),
         owner=owner,
         model=choice.model,

@@ -74,6 +74,26 @@ LONG_TEXT = 4096
 than to digest them."""
 
 
+class DigestedText(str):
+    """A long text that knows its SHA-256 (hexadecimal), so that it is digested once, in the thread
+    that makes it, and not for each table that names it."""
+
+    __slots__ = ("digested",)
+    digested: str
+
+    @classmethod
+    def of(cls, text: str) -> DigestedText:
+        made = cls(text)
+        made.digested = _digested(text)
+        return made
+
+
+def _digested(text: str) -> str:
+    if isinstance(text, DigestedText):
+        return text.digested
+    return hashlib.sha256(text.encode("utf-8", "surrogatepass")).hexdigest()
+
+
 def named(setup: Setup, **changes: Any) -> list[Any]:
     """`setup`, with `changes`, as JSON values of no great length: equal ones for equal setups, and
     others for others. Texts may hold lone surrogates."""
@@ -81,8 +101,7 @@ def named(setup: Setup, **changes: Any) -> list[Any]:
     fields = astuple(evolve(setup, system="", **changes))
     if len(system) < LONG_TEXT:
         return [system, *fields]
-    digested = hashlib.sha256(system.encode("utf-8", "surrogatepass")).hexdigest()
-    return [["sha256", digested], *fields]
+    return [["sha256", _digested(system)], *fields]
 
 
 @frozen

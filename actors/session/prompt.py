@@ -32,21 +32,31 @@ def choose_origin(
     return history, known
 
 
+def known_at_start(memory: Memory, turn: TurnState) -> tuple[Message, ...]:
+    """The messages that a new child for this turn holds from the start, as `choose_origin` says."""
+    unknown, known, _ = _divide(memory, turn)
+    return unknown[:known]
+
+
 def _choose_history(
     memory: Memory, turn: TurnState
 ) -> tuple[ResumePoint | Recording | None, tuple[Message, ...]]:
-    if memory.resume is not None:
-        return memory.resume, ()
-    unknown = (*memory.seed, *turn.messages)
-    if turn.request.options.begun:
-        return None, ()  # the API gets all of it in any case
-    recorded, sent = split(unknown, turn.request.history_limit, replay_all=turn.replays_all)
-    known = len(unknown) - len(sent)
+    unknown, known, recorded = _divide(memory, turn)
     if not recorded:
-        return None, unknown[:known]
+        return memory.resume, unknown[:known]
     # Spelt as in the lines for the rest: each call has one spelling.
-    spelt = spell_calls(unknown)[known - len(recorded) : known]
+    spelt = spell_calls(unknown)[known - recorded : known]
     return Recording(spelt, turn.setup.model), unknown[:known]
+
+
+def _divide(memory: Memory, turn: TurnState) -> tuple[tuple[Message, ...], int, int]:
+    """The messages that no transcript holds; how many of them a new child knows or is spared; and
+    how many of those, the last, a transcript has to be written of."""
+    if memory.resume is not None or turn.request.options.begun:
+        return (), 0, 0  # of an answer that was begun, the API gets all in any case
+    unknown = (*memory.seed, *turn.messages)
+    recorded, sent = split(unknown, turn.request.history_limit, replay_all=turn.replays_all)
+    return unknown, len(unknown) - len(sent), len(recorded)
 
 
 def write_turn(memory: Memory, turn: TurnState, child: ChildState) -> list[Write]:

@@ -30,6 +30,10 @@ RESERVE = 8
 """Of the room, one part in so many is for what is not long: a few who send megabytes do not keep
 out the many who do not."""
 
+MEMORY_PER_BYTE = 5
+"""Bytes of memory that a request may take for each byte of the room that it holds. Most take less
+for each byte of their length; one that takes more holds more than its length."""
+
 RETRY_AFTER = 5.0
 
 
