@@ -35,6 +35,7 @@ from ..loggers import get_logger
 from . import launcher as sandbox_launcher
 from .egress import Egress, egress_of
 from .files import CONTROL, FILTER, remove_left, remove_tree
+from .login_copy import NAME, LoginCopy
 from .seccomp import MACHINES, filter_program
 
 log = get_logger("ccapi.sandbox")
@@ -60,13 +61,15 @@ _KEPT_OF_STATE = ("oauthAccount", "primaryApiKey", "customApiKeyResponses", "use
 
 @frozen
 class Confined:
-    """A command in its sandbox. `scratch` goes when the child has gone."""
+    """A command in its sandbox. `scratch` goes when the child has gone; `login` has to be followed
+    until then."""
 
     argv: list[str]
     env: dict[str, str]
     egress: Egress
     scratch: Path
     filter: bytes | None
+    login: LoginCopy | None = None
 
 
 @frozen
@@ -109,6 +112,8 @@ class Sandbox:
                 transcripts = scratch / "home" / transcripts.name
                 transcripts.mkdir(mode=0o700)
             self._fill_config(scratch / "config", transcripts)
+            login = LoginCopy(self.config.resolve() / NAME, scratch / "config" / NAME)
+            has_login = login.make()
             seen = self._environment(env, scratch)
             start = self._bubblewrap if self.kind == "bubblewrap" else self._landlock
             launched = start(scratch, workspace.resolve(), transcripts)
@@ -117,7 +122,14 @@ class Sandbox:
             raise
         program = argv[0] if argv[0] == sys.executable else os.path.realpath(argv[0])
         filter = self.filter if self.kind == "bubblewrap" else None
-        return Confined([*launched, program, *argv[1:]], seen, self.egress, scratch, filter)
+        return Confined(
+            argv=[*launched, program, *argv[1:]],
+            env=seen,
+            egress=self.egress,
+            scratch=scratch,
+            filter=filter,
+            login=login if has_login else None,
+        )
 
     def _environment(self, env: Mapping[str, str], scratch: Path) -> dict[str, str]:
         seen = {
@@ -143,12 +155,8 @@ class Sandbox:
         place = config / "projects" / transcripts.name
         if self.kind == "bubblewrap":
             place.mkdir(mode=0o700)
-            (config / ".credentials.json").touch(mode=0o600)  # what is bound is put over it
         else:
             place.symlink_to(transcripts)
-            (config / ".credentials.json").symlink_to(self.config / ".credentials.json")
-        if not (self.config / ".credentials.json").exists():
-            (config / ".credentials.json").unlink()
         kept = login_state(self.state)
         if kept:
             place = config / ".claude.json"
@@ -195,9 +203,6 @@ class Sandbox:
             places[path] = ["--bind", str(path), str(path)]
         seen = scratch / "config" / "projects" / transcripts.name
         places[seen] = ["--bind", str(transcripts), str(seen)]
-        if (self.config / ".credentials.json").exists():
-            target = scratch / "config" / ".credentials.json"
-            places[target] = ["--bind", str(self.config / ".credentials.json"), str(target)]
         # What is around comes first. Equal depth does not matter: neither is around the other.
         mounts = [word for at in sorted(places, key=lambda p: len(p.parts)) for word in places[at]]
         empty = [path for path, words in places.items() if words[0] == "--tmpfs"]
@@ -216,7 +221,6 @@ class Sandbox:
         write = [path for each in self.writable for path in _without(each.resolve(), hidden)]
         write += [Path("/dev", name) for name in DEVICES]
         write += [scratch / "home", scratch / "tmp", scratch / "config", workspace, transcripts]
-        write.append(self.config / ".credentials.json")
         ports = [] if self.api_port is None else [self.api_port]
         rules = [
             *(f"r {path}" for path in read),
@@ -302,7 +306,7 @@ def _make(
         scratch=storage.resolve() / "agents",
         writable=[Path(each) for each in settings.file_access.additional_dirs],
         hidden=[path.absolute().resolve() for path in away if path is not None],
-        shown=[*_needed(program, env)],
+        shown=[*_needed(program, env), *_certificates(env)],
         config=config,
         state=(config if given else home) / ".claude.json",
         with_settings="user" in settings.workspaces.setting_sources,
@@ -405,6 +409,15 @@ def _needed(program: Sequence[str], env: Mapping[str, str]) -> Iterator[Path]:
                 whole.append(path)
             if not any(path.is_relative_to(folder) for folder in whole if folder != path):
                 yield path
+
+
+def _certificates(env: Mapping[str, str]) -> Iterator[Path]:
+    """The certificate authorities that the operator has added: without them no connection is made
+    through a proxy that looks into it."""
+    for name in ("NODE_EXTRA_CA_CERTS", "SSL_CERT_FILE", "SSL_CERT_DIR"):
+        path = Path(env.get(name) or "/")
+        if path != Path("/") and path.is_absolute() and path.exists() and not _in_system(path):
+            yield path
 
 
 def _links(path: Path) -> Iterator[Path]:
