@@ -55,6 +55,16 @@ DEVICES = ("null", "zero", "full", "random", "urandom", "tty", "ptmx", "pts")
 PROBE_SECONDS = 5.0
 
 _HIDDEN_FROM_TOOLS = ("CLAUDE_CODE_TMPDIR", "XDG_CONFIG_HOME", "XDG_DATA_HOME", "XDG_STATE_HOME")
+_LOGINS = (
+    "ANTHROPIC_API_KEY", "ANTHROPIC_AUTH_TOKEN", "CLAUDE_CODE_OAUTH_TOKEN",
+    "AWS_BEARER_TOKEN_BEDROCK",
+)  # fmt: skip
+"""Variables with which the CLI asks the model, and that no command needs."""
+
+_BEFORE_COMMANDS = "before-commands.sh"
+"""In the configuration folder: what the CLI has its shell read before each command. (Its own switch
+for that, CLAUDE_CODE_SUBPROCESS_ENV_SCRUB, wants a sandbox of its own, which there cannot be.)"""
+
 _KEPT_OF_STATE = ("oauthAccount", "primaryApiKey", "customApiKeyResponses", "userID")
 """What a login is made of in the CLI's ``.claude.json``, which also names projects and servers."""
 
@@ -137,6 +147,7 @@ class Sandbox:
             for name, value in env.items()
             if name not in _HIDDEN_FROM_TOOLS and not name.upper().endswith("_PROXY")
         }
+        seen.setdefault("CLAUDE_ENV_FILE", str(scratch / "config" / _BEFORE_COMMANDS))
         tmp = "/tmp" if self.kind == "bubblewrap" else str(scratch / "tmp")  # noqa: S108 (its own)
         return seen | {
             "HOME": str(scratch / "home"),
@@ -157,6 +168,7 @@ class Sandbox:
             place.mkdir(mode=0o700)
         else:
             place.symlink_to(transcripts)
+        (config / _BEFORE_COMMANDS).write_text(f"unset {' '.join(_LOGINS)}\n")
         kept = login_state(self.state)
         if kept:
             place = config / ".claude.json"
