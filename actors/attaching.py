@@ -13,7 +13,17 @@ from typing import TYPE_CHECKING, Protocol
 
 from ..schemas.errors import InvalidRequest
 from ..schemas.media import Attachment
-from ..schemas.message import Checked, Document, Image, Message, digest, length_of, messages_of
+from ..schemas.message import (
+    BESIDE,
+    Checked,
+    Document,
+    Image,
+    Message,
+    digest,
+    length_of,
+    messages_of,
+    size_of,
+)
 from ..transport.http.bodies import LONG
 from ..transport.media.attachments import resolve_all
 
@@ -36,7 +46,7 @@ async def attach(gateway: Gateway, request: WithAttachments) -> tuple[Message, .
     blocks = await resolve_all(request.attachments, gateway.attachments)
     size = sum(len(block.data) for block in blocks)
     for message in request.messages:
-        size += length_of(message.content)
+        size += BESIDE + length_of(message.content)
         if size >= LONG:
             break
     return await gateway.bodies.read(size, partial(_put_together, request, blocks))
@@ -48,6 +58,7 @@ def _put_together(
     messages = request.filled(blocks)
     for message in messages:
         digest(message)  # kept by the message: the cache and lineage will ask for it
+    size_of(messages)  # kept as well: what holds them counts it
     with suppress(InvalidRequest):  # which is raised where the conversation is known
         return Checked(messages_of(messages))
     return messages

@@ -76,7 +76,7 @@ def test_long_messages_and_prompts_are_made_when_they_are_written(
     for made in (
         user("u", [FILL]),
         user("u", ["x", picture]),
-        user("u", ["many"] * 2000),  # parts that are short
+        user("u", ["many"] * 20_000),  # parts that are short
         assistant("u", [call], "m"),
         initialize("r", Setup("m", FILL)),
     ):
