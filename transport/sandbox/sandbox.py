@@ -327,7 +327,7 @@ def _make(
         filter=filter_program(os.uname().machine, shared=kind == "landlock"),
         bwrap=bwrap,
         masked=[*_private(Path("/etc"))],
-        machine=[*_of_machine(Path("/proc"))] if kind == "bubblewrap" else [],
+        machine=[*_of_machine(Path("/proc"))] if kind == "bubblewrap" and not os.geteuid() else [],
     )
 
 
@@ -414,13 +414,13 @@ def _needed(program: Sequence[str], env: Mapping[str, str]) -> Iterator[Path]:
                 if found is not None:
                     where = Path(found).resolve()
                     needed.append(where.parent.parent if where.parent.name == "bin" else where)
-    whole: list[Path] = []
-    for path in dict.fromkeys(each for place in needed for each in (place.resolve(), place)):
-        if path.exists() and path != Path("/") and not _in_system(path):
-            if path.is_dir():
-                whole.append(path)
-            if not any(path.is_relative_to(folder) for folder in whole if folder != path):
-                yield path
+    places = dict.fromkeys(each for place in needed for each in (place.resolve(), place))
+    paths = [
+        path for path in places if path.exists() and path != Path("/") and not _in_system(path)
+    ]
+    folders = {path for path in paths if path.is_dir()}
+    # What lies in a folder that is shown is shown with it: each mount delays the start of a child.
+    yield from (path for path in paths if folders.isdisjoint(path.parents))
 
 
 def _certificates(env: Mapping[str, str]) -> Iterator[Path]:
