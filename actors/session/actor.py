@@ -443,7 +443,7 @@ class _Session(Generic[C]):
             case _:
                 raise AssertionError(f"not an action to perform here: {action!r}")
 
-    def _write(self, line: bytes) -> None:
+    def _write(self, line: Line) -> None:
         assert self._child is not None
         self._child.write(line)
 
