@@ -1,4 +1,4 @@
-"""The command line: `ccapi serve`, `ccapi config` and `ccapi chat`.
+"""The command line: `ccapi serve`, `config`, `chat`, `export` and `import`.
 
 Knows how settings are spelled as options, and how a refusal reaches a person: one line for each
 reason on stderr, exit code 2 for settings, 1 for a gateway that could not run, never a traceback.
@@ -6,10 +6,11 @@ Refuses to know how to serve: `serve.run_server` is imported only when it is nee
 a person at a terminal waits for everything here.
 """
 
+import sys
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from pathlib import Path
-from typing import Any, get_origin
+from typing import Any, TextIO, get_origin
 
 import click
 from click.core import ParameterSource
@@ -165,17 +166,36 @@ def config(context: click.Context, config_file: Path | None, as_json: bool) -> N
     click.echo(render_json(loaded) if as_json else render_toml(loaded), nl=as_json)
 
 
-@main.command()
-@click.option(
+url_option = click.option(
     "--url", default="http://127.0.0.1:8080", show_default=True, help="Where the gateway is."
 )
-@click.option(
+api_key_option = click.option(
     "--api-key",
     envvar="CCAPI_API_KEY",
     show_envvar=True,
     metavar="KEY",
     help="Its key. Others on this machine can see options; the variable is safer.",
 )
+
+
+@contextmanager
+def _talking_to_a_gateway() -> Iterator[None]:
+    """Says in one line why a gateway cannot be asked."""
+    from ...transport.client.gateway_client import Refused, Unreachable, UnusableKey
+
+    try:
+        yield
+    except ValueError as error:
+        raise click.UsageError(f"--url: {error}.") from None
+    except UnusableKey as error:
+        raise click.UsageError(f"--api-key: {error}") from None
+    except (Unreachable, Refused) as error:
+        raise click.ClickException(str(error)) from None
+
+
+@main.command()
+@url_option
+@api_key_option
 @click.option("--model", metavar="NAME", help="A model of the gateway's; agent/NAME for an agent.")
 @click.option("--conversation", metavar="ID", help="Join a conversation, instead of a new one.")
 @click.option("--system", metavar="TEXT", help="The system prompt of a new conversation.")
@@ -187,18 +207,47 @@ def chat(context: click.Context, /, **options: str | None) -> None:
     """
     if options["conversation"] is not None and options["system"] is not None:
         raise click.UsageError("--system is for a new conversation.")
-    from ...transport.client.gateway_client import Refused, Unreachable, UnusableKey
     from .chat import ChatOptions, run_chat
 
-    try:
+    with _talking_to_a_gateway():
         code = run_chat(ChatOptions(**options))  # type: ignore[arg-type]
-    except ValueError as error:
-        raise click.UsageError(f"--url: {error}.") from None
-    except UnusableKey as error:
-        raise click.UsageError(f"--api-key: {error}") from None
-    except (Unreachable, Refused) as error:
-        raise click.ClickException(str(error)) from None
     context.exit(code)
+
+
+@main.command(name="export")
+@url_option
+@api_key_option
+@click.option(
+    "--output", type=click.File("w", encoding="utf-8"), default="-", help="File; - for stdout."
+)
+def export_command(url: str, api_key: str | None, output: TextIO) -> None:
+    """Write all conversations of a key, a line of JSON for each."""
+    from ...transport.client.gateway_client import GatewayClient
+    from .transfer import run_export
+
+    with _talking_to_a_gateway():
+        count = run_export(GatewayClient(url, api_key), output)
+    click.echo(f"{count} conversations exported", err=True)
+
+
+@main.command(name="import")
+@url_option
+@api_key_option
+@click.argument("file", type=click.File("r", encoding="utf-8"))
+def import_command(url: str, api_key: str | None, file: TextIO) -> None:
+    """Make new conversations of what `export` has written; FILE is - for stdin.
+
+    Writes the old id and the new one of each.
+    """
+    from ...transport.client.gateway_client import GatewayClient
+    from .transfer import BadLine, run_import
+
+    try:
+        with _talking_to_a_gateway():
+            count = run_import(GatewayClient(url, api_key), file, sys.stdout)
+    except BadLine as error:
+        raise click.ClickException(str(error)) from None
+    click.echo(f"{count} conversations imported", err=True)
 
 
 if __name__ == "__main__":

@@ -20,7 +20,7 @@ from functools import partial
 import trio
 from attrs import evolve, frozen
 
-from ...schemas.errors import GatewayError, InvalidRequest
+from ...schemas.errors import GatewayError, InvalidRequest, Overloaded
 from ...schemas.log.fold import LoggedTurn, fold
 from ...schemas.log.records import Logged
 from ...schemas.log.words import matches, terms_of, words_of
@@ -29,11 +29,11 @@ from ...schemas.settings.settings import StorageSettings
 from ...schemas.turn import Memory, Profile, Setup
 from ...transport.loggers import get_logger
 from ...transport.store.interface import (
-    Lease,
     Missing,
     Store,
     StoredConversation,
     StoreError,
+    StoreRefused,
     Summary,
 )
 from ...transport.store.opening import open_store
@@ -130,7 +130,7 @@ class Archive:
             if lease.open_turn is not None:
                 await store.lose_turn(lease, LOST)
                 stored = await store.get(conversation_id, owner)
-            records = await _read(store, lease)
+            records = await _read(store, conversation_id, owner, lease.head)
         except Missing:
             raise not_found() from None
         except StoreError as error:
@@ -138,7 +138,7 @@ class Archive:
         turns = fold(records)
         memory = _memory_of(stored, turns)
         state = SessionState(memory, Broadcast())
-        for record in _records_of(conversation_id, stored, turns):
+        for record in _records_of(conversation_id, turns, _before_last(stored, turns)):
             state.broadcast.history.add(record)
         entry = Entry(
             conversation_id, owner, state, stored.created_at, stored.used_at, stored.private,
@@ -148,7 +148,7 @@ class Archive:
         assert journal is not None
         journal.lease, journal.setup, journal.lost = lease, stored.setup, stored.lost_turn
         journal.was_private = stored.private
-        journal.before = _before_last(turns, memory)
+        journal.before = _place_before_last(turns, memory)
         if turns and turns[-1].turn_id:
             journal.ends[turns[-1].turn_id] = turns[-1].last
         # From here on there is no checkpoint: whoever asked goes on with it.
@@ -272,6 +272,18 @@ class Archive:
             log.warning("stored agents are not known", error=str(error))
             return {entry.conversation_id for entry in self._directory.all() if entry.workspace}
 
+    async def records(self, entry: Entry) -> Sequence[TurnRecord]:
+        """Every turn of a conversation: those that memory has not kept are read again. Raises
+        `Overloaded`."""
+        history, journal = entry.state.broadcast.history, entry.state.journal
+        if not (history.forgotten and isinstance(journal, Journal) and journal.lease is not None):
+            return [*history]
+        try:
+            log = await _read(journal.store, entry.conversation_id, entry.owner, journal.lease.head)
+        except StoreError as error:
+            raise failure_of(error, entry.conversation_id) from error
+        return [*_records_of(entry.conversation_id, fold(log))]
+
     # -- over time ---------------------------------------------------------------------------------
 
     async def close_lost_turns(self) -> None:
@@ -348,12 +360,12 @@ def _has(entry: Entry, terms: Sequence[Sequence[str]]) -> bool:
 # -- out of the log --------------------------------------------------------------------------------
 
 
-async def _read(store: Store, lease: Lease) -> list[Logged]:
+async def _read(store: Store, conversation_id: str, owner: str, head: int) -> list[Logged]:
     records: list[Logged] = []
-    while len(records) < lease.head:
-        some = await store.read(lease.conversation_id, lease.key_id, len(records) + 1)
+    while len(records) < head:
+        some = await store.read(conversation_id, owner, len(records) + 1)
         if not some:
-            raise Missing(lease.conversation_id)
+            raise Missing(conversation_id)
         records += some
     return records
 
@@ -384,24 +396,28 @@ def _said(turns: Iterable[LoggedTurn]) -> Iterable[Message]:
 
 
 def _records_of(
-    conversation_id: str, stored: StoredConversation, turns: Sequence[LoggedTurn]
+    conversation_id: str, turns: Sequence[LoggedTurn], before_last: Memory | None = None
 ) -> Iterable[TurnRecord]:
-    for number, turn in enumerate(turns):
+    for number, turn in enumerate(turns, 1):
         prompts = tuple(message.plain for message in turn.prompts)
         if not turn.turn_id:
             yield TurnRecord(added_id(conversation_id, turn.last), turn.created_at, "", prompts)
             continue
-        before = None
-        if number == len(turns) - 1:
-            earlier = evolve(stored, turns=stored.turns - 1, usage=stored.usage - turn.usage)
-            before = _memory_of(earlier, turns[:-1])
         yield TurnRecord(
             turn.turn_id, turn.created_at, turn.model, prompts, turn.output, turn.finish_reason,
-            turn.usage, before,
+            turn.usage, before_last if number == len(turns) else None,
         )  # fmt: skip
 
 
-def _before_last(turns: Sequence[LoggedTurn], memory: Memory) -> Place | None:
+def _before_last(stored: StoredConversation, turns: Sequence[LoggedTurn]) -> Memory | None:
+    """What the conversation remembered before its last turn."""
+    if not turns or not turns[-1].turn_id:
+        return None
+    usage = stored.usage - turns[-1].usage
+    return _memory_of(evolve(stored, turns=stored.turns - 1, usage=usage), turns[:-1])
+
+
+def _place_before_last(turns: Sequence[LoggedTurn], memory: Memory) -> Place | None:
     if not turns or not turns[-1].turn_id:
         return None
     last = turns[-1]
@@ -412,11 +428,14 @@ def _before_last(turns: Sequence[LoggedTurn], memory: Memory) -> Place | None:
 @asynccontextmanager
 async def open_archive(settings: StorageSettings, directory: Directory) -> AsyncIterator[Archive]:
     """Have the store open, if there is to be one, and look after it while the block runs. Raises
-    `StoreRefused`."""
+    `Overloaded` where it cannot be opened, or another gateway has it open."""
     async with AsyncExitStack() as stack:
         store = None
         if settings.persist:
-            store = await stack.enter_async_context(open_store(settings.path.expanduser()))
+            try:
+                store = await stack.enter_async_context(open_store(settings.path.expanduser()))
+            except StoreRefused as error:
+                raise Overloaded(str(error), code="storage_refused") from error
         archive = Archive(store, directory)
         await archive.close_lost_turns()
         nursery = await stack.enter_async_context(trio.open_nursery())

@@ -6,12 +6,13 @@ know: routes, and what happens in a conversation.
 
 from __future__ import annotations
 
+from collections.abc import Iterable
 from typing import Any
 
 from attrs import asdict
 
 from ...schemas.openai.conversation_events import encode_turn
-from ..watching.history import History
+from ..watching.history import History, TurnRecord
 from .conversation import ConversationInfo
 from .workspace_paths import name_of_place
 
@@ -53,11 +54,11 @@ def items_of(history: History, limit: int) -> tuple[list[dict[str, Any]], bool]:
     return [item for turn in reversed(turns) for item in turn], has_more
 
 
-def all_items(history: History) -> list[dict[str, Any]]:
-    """Every item that is still here, oldest first."""
+def all_items(records: Iterable[TurnRecord]) -> list[dict[str, Any]]:
+    """Every item of these turns, oldest first."""
     return [
         item
-        for record in history
+        for record in records
         for item in encode_turn(
             record.turn_id, record.messages, record.output, record.finish_reason
         )

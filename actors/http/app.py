@@ -25,6 +25,7 @@ from .conversations import (
     create_conversation,
     delete_conversation,
     delete_item,
+    export_conversation,
     list_conversations,
     list_items,
     list_permissions,
@@ -133,6 +134,7 @@ def _keyed_routes(gateway: Gateway, keys: KeyRing) -> list[Route]:
             POST=change_conversation,
             DELETE=delete_conversation,
         ),
+        route(gateway, f"{conversation}/export", keys, GET=export_conversation),
         route(gateway, f"{conversation}/items", keys, GET=list_items, POST=add_items),
         route(
             gateway, f"{conversation}/items/{{item_id}}", keys, GET=show_item, DELETE=delete_item

@@ -17,15 +17,21 @@ from attrs import frozen
 from ...schemas.convert import structure
 from ...schemas.errors import InvalidRequest, NotFound, draining, invalid
 from ...schemas.message import Message
+from ...schemas.openai.chat import check_length
+from ...schemas.openai.chat_export import encode_chat_messages, encode_markdown
+from ...schemas.openai.chat_messages import ChatMessage, read_history
 from ...schemas.openai.conversation_events import encode_permission
 from ...schemas.openai.foreign_items import take_items
 from ...schemas.openai.ignored_fields import encode_ignored
-from ...schemas.openai.items import Input, InputItem, read_history
+from ...schemas.openai.items import Input, InputItem
+from ...schemas.openai.items import read_history as read_item_history
+from ...transport.http.asgi import send_response
 from ..attaching import attach
 from ..conversations.conversation import Conversation
 from ..conversations.items import all_items, encode_conversation
 from ..responses.kept_items import KeptItems
 from ..session.events import PermissionReply
+from ..watching.history import TurnRecord
 from .paging import PAGE, page, page_of, read_limit, read_order
 from .request import Call
 
@@ -36,13 +42,15 @@ MAX_ITEMS = 20
 
 @frozen
 class NewConversation:
-    """The body of ``POST /v1/conversations``. `model`, `system` and `workspace` are ours."""
+    """The body of ``POST /v1/conversations``. `model`, `system`, `workspace` and `messages` (as a
+    chat request has them: what was exported) are ours."""
 
     model: str | None = None
     system: str | None = None
     workspace: str | None = None
     metadata: Mapping[str, Any] | None = None
     items: tuple[InputItem, ...] | None = None
+    messages: tuple[ChatMessage, ...] | None = None
 
 
 @frozen
@@ -71,7 +79,12 @@ async def create_conversation(call: Call) -> None:
         raise draining()
     wanted = await call.parsed(partial(_read_conversation, call), optional=True, refers=True)
     metadata = _check_metadata(wanted.metadata)
+    if wanted.items and wanted.messages:
+        raise invalid("Give items or messages, not both.", "messages")
     system, messages = await _read_items(call, wanted.items or ())
+    if wanted.messages:
+        read = read_history(wanted.messages)
+        system, messages = read.system, await attach(call.gateway, read)
     conversation = call.gateway.conversation(
         system="\n\n".join(text for text in (wanted.system, system) if text),
         model=wanted.model,
@@ -128,12 +141,38 @@ async def delete_conversation(call: Call) -> None:
     )
 
 
+async def _records(call: Call, conversation: Conversation) -> Sequence[TurnRecord]:
+    return await call.gateway.archive.records(conversation.entry)
+
+
+async def export_conversation(call: Call) -> None:
+    """``GET …/export``: its messages as a chat request has them, which ``POST /v1/conversations``
+    takes back; ``?format=markdown`` for people."""
+    conversation, wanted = await _find(call), call.query().get("format", "json")
+    if wanted not in ("json", "markdown"):
+        raise invalid("format must be json or markdown.", "format")
+    records, info = await _records(call, conversation), conversation.info
+    messages = [message for record in records for message in record.said]
+    if wanted == "markdown":
+        text = encode_markdown(messages, info.title, info.system)
+        body = text.encode("utf-8", "replace")
+        await send_response(call.send, 200, "text/markdown; charset=utf-8", body)
+        return
+    await call.answer(
+        encode_conversation(info)
+        | {
+            "object": "conversation.export",
+            "messages": encode_chat_messages(messages, info.system),
+        }
+    )
+
+
 # -- items -----------------------------------------------------------------------------------------
 
 
 async def list_items(call: Call) -> None:
     """``GET …/items?limit=&after=&order=``: the newest first, as far as they are kept."""
-    query, items = call.query(), all_items((await _find(call)).broadcast.history)
+    query, items = call.query(), all_items(await _records(call, await _find(call)))
     if read_order(query.get("order")) == "desc":
         items.reverse()
     await call.answer(page_of(items, query))
@@ -159,12 +198,12 @@ async def add_items(call: Call) -> None:
 
 async def show_item(call: Call) -> None:
     """``GET …/items/{item_id}``."""
-    await call.answer(_item(await _find(call), call.path("item_id")))
+    await call.answer(await _item(call, await _find(call)))
 
 
 async def delete_item(call: Call) -> None:
     """``DELETE …/items/{item_id}``: refused. A live child keeps what it has received."""
-    _item(await _find(call), call.path("item_id"))
+    await _item(call, await _find(call))
     raise InvalidRequest(
         "An item cannot be taken out of a conversation. Begin another one with the items that "
         "it shall have.",
@@ -173,14 +212,15 @@ async def delete_item(call: Call) -> None:
     )
 
 
-def _item(conversation: Conversation, item_id: str) -> dict[str, Any]:
-    for item in all_items(conversation.broadcast.history):
-        if item["id"] == item_id:
+async def _item(call: Call, conversation: Conversation) -> dict[str, Any]:
+    for item in all_items(await _records(call, conversation)):
+        if item["id"] == call.path("item_id"):
             return item
     raise NotFound("No such item.", code="item_not_found", param="item_id")
 
 
 def _read_conversation(call: Call, raw: object) -> NewConversation:
+    check_length(raw)
     return structure(_take_items(call, raw), NewConversation)
 
 
@@ -207,7 +247,7 @@ async def _read_items(
     if not items:
         return None, ()
     given: Input = tuple(items)
-    read = read_history(given, "items").history
+    read = read_item_history(given, "items").history
     return read.system, await attach(call.gateway, read)
 
 

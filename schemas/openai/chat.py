@@ -174,7 +174,7 @@ def parse_chat(
     requests that do not say whether they want it. `consumes`: `raw` is emptied on the way, for two
     forms of ten thousand messages at once take many times their length.
     """
-    _check_length(raw)
+    check_length(raw)
     request = structure(raw, ChatRequest)
     unknown = unknown_fields(raw, ChatRequest)
     if consumes and isinstance(raw, dict):
@@ -185,7 +185,7 @@ def parse_chat(
     return evolve(turn, ignored=(*turn.ignored, *unknown))
 
 
-def _check_length(raw: object) -> None:
+def check_length(raw: object) -> None:
     """Refuse what would take seconds to read, before it is read: no other client is served
     meanwhile. Whether it has the right form is not looked at here."""
     messages = raw.get("messages") if isinstance(raw, dict) else None

@@ -100,15 +100,29 @@ class History:
         return fill(self.messages, blocks) if blocks else self.messages
 
 
+def read_history(given: Sequence[ChatMessage]) -> History:
+    """Messages that a conversation shall hold, whichever role is last. Raises `InvalidRequest`."""
+    reading = _read(given)
+    kept, indexes = without_void(settle_results(reading.messages))
+    check_results(kept, (), lambda index: _path(reading.places[indexes[index]]))
+    system = "\n\n".join(reading.system) if reading.system else None
+    return History(system, tuple(kept), tuple(reading.attachments))
+
+
+def _read(given: Sequence[ChatMessage]) -> _Reading:
+    reading = _Reading()
+    for index, message in enumerate(given):
+        reading.add(message, index)
+    return reading
+
+
 def read_messages(given: Sequence[ChatMessage], *, continues: bool) -> History:
     """Raises `InvalidRequest` for what cannot be asked.
 
     `continues`: the request names a conversation, so that it may begin with the results of calls
     that it does not repeat.
     """
-    reading = _Reading()
-    for index, message in enumerate(given):
-        reading.add(message, index)
+    reading = _read(given)
     if not reading.messages and reading.system:
         reading.say_system()
     if not reading.messages:

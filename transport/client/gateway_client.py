@@ -101,15 +101,22 @@ class GatewayClient:
     def url(self) -> str:
         return self._parts.geturl()
 
+    async def get(self, path: str) -> dict[str, Any]:
+        """Raises `Unreachable` and `Refused`."""
+        return await self._ask("GET", path)
+
     async def post(self, path: str, body: Mapping[str, Any]) -> dict[str, Any]:
         """Raises `Unreachable` and `Refused`."""
+        return await self._ask("POST", path, json=dict(body))
+
+    async def _ask(self, method: str, path: str, **options: Any) -> dict[str, Any]:
         import httpx2  # a third of a second, which the other commands need not wait for
 
         try:
             async with httpx2.AsyncClient(
                 headers=self._headers, trust_env=False, timeout=ANSWER_SECONDS, verify=_trust()
             ) as client:
-                answer = await client.post(f"{self.url}{path}", json=dict(body))
+                answer = await client.request(method, f"{self.url}{path}", **options)
         except httpx2.HTTPError as error:
             raise Unreachable(f"{self.url} does not answer: {_words(error)}") from error
         if not answer.is_success:
