@@ -9,6 +9,7 @@ fails does not undo its neighbours. The thread lives as long as `Writer.run`.
 
 from __future__ import annotations
 
+import math
 import sqlite3
 import threading
 import time
@@ -39,6 +40,9 @@ MAX_WAITING = 256
 
 MAX_WAITING_BYTES = 64 * 1024 * 1024
 """What they hold together; one alone may hold more."""
+
+RECOVERY_SECONDS = 2.0
+"""How long after a failure a smaller change has to succeed for the trouble to be over."""
 
 RETRY_SECONDS = 1.0
 """How often it is tried whether what failed works again."""
@@ -85,6 +89,8 @@ class Writer:
     def __init__(self, database: Database) -> None:
         self._database = database
         self.trouble: str | None = None
+        self._failed_at = -math.inf
+        self._failed_size = 0
         self._queue: deque[_Job] = deque()
         self._wake = threading.Condition()
         self._stopping = False
@@ -273,7 +279,7 @@ class Writer:
             self._database.transaction(work)
         except (sqlite3.Error, OSError, StoreRefused) as error:
             if len(jobs) == 1:
-                self._fail(error)
+                self._fail(error, jobs[0].size)
                 self._is_slow = time.monotonic() - began > SLOW_SECONDS
                 jobs[0].error = Unavailable(reason_of(error, self._database.path))
                 return
@@ -298,7 +304,7 @@ class Writer:
             for job in jobs:
                 job.error = Unknown(reason_of(error, self._database.path))
             return
-        self._recover()
+        self._recover(sum(job.size for job in jobs))
 
     def _one(self, job: _Job, engine: SqliteEngine, _: object) -> None:
         job.value, job.error = None, None
@@ -351,17 +357,23 @@ class Writer:
         for job in jobs:
             job.error = Unavailable(reason)
 
-    def _fail(self, error: BaseException) -> None:
+    def _fail(self, error: BaseException, size: int = 0) -> None:
         reason = reason_of(error, self._database.path)
-        self._tried = time.monotonic()
+        self._tried = self._failed_at = time.monotonic()
+        self._failed_size = max(size, CHANGE_BYTES)
         if is_damage(error) and self._database.damage is None:
             self._database.damage = str(error)
         if self.trouble is None:
             log.warning("store_unavailable", reason=reason)
         self.trouble = reason
 
-    def _recover(self) -> None:
-        if self.trouble is not None:
+    def _recover(self, size: int) -> None:
+        """A change of `size` bytes was done. One that is smaller than what failed proves little at
+        once: a full disk has room for a few bytes again and again."""
+        is_sure = size > self._failed_size or (
+            time.monotonic() - self._failed_at > RECOVERY_SECONDS
+        )
+        if self.trouble is not None and is_sure:
             log.info("store_available_again", after=self.trouble)
             self.trouble = None
             self._is_slow = False
