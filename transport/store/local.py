@@ -15,6 +15,7 @@ from uuid import uuid4
 
 from ...schemas.log.codec import decode, digest_of, dumps, encode, encode_setup
 from ...schemas.log.fold import fold
+from ...schemas.log.messages import ExactBlock, RedactedThinking, Thinking
 from ...schemas.log.records import (
     Logged,
     Record,
@@ -27,7 +28,9 @@ from ...schemas.log.records import (
 )
 from ...schemas.log.responses import StoredResponse, decode_response, encode_response
 from ...schemas.log.words import terms_of, title_of
+from ...schemas.message import Document, Image, ToolCall, ToolResult
 from ...schemas.turn import Setup, Usage
+from ..workers import work
 from . import engine as engines
 from .engine import Change, Closing, Created, Engine, Opening, ResponseRow, State
 from .interface import (
@@ -50,6 +53,10 @@ from .interface import (
 )
 
 T = TypeVar("T")
+
+LONG_CHARACTERS = 65_536
+LONG_RECORDS = 64
+"""From how many on records are encoded beside the event loop."""
 
 INDEXED_AT_ONCE = 200
 """Turns that are made searchable in one step."""
@@ -185,12 +192,17 @@ class LocalStore:
         if closing is not None:
             assert lease.open_turn is not None, "no turn runs"
         is_plain = lease.open_turn is None and opening is None
-        change = _change_of(
-            lease, records, self._clock(), opening=opening, closing=closing, is_plain=is_plain
-        )
-        lease.unsettled = Unsettled(
-            lease.head, len(records), digest_of((each.kind, each.body) for each in change.records)
-        )
+        now = self._clock()
+
+        def encoded() -> tuple[Change, bytes]:
+            change = _change_of(
+                lease, records, now, opening=opening, closing=closing, is_plain=is_plain
+            )
+            return change, digest_of((each.kind, each.body) for each in change.records)
+
+        # The lease is the caller's meanwhile: a second change at once would be refused above.
+        change, digest = await work(encoded) if _are_long(records) else encoded()
+        lease.unsettled = Unsettled(lease.head, len(records), digest)
         try:
             result, state = await self._runner.write(partial(_append, change), change.size)
         except Unknown:
@@ -394,6 +406,37 @@ def new_node(name: str = "", url: str = "") -> Node:
 
 
 # -- what changes are made of ----------------------------------------------------------------------
+
+
+def _are_long(records: Sequence[Record]) -> bool:
+    """Whether encoding them would keep the event loop from others."""
+    if len(records) > LONG_RECORDS:
+        return True
+    size = 0
+    for record in records:
+        match record:
+            case Said(message):
+                size += sum(map(_length, message.content))
+            case TurnEnd(output=items) if items is not None:
+                size += sum(len(getattr(item, "text", "")) for item in items)
+    return size > LONG_CHARACTERS
+
+
+def _length(block: ExactBlock) -> int:
+    """About how many characters a block has, in no time."""
+    match block:
+        case str():
+            return len(block)
+        case Image(_, data) | Document(_, data):
+            return len(data)
+        case ToolCall(_, _, arguments):
+            return len(arguments)
+        case ToolResult(_, content):
+            return sum(map(_length, content))
+        case Thinking(text):
+            return len(text)
+        case RedactedThinking(data):
+            return len(data)
 
 
 def _append(change: Change, engine: Engine) -> tuple[Begun | Known | int, State]:
