@@ -76,7 +76,7 @@ async def open_embedded(
         env["DEMO_CLI_SWITCHES"] = json.dumps({"pace_ms": 0, **(switches or {})})
         settings = Settings(
             claude=ClaudeSettings(**{"env": env, "prewarm": 1, **(claude or {})}),
-            storage=StorageSettings(path=tmp_path / "state"),
+            storage=StorageSettings(path=tmp_path / "state", **sections.pop("storage", {})),
             **sections,
         )
         async with open_gateway(settings, environ={"PATH": "/usr/bin:/bin"}, demo=True) as gateway:
