@@ -8,20 +8,29 @@ fronts), and how a turn runs.
 
 from __future__ import annotations
 
-from collections.abc import AsyncIterator, Awaitable, Callable, Sequence
-from contextlib import asynccontextmanager, suppress
+from collections.abc import AsyncIterator, Callable, Iterator, Sequence
+from contextlib import asynccontextmanager
 from functools import partial
+from itertools import islice
 from typing import TYPE_CHECKING, Protocol, TypeVar
+from uuid import uuid4
 
-import trio
-from attrs import evolve, frozen
+from attrs import evolve, field, frozen
 
 from ..schemas.claude import sampling
 from ..schemas.errors import InvalidRequest, draining
 from ..schemas.message import Message, trim
 from ..schemas.openai.ignored_fields import encode_ignored
-from ..schemas.turn import Answer, Options, Setup, TurnRequest
-from ..schemas.turn_items import TextDelta, TurnItem
+from ..schemas.turn import (
+    Answer,
+    FinishReason,
+    Options,
+    Reply,
+    Setup,
+    TurnRequest,
+    Usage,
+)
+from ..schemas.turn_items import TextDelta
 from .attaching import attach
 from .conversations.models import Choice, check_goes_on, name_of, plain_name
 from .conversations.workspace_paths import name_of_place
@@ -136,12 +145,43 @@ def rejects_if_busy(on_busy: str | None) -> bool:
 
 
 @frozen
-class Source:
-    """A turn that runs, or an answer that is there; `model` is the CLI's id of who gives it."""
+class CachedAnswer:
+    """An answer that is there already, read as a `Turn` is."""
 
-    answer: Turn | Answer
+    answer: Answer
     conversation_id: str
     model: str
+    turn_id: str = field(factory=lambda: str(uuid4()))
+    _rest: Iterator[str] = field(init=False, eq=False)
+
+    @_rest.default
+    def _from_the_start(self) -> Iterator[str]:
+        return iter(self.answer.pieces)
+
+    @property
+    def finish_reason(self) -> FinishReason:
+        return self.answer.finish_reason
+
+    @property
+    def usage(self) -> Usage:
+        return self.answer.usage
+
+    async def receive_items(self) -> list[TextDelta]:
+        """The next pieces, as they came; none at the end."""
+        return [TextDelta(piece) for piece in islice(self._rest, REPLY_SLOTS)]
+
+    async def reply(self) -> Reply:
+        return Reply(
+            text=self.answer.text,
+            finish_reason=self.answer.finish_reason,
+            usage=self.answer.usage,
+            conversation_id=self.conversation_id,
+            model=self.model,
+        )
+
+
+Source = Turn | CachedAnswer
+"""Where an answer comes from."""
 
 
 @asynccontextmanager
@@ -170,37 +210,13 @@ async def answering(
     held = (*request.messages, Message("assistant", (answer.text,)))
     conversation = _begin(gateway, request, headers, held)
     assert request.model is not None, "an accepted request has a model"
-    yield Source(answer, conversation.conversation_id, request.model)
-
-
-OnItems = Callable[[Sequence[TurnItem]], Awaitable[None]]
-
-
-async def relay(answer: Turn | Answer, on_items: OnItems) -> None:
-    """Pass the items of an answer on as they come; what has come meanwhile is passed on together.
-
-    An answer that is there already goes in the pieces that it came in, no faster than `on_items`
-    returns. Raises the turn's `GatewayError`.
-    """
-    if isinstance(answer, Answer):
-        for begin in range(0, len(answer.pieces), REPLY_SLOTS):
-            pieces = answer.pieces[begin : begin + REPLY_SLOTS]
-            await on_items([TextDelta(piece) for piece in pieces])
-        return
-    items: list[TurnItem] = []
-    async for item in answer:
-        items.append(item)
-        with suppress(trio.WouldBlock):
-            while True:
-                items.append(answer.receive_nowait())
-        await on_items(items)
-        items = []
+    yield CachedAnswer(answer, conversation.conversation_id, request.model)
 
 
 @asynccontextmanager
 async def _turn(
     gateway: Gateway, request: TurnRequest, headers: Headers, has_begun: Callable[[], bool]
-) -> AsyncIterator[Source]:
+) -> AsyncIterator[Turn]:
     if request.conversation_id is not None:
         await gateway.find(request.conversation_id, owner=request.owner)
     elif not (request.apart or request.options.begun):
@@ -211,7 +227,7 @@ async def _turn(
             running.follow_lost(partial(headers.__setitem__, "x-ccapi-lost-turn"))
             running.follow_choice(partial(headers.__setitem__, "x-ccapi-tool-choice"))
             try:
-                yield Source(running, running.conversation_id, running.model)
+                yield running
             except Exception as error:
                 # Whatever went wrong, be it another choice's turn: this one's work is done.
                 if not running.has_effects:

@@ -93,10 +93,11 @@ class Machine:
         """
         if self.phase is Phase.BUSY:
             if type(event) is TextDelta:  # the hot path: once per token, before any match
-                turn = self._turns.running
+                turn = self._turns.current
+                assert turn is not None
                 if turn.answer.is_cut:
                     return self._finish_turn(finish_reason.Truncated(turn.answer.estimate()), now)
-                return [*turn.add_text(event, now)]
+                return [*turn.deliver(turn.answer.add_text(event), now)]
             actions = self._busy(event, now)
         else:
             actions = self._not_busy(event, now)

@@ -169,9 +169,6 @@ class TurnState:
 
     # -- the answer --------------------------------------------------------------------------------
 
-    def add_text(self, delta: TextDelta, now: float) -> list[Deliver]:
-        return self.deliver(self.answer.add_text(delta), now)
-
     def add_frame(self, frame: AnswerFrame, now: float) -> list[Deliver]:
         if isinstance(frame, ApiRetry):
             self.retry_after = frame.delay
