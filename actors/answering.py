@@ -119,7 +119,7 @@ def _name_ignored(
 ) -> None:
     """Name the given fields that have no effect: on any answer, and on that of this model. Raises
     `InvalidRequest` for a workspace that cannot be."""
-    in_words = (choice.profile if held is None else held.info.profile) == "chat"
+    in_words = (choice.profile if held is None else held.profile) == "chat"
     names = (*request.ignored, *without_effect(request.options, choice.model, in_words=in_words))
     ignored = dict.fromkeys(names)
     place = place_of(request.workspace, choice.profile, owner)

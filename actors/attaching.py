@@ -33,7 +33,9 @@ class WithAttachments(Protocol):
 
 async def attach(gateway: Gateway, request: WithAttachments) -> tuple[Message, ...]:
     """The messages of `request`, whole. Raises what its attachments are refused with."""
-    blocks = await resolve_all(request.attachments, gateway.attachments)
+    blocks: Sequence[Image | Document] = ()
+    if request.attachments:
+        blocks = await resolve_all(request.attachments, gateway.attachments)
     size = sum(len(block.data) for block in blocks)
     for message in request.messages:
         size += size_of((message,))

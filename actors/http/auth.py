@@ -11,7 +11,7 @@ import hmac
 import re
 import reprlib
 import uuid
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from urllib.parse import urlsplit
 
 from ...schemas.errors import Forbidden, Unauthenticated
@@ -22,19 +22,23 @@ from ...transport.loggers import get_logger
 
 log = get_logger("ccapi.http")
 
-Headers = Sequence[tuple[bytes, bytes]]
-"""Names in lower case, values as they came."""
+Headers = Mapping[bytes, Sequence[bytes]]
+"""The values of each header as they came, by its name in lower case."""
 
 _SANE_ID = re.compile(rb"[!-~]{1,128}")
 
 
-def header_values(headers: Iterable[tuple[bytes, bytes]], name: bytes) -> list[bytes]:
-    return [value for key, value in headers if key == name]
+def headers_of(fields: Iterable[tuple[bytes, bytes]]) -> Headers:
+    """The headers of a request, from its list of names (in lower case) and values."""
+    headers: dict[bytes, list[bytes]] = {}
+    for name, value in fields:
+        headers.setdefault(name, []).append(value)
+    return headers
 
 
 def request_id(headers: Headers) -> str:
     """The caller's own ``x-request-id`` where it is 1-128 visible ASCII, else a new one."""
-    for given in header_values(headers, b"x-request-id")[:1]:
+    for given in headers.get(b"x-request-id", ())[:1]:
         if _SANE_ID.fullmatch(given):
             return given.decode("ascii")
     return f"req_{uuid.uuid4().hex}"
@@ -43,9 +47,13 @@ def request_id(headers: Headers) -> str:
 def check_host(server: ServerSettings, hosts: Sequence[bytes]) -> None:
     """Refuse a request that is addressed to another server: a page whose DNS name was rebound to
     this machine says that name here. Raises `Forbidden`."""
-    places = [split_authority(host) for host in hosts]
-    if places and all(place is not None and server.allows_host(place[0]) for place in places):
-        return
+    for host in hosts:
+        place = split_authority(host)
+        if place is None or not server.allows_host(place[0]):
+            break
+    else:
+        if hosts:
+            return
     named = reprlib.repr(hosts[0].decode("latin-1")) if hosts else "no host"
     raise Forbidden(
         f"This server does not answer to {named}; server.allowed_hosts says to whom it does.",
@@ -69,8 +77,8 @@ def check_origin(
 ) -> None:
     """Refuse a page from elsewhere. Raises `Forbidden`; callers that are no browser pass. `hosts`:
     to whom the request is addressed, where the headers do not say."""
-    named = header_values(headers, b"host") if hosts is None else hosts
-    for given in header_values(headers, b"origin"):
+    named = headers.get(b"host", ()) if hosts is None else hosts
+    for given in headers.get(b"origin", ()):
         origin = given.decode("latin-1")
         if not (server.allows_origin(origin) or _is_own_page(server, origin, named)):
             raise Forbidden(
@@ -122,8 +130,8 @@ class KeyRing:
 
 
 def _offered_keys(headers: Headers) -> Iterator[bytes]:
-    for value in header_values(headers, b"authorization"):
+    for value in headers.get(b"authorization", ()):
         scheme, _, key = value.partition(b" ")
         if scheme.lower() == b"bearer":
             yield key.strip()
-    yield from header_values(headers, b"x-api-key")
+    yield from headers.get(b"x-api-key", ())

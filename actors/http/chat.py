@@ -220,11 +220,11 @@ async def _stream(call: Call, dialect: Dialect, requests: Sequence[ChatTurn]) ->
         try:
             async with _answering(call, requests, lambda: stream.opened and not several) as sources:
                 heading = _heading(dialect, requests, sources[0])
-
-                def pass_on(index: int, source: Source) -> Callable[[], Any]:
-                    return partial(_pass_on, source, dialect.writer(heading, index), stream)
-
-                await run_together(*(pass_on(index, each) for index, each in enumerate(sources)))
+                passing = [
+                    partial(_pass_on, source, dialect.writer(heading, index), stream)
+                    for index, source in enumerate(sources)
+                ]
+                await run_together(*passing)
                 usage = reduce(add, (source.usage for source in sources))
                 end = dialect.end(heading, usage if requests[0].include_usage else None)
         except Exception as error:

@@ -63,8 +63,8 @@ class AnswerState:
     """The answer of one turn so far, as the client has received it.
 
     `pieces` is the text, `calls` the complete tool calls, `usage` that of the messages that have
-    ended. `answered`: the model gave an answer that matches the schema. `is_malformed`: the client
-    has received a call whose arguments are no JSON object; `malformed_error` is the error for that.
+    ended. `answered`: the model gave an answer that matches the schema. `malformed`: the error for
+    a call that the client has received, and whose arguments are no JSON object.
     `is_cut`: a stop text has cut the answer, while the model still writes; not after a tool call,
     for then the calls end the answer. `is_partial`: the present message has an incomplete call of a
     client's tool. `hit_token_limit`: the model met its token limit as often as the CLI has it
@@ -79,8 +79,8 @@ class AnswerState:
         self.assistant_uuid: str | None = None
         self.error: GatewayError | None = None
         self.answered = self.is_cut = False
-        self.is_malformed = self.is_partial = self.hit_token_limit = False
-        self.malformed_error = errors.malformed_call()
+        self.is_partial = self.hit_token_limit = False
+        self.malformed: GatewayError | None = None
         self.is_empty = False
         self.has_acted = False
         self._schema = setup.schema
@@ -280,7 +280,7 @@ class AnswerState:
         elif not self._input:
             items = [ToolCallDelta(index, arguments)]
         if _is_malformed(told):
-            self.is_malformed = True  # no client can answer it
+            self.malformed = errors.malformed_call()  # no client can answer it
             return items
         self.calls.append(told)
         self.is_cut = False
@@ -303,7 +303,7 @@ class AnswerState:
             # The client has it already. Half an answer is no error at the token limit, of which the
             # end of the message tells.
             if self.is_partial:
-                self.is_malformed, self.malformed_error = True, errors.misfit_answer()
+                self.malformed = errors.misfit_answer()
             else:
                 self.error = errors.misfit_answer()
             return []

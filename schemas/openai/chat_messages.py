@@ -17,6 +17,7 @@ from ..json_bounds import ArgumentsMeter
 from ..media import Attachment, Slot, fill
 from ..message import (
     Block,
+    Checked,
     Document,
     Image,
     Message,
@@ -124,7 +125,7 @@ def read_messages(given: Sequence[ChatMessage], *, continues: bool) -> History:
         )
     settled = settle_results(reading.messages)
     kept = [(each, reading.places[index]) for index, each in settled if not is_void(each)]
-    messages, places = tuple(each for each, _ in kept), [place for _, place in kept]
+    messages, places = Checked([each for each, _ in kept]), [place for _, place in kept]
     begun = None
     if messages[-1].role != "user":
         begun = f"{places[-1]}.role"

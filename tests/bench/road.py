@@ -120,6 +120,7 @@ async def main() -> None:
                 for _ in range(WARM_UPS):
                     await _ask(stream, body)
                     await _read_to_end(stream, trace, tokens)
+                await trio.sleep(0.2)  # the last request is over for all, the child included
                 sys.setprofile(trace)
                 trace.on = True
                 try:
