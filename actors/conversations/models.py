@@ -42,7 +42,7 @@ def check_goes_on(choice: Choice, named: str | None, begun: str | None) -> None:
     """See that the model can go on with an answer that was `begun` (the path of it, None: there is
     none). `named` is what the client calls the model. Raises `InvalidRequest`."""
     if begun is not None and (
-        choice.profile == "agent" or not traits_of(choice.model).begun_answer
+        choice.profile == "agent" or not traits_of(choice.model).takes_begun_answer
     ):
         raise InvalidRequest(
             f"{named or choice.model} cannot go on with an answer that was begun: the last "

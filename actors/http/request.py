@@ -102,8 +102,9 @@ class Call:
             raise UnsupportedMediaType(
                 "The body must be JSON, sent with content-type: application/json."
             )
+        coded = self.headers.get(b"content-encoding")
         try:
-            codings = read_codings(self.headers.get(b"content-encoding", ()))
+            codings = read_codings(coded) if coded else []
         except UnknownCoding as unknown:
             self.response_headers["accept-encoding"] = ", ".join(CODINGS)
             raise UnsupportedMediaType(

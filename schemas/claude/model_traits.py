@@ -22,7 +22,7 @@ _ALIAS = re.compile(r"(?:opus|sonnet|haiku|fable|mythos|best|default|opusplan)(?
 """The CLI's own names: each means the newest of a family, or what the operator makes of it."""
 
 _LAST_SAMPLED = (4, 6)
-_LAST_SILENT = (5, 0)
+_LAST_NOT_THINKING = (5, 0)
 _LAST_CONTINUED = (4, 5)
 
 _OLDEST, _NEWEST = (0, 0), (99, 0)
@@ -32,15 +32,15 @@ _OLDEST, _NEWEST = (0, 0), (99, 0)
 class ModelTraits:
     """What a model takes.
 
-    `sampling`: `temperature` and `top_p` may be set; Claude's later models refuse both. `silence`:
-    thinking may be disabled; a model that always thinks cannot be made to call a tool either, since
-    the API refuses that beside thinking. `begun_answer`: the last message may be the assistant's,
-    for the model to go on with; Claude's later models refuse that.
+    `takes_sampling`: `temperature` and `top_p` may be set; Claude's later models refuse both.
+    `can_skip_thinking`: thinking may be disabled; a model that always thinks cannot be made to call
+    a tool either, since the API refuses that beside thinking. `takes_begun_answer`: the last
+    message may be the assistant's, for the model to go on with; Claude's later models refuse that.
     """
 
-    sampling: bool
-    silence: bool
-    begun_answer: bool
+    takes_sampling: bool
+    can_skip_thinking: bool
+    takes_begun_answer: bool
 
 
 @lru_cache(maxsize=256)
@@ -48,9 +48,9 @@ def traits_of(model: str) -> ModelTraits:
     """What `model` takes, by its id or the CLI's name for it."""
     version = _version(model.lower())
     return ModelTraits(
-        sampling=version <= _LAST_SAMPLED,
-        silence=version <= _LAST_SILENT,
-        begun_answer=version <= _LAST_CONTINUED,
+        takes_sampling=version <= _LAST_SAMPLED,
+        can_skip_thinking=version <= _LAST_NOT_THINKING,
+        takes_begun_answer=version <= _LAST_CONTINUED,
     )
 
 

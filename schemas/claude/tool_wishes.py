@@ -58,7 +58,7 @@ def wish_of(options: Options, setup: Setup) -> ToolWish | None:
     Nothing to an agent: what it was asked could not be taken back, since it may have acted on it.
     """
     choice = options.tool_choice
-    if setup.profile == "agent" or traits_of(setup.model).silence:
+    if setup.profile == "agent" or traits_of(setup.model).can_skip_thinking:
         return None
     if choice.mode == "required" and setup.tools:
         return ToolWish(None)

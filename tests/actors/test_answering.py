@@ -21,10 +21,11 @@ from ccapi.actors.answering import (
     setup_of,
 )
 from ccapi.actors.gateway import Gateway
+from ccapi.actors.runtime.reply_channel import REPLY_SLOTS
 from ccapi.schemas.errors import ChildDied, Conflict, GatewayError, InvalidRequest, NotFound
 from ccapi.schemas.message import Message
 from ccapi.schemas.settings.settings import CacheSettings, ConversationSettings, Settings
-from ccapi.schemas.turn import Options, Setup, Tool, TurnRequest
+from ccapi.schemas.turn import Answer, Options, Setup, Tool, TurnRequest, Usage
 
 from ..support.gateway_double import (
     ConversationDouble,
@@ -71,6 +72,17 @@ def untold() -> bool:
 
 async def text_of(source: Source) -> str:
     return (await source.reply()).text
+
+
+async def test_an_answer_of_the_cache_is_read_as_a_turn_is() -> None:
+    pieces = tuple(str(number) for number in range(REPLY_SLOTS + 1))
+    cached = CachedAnswer(Answer(pieces, "stop", Usage()), "conv_1", "sonnet")
+    read = []
+    while items := await cached.receive_items():
+        read.append([item.text for item in items])
+    assert read == [list(pieces[:REPLY_SLOTS]), [pieces[-1]]]
+    assert (await cached.reply()).text == "".join(pieces)
+    assert (cached.finish_reason, cached.usage) == ("stop", Usage())
 
 
 async def answer(asked: Question) -> str:

@@ -46,8 +46,6 @@ def read_codings(values: Sequence[bytes]) -> list[str]:
 
     Raises `UnknownCoding`.
     """
-    if not values:
-        return []
     names = [name.strip().lower() for value in values for name in value.split(b",")]
     codings = [name.decode("latin-1").removeprefix("x-") for name in names if name]
     codings = [name for name in codings if name != "identity"]
