@@ -9,7 +9,7 @@ fronts), and how a turn runs.
 from __future__ import annotations
 
 from collections.abc import AsyncIterator, Callable, Iterator, Sequence
-from contextlib import asynccontextmanager
+from contextlib import asynccontextmanager, suppress
 from functools import partial
 from itertools import islice
 from typing import TYPE_CHECKING, Protocol, TypeVar
@@ -19,7 +19,8 @@ from attrs import evolve, field, frozen
 
 from ..schemas.claude import sampling
 from ..schemas.errors import InvalidRequest, draining
-from ..schemas.message import Message, trim
+from ..schemas.media import Attachment
+from ..schemas.message import Checked, Document, Image, Message, digest, messages_of, size_of, trim
 from ..schemas.openai.ignored_fields import encode_ignored
 from ..schemas.turn import (
     Answer,
@@ -31,7 +32,8 @@ from ..schemas.turn import (
     Usage,
 )
 from ..schemas.turn_items import TextDelta
-from .attaching import attach
+from ..transport.http.bodies import LONG
+from ..transport.media.attachments import resolve_all
 from .conversations.models import Choice, check_goes_on, name_of, plain_name
 from .conversations.workspace_paths import name_of_place
 from .conversations.workspaces import place_of
@@ -139,6 +141,44 @@ def rejects_if_busy(on_busy: str | None) -> bool:
             param="x-ccapi-on-busy",
         )
     return on_busy == "reject"
+
+
+# -- attachments -----------------------------------------------------------------------------------
+
+
+class WithAttachments(Protocol):
+    """A request, or a part of one, that was read."""
+
+    @property
+    def messages(self) -> tuple[Message, ...]: ...
+    @property
+    def attachments(self) -> tuple[Attachment, ...]: ...
+    def filled(self, blocks: Sequence[Image | Document]) -> tuple[Message, ...]: ...
+
+
+async def attach(gateway: Gateway, request: WithAttachments) -> tuple[Message, ...]:
+    """The messages of `request`, its pictures and files in their places, ready to be compared. In a
+    thread, if they are long. Raises what its attachments are refused with."""
+    blocks: Sequence[Image | Document] = ()
+    if request.attachments:
+        blocks = await resolve_all(request.attachments, gateway.attachments)
+    size = sum(len(block.data) for block in blocks)
+    for message in request.messages:
+        size += size_of((message,))
+        if size >= LONG:
+            break
+    return await gateway.bodies.read(size, partial(_put_together, request, blocks))
+
+
+def _put_together(
+    request: WithAttachments, blocks: Sequence[Image | Document]
+) -> tuple[Message, ...]:
+    messages = request.filled(blocks)
+    for message in messages:
+        digest(message)  # kept by the message: the cache and lineage will ask for it
+    with suppress(InvalidRequest):  # which is raised where the conversation is known
+        return Checked(messages_of(messages))
+    return messages
 
 
 # -- answered --------------------------------------------------------------------------------------

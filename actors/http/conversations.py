@@ -21,7 +21,7 @@ from ...schemas.openai.conversation_events import encode_permission
 from ...schemas.openai.foreign_items import take_items
 from ...schemas.openai.ignored_fields import encode_ignored
 from ...schemas.openai.items import Input, InputItem, read_history
-from ..attaching import attach
+from ..answering import attach
 from ..conversations.conversation import Conversation
 from ..conversations.items import all_items, encode_conversation
 from ..responses.kept_items import KeptItems
