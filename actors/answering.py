@@ -160,9 +160,10 @@ async def attach(gateway: Gateway, request: WithAttachments) -> tuple[Message, .
     """The messages of `request`, its pictures and files in their places, ready to be compared. In a
     thread, if they are long. Raises what its attachments are refused with."""
     blocks: Sequence[Image | Document] = ()
+    size = 0
     if request.attachments:
         blocks = await resolve_all(request.attachments, gateway.attachments)
-    size = sum(len(block.data) for block in blocks)
+        size = sum(len(block.data) for block in blocks)
     for message in request.messages:
         size += size_of((message,))
         if size >= LONG:

@@ -9,6 +9,7 @@ operation: the diagram, the numbered invariants that comments here name, and who
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator, Sequence
+from operator import itemgetter
 
 from ...schemas.claude.output import (
     ControlAnswer,
@@ -71,7 +72,7 @@ class Machine:
     @property
     def deadline(self) -> float:
         """When `TimedOut` is due: a point in time, `math.inf` for never."""
-        return min(due for due, _ in self._timers())
+        return min(self._timers(), key=itemgetter(0))[0]
 
     def child_active(self, now: float) -> None:
         """The child has written something (called once per piece read, not per frame)."""
