@@ -387,6 +387,8 @@ def settle_results(messages: Sequence[Message]) -> tuple[tuple[int, Message], ..
     user's stands before it. Only what is out of place is moved.
     """
     places = _places_of_results(messages)
+    if not places:
+        return tuple(enumerate(messages))
     wrong = {place for (index, _), place in places.items() if index != place + 1}
     if not wrong:
         return tuple(enumerate(messages))

@@ -150,7 +150,7 @@ async def _accept(call: Call, asked: Sequence[ChatTurn]) -> list[ChatTurn]:
 def no_store(call: Call) -> bool:
     """Whether the client wants no answer that was given earlier."""
     directives = (call.header("cache-control") or "").lower().split(",")
-    return "no-store" in (directive.strip() for directive in directives)
+    return "no-store" in map(str.strip, directives)
 
 
 @asynccontextmanager

@@ -8,7 +8,6 @@ from __future__ import annotations
 
 from collections import deque
 from collections.abc import Iterable
-from itertools import takewhile
 from uuid import UUID, uuid5
 
 from attrs import define, evolve, field
@@ -121,8 +120,11 @@ class TurnState:
         except InvalidRequest as error:
             return error
         self.messages = messages
-        newest = takewhile(lambda message: message.role == "user", reversed(messages))
-        self.brings_results = any(message.results for message in newest)
+        self.brings_results = False
+        for message in reversed(messages):
+            if message.role != "user":
+                break
+            self.brings_results |= bool(message.results)
         return None
 
     def results_alone(self) -> tuple[ToolResult, ...] | None:

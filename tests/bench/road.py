@@ -120,10 +120,11 @@ class Road:
         return len(self.steady) / self.tokens
 
 
-async def walk(tokens: int = 80, walks: int = 3) -> Road:
-    """The shortest of some walks: other tasks' work may fall into one."""
+async def walk(tokens: int = 80, walks: int = 3, *, persist: bool) -> Road:
+    """The shortest of some walks: other tasks' work may fall into one. `persist`: a turn is stored
+    before its prompt is written, and other tasks run meanwhile."""
     with tempfile.TemporaryDirectory() as folder:
-        async with open_live_demo(Path(folder)) as live:
+        async with open_live_demo(Path(folder), storage={"persist": persist}) as live:
             port = int(live.url.rpartition(":")[2])
             async with await trio.open_tcp_stream("127.0.0.1", port) as stream:
                 message = {"role": "user", "content": f"count to {tokens}"}
@@ -158,10 +159,12 @@ async def _walk(stream: trio.SocketStream, body: dict[str, object], tokens: int)
 
 
 async def main() -> None:
-    road = await walk()
+    road, stored = await walk(persist=False), await walk(persist=True)
     print("| what | calls | of them resumed | files | changes of file |\n|---|---|---|---|---|")
     _report("a request, until its prompt is written", road.request, 1)
     _report(f"a steady token (of {road.tokens})", road.steady, road.tokens)
+    _report("a request that is stored first", stored.request, 1)
+    _report(f"a steady token of it (of {stored.tokens})", stored.steady, stored.tokens)
     print("  of a request:")
     _top(road.request, 1, 25)
     print("  of a token:")
