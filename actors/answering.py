@@ -20,10 +20,22 @@ from attrs import evolve, field, frozen
 from ..schemas.claude import sampling
 from ..schemas.errors import InvalidRequest, draining
 from ..schemas.media import Attachment
-from ..schemas.message import Checked, Document, Image, Message, digest, messages_of, size_of, trim
+from ..schemas.message import (
+    BESIDE,
+    Checked,
+    Document,
+    Image,
+    Message,
+    digest,
+    length_of,
+    messages_of,
+    size_of,
+    trim,
+)
 from ..schemas.openai.ignored_fields import encode_ignored
 from ..schemas.turn import (
     Answer,
+    DigestedText,
     FinishReason,
     Options,
     Reply,
@@ -91,9 +103,13 @@ async def accept(
         use_named(held, headers)
     _name_ignored(request, choice, held, owner, without_effect, headers)
     messages = await attach(gateway, request)
+    system = request.system
+    if system is not None and len(system) >= LONG:
+        system = await gateway.bodies.read(len(system), partial(DigestedText.of, system))
     return evolve(
         request,
         messages=messages,
+        system=system,
         attachments=(),
         owner=owner,
         model=choice.model,
@@ -165,7 +181,7 @@ async def attach(gateway: Gateway, request: WithAttachments) -> tuple[Message, .
         blocks = await resolve_all(request.attachments, gateway.attachments)
         size = sum(len(block.data) for block in blocks)
     for message in request.messages:
-        size += size_of((message,))
+        size += BESIDE + length_of(message.content)
         if size >= LONG:
             break
     return await gateway.bodies.read(size, partial(_put_together, request, blocks))
@@ -177,6 +193,7 @@ def _put_together(
     messages = request.filled(blocks)
     for message in messages:
         digest(message)  # kept by the message: the cache and lineage will ask for it
+    size_of(messages)  # kept as well: what holds them counts it
     with suppress(InvalidRequest):  # which is raised where the conversation is known
         return Checked(messages_of(messages))
     return messages

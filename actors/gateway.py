@@ -4,7 +4,7 @@ Knows: the order in which the parts live and die. Refuses to know: HTTP, and how
 
 Listeners outside, then the children, then the sessions; the program that uses the gateway is
 innermost. So users stop first, sessions next, no child is left after that, and the listeners, who
-end last, hear of everything.
+end last, receive every event.
 """
 
 from __future__ import annotations

@@ -112,11 +112,22 @@ def read_json(body: bytes | bytearray) -> object:
     The former includes half a surrogate pair written as an escape, which JSON's grammar allows: it
     is no character, and neither UTF-8 nor the model could be given it.
     """
+    weigh_json(body)
+    return parse_json(body)
+
+
+def weigh_json(body: bytes | bytearray) -> int:
+    """About how many bytes of memory `parse_json` and what follows it take for `body`. Raises as
+    `read_json` does for what has too many values, and for nothing at all."""
     if not body:
         raise InvalidRequest(
             "The request has no body; it needs a JSON object.", code="invalid_json"
         )
-    check_json(body)
+    return check_json(body)
+
+
+def parse_json(body: bytes | bytearray) -> object:
+    """As `read_json`, of what `weigh_json` has looked at."""
     try:
         return _parse(body)
     except orjson.JSONDecodeError as error:

@@ -110,20 +110,39 @@ class JsonMeter:
         self.depth += 2 * opened - len(brackets)
 
 
-def check_json(text: bytes | bytearray) -> None:
+VALUE_BYTES = 250
+"""About what a value takes in memory while a request is read, beside the characters in it: as an
+object of the parser's, and then of ours."""
+
+
+def check_json(text: bytes | bytearray) -> int:
     """See that `text` has no more values, nor levels of them, than one of its length may have.
+    Returns about how many bytes of memory reading it takes.
 
     Raises `TooMuchJson`; looks at no more of the text than it needs for that.
     """
     meter = JsonMeter(most_values(len(text)))
     if len(text) <= SLICE:
         meter.feed(bytes(text))
-        return
-    with memoryview(text) as view:  # an error's traceback must not keep hold of it
-        for begin in range(0, len(text), SLICE):
-            meter.feed(bytes(view[begin : begin + SLICE]))
-            if not meter.is_json:
-                return
+    else:
+        with memoryview(text) as view:  # an error's traceback must not keep hold of it
+            for begin in range(0, len(text), SLICE):
+                meter.feed(bytes(view[begin : begin + SLICE]))
+                if not meter.is_json:
+                    break
+    # As it came, and a copy that the parser makes; and the texts, as Python holds them.
+    return len(text) * (2 + _widest(text)) + VALUE_BYTES * meter.values
+
+
+_FOUR_BYTES = [bytes([lead]) for lead in range(0xF0, 0xF5)]
+_PAIRS = [b"\\u%c%c" % (d, each) for d in b"dD" for each in b"89abAB"]
+
+
+def _widest(text: bytes | bytearray) -> int:
+    """How many bytes CPython spends on each character of a text that has the widest of these."""
+    if text.isascii() and b"\\u" not in text:
+        return 1
+    return 4 if any(sign in text for sign in (*_FOUR_BYTES, *_PAIRS)) else 2
 
 
 @define

@@ -86,7 +86,7 @@ class ToolCall:
     def input(self) -> dict[str, Any]:
         """The arguments. Raises `ValueError` where they are not a JSON object."""
         try:
-            value = json.loads(self.arguments or "{}", parse_constant=_no_constant)
+            value = _DECODER.decode(self.arguments or "{}")
         except RecursionError:
             raise ValueError("nested too deeply") from None
         if not isinstance(value, dict):
@@ -99,6 +99,8 @@ def _no_constant(name: str) -> NoReturn:
     """Python reads NaN and the infinities, which JSON does not have."""
     raise ValueError(name)
 
+
+_DECODER = json.JSONDecoder(parse_constant=_no_constant)
 
 MAX_NESTING = 254
 """How deep a call's arguments may be nested: what is read must be written again, within others."""
@@ -172,7 +174,7 @@ class Message:
         """Kept: the cache, lineage and memory all ask for it, and a picture takes its time."""
         kind, said = b"\0", self.text
         if not self.is_one_text and not all(isinstance(block, str) for block in self.content):
-            kind, said = b"\1", json.dumps(_canonical(self), ensure_ascii=False, sort_keys=True)
+            kind, said = b"\1", _CANONICAL.encode(_canonical(self))
         # surrogatepass: a lone surrogate is legal in JSON, and must not fail here of all places.
         made = hashlib.sha256(self.role.encode() + kind)
         made.update(said.encode("utf-8", "surrogatepass"))
@@ -240,8 +242,7 @@ def _identity(block: Block) -> Any:
             with suppress(ValueError, RecursionError):  # what is no JSON is what it is
                 # As text: what can just be read may be nested too deeply to be written within
                 # something else.
-                value = json.loads(arguments or "{}", parse_float=_number)
-                arguments = json.dumps(value, sort_keys=True)
+                arguments = _SORTED.encode(_EQUAL_NUMBERS.decode(arguments or "{}"))
             return ["call", id, name, arguments]
         case ToolResult(call_id, content, is_error):
             return ["result", call_id, _joined(content), is_error]
@@ -251,6 +252,12 @@ def _number(text: str) -> int | float:
     """JavaScript knows one kind of number, and writes 1.0 as 1."""
     value = float(text)
     return int(value) if value.is_integer() and abs(value) < 2**53 else value
+
+
+# Made once: for each call of a long history they would take longer than what they do.
+_EQUAL_NUMBERS = json.JSONDecoder(parse_float=_number)
+_SORTED = json.JSONEncoder(sort_keys=True)
+_CANONICAL = json.JSONEncoder(ensure_ascii=False, sort_keys=True)
 
 
 def _short(data: str) -> str:
@@ -308,7 +315,7 @@ def messages_of(prompt: str | Sequence[Message], *, begun: bool = False) -> Chec
     for index, message in enumerate(given):
         _check_types(message, f"messages[{index}]")
     # The CLI answers blank text by itself, without asking the model. Answers may be empty.
-    kept = [each for each in settle_results(given) if not is_void(each[1])]
+    kept, places = without_void(settle_results(given))
     if is_void(given[-1]):
         raise InvalidRequest(
             "A user message must have text.",
@@ -316,14 +323,26 @@ def messages_of(prompt: str | Sequence[Message], *, begun: bool = False) -> Chec
             param=f"messages[{len(given) - 1}].content",
         )
     asked = kept[:-1] if begun else kept
-    if not asked or asked[-1][1].role != "user" or (begun and not _is_begun(kept[-1][1])):
+    if not asked or asked[-1].role != "user" or (begun and not _is_begun(kept[-1])):
         raise InvalidRequest(
             "The last message must be the user's: there is nothing to answer.",
             param=f"messages[{len(given) - 1}].role",
         )
-    messages = Checked(message for _, message in kept)
-    check_results(messages, None, lambda index: f"messages[{kept[index][0]}]")
+    messages = Checked(kept)
+    check_results(messages, None, lambda index: f"messages[{places[index]}]")
     return messages
+
+
+def without_void(settled: Iterable[tuple[int, Message]]) -> tuple[list[Message], list[int]]:
+    """The messages that say something, and the index of each. In two lists: ten thousand pairs are
+    half a megabyte."""
+    kept: list[Message] = []
+    places: list[int] = []
+    for index, message in settled:
+        if not is_void(message):
+            kept.append(message)
+            places.append(index)
+    return kept, places
 
 
 def _is_begun(message: Message) -> bool:
@@ -378,7 +397,7 @@ def check_results(
         waiting = {call.id for call in message.calls}
 
 
-def settle_results(messages: Sequence[Message]) -> tuple[tuple[int, Message], ...]:
+def settle_results(messages: Sequence[Message]) -> Iterable[tuple[int, Message]]:
     """The same messages, with every tool result in the message behind its call, which is where the
     Messages API wants it; each with the index of the message that it, or its first part, was.
 
@@ -391,7 +410,7 @@ def settle_results(messages: Sequence[Message]) -> tuple[tuple[int, Message], ..
         return tuple(enumerate(messages))
     wrong = {place for (index, _), place in places.items() if index != place + 1}
     if not wrong:
-        return tuple(enumerate(messages))
+        return enumerate(messages)
     moved: dict[int, list[tuple[int, ToolResult]]] = {}
     rest: list[tuple[int, Message]] = []
     for index, message in enumerate(messages):
@@ -485,6 +504,23 @@ def utf8_size(text: str) -> int:
     return sum(len(piece.encode("utf-8", "surrogatepass")) for piece in pieces)
 
 
+def length_of(content: Iterable[Block]) -> int:
+    """About how many characters the blocks of a message have; O(blocks), whatever is in them."""
+    return sum(map(_length, content))
+
+
+def _length(block: Block) -> int:
+    match block:
+        case str():
+            return len(block)
+        case Image(_, data) | Document(_, data):
+            return BESIDE + len(data)
+        case ToolCall(arguments=arguments):
+            return BESIDE + len(arguments)
+        case ToolResult(_, content):
+            return BESIDE + length_of(content)
+
+
 def size_of(messages: Iterable[Message]) -> int:
     """The bytes of their texts in UTF-8 (of attachments: of their base64), and `BESIDE` for each
     message and each block that is no text. Each message is counted once and keeps the result."""
@@ -546,9 +582,12 @@ def spell_calls(messages: Sequence[Message], before: Sequence[str] = ()) -> tupl
     calls = [message.calls for message in messages]
     if not any(calls):
         return tuple(messages)
+    given = [call.id for each in calls for call in each]
+    if _are_plain({*before, *given}, len(before) + len(given)):
+        return tuple(messages)
     known = {wire_id(call_id) for call_id in before}
     parts = {entry_of(call_id) for call_id in known}
-    ids = known.union(wire_id(call.id) for each in calls for call in each)
+    ids = known.union(wire_id(call_id) for call_id in given)
     uses = Counter(before)
 
     def spell(call_id: str) -> str:
@@ -569,6 +608,16 @@ def spell_calls(messages: Sequence[Message], before: Sequence[str] = ()) -> tupl
             message = Message(message.role, tuple(_spelt(block, now) for block in message.content))
         spelt.append(message)
     return tuple(spelt)
+
+
+def _are_plain(ids: set[str], count: int) -> bool:
+    """Whether all of `count` ids reach the API as they are: no two are equal or are spelt alike,
+    and none is a part of another (`entry_of`). Looked at first: it is nearly always so."""
+    if len(ids) < count:
+        return False
+    if not any("_" in call_id for call_id in ids):
+        return all(wire_id(call_id) == call_id for call_id in ids)
+    return all(wire_id(call_id) == call_id and entry_of(call_id) not in ids for call_id in ids)
 
 
 def _spelt(block: Block, ids: Mapping[str, str]) -> Block:

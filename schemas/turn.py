@@ -74,6 +74,26 @@ LONG_TEXT = 4096
 than to digest them."""
 
 
+class DigestedText(str):
+    """A long text that knows its SHA-256 (hexadecimal), so that it is digested once, in the thread
+    that makes it, and not for each table that names it."""
+
+    __slots__ = ("digested",)
+    digested: str
+
+    @classmethod
+    def of(cls, text: str) -> DigestedText:
+        made = cls(text)
+        made.digested = _digested(text)
+        return made
+
+
+def _digested(text: str) -> str:
+    if isinstance(text, DigestedText):
+        return text.digested
+    return hashlib.sha256(text.encode("utf-8", "surrogatepass")).hexdigest()
+
+
 def named(setup: Setup, **changes: Any) -> list[Any]:
     """`setup`, with `changes`, as JSON values of no great length: equal ones for equal setups, and
     others for others. Texts may hold lone surrogates."""
@@ -81,8 +101,7 @@ def named(setup: Setup, **changes: Any) -> list[Any]:
     fields = astuple(evolve(setup, system="", **changes))
     if len(system) < LONG_TEXT:
         return [system, *fields]
-    digested = hashlib.sha256(system.encode("utf-8", "surrogatepass")).hexdigest()
-    return [["sha256", digested], *fields]
+    return [["sha256", _digested(system)], *fields]
 
 
 @frozen
@@ -143,7 +162,7 @@ class TurnRequest:
 
     How: `reject_if_busy` instead of waiting for other turns. `cacheable`: an answer given earlier
     to the same request will do; `cache_fields` is what else can change the answer, as JSON values,
-    and `cache_key` travels with the turn, so that the cache knows whose answer it hears of.
+    and `cache_key` travels with the turn, so that the cache knows whose answer an event is about.
     `history_limit` is about how many messages a child is given that knows nothing of them (None:
     all), which `whole_history` asks for. With `back_to`, what the conversation remembered before
     its last turn, that turn is taken back first. With `keep_stopped` an answer that is interrupted

@@ -5,9 +5,9 @@ Refuses to know what the keys mean: `schemas.settings.settings` has them, their 
 rules.
 
 Everything is checked as it is read, also what a stronger source overrides, and all problems are
-told together. typed-settings' own loaders are not used, because they stop at the first bad source,
-quote secrets in their messages and cannot tell an unknown variable; its fields and its click
-types are (`schemas.settings.settings`, `actors.commands.main`).
+reported together. typed-settings' own loaders are not used, because they stop at the first bad
+source, quote secrets in their messages and cannot recognise an unknown variable; its fields and its
+click types are (`schemas.settings.settings`, `actors.commands.main`).
 
 `python -m ccapi.transport.settings_loader README.md` rewrites the table of settings in that file.
 """

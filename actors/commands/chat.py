@@ -28,7 +28,7 @@ from .terminal_input import (
     LinkDown,
     LinkUp,
     Senses,
-    Told,
+    ServerEvent,
 )
 
 TURN = "turn"
@@ -162,7 +162,7 @@ class Chat:
             case LinkDown():
                 self._link = None
                 self._screen.say("(the connection is lost; trying to get it back)")
-            case Told(event):
+            case ServerEvent(event):
                 await self._hear(event)
             case GaveUp(error):
                 self._screen.fail(str(error))

@@ -35,6 +35,7 @@ from ...transport.http.front_door import (
 )
 from ...transport.http.websocket import WebSocketLimits
 from ...transport.loggers import get_logger
+from ...transport.process.interpreter import share_interpreter
 from ...transport.process.memory import give_back_memory
 from ...transport.process.own_process import close_to_others
 from ..gateway import Gateway, open_gateway
@@ -58,6 +59,7 @@ def run_server(settings: Settings, *, demo: bool = False, hidden: Sequence[Path]
     configure_logging(settings.log)
     close_to_others()
     give_back_memory()
+    share_interpreter()
     refusals: list[Exception] = []
     try:
         trio.run(partial(_serve_until_signalled, settings, demo=demo, hidden=hidden))

@@ -55,7 +55,7 @@ class LinkDown:
 
 
 @frozen
-class Told:
+class ServerEvent:
     event: Mapping[str, Any]
 
 
@@ -64,7 +64,7 @@ class GaveUp:
     error: Exception
 
 
-Happening = Line | Interrupt | Ended | LinkUp | LinkDown | Told | GaveUp
+Happening = Line | Interrupt | Ended | LinkUp | LinkDown | ServerEvent | GaveUp
 
 
 class Senses:
@@ -130,7 +130,7 @@ class Senses:
                 raise Refused(500, str(joined["error"]["message"]))
             await self._send.send(LinkUp(link, joined))
             while True:
-                await self._send.send(Told(await link.receive()))
+                await self._send.send(ServerEvent(await link.receive()))
 
     async def _read_lines(self) -> None:
         while True:

@@ -131,7 +131,7 @@ class Conversation:
         Schema as text, which the answer has to suit) and `options` are this turn's alone. A turn
         that ends with the finish reason ``tool_calls`` waits for a prompt with a `ToolResult` for
         each of them. Of a history that its child does not know, about `history_limit` messages
-        are told. With `back_to` (what the conversation remembered before its last turn,
+        are sent. With `back_to` (what the conversation remembered before its last turn,
         `TurnRecord.before`) that turn is taken back first: `Conflict` where others came after it.
         With `keep_stopped` an answer that is interrupted stays in the conversation as far as it
         came (the turn raises `TurnInterrupted` all the same).

@@ -95,6 +95,7 @@ async def complete_chat(call: Call) -> None:
             parse_chat,
             names_conversation=named is not None,
             reasoning=call.gateway.settings.models.include_reasoning,
+            consumes=True,
         )
     )
     await _complete(call, ChatWords(), asked.choices)

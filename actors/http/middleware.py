@@ -101,10 +101,10 @@ class Front:
             if response.status is not None:
                 # Only the server can still show that the response is not whole, by cutting it.
                 raise
-            told = as_gateway_error(error)
-            if isinstance(told, Unauthenticated):
+            failure = as_gateway_error(error)
+            if isinstance(failure, Unauthenticated):
                 response.headers["www-authenticate"] = "Bearer"
-            await send_json(response.send, told.status, told.body(), told.headers())
+            await send_json(response.send, failure.status, failure.body(), failure.headers())
 
     def _check(self, method: str, headers: Headers) -> None:
         """Admit what is meant for this server and comes from where it may."""
@@ -147,17 +147,19 @@ class Response:
 async def _refuse_websocket(scope: Scope, send: Send) -> None:
     """With the error envelope where the server can send one (ASGI specification, "Websocket Denial
     Response"), else with a close before the handshake, which servers make a 403."""
-    told = NotImplementedHere("WebSocket is not served by this gateway.")
+    failure = NotImplementedHere("WebSocket is not served by this gateway.")
     label = request_id(headers_of(scope["headers"]))
     with structlog.contextvars.bound_contextvars(request_id=label):
-        log.info("request", method="GET", path=scope["path"], status=told.status, websocket=True)
+        log.info("request", method="GET", path=scope["path"], status=failure.status, websocket=True)
     if "websocket.http.response" not in (scope.get("extensions") or {}):
-        await send({"type": "websocket.close", "code": 1013, "reason": told.message})
+        await send({"type": "websocket.close", "code": 1013, "reason": failure.message})
         return
-    fields = {"content-type": JSON, "x-request-id": label, **told.headers()}
+    fields = {"content-type": JSON, "x-request-id": label, **failure.headers()}
     kind = "websocket.http.response"
-    await send({"type": f"{kind}.start", "status": told.status, "headers": encode_headers(fields)})
-    await send({"type": f"{kind}.body", "body": write_json(told.body())})
+    await send(
+        {"type": f"{kind}.start", "status": failure.status, "headers": encode_headers(fields)}
+    )
+    await send({"type": f"{kind}.body", "body": write_json(failure.body())})
 
 
 class Cors(CORSMiddleware):
@@ -181,11 +183,11 @@ class Cors(CORSMiddleware):
         response = super().preflight_response(request_headers)
         if response.status_code < 400:
             return response
-        told = InvalidRequest(f"{bytes(response.body).decode()}.", code="preflight_refused")
+        failure = InvalidRequest(f"{bytes(response.body).decode()}.", code="preflight_refused")
         headers = {
             name: value
             for name, value in response.headers.items()
             if name not in ("content-type", "content-length")
         }
-        body = write_json(told.body())
+        body = write_json(failure.body())
         return StarletteResponse(body, response.status_code, headers, media_type=JSON)

@@ -16,10 +16,10 @@ from attrs import define
 from starlette.routing import Route
 from starlette.types import Receive, Scope, Send
 
-from ...schemas.convert import read_json
+from ...schemas.convert import parse_json, weigh_json
 from ...schemas.errors import MethodNotAllowed, NotFound, UnsupportedMediaType
 from ...transport.http.asgi import decode_body, read_body, send_json
-from ...transport.http.bodies import LONG, Share
+from ...transport.http.bodies import LONG, MEMORY_PER_BYTE, Share
 from ...transport.http.content_coding import CODINGS, UnknownCoding, read_codings
 from ...transport.http.event_stream import EventStream
 from .auth import Headers, KeyRing
@@ -90,15 +90,20 @@ class Call:
         Raises `UnsupportedMediaType`, `TooLarge`, `Overloaded`, `InvalidRequest`
         (``invalid_json``), `ClientGone` and what `read` does.
         """
-        body = await self._body()
+        body, bodies = await self._body(), self.gateway.bodies
+        if optional and not body:
+            return await bodies.read(0, partial(read, {}))
+        memory = await bodies.read(len(body), partial(weigh_json, body))
+        await self.share.grow_to(memory // MEMORY_PER_BYTE)
         length = LONG if refers and NAMES in body else len(body)
-        return await self.gateway.bodies.read(length, partial(_read, body, read, optional))
+        return await bodies.read(length, partial(_read, body, read))
 
     async def _body(self) -> bytearray:
         given = self.header("content-type")
         media_type = (given or "").partition(";")[0].strip().lower()
         if given is not None and media_type != "application/json":
-            # Without this, a page could post here as if by a form, and need no leave from CORS.
+            # Without this, a page could post here as if by a form, and need no permission from
+            # CORS.
             raise UnsupportedMediaType(
                 "The body must be JSON, sent with content-type: application/json."
             )
@@ -126,11 +131,9 @@ def _as_it_is(raw: object) -> object:
     return raw
 
 
-def _read(body: bytearray, read: Callable[[object], T], optional: bool) -> T:
-    if optional and not body:
-        return read({})
+def _read(body: bytearray, read: Callable[[object], T]) -> T:
     try:
-        raw = read_json(body)
+        raw = parse_json(body)
     finally:
         body.clear()  # its strings are in memory a second time now, or it is refused
     return read(raw)

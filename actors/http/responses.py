@@ -156,9 +156,9 @@ async def _stream(call: Call, job: Job) -> None:
         except Exception as error:
             if not stream.opened:
                 raise
-            fault = as_gateway_error(error)
+            failure = as_gateway_error(error)
             if writer is None:
-                await stream.write(sse.event(write_json(encode_error_event(fault))), last=True)
+                await stream.write(sse.event(write_json(encode_error_event(failure))), last=True)
                 return
         assert record.ending is not None
         await stream.write(b"".join([*events, *writer.last(record.ending)]), last=True)

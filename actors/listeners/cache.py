@@ -90,7 +90,7 @@ class _Desk:
     def __repr__(self) -> str:
         return f"{self._table} {self._flights}"
 
-    def hear(self, event: Event) -> None:
+    def handle(self, event: Event) -> None:
         """Keep a finished turn's answer, and give it to those who wait for it."""
         match event:
             case TurnFinished(cache_key=str(key), answer=Answer() as whole) if is_reusable(whole):
@@ -140,7 +140,7 @@ class _Desk:
         # there is no third place), and with the buffer read dry there is no answer to come.
         with suppress(trio.WouldBlock, trio.EndOfChannel):
             while True:
-                self.hear(self._subscription.receive_nowait())
+                self.handle(self._subscription.receive_nowait())
 
     def statistics(self) -> CacheStatistics:
         self._table.expire(trio.current_time())
@@ -170,7 +170,7 @@ class Cache:
 
         Yields the `Answer` if there is one, waiting for it while another client's identical turn
         is under way. Yields None where the caller has to run the turn itself: inside the block,
-        with `cache_key=key`, so that those who wait for it hear of its end. Leaving the block
+        with `cache_key=key`, so that those who wait for it learn of its end. Leaving the block
         without a finished turn, in whatever way, lets the next one try. No request waits for longer
         than `FOLLOW_SECONDS`: a leader whose client reads slowly must not hold up others.
         """
@@ -202,7 +202,7 @@ async def _run(settings: CacheSettings, bus: Bus, task_status: trio.TaskStatus[C
 
             async def listen() -> None:
                 async for event in subscription:
-                    desk.hear(event)
+                    desk.handle(event)
                 nursery.cancel_scope.cancel()  # the bus is closed: no turn will finish any more
 
             async def watch(ask: Ask) -> None:

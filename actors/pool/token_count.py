@@ -15,6 +15,7 @@ from uuid import uuid4
 import trio
 
 from ...schemas.claude import input as cli_input
+from ...schemas.claude.lines import Line
 from ...schemas.claude.output import ControlAnswer, ControlAsked, TurnResult
 from ...schemas.errors import ChildError, TurnTimeout
 from ...schemas.message import Message
@@ -62,8 +63,10 @@ class _Counting:
         self._setup = setup
         self._tool_calls = ToolCalls(setup)
         self._lacks_tools = bool(setup.tools) or setup.schema is not None
-        told = compose(messages, uuid4(), setup.model, asks=False) if messages else Composition()
-        self._batches = told.batches
+        composition = (
+            compose(messages, uuid4(), setup.model, asks=False) if messages else Composition()
+        )
+        self._batches = composition.batches
         self._busy = False  # with the last batch
         self._counting = False
 
@@ -97,7 +100,7 @@ class _Counting:
             self._counting = True
             self._write([cli_input.context_usage(COUNT)])
 
-    def _write(self, lines: Iterable[bytes]) -> None:
+    def _write(self, lines: Iterable[Line]) -> None:
         for line in lines:
             self._child.write(line)
 

@@ -163,7 +163,7 @@ async def whole_of(job: Job) -> tuple[Setup, tuple[Message, ...]]:
 
 
 def _said_in(gateway: Gateway, conversation: Conversation) -> tuple[Message, ...] | None:
-    """What a conversation that was named holds, in words, as far as responses tell."""
+    """What a conversation that was named holds, in words, as far as responses show."""
     if not conversation.held:
         return ()
     latest = gateway.responses.latest(conversation.conversation_id)

@@ -75,7 +75,7 @@ class Record:
         assert isinstance(self.items, list), "it has ended"
         self.items.extend(items)
         if self._readers:
-            self._tell()
+            self._notify()
 
     def end(self, ending: Ending, place: tuple[bytes, ...]) -> None:
         """It has ended, and its conversation holds what `place` says. A second end is an error."""
@@ -88,7 +88,7 @@ class Record:
         self.is_settled = not said or (ending.is_whole and not self.is_warm_up)
         if not (self.keeps_pieces or self._readers):
             self.items = compact(self.items)
-        self._tell()
+        self._notify()
 
     def _answer(self) -> tuple[Message, ...]:
         if self.is_warm_up:
@@ -103,7 +103,7 @@ class Record:
         if self.scope is not None:
             self.scope.cancel()
 
-    def _tell(self) -> None:
+    def _notify(self) -> None:
         self._news.set()
         self._news = trio.Event()
 

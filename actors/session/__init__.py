@@ -9,7 +9,7 @@ connects them: it has one conversation, a queue of turns, and at most one child.
 
 `Machine` (machine.py) decides everything and does nothing. `advance(event, now)` takes one event
 and returns a list of actions. It knows no clock, no task and no process. The actor (actor.py) is
-the shell around it: it turns messages, frames of the child and the alarm into events, and performs
+the shell around it: it turns messages, frames of the child and the timer into events, and performs
 the actions in order. So a test is a list of events and a list of expected actions.
 
 
@@ -236,15 +236,15 @@ The client's tools are above. An *agent* also has the CLI's own tools, and may n
 
 While a request is open PERMISSION_TIMEOUT runs instead of STALLED: the child may be silent, since
 it waits for a person. Once an agent has used a tool, or a child has got a client's results, the
-turn `has_effects`: then its error tells the client not to repeat it.
+turn `has_effects`: then its error asks the client not to repeat it.
 
 
 Timers
 ======
 
-A session has one alarm: `Machine.deadline`, the earliest of the timers (timers.py). When it rings
-the shell feeds `TimedOut`, and the machine handles the most drastic timer that is due. If nothing
-is due any more, because the child has written something since, that is not an error.
+A session has one deadline: `Machine.deadline`, that of the earliest timer (timers.py). When it is
+reached the shell feeds `TimedOut`, and the machine handles the most drastic timer that is due. If
+nothing is due any more, because the child has written something since, that is not an error.
 
     TURN_TIMEOUT        any phase        the oldest turn ends with turn_timeout
     IDLE_EXPIRY         no turn open     the conversation closes (ASLEEP, IDLE, AWAITING_TOOLS)
@@ -263,7 +263,7 @@ The shell
 
 Only `Deliver` can wait (for a caller whose reply channel is full), and only the attendant, the task
 that reads the child, performs it. So a stalled caller stops the reading of its own child, which is
-the backpressure, and nothing else: Interrupt, Close and the alarm still get through. After
+the backpressure, and nothing else: Interrupt, Close and the timers still get through. After
 `server.stall_seconds` the caller counts as gone, and the turn is interrupted.
 
 The reply channel itself (runtime/reply_channel.py) carries items only. The outcome is set beside

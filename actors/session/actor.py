@@ -21,6 +21,7 @@ from typing import Any, Generic, Protocol, TypeVar
 import trio
 from attrs import define, evolve
 
+from ...schemas.claude.lines import Line
 from ...schemas.claude.output import Frame, Noise, PermissionAsked
 from ...schemas.errors import ChildProtocolError, GatewayError, InternalError, draining
 from ...schemas.events import PhaseChanged, TurnAccepted, TurnFailed, TurnFinished
@@ -85,7 +86,7 @@ class SessionChild(Protocol):
 
     gone: trio.Event
 
-    def write(self, line: bytes) -> None: ...
+    def write(self, line: Line) -> None: ...
     async def receive_frames(self) -> list[Frame]: ...
     def stop_reading(self) -> None: ...
     def retire(self) -> None: ...
@@ -429,7 +430,7 @@ class _Session(Generic[C]):
             case _:
                 raise AssertionError(f"not an action to perform here: {action!r}")
 
-    def _write(self, line: bytes) -> None:
+    def _write(self, line: Line) -> None:
         assert self._child is not None
         self._child.write(line)
 

@@ -13,6 +13,7 @@ from typing import Any
 from attrs import define, evolve, field
 
 from ...schemas.claude import input as cli_input
+from ...schemas.claude.lines import Line
 from ...schemas.claude.output import ControlAnswer, ControlAsked, LimitState, TurnResult
 from ...schemas.claude.sampling import PLAIN, encode_settings
 from ...schemas.claude.upstream import NO_LIMIT
@@ -40,7 +41,7 @@ class ChildState:
 
     `active_at` is when it last wrote something, or got something to do. `billed` is the part of its
     running total that ended turns have reported, in US dollars; `bases` the totals from which its
-    next total may continue. `asked` is the user message that it was last told to answer (None while
+    next total may continue. `asked` is the user message that it last got to answer (None while
     it gets the history, and after a rewind). `extra` are the messages it holds beyond the
     transcript at the conversation's resume point, `before` what `extra` will be after a rewind of
     `asked`, and `undone` what `before` was at the start of the last turn, once that has ended.
@@ -76,11 +77,11 @@ class ChildState:
 
     # -- lines to it -------------------------------------------------------------------------------
 
-    def write(self, line: bytes) -> Write:
+    def write(self, line: Line) -> Write:
         self.frozen = False
         return Write(line)
 
-    def write_all(self, all_lines: Iterable[bytes]) -> list[Write]:
+    def write_all(self, all_lines: Iterable[Line]) -> list[Write]:
         return [self.write(line) for line in all_lines]
 
     def initialize(self) -> Write:

@@ -11,6 +11,7 @@ from typing import Any
 
 from attrs import frozen
 
+from ...schemas.claude.lines import Line
 from ...schemas.claude.output import Frame, PermissionAsked
 from ...schemas.errors import GatewayError
 from ...schemas.message import Message
@@ -136,7 +137,7 @@ class CancelWake:
 class Write:
     """Write one line to the child."""
 
-    line: bytes
+    line: Line
 
 
 @frozen

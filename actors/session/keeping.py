@@ -28,6 +28,7 @@ from functools import partial
 
 from attrs import define, evolve
 
+from ...schemas.claude.lines import Line
 from ...schemas.errors import GatewayError
 from ...schemas.message import Message
 from ...schemas.turn import Failed, Memory
@@ -60,7 +61,7 @@ class Keeper:
 
     def __init__(
         self, journal: Journal, broadcast: Audience, *, finish: Callable[[End], None],
-        lost: Callable[[str, str], None], write: Callable[[bytes], None],
+        lost: Callable[[str, str], None], write: Callable[[Line], None],
         broken: Callable[[GatewayError], None],
     ) -> None:  # fmt: skip
         self._journal = journal
@@ -74,7 +75,7 @@ class Keeper:
         self._begun: set[str] = set()
         self._endings: dict[str, _Ending] = {}
         self._steps: deque[Callable[[], Awaitable[None]]] = deque()
-        self._lines: list[bytes] = []
+        self._lines: list[Line] = []
         self._works = False
         self.failure: GatewayError | None = None
 
@@ -115,7 +116,7 @@ class Keeper:
         """The conversation's agent may do this from now on."""
         self._steps.append(partial(self._journal.grant, rules))
 
-    def write(self, line: bytes) -> None:
+    def write(self, line: Line) -> None:
         """Write a line to the child, if need be later."""
         if self._starting:
             self._lines.append(line)

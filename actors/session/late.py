@@ -3,7 +3,8 @@
 An event travels while the machine moves on: the client answers a permission request while the turn
 ends, the child writes while the session stops it. `LATE` lists every such crossing. The machine
 drops an event that is listed, and raises `UnexpectedEvent` on any other event that its phase does
-not handle: that is a fault of the shell, of the CLI, or a fact about the CLI that this table lacks.
+not handle: that is an error of the shell, of the CLI, or a fact about the CLI that this table
+lacks.
 """
 
 from __future__ import annotations

@@ -275,7 +275,7 @@ class Machine:
         if turn is None:  # Warm asked for it, ahead of the first turn
             child = self._child = ChildState(self.memory.setup, now, now, billed, bases)
             return [child.initialize(), *self._next_turn(Phase.IDLE, now)]
-        _, known = prompt.choose_origin(self.memory, turn)  # the same as when `Wake` was returned
+        known = prompt.known_at_start(self.memory, turn)  # the same as when `Wake` was returned
         child = self._child = ChildState(turn.setup, now, now, billed, bases, extra=known)
         # Pipelined: the prompt does not wait for the answer to the initialize.
         return [child.initialize(), *self._work(prompt.write_turn(self.memory, turn, child), now)]

@@ -13,6 +13,7 @@ from collections.abc import Sequence
 from attrs import define, frozen
 
 from ...schemas.claude import input as cli_input
+from ...schemas.claude.lines import Line
 from ...schemas.claude.output import PermissionAsked
 from ...schemas.claude.permissions import Suggestion, read_suggestions
 from ...schemas.openai.conversation_events import PermissionRequested
@@ -30,7 +31,7 @@ DENIED = "The user denied permission for this."
 class Answer:
     """The line for the child, whether it has permission, and the rules that hold from now on."""
 
-    line: bytes
+    line: Line
     allowed: bool
     rules: tuple[str, ...] = ()
 
@@ -80,7 +81,7 @@ class PermissionRequests:
         """The child withdraws a request; returns whether it was open."""
         return self._open.pop(request_id, None) is not None
 
-    def expire(self, now: float) -> list[tuple[str, bytes]]:
+    def expire(self, now: float) -> list[tuple[str, Line]]:
         """The requests that have timed out: their ids, and the lines that deny them."""
         late = [request_id for request_id, each in self._open.items() if each.due <= now]
         for request_id in late:

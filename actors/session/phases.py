@@ -9,7 +9,7 @@
 
 BACKOFF is ASLEEP with the restart budget spent; CLOSED is the end.
 
-The package's docstring tells what happens on the way, and `actors.session.machine` decides it.
+The package's docstring describes what happens on the way, and `actors.session.machine` decides it.
 """
 
 from __future__ import annotations

@@ -32,21 +32,31 @@ def choose_origin(
     return history, known
 
 
+def known_at_start(memory: Memory, turn: TurnState) -> tuple[Message, ...]:
+    """The messages that a new child for this turn holds from the start, as `choose_origin` says."""
+    unknown, known, _ = _divide(memory, turn)
+    return unknown[:known]
+
+
 def _choose_history(
     memory: Memory, turn: TurnState
 ) -> tuple[ResumePoint | Recording | None, tuple[Message, ...]]:
-    if memory.resume is not None:
-        return memory.resume, ()
-    unknown = (*memory.seed, *turn.messages)
-    if turn.request.options.begun:
-        return None, ()  # the API gets all of it in any case
-    recorded, told = split(unknown, turn.request.history_limit, replay_all=turn.replays_all)
-    known = len(unknown) - len(told)
+    unknown, known, recorded = _divide(memory, turn)
     if not recorded:
-        return None, unknown[:known]
+        return memory.resume, unknown[:known]
     # Spelt as in the lines for the rest: each call has one spelling.
-    spelt = spell_calls(unknown)[known - len(recorded) : known]
+    spelt = spell_calls(unknown)[known - recorded : known]
     return Recording(spelt, turn.setup.model), unknown[:known]
+
+
+def _divide(memory: Memory, turn: TurnState) -> tuple[tuple[Message, ...], int, int]:
+    """The messages that no transcript holds; how many of them a new child knows or is spared; and
+    how many of those, the last, a transcript has to be written of."""
+    if memory.resume is not None or turn.request.options.begun:
+        return (), 0, 0  # of an answer that was begun, the API gets all in any case
+    unknown = (*memory.seed, *turn.messages)
+    recorded, sent = split(unknown, turn.request.history_limit, replay_all=turn.replays_all)
+    return unknown, len(unknown) - len(sent), len(recorded)
 
 
 def write_turn(memory: Memory, turn: TurnState, child: ChildState) -> list[Write]:
@@ -54,7 +64,7 @@ def write_turn(memory: Memory, turn: TurnState, child: ChildState) -> list[Write
     unrecorded = (*memory.seed, *turn.messages)
     if turn.request.options.begun:
         return _write_prefilled(unrecorded, memory, turn, child)
-    told = compose(
+    composition = compose(
         unrecorded,
         turn.namespace,
         turn.setup.model,
@@ -62,8 +72,8 @@ def write_turn(memory: Memory, turn: TurnState, child: ChildState) -> list[Write
         called=memory.called,
         words=turn.words,
     )
-    child.before = (*child.extra, *told.before)
-    turn.ask(told)
+    child.before = (*child.extra, *composition.before)
+    turn.ask(composition)
     return [*child.configure(turn.request.options), *write_next(turn, child)]
 
 
@@ -73,8 +83,8 @@ def _write_prefilled(
     """Have the model continue the last of `messages`, the assistant's. The CLI has no frame for
     that: it sends the API these messages in place of its own, and rewinds its own afterwards."""
     limit = turn.request.history_limit
-    told = messages if limit is None else trim(messages, limit)
-    begun = cli_input.api_messages(merge_turns(spell_calls(told, memory.called)))
+    sent = messages if limit is None else trim(messages, limit)
+    begun = cli_input.api_messages(merge_turns(spell_calls(sent, memory.called)))
     turn.ask(compose((IN_PLACE,), turn.namespace, turn.setup.model))
     child.before = child.extra
     return [*child.configure(turn.request.options, begun), *write_next(turn, child)]

@@ -13,6 +13,7 @@ from uuid import UUID, uuid5
 from attrs import field, frozen
 
 from ...schemas.claude import input as cli_input
+from ...schemas.claude.lines import Line
 from ...schemas.message import Message, merge_turns, spell_calls, trim
 
 RECORDED_FROM = 60
@@ -25,7 +26,7 @@ class Batch:
     """Lines that may be written in one piece. They end with the user message `uuid`; the child
     writes a result once it has taken that in."""
 
-    lines: Sequence[bytes]
+    lines: Sequence[Line]
     uuid: str
 
 
@@ -62,7 +63,7 @@ def compose(
 
     *earlier, last = merge_turns(spell_calls(messages, called)[known:])
     batches: deque[Batch] = deque()
-    batch: list[bytes] = []
+    batch: list[Line] = []
     for number, message in enumerate(earlier):
         uuid = name(f"history {number}")
         if message.role == "user":

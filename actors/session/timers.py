@@ -1,7 +1,7 @@
 """The timers of a session: which limit counts in which phase, and when it is reached.
 
 Times are points in time, in seconds, `math.inf` for never. `actors.session.machine` decides what a
-timer does; `actors.session.actor` sets the one alarm, to the earliest of them.
+timer does; `actors.session.actor` waits until the earliest of them.
 """
 
 from __future__ import annotations

@@ -11,6 +11,7 @@ from collections.abc import Iterable
 
 from ...schemas.claude import input as cli_input
 from ...schemas.claude import mcp
+from ...schemas.claude.lines import Line
 from ...schemas.claude.mcp import CallAsked
 from ...schemas.claude.output import ControlAsked
 from ...schemas.message import ToolResult
@@ -29,7 +30,7 @@ class ToolCalls:
     def __repr__(self) -> str:
         return f"<ToolCalls open={sorted(self._asked)}>"
 
-    def serve(self, asked: ControlAsked) -> list[bytes]:
+    def serve(self, asked: ControlAsked) -> list[Line]:
         """Answer the request, if that can be done now; else remember it."""
         assert asked.mcp is not None
         answer = mcp.serve(asked.mcp, self._tools)
@@ -38,12 +39,12 @@ class ToolCalls:
         self._asked[answer.call_id] = asked.request_id, answer
         return self._meet()
 
-    def give(self, results: Iterable[ToolResult]) -> list[bytes]:
+    def give(self, results: Iterable[ToolResult]) -> list[Line]:
         """The client has brought results: answer the requests that wait for them."""
         self._given |= {result.call_id: result for result in results}
         return self._meet()
 
-    def reject(self, call_id: str, reason: str) -> list[bytes]:
+    def reject(self, call_id: str, reason: str) -> list[Line]:
         """This call does not go to the client; the model gets `reason` as its result."""
         self._given[call_id] = reason
         return self._meet()
@@ -53,13 +54,13 @@ class ToolCalls:
         self._asked.clear()
         self._given.clear()
 
-    def _meet(self) -> list[bytes]:
+    def _meet(self) -> list[Line]:
         """Answer the calls that have a result. (The CLI gives the model the results of parallel
         calls in the order of the calls, whatever the order of these answers.)"""
         met = [call_id for call_id in self._given if call_id in self._asked]
         return [self._answer(call_id) for call_id in met]
 
-    def _answer(self, call_id: str) -> bytes:
+    def _answer(self, call_id: str) -> Line:
         request_id, asked = self._asked.pop(call_id)
         match self._given.pop(call_id):
             case str(reason):

@@ -13,6 +13,7 @@ from uuid import UUID, uuid5
 from attrs import define, evolve, field
 
 from ...schemas.claude import mcp
+from ...schemas.claude.lines import Line
 from ...schemas.claude.output import ApiRetry, ToolsReturned, TurnResult
 from ...schemas.claude.tool_wishes import MAX_HELD, ToolWish, wish_of
 from ...schemas.errors import GatewayError, InvalidRequest
@@ -146,7 +147,7 @@ class TurnState:
         self.begun = True
         self.awaits = asked
 
-    def next_lines(self) -> Iterable[bytes]:
+    def next_lines(self) -> Iterable[Line]:
         batch = self.batches.popleft()
         self.awaits = batch.uuid
         return batch.lines

@@ -45,7 +45,7 @@ class Ledger:
 
     def share(self, result: TurnResult, bases: Sequence[Usage]) -> Usage | None:
         """The cost of the turn that `result` ends, whose total continues one of the `bases`. None:
-        it cannot be told."""
+        it cannot be known."""
         if result.total is None:
             return None
         if result.session_id != self.session_id:

@@ -147,9 +147,9 @@ class WebSocketFront:
         with structlog.contextvars.bound_contextvars(request_id=label):
             try:
                 admitted = await self._admit(request, headers, path, query)
-            except GatewayError as refusal:
-                log.info("request", method="GET", path=path, status=refusal.status, websocket=True)
-                await _reject(request, refusal, label)
+            except GatewayError as error:
+                log.info("request", method="GET", path=path, status=error.status, websocket=True)
+                await _reject(request, error, label)
                 return
             self._open += 1
             try:
@@ -228,13 +228,13 @@ async def _handle(handler: Handler, call: SocketCall) -> None:
     except* WebSocketClosed as closed:
         log.debug("websocket_gone", reason=str(closed.exceptions[0]))
     except* Exception as errors:  # noqa: BLE001 (`as_gateway_error` logs what is not for clients)
-        await _tell_failure(call.socket, as_gateway_error(errors))
+        await _send_failure(call.socket, as_gateway_error(errors))
 
 
-async def _tell_failure(socket: WebSocket, told: GatewayError) -> None:
+async def _send_failure(socket: WebSocket, error: GatewayError) -> None:
     try:
-        await socket.send(write_json(error_event(told)))
-        await socket.close(REFUSED if isinstance(told, CallerError) else INTERNAL, told.code)
+        await socket.send(write_json(error_event(error)))
+        await socket.close(REFUSED if isinstance(error, CallerError) else INTERNAL, error.code)
     except WebSocketClosed:
         pass
 

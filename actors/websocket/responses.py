@@ -109,7 +109,7 @@ async def converse_over(
         session = _Session(gateway, owner, send, nursery, take_share)
         try:
             while True:
-                await session.hear(await receive())
+                await session.take_message(await receive())
         finally:
             session.release()
 
@@ -170,7 +170,7 @@ class _Session:
 
     # -- what the client says ----------------------------------------------------------------------
 
-    async def hear(self, text: str) -> None:
+    async def take_message(self, text: str) -> None:
         stream_id = None
         try:
             message = await self._gateway.bodies.read(len(text), partial(read_message, text))
@@ -183,7 +183,7 @@ class _Session:
                 case Steer() as steer:
                     await self._steer(steer, len(text))
         except GatewayError as error:
-            await self._tell(encode_failure(error, stream_id))
+            await self._send_event(encode_failure(error, stream_id))
 
     def _take(self, create: Create, length: int) -> None:
         """Have it done, behind what waits in its lane already. Raises `RateLimited`."""
@@ -191,7 +191,9 @@ class _Session:
         if lane is not None:
             if sum(len(each.waiting) for each in self._lanes.values()) >= MAX_WAITING:
                 raise RateLimited(
-                    f"{MAX_WAITING} requests wait already.", code="too_many_turns", retry_after=1
+                    f"At most {MAX_WAITING} requests may wait.",
+                    code="too_many_turns",
+                    retry_after=1,
                 )
             lane.waiting.append(_Request(create, length, self._take_share()))
             return
@@ -230,24 +232,29 @@ class _Session:
         stream_id = None if lane is None else lane.stream_id
         # One that was steered just now, and whose end is being sent, may be steered again.
         if lane is None or record is None or not (record.ending is None or record.steered):
-            fault = self._missed(steer.previous_response_id)
-            await self._tell(encode_unsteered(steer, *fault, stream_id=stream_id))
+            missed = self._missed(steer.previous_response_id)
+            await self._send_event(encode_unsteered(steer, *missed, stream_id=stream_id))
             return
         try:
             if len(lane.steers) >= MAX_STEERS:
-                raise RateLimited(f"{MAX_STEERS} wait already.", code="too_many_pending_steers")
+                raise RateLimited(
+                    f"At most {MAX_STEERS} steering messages may be queued.",
+                    code="too_many_pending_steers",
+                )
             await self._gateway.bodies.read(length, partial(read_steer, steer.given))
         except GatewayError as error:
             code: SteerFault = "invalid_input"
             if isinstance(error, RateLimited):
                 code = "too_many_pending_steers"
-            await self._tell(encode_unsteered(steer, code, error.message, stream_id=stream_id))
+            await self._send_event(
+                encode_unsteered(steer, code, error.message, stream_id=stream_id)
+            )
             return
         steer_id = f"steer_{uuid4().hex}"
         lane.steers.append((steer_id, steer))
         if (share := self._take_share()) is not None:
             lane.held.append(share)
-        await self._tell(encode_accepted(steer_id, record.id, stream_id))
+        await self._send_event(encode_accepted(steer_id, record.id, stream_id))
         record.stop(steered=True)
 
     def _missed(self, response_id: str) -> tuple[SteerFault, str]:
@@ -284,13 +291,13 @@ class _Session:
                     prepared = await prepare(job)
             except Exception as error:  # noqa: BLE001 (the client receives it; nothing is sent in here)
                 self._evict(request.create.raw.get("previous_response_id"))
-                await self._tell(encode_failure(as_gateway_error(error), lane.stream_id))
+                await self._send_event(encode_failure(as_gateway_error(error), lane.stream_id))
                 return
         if prepared is not None:
             await self._show(lane, prepared)
             return
         if job is None or not job.request.generate:
-            await self._tell(encode_failure(_interrupted(), lane.stream_id))
+            await self._send_event(encode_failure(_interrupted(), lane.stream_id))
             return
         following: Job | None = job
         while following is not None:
@@ -336,10 +343,10 @@ class _Session:
             except GatewayError as error:
                 self._evict(job.request.previous_response_id)
                 if writer is None:
-                    await self._tell(encode_failure(error, lane.stream_id))
+                    await self._send_event(encode_failure(error, lane.stream_id))
                     return None
         if writer is None or running is None:
-            await self._tell(encode_failure(_interrupted(), lane.stream_id))
+            await self._send_event(encode_failure(_interrupted(), lane.stream_id))
             return None
         assert running.record.ending is not None
         for event in writer.last(running.record.ending):
@@ -376,7 +383,7 @@ class _Session:
             except Exception as error:  # noqa: BLE001 (the client receives it)
                 fault = "successor_creation_failed", as_gateway_error(error).message
         for steer_id, steer in steers:
-            await self._tell(
+            await self._send_event(
                 encode_unsteered(steer, *fault, steer_id=steer_id, stream_id=lane.stream_id)
             )
         return None
@@ -395,7 +402,7 @@ class _Session:
         )
         return steered(running, asked, await attach(self._gateway, asked))
 
-    async def _tell(self, event: dict[str, Any]) -> None:
+    async def _send_event(self, event: dict[str, Any]) -> None:
         await self._send(write_json(event))
 
 

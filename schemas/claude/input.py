@@ -10,14 +10,13 @@ Source: measured on the real CLI; the contract suite in tests/contract holds one
 from __future__ import annotations
 
 import base64
-import json
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
+from functools import partial
 from typing import Any
 
-import orjson
-
-from ..message import Block, Document, Image, Message, ToolCall, ToolResult, is_blank
+from ..message import Block, Document, Image, Message, ToolCall, ToolResult, is_blank, length_of
 from ..turn import Setup
+from .lines import LONG, Frame, Line, LongLine, encode, line
 from .tool_names import wire_id, wire_name
 
 AGENT = "gw"
@@ -29,19 +28,15 @@ permission to call whatever they offer. Two, because a child asks a server for i
 to change them, the server gets its other name."""
 
 
-def _line(frame: dict[str, Any]) -> bytes:
-    try:
-        return orjson.dumps(frame, option=orjson.OPT_APPEND_NEWLINE)
-    except TypeError:
-        # A lone surrogate has no UTF-8, but it has an escape; the CLI reads it as U+FFFD.
-        return json.dumps(frame, ensure_ascii=True).encode() + b"\n"
-
-
 def _control(request_id: str, request: dict[str, Any]) -> bytes:
-    return _line({"type": "control_request", "request_id": request_id, "request": request})
+    return encode(_control_frame(request_id, request))
 
 
-def initialize(request_id: str, setup: Setup) -> bytes:
+def _control_frame(request_id: str, request: dict[str, Any]) -> Frame:
+    return {"type": "control_request", "request_id": request_id, "request": request}
+
+
+def initialize(request_id: str, setup: Setup) -> Line:
     """Adopt a generic child: its system prompt, and its model through the agent `AGENT`.
 
     Only the first one counts, and only before the first user frame; the user frame may follow
@@ -59,15 +54,16 @@ def initialize(request_id: str, setup: Setup) -> bytes:
     request["systemPromptSnapshot"] = False
     if setup.tools or setup.schema is not None:
         request["sdkMcpServers"] = [TOOL_SERVERS[0]]
-    return _control(request_id, request)
+    return line(_control_frame(request_id, request))
 
 
-def apply_settings(request_id: str, settings: Mapping[str, Any]) -> bytes:
+def apply_settings(request_id: str, settings: Mapping[str, Any]) -> Line:
     """Change the child's settings from its next call of the API on, until they are changed again.
 
     What stands in the environment (`env`) is taken back by an empty text only.
     """
-    return _control(request_id, {"subtype": "apply_flag_settings", "settings": dict(settings)})
+    request = {"subtype": "apply_flag_settings", "settings": dict(settings)}
+    return line(_control_frame(request_id, request))
 
 
 def set_server(request_id: str, name: str) -> bytes:
@@ -125,16 +121,16 @@ def context_usage(request_id: str) -> bytes:
     return _control(request_id, {"subtype": "get_context_usage"})
 
 
-def answer_mcp(request_id: str, message: Mapping[str, Any]) -> bytes:
+def answer_mcp(request_id: str, message: Mapping[str, Any]) -> Line:
     """Answer a JSON-RPC message of the CLI's to the server of the client's tools."""
-    return _answer(request_id, {"mcp_response": message})
+    return line(_answer_frame(request_id, {"mcp_response": message}))
 
 
 def allow(
     request_id: str,
     updated_input: Mapping[str, Any],
     updated_permissions: Sequence[Mapping[str, Any]] = (),
-) -> bytes:
+) -> Line:
     """Answer a permission request: yes, with this input.
 
     `updated_permissions` are rules that hold from now on, in the form in which the CLI suggests
@@ -144,29 +140,47 @@ def allow(
     body: dict[str, Any] = {"behavior": "allow", "updatedInput": dict(updated_input)}
     if updated_permissions:
         body["updatedPermissions"] = [dict(each) for each in updated_permissions]
-    return _answer(request_id, body)
+    return line(_answer_frame(request_id, body))
 
 
-def deny(request_id: str, message: str) -> bytes:
+def deny(request_id: str, message: str) -> Line:
     """Answer a permission request: no. The model reads `message` as the tool's result, and the
     turn goes on."""
-    return _answer(request_id, {"behavior": "deny", "message": message})
+    return line(_answer_frame(request_id, {"behavior": "deny", "message": message}))
 
 
 def refuse(request_id: str, reason: str) -> bytes:
     """Answer a control request of the CLI's that this gateway does not serve."""
     response = {"subtype": "error", "request_id": request_id, "error": reason}
-    return _line({"type": "control_response", "response": response})
+    return encode({"type": "control_response", "response": response})
 
 
-def _answer(request_id: str, body: Mapping[str, Any]) -> bytes:
+def _answer_frame(request_id: str, body: Mapping[str, Any]) -> Frame:
     response = {"subtype": "success", "request_id": request_id, "response": body}
-    return _line({"type": "control_response", "response": response})
+    return {"type": "control_response", "response": response}
 
 
-def user(uuid: str, content: Sequence[Block], *, query: bool = True) -> bytes:
+def user(uuid: str, content: Sequence[Block], *, query: bool = True) -> Line:
     """A user message. `query` False puts it into the history; the CLI then sends a zero-turn
     result, which has to come before an assistant message may follow."""
+    return _made(content, partial(_user_frame, uuid, content, query))
+
+
+def assistant(uuid: str, content: Sequence[Block], model: str, *, weighed: bool = True) -> Line:
+    """An assistant message of the history. The CLI appends it silently.
+
+    It takes what a `weighed` one says to have cost for the tokens of all before it; else it counts
+    them itself when it is asked to (`context_usage`).
+    """
+    return _made(content, partial(_assistant_frame, uuid, content, model, weighed))
+
+
+def _made(content: Sequence[Block], make: Callable[[], Frame]) -> Line:
+    """What `make` returns as a line: now, or when it is written, if it is long."""
+    return LongLine(make) if length_of(content) >= LONG else encode(make())
+
+
+def _user_frame(uuid: str, content: Sequence[Block], query: bool) -> Frame:
     blocks = encode_blocks(content)
     last, pictured = content[-1], any(isinstance(block, Image) for block in content)
     if isinstance(last, str) and (last.startswith("/") or pictured):
@@ -185,20 +199,14 @@ def user(uuid: str, content: Sequence[Block], *, query: bool = True) -> bytes:
     }
     if not query:
         frame["shouldQuery"] = False
-    return _line(frame)
+    return frame
 
 
-def assistant(uuid: str, content: Sequence[Block], model: str, *, weighed: bool = True) -> bytes:
-    """An assistant message of the history. The CLI appends it silently.
-
-    It takes what a `weighed` one says to have cost for the tokens of all before it; else it counts
-    them itself when it is asked to (`context_usage`).
-    """
+def _assistant_frame(uuid: str, content: Sequence[Block], model: str, weighed: bool) -> Frame:
     message = assistant_message(uuid, content, model)
     if not weighed:
         message["usage"] = {"input_tokens": 0, "output_tokens": 0}
-    frame = {"type": "assistant", "uuid": uuid, "message": message, "parent_tool_use_id": None}
-    return _line(frame)
+    return {"type": "assistant", "uuid": uuid, "message": message, "parent_tool_use_id": None}
 
 
 def assistant_message(uuid: str, content: Sequence[Block], model: str) -> dict[str, Any]:

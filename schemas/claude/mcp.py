@@ -98,6 +98,7 @@ def carries(result: ToolResult) -> bool:
     texts = [block for block in result.content if isinstance(block, str)]
     return (
         all(isinstance(block, str | Image) for block in result.content)
+        and sum(map(len, texts)) <= MAX_RESULT_CHARACTERS  # before each is looked through
         and any(text.strip() for text in texts)
         and sum(map(_length, texts)) <= MAX_RESULT_CHARACTERS
         and not result.is_error  # the CLI joins and cuts the text of errors
@@ -106,7 +107,7 @@ def carries(result: ToolResult) -> bool:
 
 def _length(text: str) -> int:
     """As JavaScript counts: in units of UTF-16."""
-    return len(text) + sum(1 for character in text if character > "\uffff")
+    return len(text.encode("utf-16-le", "surrogatepass")) // 2
 
 
 def result(asked: CallAsked, given: ToolResult) -> dict[str, Any]:

@@ -26,9 +26,8 @@ from ..message import (
     check_results,
     is_void,
     settle_results,
+    without_void,
 )
-
-"""Levels of objects and arrays in the arguments of a tool call."""
 
 # -- the words -----------------------------------------------------------------------------------
 
@@ -82,9 +81,6 @@ class ChatMessage:
     function_call: Mapping[str, Any] | None = None
 
 
-# -- the places of attachments ---------------------------------------------------------------------
-
-
 # -- what they say ---------------------------------------------------------------------------------
 
 
@@ -113,26 +109,29 @@ def read_messages(given: Sequence[ChatMessage], *, continues: bool) -> History:
     """
     reading = _Reading()
     for index, message in enumerate(given):
-        reading.add(message, f"messages[{index}]")
+        reading.add(message, index)
     if not reading.messages and reading.system:
         reading.say_system()
     if not reading.messages:
         raise invalid("messages must hold at least one message.", "messages")
     if is_void(reading.messages[-1]):
-        path = f"{reading.places[-1]}.content"
+        path = f"{_path(reading.places[-1])}.content"
         raise InvalidRequest(
             f"{path} must have text or an attachment.", code="empty_content", param=path
         )
-    settled = settle_results(reading.messages)
-    kept = [(each, reading.places[index]) for index, each in settled if not is_void(each)]
-    messages, places = Checked([each for each, _ in kept]), [place for _, place in kept]
+    kept, indexes = without_void(settle_results(reading.messages))
+    messages, places = Checked(kept), reading.places
     begun = None
     if messages[-1].role != "user":
-        begun = f"{places[-1]}.role"
+        begun = f"{_path(places[indexes[-1]])}.role"
         check_begun(messages, begun, continues=continues)
-    check_results(messages, None if continues else (), places.__getitem__)
+    check_results(messages, None if continues else (), lambda index: _path(places[indexes[index]]))
     system = "\n\n".join(reading.system) if reading.system else None
     return History(system, messages, tuple(reading.attachments), begun)
+
+
+def _path(index: int) -> str:
+    return f"messages[{index}]"
 
 
 def check_begun(messages: Sequence[Message], path: str, *, continues: bool) -> None:
@@ -156,19 +155,20 @@ def check_begun(messages: Sequence[Message], path: str, *, continues: bool) -> N
 
 @frozen
 class _Reading:
-    """What was read so far. `places` has the path of each message, the first one's where a message
+    """What was read so far. `places` has the index of each message, the first one's where a message
     here is several there; `calls` and `results` the ids that were used."""
 
     system: list[str] = field(factory=list)
-    system_places: list[str] = field(factory=list)
+    system_places: list[int] = field(factory=list)
     messages: list[Message] = field(factory=list)
-    places: list[str] = field(factory=list)
+    places: list[int] = field(factory=list)
     attachments: list[Attachment] = field(factory=list)
     calls: set[str] = field(factory=set)
     results: set[str] = field(factory=set)
     arguments: ArgumentsMeter = field(factory=ArgumentsMeter)
 
-    def add(self, message: ChatMessage, path: str) -> None:
+    def add(self, message: ChatMessage, index: int) -> None:
+        path = _path(index)
         if message.function_call:
             _refuse_functions(f"{path}.function_call")
         if message.tool_calls and message.role != "assistant":
@@ -176,13 +176,13 @@ class _Reading:
         match message.role:
             case "system" | "developer":
                 self.system.append("".join(_texts(_parts(message, path), message.role)))
-                self.system_places.append(path)
+                self.system_places.append(index)
             case "user":
-                self._append(Message("user", self._user_content(message, path)), path)
+                self._append(Message("user", self._user_content(message, path)), index)
             case "assistant":
-                self._append(Message("assistant", self._answer(message, path)), path)
+                self._append(Message("assistant", self._answer(message, path)), index)
             case "tool":
-                self._add_result(message, path)
+                self._add_result(message, path, index)
             case "function":
                 _refuse_functions(f"{path}.role")
             case _:
@@ -196,9 +196,9 @@ class _Reading:
         user's, since it has to be asked something."""
         self._append(Message("user", (self.system.pop(),)), self.system_places.pop())
 
-    def _append(self, message: Message, path: str) -> None:
+    def _append(self, message: Message, index: int) -> None:
         self.messages.append(message)
-        self.places.append(path)
+        self.places.append(index)
         self.results.clear()
 
     def _user_content(self, message: ChatMessage, path: str) -> tuple[Block, ...]:
@@ -236,7 +236,7 @@ class _Reading:
         self.arguments.take(call.function.arguments or "", f"{path}.function.arguments")
         return ToolCall(call.id, call.function.name, call.function.arguments or "{}")
 
-    def _add_result(self, message: ChatMessage, path: str) -> None:
+    def _add_result(self, message: ChatMessage, path: str, index: int) -> None:
         """Results that follow each other are one message."""
         if message.tool_call_id is None:
             raise missing(f"{path}.tool_call_id")
@@ -253,7 +253,7 @@ class _Reading:
             last = self.messages[-1]
             self.messages[-1] = evolve(last, content=(*last.content, result))
         else:
-            self._append(Message("user", (result,)), path)
+            self._append(Message("user", (result,)), index)
         self.results.add(message.tool_call_id)
 
     def _blocks(self, parts: Sequence[tuple[ContentPart, str]], role: str) -> Iterator[str | Image]:

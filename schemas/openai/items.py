@@ -163,7 +163,7 @@ class Reading:
         """There are no more items. Outputs go to their calls, past the user's messages meanwhile:
         the model has to read them first."""
         self.close()
-        settled = settle_results(self.messages)
+        settled = [*settle_results(self.messages)]
         self.places = [self.places[index] for index, _ in settled]
         self.messages = [message for _, message in settled]
 

@@ -147,6 +147,7 @@ CASES: dict[str, tuple[str, Body]] = {
         lambda: b'{"type":"permission.reply","request_id":"x","behavior":"allow",'
         b'"updated_input":{"a":%s}}' % _filled(b"[]", 18 * MIB),
     ),
+    "legal chat: hello": (CHAT, lambda: _with(b"messages", b"[%s]" % ASK, b'"n":1')),
     "legal chat: 10,000 messages": (
         CHAT, lambda: _with(b"messages", _talk(b"hello there", 4999), b'"n":1'),
     ),
@@ -157,6 +158,11 @@ CASES: dict[str, tuple[str, Body]] = {
     "legal chat: 19 MB of text, one emoji": (
         CHAT, lambda: _said("\U0001f600" + "hello, " * (19 * MIB // 7)),
     ),
+    "legal chat: 19 MB of emojis": (CHAT, lambda: _said("\U0001f600" * (19 * MIB // 4))),
+    "legal chat: 19 MB of escaped emojis": (
+        CHAT, lambda: _said("\\ud83d\\ude00" * (19 * MIB // 12)),
+    ),
+    "legal chat: 19 MB of Chinese": (CHAT, lambda: _said("\u4f60\u597d" * (19 * MIB // 6))),
     "legal chat: 19 MB in the system's": (
         CHAT,
         lambda: _with(

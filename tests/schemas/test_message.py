@@ -400,7 +400,7 @@ def test_results_are_found_wherever_they_stand(
     if settled is None:
         settled = [said[0], said[2], said[1], *said[3:]]
     assert [message for _, message in settle_results(said)] == settled
-    assert settle_results(settled) == tuple(enumerate(settled))
+    assert tuple(settle_results(settled)) == tuple(enumerate(settled))
     check_results(settled, None, str)
     assert messages_of([*said, user("x")]) == (*settled, user("x"))
 
@@ -415,7 +415,7 @@ def test_results_are_found_wherever_they_stand(
     ],
 )
 def test_what_is_in_place_or_of_no_call_is_not_moved(said: list[Message]) -> None:
-    assert settle_results(said) == tuple(enumerate(said))
+    assert tuple(settle_results(said)) == tuple(enumerate(said))
 
 
 @given(st.permutations([0, 1, 2, 3, 4]), st.integers(0, 5))

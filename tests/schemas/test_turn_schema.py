@@ -5,7 +5,17 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from ccapi.schemas.message import Block, Message, ToolCall, digest
-from ccapi.schemas.turn import Memory, ResumePoint, Setup, Tool, TurnRequest, Usage
+from ccapi.schemas.turn import (
+    LONG_TEXT,
+    DigestedText,
+    Memory,
+    ResumePoint,
+    Setup,
+    Tool,
+    TurnRequest,
+    Usage,
+    named,
+)
 from ccapi.schemas.turn_items import (
     Gathering,
     ReasoningDelta,
@@ -30,6 +40,18 @@ NEXT = user("three")
 # -- setups ----------------------------------------------------------------------------------------
 
 HELD_SETUP = Setup("sonnet", "Be brief.")
+
+
+@pytest.mark.parametrize("text", ["x" * LONG_TEXT, "\ud800" * LONG_TEXT])
+def test_a_text_that_knows_its_digest_is_named_like_any_other(
+    text: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    made = DigestedText.of(text)
+    assert made == text
+    name = named(Setup("sonnet", text))
+    assert named(Setup("sonnet", text + "y")) != name
+    monkeypatch.setattr("hashlib.sha256", None)  # digested once
+    assert named(Setup("sonnet", made)) == name
 
 
 @pytest.mark.parametrize(

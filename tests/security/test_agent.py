@@ -100,3 +100,24 @@ async def test_keys_of_the_gateway_never_reach_an_agent(tmp_path: Path) -> None:
         assert key not in told
         assert "s3cret" not in told
         assert "CLAUDE_CODE__" not in told
+
+
+@pytest.mark.parametrize("kind", KINDS)
+async def test_commands_do_not_have_the_login_in_their_environment(
+    kind: str, tmp_path: Path
+) -> None:
+    """So it is in no listing that a model reads. Who looks for it finds it in bubblewrap's sandbox,
+    in the CLI's own environment; Landlock's has no way to that either."""
+    async with open_confined(tmp_path, kind) as live:
+        conversation_id = await new_conversation(live.url, model=MODEL, workspace="own")
+        told = await do(
+            live,
+            conversation_id,
+            "env; bash -c env; python3 -c 'import os; print(dict(os.environ))'",
+            "cd /; env",
+            "cat /proc/[0-9]*/environ | tr '\\0' '\\n' | grep -c ^ANTHROPIC_API_KEY= || true",
+        )
+        assert all("CLAUDE_CONFIG_DIR" in each for each in told[:2]), "it is an environment"
+        assert not any("ANTHROPIC_API_KEY" in each for each in told[:2])
+        if kind == "landlock":
+            assert told[2].splitlines()[-1] == "0"

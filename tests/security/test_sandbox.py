@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import sys
 from collections.abc import AsyncIterator, Sequence
 from contextlib import asynccontextmanager
 from pathlib import Path
@@ -19,6 +20,7 @@ from ccapi.schemas.settings.settings import (
 )
 from ccapi.transport.process.child import Child, ChildCommand, open_child
 from ccapi.transport.process.guardian import open_guardian
+from ccapi.transport.sandbox import sandbox
 from ccapi.transport.sandbox.sandbox import find_sandbox
 from tests.security.scene import Scene, open_scene
 from tests.security.ways import WAYS, script_of
@@ -193,3 +195,17 @@ async def test_a_frozen_one_stands_still(kind: str, tmp_path: Path) -> None:
             assert ticks.stat().st_size == size
             child.thaw()
             await eventually(lambda: ticks.stat().st_size > size)
+
+
+def test_what_is_shown_with_its_folder_is_not_mounted_again(tmp_path: Path) -> None:
+    """Each mount delays the start of an agent."""
+    prefix = tmp_path / "prefix"
+    (prefix / "bin").mkdir(parents=True)
+    program = prefix / "bin" / "claude"
+    program.write_text("#!/usr/bin/env node\n")
+    for command in ((sys.executable,), (str(program),)):
+        shown = [*sandbox._needed(command, {"PATH": "/usr/bin"})]
+        assert Path(command[0]).resolve() in shown or any(
+            each in Path(command[0]).resolve().parents for each in shown
+        )
+        assert not [path for path in shown if any(each in path.parents for each in shown)]

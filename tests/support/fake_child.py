@@ -18,6 +18,7 @@ from uuid import uuid4
 import trio
 from trio.testing import MemoryReceiveStream
 
+from ccapi.schemas.claude.lines import Line
 from ccapi.schemas.claude.output import Frame, decode
 from ccapi.schemas.errors import ChildDied, ChildProtocolError, GatewayError
 from ccapi.schemas.turn import Origin
@@ -148,7 +149,8 @@ class FakeChild:
 
     # what a session uses
 
-    def write(self, line: bytes) -> None:
+    def write(self, line: Line) -> None:
+        line = bytes(line)
         assert line.endswith(b"\n")
         assert line.count(b"\n") == 1
         if self.fate:

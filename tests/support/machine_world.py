@@ -452,7 +452,7 @@ class World:
         assert not self.stopped, f"invariant 5: {action} for a stopped child"
         match action:
             case Write(line):
-                frame = json.loads(line)
+                frame = json.loads(bytes(line))
                 if frame["type"] == "user":
                     assert frame["uuid"] not in self.asked, "the CLI would drop it"
                     self.asked.add(frame["uuid"])

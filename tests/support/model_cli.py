@@ -15,6 +15,7 @@ from uuid import uuid4
 
 from attrs import define, field, frozen
 
+from ccapi.schemas.claude.lines import Line
 from ccapi.schemas.claude.output import (
     AssistantDone,
     ControlAnswer,
@@ -100,7 +101,8 @@ class ModelCli:
 
     # -- what it does, one step at a time ----------------------------------------------------------
 
-    def write(self, line: bytes) -> None:
+    def write(self, line: Line) -> None:
+        line = bytes(line)
         assert line.endswith(b"\n")
         self.inbox.append(json.loads(line))
 

@@ -17,6 +17,7 @@ from trio.testing import wait_all_tasks_blocked
 
 from ccapi.actors.pool.pool import ChildPool, run_pool
 from ccapi.actors.runtime.bus import Bus, Subscription
+from ccapi.schemas.claude.lines import Line
 from ccapi.schemas.errors import GatewayError
 from ccapi.schemas.settings.settings import ClaudeSettings
 from ccapi.schemas.turn import Origin, ResumePoint
@@ -34,7 +35,7 @@ class HandMade(Child):
         self.origin = origin
         self.status: int | None = None
         self.signals: list[int] = []
-        self._outbox, _ = trio.open_memory_channel[bytes](1)
+        self._outbox, _ = trio.open_memory_channel[Line](1)
         self._stderr = deque()
         self._lines = LineSplitter(1)
         self._frozen = False

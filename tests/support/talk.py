@@ -297,7 +297,7 @@ class Talk:
             case Wake(Recording(messages)):
                 return f"wake with {len(messages)} messages, {_spell_all(messages[-1])}"
             case Write(line):
-                return self._frame(json.loads(line))
+                return self._frame(json.loads(bytes(line)))
             case Deliver(item=item):
                 return _spell_item(item)
             case ChoiceReported(_, fate):

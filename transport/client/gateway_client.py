@@ -115,12 +115,12 @@ class GatewayClient:
         if not answer.is_success:
             raise _refusal(answer.status_code, answer.content)
         try:
-            told = answer.json()
+            reply = answer.json()
         except ValueError:
-            told = None
-        if not isinstance(told, dict):
+            reply = None
+        if not isinstance(reply, dict):
             raise Unreachable(f"{self.url} answers, but not as a gateway does.")
-        return told
+        return reply
 
     @asynccontextmanager
     async def open_link(self, path: str) -> AsyncIterator[Link]:

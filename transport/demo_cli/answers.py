@@ -2,7 +2,7 @@
 
 Knows what to answer to a prompt given what was said before, and how words are cut into tokens.
 It answers so that a reader can see the conversation is real: it numbers the turns, counts the
-messages it was given and quotes what was said earlier. Refuses to know frames and faults.
+messages it was given and quotes what was said earlier. Refuses to know frames and failures.
 """
 
 from __future__ import annotations

@@ -19,10 +19,10 @@ As an **agent** I also use tools, and only pretend to: nothing is run, read or w
 
 | You write | I do |
 |---|---|
-| `list the files` | look around, which needs no leave |
+| `list the files` | look around, which needs no permission |
 | `read notes.txt` | read a file, one that I pretend to have |
-| `write hello.txt: some text` | ask for leave to write it |
-| `run: make test` | ask for leave to run that |
+| `write hello.txt: some text` | ask for permission to write it |
+| `run: make test` | ask for permission to run that |
 | `search for plums` | look for it in my files |
 | `tidy up` | all of it, step by step |
 | `wait for 20 seconds` | run something that takes so long (you can interrupt me) |"""

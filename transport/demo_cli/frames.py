@@ -1,9 +1,9 @@
 """The frames the demo CLI prints: the stream-json words of the Claude Code CLI.
 
-Knows the shape of each line as Claude Code 2.1.330 prints it (fields nobody could depend on are
-left out). Refuses to know when a line is printed or what is in it. Lines are bytes that end in a
-newline, compact like JSON.stringify's; those of deltas are filled into a prepared form, because
-a turn has thousands of them.
+Knows the shape of each line as Claude Code 2.1.330 prints it (fields on which no program could
+depend are left out). Refuses to know when a line is printed or what is in it. Lines are bytes that
+end in a newline, compact like JSON.stringify's; those of deltas are filled into a prepared form,
+because a turn has thousands of them.
 """
 
 from __future__ import annotations

@@ -1,8 +1,8 @@
 """Claude Code's own tools, as the demo CLI pretends to use them.
 
-Knows their names, which uses need leave, what the CLI would suggest, and what a pretended use says.
-Nothing is executed, read or written, ever: the files are those that the conversation itself wrote,
-and a few that it finds there. Refuses to know frames, and who gives leave.
+Knows their names, which uses need permission, what the CLI would suggest, and what a pretended use
+says. Nothing is executed, read or written, ever: the files are those that the conversation itself
+wrote, and a few that it finds there. Refuses to know frames, and who permits.
 """
 
 from __future__ import annotations
@@ -37,7 +37,7 @@ class Use(NamedTuple):
     name: str
     arguments: Json
     text: str = ""  # that is said before it, in the same message
-    permission: bool | None = None  # whether it needs leave; None: as the CLI would decide
+    permission: bool | None = None  # whether it needs permission; None: as the CLI would decide
     output: str | None = None  # None: what it pretends to find
     is_error: bool = False
     run_ms: float = 0.0  # how long it takes, once it may
@@ -63,7 +63,7 @@ def _read_use(given: Any) -> Use:
     return Use(**{"arguments": {}, **fields})
 
 
-# -- leave -----------------------------------------------------------------------------------------
+# -- permission ------------------------------------------------------------------------------------
 
 
 def needs_permission(name: str, given: Json, directories: Iterable[str]) -> bool:
@@ -99,7 +99,7 @@ def suggestions(name: str, given: Json, directories: Iterable[str]) -> list[Json
 
 
 def describe(name: str, given: Json) -> str:
-    """What the question for leave tells people."""
+    """What a permission request shows people."""
     if name == "Bash":
         return str(given.get("description") or given.get("command", ""))
     own = f"{os.getcwd()}/"  # noqa: PTH109
@@ -168,8 +168,8 @@ def pretend(name: str, given: Json, entries: list[Json]) -> Json:
         case "Grep":
             found = [each for each, text in files.items() if str(given.get("pattern")) in text]
             s = "" if len(found) == 1 else "s"
-            told = f"Found {len(found)} file{s}\n" + "\n".join(found)
-            return {"content": told if found else "No files found"}
+            found_text = f"Found {len(found)} file{s}\n" + "\n".join(found)
+            return {"content": found_text if found else "No files found"}
     return {"content": "(pretended)"}
 
 

@@ -60,7 +60,7 @@ class PermissionRequests:
         return None
 
     def decision(self, tool_use_id: str) -> Decision | None:
-        """What was decided about this use, told once; None as long as nothing is."""
+        """What was decided about this use, given once; None as long as nothing is."""
         return self._decided.pop(tool_use_id, None)
 
     def on_response(self, response: Json) -> None:
@@ -81,7 +81,7 @@ class PermissionRequests:
         self._decided[use.tool_use_id] = decision
 
     def cancel(self) -> None:
-        """Nobody waits for answers any more; the gateway is told so."""
+        """No turn waits for answers any more: cancel the requests at the gateway."""
         for request_id in self._open:
             self._write(encode({"type": "control_cancel_request", "request_id": request_id}))
         self._open.clear()

@@ -64,7 +64,7 @@ class Flags(NamedTuple):
 
     @property
     def skips_permissions(self) -> bool:
-        """Whether the agent asks for no leave."""
+        """Whether the agent asks for no permission."""
         return self.dangerously_skip_permissions or self.permission_mode == "bypassPermissions"
 
     @property

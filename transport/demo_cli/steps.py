@@ -20,7 +20,7 @@ class Pause(NamedTuple):
     """Wait, listening to stdin meanwhile; at no other step is it listened to, but for the awaiting
     ones.
 
-    So nothing that arrives between the last delta and a `Stop` behind it is heard.
+    So nothing that arrives between the last delta and a `Stop` behind it is received.
     """
 
     seconds: float
@@ -67,7 +67,7 @@ class Decision(NamedTuple):
     allowed: bool
     arguments: Json
     reason: str = ""
-    asked: bool = False  # and denied by whoever was asked, rather than by a rule
+    asked: bool = False  # and denied in the answer to a request, rather than by a rule
 
 
 Step = Write | Pause | Stop | CallTool | AwaitTools | RequestPermission | AwaitPermission

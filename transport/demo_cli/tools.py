@@ -49,7 +49,7 @@ class ToolCalls:
             self._handshakes[request_id] = ("initialize", server)
 
     def call(self, tool_use_id: str, name: str, arguments: Json) -> None:
-        """Ask the server of the tool `name`; a tool nobody offers has failed already."""
+        """Ask the server of the tool `name`; a tool that no server offers has failed already."""
         if name not in self.names:
             missing = f"<tool_use_error>Error: No such tool available: {name}</tool_use_error>"
             self._results[tool_use_id] = {"content": missing, "is_error": True}
@@ -72,7 +72,7 @@ class ToolCalls:
         return taken
 
     def cancel(self) -> None:
-        """Tell the servers that nobody waits for their answers any more."""
+        """Cancel the calls at the servers: no turn waits for them any more."""
         for _tool_use_id, server, json_id in self._calls.values():
             params = {"requestId": json_id, "reason": "interrupted"}
             self._send(server, {"method": "notifications/cancelled", "params": params})

@@ -2,7 +2,7 @@
 
 Knows the order of a turn's frames as the Claude Code CLI prints them, and at which of them the
 switches break something. Refuses to know the process: a turn does no I/O, it yields steps, and
-whoever performs them may stop between any two (that is an interrupt) and then asks for `abort()`.
+what performs them may stop between any two (that is an interrupt) and then asks for `abort()`.
 """
 
 from __future__ import annotations
@@ -305,7 +305,7 @@ class Turn:
     def _act(self, uses: list[Use]) -> Iterator[Step]:
         """A message in which the agent uses tools of its own, and what came of them.
 
-        Those that only look ask for leave at once, all others when those before are done. The
+        Those that only look ask for permission at once, all others when those before are done. The
         first question comes before the message has ended, as the CLI's may.
         """
         speech = self._speech

@@ -93,7 +93,7 @@ def die(switches: Switches) -> NoReturn:
 
 
 def hang() -> NoReturn:
-    """Do nothing and hear nothing until a signal ends the process."""
+    """Do nothing and read nothing until a signal ends the process."""
     while True:
         signal.pause()
 

@@ -30,6 +30,10 @@ RESERVE = 8
 """Of the room, one part in so many is for what is not long: a few who send megabytes do not keep
 out the many who do not."""
 
+MEMORY_PER_BYTE = 5
+"""Bytes of memory that a request may take for each byte of the room that it holds. Most take less
+for each byte of their length; one that takes more holds more than its length."""
+
 RETRY_AFTER = 5.0
 
 
@@ -99,8 +103,8 @@ class Bodies:
             )
 
     def let_in(self) -> None:
-        """Give room to those who wait for it: in their order, but what is not long waits for
-        nobody who is."""
+        """Give room to those who wait for it: in their order, but what is not long does
+        not wait for what is."""
         blocked = False
         for entry in [*self._waiting]:
             share, count, let_in = entry

@@ -30,6 +30,9 @@ from .protocols import (
 )
 
 READ_BYTES = 65536
+MOST_READ_BYTES = 4 * READ_BYTES - 4096
+"""Read at once of a client that sends megabytes: each read costs a step of three tasks. Just below
+the size from which on a block has pages of its own (`transport.process.memory`)."""
 
 YIELD_BYTES = 65536
 """Written so much, a connection gives way to others."""
@@ -92,6 +95,7 @@ class HttpConnection:
         self.corked: list[bytes] | None = None
         self._reading: trio.CancelScope | None = None
         self._deadline = trio.current_time() + self._limits.head_timeout_seconds
+        self._read_bytes = READ_BYTES
         self._in_head = True  # the deadline above is that of the first head
         self._idle = True
         self._input_waits = False
@@ -168,7 +172,9 @@ class HttpConnection:
             with trio.CancelScope(deadline=self._deadline) as self._reading:
                 if self._has_enough_input():
                     await trio.sleep_forever()
-                return bytes(await self._stream.receive_some(READ_BYTES))
+                data = bytes(await self._stream.receive_some(self._read_bytes))
+                self._read_bytes = MOST_READ_BYTES if len(data) >= READ_BYTES else READ_BYTES
+                return data
         except GONE:
             return b""
         finally:
@@ -274,8 +280,8 @@ class HttpConnection:
             finally:
                 self._write_lock.release()
         except GONE:
-            # The stream has closed itself; the reader notices, and tells whom it concerns. A
-            # caller that pays no attention must let it run.
+            # The stream has closed itself; the reader notices, and ends what concerns the client.
+            # A caller that pays no attention must let it run.
             await trio.lowlevel.checkpoint()
         except BaseException:
             # The protocol counts these bytes as sent. Nothing may follow in their place.

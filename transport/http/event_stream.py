@@ -25,9 +25,9 @@ _EVENT_STREAM_HEADERS = {
 class EventStream:
     """A response of server-sent events, whose head is sent with the first of them.
 
-    So a failure before it can still be told as a real status. `opened` says that it cannot any
-    more. While `beating`, a comment is sent after every `heartbeat_seconds` of silence, and opens
-    the response if nothing else has.
+    So a failure before it can still have a real status. `opened`: it cannot any more. While
+    `beating`, a comment is sent after every `heartbeat_seconds` of silence, and opens the response
+    if nothing else has.
     """
 
     def __init__(self, send: Send, heartbeat_seconds: float, send_body: Send | None = None) -> None:

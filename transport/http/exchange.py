@@ -118,7 +118,7 @@ class Exchange:
         reason = f"No part of the request body came for {self._stall_seconds:g} s."
         if allowed < self._stall_seconds:
             reason = f"The request body comes slower than {self._min_rate:g} bytes per second."
-        await self._tell(RequestTimedOut(reason))
+        await self._answer_with(RequestTimedOut(reason))
         self._hung_up = self._given_up = True
         raise trio.EndOfChannel
 
@@ -152,10 +152,12 @@ class Exchange:
             # An application may well raise when its client is gone, and is not to blame for it.
             report = log.info if self._hung_up else log.error
             report("app_failed", exc_info=error, request=repr(self))
-            await self._tell(InternalError("The gateway failed on this request; its log says why."))
+            await self._answer_with(
+                InternalError("The gateway failed on this request; its log says why.")
+            )
         await self._answer(None)
 
-    async def _tell(self, error: GatewayError) -> None:
+    async def _answer_with(self, error: GatewayError) -> None:
         if self._responding:
             return
         headers, body = error_response(error)

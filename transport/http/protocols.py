@@ -254,7 +254,7 @@ class Http1(H11Protocol, _Carried):
         await self._refuse(RequestTimedOut("The request head did not come in time."))
 
     async def end(self) -> None:
-        """The client has hung up: the application of a request in flight hears of it."""
+        """The client has hung up: the application of a request in flight learns of it."""
         await self.handle(Closed())
 
     async def _handle_events(self) -> None:
@@ -328,7 +328,7 @@ class Http1(H11Protocol, _Carried):
             if isinstance(error, UpgradeRequired):
                 headers.append((b"sec-websocket-version", b"13"))
             response = self.connection.send(h11.Response(status_code=error.status, headers=headers))
-            # Sent past h11, which would count the body of a response to HEAD as a fault of ours.
+            # Sent past h11, which would count the body of a response to HEAD as our error.
             await self._take(RawData(data=response + body))
         await self._take(Closed())
 
@@ -389,7 +389,7 @@ class Http2(H2Protocol, _Carried):
         await self.handle(RawData(data=data))
 
     async def end(self) -> None:
-        """Says good-bye, and tells the applications of requests in flight of the hang-up."""
+        """Says good-bye; the applications of requests in flight learn of the hang-up."""
         if not self.closed:
             self.connection.close_connection()
             await self._flush()

@@ -37,7 +37,7 @@ def has_folded_line(waiting: bytes) -> bool:
 
 
 def fault_of_framing(request: h11.Request) -> str | None:
-    """Why it cannot be said where the request ends: RFC 9112 section 6.1 has such connections
+    """Why it is not clear where the request ends: RFC 9112 section 6.1 has such connections
     closed."""
     names = {name for name, _ in request.headers}
     if b"transfer-encoding" not in names:

@@ -1,11 +1,12 @@
 """A WebSocket on one of our own streams: whole text messages both ways, and how it ends.
 
-Knows: frames, pings, limits, close codes. Refuses to know: who may connect, what is said.
+Knows: frames, pings, limits, close codes. Refuses to know: who may connect, what messages mean.
 
 trio-websocket does the protocol. Its internals are touched in this module alone, where it falls
 short of a server in the open (0.12): fragments without end are kept without bound, what is no
-WebSocket gets no close code, a ping behind a close frame is taken for a fault of ours, and nothing
-asks a silent client whether it is still there. `tests/house/test_foreign_internals.py` names each.
+WebSocket gets no close code, a ping behind a close frame is taken for an internal error, and
+nothing asks a silent client whether it is still there. `tests/house/test_foreign_internals.py`
+names each.
 """
 
 from __future__ import annotations
@@ -375,7 +376,7 @@ class _Connection(WebSocketConnection):
             await self._send(event.response())
 
     async def _handle_pong_event(self, event: Pong) -> None:
-        await self._breathe()  # it was something to hear, which is all that was asked for
+        await self._breathe()  # that it came is enough
 
     async def _handle_close_connection_event(self, event: CloseConnection) -> None:
         match self.state:
@@ -411,40 +412,40 @@ class _Heartbeat(trio.abc.Stream):
         """Raises `trio.BrokenResourceError` also for a client that is not there any more."""
         connection = self._connection
         asked = False
-        heard_at = trio.current_time()
+        received_at = trio.current_time()
         while True:
             with trio.CancelScope() as connection.waiting:
-                connection.waiting.deadline = self._patience(heard_at, asked)
+                connection.waiting.deadline = self._patience(received_at, asked)
                 return bytes(await self._stream.receive_some(max_bytes))
             try:
-                asked = await self._stir(heard_at, asked)
+                asked = await self._stir(received_at, asked)
             except ConnectionClosed:
                 raise trio.BrokenResourceError("the connection broke") from None
 
-    def _patience(self, heard_at: float, asked: bool) -> float:
+    def _patience(self, received_at: float, asked: bool) -> float:
         connection = self._connection
         if connection.state is not ConnectionState.OPEN:
             return connection.close_by
         limits = connection.limits
-        silent_at = heard_at + limits.ping_seconds + (limits.pong_seconds if asked else 0)
+        silent_at = received_at + limits.ping_seconds + (limits.pong_seconds if asked else 0)
         if limits.ping_seconds > TOGETHER:
             # The many are asked together: waking once for all is most of what asking costs.
             silent_at = math.ceil(silent_at / TOGETHER) * TOGETHER
         return min(silent_at, connection.used_at + limits.idle_seconds, connection.message_due)
 
-    async def _stir(self, heard_at: float, asked: bool) -> bool:
-        """Do what is due now that nothing was heard; says whether the client has been asked."""
+    async def _stir(self, received_at: float, asked: bool) -> bool:
+        """Do what is due now that nothing came; returns whether the client has been sent a ping."""
         connection = self._connection
         now = trio.current_time()
         if now >= connection.close_by:
             raise trio.BrokenResourceError("the client did not answer a close frame")
-        if connection.state is not ConnectionState.OPEN or now < self._patience(heard_at, asked):
+        if connection.state is not ConnectionState.OPEN or now < self._patience(received_at, asked):
             return asked  # a deadline was moved meanwhile
         if now >= connection.message_due:
             connection.message_due = math.inf
             await connection.begin_close(REFUSED, "The rest of a message came too slowly.")
         elif now >= connection.used_at + connection.limits.idle_seconds:
-            await connection.begin_close(GOING_AWAY, "Nothing was said for long.")
+            await connection.begin_close(GOING_AWAY, "Idle timeout.")
         elif asked:
             raise trio.BrokenResourceError("the client did not answer a ping")
         else:

@@ -1,8 +1,8 @@
 """The attachments of a request, made into blocks: the one way to them, whatever their form.
 
 Knows: where the bytes of each form come from, the operator's limits, and how failures below are
-told to the client. Refuses to know: how bytes are fetched and read (`remote_fetch`, `local_files`),
-what they have to be (`schemas.media`), and messages.
+worded for the client. Refuses to know: how bytes are fetched and read (`remote_fetch`,
+`local_files`), what they have to be (`schemas.media`), and messages.
 """
 
 from __future__ import annotations
@@ -18,7 +18,8 @@ from ...schemas.errors import GatewayError, InvalidRequest
 from ...schemas.media import Allowance, Attachment, Content, TooManyBytes, block_of, read_inline
 from ...schemas.message import Document, Image
 from ...schemas.settings.settings import Settings
-from ..http.bodies import LONG, READERS
+from ..http.bodies import LONG
+from ..workers import work
 from .local_files import NotAllowed, read_allowed
 
 if TYPE_CHECKING:  # it brings an HTTP client along, which few need
@@ -78,7 +79,7 @@ async def resolve_all(
             "too_many_attachments",
         )
     whole = Allowance(policy.max_total_bytes)
-    # What is in the request already comes first: its faults cost no connection.
+    # What is in the request already comes first: its errors cost no connection.
     blocks: dict[int, Image | Document] = {}
     for index, attachment in enumerate(attachments):
         if attachment.origin == "inline":
@@ -86,7 +87,7 @@ async def resolve_all(
             if len(attachment.source) < LONG:
                 blocks[index] = take()
             else:  # decoding megabytes takes tens of milliseconds
-                blocks[index] = await trio.to_thread.run_sync(take, limiter=_decoders())
+                blocks[index] = await work(take)
     others = [index for index in range(len(attachments)) if index not in blocks]
     failures: dict[int, GatewayError] = {}
     slots = trio.CapacityLimiter(FETCHED_AT_ONCE)
@@ -106,19 +107,6 @@ async def resolve_all(
     if failures:
         raise failures[min(failures)]
     return tuple(blocks[index] for index in range(len(attachments)))
-
-
-_limiter: trio.lowlevel.RunVar[trio.CapacityLimiter] = trio.lowlevel.RunVar("decoders")
-
-
-def _decoders() -> trio.CapacityLimiter:
-    """Few threads, for they take the processor from each other."""
-    try:
-        return _limiter.get()
-    except LookupError:
-        limiter = trio.CapacityLimiter(READERS)
-        _limiter.set(limiter)
-        return limiter
 
 
 def _inline_block(

@@ -32,14 +32,14 @@ _FILE = os.O_RDONLY | os.O_NOFOLLOW | os.O_NONBLOCK | os.O_NOCTTY | os.O_CLOEXEC
 
 class NotAllowed(Exception):
     """The path is not a readable regular file inside an allowed folder. Which of these is not the
-    case is not told: a client must not learn what exists elsewhere."""
+    case stays unsaid: a client must not learn what exists elsewhere."""
 
 
 def read_allowed(source: str, folders: Sequence[str], limit: int) -> bytes:
     """The content of the file at `source`, an absolute path or a ``file:`` URL.
 
     `folders` are absolute paths, themselves trusted: links in them are followed. Raises
-    `NotAllowed`, and `TooManyBytes` (before reading, where the size tells).
+    `NotAllowed`, and `TooManyBytes` (before reading, where the size shows it).
     """
     try:
         path = _path_of(source)

@@ -1,7 +1,7 @@
 """How an agent is started: Claude Code with its own tools and prompt, in a workspace.
 
 Knows: the flags and variables that make an agent of the CLI, and where its workspace is. Refuses to
-know: what is said to it once it runs, and who gives it leave.
+know: which messages it gets, and who permits what it does.
 
 Source: measured on the real CLI; tests/contract/test_agent_*.py hold one test per fact.
 """

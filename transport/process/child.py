@@ -17,15 +17,19 @@ import subprocess
 from collections import deque
 from collections.abc import AsyncIterator, Mapping, Sequence
 from contextlib import asynccontextmanager, suppress
+from functools import partial
 from pathlib import Path
 
 import trio
 from attrs import frozen
 
+from ...schemas.claude.lines import Line
 from ...schemas.claude.output import Frame, decode
 from ...schemas.errors import ChildDied, ChildProtocolError, CliUnusable, GatewayError
 from ..sandbox.egress import Egress
 from ..sandbox.files import CONTROL, FILTER, remove_tree
+from ..sandbox.login_copy import LoginCopy
+from ..workers import work
 from .guardian import Guardian
 from .leftovers import Trace
 from .ndjson import LineSplitter, LineTooLong
@@ -52,8 +56,8 @@ class ChildCommand:
     """How to start a child: the whole argument vector, environment and working directory.
     `runs_others`: it starts processes in groups of their own. `egress`: it has no network but
     this, and `argv` has the word `CONTROL`. `filter`: what is to be read from the descriptor whose
-    number stands for the word `FILTER`. `scratch` is removed when it has gone. `trace` is the
-    session that it writes."""
+    number stands for the word `FILTER`. `scratch` is removed when it has gone; `login`, in there,
+    is followed until then. `trace` is the session that it writes."""
 
     argv: Sequence[str]
     env: Mapping[str, str]
@@ -64,6 +68,7 @@ class ChildCommand:
     egress: Egress | None = None
     filter: bytes | None = None
     scratch: Path | None = None
+    login: LoginCopy | None = None
     trace: Trace | None = None
 
 
@@ -80,7 +85,7 @@ class Child:
         self._process = process
         self._stdout = _fd(process.stdout)
         self._lines = LineSplitter(command.max_line_bytes)
-        self._outbox, self._to_write = trio.open_memory_channel[bytes](UNWRITTEN_LINES)
+        self._outbox, self._to_write = trio.open_memory_channel[Line](UNWRITTEN_LINES)
         self._stderr: deque[bytes] = deque()
         self._stderr_bytes = 0
         self._unwritten = 0  # lines handed over that the writer has not written whole
@@ -139,13 +144,13 @@ class Child:
 
     # -- in ----------------------------------------------------------------------------------------
 
-    def write(self, line: bytes) -> None:
+    def write(self, line: Line) -> None:
         """Hand over one line, newline included, to be written in order; thaws a frozen child.
 
         A child that reads nothing is killed once `UNWRITTEN_LINES` wait.
         """
         self.thaw()
-        if not self._unwritten and not self.leave.is_set():
+        if isinstance(line, bytes) and not self._unwritten and not self.leave.is_set():
             line = line[self._write_some(line) :]
             if not line:
                 return
@@ -272,11 +277,16 @@ class Child:
             self._stderr_done.set()
 
     async def _write_lines(self) -> None:
-        """The one writer. Ends when told to retire, having written what was handed over."""
+        """The one writer. Ends when the child is to retire, having written what was handed over."""
         with suppress(trio.BrokenResourceError):
             async with _fd(self._process.stdin) as stdin, self._to_write:
                 async for line in self._to_write:
-                    await stdin.send_all(line)
+                    if isinstance(line, bytes):
+                        await stdin.send_all(line)
+                    else:
+                        pieces = line.pieces()
+                        while piece := await work(partial(next, pieces, b"")):
+                            await stdin.send_all(piece)
                     self._unwritten -= 1
 
     async def _await_exit(self) -> None:
@@ -344,6 +354,8 @@ async def open_child(command: ChildCommand, guardian: Guardian) -> AsyncIterator
                 nursery.start_soon(child._await_exit)  # noqa: SLF001
                 if command.egress is not None and ours is not None:
                     nursery.start_soon(command.egress.serve, ours)
+                if command.login is not None:
+                    nursery.start_soon(command.login.follow)
                 try:
                     yield child
                 finally:

@@ -152,6 +152,7 @@ class Cli:
             egress=confined.egress,
             filter=confined.filter,
             scratch=confined.scratch,
+            login=confined.login,
         )
 
     async def _take_up(
@@ -282,7 +283,8 @@ def child_environment(settings: Settings, environ: Mapping[str, str]) -> dict[st
         and not name.startswith(_OURS)
         and name not in _NESTED
     }
-    # The gateway gives up first: it takes the turn back, where the CLI would tell the model.
+    # The gateway gives up first: it takes the turn back, where the CLI would report it to the
+    # model.
     patience = settings.claude.tool_wait_seconds + TOOL_MARGIN_SECONDS
     ours = {
         "CLAUDE_CODE_MAX_RETRIES": str(settings.claude.max_retries),

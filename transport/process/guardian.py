@@ -34,18 +34,18 @@ for number in (signal.SIGINT, signal.SIGTERM, signal.SIGHUP):
 groups = set()
 for line in sys.stdin:
     (groups.add if line[0] == "+" else groups.discard)(int(line[1:]))
-def tell(number):
+def signal_all(number):
     for group in groups:
         try:
             os.killpg(group, number)
         except OSError:
             pass
 # An agent's commands run in groups of their own, which it ends itself if it is given a moment.
-tell(signal.SIGTERM)
-tell(signal.SIGCONT)
+signal_all(signal.SIGTERM)
+signal_all(signal.SIGCONT)
 if groups:
     time.sleep(0.3)
-tell(signal.SIGKILL)
+signal_all(signal.SIGKILL)
 """
 
 

@@ -2,7 +2,7 @@
 
 Knows: the variables that are a login, what ``claude auth status --json`` answers, and what a plain
 model's child needs in its environment for each. Refuses to know: when to ask, and what the operator
-is told (`actors.pool.cli_watch`).
+learns (`actors.pool.cli_watch`).
 
 ``CLAUDE_CODE_SIMPLE`` keeps everything of the CLI's own out of a conversation, and with it every
 login but a key or a cloud provider's: under it the CLI never reads a subscription's login. So that
@@ -51,10 +51,10 @@ SUBSCRIPTION_ENVIRONMENT = {
 """What does the work of ``CLAUDE_CODE_SIMPLE`` in a child that cannot have it."""
 
 SUBSCRIPTION_FLAGS = ("--disallowedTools", f"Agent({AGENT})")
-"""The rest of it: of the agents there are, the child itself would be told of to such a client."""
+"""The rest of it: of the agents there are, the child itself would be listed for such a client."""
 
 _NOT_WITH_SUBSCRIPTION = frozenset({"CLAUDE_CODE_SIMPLE", "SHELL"})
-"""Variables that such a child does not get. (The CLI tells the model the login shell.)"""
+"""Variables that such a child does not get. (The CLI gives the model the login shell.)"""
 
 
 class Means(enum.Enum):
@@ -89,7 +89,7 @@ class Login:
     @property
     def has_own_config(self) -> bool:
         """Whether a plain model's child has a configuration folder of the gateway's own. With the
-        operator's, the e-mail address of an account in it would be told to the model."""
+        operator's, the e-mail address of an account in it would go to the model."""
         return self.means is Means.OAUTH_TOKEN
 
     @property
@@ -158,8 +158,8 @@ async def ask_login(
 ) -> Login:
     """Ask the CLI how it is logged in, in the environment that its children have.
 
-    Takes `PROBE_SECONDS` at most, and raises nothing: what cannot be told is `Means.UNKNOWN`, or
-    `Means.NOTHING` where the CLI says that no key is there and does not say more.
+    Takes `PROBE_SECONDS` at most, and raises nothing: what cannot be found out is `Means.UNKNOWN`,
+    or `Means.NOTHING` where the CLI says that no key is there and does not say more.
     """
     known = login_by_variables(env)
     if known is not None:

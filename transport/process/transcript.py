@@ -11,10 +11,9 @@ Source: measured on the real CLI; the contract suite in tests/contract holds one
 
 from __future__ import annotations
 
-import json
 import os
 import re
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
@@ -23,6 +22,7 @@ from uuid import uuid4
 import trio
 
 from ...schemas.claude.input import assistant_message, encode_blocks
+from ...schemas.claude.lines import line, pieces_of
 from ...schemas.message import Message, is_blank, merge_turns
 from ...schemas.turn import ResumePoint
 
@@ -48,8 +48,9 @@ async def write_transcript(
 
 def transcript_entries(
     messages: Sequence[Message], model: str, moment: datetime
-) -> list[dict[str, Any]]:
-    """The transcript's lines as JSON objects, oldest first, each with a fresh ``uuid``.
+) -> Iterator[dict[str, Any]]:
+    """The transcript's lines as JSON objects, oldest first, each with a fresh ``uuid``; one at a
+    time, for together they take many times what the messages do.
 
     Only what the CLI cannot do without: it strings the entries together by ``parentUuid``, from the
     last one back. Raises `ValueError` unless the history ends with something of the assistant's.
@@ -58,21 +59,22 @@ def transcript_entries(
     if not merged or merged[-1].role != "assistant":
         # The CLI would put an answer of its own there ("No response requested.").
         raise ValueError("a history to be resumed must end with the assistant")
-    entries: list[dict[str, Any]] = []
+    written = moment.isoformat(timespec="milliseconds").replace("+00:00", "Z")
+    return _entries(merged, model, written)
+
+
+def _entries(messages: Sequence[Message], model: str, timestamp: str) -> Iterator[dict[str, Any]]:
     parent: str | None = None
-    for message in merged:
+    for message in messages:
         uuid = str(uuid4())
-        entries.append(
-            {
-                "type": message.role,
-                "uuid": uuid,
-                "parentUuid": parent,
-                "timestamp": moment.isoformat(timespec="milliseconds").replace("+00:00", "Z"),
-                "message": _encode(message, uuid, model),
-            }
-        )
+        yield {
+            "type": message.role,
+            "uuid": uuid,
+            "parentUuid": parent,
+            "timestamp": timestamp,
+            "message": _encode(message, uuid, model),
+        }
         parent = uuid
-    return entries
 
 
 def transcript_path(projects: Path, cwd: Path, session_id: str) -> Path:
@@ -85,8 +87,8 @@ def _encode(message: Message, uuid: str, model: str) -> dict[str, Any]:
     if message.role == "assistant":
         return assistant_message(uuid, message.content, model)
     # What stands in a transcript goes to the API as it is, and that refuses blank text.
-    told = [each for each in message.content if not (isinstance(each, str) and is_blank(each))]
-    return {"role": "user", "content": encode_blocks(told)}
+    content = [each for each in message.content if not (isinstance(each, str) and is_blank(each))]
+    return {"role": "user", "content": encode_blocks(content)}
 
 
 def _folder_name(path: str) -> str:
@@ -112,9 +114,7 @@ def _hash(units: Sequence[int]) -> str:
 
 def _write(projects: Path, cwd: Path, messages: Sequence[Message], model: str) -> ResumePoint:
     entries = transcript_entries(messages, model, datetime.now(UTC))
-    # Escapes throughout: half a surrogate pair has no UTF-8, and the CLI reads it as U+FFFD.
-    data = b"".join(json.dumps(entry).encode("ascii") + b"\n" for entry in entries)
-    session_id = str(uuid4())
+    session_id, last = str(uuid4()), ""
     path = transcript_path(projects, cwd, session_id)
     path.parent.mkdir(mode=0o700, parents=True, exist_ok=True)
     # Beside it under a name that no child looks for, so that none ever reads half a conversation.
@@ -122,9 +122,11 @@ def _write(projects: Path, cwd: Path, messages: Sequence[Message], model: str) -
     descriptor = os.open(aside, os.O_WRONLY | os.O_CREAT | os.O_EXCL, 0o600)
     try:
         with os.fdopen(descriptor, "wb") as file:
-            file.write(data)
+            for entry in entries:
+                file.writelines(pieces_of(line(entry)))
+                last = entry["uuid"]
         aside.replace(path)
     except BaseException:
         aside.unlink(missing_ok=True)
         raise
-    return ResumePoint(session_id=session_id, assistant_uuid=entries[-1]["uuid"])
+    return ResumePoint(session_id=session_id, assistant_uuid=last)

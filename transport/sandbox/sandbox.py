@@ -1,6 +1,6 @@
 """The sandbox of agents' children: what they see of the machine, and which kind holds it.
 
-Knows: bubblewrap's options, what Landlock has to be told, and which folders an agent needs. Refuses
+Knows: bubblewrap's options, the rules for Landlock, and which folders an agent needs. Refuses
 to know: what an agent is asked, and where its connections may go (`egress`).
 
 Both kinds give the same: system folders to read; the agent's own workspace and
@@ -35,6 +35,7 @@ from ..loggers import get_logger
 from . import launcher as sandbox_launcher
 from .egress import Egress, egress_of
 from .files import CONTROL, FILTER, remove_left, remove_tree
+from .login_copy import NAME, LoginCopy
 from .seccomp import MACHINES, filter_program
 
 log = get_logger("ccapi.sandbox")
@@ -54,19 +55,31 @@ DEVICES = ("null", "zero", "full", "random", "urandom", "tty", "ptmx", "pts")
 PROBE_SECONDS = 5.0
 
 _HIDDEN_FROM_TOOLS = ("CLAUDE_CODE_TMPDIR", "XDG_CONFIG_HOME", "XDG_DATA_HOME", "XDG_STATE_HOME")
+_LOGINS = (
+    "ANTHROPIC_API_KEY", "ANTHROPIC_AUTH_TOKEN", "CLAUDE_CODE_OAUTH_TOKEN",
+    "AWS_BEARER_TOKEN_BEDROCK",
+)  # fmt: skip
+"""Variables with which the CLI asks the model, and that no command needs."""
+
+_BEFORE_COMMANDS = "before-commands.sh"
+"""In the configuration folder: what the CLI has its shell read before each command. (Its own switch
+for that, CLAUDE_CODE_SUBPROCESS_ENV_SCRUB, wants a sandbox of its own, which there cannot be.)"""
+
 _KEPT_OF_STATE = ("oauthAccount", "primaryApiKey", "customApiKeyResponses", "userID")
 """What a login is made of in the CLI's ``.claude.json``, which also names projects and servers."""
 
 
 @frozen
 class Confined:
-    """A command in its sandbox. `scratch` goes when the child has gone."""
+    """A command in its sandbox. `scratch` goes when the child has gone; `login` has to be followed
+    until then."""
 
     argv: list[str]
     env: dict[str, str]
     egress: Egress
     scratch: Path
     filter: bytes | None
+    login: LoginCopy | None = None
 
 
 @frozen
@@ -109,6 +122,8 @@ class Sandbox:
                 transcripts = scratch / "home" / transcripts.name
                 transcripts.mkdir(mode=0o700)
             self._fill_config(scratch / "config", transcripts)
+            login = LoginCopy(self.config.resolve() / NAME, scratch / "config" / NAME)
+            has_login = login.make()
             seen = self._environment(env, scratch)
             start = self._bubblewrap if self.kind == "bubblewrap" else self._landlock
             launched = start(scratch, workspace.resolve(), transcripts)
@@ -117,7 +132,14 @@ class Sandbox:
             raise
         program = argv[0] if argv[0] == sys.executable else os.path.realpath(argv[0])
         filter = self.filter if self.kind == "bubblewrap" else None
-        return Confined([*launched, program, *argv[1:]], seen, self.egress, scratch, filter)
+        return Confined(
+            argv=[*launched, program, *argv[1:]],
+            env=seen,
+            egress=self.egress,
+            scratch=scratch,
+            filter=filter,
+            login=login if has_login else None,
+        )
 
     def _environment(self, env: Mapping[str, str], scratch: Path) -> dict[str, str]:
         seen = {
@@ -125,6 +147,7 @@ class Sandbox:
             for name, value in env.items()
             if name not in _HIDDEN_FROM_TOOLS and not name.upper().endswith("_PROXY")
         }
+        seen.setdefault("CLAUDE_ENV_FILE", str(scratch / "config" / _BEFORE_COMMANDS))
         tmp = "/tmp" if self.kind == "bubblewrap" else str(scratch / "tmp")  # noqa: S108 (its own)
         return seen | {
             "HOME": str(scratch / "home"),
@@ -143,12 +166,9 @@ class Sandbox:
         place = config / "projects" / transcripts.name
         if self.kind == "bubblewrap":
             place.mkdir(mode=0o700)
-            (config / ".credentials.json").touch(mode=0o600)  # what is bound is put over it
         else:
             place.symlink_to(transcripts)
-            (config / ".credentials.json").symlink_to(self.config / ".credentials.json")
-        if not (self.config / ".credentials.json").exists():
-            (config / ".credentials.json").unlink()
+        (config / _BEFORE_COMMANDS).write_text(f"unset {' '.join(_LOGINS)}\n")
         kept = login_state(self.state)
         if kept:
             place = config / ".claude.json"
@@ -195,9 +215,6 @@ class Sandbox:
             places[path] = ["--bind", str(path), str(path)]
         seen = scratch / "config" / "projects" / transcripts.name
         places[seen] = ["--bind", str(transcripts), str(seen)]
-        if (self.config / ".credentials.json").exists():
-            target = scratch / "config" / ".credentials.json"
-            places[target] = ["--bind", str(self.config / ".credentials.json"), str(target)]
         # What is around comes first. Equal depth does not matter: neither is around the other.
         mounts = [word for at in sorted(places, key=lambda p: len(p.parts)) for word in places[at]]
         empty = [path for path, words in places.items() if words[0] == "--tmpfs"]
@@ -216,7 +233,6 @@ class Sandbox:
         write = [path for each in self.writable for path in _without(each.resolve(), hidden)]
         write += [Path("/dev", name) for name in DEVICES]
         write += [scratch / "home", scratch / "tmp", scratch / "config", workspace, transcripts]
-        write.append(self.config / ".credentials.json")
         ports = [] if self.api_port is None else [self.api_port]
         rules = [
             *(f"r {path}" for path in read),
@@ -302,7 +318,7 @@ def _make(
         scratch=storage.resolve() / "agents",
         writable=[Path(each) for each in settings.file_access.additional_dirs],
         hidden=[path.absolute().resolve() for path in away if path is not None],
-        shown=[*_needed(program, env)],
+        shown=[*_needed(program, env), *_certificates(env)],
         config=config,
         state=(config if given else home) / ".claude.json",
         with_settings="user" in settings.workspaces.setting_sources,
@@ -311,7 +327,7 @@ def _make(
         filter=filter_program(os.uname().machine, shared=kind == "landlock"),
         bwrap=bwrap,
         masked=[*_private(Path("/etc"))],
-        machine=[*_of_machine(Path("/proc"))] if kind == "bubblewrap" else [],
+        machine=[*_of_machine(Path("/proc"))] if kind == "bubblewrap" and not os.geteuid() else [],
     )
 
 
@@ -398,13 +414,22 @@ def _needed(program: Sequence[str], env: Mapping[str, str]) -> Iterator[Path]:
                 if found is not None:
                     where = Path(found).resolve()
                     needed.append(where.parent.parent if where.parent.name == "bin" else where)
-    whole: list[Path] = []
-    for path in dict.fromkeys(each for place in needed for each in (place.resolve(), place)):
-        if path.exists() and path != Path("/") and not _in_system(path):
-            if path.is_dir():
-                whole.append(path)
-            if not any(path.is_relative_to(folder) for folder in whole if folder != path):
-                yield path
+    places = dict.fromkeys(each for place in needed for each in (place.resolve(), place))
+    paths = [
+        path for path in places if path.exists() and path != Path("/") and not _in_system(path)
+    ]
+    folders = {path for path in paths if path.is_dir()}
+    # What lies in a folder that is shown is shown with it: each mount delays the start of a child.
+    yield from (path for path in paths if folders.isdisjoint(path.parents))
+
+
+def _certificates(env: Mapping[str, str]) -> Iterator[Path]:
+    """The certificate authorities that the operator has added: without them no connection is made
+    through a proxy that looks into it."""
+    for name in ("NODE_EXTRA_CA_CERTS", "SSL_CERT_FILE", "SSL_CERT_DIR"):
+        path = Path(env.get(name) or "/")
+        if path != Path("/") and path.is_absolute() and path.exists() and not _in_system(path):
+            yield path
 
 
 def _links(path: Path) -> Iterator[Path]:

@@ -179,6 +179,36 @@ async def test_bodies_that_do_not_fit_wait_and_then_get_a_503(autojump_clock: Mo
         assert len(gateway.asked) == 2
 
 
+@pytest.mark.parametrize(
+    ("content", "times"),
+    [
+        ("hello, " * 40_000, 1.0),  # reading it takes three times its length
+        ("\U0001f600" + "hello, " * 40_000, 1.2),  # which are four bytes a character
+        ("\\ud83d\\ude00" + "hello, " * 40_000, 1.2),
+        ([{"type": "text", "text": "x"}] * 9_000, 6.0),
+    ],
+)
+async def test_a_body_holds_as_much_room_as_it_costs_memory(
+    gateway: GatewayDouble, client: Client, content: Any, times: float
+) -> None:
+    held: list[int] = []
+    change = gateway.bodies.change
+
+    def spying(share: Any, count: int) -> None:
+        change(share, count)
+        held.append(gateway.bodies.taken)
+
+    gateway.bodies.change = spying  # type: ignore[method-assign]
+    asked = {**ASK, "messages": [{"role": "user", "content": content}]}
+    text = json.dumps(asked, ensure_ascii=False, separators=(",", ":"))
+    body = text.replace("\\\\u", "\\u").encode()
+    headers = {**JSON, "content-length": str(len(body))}
+    response = await client.request("POST", CHAT, body=(body,), headers=headers)
+    assert response.status == 200
+    assert max(held) == pytest.approx(times * len(body), rel=0.15)
+    assert gateway.bodies.taken == 0
+
+
 # -- too slow --------------------------------------------------------------------------------------
 
 

@@ -32,7 +32,7 @@ BASH = PermissionAsked(
 def answer(tool_calls: PermissionRequests, **reply: Any) -> Any:
     answered = tool_calls.answer(PermissionReply(request_id="r1", **reply))
     assert answered is not None
-    response = json.loads(answered.line)["response"]
+    response = json.loads(bytes(answered.line))["response"]
     assert (response["subtype"], response["request_id"]) == ("success", "r1")
     return answered, response["response"]
 
@@ -83,7 +83,7 @@ def test_time_runs_out_for_each_on_its_own(tool_calls: PermissionRequests) -> No
     assert tool_calls.expire(9.9) == []
     [(request_id, line)] = tool_calls.expire(10)
     assert request_id == "r1"
-    assert json.loads(line)["response"]["response"]["behavior"] == "deny"
+    assert json.loads(bytes(line))["response"]["response"]["behavior"] == "deny"
     assert len(tool_calls) == 0
 
 

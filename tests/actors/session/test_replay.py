@@ -27,7 +27,7 @@ def told(composition: Composition) -> list[list[tuple[str, list[Any], bool]]]:
     """Role, blocks (text as it is), and whether an answer is wanted: per line and batch."""
     batches = []
     for batch in composition.batches:
-        frames = [json.loads(line) for line in batch.lines]
+        frames = [json.loads(bytes(line)) for line in batch.lines]
         assert frames[-1]["type"] == "user"
         assert frames[-1]["uuid"] == batch.uuid
         batches.append(
@@ -94,7 +94,7 @@ def test_every_frame_has_a_uuid_of_its_own() -> None:
     """The CLI silently drops a frame whose uuid it has seen."""
     said = [user("a"), assistant("a"), user("a"), assistant("a"), user("a")]
     uuids = [
-        json.loads(line)["uuid"]
+        json.loads(bytes(line))["uuid"]
         for turn in (TURN, OTHER)
         for batch in compose(said, turn, "m").batches
         for line in batch.lines
@@ -104,7 +104,7 @@ def test_every_frame_has_a_uuid_of_its_own() -> None:
 
 def test_the_model_is_named_as_the_one_that_answered() -> None:
     composition = compose([user("a"), assistant("b"), user("c")], TURN, "haiku")
-    assert json.loads(composition.batches[1].lines[0])["message"]["model"] == "haiku"
+    assert json.loads(bytes(composition.batches[1].lines[0]))["message"]["model"] == "haiku"
 
 
 MESSAGES = st.builds(

@@ -4,6 +4,7 @@ import json
 from typing import Any
 
 from ccapi.actors.session.tools import ToolCalls
+from ccapi.schemas.claude.lines import Line
 from ccapi.schemas.claude.output import ControlAsked
 from ccapi.schemas.message import ToolResult
 from ccapi.schemas.turn import Setup, Tool
@@ -26,11 +27,11 @@ def result(call_id: str, text: str) -> ToolResult:
     return ToolResult(call_id, (text,))
 
 
-def told(lines: list[bytes]) -> list[tuple[str, int, str, bool]]:
+def told(lines: list[Line]) -> list[tuple[str, int, str, bool]]:
     """Request id, JSON-RPC id, text, and whether it is an error, of each answer."""
     answers = []
     for line in lines:
-        response = json.loads(line)["response"]
+        response = json.loads(bytes(line))["response"]
         message = response["response"]["mcp_response"]
         (block,) = message["result"]["content"]
         failed = message["result"].get("isError", False)
@@ -41,7 +42,7 @@ def told(lines: list[bytes]) -> list[tuple[str, int, str, bool]]:
 def test_what_is_no_call_is_answered_at_once() -> None:
     tool_calls = ToolCalls(SETUP)
     (line,) = tool_calls.serve(asked("r", "tools/list", 1))
-    response = json.loads(line)["response"]
+    response = json.loads(bytes(line))["response"]
     assert response["request_id"] == "r"
     tools = response["response"]["mcp_response"]["result"]["tools"]
     assert [tool["name"] for tool in tools] == ["now", "weather"]

@@ -30,16 +30,16 @@ def test_initialize() -> None:
 
 def test_initialize_without_a_system_prompt() -> None:
     """An empty list is the only way to have none: "" falls back to the agent's prompt."""
-    request = json.loads(lines.initialize("r", Setup("haiku")))["request"]
+    request = json.loads(bytes(lines.initialize("r", Setup("haiku"))))["request"]
     assert request["systemPrompt"] == []
     assert request["agents"]["gw"] == {"description": "gw", "prompt": "", "model": "haiku"}
 
 
 @pytest.mark.parametrize("setup", [Setup("m", tools=(Tool("t"),)), Setup("m", schema="{}")])
 def test_initialize_names_the_tool_server_where_there_are_tools(setup: Setup) -> None:
-    request = json.loads(lines.initialize("r", setup))["request"]
+    request = json.loads(bytes(lines.initialize("r", setup)))["request"]
     assert request["sdkMcpServers"] == ["client"]
-    assert "sdkMcpServers" not in json.loads(lines.initialize("r", Setup("m")))["request"]
+    assert "sdkMcpServers" not in json.loads(bytes(lines.initialize("r", Setup("m"))))["request"]
 
 
 def test_apply_settings() -> None:
@@ -86,7 +86,7 @@ def test_allow() -> None:
 
 def test_allow_from_now_on() -> None:
     rule = {"type": "addRules", "rules": [{"toolName": "Bash"}], "behavior": "allow"}
-    body = json.loads(lines.allow("r1", {}, [rule]))["response"]["response"]
+    body = json.loads(bytes(lines.allow("r1", {}, [rule])))["response"]["response"]
     assert body == {"behavior": "allow", "updatedInput": {}, "updatedPermissions": [rule]}
 
 
@@ -133,7 +133,7 @@ def test_an_assistant_message_of_the_history() -> None:
 
 def told(*content: Block, query: bool = True) -> list[dict[str, Any]]:
     """The blocks of a user message with this content."""
-    message = json.loads(lines.user("u", content, query=query))["message"]
+    message = json.loads(bytes(lines.user("u", content, query=query)))["message"]
     assert isinstance(message["content"], list)
     return message["content"]
 
@@ -218,10 +218,12 @@ def test_behind_results_that_are_to_be_answered_an_empty_text_stands() -> None:
 
 
 def test_tool_calls_of_the_history() -> None:
-    said = lines.assistant(
-        "u1",
-        ["Let me see.", ToolCall("t1", "get weather", '{"n": 1.5}'), ToolCall("t2", "now", "")],
-        "m",
+    said = bytes(
+        lines.assistant(
+            "u1",
+            ["Let me see.", ToolCall("t1", "get weather", '{"n": 1.5}'), ToolCall("t2", "now", "")],
+            "m",
+        )
     )
     message = json.loads(said)["message"]
     assert message["stop_reason"] == "tool_use"
@@ -235,7 +237,7 @@ def test_tool_calls_of_the_history() -> None:
 def test_ids_that_another_provider_made_up_are_spelt_as_the_api_wants_them() -> None:
     """And the result goes by the same name as its call."""
     foreign = "functions.look:0"
-    said = lines.assistant("u1", [ToolCall(foreign, "look")], "m")
+    said = bytes(lines.assistant("u1", [ToolCall(foreign, "look")], "m"))
     [call] = json.loads(said)["message"]["content"]
     [result] = told(ToolResult(foreign, ("a",)), query=False)
     assert call["id"] == result["tool_use_id"]
@@ -244,7 +246,7 @@ def test_ids_that_another_provider_made_up_are_spelt_as_the_api_wants_them() -> 
 
 
 def test_blank_text_is_left_out_before_a_tool_call() -> None:
-    content = json.loads(lines.assistant("u", ["", ToolCall("t", "now")], "m"))["message"][
+    content = json.loads(bytes(lines.assistant("u", ["", ToolCall("t", "now")], "m")))["message"][
         "content"
     ]
     assert [block["type"] for block in content] == ["tool_use"]
@@ -253,19 +255,19 @@ def test_blank_text_is_left_out_before_a_tool_call() -> None:
 @pytest.mark.parametrize("value", [2**53 + 1, 2**70, [[["x"]]], "\ud800", None])
 def test_arguments_are_sent_as_they_are(value: object) -> None:
     call = ToolCall("t", "now", json.dumps({"a": value}))
-    said = lines.assistant("u", [call], "m")
+    said = bytes(lines.assistant("u", [call], "m"))
     assert said.count(b"\n") == 1
     assert json.loads(said)["message"]["content"][0]["input"] == {"a": value}
 
 
 def test_the_deepest_arguments_can_be_written() -> None:
     call = ToolCall("t", "now", '{"a":' * 254 + "1" + "}" * 254)
-    said = lines.assistant("u", [call], "m")
+    said = bytes(lines.assistant("u", [call], "m"))
     assert json.loads(said)["message"]["content"][0]["input"] == call.input
 
 
 def blocks(content: list[str], *, query: bool = True) -> list[str]:
-    message = json.loads(lines.user("u", content, query=query))["message"]
+    message = json.loads(bytes(lines.user("u", content, query=query)))["message"]
     return [block["text"] for block in message["content"]]
 
 
@@ -285,24 +287,24 @@ def test_nothing_else_is_touched(text: str) -> None:
 
 @pytest.mark.parametrize("text", ["\0", "\x1b[0m", "\u2028\u2029", "\r\n", "\U0001f600", "\ufeffx"])
 def test_every_character_reaches_the_child_on_one_line(text: str) -> None:
-    said = lines.user("u", [text])
+    said = bytes(lines.user("u", [text]))
     assert said.count(b"\n") == 1
     assert blocks([text]) == [text]
 
 
 @pytest.mark.parametrize("half", ["\ud800", "x\udc00", "x\ud83dx"])
 def test_a_lone_surrogate_is_written_as_an_escape(half: str) -> None:
-    said = lines.user("u", [half])
+    said = bytes(lines.user("u", [half]))
     assert said.isascii()
     assert said.count(b"\n") == 1
     assert blocks([half]) == [half]
-    assert b"\\ud" in lines.initialize("r", Setup("m", half))
-    assert b"\\ud" in lines.assistant("u", [half], "m")
+    assert b"\\ud" in bytes(lines.initialize("r", Setup("m", half)))
+    assert b"\\ud" in bytes(lines.assistant("u", [half], "m"))
 
 
 @given(st.lists(st.text(st.characters(exclude_categories=())), min_size=1, max_size=3))
 def test_any_text_is_one_line_that_holds_it(content: list[str]) -> None:
-    said = lines.user("u", content)
+    said = bytes(lines.user("u", content))
     assert said.endswith(b"\n")
     assert said.count(b"\n") == 1
     got = blocks(content)

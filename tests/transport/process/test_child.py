@@ -14,7 +14,8 @@ from attrs import evolve
 from structlog.testing import capture_logs
 from trio.testing import wait_all_tasks_blocked
 
-from ccapi.schemas.claude import input as lines
+from ccapi.schemas.claude import input as cli_input
+from ccapi.schemas.claude import lines
 from ccapi.schemas.claude.output import AssistantDone, ControlAnswer, Noise, TurnResult
 from ccapi.schemas.errors import ChildDied, ChildProtocolError, GatewayError, Overloaded
 from ccapi.schemas.turn import Setup
@@ -79,6 +80,23 @@ async def test_a_line_of_20_megabytes(tmp_path: Path) -> None:
         say(child, "", answer="after it", long_line_bytes=20_000_000)
         seen = await read_turn(child)
     assert text_of(seen) == "after it"
+
+
+async def test_long_lines_and_short_ones_are_written_in_their_order(tmp_path: Path) -> None:
+    program = (
+        "import json, sys;"
+        "[print(json.dumps({'type': 'result', 'result': str(len(json.loads(line)['text']))}),"
+        " flush=True) for line in sys.stdin]"
+    )
+    lengths = [1, 3_000_000, 2, 70_000, 3, 4]
+    async with running(python(tmp_path, program)) as child:
+        for length in lengths:
+            child.write(lines.line({"text": "x" * length}))
+        child.retire()
+        seen, fault = await read_all(child)
+    assert fault is None
+    told = [frame.text for frame in seen if isinstance(frame, TurnResult)]
+    assert told == [str(length) for length in lengths]
 
 
 async def test_a_line_over_the_limit_is_an_error_and_the_end(tmp_path: Path) -> None:
@@ -153,7 +171,7 @@ async def test_one_task_may_write_while_another_reads(tmp_path: Path) -> None:
 
         async def order() -> None:
             for number in range(20):
-                child.write(lines.initialize(f"r{number}", Setup("sonnet", "")))
+                child.write(cli_input.initialize(f"r{number}", Setup("sonnet", "")))
                 await trio.lowlevel.checkpoint()
 
         nursery.start_soon(order)

@@ -35,7 +35,7 @@ def files_below(folder: Path) -> list[Path]:
 
 
 def test_entries_are_strung_together_by_their_parents() -> None:
-    entries = transcript_entries(PLAIN, "claude-x", MOMENT)
+    entries = [*transcript_entries(PLAIN, "claude-x", MOMENT)]
     uuids = [entry["uuid"] for entry in entries]
     assert [entry["parentUuid"] for entry in entries] == [None, *uuids[:-1]]
     assert len(set(uuids)) == 4
