@@ -8,22 +8,44 @@ fronts), and how a turn runs.
 
 from __future__ import annotations
 
-from collections.abc import AsyncIterator, Awaitable, Callable, Sequence
+from collections.abc import AsyncIterator, Callable, Iterator, Sequence
 from contextlib import asynccontextmanager, suppress
 from functools import partial
+from itertools import islice
 from typing import TYPE_CHECKING, Protocol, TypeVar
+from uuid import uuid4
 
-import trio
-from attrs import evolve, frozen
+from attrs import evolve, field, frozen
 
 from ..schemas.claude import sampling
 from ..schemas.errors import InvalidRequest, draining
-from ..schemas.message import Message, trim
+from ..schemas.media import Attachment
+from ..schemas.message import (
+    BESIDE,
+    Checked,
+    Document,
+    Image,
+    Message,
+    digest,
+    length_of,
+    messages_of,
+    size_of,
+    trim,
+)
 from ..schemas.openai.ignored_fields import encode_ignored
-from ..schemas.turn import Answer, DigestedText, Options, Setup, TurnRequest
-from ..schemas.turn_items import TextDelta, TurnItem
+from ..schemas.turn import (
+    Answer,
+    DigestedText,
+    FinishReason,
+    Options,
+    Reply,
+    Setup,
+    TurnRequest,
+    Usage,
+)
+from ..schemas.turn_items import TextDelta
 from ..transport.http.bodies import LONG
-from .attaching import attach
+from ..transport.media.attachments import resolve_all
 from .conversations.models import Choice, check_goes_on, name_of, plain_name
 from .conversations.workspace_paths import name_of_place
 from .conversations.workspaces import place_of
@@ -115,7 +137,7 @@ def _name_ignored(
 ) -> None:
     """Name the given fields that have no effect: on any answer, and on that of this model. Raises
     `InvalidRequest` for a workspace that cannot be."""
-    in_words = (choice.profile if held is None else held.info.profile) == "chat"
+    in_words = (choice.profile if held is None else held.profile) == "chat"
     names = (*request.ignored, *without_effect(request.options, choice.model, in_words=in_words))
     ignored = dict.fromkeys(names)
     place = place_of(request.workspace, choice.profile, owner)
@@ -137,16 +159,87 @@ def rejects_if_busy(on_busy: str | None) -> bool:
     return on_busy == "reject"
 
 
+# -- attachments -----------------------------------------------------------------------------------
+
+
+class WithAttachments(Protocol):
+    """A request, or a part of one, that was read."""
+
+    @property
+    def messages(self) -> tuple[Message, ...]: ...
+    @property
+    def attachments(self) -> tuple[Attachment, ...]: ...
+    def filled(self, blocks: Sequence[Image | Document]) -> tuple[Message, ...]: ...
+
+
+async def attach(gateway: Gateway, request: WithAttachments) -> tuple[Message, ...]:
+    """The messages of `request`, its pictures and files in their places, ready to be compared. In a
+    thread, if they are long. Raises what its attachments are refused with."""
+    blocks: Sequence[Image | Document] = ()
+    size = 0
+    if request.attachments:
+        blocks = await resolve_all(request.attachments, gateway.attachments)
+        size = sum(len(block.data) for block in blocks)
+    for message in request.messages:
+        size += BESIDE + length_of(message.content)
+        if size >= LONG:
+            break
+    return await gateway.bodies.read(size, partial(_put_together, request, blocks))
+
+
+def _put_together(
+    request: WithAttachments, blocks: Sequence[Image | Document]
+) -> tuple[Message, ...]:
+    messages = request.filled(blocks)
+    for message in messages:
+        digest(message)  # kept by the message: the cache and lineage will ask for it
+    size_of(messages)  # kept as well: what holds them counts it
+    with suppress(InvalidRequest):  # which is raised where the conversation is known
+        return Checked(messages_of(messages))
+    return messages
+
+
 # -- answered --------------------------------------------------------------------------------------
 
 
 @frozen
-class Source:
-    """A turn that runs, or an answer that is there; `model` is the CLI's id of who gives it."""
+class CachedAnswer:
+    """An answer that is there already, read as a `Turn` is."""
 
-    answer: Turn | Answer
+    answer: Answer
     conversation_id: str
     model: str
+    turn_id: str = field(factory=lambda: str(uuid4()))
+    _rest: Iterator[str] = field(init=False, eq=False)
+
+    @_rest.default
+    def _from_the_start(self) -> Iterator[str]:
+        return iter(self.answer.pieces)
+
+    @property
+    def finish_reason(self) -> FinishReason:
+        return self.answer.finish_reason
+
+    @property
+    def usage(self) -> Usage:
+        return self.answer.usage
+
+    async def receive_items(self) -> list[TextDelta]:
+        """The next pieces, as they came; none at the end."""
+        return [TextDelta(piece) for piece in islice(self._rest, REPLY_SLOTS)]
+
+    async def reply(self) -> Reply:
+        return Reply(
+            text=self.answer.text,
+            finish_reason=self.answer.finish_reason,
+            usage=self.answer.usage,
+            conversation_id=self.conversation_id,
+            model=self.model,
+        )
+
+
+Source = Turn | CachedAnswer
+"""Where an answer comes from."""
 
 
 @asynccontextmanager
@@ -175,37 +268,13 @@ async def answering(
     held = (*request.messages, Message("assistant", (answer.text,)))
     conversation = _begin(gateway, request, headers, held)
     assert request.model is not None, "an accepted request has a model"
-    yield Source(answer, conversation.conversation_id, request.model)
-
-
-OnItems = Callable[[Sequence[TurnItem]], Awaitable[None]]
-
-
-async def relay(answer: Turn | Answer, on_items: OnItems) -> None:
-    """Pass the items of an answer on as they come; what has come meanwhile is passed on together.
-
-    An answer that is there already goes in the pieces that it came in, no faster than `on_items`
-    returns. Raises the turn's `GatewayError`.
-    """
-    if isinstance(answer, Answer):
-        for begin in range(0, len(answer.pieces), REPLY_SLOTS):
-            pieces = answer.pieces[begin : begin + REPLY_SLOTS]
-            await on_items([TextDelta(piece) for piece in pieces])
-        return
-    items: list[TurnItem] = []
-    async for item in answer:
-        items.append(item)
-        with suppress(trio.WouldBlock):
-            while True:
-                items.append(answer.receive_nowait())
-        await on_items(items)
-        items = []
+    yield CachedAnswer(answer, conversation.conversation_id, request.model)
 
 
 @asynccontextmanager
 async def _turn(
     gateway: Gateway, request: TurnRequest, headers: Headers, has_begun: Callable[[], bool]
-) -> AsyncIterator[Source]:
+) -> AsyncIterator[Turn]:
     if request.conversation_id is not None:
         await gateway.find(request.conversation_id, owner=request.owner)
     elif not (request.apart or request.options.begun):
@@ -216,7 +285,7 @@ async def _turn(
             running.follow_lost(partial(headers.__setitem__, "x-ccapi-lost-turn"))
             running.follow_choice(partial(headers.__setitem__, "x-ccapi-tool-choice"))
             try:
-                yield Source(running, running.conversation_id, running.model)
+                yield running
             except Exception as error:
                 # Whatever went wrong, be it another choice's turn: this one's work is done.
                 if not running.has_effects:

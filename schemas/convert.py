@@ -232,6 +232,8 @@ def _union(cls: Any, converter: Converter) -> Hook:
         member = by_kind.get(kind)
         if member is None:
             raise WrongKind(expected, value)
+        if member is kind:
+            return value
         hook = hooks.get(kind)
         if hook is None:  # found now, and not before: a class may have itself in a field
             hook = hooks[kind] = converter.get_structure_hook(member)

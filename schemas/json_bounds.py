@@ -140,9 +140,9 @@ _PAIRS = [b"\\u%c%c" % (d, each) for d in b"dD" for each in b"89abAB"]
 
 def _widest(text: bytes | bytearray) -> int:
     """How many bytes CPython spends on each character of a text that has the widest of these."""
-    if any(sign in text for sign in (*_FOUR_BYTES, *_PAIRS)):
-        return 4
-    return 1 if text.isascii() and b"\\u" not in text else 2
+    if text.isascii() and b"\\u" not in text:
+        return 1
+    return 4 if any(sign in text for sign in (*_FOUR_BYTES, *_PAIRS)) else 2
 
 
 @define

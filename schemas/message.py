@@ -14,7 +14,7 @@ from collections.abc import Callable, Collection, Iterable, Mapping, Sequence
 from contextlib import suppress
 from functools import cached_property
 from itertools import chain
-from typing import Any, Literal, NoReturn
+from typing import Any, Literal, NoReturn, cast
 
 from attrs import evolve, field, frozen
 
@@ -148,9 +148,11 @@ class Message:
 
     @property
     def text(self) -> str:
-        return "".join(block for block in self.content if isinstance(block, str))
+        if self.is_one_text:
+            return cast(str, self.content[0])
+        return "".join([block for block in self.content if isinstance(block, str)])
 
-    @property
+    @cached_property
     def is_one_text(self) -> bool:
         """Whether it is a single block of text, as most are: then there is nothing to search."""
         return len(self.content) == 1 and type(self.content[0]) is str
@@ -171,7 +173,7 @@ class Message:
     def _digest(self) -> bytes:
         """Kept: the cache, lineage and memory all ask for it, and a picture takes its time."""
         kind, said = b"\0", self.text
-        if not all(isinstance(block, str) for block in self.content):
+        if not self.is_one_text and not all(isinstance(block, str) for block in self.content):
             kind, said = b"\1", _CANONICAL.encode(_canonical(self))
         # surrogatepass: a lone surrogate is legal in JSON, and must not fail here of all places.
         made = hashlib.sha256(self.role.encode() + kind)
@@ -182,12 +184,11 @@ class Message:
     def _size(self) -> int:
         return BESIDE + sum(map(_size, self.content))
 
-    @property
+    @cached_property
     def is_blank(self) -> bool:
         """Whether the CLI would find nothing in it."""
-        if self.is_one_text:
-            return is_blank(self.text)
-        return all(isinstance(block, str) for block in self.content) and is_blank(self.text)
+        said = self.is_one_text or all(isinstance(block, str) for block in self.content)
+        return said and is_blank(self.text)
 
 
 def is_blank(text: str) -> bool:
@@ -291,7 +292,7 @@ def unseen(held: Sequence[bytes], messages: Sequence[Message]) -> tuple[Message,
 
 
 class Checked(tuple[Message, ...]):
-    """Messages that `messages_of` has let pass: it does not look at them again. Whether the first
+    """Messages that can be asked: `messages_of` does not look at them again. Whether the first
     of them, or of some at their end, brings the results that are due is not known."""
 
 
@@ -366,7 +367,8 @@ def check_results(
     """
     waiting = calls
     for index, message in enumerate(messages):
-        if not waiting and waiting is not None and message.is_one_text:
+        if not waiting and message.is_one_text:  # it answers no call, and makes none
+            waiting = ()
             continue
         results = [result.call_id for result in message.results]
         given = set(results)
@@ -404,6 +406,8 @@ def settle_results(messages: Sequence[Message]) -> Iterable[tuple[int, Message]]
     user's stands before it. Only what is out of place is moved.
     """
     places = _places_of_results(messages)
+    if not places:
+        return tuple(enumerate(messages))
     wrong = {place for (index, _), place in places.items() if index != place + 1}
     if not wrong:
         return enumerate(messages)

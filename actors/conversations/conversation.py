@@ -72,6 +72,10 @@ class Conversation:
         return info_of(self.entry)
 
     @property
+    def profile(self) -> Profile:
+        return self.entry.memory.setup.profile
+
+    @property
     def place(self) -> str:
         """Where its agent works, relative to ``workspaces.root``; empty if it is no agent's."""
         return self.entry.workspace

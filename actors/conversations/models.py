@@ -11,7 +11,7 @@ import time
 
 from attrs import frozen
 
-from ...schemas.claude.model_traits import takes_begun_answer
+from ...schemas.claude.model_traits import traits_of
 from ...schemas.errors import Forbidden, InvalidRequest, NotFound
 from ...schemas.settings.rules import HASHED, hash_key
 from ...schemas.settings.settings import AGENT_PREFIX, AuthSettings, ModelSettings
@@ -41,7 +41,9 @@ class Choice:
 def check_goes_on(choice: Choice, named: str | None, begun: str | None) -> None:
     """See that the model can go on with an answer that was `begun` (the path of it, None: there is
     none). `named` is what the client calls the model. Raises `InvalidRequest`."""
-    if begun is not None and (choice.profile == "agent" or not takes_begun_answer(choice.model)):
+    if begun is not None and (
+        choice.profile == "agent" or not traits_of(choice.model).takes_begun_answer
+    ):
         raise InvalidRequest(
             f"{named or choice.model} cannot go on with an answer that was begun: the last "
             "message must be the user's or a tool's. (Claude's models up to version 4.5 can.)",

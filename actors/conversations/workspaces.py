@@ -45,7 +45,9 @@ def place_of(name: str, profile: Profile, owner: str) -> str:
 def check_tools(tools: Iterable[Tool], profile: Profile) -> None:
     """Refuse tools that an agent has itself under that name: the CLI would take its own, and the
     client would never be asked. Raises `InvalidRequest`."""
-    taken = [tool.name for tool in tools if profile == "agent" and tool.name in OWN_NAMES]
+    if profile != "agent":
+        return
+    taken = [tool.name for tool in tools if tool.name in OWN_NAMES]
     if taken:
         raise InvalidRequest(
             f"An agent has tools of its own called {', '.join(taken)}: give yours other names.",

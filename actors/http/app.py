@@ -33,7 +33,7 @@ from .conversations import (
     show_conversation,
     show_item,
 )
-from .middleware import Front
+from .middleware import HEADERS, Front
 from .page import Page
 from .request import Call, route
 from .responses import (
@@ -88,7 +88,7 @@ def http_app(gateway: Gateway) -> ASGIApp:
     page = Page(enabled=gateway.settings.page.enabled)
 
     async def no_such_path(scope: Scope, receive: Receive, send: Send) -> NoReturn:
-        keys.owner(scope["headers"])
+        keys.owner(scope[HEADERS])
         _refuse_path(scope)
 
     routes = [

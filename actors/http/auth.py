@@ -11,7 +11,7 @@ import hmac
 import re
 import reprlib
 import uuid
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from urllib.parse import urlsplit
 
 from ...schemas.errors import Forbidden, Unauthenticated
@@ -22,19 +22,23 @@ from ...transport.loggers import get_logger
 
 log = get_logger("ccapi.http")
 
-Headers = Sequence[tuple[bytes, bytes]]
-"""Names in lower case, values as they came."""
+Headers = Mapping[bytes, Sequence[bytes]]
+"""The values of each header as they came, by its name in lower case."""
 
 _SANE_ID = re.compile(rb"[!-~]{1,128}")
 
 
-def header_values(headers: Iterable[tuple[bytes, bytes]], name: bytes) -> list[bytes]:
-    return [value for key, value in headers if key == name]
+def headers_of(fields: Iterable[tuple[bytes, bytes]]) -> Headers:
+    """The headers of a request, from its list of names (in lower case) and values."""
+    headers: dict[bytes, list[bytes]] = {}
+    for name, value in fields:
+        headers.setdefault(name, []).append(value)
+    return headers
 
 
 def request_id(headers: Headers) -> str:
     """The caller's own ``x-request-id`` where it is 1-128 visible ASCII, else a new one."""
-    for given in header_values(headers, b"x-request-id")[:1]:
+    for given in headers.get(b"x-request-id", ())[:1]:
         if _SANE_ID.fullmatch(given):
             return given.decode("ascii")
     return f"req_{uuid.uuid4().hex}"
@@ -69,8 +73,8 @@ def check_origin(
 ) -> None:
     """Refuse a page from elsewhere. Raises `Forbidden`; callers that are no browser pass. `hosts`:
     to whom the request is addressed, where the headers do not say."""
-    named = header_values(headers, b"host") if hosts is None else hosts
-    for given in header_values(headers, b"origin"):
+    named = headers.get(b"host", ()) if hosts is None else hosts
+    for given in headers.get(b"origin", ()):
         origin = given.decode("latin-1")
         if not (server.allows_origin(origin) or _is_own_page(server, origin, named)):
             raise Forbidden(
@@ -122,8 +126,8 @@ class KeyRing:
 
 
 def _offered_keys(headers: Headers) -> Iterator[bytes]:
-    for value in header_values(headers, b"authorization"):
+    for value in headers.get(b"authorization", ()):
         scheme, _, key = value.partition(b" ")
         if scheme.lower() == b"bearer":
             yield key.strip()
-    yield from header_values(headers, b"x-api-key")
+    yield from headers.get(b"x-api-key", ())

@@ -30,9 +30,8 @@ from ...schemas.turn import FinishReason, Reply, Usage
 from ...schemas.turn_items import TurnItem
 from ...transport.http.asgi import while_connected
 from ...transport.http.event_stream import EventStream
-from ..answering import Source, accept, answering, rejects_if_busy, relay
+from ..answering import Source, accept, answering, rejects_if_busy
 from ..runtime.boundary import as_gateway_error
-from ..runtime.reply_channel import Turn
 from ..runtime.together import run_together
 from .request import Call
 
@@ -152,7 +151,7 @@ async def _accept(call: Call, asked: Sequence[ChatTurn]) -> list[ChatTurn]:
 def no_store(call: Call) -> bool:
     """Whether the client wants no answer that was given earlier."""
     directives = (call.header("cache-control") or "").lower().split(",")
-    return "no-store" in (directive.strip() for directive in directives)
+    return "no-store" in map(str.strip, directives)
 
 
 @asynccontextmanager
@@ -195,7 +194,7 @@ async def _answer_whole(call: Call, dialect: Dialect, requests: Sequence[ChatTur
 
         def read(index: int, source: Source) -> Callable[[], Any]:
             async def run() -> None:
-                replies[index] = await _reply(source)
+                replies[index] = await source.reply()
 
             return run
 
@@ -204,19 +203,6 @@ async def _answer_whole(call: Call, dialect: Dialect, requests: Sequence[ChatTur
         usage = reduce(add, (reply.usage for reply in ordered))
         completion = dialect.whole(_heading(dialect, requests, sources[0]), ordered, usage)
     await call.answer(completion)
-
-
-async def _reply(source: Source) -> Reply:
-    answer = source.answer
-    if isinstance(answer, Turn):
-        return await answer.reply()
-    return Reply(
-        text=answer.text,
-        finish_reason=answer.finish_reason,
-        usage=answer.usage,
-        conversation_id=source.conversation_id,
-        model=source.model,
-    )
 
 
 # -- streamed --------------------------------------------------------------------------------------
@@ -235,12 +221,12 @@ async def _stream(call: Call, dialect: Dialect, requests: Sequence[ChatTurn]) ->
         try:
             async with _answering(call, requests, lambda: stream.opened and not several) as sources:
                 heading = _heading(dialect, requests, sources[0])
-
-                def pass_on(index: int, source: Source) -> Callable[[], Any]:
-                    return partial(_pass_on, source, dialect.writer(heading, index), stream)
-
-                await run_together(*(pass_on(index, each) for index, each in enumerate(sources)))
-                usage = reduce(add, (source.answer.usage for source in sources))
+                passing = [
+                    partial(_pass_on, source, dialect.writer(heading, index), stream)
+                    for index, source in enumerate(sources)
+                ]
+                await run_together(*passing)
+                usage = reduce(add, (source.usage for source in sources))
                 end = dialect.end(heading, usage if requests[0].include_usage else None)
         except Exception as error:
             if not stream.opened:
@@ -251,12 +237,8 @@ async def _stream(call: Call, dialect: Dialect, requests: Sequence[ChatTurn]) ->
 
 async def _pass_on(source: Source, writer: Writer, stream: EventStream) -> None:
     events = [writer.first()]
-
-    async def write(items: Sequence[TurnItem]) -> None:
+    while items := await source.receive_items():
         events.extend(map(writer.item, items))
-        written = b"".join(events)
+        await stream.write(b"".join(events))
         events.clear()
-        await stream.write(written)
-
-    await relay(source.answer, write)
-    await stream.write(b"".join([*events, writer.last(source.answer.finish_reason)]))
+    await stream.write(b"".join([*events, writer.last(source.finish_reason)]))

@@ -26,7 +26,7 @@ from ...schemas.openai.ignored_fields import encode_ignored
 from ...schemas.openai.items import Input, InputItem
 from ...schemas.openai.items import read_history as read_item_history
 from ...transport.http.asgi import send_response
-from ..attaching import attach
+from ..answering import attach
 from ..conversations.conversation import Conversation
 from ..conversations.items import all_items, encode_conversation
 from ..responses.kept_items import KeptItems

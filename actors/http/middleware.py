@@ -24,12 +24,15 @@ from ...schemas.settings.settings import ServerSettings
 from ...transport.http.asgi import JSON, ClientGone, encode_headers, send_json
 from ...transport.loggers import get_logger
 from ..runtime.boundary import as_gateway_error
-from .auth import check_host, check_origin, header_values, request_id
+from .auth import Headers, check_host, check_origin, headers_of, request_id
 
 log = get_logger("ccapi.http")
 
 RESPONSE = "ccapi.response"
 """The scope's key for the `Response` to its request."""
+
+HEADERS = "ccapi.headers"
+"""The scope's key for the request's headers by name (`auth.Headers`)."""
 
 EXPOSED = (
     "x-request-id", "x-conversation-id", "x-ccapi-cache", "x-ccapi-ignored", "x-ccapi-lineage",
@@ -66,7 +69,8 @@ class Front:
                 raise NotImplementedError(f"The gateway serves http, not {other}.")
 
     async def _serve(self, scope: Scope, receive: Receive, send: Send) -> None:
-        response = scope[RESPONSE] = Response(send, {"x-request-id": request_id(scope["headers"])})
+        headers = scope[HEADERS] = headers_of(scope["headers"])
+        response = scope[RESPONSE] = Response(send, {"x-request-id": request_id(headers)})
         begun = time.perf_counter()
         with structlog.contextvars.bound_contextvars(request_id=response.headers["x-request-id"]):
             try:
@@ -82,9 +86,9 @@ class Front:
 
     async def _answer(self, scope: Scope, receive: Receive, response: Response) -> None:
         try:
-            self._check(scope)
-            headers = StarletteHeaders(scope=scope)
-            if "origin" in headers:
+            self._check(scope["method"], scope[HEADERS])
+            if b"origin" in scope[HEADERS]:
+                headers = StarletteHeaders(scope=scope)
                 if scope["method"] == "OPTIONS" and "access-control-request-method" in headers:
                     await self._cors.preflight_response(headers)(scope, receive, response.send)
                     return
@@ -102,12 +106,12 @@ class Front:
                 response.headers["www-authenticate"] = "Bearer"
             await send_json(response.send, failure.status, failure.body(), failure.headers())
 
-    def _check(self, scope: Scope) -> None:
+    def _check(self, method: str, headers: Headers) -> None:
         """Admit what is meant for this server and comes from where it may."""
-        check_host(self._server, header_values(scope["headers"], b"host"))
-        if scope["method"] not in _SAFE_METHODS:
+        check_host(self._server, headers.get(b"host", ()))
+        if method not in _SAFE_METHODS:
             # Reading is left to CORS: without its headers a page gets nothing to see.
-            check_origin(self._server, scope["headers"])
+            check_origin(self._server, headers)
 
 
 @define(eq=False)
@@ -144,7 +148,7 @@ async def _refuse_websocket(scope: Scope, send: Send) -> None:
     """With the error envelope where the server can send one (ASGI specification, "Websocket Denial
     Response"), else with a close before the handshake, which servers make a 403."""
     failure = NotImplementedHere("WebSocket is not served by this gateway.")
-    label = request_id(scope["headers"])
+    label = request_id(headers_of(scope["headers"]))
     with structlog.contextvars.bound_contextvars(request_id=label):
         log.info("request", method="GET", path=scope["path"], status=failure.status, websocket=True)
     if "websocket.http.response" not in (scope.get("extensions") or {}):

@@ -12,7 +12,7 @@ from functools import partial
 from typing import TYPE_CHECKING, NoReturn, TypeVar
 from urllib.parse import parse_qsl
 
-from attrs import define, field
+from attrs import define
 from starlette.routing import Route
 from starlette.types import Receive, Scope, Send
 
@@ -22,8 +22,8 @@ from ...transport.http.asgi import decode_body, read_body, send_json
 from ...transport.http.bodies import LONG, MEMORY_PER_BYTE, Share
 from ...transport.http.content_coding import CODINGS, UnknownCoding, read_codings
 from ...transport.http.event_stream import EventStream
-from .auth import KeyRing, header_values
-from .middleware import RESPONSE, Response
+from .auth import Headers, KeyRing
+from .middleware import HEADERS, RESPONSE, Response
 
 if TYPE_CHECKING:
     from ..gateway import Gateway
@@ -44,21 +44,13 @@ class Call:
     send: Send
     share: Share
     _owner: str | None
-    _headers: dict[bytes, bytes] = field(init=False)
-
-    @_headers.default
-    def _read_headers(self) -> dict[bytes, bytes]:
-        return dict(reversed(self.scope["headers"]))  # of repeated ones, the first
+    headers: Headers
+    response: Response
 
     @property
     def owner(self) -> str:
         assert self._owner is not None, "the route needs no key"
         return self._owner
-
-    @property
-    def response(self) -> Response:
-        response: Response = self.scope[RESPONSE]
-        return response
 
     @property
     def response_headers(self) -> dict[str, str]:
@@ -71,8 +63,9 @@ class Call:
         return EventStream(self.send, heartbeat_seconds, self.response.send_body)
 
     def header(self, name: str) -> str | None:
-        value = self._headers.get(name.encode("latin-1"))
-        return None if value is None else value.decode("latin-1")
+        """The header's value; of several, the first."""
+        values = self.headers.get(name.encode("latin-1"))
+        return values[0].decode("latin-1") if values else None
 
     def path(self, name: str) -> str:
         """A part of the path that the route left open."""
@@ -114,8 +107,9 @@ class Call:
             raise UnsupportedMediaType(
                 "The body must be JSON, sent with content-type: application/json."
             )
+        coded = self.headers.get(b"content-encoding")
         try:
-            codings = read_codings(header_values(self.scope["headers"], b"content-encoding"))
+            codings = read_codings(coded) if coded else []
         except UnknownCoding as unknown:
             self.response_headers["accept-encoding"] = ", ".join(CODINGS)
             raise UnsupportedMediaType(
@@ -165,12 +159,13 @@ class _Methods:
         self._is_there = is_there
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
-        owner = None if self._keys is None else self._keys.owner(scope["headers"])
+        headers, response = scope[HEADERS], scope[RESPONSE]
+        owner = None if self._keys is None else self._keys.owner(headers)
         method = "GET" if scope["method"] == "HEAD" else scope["method"]
         handler = self._handlers.get(method)
         # What was read stays in memory as long as the request does, in one form or another.
         with self._gateway.bodies.share() as share:
-            call = Call(self._gateway, scope, receive, send, share, owner)
+            call = Call(self._gateway, scope, receive, send, share, owner, headers, response)
             if handler is None:
                 self._refuse_method(call)
             else:

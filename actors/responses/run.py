@@ -8,7 +8,7 @@ nothing. Refuses to know: where a response goes on (`actors.responses.job`), HTT
 from __future__ import annotations
 
 import time
-from collections.abc import AsyncIterator, Callable, Sequence
+from collections.abc import AsyncIterator, Awaitable, Callable, Sequence
 from contextlib import asynccontextmanager, suppress
 from uuid import uuid4
 
@@ -21,16 +21,17 @@ from ...schemas.openai.response_events import Ending, ResponseHeading, ending_of
 from ...schemas.openai.responses import ResponseTurn
 from ...schemas.turn import Completed, Setup, Usage
 from ...schemas.turn_items import TurnItem
-from ..answering import OnItems, Source, answering, relay, setup_of
+from ..answering import Source, answering, setup_of
 from ..conversations.conversation import ConversationInfo
 from ..conversations.models import name_of
 from ..conversations.workspace_paths import name_of_place
-from ..runtime.reply_channel import Turn
 from .job import Job, find_place, place
 from .record import Record
 
 KEEP_SECONDS = 2.0
 """Longest wait until a response is stored whose client has gone."""
+
+OnItems = Callable[[Sequence[TurnItem]], Awaitable[None]]
 
 
 @define(eq=False)
@@ -45,14 +46,11 @@ class Running:
 
     async def relay(self, on_items: OnItems) -> None:
         """Pass items on as they come, behind the record. Raises the turn's `GatewayError`."""
-
-        async def keep(items: Sequence[TurnItem]) -> None:
+        source = self.source
+        while items := await source.receive_items():
             self.record.add(items)
             await on_items(items)
-
-        answer = self.source.answer
-        await relay(answer, keep)
-        completed = Completed(answer.finish_reason, answer.usage)
+        completed = Completed(source.finish_reason, source.usage)
         await end(self.job, self.record, ending_of(completed, int(time.time())))
 
 
@@ -122,12 +120,10 @@ async def responding(job: Job, has_begun: Callable[[], bool]) -> AsyncIterator[R
 
 
 def _begin(job: Job, request: ResponseTurn, source: Source, held: tuple[bytes, ...]) -> Record:
-    answer = source.answer
-    turn_id = answer.turn_id if isinstance(answer, Turn) else str(uuid4())
     info = _conversation_info(job, request)
     profile = request.profile if info is None else info.profile
     model = name_of(Setup(source.model, profile=profile))
-    return _record(job, request, turn_id, source.conversation_id, model, held)
+    return _record(job, request, source.turn_id, source.conversation_id, model, held)
 
 
 def _conversation_info(job: Job, request: ResponseTurn) -> ConversationInfo | None:

@@ -42,9 +42,13 @@ class Ref(Generic[M]):
         return f"<Ref {self._name} {waiting}/{MAILBOX}>"
 
     async def tell(self, message: M) -> None:
-        """Put `message` into the mailbox, waiting while it is full. Raises `ActorGone`."""
+        """Put `message` into the mailbox, waiting only while it is full. Raises `ActorGone`."""
+        await trio.lowlevel.checkpoint_if_cancelled()
         try:
-            await self._send.send(message)
+            try:
+                self._send.send_nowait(message)
+            except trio.WouldBlock:
+                await self._send.send(message)
         except (trio.BrokenResourceError, trio.ClosedResourceError):
             raise ActorGone(self._name) from None
 

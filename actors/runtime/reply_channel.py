@@ -125,14 +125,21 @@ class Turn:
             raise StopAsyncIteration
         raise self._lost()
 
-    def receive_nowait(self) -> TurnItem:
-        """An item that is already waiting. Raises `trio.WouldBlock` when there is none (yet)."""
-        try:
-            return self._receive.receive_nowait()
-        except trio.EndOfChannel:
-            raise trio.WouldBlock from None
-        except trio.ClosedResourceError:
-            raise self._lost() from None
+    async def receive_items(self) -> list[TurnItem]:
+        """The next item, once it is there, and all that wait behind it. None at the end of a whole
+        answer. Raises the `GatewayError` with which the turn failed."""
+        items: list[TurnItem] = []
+        with suppress(trio.ClosedResourceError):
+            with suppress(trio.EndOfChannel):
+                items.append(await self._receive.receive())
+                with suppress(trio.WouldBlock):
+                    while True:
+                        items.append(self._receive.receive_nowait())
+            # Outside the handler, so that the turn's error does not get the channel's as context.
+            if not items:
+                self._check()
+            return items
+        raise self._lost()
 
     def _lost(self) -> GatewayError:
         """Why nothing can be read after `hang_up`, whether the turn is complete or not."""

@@ -15,17 +15,12 @@ Work = Callable[[], Awaitable[object]]
 
 async def run_together(*work: Work) -> None:
     """Do all of `work` at once. The first failure ends the rest, and comes out as it is."""
-    failures: list[Exception] = []
-
-    async def run(one: Work) -> None:
-        try:
-            await one()
-        except Exception as error:  # noqa: BLE001 (raised again, past the nursery)
-            failures.append(error)
-            nursery.cancel_scope.cancel()
-
-    async with trio.open_nursery() as nursery:
-        for one in work:
-            nursery.start_soon(run, one)
-    if failures:
-        raise failures[0]
+    try:
+        async with trio.open_nursery() as nursery:
+            for one in work:
+                nursery.start_soon(one)
+    except ExceptionGroup as failures:
+        first = failures.exceptions[0]
+    else:
+        return
+    raise first  # outside the handler, so that it does not get the group as its context

@@ -3,11 +3,12 @@
 Knows: how the machine's actions are performed. Refuses to know: which action follows which event
 (`actors.session.machine`), and the other sessions (`actors.conversations.supervisor`).
 
-Three kinds of task run in the session's own nursery: the actor itself (the mailbox), the attendant
-of the present child (it gets a child from the pool, reads it, and waits until it has gone), and one
-watcher per turn (it waits for the caller to hang up). All of them feed the machine synchronously,
-so it takes one event at a time. Only the attendant ever waits for a caller, so a caller that stalls
-delays nothing but its own turn. An exception in any of them ends this session, and no other.
+Four kinds of task run in the session's own nursery: the actor itself (the mailbox), the search for
+a child in the pool, the attendant of the present child (it reads the child, and waits until it has
+gone), and one watcher per turn (it waits for the caller to hang up). All of them feed the machine
+synchronously, so it takes one event at a time. Only the attendant ever waits for a caller, so a
+caller that stalls delays nothing but its own turn. An exception in any of them ends this session,
+and no other.
 """
 
 from __future__ import annotations
@@ -116,55 +117,41 @@ class _Waiting:
 
 
 class Callers:
-    """The callers of one conversation's unfinished turns: their ports, and their events."""
+    """The callers of one conversation's unfinished turns, by the turn's id, and their events."""
 
-    def __init__(self, conversation_id: str, bus: Bus, stall_seconds: float) -> None:
+    def __init__(self, conversation_id: str, bus: Bus) -> None:
         self._conversation_id = conversation_id
         self._bus = bus
-        self._stall_seconds = stall_seconds
-        self._waiting: dict[str, _Waiting] = {}
+        self.waiting: dict[str, _Waiting] = {}
 
     def __repr__(self) -> str:
-        return f"<Callers {len(self._waiting)}>"
+        return f"<Callers {len(self.waiting)}>"
 
     def take(self, start: StartTurn, port: Port) -> None:
         """A turn is about to be started."""
-        self._waiting[start.turn_id] = _Waiting(port, start.request, trio.current_time())
+        self.waiting[start.turn_id] = _Waiting(port, start.request, trio.current_time())
 
     def started(self, turn_id: str, model: str) -> Port:
         """The machine has accepted the turn: publish that. Its end is always published too."""
-        waiting = self._waiting[turn_id]
+        waiting = self.waiting[turn_id]
         waiting.model = model
         self._bus.publish(TurnAccepted(turn_id, self._conversation_id, model))
         return waiting.port
 
     def report_choice(self, turn_id: str, fate: ChoiceFate) -> None:
-        waiting = self._waiting.get(turn_id)
+        waiting = self.waiting.get(turn_id)
         if waiting is not None:
             waiting.port.report_choice(fate)
 
     def report_lost(self, turn_id: str, lost: str) -> None:
         """An earlier turn of the conversation was lost, when the gateway ended while it ran."""
-        waiting = self._waiting.get(turn_id)
+        waiting = self.waiting.get(turn_id)
         if waiting is not None:
             waiting.port.report_lost(lost)
 
     def note_effects(self, turn_id: str) -> None:
         """The turn has done something that must not be done twice."""
-        self._waiting[turn_id].port.has_effects = True
-
-    def deliver_nowait(self, turn_id: str, item: TurnItem) -> None:
-        """Raises `trio.WouldBlock` while the caller lags, `CallerGone` when it has hung up."""
-        waiting = self._waiting.get(turn_id)
-        if waiting is not None:
-            waiting.port.deliver_nowait(item)
-
-    async def deliver(self, turn_id: str, item: TurnItem) -> None:
-        """Wait for a caller that lags. Raises `CallerGone`, also for one that has stalled."""
-        with trio.move_on_after(self._stall_seconds) as patience:
-            await self._waiting[turn_id].port.deliver(item)
-        if patience.cancelled_caught:
-            raise CallerGone
+        self.waiting[turn_id].port.has_effects = True
 
     def end(self, end: End) -> None:
         """Publish the end, then give it to the caller: the cache relies on that order."""
@@ -181,13 +168,13 @@ class Callers:
                 )  # fmt: skip
             case Failed(error):
                 self._publish_failure(end.turn_id, end.model, error, seconds, key)
-        self._waiting.pop(end.turn_id).port.end(end.outcome)
+        self.waiting.pop(end.turn_id).port.end(end.outcome)
 
     def abandon(self, error: GatewayError) -> None:
         """The session ends: its unfinished turns end with `error`."""
         now = trio.current_time()
-        while self._waiting:
-            turn_id, waiting = self._waiting.popitem()
+        while self.waiting:
+            turn_id, waiting = self.waiting.popitem()
             if waiting.model is not None:
                 seconds, key = now - waiting.taken, waiting.request.cache_key
                 self._publish_failure(turn_id, waiting.model, error, seconds, key)
@@ -218,13 +205,13 @@ class _Session(Generic[C]):
         self._pool = pool
         self._bus = bus
         self._once = OnceLog(log)
-        self._callers = Callers(conversation_id, bus, stall_seconds)
+        self._callers = Callers(conversation_id, bus)
         self._broadcast = state.broadcast
         self._keeper = None if state.journal is None else self._keeper_of(state.journal)
         self._broadcast_turn: TurnState | None = None  # the turn that the broadcast has begun
         self._child: C | None = None
         self._offered: C | None = None
-        self._attending: trio.CancelScope | None = None
+        self._searching: trio.CancelScope | None = None
 
     def _keeper_of(self, journal: Journal) -> Keeper:
         return Keeper(
@@ -411,11 +398,11 @@ class _Session(Generic[C]):
             case Wake(origin):
                 if isinstance(origin, AgentOrigin):
                     origin = evolve(origin, workspace=origin.workspace or self.id)
-                self._attending = trio.CancelScope()
-                self._nursery.start_soon(self._attend, origin, self._attending)
+                self._searching = trio.CancelScope()
+                self._nursery.start_soon(self._search, origin, self._searching)
             case CancelWake():
-                assert self._attending is not None
-                self._attending.cancel()
+                assert self._searching is not None
+                self._searching.cancel()
             case RequestPermission():
                 self._broadcast.ask_permission(request_of(action, time.time()))
             case PermissionSettled(request_id, behavior, by):
@@ -472,10 +459,10 @@ class _Session(Generic[C]):
             self._broadcast.end(self._broadcast.turn.turn_id, Failed(ended.error))
         self._broadcast.move(Phase.ASLEEP.value)
 
-    # -- the attendant of one child ----------------------------------------------------------------
+    # -- one child: the search for it, and its attendant -------------------------------------------
 
-    async def _attend(self, origin: Origin | None, scope: trio.CancelScope) -> None:
-        """Get a child, feed the machine with its frames, and wait until it has gone."""
+    async def _search(self, origin: Origin | None, scope: trio.CancelScope) -> None:
+        """Get a child from the pool, and hand it to an attendant."""
         child: C | None = None
         failure: GatewayError | None = None
         with scope:
@@ -494,16 +481,11 @@ class _Session(Generic[C]):
             return
         self._child = child  # from here on `finish` stops it, if this task is cancelled
         self.feed(ChildReady())
-        failure = await self._read(child)
-        await child.gone.wait()
-        child.stop_reading()
-        self._child = None
-        self._drop_lines()
-        self.feed(ChildGone(failure or child.post_mortem()))
+        self._nursery.start_soon(self._attend, child)
 
-    async def _read(self, child: C) -> GatewayError | None:
-        """Read the child until the end of its output. Returns its protocol error, if any."""
-        machine, last_text = self.machine, -math.inf
+    async def _attend(self, child: C) -> None:
+        """Feed the machine with the child's frames, and wait until it has gone."""
+        machine, last_text, failure = self.machine, -math.inf, None
         try:
             while True:
                 batch = await child.receive_frames()
@@ -530,15 +512,20 @@ class _Session(Generic[C]):
                 if has_text:
                     # The end of an answer with a length limit is read at once: the machine stops
                     # the child before it has the model continue.
-                    limited = machine.turn is not None and machine.turn.is_limited
-                    if now - last_text < BURST_SECONDS and not limited:
+                    turn = machine.turn if now - last_text < BURST_SECONDS else None
+                    if turn is not None and not turn.is_limited:
                         await trio.sleep(BURST_SECONDS)
                     last_text = trio.current_time()
         except EOFError:
-            return None
+            pass
         except ChildProtocolError as error:
             child.kill()
-            return error
+            failure = error
+        await child.gone.wait()
+        child.stop_reading()
+        self._child = None
+        self._drop_lines()
+        self.feed(ChildGone(failure or child.post_mortem()))
 
     async def _take_frame(self, frame: Frame | PermissionRequested) -> None:
         await self._perform_all(self._advance(frame))
@@ -564,18 +551,25 @@ class _Session(Generic[C]):
     async def _deliver(self, action: Action) -> None:
         """Send an item, waiting while the caller lags; a caller that stalls counts as gone."""
         assert isinstance(action, Deliver)
+        caller = self._callers.waiting.get(action.turn_id)
+        if caller is None:
+            return
         try:
             try:
-                self._callers.deliver_nowait(action.turn_id, action.item)
+                caller.port.deliver_nowait(action.item)
             except trio.WouldBlock:
-                await self._deliver_late(action)
+                await self._deliver_late(caller.port, action.item)
         except CallerGone:
             self.feed(Interrupt(action.turn_id))
 
-    async def _deliver_late(self, action: Deliver) -> None:
+    async def _deliver_late(self, port: Port, item: TurnItem) -> None:
+        """Wait for a caller that lags. Raises `CallerGone`, also for one that has stalled."""
         # The child is not read meanwhile: this silence is the caller's, not the child's.
         self.machine.child_active(trio.current_time() + self._stall_seconds)
-        await self._callers.deliver(action.turn_id, action.item)
+        with trio.move_on_after(self._stall_seconds) as patience:
+            await port.deliver(item)
+        if patience.cancelled_caught:
+            raise CallerGone
         self.machine.child_active(trio.current_time())
         self._set_alarm()
 

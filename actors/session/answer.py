@@ -63,12 +63,13 @@ class AnswerState:
     """The answer of one turn so far, as the client has received it.
 
     `pieces` is the text, `calls` the complete tool calls, `usage` that of the messages that have
-    ended. `answered`: the model gave an answer that matches the schema. `is_malformed`: the client
-    has received a call whose arguments are no JSON object; `malformed_error` is the error for that.
-    `is_partial`: the present message has an incomplete call of a client's tool. `hit_token_limit`:
-    the model met its token limit as often as the CLI has it continue. `is_empty`: the last message
-    had no text and no call. `has_acted`: an agent has begun to use a tool of its own. `error` is
-    set once the turn can only fail.
+    ended. `answered`: the model gave an answer that matches the schema. `malformed`: the error for
+    a call that the client has received, and whose arguments are no JSON object.
+    `is_cut`: a stop text has cut the answer, while the model still writes; not after a tool call,
+    for then the calls end the answer. `is_partial`: the present message has an incomplete call of a
+    client's tool. `hit_token_limit`: the model met its token limit as often as the CLI has it
+    continue. `is_empty`: the last message had no text and no call. `has_acted`: an agent has begun
+    to use a tool of its own. `error` is set once the turn can only fail.
     """
 
     def __init__(self, options: Options, setup: Setup) -> None:
@@ -77,9 +78,9 @@ class AnswerState:
         self.usage = Usage()
         self.assistant_uuid: str | None = None
         self.error: GatewayError | None = None
-        self.answered = False
-        self.is_malformed = self.is_partial = self.hit_token_limit = False
-        self.malformed_error = errors.malformed_call()
+        self.answered = self.is_cut = False
+        self.is_partial = self.hit_token_limit = False
+        self.malformed: GatewayError | None = None
         self.is_empty = False
         self.has_acted = False
         self._schema = setup.schema
@@ -108,12 +109,6 @@ class AnswerState:
         # The answer before the present message; whether that one has text, which may be held back.
         self._before: tuple[int, int, str | None, str | None] | None = None
         self._spoke = False
-
-    @property
-    def is_cut(self) -> bool:
-        """Whether a stop text has cut the answer, while the model still writes. Not after a tool
-        call: then the calls end the answer."""
-        return self._stops is not None and self._stops.cut and not self.calls
 
     @property
     def is_whole(self) -> bool:
@@ -209,7 +204,10 @@ class AnswerState:
         return self._keep(self._stops.finish()) if self._stops is not None else []
 
     def _pass_on(self, text: str) -> list[TurnItem]:
-        return self._keep(text if self._stops is None else self._stops.feed(text))
+        if self._stops is not None:
+            text = self._stops.feed(text)
+            self.is_cut = self._stops.cut and not self.calls
+        return self._keep(text)
 
     def _keep(self, text: str) -> list[TurnItem]:
         if not text:
@@ -282,9 +280,10 @@ class AnswerState:
         elif not self._input:
             items = [ToolCallDelta(index, arguments)]
         if _is_malformed(told):
-            self.is_malformed = True  # no client can answer it
+            self.malformed = errors.malformed_call()  # no client can answer it
             return items
         self.calls.append(told)
+        self.is_cut = False
         self._hold_answer()
         return items
 
@@ -304,7 +303,7 @@ class AnswerState:
             # The client has it already. Half an answer is no error at the token limit, of which the
             # end of the message tells.
             if self.is_partial:
-                self.is_malformed, self.malformed_error = True, errors.misfit_answer()
+                self.malformed = errors.misfit_answer()
             else:
                 self.error = errors.misfit_answer()
             return []

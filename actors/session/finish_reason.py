@@ -108,8 +108,8 @@ def judge_frame(answer: AnswerState, frame: AnswerFrame) -> Outcome | None:
         # whose result is not known.
         goes_on = answer.may_be_long and not (answer.calls or answer.is_partial)
         return None if goes_on else TokenLimit(answer.usage)
-    if answer.is_malformed:
-        return Failed(answer.malformed_error)
+    if answer.malformed is not None:
+        return Failed(answer.malformed)
     if answer.calls and frame.stop_reason == "refusal":
         return Refused("The model stopped its answer.", answer.usage)
     if answer.calls:

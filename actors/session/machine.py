@@ -9,6 +9,7 @@ operation: the diagram, the numbered invariants that comments here name, and who
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator, Sequence
+from operator import itemgetter
 
 from ...schemas.claude.output import (
     ControlAnswer,
@@ -71,7 +72,7 @@ class Machine:
     @property
     def deadline(self) -> float:
         """When `TimedOut` is due: a point in time, `math.inf` for never."""
-        return min(due for due, _ in self._timers())
+        return min(self._timers(), key=itemgetter(0))[0]
 
     def child_active(self, now: float) -> None:
         """The child has written something (called once per piece read, not per frame)."""
@@ -93,10 +94,11 @@ class Machine:
         """
         if self.phase is Phase.BUSY:
             if type(event) is TextDelta:  # the hot path: once per token, before any match
-                turn = self._turns.running
+                turn = self._turns.current
+                assert turn is not None
                 if turn.answer.is_cut:
                     return self._finish_turn(finish_reason.Truncated(turn.answer.estimate()), now)
-                return [*turn.add_text(event, now)]
+                return [*turn.deliver(turn.answer.add_text(event), now)]
             actions = self._busy(event, now)
         else:
             actions = self._not_busy(event, now)

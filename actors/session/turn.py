@@ -8,7 +8,6 @@ from __future__ import annotations
 
 from collections import deque
 from collections.abc import Iterable
-from itertools import takewhile
 from uuid import UUID, uuid5
 
 from attrs import define, evolve, field
@@ -44,13 +43,14 @@ AnswerFrame = ModelFrame | ApiRetry
 class TurnState:
     """A turn that was accepted and has not ended. Times are points in time, in seconds.
 
-    It has to end before `due`. `messages` are those the conversation does not hold yet, `batches`
-    the lines still to be written, `awaits` the user message that the child works on, `answer` the
-    answer so far. `retry_after`: the seconds after which the CLI meant to retry the API, when the
-    API last failed. `begun`: a child has it. `tries`: how many children got it in vain. `replayed`:
-    one of them died when it may have asked the model. `model_began`: the model has answered
-    something. `replays_all`: a new child gets the whole history line by line, since no transcript
-    can be written.
+    It has to end before `due`. `messages` are those the conversation does not hold yet, of which
+    the newest may bring results of the client's tools (`brings_results`), `batches` the lines still
+    to be written, `awaits` the user message that the child works on, `answer` the answer so far.
+    `retry_after`: the seconds after which the CLI meant to retry the API, when the API last failed.
+    `begun`: a child has it. `tries`: how many children got it in vain. `replayed`: one of them died
+    when it may have asked the model. `model_began`: the model has answered something.
+    `replays_all`: a new child gets the whole history line by line, since no transcript can be
+    written.
 
     `wish` is the tool call for which the model gets an instruction in the prompt. Until that call
     begins, the turn holds the answer back, so that it can ask once more (`asked_again`) if the
@@ -63,6 +63,7 @@ class TurnState:
     accepted: float
     due: float
     messages: tuple[Message, ...] = ()
+    brings_results: bool = False
     batches: deque[Batch] = field(factory=deque)
     awaits: str = ""
     first_delta: float | None = None
@@ -104,8 +105,10 @@ class TurnState:
 
     def join(self, memory: Memory) -> GatewayError | None:
         """Find the messages that the turn adds to `memory`; or return why it does not fit."""
-        self.setup = self.request.setup(memory.setup)
-        self._await_answer()
+        setup = self.request.setup(memory.setup)
+        if setup != self.setup:  # a turn before this one has changed it
+            self.setup = setup
+            self._await_answer()
         if self.request.options.begun and memory.resume is not None:
             return errors.cannot_continue()
         messages = unseen(memory.digests, self.request.messages)
@@ -118,6 +121,11 @@ class TurnState:
         except InvalidRequest as error:
             return error
         self.messages = messages
+        self.brings_results = False
+        for message in reversed(messages):
+            if message.role != "user":
+                break
+            self.brings_results |= bool(message.results)
         return None
 
     def results_alone(self) -> tuple[ToolResult, ...] | None:
@@ -156,12 +164,7 @@ class TurnState:
     def has_effects(self) -> bool:
         """Whether it has done something that must not be done twice: an agent used a tool, or a
         child got the results of tools that the client used."""
-        return self.answer.has_acted or (self.begun and self._brings_results)
-
-    @property
-    def _brings_results(self) -> bool:
-        newest = takewhile(lambda message: message.role == "user", reversed(self.messages))
-        return any(message.results for message in newest)
+        return self.answer.has_acted or (self.begun and self.brings_results)
 
     @property
     def is_limited(self) -> bool:
@@ -169,9 +172,6 @@ class TurnState:
         return self.request.options.max_tokens is not None
 
     # -- the answer --------------------------------------------------------------------------------
-
-    def add_text(self, delta: TextDelta, now: float) -> list[Deliver]:
-        return self.deliver(self.answer.add_text(delta), now)
 
     def add_frame(self, frame: AnswerFrame, now: float) -> list[Deliver]:
         if isinstance(frame, ApiRetry):

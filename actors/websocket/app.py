@@ -39,7 +39,7 @@ from ...transport.http.websocket import (
 )
 from ...transport.loggers import get_logger
 from ..conversations.workspaces import LOCAL
-from ..http.auth import Headers, KeyRing, check_host, check_origin, request_id
+from ..http.auth import Headers, KeyRing, check_host, check_origin, headers_of, request_id
 from ..listeners.overview import Overview, open_overview
 from ..runtime.boundary import as_gateway_error
 from .call import SocketCall, error_event
@@ -141,7 +141,7 @@ class WebSocketFront:
 
     async def serve(self, request: WebSocketRequest, peer: Peer) -> None:
         """One connection, from its handshake on: the front door's `WebSocketHandler`."""
-        headers = [(name.lower(), value) for name, value in request.headers]
+        headers = headers_of((name.lower(), value) for name, value in request.headers)
         label = request_id(headers)
         path, _, query = request.path.partition("?")
         with structlog.contextvars.bound_contextvars(request_id=label):

@@ -45,7 +45,7 @@ from ...schemas.openai.responses import parse_response
 from ...schemas.settings.settings import ResponseSettings
 from ...schemas.turn_items import TurnItem
 from ...transport.http.bodies import LONG, Share
-from ..attaching import attach
+from ..answering import attach
 from ..responses.job import Job, accept
 from ..responses.kept_items import KeptItems
 from ..responses.record import Record

@@ -17,7 +17,7 @@ from collections.abc import Mapping, Sequence
 from typing import Any
 
 from ..turn import Effort, Options, Setup
-from .model_traits import can_be_kept_from_thinking, takes_sampling
+from .model_traits import traits_of
 from .tool_names import ANSWER_TOOL, wire_name
 
 MAX_TEMPERATURE = 1.0
@@ -58,8 +58,8 @@ def without_effect(options: Options, model: str = "", *, in_words: bool = False)
     """Names of the given options that give way to others, or that `model` does not take (empty: it
     takes them all). `in_words`: the prompt says in words which tool to call
     (`schemas.claude.tool_wishes`)."""
-    names, silent = [], can_be_kept_from_thinking(model)
-    sampled = takes_sampling(model) and not _thinks(options)
+    names, silent = [], traits_of(model).can_skip_thinking
+    sampled = traits_of(model).takes_sampling and not _thinks(options)
     if options.temperature is not None and not sampled:
         names.append("temperature")
     if options.top_p is not None and (not sampled or options.temperature is not None):
@@ -73,7 +73,7 @@ def without_effect(options: Options, model: str = "", *, in_words: bool = False)
 
 def _effort(options: Options, setup: Setup, body: Mapping[str, Any]) -> Effort | None:
     if options.effort == "none":
-        return None if can_be_kept_from_thinking(setup.model) else "low"
+        return None if traits_of(setup.model).can_skip_thinking else "low"
     # The API refuses more than that of a model that must not think.
     if "thinking" in body and options.effort in ("xhigh", "max"):
         return "high"
@@ -107,7 +107,7 @@ def _body(options: Options, setup: Setup) -> dict[str, Any]:
     choice = _tool_choice(options, setup)
     if choice is not None:
         body["tool_choice"] = choice
-    if can_be_kept_from_thinking(setup.model) and _forbids_thinking(options, choice):
+    if traits_of(setup.model).can_skip_thinking and _forbids_thinking(options, choice):
         body["thinking"] = {"type": "disabled"}
     return body
 
@@ -122,7 +122,7 @@ def _opaque(user: str) -> str:
 def _tool_choice(options: Options, setup: Setup) -> dict[str, Any] | None:
     asked, tools = options.tool_choice, bool(setup.tools)
     parallel = {} if options.parallel_tool_calls else {"disable_parallel_tool_use": True}
-    if not can_be_kept_from_thinking(setup.model):
+    if not traits_of(setup.model).can_skip_thinking:
         # Such a model refuses to be made to call anything, so that it can only be asked to.
         if tools and asked.mode == "none" and setup.schema is None:
             return {"type": "none"}

@@ -14,7 +14,7 @@ from attrs import frozen
 from ..message import ToolCall
 from ..turn import Options, Setup
 from ..turn_items import ToolCallStarted, TurnItem
-from .model_traits import can_be_kept_from_thinking
+from .model_traits import traits_of
 from .tool_names import wire_name
 
 MAX_HELD = 32 * 1024
@@ -58,7 +58,7 @@ def wish_of(options: Options, setup: Setup) -> ToolWish | None:
     Nothing to an agent: what it was asked could not be taken back, since it may have acted on it.
     """
     choice = options.tool_choice
-    if setup.profile == "agent" or can_be_kept_from_thinking(setup.model):
+    if setup.profile == "agent" or traits_of(setup.model).can_skip_thinking:
         return None
     if choice.mode == "required" and setup.tools:
         return ToolWish(None)

@@ -267,7 +267,9 @@ def _effort(request: ChatRequest) -> Effort | None:
 
 
 def _stops(given: str | tuple[str, ...] | None) -> tuple[str, ...]:
-    stops = {"stop": given} if isinstance(given, str) else _by_path(given or ())
+    if given is None:
+        return ()
+    stops = {"stop": given} if isinstance(given, str) else _by_path(given)
     if len(stops) > MAX_STOPS:
         raise invalid(f"stop must hold at most {MAX_STOPS} strings.", "stop")
     for path, text in stops.items():
@@ -309,6 +311,7 @@ def _ignored(
 
 def _wants_detail(message: ChatMessage) -> bool:
     """Whether it says how closely a picture is to be looked at."""
-    parts = message.content if isinstance(message.content, tuple) else ()
-    given = (part.image_url for part in parts)
+    if not isinstance(message.content, tuple):
+        return False
+    given = (part.image_url for part in message.content)
     return any(isinstance(url, ImageUrl) and url.detail not in (None, "auto") for url in given)

@@ -17,6 +17,7 @@ from ..json_bounds import ArgumentsMeter
 from ..media import Attachment, Slot, fill
 from ..message import (
     Block,
+    Checked,
     Document,
     Image,
     Message,
@@ -133,7 +134,7 @@ def read_messages(given: Sequence[ChatMessage], *, continues: bool) -> History:
             f"{path} must have text or an attachment.", code="empty_content", param=path
         )
     kept, indexes = without_void(settle_results(reading.messages))
-    messages, places = tuple(kept), reading.places
+    messages, places = Checked(kept), reading.places
     begun = None
     if messages[-1].role != "user":
         begun = f"{_path(places[indexes[-1]])}.role"

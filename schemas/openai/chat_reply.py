@@ -168,13 +168,10 @@ class ChunkWriter:
 
     def item(self, item: TurnItem) -> bytes:
         if type(item) is TextDelta:
-            return self.text(item.text)
+            before, behind = self._around
+            return before + write_json(item.text) + behind
         delta = encode_delta(item)
         return b"" if delta is None else self._event(delta)
-
-    def text(self, text: str) -> bytes:
-        before, behind = self._around
-        return before + write_json(text) + behind
 
     def last(self, finish_reason: FinishReason) -> bytes:
         """How the choice ended."""

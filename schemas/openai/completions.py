@@ -190,12 +190,9 @@ class ChunkWriter:
     def item(self, item: TurnItem) -> bytes:
         """No bytes for what this API has no place for: thinking, and there are no tools."""
         if isinstance(item, TextDelta | Refused):
-            return self.text(item.text)
+            before, behind = self._around
+            return before + write_json(item.text) + behind
         return b""
-
-    def text(self, text: str) -> bytes:
-        before, behind = self._around
-        return before + write_json(text) + behind
 
     def last(self, finish_reason: FinishReason) -> bytes:
         """How the choice ended."""

@@ -13,6 +13,7 @@ import trio.testing
 from attrs import evolve, field, frozen
 
 from ccapi.actors.answering import (
+    CachedAnswer,
     Source,
     accept,
     answering,
@@ -20,11 +21,11 @@ from ccapi.actors.answering import (
     setup_of,
 )
 from ccapi.actors.gateway import Gateway
-from ccapi.actors.runtime.reply_channel import Turn
+from ccapi.actors.runtime.reply_channel import REPLY_SLOTS
 from ccapi.schemas.errors import ChildDied, Conflict, GatewayError, InvalidRequest, NotFound
 from ccapi.schemas.message import Message
 from ccapi.schemas.settings.settings import CacheSettings, ConversationSettings, Settings
-from ccapi.schemas.turn import Answer, Options, Setup, Tool, TurnRequest
+from ccapi.schemas.turn import Answer, Options, Setup, Tool, TurnRequest, Usage
 
 from ..support.gateway_double import (
     ConversationDouble,
@@ -70,9 +71,18 @@ def untold() -> bool:
 
 
 async def text_of(source: Source) -> str:
-    if isinstance(source.answer, Turn):
-        return (await source.answer.reply()).text
-    return source.answer.text
+    return (await source.reply()).text
+
+
+async def test_an_answer_of_the_cache_is_read_as_a_turn_is() -> None:
+    pieces = tuple(str(number) for number in range(REPLY_SLOTS + 1))
+    cached = CachedAnswer(Answer(pieces, "stop", Usage()), "conv_1", "sonnet")
+    read = []
+    while items := await cached.receive_items():
+        read.append([item.text for item in items])
+    assert read == [list(pieces[:REPLY_SLOTS]), [pieces[-1]]]
+    assert (await cached.reply()).text == "".join(pieces)
+    assert (cached.finish_reason, cached.usage) == ("stop", Usage())
 
 
 async def answer(asked: Question) -> str:
@@ -131,7 +141,7 @@ async def test_the_cache_is_asked_first(gateway: GatewayDouble) -> None:
     holding(gateway)
     asked = question(gateway, cacheable=True)
     async with asked.answered(untold) as source:
-        assert isinstance(source.answer, Answer)
+        assert isinstance(source, CachedAnswer)
         assert source.model == "sonnet"
     assert len(gateway.asked) == 1
     assert asked.headers["x-ccapi-cache"] == "hit"

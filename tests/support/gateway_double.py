@@ -108,6 +108,10 @@ class ConversationDouble:
     place: str = ""
 
     @property
+    def profile(self) -> str:
+        return self.info.profile
+
+    @property
     def info(self) -> ConversationInfo:
         return ConversationInfo(
             conversation_id=self.conversation_id,

@@ -49,12 +49,11 @@ async def read_body(
     Raises `TooLarge` (before anything is read, where the client says how much is coming),
     `InvalidRequest` (``too_many_pieces``), `Overloaded` and `ClientGone`.
     """
-    refusal = TooLarge(f"The request's body is larger than {limit} bytes.")
     for name, value in scope["headers"]:
         # Twenty digits are more than any limit, and int() refuses to read some thousands.
         if name == b"content-length" and value.isdigit():
             if len(value) > 20 or int(value) > limit:
-                raise refusal
+                raise _too_large(limit)
             if share is not None:
                 await share.grow_to(int(value))
     body = bytearray()  # many small pieces would take many times their length
@@ -66,7 +65,7 @@ async def read_body(
         piece = message.get("body", b"")
         pieces += 1
         if len(body) + len(piece) > limit:
-            raise refusal
+            raise _too_large(limit)
         if pieces > FEW_PIECES + len(body) // PIECE_BYTES:
             raise InvalidRequest(
                 "The request's body comes in too many small pieces.", code="too_many_pieces"
@@ -76,6 +75,10 @@ async def read_body(
         body += piece
         if not message.get("more_body", False):
             return body
+
+
+def _too_large(limit: int) -> TooLarge:
+    return TooLarge(f"The request's body is larger than {limit} bytes.")
 
 
 async def decode_body(

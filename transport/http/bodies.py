@@ -77,10 +77,12 @@ class Bodies:
         return not others or others + share.taken + count <= self.limit - self.limit // RESERVE
 
     def change(self, share: Share, count: int) -> None:
-        before = share.taken if share.is_long else 0
+        if share.is_long:
+            self._long_taken -= share.taken
         share.taken += count
         self.taken += count
-        self._long_taken += (share.taken if share.is_long else 0) - before
+        if share.taken >= LONG:
+            self._long_taken += share.taken
 
     async def wait(self, share: Share, count: int) -> None:
         entry = (share, count, trio.Event())

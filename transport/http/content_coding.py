@@ -10,7 +10,7 @@ from __future__ import annotations
 
 import io
 import zlib
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Sequence
 from typing import Protocol
 
 import brotli
@@ -41,7 +41,7 @@ class Decoder(Protocol):
         end mark is not whole."""
 
 
-def read_codings(values: Iterable[bytes]) -> list[str]:
+def read_codings(values: Sequence[bytes]) -> list[str]:
     """The codings of ``content-encoding`` headers, in the order in which they were applied.
 
     Raises `UnknownCoding`.

@@ -76,7 +76,8 @@ class Exchange:
         return f"<Exchange {self._scope['method']} {self._scope['path']} {phase}>"
 
     async def put(self, message: Message) -> None:
-        """Passes on a piece of the body, waiting for room, or the hang-up, which never waits."""
+        """Passes on a piece of the body, or the hang-up. Waits only where there is no room: what
+        came in one read is there before the application asks for it."""
         if message["type"] == "http.disconnect":
             self._hung_up = not self._complete
             self._to_app.close()
@@ -84,18 +85,34 @@ class Exchange:
         # Closed, maybe while this waits, when the exchange is over: the application does not want
         # the rest.
         with suppress(trio.ClosedResourceError):
-            await self._to_app.send(message)
+            try:
+                self._to_app.send_nowait(message)
+            except trio.WouldBlock:
+                await self._to_app.send(message)
 
     async def receive(self) -> Message:
+        try:
+            try:
+                message = self._from_client.receive_nowait()
+            except trio.WouldBlock:
+                message = await self._wait()
+        except trio.EndOfChannel:
+            return {"type": "http.disconnect"}
+        self._body_bytes += len(message.get("body", b""))
+        self._body_complete = not message.get("more_body", False)
+        return message
+
+    async def _wait(self) -> Message:
+        """The next part of the body. Raises `trio.EndOfChannel` where the client hangs up, or is
+        given up."""
         if self._body_complete:
-            return await self._next_message()  # only a hang-up can come, and it may take for ever
+            return await self._from_client.receive()  # a hang-up, and it may take for ever
         # The time in which the application had no room for more is not the client's.
         begun = trio.current_time()
         allowed = min(self._stall_seconds, self._time_left())
         with trio.move_on_after(allowed) as patience:
-            message = await self._next_message()
+            message = await self._from_client.receive()
             self._waited += trio.current_time() - begun
-            self._body_bytes += len(message.get("body", b""))
             return message
         assert patience.cancelled_caught
         reason = f"No part of the request body came for {self._stall_seconds:g} s."
@@ -103,21 +120,13 @@ class Exchange:
             reason = f"The request body comes slower than {self._min_rate:g} bytes per second."
         await self._answer_with(RequestTimedOut(reason))
         self._hung_up = self._given_up = True
-        return {"type": "http.disconnect"}
+        raise trio.EndOfChannel
 
     def _time_left(self) -> float:
         """How long the client may take for the next part, by what it took for the others."""
         if not self._min_rate:
             return math.inf
         return self._stall_seconds + self._body_bytes / self._min_rate - self._waited
-
-    async def _next_message(self) -> Message:
-        try:
-            message = await self._from_client.receive()
-        except trio.EndOfChannel:
-            return {"type": "http.disconnect"}
-        self._body_complete = not message.get("more_body", False)
-        return message
 
     async def send(self, message: Message) -> None:
         if self._hung_up:

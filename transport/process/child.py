@@ -83,6 +83,7 @@ class Child:
         self.pid = process.pid
         self.trace = command.trace
         self._process = process
+        self._stdout = _fd(process.stdout)
         self._lines = LineSplitter(command.max_line_bytes)
         self._outbox, self._to_write = trio.open_memory_channel[Line](UNWRITTEN_LINES)
         self._stderr: deque[bytes] = deque()
@@ -179,55 +180,46 @@ class Child:
         gone and all it wrote is read. A task that has begun to read must `stop_reading` in the end:
         what a child wrote before it went can then still be read after it has gone.
         """
+        if self._receiving is not None:
+            raise trio.BusyResourceError("another task reads from this child")
         self._stdout_kept = True
         frames: list[Frame] = []
         if self._fault is None:
-            data = await self._receive()
+            data = None
+            try:
+                if not self.gone.is_set():
+                    with trio.CancelScope() as self._receiving:
+                        # This wakes the reader once for each piece; trio's `receive_some`, twice.
+                        await trio.lowlevel.wait_readable(self._stdout.fileno())
+                        data = os.read(self._stdout.fileno(), READ_BYTES)
+                if data is None:
+                    # What the child wrote is in the pipe. Its end may never come: a process that
+                    # left the child's group may hold the pipe open, and owes us nothing.
+                    data = os.read(self._stdout.fileno(), PIPE_BYTES)
+                    self._stdout.close()
+            except (trio.ClosedResourceError, OSError, ValueError):  # a descriptor of -1 is closed
+                data = b""
+            finally:
+                self._receiving = None
             if not data:
                 self.leave.set()
                 raise EOFError
-            self._fault = self._decode(data, frames)
+            try:
+                for line in self._lines.feed(data):
+                    frames.append(decode(line))  # noqa: PERF401 (what came before a fault counts)
+            except LineTooLong as error:
+                self._fault = ChildProtocolError(f"The CLI process wrote {error}.")
+            except ValueError:
+                self._fault = ChildProtocolError("The CLI process wrote a line that is not JSON.")
         if self._fault is not None and not frames:
             self.kill()
             raise self._fault
         return frames
 
-    async def _receive(self) -> bytes:
-        """The next bytes of stdout; none at its end."""
-        if self._receiving is not None:
-            raise trio.BusyResourceError("another task reads from this child")
-        stdout = _fd(self._process.stdout)
-        try:
-            if not self.gone.is_set():
-                with trio.CancelScope() as self._receiving:
-                    return bytes(await stdout.receive_some(READ_BYTES))
-            # What the child wrote is in the pipe. Its end may never come: a process that left
-            # the child's group may hold the pipe open, and owes us nothing.
-            await trio.lowlevel.checkpoint()
-            data = os.read(stdout.fileno(), PIPE_BYTES)
-            stdout.close()
-        except (trio.BrokenResourceError, trio.ClosedResourceError, OSError):
-            return b""
-        else:
-            return data
-        finally:
-            self._receiving = None
-
-    def _decode(self, data: bytes, frames: list[Frame]) -> ChildProtocolError | None:
-        """Add the frames that `data` completes to `frames`, up to the first fault."""
-        try:
-            for line in self._lines.feed(data):
-                frames.append(decode(line))  # noqa: PERF401 (what came before a fault counts)
-        except LineTooLong as error:
-            return ChildProtocolError(f"The CLI process wrote {error}.")
-        except ValueError:
-            return ChildProtocolError("The CLI process wrote a line that is not JSON.")
-        return None
-
     def stop_reading(self) -> None:
         """Close our end of stdout, and let the child go if it has not."""
         self.leave.set()
-        _fd(self._process.stdout).close()
+        self._stdout.close()
 
     # -- life --------------------------------------------------------------------------------------
 
@@ -326,13 +318,12 @@ class Child:
     def _close(self) -> None:
         self.leave.set()
         self.gone.set()
-        pipes = [self._process.stdin, self._process.stderr]
-        if not self._stdout_kept:
-            pipes.append(self._process.stdout)
         if self._receiving is not None:
             self._receiving.cancel()
-        for pipe in pipes:
-            _fd(pipe).close()
+        elif not self._stdout_kept:
+            self._stdout.close()
+        _fd(self._process.stdin).close()
+        _fd(self._process.stderr).close()
 
 
 def _fd(pipe: object) -> trio.lowlevel.FdStream:

@@ -15,7 +15,7 @@ from starlette.routing import Mount
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 from structlog.testing import capture_logs
 
-from ccapi.actors.http.auth import KeyRing, check_host
+from ccapi.actors.http.auth import KeyRing, check_host, headers_of
 from ccapi.actors.http.middleware import EXPOSED, Front
 from ccapi.actors.runtime.boundary import as_gateway_error
 from ccapi.schemas.errors import Forbidden, InternalError, NotFound, Unauthenticated
@@ -339,16 +339,16 @@ def test_both_headers_give_the_same_owner_for_every_key() -> None:
     ring = KeyRing(KEYS, without_keys="local")
     for key in KEYS:
         owner = hashlib.sha256(key.encode()).hexdigest()
-        assert ring.owner([(b"authorization", b"Bearer " + key.encode())]) == owner
-        assert ring.owner([(b"authorization", b"bearer  " + key.encode())]) == owner
-        assert ring.owner([(b"x-api-key", key.encode())]) == owner
+        assert ring.owner(headers_of([(b"authorization", b"Bearer " + key.encode())])) == owner
+        assert ring.owner(headers_of([(b"authorization", b"bearer  " + key.encode())])) == owner
+        assert ring.owner(headers_of([(b"x-api-key", key.encode())])) == owner
         # A proxy's own key in one header does not hide the caller's in the other.
         both = [(b"authorization", b"Bearer proxy"), (b"x-api-key", key.encode())]
-        assert ring.owner(both) == owner
+        assert ring.owner(headers_of(both)) == owner
         assert key not in repr(ring)
-    assert KeyRing((), without_keys="local").owner([]) == "local"
+    assert KeyRing((), without_keys="local").owner({}) == "local"
     with pytest.raises(Unauthenticated):
-        ring.owner([(b"x-api-key", b"\xff\xfe")])
+        ring.owner(headers_of([(b"x-api-key", b"\xff\xfe")]))
 
 
 @pytest.mark.parametrize("method", ["PUT", "PATCH", "TRACE", "NONSENSE"])

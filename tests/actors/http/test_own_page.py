@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import pytest
 
-from ccapi.actors.http.auth import check_origin
+from ccapi.actors.http.auth import check_origin, headers_of
 from ccapi.schemas.errors import Forbidden
 from ccapi.schemas.settings.settings import ServerSettings
 
@@ -13,8 +13,8 @@ HOST = b"ai.example:8080"
 
 def check(origin: bytes, server: ServerSettings | None = None) -> None:
     settings = server or ServerSettings(allowed_hosts=("ai.example",))
-    check_origin(settings, [(b"origin", origin), (b"host", HOST)])
-    check_origin(settings, [(b"origin", origin)], [HOST])
+    check_origin(settings, headers_of([(b"origin", origin), (b"host", HOST)]))
+    check_origin(settings, headers_of([(b"origin", origin)]), [HOST])
 
 
 def test_a_page_may_call_where_it_came_from() -> None:

@@ -64,6 +64,31 @@ async def test_a_full_mailbox_refuses_what_will_not_wait_and_holds_up_what_will(
     assert [mailbox.receive_nowait() for _ in range(MAILBOX)] == list(range(1, MAILBOX + 1))
 
 
+async def test_telling_gives_way_to_no_other_task_while_there_is_room() -> None:
+    ref, mailbox = open_numbers()
+    seen: list[int] = []
+
+    async def read() -> None:
+        seen.append(await mailbox.receive())
+
+    async with trio.open_nursery() as nursery:
+        nursery.start_soon(read)
+        await trio.testing.wait_all_tasks_blocked()
+        await ref.tell(1)
+        assert seen == []
+    assert seen == [1]
+
+
+async def test_a_sender_that_was_cancelled_tells_nothing() -> None:
+    ref, mailbox = open_numbers()
+    with trio.CancelScope() as scope:
+        scope.cancel()
+        await ref.tell(1)
+    assert scope.cancelled_caught
+    with pytest.raises(trio.WouldBlock):
+        mailbox.receive_nowait()
+
+
 async def test_a_message_to_an_actor_that_is_gone() -> None:
     ref, mailbox = open_numbers()
     mailbox.close()

@@ -174,7 +174,7 @@ async def test_a_turn_that_was_hung_up_raises_that_when_read(outcome: Completed 
     with pytest.raises(TurnInterrupted, match="closed this turn"):
         await turn.reply()
     with pytest.raises(TurnInterrupted, match="closed this turn"):
-        turn.receive_nowait()
+        await turn.receive_items()
 
 
 async def test_a_failed_turn_that_was_hung_up_raises_its_own_error() -> None:
@@ -184,7 +184,7 @@ async def test_a_failed_turn_that_was_hung_up_raises_its_own_error() -> None:
     with pytest.raises(ChildDied):
         await anext(turn)
     with pytest.raises(ChildDied):
-        turn.receive_nowait()
+        await turn.receive_items()
 
 
 async def test_a_reader_that_waits_learns_that_the_turn_was_left() -> None:
@@ -200,18 +200,27 @@ async def test_a_reader_that_waits_learns_that_the_turn_was_left() -> None:
         turn.hang_up()
 
 
-async def test_items_that_wait_can_be_taken_without_waiting() -> None:
+async def test_items_that_wait_come_together() -> None:
     turn, port = a_turn()
-    with pytest.raises(trio.WouldBlock):
-        turn.receive_nowait()
     port.deliver_nowait(TextDelta("a"))
     port.deliver_nowait(TextDelta("b"))
+    assert await turn.receive_items() == [TextDelta("a"), TextDelta("b")]
+    with trio.move_on_after(0.01) as none_waits:
+        await turn.receive_items()
+    assert none_waits.cancelled_caught
+    port.deliver_nowait(TextDelta("c"))
     port.end(Failed(ChildDied("no")))
-    assert [turn.receive_nowait(), turn.receive_nowait()] == [TextDelta("a"), TextDelta("b")]
-    with pytest.raises(trio.WouldBlock):
-        turn.receive_nowait()  # how it ended is the iteration's to say
-    with pytest.raises(ChildDied):
-        await anext(turn)
+    assert await turn.receive_items() == [TextDelta("c")]  # how it ended comes behind
+    with pytest.raises(ChildDied) as caught:
+        await turn.receive_items()
+    assert caught.value.__context__ is None
+
+
+async def test_no_items_come_at_the_end_of_a_whole_answer() -> None:
+    turn, port = a_turn()
+    port.deliver_nowait(TextDelta("a"))
+    port.end(WHOLE)
+    assert [await turn.receive_items(), await turn.receive_items()] == [[TextDelta("a")], []]
 
 
 async def test_a_cancelled_reader_loses_no_item() -> None:
@@ -221,7 +230,11 @@ async def test_a_cancelled_reader_loses_no_item() -> None:
         scope.cancel()
         await anext(turn)
     assert scope.cancelled_caught
-    assert turn.receive_nowait() == TextDelta("a")
+    with trio.CancelScope() as scope:
+        scope.cancel()
+        await turn.receive_items()
+    assert scope.cancelled_caught
+    assert await turn.receive_items() == [TextDelta("a")]
 
 
 async def test_a_reply_that_takes_too_long(autojump_clock: trio.testing.MockClock) -> None:

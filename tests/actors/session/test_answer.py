@@ -213,7 +213,7 @@ def test_a_call_that_was_cut_short_is_none(torn: str) -> None:
     answer = AnswerState(STREAMED, TOOLED)
     items = hear(answer, call("t", "now", torn, parsed="{}"))
     assert gathered(items)[1] == (ToolCall("t", "now", torn),)
-    assert answer.is_malformed
+    assert answer.malformed is not None
     assert answer.calls == []
 
 
@@ -222,7 +222,7 @@ def test_a_torn_strict_call_is_asked_for_again() -> None:
     answer = AnswerState(STREAMED, TOOLED)
     assert hear(answer, call("t", "weather", '{"city": "Ro', parsed="{}")) == []
     assert [call_id for call_id, _ in answer.take_rejected()] == ["t"]
-    assert not answer.is_malformed
+    assert answer.malformed is None
     hear(answer, call("u", "weather", '{"city": "Rome"}'))
     assert [made.id for made in answer.calls] == ["u"]
 

@@ -212,7 +212,7 @@ def test_a_model_that_declines(is_error: bool) -> None:
 
 def test_a_cut_answer_is_complete_whatever_the_result_says() -> None:
     state = turn(SETUP, options=Options(stop=("END",)))
-    state.add_text(TextDelta("a END b"), now=0)
+    state.answer.add_text(TextDelta("a END b"))
     for result in (DONE, evolve(DONE, is_error=True), evolve(DONE, stop_reason="refusal")):
         assert judge_result(state, result, SPENT) == Truncated(SPENT)
 

@@ -172,7 +172,7 @@ async def test_configured_origins_replace_the_default() -> None:
 async def test_a_key_counts_wherever_it_may_be_shown() -> None:
     async with open_front(settings(keys=KEYS, allow_query_key=True)) as world:
         for key in KEYS[:1]:
-            owner = KeyRing(KEYS, without_keys="").owner([(b"x-api-key", key.encode())])
+            owner = KeyRing(KEYS, without_keys="").owner({b"x-api-key": [key.encode()]})
             protocol = "sec_websocket_protocol"
             for told in [
                 await world.who(authorization=f"Bearer {key}"),
@@ -190,7 +190,7 @@ async def test_any_key_can_be_shown_by_its_base64_form() -> None:
     async with open_front(settings(keys=KEYS)) as world:
         told = await world.who(sec_websocket_protocol=f"ccapi.v1, ccapi-key.{coded(KEYS[1])}")
         assert told["owner"] == KeyRing(KEYS, without_keys="").owner(
-            [(b"x-api-key", KEYS[1].encode())]
+            {b"x-api-key": [KEYS[1].encode()]}
         )
 
 

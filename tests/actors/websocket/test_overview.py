@@ -244,7 +244,7 @@ async def test_each_key_sees_its_own(tmp_path: Path) -> None:
     keys = ("sk-one", "sk-two")
     async with open_live_demo(tmp_path, auth=AuthSettings(api_keys=keys)) as live:
         port = int(live.url.rpartition(":")[2])
-        owner = KeyRing(keys, without_keys="").owner([(b"x-api-key", b"sk-one")])
+        owner = KeyRing(keys, without_keys="").owner({b"x-api-key": [b"sk-one"]})
         conversation = live.gateway.conversation(owner=owner)
         await conversation.ask("repeat: x")
         for key, shown in [("sk-one", conversation.conversation_id), ("sk-two", None)]:

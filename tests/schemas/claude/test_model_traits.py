@@ -6,11 +6,7 @@ from typing import Any
 
 import pytest
 
-from ccapi.schemas.claude.model_traits import (
-    can_be_kept_from_thinking,
-    takes_begun_answer,
-    takes_sampling,
-)
+from ccapi.schemas.claude.model_traits import traits_of
 from ccapi.schemas.claude.sampling import encode_settings, without_effect
 from ccapi.schemas.turn import Options, Setup, Tool, ToolChoice
 from tests.support.messages_rules import fault
@@ -37,23 +33,23 @@ OTHERS = ("glm-4.6", "deepseek-chat", "m", "")
 
 @pytest.mark.parametrize("model", OLD)
 def test_older_models_take_everything(model: str) -> None:
-    assert (takes_sampling(model), can_be_kept_from_thinking(model)) == (True, True)
+    assert (traits_of(model).takes_sampling, traits_of(model).can_skip_thinking) == (True, True)
 
 
 @pytest.mark.parametrize("model", LATER)
 def test_later_models_cannot_be_sampled(model: str) -> None:
-    assert (takes_sampling(model), can_be_kept_from_thinking(model)) == (False, True)
+    assert (traits_of(model).takes_sampling, traits_of(model).can_skip_thinking) == (False, True)
 
 
 @pytest.mark.parametrize("model", NEWEST)
 def test_the_newest_models_always_think(model: str) -> None:
     """So do names without a version: the CLI takes them for the newest."""
-    assert (takes_sampling(model), can_be_kept_from_thinking(model)) == (False, False)
+    assert (traits_of(model).takes_sampling, traits_of(model).can_skip_thinking) == (False, False)
 
 
 @pytest.mark.parametrize("model", OTHERS)
 def test_models_of_other_makers_are_asked_for_everything(model: str) -> None:
-    assert (takes_sampling(model), can_be_kept_from_thinking(model)) == (True, True)
+    assert (traits_of(model).takes_sampling, traits_of(model).can_skip_thinking) == (True, True)
 
 
 # -- what is asked of them -------------------------------------------------------------------------
@@ -129,7 +125,7 @@ def test_no_request_breaks_a_rule_of_its_model(
     ],
 )
 def test_which_models_go_on_with_an_answer_that_was_begun(model: str, does: bool) -> None:
-    assert takes_begun_answer(model) == does
+    assert traits_of(model).takes_begun_answer == does
 
 
 def test_the_client_learns_what_the_model_does_not_take() -> None:

@@ -129,7 +129,7 @@ def test_several_choices() -> None:
 
 def test_a_stream_is_what_openai_has() -> None:
     chunks = ChunkWriter(HEADING)
-    texts = [chunks.item(TextDelta("Hel")), chunks.text("lo")]
+    texts = [chunks.item(TextDelta("Hel")), chunks.item(TextDelta("lo"))]
     stream = b"".join([chunks.first(), *texts, chunks.last("length"), encode_end(HEADING, USAGE)])
     *parsed, done = events(stream)
     assert done == "[DONE]"
@@ -190,7 +190,12 @@ def test_items_are_deltas(item: TurnItem, expected: dict[str, Any]) -> None:
 def test_each_choice_has_its_index_and_no_conversation_has_no_field() -> None:
     heading = Heading("chatcmpl-1", 1, "sonnet")
     chunks = ChunkWriter(heading, 3)
-    written = [chunks.first(), chunks.text("a"), chunks.item(Refused("b")), chunks.last("stop")]
+    written = [
+        chunks.first(),
+        chunks.item(TextDelta("a")),
+        chunks.item(Refused("b")),
+        chunks.last("stop"),
+    ]
     *parsed, bill, _ = events(b"".join(written) + encode_end(heading, USAGE))
     assert [chunk["choices"][0]["index"] for chunk in parsed] == [3] * 4
     assert not any("conversation_id" in chunk for chunk in (*parsed, bill))

@@ -178,4 +178,4 @@ unicode = st.text(st.characters(exclude_categories=[]))
 @given(text=unicode, model=st.one_of(st.text(), st.sampled_from(["", '"text":""'])))
 def test_a_prepared_chunk_is_byte_for_byte_the_encoded_one(text: str, model: str) -> None:
     heading = Heading("cmpl-1", 1, model)
-    assert ChunkWriter(heading).text(text) == ChunkWriter(heading, prefix=text).first()
+    assert ChunkWriter(heading).item(TextDelta(text)) == ChunkWriter(heading, prefix=text).first()

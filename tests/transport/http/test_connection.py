@@ -280,6 +280,54 @@ async def test_a_client_that_reads_slowly_gets_every_byte_once() -> None:
             assert (await client.response()).body == b"".join(pieces)
 
 
+async def test_a_response_is_on_its_way_before_its_application_is_told_of_the_end() -> None:
+    """The application is told that nothing follows, and then may cancel what it is doing."""
+    said = b"x" * 8_000_000
+
+    async def app(scope: Scope, receive: Receive, send: Send) -> None:
+        await read_body(receive)
+        async with trio.open_nursery() as nursery:
+
+            async def end_at_hang_up() -> None:
+                await receive()
+                nursery.cancel_scope.cancel()
+
+            nursery.start_soon(end_at_hang_up)
+            await send({"type": "http.response.start", "status": 200, "headers": []})
+            await send({"type": "http.response.body", "body": said})
+
+    async with open_door(app) as port, knock(port) as client:
+        await client.send(GET)
+        await trio.sleep(0.1)  # the sockets' buffers are full by now
+        with trio.fail_after(20):
+            assert (await client.response()).body == said
+
+
+async def test_a_body_that_came_in_one_read_takes_no_turn_of_the_scheduler() -> None:
+    turns: list[int] = []
+    passed = 0
+
+    async def count() -> None:
+        nonlocal passed
+        while True:
+            passed += 1
+            await trio.lowlevel.checkpoint()
+
+    async def app(scope: Scope, receive: Receive, send: Send) -> None:
+        begun = passed
+        body = await read_body(receive)
+        turns.append(passed - begun)
+        await respond(send, len(body or b""))
+
+    async with open_door(app) as port, knock(port) as client, trio.open_nursery() as nursery:
+        nursery.start_soon(count)
+        for _ in range(3):
+            await client.send(POST_HEAD % 5 + b"hello")
+            assert (await client.response()).body == b"5"
+        nursery.cancel_scope.cancel()
+    assert turns == [0, 0, 0]
+
+
 async def test_an_application_that_never_waits_lets_others_run() -> None:
     """Small writes take no turn of the scheduler each, but one in so many."""
     turns = 0
