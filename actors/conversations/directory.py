@@ -333,6 +333,8 @@ class Directory:
         if entry not in self:
             return False
         del self._entries[entry.conversation_id]
+        if isinstance(entry.state.journal, Journal):
+            entry.state.journal.is_closed = True
         self._drop_unused(entry)
         self._lineage.drop(entry)
         self._hold(entry, 0)

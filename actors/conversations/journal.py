@@ -70,7 +70,8 @@ class Journal:
     `is_private` says whether no client may come to the conversation by its history alone; `seed` is
     what it began with, as long as the store has nothing of it; `before` is where its log stood
     before its last turn, `lost` the id of a turn that was lost and that no client was told yet, and
-    `ends` where each of the last turns has ended (by turn id).
+    `ends` where each of the last turns has ended (by turn id). `is_closed`: the conversation has
+    left memory, and what still happens in it is not kept.
     """
 
     store: Store
@@ -84,6 +85,7 @@ class Journal:
     seed: tuple[Message, ...] = ()
     before: Place | None = None
     lost: str | None = None
+    is_closed: bool = False
     ends: dict[str, int] = field(factory=dict)
 
     def __repr__(self) -> str:
@@ -180,6 +182,9 @@ class Journal:
     async def open(self, setup: Setup | None) -> Lease:
         """The lease on the conversation, which is in the store from now on. `setup`: what it begins
         with, where it is not there yet. Raises `StoreError`."""
+        if self.is_closed:
+            # Else a conversation that was deleted before anything was kept of it would come back.
+            raise Fenced(f"{self.conversation_id} has left memory.")
         if self.lease is None:
             setup = setup or self.setup
             assert setup is not None, "a conversation begins with a setup"
@@ -205,12 +210,13 @@ class Journal:
 
 def failure_of(error: StoreError, conversation_id: str) -> GatewayError:
     """What a client is told where the store did not do something."""
-    log.error("not kept", conversation_id=conversation_id, error=str(error))
     if isinstance(error, Fenced | Missing):
+        log.info("not kept any more", conversation_id=conversation_id, reason=str(error))
         return Conflict(
             "The conversation was deleted, or another gateway has taken it over.",
             code="conversation_moved",
         )
+    log.error("not kept", conversation_id=conversation_id, error=str(error))
     if isinstance(error, Unknown):
         return Overloaded(
             "Whether this was kept is not known: look at the conversation before you try again.",
