@@ -32,8 +32,10 @@ class Server:
 
 
 @asynccontextmanager
-async def open_server(tmp_path: Path, **settings: str) -> AsyncIterator[Server]:
-    """``ccapi serve --demo`` in surroundings of its own."""
+async def open_server(
+    tmp_path: Path, *, demo: bool = True, **settings: str
+) -> AsyncIterator[Server]:
+    """``ccapi serve`` (with ``--demo``) in surroundings of its own."""
     env = {
         "PATH": "/usr/bin:/bin",
         "HOME": str(tmp_path),
@@ -43,7 +45,10 @@ async def open_server(tmp_path: Path, **settings: str) -> AsyncIterator[Server]:
         **{f"CLAUDE_CODE__{name}": value for name, value in settings.items()},
     }
     process = await trio.lowlevel.open_process(
-        [sys.executable, "-m", "ccapi.actors.commands.main", "serve", "--demo", "--port", "0"],
+        [
+            *(sys.executable, "-m", "ccapi.actors.commands.main", "serve", "--port", "0"),
+            *(["--demo"] if demo else []),
+        ],
         env=env,
         cwd=tmp_path,
         stderr=subprocess.PIPE,
