@@ -54,9 +54,19 @@ class KeptItems:
 
     def _items_of(self, turn: str) -> list[JSON]:
         # What is kept belongs to the event loop, what was found there to its finder.
-        there = trio.lowlevel.in_trio_run()
-        found = self._find(turn) if there else trio.from_thread.run_sync(self._find, turn)
+        if trio.lowlevel.in_trio_run():
+            return self._find(turn)()
+        found = trio.from_thread.run(self._find_anywhere, turn)
         return found()
+
+    async def _find_anywhere(self, turn: str) -> Callable[[], list[JSON]]:
+        """Looks for the response in the store too."""
+        found = self._find(turn)
+        if found is list:
+            with suppress(NotFound):
+                record = await self._gateway.kept_responses.find(f"resp_{turn}", self._owner)
+                return partial(_of_response, record, tuple(record.items), record.ending)
+        return found
 
     def _find(self, turn: str) -> Callable[[], list[JSON]]:
         """What encodes the items."""
