@@ -14,7 +14,8 @@ from ccapi.schemas.openai.chat_export import encode_chat_messages, encode_markdo
 from ccapi.schemas.openai.chat_messages import ChatMessage, read_history
 
 DATA = base64.b64encode(b"\x89PNG\r\n").decode()
-TEXTS = st.text(st.characters(codec="utf-8"), min_size=1, max_size=30)
+TEXTS = st.text(st.characters(codec="utf-8"), min_size=1, max_size=30).filter(str.strip)
+"""Messages that say nothing do not come back, as in every chat request."""
 
 
 def given_back(messages: list[dict[str, Any]]) -> tuple[Message, ...]:
