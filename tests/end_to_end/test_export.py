@@ -3,14 +3,13 @@
 from __future__ import annotations
 
 import json
+import sys
 from pathlib import Path
 
 import httpx
 import pytest
 import trio
-from click.testing import CliRunner
 
-from ccapi.actors.commands.main import main
 from tests.support.embedded import script
 from tests.support.joined import JSON, get, post
 from tests.support.live import open_live_demo
@@ -49,8 +48,14 @@ async def told(url: str, conversation_id: str) -> list[JSON]:
 
 
 async def run(*args: str) -> tuple[int, str, str]:
-    done = await trio.to_thread.run_sync(lambda: CliRunner().invoke(main, args))
-    return done.exit_code, done.stdout, done.stderr
+    """A command in a process of its own: its exit code, stdout and stderr."""
+    done = await trio.run_process(
+        [sys.executable, "-m", "ccapi.actors.commands.main", *args],
+        check=False,
+        capture_stdout=True,
+        capture_stderr=True,
+    )
+    return done.returncode, done.stdout.decode(), done.stderr.decode()
 
 
 async def test_what_was_exported_is_imported(tmp_path: Path) -> None:
