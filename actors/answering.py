@@ -275,11 +275,12 @@ async def answering(
 async def _turn(
     gateway: Gateway, request: TurnRequest, headers: Headers, has_begun: Callable[[], bool]
 ) -> AsyncIterator[Turn]:
+    named = None
     if request.conversation_id is not None:
-        await gateway.find(request.conversation_id, owner=request.owner)
+        named = await gateway.find(request.conversation_id, owner=request.owner)
     elif not (request.apart or request.options.begun):
         await gateway.recall(request.messages, setup_of(request), owner=request.owner)
-    conversation, placed, is_new = _place(gateway, request, headers)
+    conversation, placed, is_new = _place(gateway, request, headers, named)
     try:
         async with conversation.run(placed) as running:
             running.follow_lost(partial(headers.__setitem__, "x-ccapi-lost-turn"))
@@ -302,14 +303,13 @@ async def _turn(
 
 
 def _place(
-    gateway: Gateway, request: TurnRequest, headers: Headers
+    gateway: Gateway, request: TurnRequest, headers: Headers, named: Conversation | None
 ) -> tuple[Conversation, TurnRequest, bool]:
-    """The conversation for a request, the request as it is asked there, and whether the
-    conversation is new. No checkpoint from here to the start of the turn."""
-    if request.conversation_id is not None:
+    """The conversation for a request (`named`: the one that it names), the request as it is asked
+    there, and whether the conversation is new. No checkpoint from here to the start of the turn."""
+    if named is not None:
         # What the request leaves open stays as the conversation has it.
-        conversation = gateway.loaded(request.conversation_id, owner=request.owner)
-        return conversation, evolve(request, model=_model_in(request), cache_key=None), False
+        return named, evolve(request, model=_model_in(request), cache_key=None), False
     # The conversation has the model and the system prompt, or begins with them.
     placed = evolve(request, model=None, system=None, tools=request.tools or ())
     held = None

@@ -218,8 +218,8 @@ class Directory:
 
     def find(self, conversation_id: str, owner: str) -> Entry:
         """Raises `NotFound`, and does so for another owner's conversation too."""
-        entry = self.get(conversation_id, owner)
-        if entry is None:
+        entry = self._entries.get(conversation_id)
+        if entry is None or entry.owner != owner:
             raise not_found()
         return entry
 

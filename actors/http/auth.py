@@ -48,7 +48,8 @@ def check_host(server: ServerSettings, hosts: Sequence[bytes]) -> None:
     """Refuse a request that is addressed to another server: a page whose DNS name was rebound to
     this machine says that name here. Raises `Forbidden`."""
     places = [split_authority(host) for host in hosts]
-    if places and all(place is not None and server.allows_host(place[0]) for place in places):
+    refused = [place for place in places if place is None or not server.allows_host(place[0])]
+    if places and not refused:
         return
     named = reprlib.repr(hosts[0].decode("latin-1")) if hosts else "no host"
     raise Forbidden(

@@ -299,10 +299,10 @@ def _ignored(
         "safety_identifier": request.safety_identifier not in (None, "", options.user),
         "service_tier": request.service_tier is not None and options.service_tier is None,
     }
-    given.update(name for name, is_idle in idle.items() if is_idle)
+    given.update([name for name, is_idle in idle.items() if is_idle])
     # In the order of the words above.
     names = [name for name in ChatRequest.__annotations__ if name in given]
-    if any(message.name for message in request.messages):
+    if [message for message in request.messages if message.name]:
         names.append("messages.name")
     if any(map(_wants_detail, request.messages)):
         names.append("messages.image_url.detail")
