@@ -126,7 +126,7 @@ try {
           };
         });
         await away.goto(page.url());
-        await lastAnswer(away).getByText("before").waitFor();
+        await away.locator("#log .answer").getByText("before").first().waitFor();
         await away.locator("#ask").fill("Still here.");
         const first = joins;
         server.closing();
