@@ -62,6 +62,7 @@ async def test_a_turn_that_was_lost_is_reported_once_to_who_joins(tmp_path: Path
             await terminal.until("before\n> ")
             [made] = (await get(server.url, "/v1/conversations"))["data"]
             await terminal.type(f"{ENDLESS}\n")
+            await terminal.until("0001")
             async with open_joined(server.url, made["id"]) as joined:
                 assert joined.hello["lost_turn"] is None
                 assert joined.hello["turn"] is not None
