@@ -34,6 +34,9 @@ from .terminal_input import (
 TURN = "turn"
 """What is said along with a turn that is asked for, and comes back with an answer to that."""
 
+ENDED = {"deleted", "forgotten"}
+"""Why a conversation was closed that cannot be joined again."""
+
 YES, NO, ALWAYS = {"y", "yes"}, {"n", "no"}, {"a", "always"}
 
 
@@ -111,6 +114,10 @@ class Chat:
         self._screen = screen
         self._senses = Senses(client, conversation_id, lines)
         self._link: Link | None = None
+        self._unsent: str | None = None  # what was typed, and waits for a gateway that takes it
+        self._sent: str | None = None  # what was sent and may have been lost
+        self._stopping = False  # the gateway takes no more turns on this link
+        self._told_lost: str | None = None  # the lost turn that was reported
         self._asked = False  # a turn of ours was asked for, and has not begun
         self._own: str | None = None  # its id, once that is known
         self._doubt: int | None = None  # the event before which it must have begun, or never will
@@ -157,7 +164,7 @@ class Chat:
                 self._screen.end_line()
                 raise Leave(128 + number)
             case LinkUp(link, joined):
-                self._link = link
+                self._link, self._stopping = link, False
                 await self._join(joined)
             case LinkDown():
                 self._link = None
@@ -184,6 +191,7 @@ class Chat:
         )
         for request in joined.get("permissions") or ():
             self._note_permission(request)
+        self._report_lost(joined.get("lost_turn"))
         if not first:
             self._screen.say("(connected again)")
         self._settle_doubt()
@@ -194,10 +202,18 @@ class Chat:
         was_running = self._turn is not None or self._asked
         items = list(joined.get("items") or ())
         turn = joined.get("turn")
+        # A turn is in the items when it has ended; one of ours that had not begun has its question.
+        answered = self._own is not None and _holds(items, self._own)
+        if not first and self._asked and self._own is None:
+            answered = any(_said_by_user(item) == self._sent for item in items[-2:])
         if not first:
             self._screen.say("(some of the conversation was missed)")
-            items = items[-1:] if was_running and turn is None else []
+            ended = was_running and turn is None and joined.get("lost_turn") is None
+            items = items[-1:] if ended else []
         self._screen.show_items(items)
+        if self._asked and turn is None and not answered:
+            self._asked = False
+            self._lose_line()
         self._asked = False
         self._turn = None if turn is None else str(turn["turn_id"])
         self._interrupting = False
@@ -222,11 +238,17 @@ class Chat:
                 self._note_permission(event)
             case "permission.resolved":
                 self._permissions.pop(event["request_id"], None)
+            case "error" if event["error"].get("code") == "draining" and event.get("ref") == TURN:
+                self._asked, self._stopping = False, True
+                self._unsent, self._sent = self._sent, None
+                self._say_waits()
             case "error":
                 self._screen.fail(str(event["error"]["message"]))
                 self._failed = True
                 if event.get("ref") == TURN:
                     self._asked = False
+            case "conversation.closed" if event["reason"] not in ENDED:
+                return  # it has left memory, and is there again when it is joined again
             case "conversation.closed":
                 self._screen.show(event)
                 raise Leave(1 if self._failed else 0)
@@ -252,6 +274,19 @@ class Chat:
             self._turn = None
         self._interrupting = False
 
+    def _report_lost(self, turn_id: str | None) -> None:
+        if turn_id and turn_id != self._told_lost:
+            self._told_lost = turn_id
+            self._screen.say(
+                "(the gateway was restarted while it answered; "
+                "ask again if you still want the answer)"
+            )
+
+    def _lose_line(self) -> None:
+        self._screen.fail(
+            f"the last line was lost with the connection; type it again: {plain(self._sent or '')}"
+        )
+
     def _settle_doubt(self) -> None:
         """A line that was on its way when the connection broke may not have arrived."""
         seen = self._senses.seen or 0
@@ -259,7 +294,7 @@ class Chat:
             self._doubt = None
             if self._asked:
                 self._asked = False
-                self._screen.fail("the last line was lost with the connection; type it again")
+                self._lose_line()
 
     def _note_permission(self, request: Mapping[str, Any]) -> None:
         if request["request_id"] not in self._permissions:
@@ -274,7 +309,11 @@ class Chat:
             await self._reply(allow=False, message="There is no person at the terminal to ask.")
         if self._permissions:
             self._senses.want_line()
-        elif self._turn is None and not self._asked and self._link is not None:
+        elif self._turn is None and not self._asked and self._can_send:
+            if self._unsent is not None:
+                text, self._unsent = self._unsent, None
+                await self._ask(text)
+                return
             if self._ended:
                 raise Leave(1 if self._failed else 0)
             if not (self._senses.is_line_wanted and self._screen.is_prompting):
@@ -289,16 +328,29 @@ class Chat:
         elif text.strip().startswith("/") and "\n" not in text:
             self._obey(text.strip())
         elif text.strip():
-            if self._link is None:
-                self._screen.fail("there is no connection; type it again when there is one")
+            if self._can_send:
+                await self._ask(text)
             else:
-                wanted = {"type": "turn.create", "ref": TURN, "input": text}
-                if self._options.conversation and self._options.model:
-                    wanted["model"] = self._options.model
-                self._asked, self._own = True, None
-                self._failed = False
-                await self._link.send(wanted)
+                self._unsent = text
+                self._say_waits()
         await self._go_on()
+
+    @property
+    def _can_send(self) -> bool:
+        return self._link is not None and not self._stopping
+
+    def _say_waits(self) -> None:
+        self._screen.say("(the line waits, and is sent when the gateway is there again)")
+
+    async def _ask(self, text: str) -> None:
+        """Ask for a turn. Raises `LinkLost`."""
+        assert self._link is not None
+        wanted = {"type": "turn.create", "ref": TURN, "input": text}
+        if self._options.conversation and self._options.model:
+            wanted["model"] = self._options.model
+        self._asked, self._own, self._sent = True, None, text
+        self._failed = False
+        await self._link.send(wanted)
 
     def _obey(self, command: str) -> None:
         match command:
@@ -341,3 +393,15 @@ class Chat:
             raise Leave(0)
         self._interrupting = True
         await self._link.send({"type": "turn.interrupt"})
+
+
+def _holds(items: list[Mapping[str, Any]], turn_id: str) -> bool:
+    """Whether a turn is among the items: their ids are made of its own."""
+    part = turn_id.replace("-", "")
+    return any(part in str(item.get("id", "")) for item in items)
+
+
+def _said_by_user(item: Mapping[str, Any]) -> str | None:
+    if item.get("type") != "message" or item.get("role") != "user":
+        return None
+    return "".join(str(part.get("text", "")) for part in item["content"])

@@ -39,7 +39,7 @@ from ...transport.store.interface import (
 from ...transport.store.opening import open_store
 from ..session.messages import SessionState
 from ..session.phases import Phase
-from ..watching.broadcast import Broadcast
+from ..watching.broadcast import Broadcast, first_of_another
 from ..watching.history import TurnRecord
 from .conversation import ConversationInfo, info_of
 from .directory import Directory, Entry, not_found
@@ -137,7 +137,7 @@ class Archive:
             raise failure_of(error, conversation_id) from error
         turns = fold(records)
         memory = _memory_of(stored, turns)
-        state = SessionState(memory, Broadcast())
+        state = SessionState(memory, Broadcast(first_of_another()))
         for record in _records_of(conversation_id, turns, _before_last(stored, turns)):
             state.broadcast.history.add(record)
         entry = Entry(

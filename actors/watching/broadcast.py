@@ -67,14 +67,23 @@ class LiveTurn:
     items: list[TurnItem] = field(factory=list)
 
 
-class Broadcast:
-    """Made with its conversation, and as long-lived. Nothing here waits but `Watcher.read`."""
+def first_of_another() -> int:
+    """Where the numbers of a conversation begin that has come back into memory: above those that an
+    earlier broadcast of it has given (in this gateway, or one before). A client that names one of
+    those has missed events, and receives a snapshot. Unix milliseconds: no conversation has a
+    thousand events in every second."""
+    return int(time.time() * 1000)
 
-    def __init__(self) -> None:
+
+class Broadcast:
+    """Made with its conversation, and as long-lived in memory. Nothing here waits but
+    `Watcher.read`. Events are numbered from `first` + 1 on: see `first_of_another`."""
+
+    def __init__(self, first: int = 0) -> None:
         self.history = History()
         self.turn: LiveTurn | None = None
         self.permissions: dict[str, events.PermissionRequested] = {}
-        self.last = 0
+        self.last = first
         self._ring: deque[Slot] = deque()
         self._size = 0
         self._watchers = 0

@@ -22,6 +22,7 @@ from ...schemas.openai.output_items import encode_messages, encode_output
 from ...transport.http.websocket import WebSocketClosed, encode_frame
 from ..conversations.conversation import Conversation
 from ..conversations.items import PAGE, encode_conversation, items_of
+from ..conversations.journal import Journal
 from ..http.conversations import PermissionDecision
 from ..runtime.boundary import as_gateway_error
 from ..watching.broadcast import Broadcast, BroadcastClosed, FellBehind, Slot, Watcher
@@ -70,7 +71,14 @@ def _hello(conversation: Conversation, *, resumed: bool, behind: bool) -> dict[s
         "turn": None if resumed else _running(broadcast),
         "permissions": [encode_permission(each) for each in broadcast.permissions.values()],
         "watchers": broadcast.watchers,
+        "lost_turn": _lost(conversation),
     }
+
+
+def _lost(conversation: Conversation) -> str | None:
+    """The turn that ran when an earlier gateway ended, until the next turn begins."""
+    journal = conversation.entry.state.journal
+    return journal.lost if isinstance(journal, Journal) else None
 
 
 def _running(broadcast: Broadcast) -> dict[str, Any] | None:

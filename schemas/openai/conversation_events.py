@@ -2,6 +2,9 @@
 
 Knows: the events of ``GET /v1/conversations/{id}/events`` and how each is written. Refuses to know:
 who watches, sockets, and the items of messages and answers (`schemas.openai.items`).
+
+What comes before them, ``conversation.joined``, has ``lost_turn``: the id of a turn that ran when
+an earlier gateway ended, until the next turn of the conversation begins; null otherwise.
 """
 
 from __future__ import annotations
@@ -109,7 +112,9 @@ class Presence:
 
 @frozen
 class ConversationEnded:
-    """`reason` as in `schemas.events.ConversationClosed`."""
+    """`reason` as in `schemas.events.ConversationClosed`. Only ``deleted`` (or ``forgotten``, for
+    one in which no turn has finished) means that it is gone: with any other, a client joins again.
+    """
 
     reason: str
 

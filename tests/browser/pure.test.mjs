@@ -10,7 +10,7 @@ import { safeAddress } from "./page/inline.js";
 import { faultOfKey } from "./page/keys.js";
 import { parse } from "./page/markdown.js";
 import { Outbox, fingerprint } from "./page/outbox.js";
-import { Story, answerText } from "./page/story.js";
+import { LOST, Story, answerText } from "./page/story.js";
 
 const bare = (text) => parse(text).map(({ at: _, ...block }) => block);
 const p = (...c) => ({ t: "p", c });
@@ -191,8 +191,17 @@ test("resumed, a story goes on; behind, it takes what it is given", () => {
   made.receive(joined({ resumed: true, items: null, last_event_id: 3 }));
   made.receive(says(3, "t", "b"));
   assert.equal(answerText(made.turns[0]), "ab");
-  made.receive(joined({ reason: "behind", last_event_id: 9, items: [said("1", "user", "x"), said("2", "assistant", "y")] }));
+  made.receive(joined({ reason: "behind", last_event_id: 9, items: [said("q_t", "user", "x"), said("a_t", "assistant", "y")] }));
   assert.deepEqual([made.turns.length, answerText(made.turns[0]), made.last], [1, "y", 9]);
+});
+
+test("a turn that was lost stays where it was, as failed, and says why", () => {
+  const [made] = story(joined(), begins(1, "aa", "hi"), says(2, "aa", "x"), { type: "turn.finished", event_id: 3, turn_id: "aa", finish_reason: "stop", items: [said("a_aa", "assistant", "x")] }, begins(4, "bb", "more"), says(5, "bb", "half"));
+  const items = [said("q_aa", "user", "hi"), said("a_aa", "assistant", "x"), said("q_cc", "user", "on"), said("a_cc", "assistant", "z")];
+  made.receive(joined({ reason: "behind", last_event_id: 900, lost_turn: "bb", items }));
+  assert.deepEqual(made.turns.map(answerText), ["x", "half", "z"]);
+  assert.deepEqual(made.turns.map((turn) => turn.state), ["done", "failed", "done"]);
+  assert.equal(made.turns[1].error.message, LOST);
 });
 
 test("who joins in the middle of an answer gets the rest of it", () => {
@@ -270,6 +279,18 @@ test("a message goes on the wire once", () => {
   assert.equal(wire.length, 1);
   box.began("t", [said("q", "user", "hi")]);
   assert.equal(box.messages.length, 0);
+});
+
+test("a message that a stopping gateway refused waits for the next one", () => {
+  const box = new Outbox({ store: { get: () => "", set: () => {} } });
+  box.add({ input: "hi" });
+  const wire = [];
+  const send = (message) => wire.push(message);
+  box.flush(send);
+  box.refused({ ref: wire[0].ref, error: { code: "draining", message: "It is stopping." } });
+  assert.deepEqual(box.messages.map(({ state, error }) => [state, error]), [["queued", null]]);
+  box.flush(send);
+  assert.equal(wire.length, 2);
 });
 
 test("one whose fate is not known is not sent again by itself, and what follows waits", () => {

@@ -74,8 +74,8 @@ const conversation = (id) => `v1/conversations/${part(id)}`;
 
 export const api = {
   models: async () => (await request("GET", "v1/models")).data,
-  conversations: (after) =>
-    request("GET", `v1/conversations?limit=100${after ? `&after=${part(after)}` : ""}`),
+  conversations: (after, words) =>
+    request("GET", `v1/conversations?limit=100${after ? `&after=${part(after)}` : ""}${words ? `&q=${part(words)}` : ""}`),
   conversation: (id) => request("GET", conversation(id)),
   create: (body) => request("POST", "v1/conversations", body),
   remove: (id) => request("DELETE", conversation(id)),

@@ -91,6 +91,11 @@ export class Channel {
     }
   }
 
+  // What was joined is not there just now: break the connection, and come back soon.
+  rejoin() {
+    if (this.state !== "closed") this.lost(this.socket, true);
+  }
+
   // Break the connection and come back at once.
   again() {
     if (this.state !== "closed") this.connect();

@@ -50,7 +50,9 @@ export class Outbox {
 
   refused({ ref, error }) {
     const message = this.find(ref);
-    if (message) Object.assign(message, { state: "failed", error });
+    // A gateway that is stopping took nothing: the message waits for the one that comes after it.
+    const waits = error?.code === "draining";
+    if (message) Object.assign(message, waits ? { state: "queued", error: null } : { state: "failed", error });
     this.keep();
     return Boolean(message);
   }

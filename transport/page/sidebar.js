@@ -9,6 +9,7 @@ import { confirmed } from "./dialogs.js";
 
 const REFRESH = 15_000; // ms between looks at the list, while the page is seen
 const SOON = 2_000; // ms between two of them, however much happens
+const TYPING = 250; // ms without a key after which what is sought is asked for
 const PAGE = 100; // conversations that one request brings
 const BUSY = new Set(["busy", "waking", "interrupting"]);
 
@@ -19,6 +20,7 @@ export class Sidebar {
     this.removing = null; // the id of the one that is being deleted here
     this.entries = [];
     this.length = PAGE; // how many of the list are wanted
+    this.sought = ""; // words that all have been said in what is listed
     this.shown = new Map(); // id: {element, update}
     this.asked = 0; // when the list was asked for last, by performance.now()
     for (const opener of document.querySelectorAll('[data-opens="side"]')) opener.addEventListener("click", () => this.open(true));
@@ -26,6 +28,10 @@ export class Sidebar {
     byId("veil").addEventListener("click", () => this.open(false));
     byId("list").addEventListener("click", (event) => event.target.closest("a") && this.open(false));
     byId("list-more").addEventListener("click", () => this.more());
+    byId("seek").addEventListener("input", () => {
+      clearTimeout(this.typing);
+      this.typing = setTimeout(() => this.seek(byId("seek").value.trim()), TYPING);
+    });
     byId("list").addEventListener("keydown", (event) => this.key(event));
     setInterval(() => document.visibilityState === "visible" && this.refresh(), REFRESH);
     document.addEventListener("visibilitychange", () => document.visibilityState === "visible" && this.refresh());
@@ -45,7 +51,8 @@ export class Sidebar {
     this.asked = performance.now();
     try {
       await this.load();
-      this.note(this.entries.length ? null : "Nothing yet. Write a message to begin.");
+      const none = this.sought ? "Nothing was found." : "Nothing yet. Write a message to begin.";
+      this.note(this.entries.length ? null : none);
     } catch (error) {
       this.note(error.message);
     }
@@ -54,14 +61,23 @@ export class Sidebar {
 
   // As many of the newest conversations as are wanted, page by page.
   async load() {
+    const { sought } = this;
     const found = new Map(); // by id: one may move to the next page while that is asked for
     let page;
     do {
-      page = await api.conversations(page?.last_id);
+      page = await api.conversations(page?.last_id, sought);
       for (const one of page.data) found.set(one.id, one);
     } while (page.has_more && found.size < this.length);
+    if (sought !== this.sought) return; // other words were typed meanwhile
     this.entries = [...found.values()];
     byId("list-more").hidden = !page.has_more;
+  }
+
+  async seek(words) {
+    if (words === this.sought) return;
+    this.sought = words;
+    this.length = PAGE;
+    await this.refresh();
   }
 
   async more() {
@@ -77,6 +93,7 @@ export class Sidebar {
   // What is known of one conversation better than the list knows it.
   update(conversation) {
     const at = this.entries.findIndex((one) => one.id === conversation.id);
+    if (at < 0 && this.sought) return; // it is not known to hold those words
     if (at < 0) this.entries.unshift(conversation);
     else this.entries[at] = { ...this.entries[at], ...conversation };
     this.note(null);

@@ -9,6 +9,9 @@
 // function of some client) and activity (an agent's own tool) have `id`, `name`, `arguments`, and
 // once it is there `output` and `failed`; `open` while more of it may come.
 
+export const LOST = "The gateway was restarted while it answered; ask again if you still want the answer.";
+const ENDED_AWAY = "This turn did not end well while the connection was away; ask again if you still want the answer.";
+
 export class Story {
   constructor() {
     this.conversation = null;
@@ -42,9 +45,11 @@ export class Story {
     const changes = [{ kind: "presence" }, { kind: "phase" }];
     if (!message.resumed) {
       this.last = message.last_event_id;
+      const before = this.turns;
       this.turns = turnsOf(message.items ?? []);
       this.earliest = message.has_more ? (message.items?.[0]?.id ?? null) : null;
       if (message.turn) this.turns.push(runningTurn(message.turn, this.turns));
+      this.keepFailed(before, message.lost_turn ?? null);
       changes.unshift({ kind: "reset" });
     }
     // Both lists are whole: what is not among the pending ones has been answered meanwhile.
@@ -56,6 +61,29 @@ export class Story {
     }
     for (const permission of pending.values()) changes.push(...this.asked(permission));
     return changes;
+  }
+
+  // A turn that failed, or was lost, is in no snapshot: what was shown of it stays, behind the turn
+  // that it was behind.
+  keepFailed(before, lost) {
+    let at = 0;
+    for (const turn of before) {
+      const now = turn.id ? this.indexOf(turn.id) : this.turns.findLastIndex((one) => sameQuestion(one, turn));
+      if (now >= 0) at = now + 1;
+      else if (turn.state !== "done") {
+        if (turn.state === "running") {
+          close(turn);
+          Object.assign(turn, { state: "failed", error: { code: "turn_lost", message: turn.id === lost ? LOST : ENDED_AWAY } });
+        }
+        this.turns.splice(at, 0, turn);
+        at += 1;
+      }
+    }
+  }
+
+  // Whether a turn is shown as failed.
+  hasFailed(turnId) {
+    return this.turns.some((turn) => turn.id === turnId && turn.state === "failed");
   }
 
   // Items from before those that are shown; `more`: there are still older ones.
@@ -193,6 +221,10 @@ export class Story {
     this.permissions.delete(request_id);
     return [{ kind: "settled", permission, behavior, by }];
   }
+}
+
+function sameQuestion(one, other) {
+  return one.question.some(({ id }) => id && other.question.some((item) => item.id === id));
 }
 
 function newTurn(given) {

@@ -9,7 +9,7 @@ import { announce, button, byId, h } from "./dom.js";
 import { socketProtocols, tab } from "./keys.js";
 import { Outbox } from "./outbox.js";
 import { Permissions } from "./permissions.js";
-import { Story, questionText } from "./story.js";
+import { LOST, Story, questionText } from "./story.js";
 import { Transcript } from "./transcript.js";
 
 const IDLE = 5 * 60_000; // ms in which no gateway forgets a conversation that was open until then
@@ -173,11 +173,25 @@ export class Talk {
         this.outbox.seen((turnId) => this.story.indexOf(turnId) >= 0, last?.question);
       }
       this.caughtUpAt = message.last_event_id;
+      this.tellLost(message.lost_turn);
     }
     if (this.caughtUpAt !== null && this.story.last >= this.caughtUpAt) {
       this.caughtUpAt = null;
       this.settle();
     }
+  }
+
+  // A turn was lost when the gateway ended: said once, at the turn itself where it is shown.
+  tellLost(turnId) {
+    const key = `lost.${this.id}`;
+    if (!turnId || tab.get(key) === turnId) return;
+    tab.set(key, turnId);
+    announce(LOST);
+    if (this.story.hasFailed(turnId)) return;
+    const close = button("Close", { icon: "close", on: { click: () => note.remove() } });
+    const note = h("div", { class: "mishap calm", data: { lost: "" } }, h("p", {}, LOST), close);
+    byId("log").append(note);
+    this.transcript.follow();
   }
 
   // Everything that was missed has been seen. What is on its way may still wait behind a turn that
@@ -196,6 +210,11 @@ export class Talk {
     switch (change.kind) {
       case "gap": return this.channel.again();
       case "closed": {
+        // It left the gateway's memory; what is stored is there again when it is joined.
+        if (this.story.closed !== "deleted") {
+          this.story.closed = null;
+          return this.channel.rejoin();
+        }
         const words = `This conversation has ended (${this.story.closed}).`;
         this.channel.stop();
         return this.missing(words, words);

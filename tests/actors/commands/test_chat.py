@@ -489,7 +489,7 @@ async def test_a_line_that_was_lost_with_the_connection_is_reported(tmp_path: Pa
             await visit.hear()
             await visit.lose()  # before anything came of it
             visit = await gateway.visited(resumed=True, items=None, last_event_id=0)
-            await terminal.until("the last line was lost with the connection; type it again\n> ")
+            await terminal.until("lost with the connection; type it again: go\n> ")
             await terminal.type("go\n")
             assert (await visit.hear())["input"] == "go"
             visit.over.set()

@@ -33,9 +33,9 @@ class Server:
 
 @asynccontextmanager
 async def open_server(
-    tmp_path: Path, *, demo: bool = True, **settings: str
+    tmp_path: Path, *, demo: bool = True, port: int = 0, **settings: str
 ) -> AsyncIterator[Server]:
-    """``ccapi serve`` (with ``--demo``) in surroundings of its own."""
+    """``ccapi serve`` (with ``--demo``) in surroundings of its own; `port` 0 takes a free one."""
     env = {
         "PATH": "/usr/bin:/bin",
         "HOME": str(tmp_path),
@@ -46,7 +46,7 @@ async def open_server(
     }
     process = await trio.lowlevel.open_process(
         [
-            *(sys.executable, "-m", "ccapi.actors.commands.main", "serve", "--port", "0"),
+            *(sys.executable, "-m", "ccapi.actors.commands.main", "serve", "--port", str(port)),
             *(["--demo"] if demo else []),
         ],
         env=env,
