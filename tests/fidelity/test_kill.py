@@ -70,10 +70,12 @@ async def test_the_context_is_exact_after_every_kill(tmp_path: Path) -> None:
     said: list[str] = []
     async with open_messages_stub(answer) as stub:
         env = login_environment("key", tmp_path, stub.url) | {MARK: mark}
-        settings = {"CLAUDE__COMMAND": cli_binary(), "CLAUDE__ENV": json.dumps(env)}
+        command, surroundings = cli_binary(), json.dumps(env)
         conversation_id, was_cut = "", ""
         for _ in range(LIVES):
-            async with open_server(tmp_path, demo=False, **settings) as server:
+            async with open_server(
+                tmp_path, demo=False, CLAUDE__COMMAND=command, CLAUDE__ENV=surroundings
+            ) as server:
                 if not conversation_id:
                     made = await server.client.post("/v1/conversations", json={"model": MODEL})
                     conversation_id = made.json()["id"]
