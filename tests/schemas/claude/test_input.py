@@ -321,7 +321,12 @@ def test_any_text_is_one_line_that_holds_it(content: list[str]) -> None:
 
 
 def test_thinking_goes_back_as_it_was() -> None:
-    blocks = [Thinking("Hm.", "c2ln"), RedactedThinking("eA=="), Thinking("", "bQ=="), "Yes."]
+    blocks: list[Block] = [
+        Thinking("Hm.", "c2ln"),
+        RedactedThinking("eA=="),
+        Thinking("", "bQ=="),
+        "Yes.",
+    ]
     said = bytes(lines.assistant("u", blocks, "m"))
     assert (
         b'"content":[{"type":"thinking","thinking":"Hm.","signature":"c2ln"},'
