@@ -130,8 +130,26 @@ class ToolResult:
     custom: bool = field(default=False, eq=False, kw_only=True)
 
 
-Block = str | Image | Document | ToolCall | ToolResult
-"""A block of text is a str. `ToolCall` is the assistant's alone, the others are the user's."""
+@frozen
+class Thinking:
+    """A block of the model's thinking; the Messages API takes it back only with its `signature`."""
+
+    text: str
+    signature: str = ""
+
+
+@frozen
+class RedactedThinking:
+    """A block of thinking that only the Messages API can read; `data` goes back unchanged."""
+
+    data: str
+
+
+Block = str | Image | Document | ToolCall | ToolResult | Thinking | RedactedThinking
+"""A block of text is a str. `ToolCall` and thinking are the assistant's alone, the others are the
+user's."""
+
+_TEXT_OR_THINKING = (str, Thinking, RedactedThinking)
 
 
 @frozen
@@ -141,6 +159,9 @@ class Message:
     `content` is the message's blocks in order, at least one. Blocks of text are kept apart,
     because the Messages API and the CLI distinguish them. Tool results are the user's, as they are
     to the Messages API.
+
+    Thinking goes back to the Messages API, and to no client. A client brings an answer back without
+    it, so it is no part of what a message is (`digest`) or says (`text`, `is_blank`).
     """
 
     role: Role
@@ -173,7 +194,7 @@ class Message:
     def _digest(self) -> bytes:
         """Kept: the cache, lineage and memory all ask for it, and a picture takes its time."""
         kind, said = b"\0", self.text
-        if not self.is_one_text and not all(isinstance(block, str) for block in self.content):
+        if not self.is_one_text and not self._says_only_text:
             kind, said = b"\1", _CANONICAL.encode(_canonical(self))
         # surrogatepass: a lone surrogate is legal in JSON, and must not fail here of all places.
         made = hashlib.sha256(self.role.encode() + kind)
@@ -187,8 +208,11 @@ class Message:
     @cached_property
     def is_blank(self) -> bool:
         """Whether the CLI would find nothing in it."""
-        said = self.is_one_text or all(isinstance(block, str) for block in self.content)
-        return said and is_blank(self.text)
+        return (self.is_one_text or self._says_only_text) and is_blank(self.text)
+
+    @property
+    def _says_only_text(self) -> bool:
+        return all(isinstance(block, _TEXT_OR_THINKING) for block in self.content)
 
 
 def is_blank(text: str) -> bool:
@@ -246,6 +270,8 @@ def _identity(block: Block) -> Any:
             return ["call", id, name, arguments]
         case ToolResult(call_id, content, is_error):
             return ["result", call_id, _joined(content), is_error]
+        case Thinking() | RedactedThinking():
+            raise AssertionError("thinking is no part of what a message is")
 
 
 def _number(text: str) -> int | float:
@@ -519,6 +545,10 @@ def _length(block: Block) -> int:
             return BESIDE + len(arguments)
         case ToolResult(_, content):
             return BESIDE + length_of(content)
+        case Thinking(text, signature):
+            return BESIDE + len(text) + len(signature)
+        case RedactedThinking(data):
+            return BESIDE + len(data)
 
 
 def size_of(messages: Iterable[Message]) -> int:
@@ -537,6 +567,10 @@ def _size(block: Block) -> int:
             return BESIDE + sum(map(utf8_size, (id, name, arguments)))
         case ToolResult(call_id, content):
             return BESIDE + utf8_size(call_id) + sum(map(_size, content))
+        case Thinking(text, signature):
+            return BESIDE + utf8_size(text) + utf8_size(signature)
+        case RedactedThinking(data):
+            return BESIDE + utf8_size(data)
 
 
 # -- as a child is given them ----------------------------------------------------------------------

@@ -392,20 +392,21 @@ def _memory_of(stored: StoredConversation, turns: Sequence[LoggedTurn]) -> Memor
 
 
 def _said(turns: Iterable[LoggedTurn]) -> Iterable[Message]:
-    return (message.plain for turn in turns for message in turn.messages)
+    return (message.message for turn in turns for message in turn.messages)
 
 
 def _records_of(
     conversation_id: str, turns: Sequence[LoggedTurn], before_last: Memory | None = None
 ) -> Iterable[TurnRecord]:
     for number, turn in enumerate(turns, 1):
-        prompts = tuple(message.plain for message in turn.prompts)
+        prompts = tuple(message.message for message in turn.prompts)
         if not turn.turn_id:
             yield TurnRecord(added_id(conversation_id, turn.last), turn.created_at, "", prompts)
             continue
         yield TurnRecord(
             turn.turn_id, turn.created_at, turn.model, prompts, turn.output, turn.finish_reason,
             turn.usage, before_last if number == len(turns) else None,
+            turn.answer[0].message if len(turn.answer) == 1 else None,
         )  # fmt: skip
 
 

@@ -19,9 +19,9 @@ from ...schemas.errors import Conflict, GatewayError, Overloaded
 from ...schemas.log.items import items_of
 from ...schemas.log.messages import ExactMessage
 from ...schemas.log.records import Rewound, Said, TurnEnd, TurnFailed
-from ...schemas.message import Message
+from ...schemas.message import Message, Thinking
 from ...schemas.turn import Completed, EndReason, Failed, Memory, Outcome, Setup, Usage
-from ...schemas.turn_items import TurnItem, answer_of, compact
+from ...schemas.turn_items import ReasoningDelta, TurnItem, answer_of, compact
 from ...transport.loggers import get_logger
 from ...transport.store.interface import (
     Begun,
@@ -123,8 +123,9 @@ class Journal:
         return begun.lost
 
     async def end(
-        self, turn_id: str, outcome: Outcome, items: Sequence[TurnItem], memory: Memory
-    ) -> None:
+        self, turn_id: str, outcome: Outcome, items: Sequence[TurnItem], memory: Memory,
+        said: Message | None = None,
+    ) -> None:  # fmt: skip
         lease = self.lease
         assert lease is not None, "a turn begins before it ends"
         try:
@@ -133,9 +134,9 @@ class Journal:
                     failed = TurnFailed(turn_id, "content_filter", "The model refused.")
                     await self.store.fail_turn(lease, failed, usage)
                 case Completed(reason, usage):
-                    await self._end(lease, turn_id, reason, usage, items, memory)
+                    await self._end(lease, turn_id, reason, usage, items, memory, said)
                 case Failed(kept=Usage() as usage):
-                    await self._end(lease, turn_id, "interrupted", usage, items, memory)
+                    await self._end(lease, turn_id, "interrupted", usage, items, memory, said)
                 case Failed(error):
                     await self.store.fail_turn(
                         lease, TurnFailed(turn_id, error.code, error.message)
@@ -146,19 +147,22 @@ class Journal:
 
     async def _end(
         self, lease: Lease, turn_id: str, reason: EndReason, usage: Usage,
-        items: Sequence[TurnItem], memory: Memory,
+        items: Sequence[TurnItem], memory: Memory, said: Message | None,
     ) -> None:  # fmt: skip
         output = compact(items)
-        said = ExactMessage.of(answer_of(output))
+        answer = ExactMessage.of(answer_of(output) if said is None else said)
         setup = None if memory.setup == self.setup else memory.setup
         digest = None
         if not self.is_private():
             digest = lineage_key(self.owner, memory.setup, memory.digests)
         is_recorded = memory.setup.profile == "agent" and not memory.seed
         resume = memory.resume if is_recorded else None
-        spelled = None if items_of((said,)) == output else output
-        end = TurnEnd(turn_id, reason, usage, spelled, resume)
-        await self.store.end_turn(lease, end, (Said(said),), setup=setup, lineage=digest)
+        reasoning = any(isinstance(item, ReasoningDelta) for item in output)
+        if not any(isinstance(block, Thinking) and block.text for block in answer.content):
+            reasoning = True
+        spelled = None if items_of((answer,), reasoning=reasoning) == output else output
+        end = TurnEnd(turn_id, reason, usage, spelled, resume, reasoning or spelled is not None)
+        await self.store.end_turn(lease, end, (Said(answer),), setup=setup, lineage=digest)
         self.setup = memory.setup
 
     async def add(self, messages: tuple[Message, ...]) -> Sequence[str]:

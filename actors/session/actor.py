@@ -300,8 +300,8 @@ class _Session(Generic[C]):
             match action:
                 case Deliver(_, item):
                     broadcast.say(item)
-                case End(turn_id, outcome) if self._keeper is None:
-                    broadcast.end(turn_id, outcome)
+                case End(turn_id, outcome, said=said) if self._keeper is None:
+                    broadcast.end(turn_id, outcome, said)
         if self._keeper is not None:
             return  # which begins and ends turns for watchers too, once that is kept
         turn = self.machine.turn

@@ -109,6 +109,8 @@ class AnswerState:
         # The answer before the present message; whether that one has text, which may be held back.
         self._before: tuple[int, int, str | None, str | None] | None = None
         self._spoke = False
+        self._messages = 0  # that the model has begun
+        self._blocks: list[Block] = []  # complete ones, as the model gave them
 
     @property
     def is_whole(self) -> bool:
@@ -121,6 +123,19 @@ class AnswerState:
         text = "".join(self.pieces)
         said: tuple[Block, ...] = (text,) if text or not self.calls else ()
         return Message("assistant", (*said, *self.calls))
+
+    @property
+    def exact(self) -> Message:
+        """The answer as the model gave it: all blocks in their order, with its thinking. It is
+        `message` where the client received something else, where thinking is all there is, where
+        it took the model more than one message (the results between them are not kept), and for an
+        agent, which goes on from the CLI's own transcript."""
+        plain = self.message
+        given = Message("assistant", tuple(self._blocks))
+        is_same = given.text == plain.text and given.calls == plain.calls
+        if not is_same or self._messages > 1 or self.is_agent or plain.is_blank:
+            return plain
+        return given
 
     @property
     def has_begun(self) -> bool:
@@ -186,6 +201,7 @@ class AnswerState:
         if self._before is not None and said != self._before:
             self.error = errors.cut_off()
         self._begun, self._before = usage, said
+        self._messages += 1
         self._spoke = self.is_partial = False
 
     def _is_empty(self) -> bool:
@@ -245,6 +261,10 @@ class AnswerState:
         """A block is complete. One that came without deltas (the CLI asked the API without a
         stream) becomes items now, in one piece."""
         self.assistant_uuid = block.uuid
+        if block.thinking is not None:
+            self._blocks.append(block.thinking)
+        elif block.text:
+            self._blocks.append(block.text)
         items: list[TurnItem] = []
         if block.call is not None:
             if block.call.id != self._call_id:
@@ -283,6 +303,7 @@ class AnswerState:
             self.malformed = errors.malformed_call()  # no client can answer it
             return items
         self.calls.append(told)
+        self._blocks.append(told)
         self.is_cut = False
         self._hold_answer()
         return items

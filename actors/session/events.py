@@ -170,7 +170,8 @@ class Started:
 @frozen
 class End:
     """The turn is over: exactly one for each `Started`, and no `Deliver` after it. Times are points
-    in time, in seconds; `first_delta` is None where nothing was delivered."""
+    in time, in seconds; `first_delta` is None where nothing was delivered. `said` is the answer as
+    the conversation remembers it, with its thinking; None: it remembers none."""
 
     turn_id: str
     outcome: Outcome
@@ -179,6 +180,7 @@ class End:
     answer: Answer | None
     accepted: float
     first_delta: float | None
+    said: Message | None = None
 
 
 @frozen

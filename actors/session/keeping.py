@@ -185,13 +185,13 @@ class Keeper:
             live = self._broadcast.turn
             items = () if live is None else tuple(live.items)
             try:
-                await self._journal.end(end.turn_id, end.outcome, items, ending.memory)
+                await self._journal.end(end.turn_id, end.outcome, items, ending.memory, end.said)
             except GatewayError as failed:
                 error = failed
         if error is not None and not isinstance(end.outcome, Failed):
             end = evolve(end, outcome=Failed(error), answer=None)
         ending.told = end
-        self._broadcast.end(end.turn_id, end.outcome)
+        self._broadcast.end(end.turn_id, end.outcome, end.said)
         self._tell(ending)
         if error is not None:
             self._fail(error)

@@ -368,11 +368,12 @@ class Machine:
                 return []
             case finish_reason.Completed(_, usage, resume):
                 self._present.settle()
-                ended = self._complete(Completed(end.finish_reason, usage), now, resume)
+                completed = Completed(end.finish_reason, usage)
+                ended = self._complete(completed, now, resume, exact=True)
                 return [*ended, *self._rest(Phase.IDLE, now)]
             case finish_reason.Suspended(usage):
                 self._present.bill_part(usage)
-                ended = self._complete(Completed(end.finish_reason, usage), now)
+                ended = self._complete(Completed(end.finish_reason, usage), now, exact=True)
                 return [*ended, *self._rest(Phase.AWAITING_TOOLS, now)]
             case finish_reason.Truncated(usage):
                 ended = self._complete(Completed(end.finish_reason, usage), now)
@@ -413,13 +414,15 @@ class Machine:
         return [*actions, *self._rewind(now)]
 
     def _complete(
-        self, completed: Completed, now: float, resume: ResumePoint | None = None
-    ) -> Actions:
+        self, completed: Completed, now: float, resume: ResumePoint | None = None, *,
+        exact: bool = False,
+    ) -> Actions:  # fmt: skip
         """The turn has its answer. `resume` None: no transcript holds it as the client knows it.
+        `exact`: the child keeps it as the model gave it.
         Invariant 7: the memory gains a turn here and in `_stop_and_keep`, and nowhere else."""
         turn = self._turns.running
         rest = turn.deliver((*turn.release(), *turn.answer.finish()), now)
-        self.memory = turn.remembered(self.memory, resume, completed.usage)
+        self.memory = turn.remembered(self.memory, resume, completed.usage, exact=exact)
         return [*rest, *self._turns.end(completed, now)]
 
     # -- a turn ends early -----------------------------------------------------------------------

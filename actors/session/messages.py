@@ -56,7 +56,7 @@ class Audience(Protocol):
     ) -> None: ...
     def add(self, messages: tuple[Message, ...], ids: Sequence[str]) -> None: ...
     def say(self, item: TurnItem) -> None: ...
-    def end(self, turn_id: str, outcome: Outcome) -> None: ...
+    def end(self, turn_id: str, outcome: Outcome, said: Message | None = None) -> None: ...
     def remove_last(self) -> object: ...
     def move(self, phase: str) -> None: ...
     def ask_permission(self, request: PermissionRequested) -> None: ...
@@ -81,9 +81,15 @@ class Journal(Protocol):
         one. Returns the id of an earlier turn that was lost, if no client was told yet."""
 
     async def end(
-        self, turn_id: str, outcome: Outcome, items: Sequence[TurnItem], memory: Memory
+        self,
+        turn_id: str,
+        outcome: Outcome,
+        items: Sequence[TurnItem],
+        memory: Memory,
+        said: Message | None = None,
     ) -> None:
-        """It has ended; `items` were delivered, and `memory` is the conversation's now."""
+        """It has ended; `items` were delivered, and `memory` is the conversation's now. `said` is
+        the answer that it remembers; None: what `items` say."""
 
     async def add(self, messages: tuple[Message, ...]) -> Sequence[str]:
         """The conversation holds these too, without a turn; returns an id for each (a uuid)."""

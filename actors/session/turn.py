@@ -50,7 +50,7 @@ class TurnState:
     `begun`: a child has it. `tries`: how many children got it in vain. `replayed`: one of them died
     when it may have asked the model. `model_began`: the model has answered something.
     `replays_all`: a new child gets the whole history line by line, since no transcript can be
-    written.
+    written. `said`: the answer as the conversation remembers it, once it does.
 
     `wish` is the tool call for which the model gets an instruction in the prompt. Until that call
     begins, the turn holds the answer back, so that it can ask once more (`asked_again`) if the
@@ -74,6 +74,7 @@ class TurnState:
     model_began: bool = False
     replays_all: bool = False
     asked_again: bool = False
+    said: Message | None = None
     spent: Usage = field(factory=Usage)
     wish: ToolWish | None = field(init=False)
     answer: AnswerState = field(init=False)
@@ -247,15 +248,19 @@ class TurnState:
         reports success for what it answers without the model.)"""
         return self.answer.is_whole and bool(result.session_id) and not self.batches
 
-    def remembered(self, memory: Memory, resume: ResumePoint | None, usage: Usage) -> Memory:
+    def remembered(
+        self, memory: Memory, resume: ResumePoint | None, usage: Usage, *, exact: bool
+    ) -> Memory:
         """`memory` with this turn in it. `resume` None: no transcript holds the answer as the
-        client knows it."""
-        return memory.grown(self.setup, (*self.messages, self.answer.message), resume, usage)
+        client knows it. `exact`: the child holds the answer as it was given."""
+        self.said = self.answer.exact if exact else self.answer.message
+        return memory.grown(self.setup, (*self.messages, self.said), resume, usage)
 
     def remembered_so_far(self, memory: Memory, usage: Usage) -> Memory:
         """`memory` with this turn in it, and the text so far as its answer, without tool calls,
         since they will get no results."""
-        return memory.grown(self.setup, (*self.messages, self.answer.so_far), None, usage)
+        self.said = self.answer.so_far
+        return memory.grown(self.setup, (*self.messages, self.said), None, usage)
 
     def failed(self, error: GatewayError) -> End:
         return self.ended(Failed(error))
@@ -275,6 +280,7 @@ class TurnState:
             answer=answer,
             accepted=self.accepted,
             first_delta=self.first_delta,
+            said=self.said,
         )
 
     def repeat(self) -> None:

@@ -117,8 +117,9 @@ class Broadcast:
         else:
             self.last += 1
 
-    def end(self, turn_id: str, outcome: Outcome) -> None:
-        """A turn has ended, be it under way or not."""
+    def end(self, turn_id: str, outcome: Outcome, said: Message | None = None) -> None:
+        """A turn has ended, be it under way or not. `said` is the answer as the conversation
+        remembers it; None: what the items say."""
         turn = self.turn
         if turn is not None and turn.turn_id == turn_id:
             self.turn = None
@@ -131,7 +132,7 @@ class Broadcast:
                     self.history.add(
                         TurnRecord(
                             turn_id, turn.created_at, turn.model, turn.messages, output, reason,
-                            usage, turn.before,
+                            usage, turn.before, said,
                         )
                     )  # fmt: skip
                 self.put(events.TurnEnded(turn_id, outcome, output))
@@ -140,7 +141,7 @@ class Broadcast:
                 self.history.add(
                     TurnRecord(
                         turn_id, turn.created_at, turn.model, turn.messages, output, "interrupted",
-                        kept, turn.before,
+                        kept, turn.before, said,
                     )
                 )  # fmt: skip
                 self.put(events.TurnEnded(turn_id, outcome, output))

@@ -27,7 +27,8 @@ class TurnRecord:
     as few items as can be; `before` what the conversation remembered until then. `turn_id` is a
     uuid, `created_at` in unix seconds. What was there before the first turn (a history that a
     conversation began with) has no `output`. An answer that was ``interrupted`` is kept as
-    far as it came. `before` is kept for the last turn alone."""
+    far as it came. `before` is kept for the last turn alone. `answer` is the answer as the
+    conversation remembers it, with its thinking; None: what `output` says."""
 
     turn_id: str
     created_at: float
@@ -37,17 +38,22 @@ class TurnRecord:
     finish_reason: EndReason = "stop"
     usage: Usage = field(factory=Usage)
     before: Memory | None = field(default=None, repr=False)
+    answer: Message | None = field(default=None, repr=False)
     size: int = field(init=False, eq=False)
 
     @property
     def said(self) -> tuple[Message, ...]:
         """Its messages, the answer last."""
         # What was added without a turn names no model, and has no answer.
-        return (*self.messages, *((answer_of(self.output),) if self.model else ()))
+        if not self.model:
+            return self.messages
+        return (*self.messages, answer_of(self.output) if self.answer is None else self.answer)
 
     @size.default
     def _weigh(self) -> int:
-        return size_of(self.messages) + sum(BESIDE + text_size(item) for item in self.output)
+        answer = 0 if self.answer is None else size_of((self.answer,))
+        output = sum(BESIDE + text_size(item) for item in self.output)
+        return size_of(self.messages) + output + answer
 
 
 class History:

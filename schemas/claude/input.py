@@ -14,7 +14,18 @@ from collections.abc import Callable, Mapping, Sequence
 from functools import partial
 from typing import Any
 
-from ..message import Block, Document, Image, Message, ToolCall, ToolResult, is_blank, length_of
+from ..message import (
+    Block,
+    Document,
+    Image,
+    Message,
+    RedactedThinking,
+    Thinking,
+    ToolCall,
+    ToolResult,
+    is_blank,
+    length_of,
+)
 from ..turn import Setup
 from .lines import LONG, Frame, Line, LongLine, encode, line
 from .tool_names import wire_id, wire_name
@@ -256,6 +267,10 @@ def _encode_block(block: Block) -> dict[str, Any]:
             kept = [each for each in content if not (isinstance(each, str) and is_blank(each))]
             result["content"] = encode_blocks(kept)
             return {**result, "is_error": True} if is_error else result
+        case Thinking(text, signature):
+            return {"type": "thinking", "thinking": text, "signature": signature}
+        case RedactedThinking(data):
+            return {"type": "redacted_thinking", "data": data}
 
 
 def _input(call: ToolCall) -> dict[str, Any]:

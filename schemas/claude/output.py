@@ -15,7 +15,7 @@ from typing import Any
 import orjson
 from attrs import field, frozen
 
-from ..message import ToolCall
+from ..message import RedactedThinking, Thinking, ToolCall
 from ..turn import Usage
 from ..turn_items import MAX_ACTIVITY_OUTPUT, ReasoningDelta, TextDelta
 
@@ -44,7 +44,8 @@ class ToolInput:
 
 @frozen
 class AssistantDone:
-    """A block of an assistant message is whole: one of text, a tool call, or neither.
+    """A block of an assistant message is whole: one of text, a tool call, thinking, or none of
+    these.
 
     `synthetic` when the CLI wrote it itself, to report an error or to answer a command; `error` is
     then the kind of the error, as in ``max_output_tokens``.
@@ -55,6 +56,7 @@ class AssistantDone:
     text: str = ""
     call: ToolCall | None = None
     error: str = ""
+    thinking: Thinking | RedactedThinking | None = None
 
 
 @frozen
@@ -353,7 +355,17 @@ def _decode_assistant(frame: dict[str, Any]) -> Frame:
         text="".join(str(block["text"]) for block in blocks if block.get("type") == "text"),
         call=calls[0] if calls else None,  # a frame holds one block
         error=_text(frame, "error"),
+        thinking=_decode_thinking(blocks[0]) if blocks else None,
     )
+
+
+def _decode_thinking(block: dict[str, Any]) -> Thinking | RedactedThinking | None:
+    match block:
+        case {"type": "thinking", "thinking": str(text)}:
+            return Thinking(text, _text(block, "signature"))
+        case {"type": "redacted_thinking", "data": str(data)}:
+            return RedactedThinking(data)
+    return None
 
 
 def _arguments(value: Any) -> str:

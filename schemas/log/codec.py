@@ -19,10 +19,19 @@ from typing import Any
 import orjson
 from attrs import astuple, frozen
 
-from ..message import Block, Document, Image, Message, ToolCall, ToolResult
+from ..message import (
+    Block,
+    Document,
+    Image,
+    Message,
+    RedactedThinking,
+    Thinking,
+    ToolCall,
+    ToolResult,
+)
 from ..turn import ResumePoint, Setup, Tool, Usage
 from .items import decode_form, decode_item, encode_form, encode_item
-from .messages import ExactBlock, ExactMessage, RedactedThinking, Thinking
+from .messages import ExactMessage
 from .records import Record, Rewound, Said, TurnEnd, TurnFailed, TurnLost, TurnStart
 
 LARGE = 4096
@@ -59,12 +68,14 @@ def encode(record: Record) -> Encoded:
             if message.id is not None:
                 body["id"] = message.id
             return Encoded(message.role, dumps(body), parts)
-        case TurnEnd(turn_id, finish_reason, usage, output, resume):
+        case TurnEnd(turn_id, finish_reason, usage, output, resume, reasoning):
             body = {"turn": turn_id, "reason": finish_reason, "usage": encode_usage(usage)}
             if output is not None:
                 body["output"] = [encode_item(item) for item in output]
             if resume is not None:
                 body["resume"] = [resume.session_id, resume.assistant_uuid]
+            if not reasoning:
+                body["reasoning"] = False
             return Encoded("end", dumps(body), parts)
         case TurnFailed(turn_id, code, reason):
             return Encoded("failed", dumps([turn_id, code, reason]), parts)
@@ -91,6 +102,7 @@ def decode(kind: str, body: bytes, blobs: Blobs) -> Record:
                 Usage(*value["usage"]),
                 None if output is None else tuple(map(decode_item, output)),
                 None if resume is None else ResumePoint(*resume),
+                value.get("reasoning", True),
             )
         case "failed":
             return TurnFailed(*value)
@@ -114,12 +126,12 @@ def digest_of(records: Iterable[tuple[str, bytes]]) -> bytes:
 # -- blocks ----------------------------------------------------------------------------------------
 
 
-def encode_blocks(blocks: Iterable[ExactBlock], parts: dict[bytes, bytes]) -> list[Any]:
+def encode_blocks(blocks: Iterable[Block], parts: dict[bytes, bytes]) -> list[Any]:
     """Blocks as JSON values; what is large goes into `parts`."""
     return [block if isinstance(block, str) else _encode_block(block, parts) for block in blocks]
 
 
-def _encode_block(block: ExactBlock, parts: dict[bytes, bytes]) -> Any:
+def _encode_block(block: Block, parts: dict[bytes, bytes]) -> Any:
     match block:
         case Thinking(text, signature):
             return {"type": "thinking", "thinking": text, "signature": signature}
@@ -163,13 +175,13 @@ def _content(data: str, parts: dict[bytes, bytes]) -> dict[str, str]:
     return {"blob": name.hexdigest()}
 
 
-def decode_blocks(values: Iterable[Any], blobs: Blobs) -> tuple[ExactBlock, ...]:
+def decode_blocks(values: Iterable[Any], blobs: Blobs) -> tuple[Block, ...]:
     return tuple(
         value if isinstance(value, str) else _decode_block(value, blobs) for value in values
     )
 
 
-def _decode_block(value: dict[str, Any], blobs: Blobs) -> ExactBlock:
+def _decode_block(value: dict[str, Any], blobs: Blobs) -> Block:
     match value["type"]:
         case "thinking":
             return Thinking(value["thinking"], value["signature"])
@@ -205,11 +217,7 @@ def encode_messages(messages: Iterable[Message], parts: dict[bytes, bytes]) -> l
 
 
 def decode_messages(values: Iterable[Any], blobs: Blobs) -> tuple[Message, ...]:
-    made = []
-    for role, content in values:
-        blocks: tuple[Block, ...] = decode_blocks(content, blobs)  # type: ignore[assignment]
-        made.append(Message(role, blocks))
-    return tuple(made)
+    return tuple(Message(role, decode_blocks(content, blobs)) for role, content in values)
 
 
 # -- beside messages -------------------------------------------------------------------------------

@@ -89,7 +89,7 @@ def _turn(records: list[Logged], end: TurnEnd) -> LoggedTurn:
         model=start.model,
         prompts=said[: start.prompts],
         answer=answer,
-        output=items_of(answer) if end.output is None else end.output,
+        output=items_of(answer, reasoning=end.reasoning) if end.output is None else end.output,
         finish_reason=end.finish_reason,
         usage=end.usage,
         resume=end.resume,

@@ -9,7 +9,7 @@ from __future__ import annotations
 from collections.abc import Iterable
 from typing import Any
 
-from ..message import ToolCall, ToolForm
+from ..message import Thinking, ToolCall, ToolForm
 from ..turn_items import (
     ActivityDelta,
     ActivityEnded,
@@ -22,7 +22,7 @@ from ..turn_items import (
     TurnItem,
     compact,
 )
-from .messages import ExactMessage, Thinking
+from .messages import ExactMessage
 
 
 def encode_item(item: TurnItem) -> list[Any]:
@@ -75,15 +75,16 @@ def decode_form(value: list[Any] | None) -> ToolForm | None:
     return None if value is None else ToolForm(*value)
 
 
-def items_of(messages: Iterable[ExactMessage]) -> tuple[TurnItem, ...]:
-    """The items of an answer that consists of these messages, in as few as can be."""
+def items_of(messages: Iterable[ExactMessage], *, reasoning: bool = True) -> tuple[TurnItem, ...]:
+    """The items of an answer that consists of these messages, in as few as can be. Without
+    `reasoning` there is no thinking among them."""
     items: list[TurnItem] = []
     calls = 0
     for block in (block for message in messages for block in message.content):
         match block:
             case str() if block:
                 items.append(TextDelta(block))
-            case Thinking(text) if text:
+            case Thinking(text) if text and reasoning:
                 items.append(ReasoningDelta(text))
             case ToolCall(id, name, arguments):
                 items.append(ToolCallStarted(calls, id, name, block.form))

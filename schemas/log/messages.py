@@ -1,7 +1,7 @@
 """Exact messages: what the model said and was told, block by block, thinking and its signature too.
 
-Knows: the blocks that a conversation's log keeps beside those of `schemas.message`. Refuses to
-know: their JSON (`schemas.log.codec`), turns (`schemas.log.records`).
+Knows: a message with the id that the Messages API gave it. Refuses to know: its JSON
+(`schemas.log.codec`), turns (`schemas.log.records`).
 
 From exact messages any child can be given a conversation so that the Messages API receives what it
 would have received from the first child.
@@ -11,25 +11,7 @@ from __future__ import annotations
 
 from attrs import frozen
 
-from ..message import Block, Message, Role
-
-
-@frozen
-class Thinking:
-    """A block of the model's thinking; the Messages API takes it back only with its `signature`."""
-
-    text: str
-    signature: str = ""
-
-
-@frozen
-class RedactedThinking:
-    """A block of thinking that only the Messages API can read; `data` goes back unchanged."""
-
-    data: str
-
-
-ExactBlock = Block | Thinking | RedactedThinking
+from ..message import Block, Message, RedactedThinking, Role, Thinking
 
 
 @frozen
@@ -38,13 +20,17 @@ class ExactMessage:
     (``msg_…``); None for a user's message, and where it is not known."""
 
     role: Role
-    content: tuple[ExactBlock, ...]
+    content: tuple[Block, ...]
     id: str | None = None
 
     @staticmethod
     def of(message: Message) -> ExactMessage:
-        """The same message: it has no thinking."""
         return ExactMessage(message.role, tuple(message.content))
+
+    @property
+    def message(self) -> Message:
+        """The message with all its blocks, as a child is told it."""
+        return Message(self.role, self.content)
 
     @property
     def plain(self) -> Message:

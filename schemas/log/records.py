@@ -37,13 +37,15 @@ class Said:
 @frozen
 class TurnEnd:
     """A turn has ended, and its messages are the conversation's. `output` is the answer as it was
-    delivered; None: what its messages say. `resume`: where the CLI's own transcript holds it."""
+    delivered; None: what its messages say, their thinking only with `reasoning`. `resume`: where
+    the CLI's own transcript holds it."""
 
     turn_id: str
     finish_reason: EndReason
     usage: Usage
     output: tuple[TurnItem, ...] | None = None
     resume: ResumePoint | None = None
+    reasoning: bool = True
 
 
 @frozen

@@ -10,7 +10,16 @@ import re
 from collections.abc import Iterable, Iterator
 from typing import Any
 
-from ..message import Block, Document, Image, Message, ToolCall, ToolResult
+from ..message import (
+    Block,
+    Document,
+    Image,
+    Message,
+    RedactedThinking,
+    Thinking,
+    ToolCall,
+    ToolResult,
+)
 
 
 def encode_chat_messages(messages: Iterable[Message], system: str = "") -> list[dict[str, Any]]:
@@ -103,6 +112,8 @@ def _shown(block: Block) -> str:
         case ToolResult(_, content, is_error):
             said = "\n\n".join(map(_shown, content))
             return f"*{'The tool failed' if is_error else 'The tool answered'}:*\n\n{_fenced(said)}"
+        case Thinking() | RedactedThinking():
+            return ""
 
 
 def _fenced(text: str, language: str = "") -> str:

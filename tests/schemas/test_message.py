@@ -18,12 +18,15 @@ from ccapi.schemas.message import (
     Document,
     Image,
     Message,
+    RedactedThinking,
     Role,
+    Thinking,
     ToolCall,
     ToolResult,
     check_results,
     digest,
     is_blank,
+    length_of,
     merge_turns,
     messages_of,
     settle_results,
@@ -688,3 +691,26 @@ def test_a_message_is_as_large_as_its_utf8(block: Block, size: int) -> None:
     message = Message("user", (block,))
     assert size_of([message]) == BESIDE + size
     assert size_of([message, message]) == 2 * (BESIDE + size)
+
+
+def test_thinking_is_no_part_of_what_a_message_is_or_says() -> None:
+    thinking = (Thinking("Hm.", "c2ln"), RedactedThinking("eA=="))
+    for said in (("Yes.",), ("Yes.", ToolCall("a", "look")), (ToolCall("a", "look"),), ("",)):
+        plain, exact = Message("assistant", said), Message("assistant", (*thinking, *said))
+        assert digest(exact) == digest(plain)
+        assert (exact.text, exact.calls, exact.is_blank) == (
+            plain.text, plain.calls, plain.is_blank,
+        )  # fmt: skip
+        assert size_of([exact]) == size_of([plain]) + 2 * BESIDE + len("Hm.c2lneA==")
+        assert length_of(exact.content) == length_of(plain.content) + 2 * BESIDE + 11
+
+
+def test_thinking_is_kept_for_a_child() -> None:
+    said = [
+        Message("user", ("Go.",)),
+        Message("assistant", (Thinking("Hm.", "c2ln"), ToolCall("a", "look"))),
+        Message("assistant", (RedactedThinking("eA=="), ToolCall("a", "look"))),
+    ]
+    (_, joined) = merge_turns(trim(said, 3))
+    assert joined.content[0] == Thinking("Hm.", "c2ln")
+    assert joined.content[2] == RedactedThinking("eA==")

@@ -28,7 +28,17 @@ from .competent_words import (
     speak,
     words,
 )
-from .messages_answers import JSON, Block, Failure, Reply, Text, Thinking, ToolUse, Usage
+from .messages_answers import (
+    JSON,
+    Block,
+    Failure,
+    RedactedThinking,
+    Reply,
+    Text,
+    Thinking,
+    ToolUse,
+    Usage,
+)
 from .messages_rules import fault
 from .messages_stub import Request
 
@@ -288,4 +298,9 @@ def _finished(asked: Asked, reply: Reply) -> Reply:
 
 
 def _size(block: Block) -> int:
-    return len(json.dumps(dict(block.input)) if isinstance(block, ToolUse) else block.text)
+    match block:
+        case ToolUse(_, given):
+            return len(json.dumps(dict(given)))
+        case RedactedThinking(data):
+            return len(data)
+    return len(block.text)

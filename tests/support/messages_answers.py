@@ -49,6 +49,13 @@ class Thinking:
 
 
 @frozen
+class RedactedThinking:
+    """A block of thinking that only the API can read."""
+
+    data: str = "cmVkYWN0ZWQ="
+
+
+@frozen
 class ToolUse:
     """A tool_use block. The input travels as two fragments of JSON, as the real API's does."""
 
@@ -57,7 +64,7 @@ class ToolUse:
     id: str = field(factory=lambda: f"toolu_{next(_ids):04d}")
 
 
-Block: TypeAlias = Text | Thinking | ToolUse
+Block: TypeAlias = Text | Thinking | RedactedThinking | ToolUse
 
 
 @frozen
@@ -206,6 +213,8 @@ def _block_document(block: Block) -> JSON:
             return {"type": "text", "text": text}
         case Thinking(text, _, signature):
             return {"type": "thinking", "thinking": text, "signature": signature}
+        case RedactedThinking(data):
+            return {"type": "redacted_thinking", "data": data}
         case ToolUse(name, given, id):
             return {"type": "tool_use", "id": id, "name": name, "input": dict(given)}
 
@@ -216,6 +225,8 @@ def _opening_document(block: Block) -> JSON:
             return {"type": "text", "text": ""}
         case Thinking():
             return {"type": "thinking", "thinking": "", "signature": ""}
+        case RedactedThinking():
+            return _block_document(block)
         case ToolUse(name, _, id):
             return {"type": "tool_use", "id": id, "name": name, "input": {}}
 
@@ -229,6 +240,8 @@ def _deltas(block: Block) -> Iterable[JSON]:
             for part in _cut(text, chunks):
                 yield {"type": "thinking_delta", "thinking": part}
             yield {"type": "signature_delta", "signature": signature}
+        case RedactedThinking():
+            return
         case ToolUse(_, given):
             for part in _cut(orjson.dumps(dict(given)).decode(), 2):
                 yield {"type": "input_json_delta", "partial_json": part}

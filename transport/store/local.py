@@ -15,7 +15,6 @@ from uuid import uuid4
 
 from ...schemas.log.codec import decode, digest_of, dumps, encode, encode_setup
 from ...schemas.log.fold import fold
-from ...schemas.log.messages import ExactBlock, RedactedThinking, Thinking
 from ...schemas.log.records import (
     Logged,
     Record,
@@ -28,7 +27,15 @@ from ...schemas.log.records import (
 )
 from ...schemas.log.responses import StoredResponse, decode_response, encode_response
 from ...schemas.log.words import terms_of, title_of
-from ...schemas.message import Document, Image, ToolCall, ToolResult
+from ...schemas.message import (
+    Block,
+    Document,
+    Image,
+    RedactedThinking,
+    Thinking,
+    ToolCall,
+    ToolResult,
+)
 from ...schemas.turn import Setup, Usage
 from ..workers import work
 from . import engine as engines
@@ -422,7 +429,7 @@ def _are_long(records: Sequence[Record]) -> bool:
     return size > LONG_CHARACTERS
 
 
-def _length(block: ExactBlock) -> int:
+def _length(block: Block) -> int:
     """About how many characters a block has, in no time."""
     match block:
         case str():

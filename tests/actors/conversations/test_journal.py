@@ -10,9 +10,10 @@ import pytest
 from ccapi.actors.conversations.journal import Journal, seed_ids
 from ccapi.schemas.errors import Conflict, Overloaded, TurnInterrupted
 from ccapi.schemas.log.fold import fold, messages_of
-from ccapi.schemas.message import Message
+from ccapi.schemas.log.records import TurnEnd
+from ccapi.schemas.message import Message, RedactedThinking, Thinking
 from ccapi.schemas.turn import Completed, Failed, Memory, Setup, Usage
-from ccapi.schemas.turn_items import TextDelta
+from ccapi.schemas.turn_items import ReasoningDelta, TextDelta
 from ccapi.transport.store.interface import Missing, Store, Unavailable
 from ccapi.transport.store.memory import open_memory_store
 
@@ -150,3 +151,21 @@ async def test_others_learn_it_became_private(store: Store) -> None:
     is_private = True
     await turn(journal, 2, memory)
     assert (await store.get("conv_1", KEY)).private
+
+
+@pytest.mark.parametrize("shown", [True, False])
+async def test_an_answer_is_kept_with_its_thinking(store: Store, shown: bool) -> None:
+    """A client that was not shown it is not shown it later either."""
+    journal = journal_in(store)
+    said = Message("assistant", (Thinking("Hm.", "c2ln"), RedactedThinking("eA=="), "Yes."))
+    await journal.begin("turn 1", "haiku", (user("go"),), Memory(SETUP), replaces=False)
+    after = Memory(SETUP).grown(SETUP, (user("go"), said), None, USAGE)
+    items = ((ReasoningDelta("Hm."),) if shown else ()) + (TextDelta("Yes."),)
+    await journal.end("turn 1", Completed("stop", USAGE), items, after, said)
+    log = await store.read("conv_1", KEY)
+    [kept] = fold(log)
+    assert [message.message for message in kept.answer] == [said]
+    assert kept.output == items
+    end = log[-1].record
+    assert isinstance(end, TurnEnd)
+    assert end.output is None, "nothing is written twice"

@@ -12,8 +12,8 @@ from ccapi.schemas.claude.output import (
     ToolInput,
     ToolUseStarted,
 )
-from ccapi.schemas.claude.tool_names import ANSWER_TOOL
-from ccapi.schemas.message import Message, ToolCall
+from ccapi.schemas.claude.tool_names import ANSWER_TOOL, wire_name
+from ccapi.schemas.message import Message, RedactedThinking, Thinking, ToolCall
 from ccapi.schemas.turn import Options, Setup, Tool, Usage
 from ccapi.schemas.turn_items import (
     Gathering,
@@ -403,3 +403,45 @@ def test_what_a_message_under_way_takes_is_estimated() -> None:
     hear(answer, [ended(completion_tokens=90), MessageStarted(Usage(prompt_tokens=9))])
     # What was told is never unsaid.
     assert answer.estimate() == Usage(prompt_tokens=31, completion_tokens=90, cached_tokens=5)
+
+
+# -- as the model gave it --------------------------------------------------------------------------
+
+THOUGHT = Thinking("Hm.", "c2ln")
+
+
+def thought(block: Thinking | RedactedThinking = THOUGHT) -> list[TextDelta | ModelFrame]:
+    return [ReasoningDelta("Hm."), AssistantDone("u", synthetic=False, thinking=block)]
+
+
+def test_the_exact_answer_has_all_blocks_in_their_order() -> None:
+    answer = AnswerState(STREAMED, TOOLED)
+    redacted = RedactedThinking("eA==")
+    look = call("a", wire_name("mail.send"), "{}")
+    hear(answer, [MessageStarted(Usage())], thought(), text("x", "y"), look, thought(redacted))
+    assert answer.exact.content == (THOUGHT, "xy", *answer.calls, redacted)
+    assert answer.exact.calls == answer.message.calls == (ToolCall("a", "mail.send", "{}"),)
+
+
+@pytest.mark.parametrize(
+    ("options", "setup", "frames"),
+    [
+        (Options(stop=("y",)), Setup("m"), [*thought(), *text("xyz")]),
+        (STREAMED, SHAPED, [*thought(), *call("a", ANSWER_TOOL, ROME)]),
+        (STREAMED, Setup("m", profile="agent"), [*thought(), *text("x")]),
+        (STREAMED, Setup("m"), [*thought(), *text("x", whole="xy")]),
+        (STREAMED, Setup("m"), thought()),
+        (
+            STREAMED,
+            TOOLED,
+            [*thought(), *call("a", "weather", WRONG), MessageStarted(Usage()), *text("x")],
+        ),
+    ],
+    ids=["cut", "structured", "agent", "other text", "thinking alone", "several messages"],
+)
+def test_what_the_client_did_not_receive_so_is_remembered_plainly(
+    options: Options, setup: Setup, frames: list[TextDelta | ModelFrame]
+) -> None:
+    answer = AnswerState(options, setup)
+    hear(answer, [MessageStarted(Usage())], frames)
+    assert answer.exact == answer.message

@@ -62,7 +62,10 @@ class World:
         await self._do("begin", turn_id)
         return self.lost
 
-    async def end(self, turn_id: str, outcome: Outcome, items: object, memory: Memory) -> None:
+    async def end(
+        self, turn_id: str, outcome: Outcome, items: object, memory: Memory,
+        said: Message | None = None,
+    ) -> None:  # fmt: skip
         await self._do("end", turn_id)
         self.happened.append(("items", items))
 

@@ -10,7 +10,15 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from ccapi.schemas.claude import input as lines
-from ccapi.schemas.message import Block, Document, Image, ToolCall, ToolResult
+from ccapi.schemas.message import (
+    Block,
+    Document,
+    Image,
+    RedactedThinking,
+    Thinking,
+    ToolCall,
+    ToolResult,
+)
 from ccapi.schemas.turn import Setup, Tool
 
 PNG = Image("image/png", "iVBORw0=")
@@ -310,3 +318,18 @@ def test_any_text_is_one_line_that_holds_it(content: list[str]) -> None:
     got = blocks(content)
     assert got[: len(content)] == content
     assert got[len(content) :] == ([""] if content[-1].startswith("/") else [])
+
+
+def test_thinking_goes_back_as_it_was() -> None:
+    blocks: list[Block] = [
+        Thinking("Hm.", "c2ln"),
+        RedactedThinking("eA=="),
+        Thinking("", "bQ=="),
+        "Yes.",
+    ]
+    said = bytes(lines.assistant("u", blocks, "m"))
+    assert (
+        b'"content":[{"type":"thinking","thinking":"Hm.","signature":"c2ln"},'
+        b'{"type":"redacted_thinking","data":"eA=="},'
+        b'{"type":"thinking","thinking":"","signature":"bQ=="},{"type":"text","text":"Yes."}]'
+    ) in said

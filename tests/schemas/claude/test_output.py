@@ -26,7 +26,7 @@ from ccapi.schemas.claude.output import (
     TurnResult,
     decode,
 )
-from ccapi.schemas.message import ToolCall
+from ccapi.schemas.message import RedactedThinking, Thinking, ToolCall
 from ccapi.schemas.turn import Usage
 from ccapi.schemas.turn_items import MAX_ACTIVITY_OUTPUT, ReasoningDelta, TextDelta
 
@@ -173,7 +173,14 @@ SAID: dict[str, tuple[bytes, Frame]] = {
             b'{"type":"assistant","message":{"model":"m","content":[{"type":"thinking",'
             b'"thinking":"Hm","signature":"x"}]},"parent_tool_use_id":null,"uuid":"u"}'
         ),
-        AssistantDone("u", synthetic=False),
+        AssistantDone("u", synthetic=False, thinking=Thinking("Hm", "x")),
+    ),
+    "assistant that thinks unseen": (
+        (
+            b'{"type":"assistant","message":{"model":"m","content":[{"type":"redacted_thinking",'
+            b'"data":"eA=="}]},"parent_tool_use_id":null,"uuid":"u"}'
+        ),
+        AssistantDone("u", synthetic=False, thinking=RedactedThinking("eA==")),
     ),
     "assistant that calls": (
         (

@@ -7,7 +7,7 @@ import base64
 from hypothesis import strategies as st
 
 from ccapi.schemas.log.codec import LARGE
-from ccapi.schemas.log.messages import ExactMessage, RedactedThinking, Thinking
+from ccapi.schemas.log.messages import ExactMessage
 from ccapi.schemas.log.records import (
     Record,
     Rewound,
@@ -17,7 +17,15 @@ from ccapi.schemas.log.records import (
     TurnLost,
     TurnStart,
 )
-from ccapi.schemas.message import Document, Image, ToolCall, ToolForm, ToolResult
+from ccapi.schemas.message import (
+    Document,
+    Image,
+    RedactedThinking,
+    Thinking,
+    ToolCall,
+    ToolForm,
+    ToolResult,
+)
 from ccapi.schemas.turn import ResumePoint, Setup, Tool, Usage
 from ccapi.schemas.turn_items import (
     ActivityDelta,
@@ -79,6 +87,7 @@ records: st.SearchStrategy[Record] = st.one_of(
         usages,
         st.none() | st.lists(items, max_size=4).map(tuple),
         st.none() | st.builds(ResumePoint, texts, st.none() | texts),
+        st.booleans(),
     ),
     st.builds(TurnFailed, texts, texts, texts),
     st.builds(TurnLost, texts, texts),

@@ -12,10 +12,10 @@ from hypothesis import strategies as st
 from ccapi.schemas.errors import GatewayError, Overloaded, QuotaExhausted
 from ccapi.schemas.log.codec import decode, decode_setup, dumps, encode, encode_setup, loads
 from ccapi.schemas.log.items import decode_item, encode_item, items_of
-from ccapi.schemas.log.messages import ExactMessage, RedactedThinking, Thinking
+from ccapi.schemas.log.messages import ExactMessage
 from ccapi.schemas.log.records import Record, Said
 from ccapi.schemas.log.responses import StoredResponse, decode_response, encode_response
-from ccapi.schemas.message import Image, Message, ToolCall, ToolResult
+from ccapi.schemas.message import Image, Message, RedactedThinking, Thinking, ToolCall, ToolResult
 from ccapi.schemas.openai.response_events import Ending, ResponseHeading
 from ccapi.schemas.turn import Setup, Usage
 from ccapi.schemas.turn_items import TurnItem, answer_of, compact

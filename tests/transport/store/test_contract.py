@@ -10,9 +10,17 @@ import trio
 from attrs import evolve
 
 from ccapi.schemas.log.fold import fold, messages_of
-from ccapi.schemas.log.messages import ExactMessage, RedactedThinking, Thinking
+from ccapi.schemas.log.messages import ExactMessage
 from ccapi.schemas.log.records import Rewound, Said, TurnEnd, TurnFailed, TurnLost, TurnStart
-from ccapi.schemas.message import Document, Image, ToolCall, ToolForm, ToolResult
+from ccapi.schemas.message import (
+    Document,
+    Image,
+    RedactedThinking,
+    Thinking,
+    ToolCall,
+    ToolForm,
+    ToolResult,
+)
 from ccapi.schemas.turn import ResumePoint, Setup, Tool, Usage
 from ccapi.schemas.turn_items import Refused, TextDelta
 from ccapi.transport.store.interface import (

@@ -1,0 +1,173 @@
+"""What the model said goes back to it as it was: every block in its order, thinking with its
+signature, whether the first child is told to go on or another one, that knows it from the log."""
+
+from __future__ import annotations
+
+import os
+import signal
+from collections.abc import Callable, Iterable
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from ccapi.actors.session import replay as composition
+from tests.support.messages_stub import RedactedThinking, Reply, Text, Thinking, ToolUse
+from tests.support.pictures import data_url, png
+
+from .served import JSON, Served, function, open_served, part, tool, user
+
+MODEL = "claude-opus-4-8"
+TOOLS = [function(name) for name in ("look", "count")]
+PICTURE = {"type": "image_url", "image_url": {"url": data_url(png(2, 3))}}
+
+PLAIN = Reply((Thinking("A dot, or six?", 2, "c2lnMQ=="), RedactedThinking(), Text("Six.", 2)))
+CALLS = Reply(
+    (
+        Thinking("Both at once.", 1, "c2lnMg=="),
+        Text("Let me see."),
+        ToolUse("look", {"at": [1, None, "é"]}, "toolu_look"),
+        Thinking("And the other.", 1, "c2lnMw=="),
+        ToolUse("count", {}, "toolu_count"),
+    )
+)
+AFTER = Reply((Thinking("So it is.", 1, "c2lnNA=="), Text("Two.")))
+RESULTS = (
+    tool("toolu_look", [part("here"), PICTURE]),
+    tool("toolu_count", "no such thing", is_error=True),
+)
+QUESTIONS = (
+    (user([PICTURE, part("How many?")]),),
+    (user("Look again."),),
+    RESULTS,
+    (user("Sure?"),),
+)
+REPLIES = (PLAIN, CALLS, AFTER, Reply((Text("Yes."),)))
+ANSWERS = ("Six.", "Let me see.", "Two.", "Yes.")
+Between = Callable[[Served, str], None]
+
+
+def undisturbed(_house: Served, _conversation_id: str) -> None:
+    pass
+
+
+def sent(house: Served) -> list[tuple[str, list[JSON]]]:
+    """The messages that the API read last, block by block; neighbours of one role are joined, as
+    the API joins them."""
+    joined: list[tuple[str, list[JSON]]] = []
+    for message in house.last.body["messages"]:
+        if message["role"] == "system":  # of the CLI's own
+            continue
+        content = message["content"]
+        blocks = [part(content)] if isinstance(content, str) else content
+        if not joined or joined[-1][0] != message["role"]:
+            joined.append((message["role"], []))
+        joined[-1][1].extend(map(without_cache, filter(is_said, blocks)))
+    return joined
+
+
+def without_cache(block: JSON) -> JSON:
+    block = {name: value for name, value in block.items() if name != "cache_control"}
+    content = block.get("content")
+    if isinstance(content, str):
+        block["content"] = [part(content)]
+    return block
+
+
+def is_said(block: JSON) -> bool:
+    """Not where the CLI keeps a picture, which it may say behind one."""
+    return not block.get("text", "").startswith("[Image: source: ")
+
+
+def ask(house: Served, fields: JSON, *numbers: int) -> None:
+    """Have these turns of the conversation happen: a picture; parallel calls; their results; one
+    more question. All of them with thinking."""
+    for number in numbers:
+        answer = house.ask(*QUESTIONS[number], model=MODEL, tools=TOOLS, **fields)
+        assert answer.text == ANSWERS[number]
+        assert len(answer.calls) == (2 if number == 1 else 0)
+        fields["conversation_id"] = answer.conversation_id
+
+
+def play(house: Served, between: Between, at: int = 3) -> list[Any]:
+    """The whole conversation, with something `between` its first `at` turns and the others. Returns
+    what the API read with the last one."""
+    house.begin()
+    house.answers(*REPLIES)
+    fields: JSON = {}
+    ask(house, fields, *range(at))
+    between(house, fields["conversation_id"])
+    ask(house, fields, *range(at, 4))
+    assert len(house.requests) == 4
+    return sent(house)
+
+
+def thoughts(messages: Iterable[tuple[str, list[JSON]]]) -> list[str]:
+    """The signatures of the thinking, and the data of what is redacted."""
+    blocks = [block for _, content in messages for block in content]
+    kinds = ("thinking", "redacted_thinking")
+    return [block.get("signature") or block["data"] for block in blocks if block["type"] in kinds]
+
+
+@pytest.fixture(scope="module")
+def expected(shared: Served) -> list[Any]:
+    """What one child sends that lives all the time."""
+    messages = play(shared, undisturbed)
+    assert thoughts(messages) == ["c2lnMQ==", "cmVkYWN0ZWQ=", "c2lnMg==", "c2lnMw==", "c2lnNA=="]
+    return messages
+
+
+def kill(house: Served, conversation_id: str) -> None:
+    house.kill_child(conversation_id)
+
+
+def kill_unseen(house: Served, conversation_id: str) -> None:
+    """The gateway has not seen it yet when the next request comes."""
+    os.kill(house.adopted(conversation_id)[-1], signal.SIGKILL)
+
+
+def forget_transcript(house: Served, conversation_id: str) -> None:
+    """The child dies, and so does what the CLI keeps: the log is all that there is."""
+    house.kill_child(conversation_id)
+    written = [*(house.live.gateway.settings.storage.path.parent / "config").rglob("*.jsonl")]
+    assert written
+    for transcript in written:
+        transcript.unlink()
+
+
+@pytest.mark.parametrize("between", [kill, forget_transcript])
+def test_another_child_goes_on(house: Served, expected: list[Any], between: Between) -> None:
+    assert play(house, between) == expected
+
+
+@pytest.mark.parametrize("between", [kill, kill_unseen])
+def test_another_child_is_told_the_results(
+    house: Served, expected: list[Any], between: Between
+) -> None:
+    """The first one dies while its calls wait for them."""
+    assert play(house, between, at=2) == expected
+
+
+def test_another_child_gets_a_transcript(
+    house: Served, expected: list[Any], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """As it gets of long histories."""
+    monkeypatch.setattr(composition, "RECORDED_FROM", 1)
+    assert play(house, forget_transcript) == expected
+
+
+@pytest.mark.parametrize("at", [2, 3], ids=["calls wait", "all is said"])
+@pytest.mark.parametrize("way", ["told", "recorded"])
+def test_another_gateway_goes_on(
+    tmp_path: Path, expected: list[Any], at: int, way: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    if way == "recorded":
+        monkeypatch.setattr(composition, "RECORDED_FROM", 1)
+    fields: JSON = {}
+    with open_served(tmp_path) as house:
+        house.answers(*REPLIES[:at])
+        ask(house, fields, *range(at))
+    with open_served(tmp_path) as house:
+        house.answers(*REPLIES[at:])
+        ask(house, fields, *range(at, 4))
+        assert sent(house) == expected
