@@ -179,6 +179,15 @@ class Message:
         return len(self.content) == 1 and type(self.content[0]) is str
 
     @property
+    def without_thinking(self) -> Message:
+        """The same message as a client brings it back, or another model is told it: a signature is
+        good for the model that gave it."""
+        if self.is_one_text:
+            return self
+        kept = [each for each in self.content if not isinstance(each, Thinking | RedactedThinking)]
+        return self if len(kept) == len(self.content) else Message(self.role, (*kept,) or ("",))
+
+    @property
     def calls(self) -> tuple[ToolCall, ...]:
         if self.is_one_text:
             return ()

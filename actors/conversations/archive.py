@@ -376,7 +376,9 @@ def _memory_of(stored: StoredConversation, turns: Sequence[LoggedTurn]) -> Memor
     recorded = 0
     if stored.setup.profile == "agent":
         recorded = max((n for n, turn in enumerate(turns, 1) if turn.resume is not None), default=0)
-    held, seed = tuple(_said(turns[:recorded])), tuple(_said(turns[recorded:]))
+    model = stored.setup.model
+    held = tuple(_said(turns[:recorded], model))
+    seed = tuple(_said(turns[recorded:], model))
     said = (*held, *seed)
     return Memory(
         setup=stored.setup,
@@ -391,8 +393,11 @@ def _memory_of(stored: StoredConversation, turns: Sequence[LoggedTurn]) -> Memor
     )
 
 
-def _said(turns: Iterable[LoggedTurn]) -> Iterable[Message]:
-    return (message.message for turn in turns for message in turn.messages)
+def _said(turns: Iterable[LoggedTurn], model: str) -> Iterable[Message]:
+    """What was said, as this model is told it: with its own thinking."""
+    for turn in turns:
+        for message in turn.messages:
+            yield message.message if turn.model == model else message.plain
 
 
 def _records_of(

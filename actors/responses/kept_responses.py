@@ -118,7 +118,7 @@ async def _history(store: Store, stored: StoredResponse) -> tuple[Message, ...] 
             log += some
     except Missing:
         return None
-    return tuple(message.message for turn in fold(log) for message in turn.messages)
+    return tuple(message.plain for turn in fold(log) for message in turn.messages)
 
 
 def _record_of(stored: StoredResponse, history: tuple[Message, ...] | None) -> Record:

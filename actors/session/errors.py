@@ -71,6 +71,10 @@ def not_set_up(reason: str) -> ChildError:
     return ChildError(f"The CLI process could not be set up: {reason}")
 
 
+def answered_unasked() -> ChildError:
+    return ChildError("The CLI process answered before it was asked.")
+
+
 def took_too_long(seconds: float) -> TurnTimeout:
     return TurnTimeout(f"The turn took longer than {seconds:g} seconds.")
 

@@ -324,6 +324,11 @@ class Machine:
             return self._abort_startup(error, now)
         child.initialized = True  # even if its answer to the initialize is still to come
         if turn.batches and result.num_turns == 0 and not failed:
+            if turn.first_delta is not None:
+                # It has answered what it was not asked yet: asking it would be once more
+                # (invariant 6).
+                ended = self._turns.end(Failed(errors.answered_unasked()), now)
+                return [*ended, *self._stop_child(events.Kill(), now)]
             return [*prompt.write_next(turn, child)]
         end = finish_reason.judge_result(turn, result, usage, self.limits.program, child.limit)
         return self._finish_turn(end, now)
@@ -331,6 +336,8 @@ class Machine:
     def _is_not_resumed(self, result: TurnResult) -> bool:
         """Whether the child found no transcript to resume, and a new child can do without."""
         turn = self._turns.current
+        if turn is not None and (turn.model_began or turn.first_delta is not None):
+            return False  # whatever the child says now, it has asked the model (invariant 6)
         resumes = self.memory.resume is not None or (turn is not None and not turn.replays_all)
         return resumes and not self._present.initialized and is_not_resumed(result)
 

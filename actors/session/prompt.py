@@ -54,14 +54,21 @@ def _divide(memory: Memory, turn: TurnState) -> tuple[tuple[Message, ...], int, 
     how many of those, the last, a transcript has to be written of."""
     if memory.resume is not None or turn.request.options.begun:
         return (), 0, 0  # of an answer that was begun, the API gets all in any case
-    unknown = (*memory.seed, *turn.messages)
+    unknown = _unrecorded(memory, turn)
     recorded, sent = split(unknown, turn.request.history_limit, replay_all=turn.replays_all)
     return unknown, len(unknown) - len(sent), len(recorded)
 
 
+def _unrecorded(memory: Memory, turn: TurnState) -> tuple[Message, ...]:
+    """What no transcript holds: another model is told it without the thinking of the one before."""
+    if memory.setup.model == turn.setup.model:
+        return (*memory.seed, *turn.messages)
+    return (*[message.without_thinking for message in memory.seed], *turn.messages)
+
+
 def write_turn(memory: Memory, turn: TurnState, child: ChildState) -> list[Write]:
     """Write the turn to the child, and before that the messages that the child lacks."""
-    unrecorded = (*memory.seed, *turn.messages)
+    unrecorded = _unrecorded(memory, turn)
     if turn.request.options.begun:
         return _write_prefilled(unrecorded, memory, turn, child)
     composition = compose(

@@ -11,7 +11,7 @@ from __future__ import annotations
 
 from attrs import frozen
 
-from ..message import Block, Message, RedactedThinking, Role, Thinking
+from ..message import Block, Message, Role
 
 
 @frozen
@@ -35,10 +35,7 @@ class ExactMessage:
     @property
     def plain(self) -> Message:
         """The message without thinking, as clients bring it back."""
-        blocks = [
-            each for each in self.content if not isinstance(each, Thinking | RedactedThinking)
-        ]
-        return Message(self.role, tuple(blocks) or ("",))
+        return self.message.without_thinking
 
     @property
     def text(self) -> str:

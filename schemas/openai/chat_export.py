@@ -114,6 +114,8 @@ def _shown(block: Block) -> str:
             return f"*{'The tool failed' if is_error else 'The tool answered'}:*\n\n{_fenced(said)}"
         case Thinking() | RedactedThinking():
             return ""
+        case Thinking() | RedactedThinking():
+            return ""
 
 
 def _fenced(text: str, language: str = "") -> str:

@@ -9,7 +9,7 @@ shrinks as well. A failing script is reported step by step. The theory of operat
 from collections.abc import Iterator
 
 import pytest
-from hypothesis import HealthCheck, given, note, settings
+from hypothesis import HealthCheck, example, given, note, settings
 from hypothesis import strategies as st
 
 from ccapi.actors.session import replay as composition
@@ -56,6 +56,11 @@ def test_with_children_that_keep_to_the_protocol(variant: int, script: bytes) ->
     play(World(honest=True, variant=variant), script)
 
 
+# A child that answers before it was asked, behind another one that died.
+@example(
+    variant=4,
+    script=b"\0\0f\0\n\0\0\0\2" + bytes(11) + b"\xaf\0\x14" + bytes(41),
+)
 @many
 @given(variant=VARIANTS, script=SCRIPTS)
 def test_with_children_that_write_anything(variant: int, script: bytes) -> None:
