@@ -262,15 +262,15 @@ class Archive:
                 stored = await self.store.workspaces()
         return {*self._directory.workspaces(), *stored}
 
-    async def agents(self) -> set[str]:
-        """The stored conversations with agents, by their ids."""
+    async def agents(self) -> set[str] | None:
+        """The stored conversations with agents, by their ids. None: it is not known which."""
         if self.store is None:
             return set()
         try:
             return {*await self.store.agents()}
         except StoreError as error:
             log.warning("stored agents are not known", error=str(error))
-            return {entry.conversation_id for entry in self._directory.all() if entry.workspace}
+            return None
 
     async def records(self, entry: Entry) -> Sequence[TurnRecord]:
         """Every turn of a conversation: those that memory has not kept are read again. Raises
@@ -287,18 +287,22 @@ class Archive:
     # -- over time ---------------------------------------------------------------------------------
 
     async def close_lost_turns(self) -> None:
-        """What ran when an earlier gateway ended is lost: its conversations say so."""
+        """What ran when an earlier gateway ended is lost: its conversations say so. Where the store
+        takes nothing now, each does so when it is loaded."""
         store = self.store
-        while store is not None:
-            orphans = await store.orphans(CHECKED_AT_ONCE)
-            for conversation_id, owner in orphans:
-                lease = await store.acquire(conversation_id, owner)
-                if lease.open_turn is not None:
-                    await store.lose_turn(lease, LOST)
-                await store.release(lease)
-                log.warning("a turn was lost", conversation_id=conversation_id)
-            if len(orphans) < CHECKED_AT_ONCE:
-                return
+        try:
+            while store is not None:
+                orphans = await store.orphans(CHECKED_AT_ONCE)
+                for conversation_id, owner in orphans:
+                    lease = await store.acquire(conversation_id, owner)
+                    if lease.open_turn is not None:
+                        await store.lose_turn(lease, LOST)
+                    await store.release(lease)
+                    log.warning("a turn was lost", conversation_id=conversation_id)
+                if len(orphans) < CHECKED_AT_ONCE:
+                    return
+        except StoreError as error:
+            log.warning("lost turns are not looked for", error=str(error))
 
     async def prune(self, settings: StorageSettings) -> None:
         """Delete what need not be kept any more."""

@@ -40,13 +40,13 @@ CLOSE_SECONDS = 5.0
 
 class Cleanup:
     """Made by `open_cleanup`. `lives` says whether there is a conversation of that id in memory,
-    `kept` which agents' conversations are stored, `used` which workspaces conversations have;
-    `keep_days` is how long one stays after its last conversation."""
+    `kept` which agents' conversations are stored (None: that is not known), `used` which workspaces
+    conversations have; `keep_days` is how long one stays after its last conversation."""
 
     def __init__(
         self, storage: Path, root: Path, keep_days: float,
         lives: Callable[[str], bool], used: Callable[[], Awaitable[set[str]]],
-        kept: Callable[[], Awaitable[set[str]]],
+        kept: Callable[[], Awaitable[set[str] | None]],
     ) -> None:  # fmt: skip
         self._storage = storage / "sessions"
         self._root = root
@@ -166,6 +166,8 @@ class Cleanup:
         if sessions is None:
             return
         kept = await self._kept()
+        if kept is None:
+            return  # a later gateway sees to it: what an agent needs must not go
         found = await trio.to_thread.run_sync(
             remove_left, self._storage, kept, sessions.add, abandon_on_cancel=True
         )
@@ -186,7 +188,9 @@ class Cleanup:
         finished = False
         with trio.move_on_after(CLOSE_SECONDS, shield=True):
             kept = await self._kept()
-            stays = {trace for trace, owner in self._owners.items() if owner in kept}
+            stays = {
+                trace for trace, owner in self._owners.items() if kept is None or owner in kept
+            }
             left = {*self._going, *self._owners, *self._open} - stays
             ended = {*self._ended, *await self._used()}
             await trio.to_thread.run_sync(self._remove, left, ended, set(), abandon_on_cancel=True)
@@ -199,7 +203,7 @@ class Cleanup:
 async def open_cleanup(
     storage: Path, root: Path, keep_days: float,
     lives: Callable[[str], bool], used: Callable[[], Awaitable[set[str]]],
-    kept: Callable[[], Awaitable[set[str]]],
+    kept: Callable[[], Awaitable[set[str] | None]],
 ) -> AsyncIterator[Cleanup]:  # fmt: skip
     """See to what is left on the disk while the block runs, and after it to the rest."""
     cleanup = Cleanup(storage, root, keep_days, lives, used, kept)

@@ -10,7 +10,7 @@ from pathlib import Path
 import httpx
 import trio
 
-from tests.support.disks import fill, small_disk
+from tests.support.disks import fill, mount, small_disk
 from tests.support.joined import JSON, get
 from tests.support.live import open_live_demo
 
@@ -96,3 +96,33 @@ async def test_without_persistence_nothing_is_written(tmp_path: Path) -> None:
         assert found == listed
         assert (await client.get("/v1/conversations?q=two")).json()["data"] == []
     assert not list((tmp_path / "state").glob("ccapi.db*"))
+
+
+async def test_a_folder_that_cannot_be_written_at_the_start(tmp_path: Path) -> None:
+    """The gateway starts, says so, and keeps everything that was there."""
+    with small_disk(tmp_path / "state") as disk:
+        async with (
+            open_live_demo(tmp_path) as live,
+            httpx.AsyncClient(base_url=live.url, timeout=30) as client,
+        ):
+            first = await ask(client, "repeat: one")
+            conversation_id = first.headers["x-conversation-id"]
+        mount("-o", "remount,ro", str(disk))
+        try:
+            async with (
+                open_live_demo(tmp_path) as live,
+                httpx.AsyncClient(base_url=live.url, timeout=30) as client,
+            ):
+                assert (await client.get("/ready")).status_code == 503
+                refused = await ask(client, "repeat: two")
+                assert (refused.status_code, refused.json()["error"]["code"]) == (
+                    503, "storage_unavailable",
+                )  # fmt: skip
+                mount("-o", "remount,rw", str(disk))
+                with trio.fail_after(30):
+                    while (await client.get("/ready")).status_code != 200:
+                        await trio.sleep(0.1)
+                assert await texts(live.url, conversation_id) == ["repeat: one", "one"]
+                assert (await ask(client, "repeat: two")).status_code == 200
+        finally:
+            mount("-o", "remount,rw", str(disk))
