@@ -5,6 +5,7 @@ Run: ``python -m tests.bench.keeping [TURNS]``. Prints medians in milliseconds, 
 
 from __future__ import annotations
 
+import json
 import statistics
 import sys
 import tempfile
@@ -15,7 +16,8 @@ from pathlib import Path
 import trio
 
 from ccapi.actors.conversations.conversation import Conversation
-from tests.support.embedded import open_embedded
+from ccapi.actors.gateway import open_gateway
+from tests.support.live import settings_for
 
 ROUNDS = 5
 
@@ -36,11 +38,10 @@ async def main(turns: int) -> None:
             for persist in (True, False):
                 path = Path(folder) / str(persist)
                 path.mkdir()
-                gateways.append(
-                    await stack.enter_async_context(
-                        open_embedded(path, storage={"persist": persist})
-                    )
-                )
+                env = {"HOME": str(path), "DEMO_CLI_SWITCHES": json.dumps({"pace_ms": 0})}
+                settings = settings_for(path, env, storage={"persist": persist})
+                opened = open_gateway(settings, environ={"PATH": "/usr/bin:/bin"}, demo=True)
+                gateways.append(await stack.enter_async_context(opened))
             with_store, without = (gateway.conversation() for gateway in gateways)
             await timed(with_store, 20)
             await timed(without, 20)
