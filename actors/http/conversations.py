@@ -16,9 +16,9 @@ from attrs import frozen
 
 from ...schemas.convert import structure
 from ...schemas.errors import InvalidRequest, NotFound, draining, invalid
+from ...schemas.export import encode_chat_messages, encode_markdown
 from ...schemas.message import Message
 from ...schemas.openai.chat import check_length
-from ...schemas.openai.chat_export import encode_chat_messages, encode_markdown
 from ...schemas.openai.chat_messages import ChatMessage, read_history
 from ...schemas.openai.conversation_events import encode_permission
 from ...schemas.openai.foreign_items import take_items

@@ -10,7 +10,7 @@ import re
 from collections.abc import Iterable, Iterator
 from typing import Any
 
-from ..message import (
+from .message import (
     Block,
     Document,
     Image,

@@ -9,8 +9,8 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from ccapi.schemas.convert import structure
+from ccapi.schemas.export import encode_chat_messages, encode_markdown
 from ccapi.schemas.message import Document, Image, Message, ToolCall, ToolResult
-from ccapi.schemas.openai.chat_export import encode_chat_messages, encode_markdown
 from ccapi.schemas.openai.chat_messages import ChatMessage, read_history
 
 DATA = base64.b64encode(b"\x89PNG\r\n").decode()
