@@ -19,8 +19,8 @@ _limiter: trio.lowlevel.RunVar[trio.CapacityLimiter] = trio.lowlevel.RunVar("wor
 
 
 async def work(function: Callable[[], T]) -> T:
-    """What `function` returns, called in a thread. It is never given up: whoever is cancelled
-    meanwhile waits for its end."""
+    """What `function` returns, called in a thread. It is never given up: a task that is
+    cancelled meanwhile waits for its end."""
     try:
         limiter = _limiter.get()
     except LookupError:

@@ -56,6 +56,7 @@ PRUNE_SECONDS = 600.0
 does not keep."""
 
 CHECKED_AT_ONCE = 50
+READ_AT_ONCE = 1000
 
 
 @frozen
@@ -103,7 +104,7 @@ class Archive:
                     return self._directory.find(conversation_id, owner)
                 return await self._load(self.store, conversation_id, owner)
         finally:
-            if not lock.statistics().tasks_waiting:
+            if not lock.locked():  # else the next one in the queue has it now
                 self._loading.pop(conversation_id, None)
 
     async def recall(self, owner: str, setup: Setup, digests: Sequence[bytes]) -> None:
@@ -130,7 +131,7 @@ class Archive:
             if lease.open_turn is not None:
                 await store.lose_turn(lease, LOST)
                 stored = await store.get(conversation_id, owner)
-            records = await _read(store, conversation_id, owner, lease.head)
+            records = await read_log(store, conversation_id, owner, lease.head)
         except Missing:
             raise not_found() from None
         except StoreError as error:
@@ -151,7 +152,7 @@ class Archive:
         journal.before = _place_before_last(turns, memory)
         if turns and turns[-1].turn_id:
             journal.ends[turns[-1].turn_id] = turns[-1].last
-        # From here on there is no checkpoint: whoever asked goes on with it.
+        # From here on there is no checkpoint: the one who asked goes on with it.
         self.make_room(owner)
         self._directory.insert(entry)
         self._directory.weigh(entry)
@@ -279,7 +280,8 @@ class Archive:
         if not (history.forgotten and isinstance(journal, Journal) and journal.lease is not None):
             return [*history]
         try:
-            log = await _read(journal.store, entry.conversation_id, entry.owner, journal.lease.head)
+            head = journal.lease.head
+            log = await read_log(journal.store, entry.conversation_id, entry.owner, head)
         except StoreError as error:
             raise failure_of(error, entry.conversation_id) from error
         return [*_records_of(entry.conversation_id, fold(log))]
@@ -364,10 +366,12 @@ def _has(entry: Entry, terms: Sequence[Sequence[str]]) -> bool:
 # -- out of the log --------------------------------------------------------------------------------
 
 
-async def _read(store: Store, conversation_id: str, owner: str, head: int) -> list[Logged]:
+async def read_log(store: Store, conversation_id: str, owner: str, last: int) -> list[Logged]:
+    """The records of a log up to the number `last`. Raises `Missing`, `Unavailable`."""
     records: list[Logged] = []
-    while len(records) < head:
-        some = await store.read(conversation_id, owner, len(records) + 1)
+    while len(records) < last:
+        limit = min(READ_AT_ONCE, last - len(records))
+        some = await store.read(conversation_id, owner, len(records) + 1, limit)
         if not some:
             raise Missing(conversation_id)
         records += some

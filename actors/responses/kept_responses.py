@@ -16,11 +16,11 @@ from attrs import evolve
 
 from ...schemas.errors import InternalError, NotFound
 from ...schemas.log.fold import fold
-from ...schemas.log.records import Logged
 from ...schemas.log.responses import StoredResponse
 from ...schemas.message import Message, digest
 from ...schemas.openai.response_events import Ending
 from ...transport.store.interface import Missing, Store, StoreError
+from ..conversations.archive import read_log
 from ..conversations.journal import failure_of
 from .record import Record
 from .store import ResponseStore
@@ -106,16 +106,8 @@ class KeptResponses:
 async def _history(store: Store, stored: StoredResponse) -> tuple[Message, ...] | None:
     """What was said up to the end of a response; None where its conversation was deleted."""
     assert stored.ends is not None
-    log: list[Logged] = []
     try:
-        while len(log) < stored.ends:
-            some = await store.read(
-                stored.heading.conversation_id, stored.key_id, len(log) + 1,
-                min(1000, stored.ends - len(log)),
-            )  # fmt: skip
-            if not some:
-                return None
-            log += some
+        log = await read_log(store, stored.heading.conversation_id, stored.key_id, stored.ends)
     except Missing:
         return None
     return tuple(message.plain for turn in fold(log) for message in turn.messages)

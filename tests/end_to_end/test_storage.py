@@ -126,3 +126,19 @@ async def test_a_folder_that_cannot_be_written_at_the_start(tmp_path: Path) -> N
                 assert (await ask(client, "repeat: two")).status_code == 200
         finally:
             mount("-o", "remount,rw", str(disk))
+
+
+async def test_what_was_not_used_for_so_long_is_deleted(tmp_path: Path) -> None:
+    async with (
+        open_live_demo(tmp_path) as live,
+        httpx.AsyncClient(base_url=live.url, timeout=30) as client,
+    ):
+        old = (await ask(client, "repeat: old")).headers["x-conversation-id"]
+    await trio.sleep(1.5)
+    second = 1 / 86_400
+    async with open_live_demo(tmp_path, storage={"retention_days": second}) as live:
+        async with httpx.AsyncClient(base_url=live.url, timeout=30) as client:
+            with trio.fail_after(10):
+                while (await client.get("/v1/conversations")).json()["data"]:
+                    await trio.sleep(0.1)
+            assert (await client.get(f"/v1/conversations/{old}")).status_code == 404

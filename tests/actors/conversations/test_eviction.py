@@ -8,6 +8,7 @@ from contextlib import asynccontextmanager
 from pathlib import Path
 
 import pytest
+import trio
 
 from ccapi.actors.conversations.conversation import Conversation
 from ccapi.actors.gateway import EVICTABLE_SECONDS, Gateway, open_gateway
@@ -80,6 +81,28 @@ async def test_one_that_is_stored_makes_room_at_once_and_comes_back(tmp_path: Pa
         found = await gateway.find(conversations[1].conversation_id)
         assert gateway.statistics().conversations == 3
         assert "**3**" in (await found.ask("how many messages?")).text
+
+
+async def test_several_who_ask_for_one_at_once_get_the_same(tmp_path: Path) -> None:
+    """The first one is cancelled while it loads the conversation."""
+    async with open_small(tmp_path, persist=True) as gateway:
+        conversation = gateway.conversation()
+        await conversation.ask("Hello")
+    async with open_small(tmp_path, persist=True) as gateway:
+        found = []
+
+        async def find() -> None:
+            found.append((await gateway.find(conversation.conversation_id)).entry)
+
+        with trio.fail_after(10):
+            async with trio.open_nursery() as nursery:
+                with trio.move_on_after(0.0):
+                    await find()
+                for _ in range(5):
+                    nursery.start_soon(find)
+        assert len(found) == 5
+        assert len(set(map(id, found))) == 1
+        assert gateway.statistics().conversations == 1
 
 
 async def test_one_that_a_client_has_open_makes_no_room(gateway: Gateway) -> None:

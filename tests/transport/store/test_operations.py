@@ -13,7 +13,6 @@ import sqlite3
 import subprocess
 import sys
 from collections.abc import Callable, Iterator
-from contextlib import contextmanager
 from pathlib import Path
 
 import pytest
@@ -32,41 +31,11 @@ from ccapi.transport.store.interface import (
     Unknown,
 )
 from ccapi.transport.store.opening import open_sqlite_store
+from tests.support.disks import fill, mount, small_disk
 
 from .support import KEY, begin, log_of, new_lease, turn, user
 
 # -- what the tests do with disks and files --------------------------------------------------------
-
-
-def _mount(*words: str) -> None:
-    try:
-        done = subprocess.run(["mount", *words], capture_output=True, text=True, check=False)
-    except FileNotFoundError:
-        pytest.skip("There is no mount command: no small or read-only disk can be made.")
-    if done.returncode:
-        pytest.skip(f"This user cannot mount a disk of its own: {done.stderr.strip()}")
-
-
-@contextmanager
-def _disk(folder: Path, size: str = "2m") -> Iterator[Path]:
-    """A disk in memory that has room for `size`."""
-    folder.mkdir()
-    _mount("-t", "tmpfs", "-o", f"size={size}", "tmpfs", str(folder))
-    try:
-        yield folder
-    finally:
-        subprocess.run(["umount", "-l", str(folder)], check=True)
-
-
-def _fill(folder: Path) -> Path:
-    """Take all the room that a disk has."""
-    filler = folder / "filler"
-    with filler.open("wb", buffering=0) as file:
-        try:
-            while True:
-                file.write(b"x" * 4096)
-        except OSError:
-            return filler
 
 
 async def _until(is_so: Callable[[], object]) -> None:
@@ -111,13 +80,13 @@ def logged() -> Iterator[list[dict[str, object]]]:
 # -- the disk --------------------------------------------------------------------------------------
 
 
-async def test_a_full_disk(tmp_path: Path, logged: list[dict[str, object]]) -> None:
-    with _disk(tmp_path / "disk") as disk:
+async def test_a_fullsmall_disk(tmp_path: Path, logged: list[dict[str, object]]) -> None:
+    with small_disk(tmp_path / "disk") as disk:
         folder = disk / "state"
         acknowledged = []
         async with open_sqlite_store(folder) as store:
             lease = await new_lease(store)
-            filler = _fill(disk)
+            filler = fill(disk)
             for number in range(1000):
                 try:
                     await store.append(lease, [user(f"{number} " + "x" * 500)])
@@ -141,8 +110,8 @@ async def test_a_full_disk(tmp_path: Path, logged: list[dict[str, object]]) -> N
 
 
 async def test_a_disk_that_is_full_at_the_start(tmp_path: Path) -> None:
-    with _disk(tmp_path / "disk") as disk:
-        filler = _fill(disk)
+    with small_disk(tmp_path / "disk") as disk:
+        filler = fill(disk)
         async with open_sqlite_store(disk / "state") as store:
             with pytest.raises(Unavailable, match="full"):
                 await new_lease(store)
@@ -153,7 +122,7 @@ async def test_a_disk_that_is_full_at_the_start(tmp_path: Path) -> None:
 
 
 async def test_a_large_change_that_a_full_disk_cannot_keep(tmp_path: Path) -> None:
-    with _disk(tmp_path / "disk") as disk:
+    with small_disk(tmp_path / "disk") as disk:
         async with open_sqlite_store(disk / "state") as store:
             lease, other = await new_lease(store), await new_lease(store, "conv_2")
             outcomes: list[str] = []
@@ -174,11 +143,11 @@ async def test_a_large_change_that_a_full_disk_cannot_keep(tmp_path: Path) -> No
 
 
 async def test_a_folder_that_only_can_be_read(tmp_path: Path) -> None:
-    with _disk(tmp_path / "disk") as disk:
+    with small_disk(tmp_path / "disk") as disk:
         folder = disk / "state"
         async with open_sqlite_store(folder) as store:
             await store.append(await new_lease(store), [user("kept")])
-        _mount("-o", "remount,ro", str(disk))
+        mount("-o", "remount,ro", str(disk))
         async with open_sqlite_store(folder) as store:
             assert store.trouble is not None
             assert "Read-only" in store.trouble
@@ -186,7 +155,7 @@ async def test_a_folder_that_only_can_be_read(tmp_path: Path) -> None:
                 await store.acquire("conv_1", KEY)
             with pytest.raises(Unavailable, match="Read-only"):
                 await store.get("conv_1", KEY)
-            _mount("-o", "remount,rw", str(disk))
+            mount("-o", "remount,rw", str(disk))
             await _until(lambda: store.trouble is None)
             await _works(store, await store.acquire("conv_1", KEY))
             assert await _texts(store) == ["kept", "again"]
@@ -310,13 +279,13 @@ async def test_files_deleted_just_before_the_end(folder: Path) -> None:
 
 
 async def test_files_deleted_and_no_room_to_write_them_again(tmp_path: Path) -> None:
-    with _disk(tmp_path / "disk") as disk:
+    with small_disk(tmp_path / "disk") as disk:
         folder = disk / "state"
         async with open_sqlite_store(folder) as store:
             lease = await new_lease(store)
             for number in range(40):
                 await store.append(lease, [user(f"{number} " + "x" * 5000)])
-            filler = _fill(disk)
+            filler = fill(disk)
             _delete_database(folder)
             with pytest.raises((Unavailable, Unknown), match="full"):
                 await store.append(lease, [user("refused")])
@@ -427,15 +396,15 @@ async def test_an_end_in_order_is_not_followed_by_a_look_through(
 async def test_an_unclean_end_is_looked_through_once_the_disk_can_be_written(
     tmp_path: Path,
 ) -> None:
-    with _disk(tmp_path / "disk", "16m") as disk:
+    with small_disk(tmp_path / "disk", "16m") as disk:
         folder = disk / "state"
         await _filled(folder)
         (folder / "ccapi.db.lock").write_text("99999\n")
         _damage(folder / "ccapi.db")
-        _mount("-o", "remount,ro", str(disk))
+        mount("-o", "remount,ro", str(disk))
         async with open_sqlite_store(folder) as store:
             assert store.trouble is not None
-            _mount("-o", "remount,rw", str(disk))
+            mount("-o", "remount,rw", str(disk))
             await _until(lambda: "damaged" in (store.trouble or ""))
 
 
