@@ -180,7 +180,7 @@ class Message:
 
     @property
     def without_thinking(self) -> Message:
-        """The same message as a client brings it back, or another model is told it: a signature is
+        """The same message as a client brings it back, or another model receives it: a signature is
         good for the model that gave it."""
         if self.is_one_text:
             return self

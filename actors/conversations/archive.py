@@ -379,7 +379,7 @@ async def read_log(store: Store, conversation_id: str, owner: str, last: int) ->
 
 
 def _memory_of(stored: StoredConversation, turns: Sequence[LoggedTurn]) -> Memory:
-    """What a session goes on with: a new child is told all of it; or, of an agent's, what stands
+    """What a session goes on with: a new child receives all of it; or, of an agent's, what stands
     behind the last turn that the CLI's transcript holds."""
     recorded = 0
     if stored.setup.profile == "agent":
@@ -402,7 +402,7 @@ def _memory_of(stored: StoredConversation, turns: Sequence[LoggedTurn]) -> Memor
 
 
 def _said(turns: Iterable[LoggedTurn], model: str) -> Iterable[Message]:
-    """What was said, as this model is told it: with its own thinking."""
+    """What was said, as this model receives it: with its own thinking."""
     for turn in turns:
         for message in turn.messages:
             yield message.message if turn.model == model else message.plain

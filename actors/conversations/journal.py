@@ -213,7 +213,7 @@ class Journal:
 
 
 def failure_of(error: StoreError, conversation_id: str) -> GatewayError:
-    """What a client is told where the store did not do something."""
+    """The error that a client receives where the store did not do something."""
     if isinstance(error, Fenced | Missing):
         log.info("not kept any more", conversation_id=conversation_id, reason=str(error))
         return Conflict(

@@ -100,7 +100,7 @@ async def responding(job: Job, has_begun: Callable[[], bool]) -> AsyncIterator[R
             record = _begin(job, request, source, held)
             if job.store is not None:
                 job.store.put(record, time.time())
-            if record.background:  # who asks for it after a restart is told what became of it
+            if record.background:  # a client may ask for it after a restart
                 await job.gateway.kept_responses.keep(record, None)
             try:
                 yield Running(job, request, source, record)

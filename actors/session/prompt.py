@@ -60,7 +60,7 @@ def _divide(memory: Memory, turn: TurnState) -> tuple[tuple[Message, ...], int, 
 
 
 def _unrecorded(memory: Memory, turn: TurnState) -> tuple[Message, ...]:
-    """What no transcript holds: another model is told it without the thinking of the one before."""
+    """What no transcript holds: another model receives it without the thinking of the last one."""
     if memory.setup.model == turn.setup.model:
         return (*memory.seed, *turn.messages)
     return (*[message.without_thinking for message in memory.seed], *turn.messages)

@@ -29,7 +29,7 @@ class ExactMessage:
 
     @property
     def message(self) -> Message:
-        """The message with all its blocks, as a child is told it."""
+        """The message with all its blocks, as a child receives it."""
         return Message(self.role, self.content)
 
     @property

@@ -79,7 +79,7 @@ def remove_left(
     place: Path, kept: Collection[str], adopt: Callable[[Trace, str], None]
 ) -> dict[Trace, str]:
     """Remove what sessions left whose gateways have ended, but for those of the conversations
-    `kept`: of each `adopt` is told before its gateway's list goes. Returns them."""
+    `kept`: `adopt` is called for each before the list of its gateway goes. Returns them."""
     found: dict[Trace, str] = {}
     for path in sorted(place.glob("*.list")):
         with suppress(OSError), path.open() as file:
