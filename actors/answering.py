@@ -284,6 +284,7 @@ async def _turn(
     try:
         async with conversation.run(placed) as running:
             running.follow_lost(partial(headers.__setitem__, "x-ccapi-lost-turn"))
+            running.follow_source(partial(headers.__setitem__, "x-ccapi-child"))
             running.follow_choice(partial(headers.__setitem__, "x-ccapi-tool-choice"))
             try:
                 yield running

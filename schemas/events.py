@@ -8,7 +8,7 @@ from __future__ import annotations
 from attrs import frozen
 
 from .errors import GatewayError
-from .turn import Answer, Usage
+from .turn import Answer, ChildSource, Usage
 
 
 @frozen
@@ -95,6 +95,15 @@ class ChildAdopted:
 
 
 @frozen
+class ChildTaken:
+    """A turn has its child, from this source."""
+
+    turn_id: str
+    conversation_id: str
+    source: ChildSource
+
+
+@frozen
 class ChildExited:
     """A child is gone and reaped. `expected` when the gateway had ended it."""
 
@@ -132,6 +141,7 @@ Event = (
     | TurnFailed
     | ChildSpawned
     | ChildAdopted
+    | ChildTaken
     | ChildExited
     | ChildFrozen
     | CacheAsked

@@ -10,10 +10,11 @@ from __future__ import annotations
 import hashlib
 import json
 from collections import Counter
-from collections.abc import Callable, Collection, Iterable, Mapping, Sequence
+from collections.abc import Callable, Collection, Iterable, Iterator, Mapping, Sequence
 from contextlib import suppress
 from functools import cached_property
 from itertools import chain
+from types import MappingProxyType
 from typing import Any, Literal, NoReturn, cast
 
 from attrs import evolve, field, frozen
@@ -614,19 +615,33 @@ def merge_turns(messages: Iterable[Message]) -> tuple[Message, ...]:
     return spell_calls(merged)
 
 
-def spell_calls(messages: Sequence[Message], before: Sequence[str] = ()) -> tuple[Message, ...]:
+def turn_starts(messages: Iterable[Message]) -> Iterator[int]:
+    """The index of the first message of each that `merge_turns` makes of them."""
+    role = ""
+    for index, message in enumerate(messages):
+        if message.role != role and not message.is_blank:
+            role = message.role
+            yield index
+
+
+def spell_calls(
+    messages: Sequence[Message],
+    before: Sequence[str] = (),
+    open_calls: Mapping[str, str] = MappingProxyType({}),
+) -> tuple[Message, ...]:
     """The same messages, with other ids for those calls of which the model would get no result.
 
     The Messages API refuses an id that comes again, as other providers write it that count anew in
     each message. The CLI drops the result of a call whose id is another call's with an underscore
     and digits behind it, whichever of the two comes first. `before` are the ids of earlier calls in
-    the conversation, as the client spells them.
+    the conversation, as the client spells them; `open_calls` says how those are spelt of which the
+    first message brings results, where that is otherwise.
     """
     calls = [message.calls for message in messages]
-    if not any(calls):
+    if not (any(calls) or open_calls):
         return tuple(messages)
     given = [call.id for each in calls for call in each]
-    if _are_plain({*before, *given}, len(before) + len(given)):
+    if not open_calls and _are_plain({*before, *given}, len(before) + len(given)):
         return tuple(messages)
     known = {wire_id(call_id) for call_id in before}
     parts = {entry_of(call_id) for call_id in known}
@@ -641,8 +656,8 @@ def spell_calls(messages: Sequence[Message], before: Sequence[str] = ()) -> tupl
         return respell(call_id, use)
 
     spelt: list[Message] = []
-    now: dict[str, str] = {}  # ids of the latest calls, as they are spelt
-    differs = False
+    now = dict(open_calls)  # ids of the latest calls, as they are spelt
+    differs = bool(now)
     for message, each in zip(messages, calls, strict=True):
         if each:
             now = {call.id: spell(call.id) for call in each}

@@ -25,6 +25,10 @@ EndReason = FinishReason | Literal["interrupted"]
 
 Effort = Literal["none", "low", "medium", "high", "xhigh", "max"]
 Profile = Literal["chat", "agent"]
+ChildSource = Literal["warm", "prefix", "recycled", "prewarmed", "new"]
+"""How a turn got its child: it was the conversation's already; it holds a beginning of the history;
+it was emptied after another conversation; it was started ahead, or for this turn."""
+
 ChoiceFate = Literal["asked", "asked-again", "not-called"]
 """What became of a tool that has to be called, where the model can only be asked to call it: it was
 asked, asked once more since it did not call, or did not call then either."""

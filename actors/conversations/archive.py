@@ -138,7 +138,7 @@ class Archive:
             raise failure_of(error, conversation_id) from error
         turns = fold(records)
         memory = _memory_of(stored, turns)
-        state = SessionState(memory, Broadcast(first_of_another()))
+        state = SessionState(memory, Broadcast(first_of_another()), owner)
         for record in _records_of(conversation_id, turns, _before_last(stored, turns)):
             state.broadcast.history.add(record)
         entry = Entry(

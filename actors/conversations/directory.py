@@ -125,7 +125,8 @@ class Directory:
     def create(self, owner: str, memory: Memory, now: float, *, private: bool = True) -> Entry:
         """A new conversation. Raises `RateLimited` when there are too many."""
         conversation_id = f"{OWN}{secrets.token_hex(16)}"
-        entry = Entry(conversation_id, owner, SessionState(memory, Broadcast()), now, now, private)
+        state = SessionState(memory, Broadcast(), owner)
+        entry = Entry(conversation_id, owner, state, now, now, private)
         self.insert(entry)
         self._unused.setdefault(owner, {})[conversation_id] = entry
         return entry
@@ -185,7 +186,8 @@ class Directory:
             if entry.callers:
                 return False
             if entry.state.phase is Phase.ASLEEP:
-                # A new child may as well be told the history; to resume a transcript takes longer.
+                # Any child is told what a plain model's conversation holds. An agent's new child
+                # may as well be told a short history; to resume a transcript takes longer.
                 return is_long or entry.memory.resume is None
             return entry.state.phase in (Phase.IDLE, Phase.AWAITING_TOOLS, Phase.INTERRUPTING)
 

@@ -239,6 +239,7 @@ def limits_of(settings: Settings, program: str = "claude") -> Limits:
         permission=settings.permissions.timeout_seconds,
         queued=conversation.max_queued_turns,
         keep_child=claude.use_interactive_sessions,
+        recycle=claude.recycle != "off",
         program=program,
     )
 

@@ -147,6 +147,7 @@ class Overview:
                 "started": turns["started"],
                 "finished": turns["finished"],
                 "failed": sum(turns["failed"].values()),
+                "by_child": numbers["children"]["turns"],
             },
             "tokens": numbers["tokens"],
             "cost_usd": numbers["cost_usd"],

@@ -110,6 +110,13 @@ class _Children:
             "children_adopted", "Children given to a session; warm: out of the pool.", "kind",
             "warm", "cold",
         )  # fmt: skip
+        self._taken = make.counts(
+            "turns_by_child",
+            "Turns by how they got their child: the conversation's own (warm), one that held a "
+            "beginning of the history (prefix), one emptied after another conversation (recycled), "
+            "one started ahead (prewarmed), or a new one.",
+            "source", "warm", "prefix", "recycled", "prewarmed", "new",
+        )  # fmt: skip
         self._wait = make.durations("child_wait", "What a session waited for it.", WAIT_BUCKETS)
         self._exited = make.counts(
             "children_exited", "Children gone.", "reason", "expected", "unexpected"
@@ -123,6 +130,9 @@ class _Children:
         self._adopted.add("warm" if event.warm else "cold")
         self._wait.add(event.waited)
 
+    def take(self, event: events.ChildTaken) -> None:
+        self._taken.add(event.source)
+
     def exit(self, event: events.ChildExited) -> None:
         self._exited.add("expected" if event.expected else "unexpected")
 
@@ -135,6 +145,7 @@ class _Children:
             "spawned": sum(spawned.values()),
             "resumed": spawned["resumed"],
             "adopted": self._adopted.read(),
+            "turns": self._taken.read(),
             "exited": self._exited.read(),
             "frozen": int(self._frozen.read()),
             "wait_ms": self._wait.read(),
@@ -222,6 +233,8 @@ class Stats:
                 self._children.spawn(event)
             case events.ChildAdopted():
                 self._children.adopt(event)
+            case events.ChildTaken():
+                self._children.take(event)
             case events.ChildExited():
                 self._children.exit(event)
             case events.ChildFrozen():

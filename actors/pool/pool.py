@@ -1,7 +1,8 @@
 """The child pool: owns every child process, keeps warm ones for adoption, bounds them all.
 
-Knows: how many children live, which sessions wait for one, which children are idle. Refuses to
-know: what is written to a child, and what a conversation is.
+Knows: how many children live, which sessions wait for one, which children are idle, and what each
+of these holds, as far as its `Resident` says. Refuses to know: what is written to a child, and what
+a conversation is.
 
 **Keepers.** Each child has a keeper: a task in the pool's nursery that opens it, waits for
 `Child.leave` (set when the child is retired, killed or dead), closes it, and gives its place back.
@@ -15,19 +16,35 @@ the pool's own end cancels the keepers, and each closes its child.
 ``claude.max_concurrent_sessions``. A place is taken in one step, before anything waits
 (`_wait_for_room`, `keep_warm`), and given back in one step, by the keeper (`_give_back`).
 
-**Which child must go** when a session needs one and no place is free (`_make_way`): a warm child
-that it cannot use, else the idle child used least recently, else a child suspended in the middle of
-a turn. Never a busy one. Example: three places; A is busy, B has been idle for a minute, C for an
-hour; D resumes a conversation. D queues; `_make_way` calls C's ``give_way``, synchronously; C's
-session retires its child, and C is in `_making_way` until it is buried. A second waiter E makes B
-go. A third, F, finds no idle child, and waits until A's turn ends and A's session offers its child.
-`len(_making_way)` is the number of places that will come free: so one waiter makes one child go,
-however often `_make_way` runs.
+**Which child serves a session** that has none (`_obtain`), the cheapest first; one decision in one
+step. (1) An idle child that holds a beginning of what the session wants, and is cut back to that.
+(2) A free child, which holds nothing and knows the system prompt. (3) An idle child that knows the
+prompt, if no client is likely to come back to its conversation: it is emptied. (4) A warm child.
+(5) A new one, on a free place. (6) An idle child that knows the prompt, whatever it is worth. Only
+children of the same key are emptied or cut back (``claude.recycle``). Example: a client begins a
+conversation each time, with one of three system prompts. The first three take warm children, each
+of which learns the prompts asked for so far. Every further one finds an idle child, whose session
+empties it within some milliseconds, and boots nothing.
+
+**A release** is asked of the child's session: `_ask_release` calls its ``give_way``, synchronously,
+and the session that wants the child waits in `_releasing`, bound to that child. It ends in
+`take_back`, with the child; or in `_bury`, where the child would not be released: then the waiter
+comes to the head of the queue, where it gets that child's place.
+
+**Which child must go** when a session needs one, no place is free, and no idle child can serve it
+(`_make_way`): a free or a warm child that it cannot use, else the idle child used least recently,
+else a child suspended in the middle of a turn. Never a busy one. Example: three places; A is busy,
+B has been idle for a minute, C for an hour; D resumes an agent's conversation. D queues;
+`_make_way` calls C's ``give_way``, synchronously; C's session retires its child, and C is in
+`_making_way` until it is buried. A second waiter E makes B go. A third, F, finds no idle child, and
+waits until A's turn ends and A's session offers its child. `len(_making_way)` is the number of
+places that will come free: so one waiter makes one child go, however often `_make_way` runs.
 
 **A waiter cannot be forgotten.** A waiter is in `_waiters` or has been served, and changes from one
 to the other in one step. Every step that may serve one does so before it ends: a place that comes
-free goes to the oldest waiter (`_give_back`), a new warm child goes to the first that can use it
-(`_welcome`), and a child that is offered makes way (`offer`). So no free place and no usable child
+free goes to the oldest waiter (`_give_back`), a new warm child or one that was released goes to the
+first that can use it (`_welcome`, `_keep_free`), and a child that is offered serves a waiter or
+makes way (`offer`). So no free place and no usable child
 ever exists beside a waiter. Example: D times out, or its client hangs up, in the very step in which
 it is served. The wait ends, and `_stand_back` passes the place, or the warm child, on to E.
 """
@@ -56,16 +73,22 @@ from ...schemas.errors import (
 )
 from ...schemas.events import ChildAdopted, ChildExited, ChildFrozen, ChildSpawned
 from ...schemas.settings.settings import ClaudeSettings
-from ...schemas.turn import AgentOrigin, Origin
+from ...schemas.turn import AgentOrigin, ChildSource, Origin
 from ...transport.loggers import get_logger
 from ...transport.process.child import Child, open_child
 from ...transport.process.cli import Cli
 from ...transport.process.guardian import open_guardian
 from ...transport.process.leftovers import Trace
 from ...transport.process.login import LEAN, Login
+from ...transport.process.memory import resident_bytes
 from ..runtime.bus import Bus
 from ..runtime.once_log import OnceLog
+from ..session.events import ChildReady, Resident, Wants
+from ..session.messages import Lent
+from ..session.replay import RECORDED_FROM
 from .cli_watch import CliWatch
+from .demand import Demand
+from .prompts import PromptUse
 from .wait_estimate import WaitEstimate
 
 log = get_logger("ccapi.pool")
@@ -75,6 +98,9 @@ REFILL_PAUSE = 0.5, 30.0
 
 REFILL_DELAY = 0.25
 """Seconds between an adoption and the boot of the next warm child."""
+
+REFILL_PATIENCE = 5.0
+"""Seconds that this boot waits for a moment in which no child works, as long as one is ready."""
 
 SETTLED_SECONDS = 2.0
 """A warm child of this age has started; one that cannot start exits within half a second."""
@@ -105,13 +131,35 @@ class PoolStatistics:
     waiting: int
 
 
+GiveWay = Callable[[int | None], None]
+"""Asks a child's session to let it go: cut back to so many messages, for another; or for good."""
+
+
+@frozen
+class Resting:
+    """A child between two turns: whose it is, what it holds, and how its session is asked for it
+    (None: it has no session, and holds nothing). `valued`: a client is likely to come back."""
+
+    child: Child
+    owner: str
+    state: Resident
+    give_way: GiveWay | None = None
+    valued: bool = False
+
+
 @define(eq=False)
 class _Waiter:
-    """A session that waits for a child. `served`: it has `child`, or else one counted place."""
+    """A session that waits for a child. `served`: it has `lent`, or else one counted place."""
 
-    takes_warm: bool
+    origin: Origin | None
+    wants: Wants | None
+    owner: str
     served: trio.Event = field(factory=trio.Event)
-    child: Child | None = None
+    lent: Lent[Child] | None = None
+
+    @property
+    def takes_warm(self) -> bool:
+        return self.origin is None
 
 
 class ChildPool:
@@ -131,14 +179,20 @@ class ChildPool:
         self._places = 0  # children alive or on their way, warm ones included
         self._children: set[Child] = set()
         self._warm: deque[Child] = deque()
-        self._idle: dict[Child, Callable[[], None]] = {}  # least recently used first
-        self._suspended: dict[Child, Callable[[], None]] = {}  # they wait for tools' results
+        self._idle: dict[Child, Resting] = {}  # least recently used first
+        self._suspended: dict[Child, Resting] = {}  # they wait for tools' results
+        self._free: dict[Child, Resting] = {}  # emptied, and no session's
+        self._releasing: dict[Child, tuple[_Waiter | None, ChildSource]] = {}
+        self._prompts = PromptUse(settings.palette if settings.recycle != "off" else 0)
+        self._demand = Demand(settings.prewarm)
+        self._calm = trio.Event()
         self._making_way: set[Child] = set()
         self._waiters: deque[_Waiter] = deque()
         self._refill = trio.Event()
         self._warming = 0  # warm children on their way
         self._failures = 0  # warm children that died since one was adopted
         self._born: dict[Child, float] = {}
+        self._owners: dict[Child, str] = {}
         self._outdated: set[Child] = set()  # not to be used for another turn
         self._renewals = 0
         self._trouble: GatewayError | None = None
@@ -155,7 +209,7 @@ class ChildPool:
             limit=self._settings.max_concurrent_sessions,
             live=self._places,
             warm=len(self._warm),
-            idle=len(self._idle),
+            idle=len(self._idle) + len(self._free),
             waiting=len(self._waiters),
         )
 
@@ -180,56 +234,233 @@ class ChildPool:
         for child in tuple(self._warm):
             self._warm.remove(child)
             child.retire()
-        for child, give_way in tuple(self._idle.items()):
+        for child in tuple(self._free):
+            del self._free[child]
+            child.retire()
+        for child, resting in tuple(self._idle.items()):
             if self._idle.pop(child, None) is not None:
-                give_way()
+                _go(resting)
         self._failures = 0
         self._refill.set()
 
     # -- for sessions ------------------------------------------------------------------------------
 
-    async def acquire(self, conversation_id: str, origin: Origin | None) -> Child:
-        """A child for one conversation: a warm one, a new one, or one that resumes.
+    async def acquire(
+        self, conversation_id: str, origin: Origin | None, wants: Wants | None = None,
+        owner: str = "",
+    ) -> Lent[Child]:  # fmt: skip
+        """A child for one conversation of the owner's: one that served another conversation, if
+        `wants` says what it has to hold; a warm one, a new one, or one that resumes.
 
         Waits while no place is free, for `claude.queue_timeout_seconds` at most. Raises
         `RateLimited` when the queue is full or that time is over, `ChildDied`, `Overloaded` or
         `InternalError` when a child cannot be started, `Overloaded` (``draining``) when the pool
-        is closing, and what `known` raises. `Child.retire` or `Child.kill` gives it back.
+        is closing, and what `known` raises. `take_back`, `Child.retire` or `Child.kill` gives it
+        back.
         """
         await self._known()  # first: after its checkpoint, a child that is given cannot be lost
         if self._closing:
             raise draining(retry_after=None)
         began = trio.current_time()
-        child = self._take_warm() if origin is None else None
-        if child is None:
-            child = await self._wait_for_room(takes_warm=origin is None)
-        warm = child is not None
-        if child is None:
-            child = await self._spawn(origin)
-        now = trio.current_time()
+        if self._settings.recycle == "all":
+            owner = ""
+        if wants is not None:
+            self._prompts.note(owner, wants.setup.system, began)
+        lent = await self._obtain(_Waiter(origin, wants, owner))
+        child, now = lent.child, trio.current_time()
         if child in self._children:
+            self._owners[child] = owner
             self._estimate.taken(child, now)
             if self._taken is not None:
                 self._taken(child.trace, conversation_id)
+        warm = lent.ready.source != "new"
         self._bus.publish(ChildAdopted(child.pid, conversation_id, warm, now - began))
-        return child
+        return lent
 
-    def offer(self, child: Child, give_way: Callable[[], None], *, suspended: bool = False) -> None:
-        """This child is idle. When another session needs its place, the pool calls `give_way`,
-        synchronously and maybe at once; it must retire or kill the child. A child that is
-        `suspended` in the middle of a turn goes only when no other is idle."""
+    async def _obtain(self, waiter: _Waiter) -> Lent[Child]:
+        """The module's docstring has the order. Nothing waits before the decision is made."""
+        found = self._find_resting(waiter, valued=False)
+        if found is not None:
+            return await self._obtain_resting(waiter, *found)
+        self._demand.note(trio.current_time())
+        child = self._take_warm() if waiter.takes_warm else None
+        if child is not None:
+            return self._lend_warm(waiter, child)
+        if self._places < self._settings.max_concurrent_sessions:
+            self._places += 1
+            return await self._lend_new(waiter)
+        found = self._find_resting(waiter, valued=True)
+        if found is not None:
+            return await self._obtain_resting(waiter, *found)
+        self._queue_up(waiter)
+        return await self._wait(waiter)
+
+    async def _obtain_resting(self, waiter: _Waiter, resting: Resting, keep: int) -> Lent[Child]:
+        if resting.give_way is None:
+            return self._lend_free(resting)
+        self._ask_release(waiter, resting, keep)
+        return await self._wait(waiter)
+
+    def _lend_free(self, resting: Resting) -> Lent[Child]:
+        del self._free[resting.child]
+        return Lent(resting.child, ChildReady(resting.state, source="recycled"))
+
+    def _lend_warm(self, waiter: _Waiter, child: Child) -> Lent[Child]:
+        palette = self._prompts.palette(waiter.owner)
+        return Lent(child, ChildReady(palette=palette, source="prewarmed"))
+
+    async def _lend_new(self, waiter: _Waiter) -> Lent[Child]:
+        """On a counted place."""
+        child = await self._spawn(waiter.origin)
+        return Lent(child, ChildReady(palette=self._prompts.palette(waiter.owner)))
+
+    def offer(
+        self, child: Child, give_way: GiveWay, state: Resident, *,
+        suspended: bool = False, valued: bool = False,
+    ) -> None:  # fmt: skip
+        """This child is idle, and `state` says what it holds. When another session needs it, or its
+        place, the pool calls `give_way`, synchronously and maybe at once: the session has to cut
+        the child back to so many messages and give it back (`take_back`), or to retire or kill it.
+        A child that is `suspended` in the middle of a turn goes only when no other is idle;
+        `valued` ones go after the others."""
         self._estimate.released(child, trio.current_time())
         if not child.leave.is_set():  # else it is on its way out already
-            resting = self._suspended if suspended else self._idle
-            resting[child] = give_way
+            owner = self._owners.get(child, "")
+            resting = Resting(child, owner, state, give_way, valued)
+            (self._suspended if suspended else self._idle)[child] = resting
             self._worked()
             if child in self._outdated and not suspended:
-                resting.pop(child)()
+                del self._idle[child]
+                _go(resting)
             self._make_way()
+            self._look_for_calm()
+
+    def take_back(self, child: Child, state: Resident) -> None:
+        """The child's session has released it: for the session that waits for it, for any other
+        that can use it, or to be kept."""
+        waiter, source = self._releasing.pop(child, (None, "recycled"))
+        if child.leave.is_set() or self._is_worn(child, state):
+            self._estimate.released(child, trio.current_time())
+            child.retire()
+            if waiter is not None:
+                self._requeue(waiter, child)
+        elif waiter is not None:
+            self._serve(waiter, Lent(child, ChildReady(state, source=source)))
+        else:
+            self._keep_free(child, state)
+
+    def _is_worn(self, child: Child, state: Resident) -> bool:
+        """Whether it should serve no further conversation."""
+        limit = self._settings.max_child_bytes
+        return (
+            self._closing
+            or child in self._outdated
+            or self._settings.recycle == "off"
+            or state.served >= self._settings.recycle_limit
+            or 0 < limit < resident_bytes(child.pid)
+        )
+
+    def _requeue(self, waiter: _Waiter, child: Child) -> None:
+        """The child that was to be released for this waiter goes: the waiter gets its place."""
+        self._waiters.appendleft(waiter)
+        self._making_way.add(child)
+
+    def _keep_free(self, child: Child, state: Resident) -> None:
+        """No session waits for this released child: another one may."""
+        self._estimate.released(child, trio.current_time())
+        if not state.is_empty:  # it was cut back for a session that has stopped waiting
+            child.retire()
+            return
+        resting = Resting(child, self._owners.get(child, ""), state)
+        for waiter in islice(self._waiters, len(self._making_way) + 1):
+            if self._can_serve(resting, waiter):
+                self._waiters.remove(waiter)
+                self._serve(waiter, Lent(child, ChildReady(state, source="recycled")))
+                return
+        self._free[child] = resting
+        self._nursery.start_soon(self._let_age, resting)
+        self._make_way()
+        self._look_for_calm()
+
+    async def _let_age(self, resting: Resting) -> None:
+        """Freeze a free child, and retire it later, unless it is used meanwhile."""
+        child, settings = resting.child, self._settings
+        freeze = settings.freeze_after_seconds or math.inf
+        hibernate = settings.hibernate_after_seconds or math.inf
+        with trio.move_on_after(min(freeze, hibernate)):
+            await child.leave.wait()
+        if self._free.get(child) is resting and freeze < hibernate:
+            self.freeze(child)
+            with trio.move_on_after(hibernate - freeze):
+                await child.leave.wait()
+        if self._free.get(child) is resting:
+            del self._free[child]
+            child.retire()
+
+    def _serve(self, waiter: _Waiter, lent: Lent[Child]) -> None:
+        waiter.lent = lent
+        waiter.served.set()
+
+    # -- children that served another conversation -------------------------------------------------
+
+    def _find_resting(self, waiter: _Waiter, *, valued: bool) -> tuple[Resting, int] | None:
+        """A child that can serve this waiter, and how many of its messages are to be left. Without
+        `valued`, a child goes for it only if its conversation does not need it, or has half of what
+        the waiter wants in common with it."""
+        wants = waiter.wants
+        if wants is None or self._settings.recycle == "off":
+            return None
+        best: Resting | None = None
+        kept = 0
+        for resting in self._idle.values():
+            keep = self._prefix(resting, waiter)
+            worth = valued or not resting.valued or 2 * keep >= len(wants.digests)
+            if keep > kept and worth:
+                best, kept = resting, keep
+        if best is not None:
+            return best, kept
+        for resting in self._free.values():
+            if self._can_serve(resting, waiter):
+                return resting, 0
+        groups = (self._idle, self._suspended) if valued else (self._idle,)
+        for resting in (each for group in groups for each in group.values()):
+            if (valued or not resting.valued) and self._can_serve(resting, waiter):
+                return resting, 0
+        return None
+
+    def _can_serve(self, resting: Resting, waiter: _Waiter) -> bool:
+        """Whether the child can serve this waiter once it is emptied."""
+        wants, state = waiter.wants, resting.state
+        if wants is None or waiter.origin is not None or resting.owner != waiter.owner:
+            return False
+        usable = state.is_empty if resting.give_way is None else state.can_be_released
+        return usable and resting.child not in self._outdated and state.knows(wants.setup)
+
+    def _prefix(self, resting: Resting, waiter: _Waiter) -> int:
+        """How many messages of what the waiter wants the child can be left with. Of a history that
+        is too long to be told, the rest must not be."""
+        wants = waiter.wants
+        if wants is None or resting.owner != waiter.owner or resting.child in self._outdated:
+            return 0
+        keep = resting.state.cut_for(wants.setup, wants.digests)
+        if waiter.origin is not None and len(wants.digests) - keep > RECORDED_FROM:
+            return 0
+        return keep
+
+    def _ask_release(self, waiter: _Waiter, resting: Resting, keep: int) -> None:
+        """Have a session give up its child for this waiter. That ends in `take_back`, or in
+        `_bury`."""
+        child, give_way = resting.child, resting.give_way
+        assert give_way is not None
+        self._idle.pop(child, None)
+        self._suspended.pop(child, None)
+        self._releasing[child] = waiter, "prefix" if keep else "recycled"
+        give_way(keep)
 
     def withdraw(self, child: Child) -> None:
         """This child is in use again, or going."""
-        if (self._idle.pop(child, None) or self._suspended.pop(child, None)) is not None:
+        resting = self._idle.pop(child, None) or self._suspended.pop(child, None)
+        if resting is not None:
             self._estimate.taken(child, trio.current_time())
 
     def freeze(self, child: Child) -> None:
@@ -254,6 +485,7 @@ class ChildPool:
     def _adopted(self) -> None:
         self._failures = 0
         self._refill.set()
+        self._calm.set()  # if it was the last one, the next is wanted at once
         self._make_way_for_warm()
 
     def _welcome(self, child: Child) -> None:
@@ -272,29 +504,30 @@ class ChildPool:
         for waiter in islice(self._waiters, len(self._making_way) + 1):
             if waiter.takes_warm:
                 self._waiters.remove(waiter)
-                waiter.child = child
-                waiter.served.set()
+                self._serve(waiter, self._lend_warm(waiter, child))
                 self._adopted()
                 return
         self._warm.append(child)
         self._make_way()
 
-    async def _wait_for_room(self, *, takes_warm: bool) -> Child | None:
-        """A warm child that came meanwhile, or None and one counted place."""
+    def _queue_up(self, waiter: _Waiter) -> None:
+        """No place is free, and no child can serve the waiter. Raises `RateLimited`."""
         limit, queue = self._settings.max_concurrent_sessions, self._waiters
-        if self._places < limit:
-            self._places += 1
-            return None
         # A waiter that gets the place of an unused child does not count as queued for a busy one.
-        resting = len(self._idle) + len(self._suspended)
+        resting = len(self._idle) + len(self._suspended) + len(self._free)
         unused = len(self._warm) + resting + len(self._making_way)
         if len(queue) >= self._settings.max_waiting_turns + unused:
             message = f"All {limit} children are busy, and {len(queue)} turns are queued."
             raise self._full(message, len(queue) + 1)
-        waiter = _Waiter(takes_warm)
         queue.append(waiter)
         self._make_way()
-        patience = self._settings.queue_timeout_seconds
+
+    async def _wait(self, waiter: _Waiter) -> Lent[Child]:
+        """Until the waiter is served. Raises `RateLimited` when that takes too long."""
+        limit, patience = (
+            self._settings.max_concurrent_sessions,
+            self._settings.queue_timeout_seconds,
+        )
         try:
             with trio.move_on_after(patience):
                 await waiter.served.wait()
@@ -302,19 +535,26 @@ class ChildPool:
             self._stand_back(waiter)
             raise
         if not waiter.served.is_set():
-            position = queue.index(waiter) + 1
+            position = self._waiters.index(waiter) + 1 if waiter in self._waiters else 1
             self._stand_back(waiter)
             raise self._full(f"All {limit} children were busy for {patience:g} seconds.", position)
-        return waiter.child
+        if waiter.lent is not None:
+            return waiter.lent
+        return await self._lend_new(waiter)
 
     def _stand_back(self, waiter: _Waiter) -> None:
         """This waiter has stopped waiting: what it was given goes to the next."""
-        if not waiter.served.is_set():
+        if waiter in self._waiters:
             self._waiters.remove(waiter)
-        elif waiter.child is not None:
-            self._welcome(waiter.child)
-        else:
+        elif not waiter.served.is_set():
+            child = next(c for c, (bound, _) in self._releasing.items() if bound is waiter)
+            self._releasing[child] = None, "recycled"
+        elif waiter.lent is None:
             self._give_back()
+        elif waiter.lent.ready.state is None:
+            self._welcome(waiter.lent.child)
+        else:
+            self._keep_free(waiter.lent.child, waiter.lent.ready.state)
 
     def _full(self, message: str, position: int) -> RateLimited:
         fallback = self._settings.queue_timeout_seconds
@@ -330,15 +570,29 @@ class ChildPool:
         self._refill.set()
 
     def _make_way(self) -> None:
-        """For each waiter, have one unused child go."""
+        """For each waiter, have one unused child released, or go."""
         while len(self._waiters) > len(self._making_way):
-            if self._warm:
+            waiter = self._waiters[len(self._making_way)]  # the first for which none goes yet
+            found = self._find_resting(waiter, valued=True)
+            if found is not None:
+                self._waiters.remove(waiter)
+                resting, keep = found
+                if resting.give_way is None:
+                    self._serve(waiter, self._lend_free(resting))
+                else:
+                    self._ask_release(waiter, resting, keep)
+                continue
+            if self._free:
+                child = next(iter(self._free))
+                del self._free[child]
+                child.retire()
+            elif self._warm:
                 # The waiters cannot use it: they need a child that resumes.
                 child = self._warm.pop()
                 child.kill()
-            elif resting := self._idle or self._suspended:
-                child = next(iter(resting))
-                resting.pop(child)()
+            elif group := self._idle or self._suspended:
+                child = next(iter(group))
+                _go(group.pop(child))
             else:
                 return
             self._making_way.add(child)
@@ -359,7 +613,7 @@ class ChildPool:
             if ready >= reserve or len(self._idle) <= ready:
                 return
             child = next(iter(self._idle))
-            self._idle.pop(child)()
+            _go(self._idle.pop(child))
             self._making_way.add(child)
 
     # -- keeping -----------------------------------------------------------------------------------
@@ -417,6 +671,10 @@ class ChildPool:
         self._making_way.discard(child)
         self._idle.pop(child, None)
         self._suspended.pop(child, None)
+        self._free.pop(child, None)
+        waiter, _ = self._releasing.pop(child, (None, ""))
+        if waiter is not None:  # it was not released: the waiter gets its place, in this step
+            self._waiters.appendleft(waiter)
         if not child.expected:
             self._died(child)
         if child in self._warm:
@@ -426,6 +684,7 @@ class ChildPool:
         elif not child.expected and self._settings.prewarm == 0:
             self._warm_died(child)  # without warm children, the others show that starts fail
         del self._born[child]
+        self._owners.pop(child, None)
         self._outdated.discard(child)
         self._estimate.forget(child)
         self._bus.publish(ChildExited(child.pid, child.returncode, child.expected))
@@ -468,6 +727,7 @@ class ChildPool:
                 # Booting takes a core for half a second: the session just served goes first.
                 if not self._failures:
                     await trio.sleep(REFILL_DELAY)
+                    await self._wait_for_calm()
             if self._failures:
                 first, most = REFILL_PAUSE
                 await trio.sleep(min(most, first * 2 ** min(self._failures - 1, 10)))
@@ -491,9 +751,29 @@ class ChildPool:
                 self._warming -= 1
             self._welcome(child)
 
+    async def _wait_for_calm(self) -> None:
+        """Until no child works, or none is ready any more: booting one takes a core for half a
+        second, while clients wait for it."""
+        with trio.move_on_after(REFILL_PATIENCE):
+            while self._warm and self._working:
+                self._calm = trio.Event()
+                await self._calm.wait()
+
+    @property
+    def _working(self) -> int:
+        """How many children work on a turn, about."""
+        unused = len(self._warm) + self._warming + len(self._idle) + len(self._free)
+        return self._places - unused - len(self._suspended) - len(self._making_way)
+
+    def _look_for_calm(self) -> None:
+        if self._working <= 0:
+            self._calm.set()
+
     def _wants_warm(self) -> bool:
+        limit = self._settings.max_concurrent_sessions
+        wanted = self._demand.target(trio.current_time(), max(self._settings.prewarm, limit // 4))
         return (
-            len(self._warm) < self._settings.prewarm
+            len(self._warm) < wanted
             and self._places < self._settings.max_concurrent_sessions
             and not self._closing
         )
@@ -507,6 +787,12 @@ class ChildPool:
         self.close()
         for child in self._children:
             child.kill()
+
+
+def _go(resting: Resting) -> None:
+    """Have the child's session let it go for good."""
+    assert resting.give_way is not None
+    resting.give_way(None)
 
 
 def _resumes(origin: Origin | None) -> bool:

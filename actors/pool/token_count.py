@@ -41,7 +41,7 @@ async def count_tokens(
     It uses a child of its own, and kills it afterwards. Raises `GatewayError`: what keeps a child
     from coming, `TurnTimeout` after `seconds`, `ChildError` where the CLI cannot count.
     """
-    child = await pool.acquire(COUNT, None)
+    child = (await pool.acquire(COUNT, None)).child
     try:
         with trio.fail_after(seconds):
             usage = await _Counting(child, setup, messages).run()

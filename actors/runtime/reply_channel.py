@@ -17,6 +17,7 @@ import trio
 
 from ...schemas.errors import GatewayError, InternalError, TurnInterrupted
 from ...schemas.turn import (
+    ChildSource,
     ChoiceFate,
     Completed,
     Failed,
@@ -44,6 +45,8 @@ class Port:
         self.on_choice: Callable[[ChoiceFate], None] | None = None
         self.lost: str | None = None
         self.on_lost: Callable[[str], None] | None = None
+        self.source: ChildSource | None = None
+        self.on_source: Callable[[ChildSource], None] | None = None
         self.has_effects = False  # some of what it did must not be done twice
         self.over = trio.Event()
         """Set when either side is done: the turn has ended, or the caller has hung up."""
@@ -57,6 +60,11 @@ class Port:
         self.lost = turn_id
         if self.on_lost is not None:
             self.on_lost(turn_id)
+
+    def report_source(self, source: ChildSource) -> None:
+        self.source = source
+        if self.on_source is not None:
+            self.on_source(source)
 
     def deliver_nowait(self, item: TurnItem) -> None:
         """Raises `trio.WouldBlock` when the caller lags by the whole channel, or `CallerGone`."""
@@ -186,6 +194,18 @@ class Turn:
         if self._port.lost is not None:
             on_lost(self._port.lost)
         self._port.on_lost = on_lost
+
+    @property
+    def source(self) -> ChildSource | None:
+        """How the turn got its child; None: it has none yet. It is final when the first item
+        comes."""
+        return self._port.source
+
+    def follow_source(self, on_source: Callable[[ChildSource], None]) -> None:
+        """Have `on_source` called with what `source` is and becomes; it must not wait or raise."""
+        if self._port.source is not None:
+            on_source(self._port.source)
+        self._port.on_source = on_source
 
     @property
     def usage(self) -> Usage:

@@ -30,6 +30,7 @@ Phases
     BUSY            a child that works on the turn
     AWAITING_TOOLS  a child in the middle of a turn, waiting for the results of the client's tools
     INTERRUPTING    a child that rewinds: it takes the last prompt out of its history
+    RELEASING       a child that is cut back, or emptied, so that another conversation can have it
     STOPPING        a child that was stopped (Retire or Kill) and has not exited yet
     BACKOFF         no child, and none may start: the restart budget is spent
     CLOSED          the end
@@ -45,8 +46,9 @@ All transitions, with what causes them (tests/support/machine_world.py checks th
     WAKING -> CLOSED                Close
     IDLE -> BUSY                    a turn that the child can take
     IDLE -> INTERRUPTING            a turn that replaces the last one (`back_to`)
-    IDLE -> STOPPING                GiveWay, IDLE_LIMIT, Close, a turn with another setup, a
-                                    failed initialize
+    IDLE -> RELEASING               GiveWay, Close, a turn with another setup, where another
+                                    conversation may have the child
+    IDLE -> STOPPING                the same, where none may; IDLE_LIMIT; a failed initialize
     BUSY -> IDLE                    the turn is complete
     BUSY -> AWAITING_TOOLS          the model has called the client's tools
     BUSY -> INTERRUPTING            the turn ended early, or its answer was cut
@@ -54,10 +56,15 @@ All transitions, with what causes them (tests/support/machine_world.py checks th
     BUSY -> WAKING                  the child died before it did anything: a new child gets the turn
     AWAITING_TOOLS -> BUSY          a turn that brings the results, and nothing else
     AWAITING_TOOLS -> INTERRUPTING  a turn that brings more; TOOL_TIMEOUT; a turn with `back_to`
-    AWAITING_TOOLS -> STOPPING      GiveWay, Close, a turn with another setup, a result; or as BUSY
+    AWAITING_TOOLS -> RELEASING     as IDLE
+    AWAITING_TOOLS -> STOPPING      as IDLE, without the limit; a result; or as BUSY
     INTERRUPTING -> IDLE            rewound, and no turn waits
     INTERRUPTING -> BUSY            rewound, and a turn waits
     INTERRUPTING -> STOPPING        the rewind failed or took too long, or Close
+    RELEASING -> ASLEEP             the child is cut back: HandOver
+    RELEASING -> WAKING             the same, and a turn waits
+    RELEASING -> CLOSED             the same, after Close
+    RELEASING -> STOPPING           the child would not be cut back, or took too long
     STOPPING -> ASLEEP              ChildGone
     STOPPING -> WAKING              ChildGone, and a turn waits
     STOPPING -> CLOSED              ChildGone after Close
@@ -66,10 +73,12 @@ All transitions, with what causes them (tests/support/machine_world.py checks th
 
 A child may die in any phase that has one:
 
-    IDLE -> ASLEEP, BUSY -> ASLEEP, AWAITING_TOOLS -> ASLEEP, INTERRUPTING -> ASLEEP
-    INTERRUPTING -> WAKING          a turn was waiting
+    IDLE -> ASLEEP, BUSY -> ASLEEP, AWAITING_TOOLS -> ASLEEP, INTERRUPTING -> ASLEEP,
+    RELEASING -> ASLEEP
+    INTERRUPTING -> WAKING, RELEASING -> WAKING         a turn was waiting
+    RELEASING -> CLOSED                                 after Close
     IDLE -> BACKOFF, BUSY -> BACKOFF, AWAITING_TOOLS -> BACKOFF, INTERRUPTING -> BACKOFF,
-    STOPPING -> BACKOFF             the restart budget is spent
+    RELEASING -> BACKOFF, STOPPING -> BACKOFF           the restart budget is spent
 
 
 Invariants
@@ -84,9 +93,10 @@ and with children that write anything.
     at once. When the session itself ends, the shell ends what is left.
  2. A turn delivers nothing before its `Started` and nothing after its `End`.
  3. A session has at most one child, and looks for at most one, and not for one while it has one.
- 4. The phase says what there is. A child: IDLE, BUSY, AWAITING_TOOLS, INTERRUPTING, STOPPING. A
-    search for one: WAKING. A turn under way: BUSY always, WAKING unless Warm woke the session;
-    STOPPING and INTERRUPTING where it waits for that to be over; elsewhere never.
+ 4. The phase says what there is. A child: IDLE, BUSY, AWAITING_TOOLS, INTERRUPTING, RELEASING,
+    STOPPING. A search for one: WAKING. A turn under way: BUSY always, WAKING unless Warm woke the
+    session; STOPPING, RELEASING and INTERRUPTING where it waits for that to be over; elsewhere
+    never.
  5. A child that was stopped gets nothing more: no `Write`, no second `Retire` or `Kill`.
  6. A prompt is at-most-once. See below for the two exceptions, which cannot repeat an effect.
  7. Only a turn with an answer changes the memory (an answer that a person stopped and keeps is
@@ -99,6 +109,9 @@ and with children that write anything.
 11. After `Close` no turn is open, the child goes, and CLOSED follows.
 12. An event that fits no phase raises `UnexpectedEvent` and changes nothing, unless late.py lists
     it as legitimately late, with the reason. (The shell of a running gateway logs and drops it.)
+13. A child is handed over only after it has said that it was cut back, and what it then holds is
+    what its `ChildState` says. So no line of one conversation is written while a child holds
+    another's.
 
 
 One turn, from start to end
@@ -130,11 +143,43 @@ come from its stdout; both are shortened.
     MessageEnded                                `judge_frame` says None: the turn goes on.
     < {"type": "result", "subtype": "success", "num_turns": 1, "session_id": "5f0c…", …}
     TurnResult              BUSY -> IDLE        End(Completed("stop")). The memory grows by the
-                                                user's message and the answer; its resume point is
-                                                (session_id, uuid of the assistant message).
+                                                user's message and the answer (`memory.seed`). An
+                                                agent's has a resume point instead: (session_id,
+                                                uuid of the assistant message).
 
 In IDLE the shell offers the child to the pool. The next turn withdraws it, or the pool calls
-`GiveWay`, when another session needs its place.
+`GiveWay`, when another session needs it, or its place.
+
+
+One child, from conversation to conversation
+============================================
+
+What a chat says is in its memory, and in the store: its child only caches it. So the child can be
+lent to another conversation in the moment in which that needs one. Conversation A rests; B, of the
+same client, begins:
+
+    B: StartTurn            ASLEEP -> WAKING    Wake(None, wants): the pool finds A's child idle,
+    and
+                                                that it knows B's system prompt.
+    A: GiveWay(keep=0)      IDLE -> RELEASING   Write twice: cut out everything from A's first
+                                                message to its last, and say what is left.
+    > {"type": "control_request", "request_id": "release 462e… 1", "request":
+       {"subtype": "rewind_conversation", "target_message_uuid": "462e…",
+        "last_seen_user_message_uuid": "77c0…", "interrupt_if_running": true}}
+    > {"type": "control_request", "request_id": "context", "request":
+       {"subtype": "get_context_usage", "detail": "summary"}}
+    < {… "response": {"rewound": true, "precedingAssistantUuid": null}} < {… "response":
+    {"categories": [{"name": "System prompt", …}, {"name": "Free space", …}]}} A: ControlAnswer
+    RELEASING -> ASLEEP HandOver(state). There is no category "Messages": the
+                                                child is empty. The shell gives it to the pool, and
+                                                the pool gives it, with its `ChildState`, to B.
+    B: ChildReady(state)    WAKING -> BUSY      Write: B's model and system prompt, where they are
+                                                others (`reconfigure`), then its prompt.
+
+Had B begun like A (a regenerated answer, an edited message, a branch), `keep` would be the number
+of messages that both share: the child is cut back to those, and B writes the rest. A's next turn
+does the same from its side. A child that refuses, that takes longer than REWIND_TIMEOUT, or that
+still holds messages is killed: what it holds is uncertain, and costs one process (invariant 13).
 
 
 One turn that calls a tool
@@ -188,17 +233,19 @@ holds its prompt, and half an answer. `_rewind` has the child take both out:
        {"rewound": true}}}
     ControlAnswer           INTERRUPTING -> IDLE    or BUSY, if a turn waits.
 
-A child that cannot rewind (it is not set up, or older history would stay in it: `can_rewind`),
-that answers otherwise, or that takes longer than REWIND_TIMEOUT, is killed. The next turn then gets
-a new child, which resumes the transcript at `memory.resume`: before the failed turn.
+A child that cannot rewind (it is not set up, or older history would stay in it: `can_rewind`), that
+answers otherwise, or that takes longer than REWIND_TIMEOUT, is killed. The next turn then gets
+another child, which is told `memory.seed` (an agent's resumes the transcript at `memory.resume`,
+and is told the rest): what was before the failed turn.
 
-Three bookkeeping fields make `can_rewind` exact. `ChildState.extra` are the messages the child
-holds beyond the transcript at the resume point; `before` is what `extra` will be after a rewind;
-`undone` is what it was before the last finished turn. Example: the first answer was cut by a stop
-text, so no transcript holds it as the client knows it: `memory.seed` is [question 1, answer 1], and
-the child has rewound to nothing. Turn 2 writes question 1, answer 1 and question 2, so `before` is
-[question 1, answer 1]. If turn 2 fails, a rewind of question 2 leaves exactly the seed: allowed. If
-`before` were anything else than a beginning of the seed, the child would be killed instead.
+Three bookkeeping fields make `can_rewind` exact. `ChildState.held` are the messages the child holds
+(an agent's, beyond the transcript at the resume point); `before` is what `held` will be after a
+rewind; `undone` is what it was before the last finished turn. Example: the first answer was cut by
+a stop text, so the child does not hold it as the client knows it: `memory.seed` is [question 1,
+answer 1], and the child has rewound to nothing. Turn 2 writes question 1, answer 1 and question 2,
+so `before` is [question 1, answer 1]. If turn 2 fails, a rewind of question 2 leaves exactly the
+seed: allowed. If `before` were anything else than a beginning of the seed, the child would be
+killed instead.
 
 An answer that is cut for the client (a stop text, Truncated) is rewound in the same way:
 the client's shorter answer goes into the seed. At a token limit the CLI would have the model
@@ -248,13 +295,14 @@ nothing is due any more, because the child has written something since, that is 
 
     TURN_TIMEOUT        any phase        the oldest turn ends with turn_timeout
     IDLE_EXPIRY         no turn open     the conversation closes (ASLEEP, IDLE, AWAITING_TOOLS)
-    IDLE_LIMIT          IDLE             Retire: the child hibernates; the transcript stays
+    IDLE_LIMIT          IDLE             Retire: the child hibernates, and gives its memory back
     FREEZE              IDLE, AWAITING_TOOLS    Freeze: SIGSTOP, until the next Write
     TOOL_TIMEOUT        AWAITING_TOOLS   rewind: the results will come as history, if ever
     PERMISSION_TIMEOUT  BUSY             the request is denied; the turn goes on
     STALLED             BUSY, set up     the turn fails; rewind
     START_TIMEOUT       BUSY, not set up the turn fails; Kill; counts against the restart budget
-    REWIND_TIMEOUT      INTERRUPTING     Kill
+    REWIND_TIMEOUT      INTERRUPTING, RELEASING  Kill
+    CUT_AGAIN           RELEASING        the cut is asked for once more
     BACKOFF_OVER        BACKOFF          -> ASLEEP
 
 

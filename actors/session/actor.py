@@ -24,9 +24,17 @@ from attrs import define, evolve
 from ...schemas.claude.lines import Line
 from ...schemas.claude.output import Frame, Noise, PermissionAsked
 from ...schemas.errors import ChildProtocolError, GatewayError, InternalError, draining
-from ...schemas.events import PhaseChanged, TurnAccepted, TurnFailed, TurnFinished
+from ...schemas.events import ChildTaken, PhaseChanged, TurnAccepted, TurnFailed, TurnFinished
 from ...schemas.message import Message
-from ...schemas.turn import AgentOrigin, ChoiceFate, Completed, Failed, Origin, TurnRequest
+from ...schemas.turn import (
+    AgentOrigin,
+    ChildSource,
+    ChoiceFate,
+    Completed,
+    Failed,
+    Origin,
+    TurnRequest,
+)
 from ...schemas.turn_items import TextDelta, TurnItem
 from ...transport.loggers import get_logger
 from ..runtime.bus import Bus
@@ -37,8 +45,8 @@ from . import errors
 from .events import (
     Action,
     CancelWake,
+    ChildChosen,
     ChildGone,
-    ChildReady,
     ChoiceReported,
     Close,
     Deliver,
@@ -47,12 +55,14 @@ from .events import (
     Extend,
     Freeze,
     GiveWay,
+    HandOver,
     Interrupt,
     Kill,
     PermissionReply,
     PermissionRequested,
     PermissionSettled,
     RequestPermission,
+    Resident,
     Retire,
     Started,
     StartTurn,
@@ -60,13 +70,14 @@ from .events import (
     TranscriptLost,
     Wake,
     WakeFailed,
+    Wants,
     Warm,
     Write,
 )
 from .keeping import Keeper
 from .late import UnexpectedEvent
 from .machine import Machine
-from .messages import Add, Ended, Journal, SessionMessage, SessionState, Submit
+from .messages import Add, Ended, Journal, Lent, SessionMessage, SessionState, Submit
 from .permissions import request_of
 from .phases import Limits, Phase
 from .turn import TurnState
@@ -89,6 +100,7 @@ class SessionChild(Protocol):
     def write(self, line: Line) -> None: ...
     async def receive_frames(self) -> list[Frame]: ...
     def stop_reading(self) -> None: ...
+    def rest(self) -> None: ...
     def retire(self) -> None: ...
     def kill(self) -> None: ...
     def post_mortem(self) -> GatewayError: ...
@@ -100,9 +112,15 @@ C = TypeVar("C", bound=SessionChild)
 class SessionPool(Protocol[C]):
     """What a session needs of the pool (`actors.pool.pool.ChildPool`)."""
 
-    async def acquire(self, conversation_id: str, origin: Origin | None) -> C: ...
-    def offer(self, child: C, give_way: Callable[[], None], *, suspended: bool = False) -> None: ...
+    async def acquire(
+        self, conversation_id: str, origin: Origin | None, wants: Wants | None, owner: str
+    ) -> Lent[C]: ...
+    def offer(
+        self, child: C, give_way: Callable[[int | None], None], state: Resident, *,
+        suspended: bool, valued: bool,
+    ) -> None: ...  # fmt: skip
     def withdraw(self, child: C) -> None: ...
+    def take_back(self, child: C, state: Resident) -> None: ...
     def freeze(self, child: C) -> None: ...
 
 
@@ -148,6 +166,13 @@ class Callers:
         waiting = self.waiting.get(turn_id)
         if waiting is not None:
             waiting.port.report_lost(lost)
+
+    def report_source(self, turn_id: str, source: ChildSource) -> None:
+        """The turn has its child."""
+        waiting = self.waiting.get(turn_id)
+        if waiting is not None:
+            waiting.port.report_source(source)
+            self._bus.publish(ChildTaken(turn_id, self._conversation_id, source))
 
     def note_effects(self, turn_id: str) -> None:
         """The turn has done something that must not be done twice."""
@@ -357,18 +382,25 @@ class _Session(Generic[C]):
         if phase in (Phase.IDLE, Phase.AWAITING_TOOLS) and self._offered is None:
             assert self._child is not None
             self._offered = self._child
-            suspended = phase is Phase.AWAITING_TOOLS
-            self._pool.offer(self._child, self._give_way, suspended=suspended)
+            state = self.machine.resident
+            assert state is not None
+            self._pool.offer(
+                self._child,
+                self._give_way,
+                state,
+                suspended=phase is Phase.AWAITING_TOOLS,
+                valued=self.machine.is_valued or self._broadcast.is_heard,
+            )
 
     def _withdraw(self) -> None:
         if self._offered is not None:
             self._pool.withdraw(self._offered)
             self._offered = None
 
-    def _give_way(self) -> None:
+    def _give_way(self, keep: int | None) -> None:
         """The pool calls this, in the middle of another session's step."""
         try:
-            self.feed(GiveWay())
+            self.feed(GiveWay(keep))
         except Exception as fault:  # noqa: BLE001 (`_fail` raises it in this session)
             self._nursery.start_soon(self._fail, fault)
 
@@ -395,11 +427,20 @@ class _Session(Generic[C]):
             case Started(turn_id, model):
                 port = self._callers.started(turn_id, model)
                 self._nursery.start_soon(self._watch, turn_id, port)
-            case Wake(origin):
+            case ChildChosen(turn_id, source):
+                self._callers.report_source(turn_id, source)
+            case Wake(origin, wants):
                 if isinstance(origin, AgentOrigin):
                     origin = evolve(origin, workspace=origin.workspace or self.id)
                 self._searching = trio.CancelScope()
-                self._nursery.start_soon(self._search, origin, self._searching)
+                self._nursery.start_soon(self._search, origin, wants, self._searching)
+            case HandOver(state, lines):
+                child, self._child = self._child, None
+                assert child is not None
+                for line in lines:
+                    child.write(line)
+                child.rest()
+                self._pool.take_back(child, state)
             case CancelWake():
                 assert self._searching is not None
                 self._searching.cancel()
@@ -461,30 +502,32 @@ class _Session(Generic[C]):
 
     # -- one child: the search for it, and its attendant -------------------------------------------
 
-    async def _search(self, origin: Origin | None, scope: trio.CancelScope) -> None:
+    async def _search(
+        self, origin: Origin | None, wants: Wants | None, scope: trio.CancelScope
+    ) -> None:
         """Get a child from the pool, and hand it to an attendant."""
-        child: C | None = None
+        lent: Lent[C] | None = None
         failure: GatewayError | None = None
         with scope:
             try:
-                child = await self._pool.acquire(self.id, origin)
+                lent = await self._pool.acquire(self.id, origin, wants, self._state.owner)
             except GatewayError as error:
                 failure = error
         # The child may have come in the step in which the search, or the session, was cancelled.
         if scope.cancel_called or trio.current_effective_deadline() == -math.inf:
-            if child is not None:
-                child.kill()
+            if lent is not None:
+                lent.child.kill()
             return
-        if child is None:
+        if lent is None:
             assert failure is not None
             self.feed(WakeFailed(failure))
             return
-        self._child = child  # from here on `finish` stops it, if this task is cancelled
-        self.feed(ChildReady())
-        self._nursery.start_soon(self._attend, child)
+        self._child = lent.child  # from here on `finish` stops it, if this task is cancelled
+        self.feed(lent.ready)
+        self._nursery.start_soon(self._attend, lent.child)
 
     async def _attend(self, child: C) -> None:
-        """Feed the machine with the child's frames, and wait until it has gone."""
+        """Feed the machine with the child's frames, until it has gone, or belongs to another."""
         machine, last_text, failure = self.machine, -math.inf, None
         try:
             while True:
@@ -509,6 +552,8 @@ class _Session(Generic[C]):
                         await self._take_frame(PermissionRequested(frame, self._broadcast.is_heard))
                     elif type(frame) is not Noise:  # noise is a sign of life only
                         await self._take_frame(frame)
+                        if self._child is not child:  # it was handed over
+                            return
                 if has_text:
                     # The end of an answer with a length limit is read at once: the machine stops
                     # the child before it has the model continue.

@@ -1,24 +1,42 @@
 """The present child, as its session's machine knows it: the lines it got, and the answers it owes.
 
-Knows: its setup and settings, the messages it holds, its open control requests, its calls of the
-client's tools, its permission requests, its last output, its running cost. Refuses to know: phases,
-turns, and the process behind it (`transport.process.child`).
+Knows: its setup and settings, the messages it holds and where they can be cut, its open control
+requests, its calls of the client's tools, its permission requests, its last output, its running
+cost. Refuses to know: phases, turns, and the process behind it (`transport.process.child`).
+
+**A child outlives its conversation.** A chat child that rests can be released: it is cut back to
+what another conversation needs of it, to nothing at all or to a common beginning, and handed over.
+Its `ChildState` goes along, since that alone says what the process holds, which system prompts it
+was told at its initialize (its palette), and which names of tool servers it may use again.
+
+Example: the child holds [question, answer, another, answer]; its conversation rests. Another
+conversation of the same client begins with [question, answer, other]. `cut_for` finds that the
+cut before "another" leaves a beginning of it, 2 messages. `release` writes the cut. The child
+answers that the message before it is an assistant's, which `is_released` checks; `hand_over` then
+says that it holds 2 messages. The next conversation writes "other", and no more.
+
+**Names of tool servers.** A child asks a server for its tools once. Under a name that comes back
+before the model was asked without it, the child keeps the old tools beside the new ones, for good
+(measured, 40 of 40). So a name that was given up is `_stale` until a model turn has begun, and only
+then free again (`model_began`). A child without a free name cannot change its tools any more.
 """
 
 from __future__ import annotations
 
+import math
+from collections import deque
 from collections.abc import Iterable, Mapping, Sequence
-from typing import Any
+from typing import Any, Literal
 
-from attrs import define, evolve, field
+from attrs import define, evolve, field, frozen
 
 from ...schemas.claude import input as cli_input
 from ...schemas.claude.lines import Line
 from ...schemas.claude.output import ControlAnswer, ControlAsked, LimitState, TurnResult
 from ...schemas.claude.sampling import PLAIN, encode_settings
 from ...schemas.claude.upstream import NO_LIMIT
-from ...schemas.message import Message, ToolResult
-from ...schemas.turn import Options, Setup, Usage
+from ...schemas.message import Message, ToolResult, digest
+from ...schemas.turn import ChildSource, Options, Setup, Usage
 from .events import (
     Action,
     PermissionReply,
@@ -33,6 +51,43 @@ from .usage import Ledger
 
 INITIALIZE = "initialize"
 SETTINGS = "settings"
+CONTEXT = "context"
+
+MAX_CUT_TRIES = 3
+"""How often a cut is asked for that the child refuses because it is busy."""
+
+CUT_PAUSE = 0.03
+"""Seconds before a busy child is asked for a cut again."""
+
+CutOutcome = Literal["done", "look", "busy", "refused"]
+"""Of a release: it is done, it lacks a look at the context, it is to be asked for again in a
+moment, or the child is in doubt."""
+
+BUSY_REFUSALS = frozenset({"commands_queued", "turn_running", "state_changed", "persist_failed"})
+"""Why a child may refuse a cut that it does not refuse a moment later."""
+
+
+@frozen
+class Cut:
+    """A place where the child's messages can be cut: before the user message `uuid`, so that the
+    first `held` messages of its conversation are left."""
+
+    uuid: str
+    held: int
+
+
+@define
+class Release:
+    """What a release waits for. `keep`: so many messages are left. `request_id` names the cut that
+    was asked for last; `is_cut` says whether it was done, `looked_early` whether the child looked
+    at its context before that. `again_at`: when a busy child is asked once more."""
+
+    keep: int
+    tries: int = 0
+    request_id: str = ""
+    is_cut: bool = False
+    looked_early: bool = False
+    again_at: float = math.inf
 
 
 @define(eq=False)
@@ -42,10 +97,17 @@ class ChildState:
     `active_at` is when it last wrote something, or got something to do. `billed` is the part of its
     running total that ended turns have reported, in US dollars; `bases` the totals from which its
     next total may continue. `asked` is the user message that it last got to answer (None while
-    it gets the history, and after a rewind). `extra` are the messages it holds beyond the
-    transcript at the conversation's resume point, `before` what `extra` will be after a rewind of
-    `asked`, and `undone` what `before` was at the start of the last turn, once that has ended.
-    `limit` is the state of its account's limits, as it last reported it.
+    it gets the history, and after a rewind). `held` are the messages it holds: an agent's, beyond
+    the transcript at the conversation's resume point. `before` is what `held` will be after a
+    rewind of `asked`, and `undone` what `before` was at the start of the last turn, once that has
+    ended. `limit` is the state of its account's limits, as it last reported it.
+
+    `palette` are the system prompts that it was told at its initialize, by the names of agents
+    (None: its one prompt stays). `cuts` are the places where its messages can be cut, in order.
+    `source`: where it came from, for the turn that it gets next. `served` counts the conversations
+    before the present one. `is_fixed`: it cannot serve another, because it began with a transcript,
+    or because the API refused a request of it in a way that it may remember. `is_partial`: it
+    holds less than `held`, whose beginning it was spared.
     """
 
     setup: Setup
@@ -53,7 +115,7 @@ class ChildState:
     active_at: float
     billed: float
     bases: Sequence[Usage] = ()
-    extra: tuple[Message, ...] = ()
+    held: tuple[Message, ...] = ()
     before: tuple[Message, ...] = ()
     undone: tuple[Message, ...] = ()
     initialized: bool = False
@@ -61,10 +123,20 @@ class ChildState:
     asked: str | None = None
     rewinding: str | None = None
     limit: LimitState = NO_LIMIT
+    palette: Mapping[str, str] | None = None
+    source: ChildSource = "new"
+    cuts: list[Cut] = field(factory=list)
+    served: int = 0
+    is_fixed: bool = False
+    is_partial: bool = False
+    releasing: Release | None = None
     tool_calls: ToolCalls = field(init=False)
     permissions: PermissionRequests = field(factory=PermissionRequests)
     _settings: Mapping[str, Any] = PLAIN
+    _agent: str = cli_input.AGENT  # whose prompt it has, of the palette
     _server: str | None = None  # the MCP server that has the client's tools
+    _names: deque[str] = field(factory=lambda: deque(cli_input.TOOL_SERVERS))  # free ones
+    _stale: list[str] = field(factory=list)  # to be free once the model was asked without them
     _shows_thinking: bool = False
     _billed_part: Usage = field(
         factory=Usage
@@ -72,8 +144,8 @@ class ChildState:
 
     def __attrs_post_init__(self) -> None:
         self.tool_calls = ToolCalls(self.setup)
-        if self.setup.tools or self.setup.schema is not None:
-            self._server = cli_input.TOOL_SERVERS[0]
+        if _has_server(self.setup):
+            self._server = self._names.popleft()
 
     # -- lines to it -------------------------------------------------------------------------------
 
@@ -85,17 +157,59 @@ class ChildState:
         return [self.write(line) for line in all_lines]
 
     def initialize(self) -> Write:
-        return self.write(cli_input.initialize(INITIALIZE, self.setup))
+        return self.write(cli_input.initialize(INITIALIZE, self.setup, self.palette))
 
     def can_reconfigure(self, setup: Setup) -> bool:
-        """Whether it can change to this setup: other tools, or another answer schema."""
-        return evolve(setup, tools=self.setup.tools, schema=self.setup.schema) == self.setup
+        """Whether it can change to this setup: other tools, or another answer schema; and while it
+        holds no message, another model, and another system prompt that it knows."""
+        if evolve(setup, tools=self.setup.tools, schema=self.setup.schema) != self.setup and (
+            self.held or not self.knows(setup)
+        ):
+            return False
+        return bool(self._names) or not self._needs_server(setup)
 
-    def reconfigure(self, setup: Setup) -> Write:
-        first, second = cli_input.TOOL_SERVERS
-        self._server = second if self._server == first else first
+    def knows(self, setup: Setup) -> bool:
+        """Whether it could change to the model and the prompt of this setup, if it held nothing."""
+        if setup.profile != "chat" or self.setup.profile != "chat":
+            return False
+        if self.palette is None:  # a prompt that came as such stays
+            return setup.system == self.setup.system
+        return self._agent_of(setup) is not None
+
+    def _agent_of(self, setup: Setup) -> str | None:
+        assert self.palette is not None
+        found = (name for name, prompt in self.palette.items() if prompt == setup.system)
+        return next(found, None)
+
+    def _needs_server(self, setup: Setup) -> bool:
+        same = (setup.tools, setup.schema) == (self.setup.tools, self.setup.schema)
+        return not same and _has_server(setup)
+
+    def reconfigure(self, setup: Setup) -> list[Write]:
+        """Change to a setup (`can_reconfigure`)."""
+        written: list[Write] = []
+        settings: dict[str, Any] = {}
+        if setup.model != self.setup.model:
+            settings["model"] = setup.model
+        if setup.system != self.setup.system:
+            self._agent = self._agent_of(setup) or self._agent
+            # An agent brings the model that it was told with.
+            settings |= {"agent": self._agent, "model": setup.model}
+        if settings:
+            written.append(self.write(cli_input.apply_settings(SETTINGS, settings)))
+        if (setup.tools, setup.schema) != (self.setup.tools, self.setup.schema):
+            if self._server is not None:
+                self._stale.append(self._server)
+            self._server = self._names.popleft() if _has_server(setup) else None
+            written.append(self.write(cli_input.set_server(SETTINGS, self._server)))
         self.setup, self.tool_calls = setup, ToolCalls(setup)
-        return self.write(cli_input.set_server(SETTINGS, self._server))
+        return written
+
+    def model_began(self) -> None:
+        """The model was asked: the names that were given up can be used again."""
+        if self._stale:
+            self._names += self._stale
+            self._stale.clear()
 
     def configure(
         self, options: Options, messages: Sequence[Mapping[str, Any]] | None = None
@@ -118,22 +232,121 @@ class ChildState:
     def rewind(self) -> Write:
         """Have it forget `asked` and all that follows, answered or not."""
         assert self.asked is not None
-        self.tool_calls.forget()
-        self.permissions.forget()
-        self._billed_part = Usage()
+        self._forget_turn()
         self.rewinding = f"rewind {self.asked}"
         return self.write(cli_input.rewind(self.rewinding, self.asked))
 
-    def rewound(self) -> None:
-        self.extra, self.asked = self.before, None
+    def _forget_turn(self) -> None:
+        self.tool_calls.forget()
+        self.permissions.forget()
+        self._billed_part = Usage()
 
-    def settle(self) -> None:
-        """A turn is complete: its transcript holds the whole conversation."""
-        self.undone, self.extra, self.before = self.before, (), ()
+    def rewound(self) -> None:
+        while self.cuts and self.cuts.pop().uuid != self.asked:
+            pass
+        self.held, self.asked = self.before, None
+
+    def settle(self, held: tuple[Message, ...]) -> None:
+        """A turn is complete, and `held` are the messages that it holds now: of an agent, none
+        beyond its transcript."""
+        self.undone, self.held = self.before, held
+        if not held:
+            self.before = ()
 
     def go_back(self) -> None:
         """The conversation went back to before the last turn: so does what a rewind leaves."""
         self.before = self.undone
+
+    # -- from one conversation to another ----------------------------------------------------------
+
+    @property
+    def is_empty(self) -> bool:
+        return not self.held
+
+    @property
+    def _whole(self) -> tuple[Message, ...]:
+        """The messages up to its last cut, at least: in the middle of a turn, what it got of the
+        history with that turn too."""
+        return max(self.held, self.before, key=len)
+
+    @property
+    def can_be_released(self) -> bool:
+        """Whether another conversation may have it: a plain model's child, in no doubt."""
+        return (
+            self.setup.profile == "chat"
+            and self.initialized
+            and not self.is_fixed
+            and (bool(self.cuts) or self.is_empty)
+            and self.releasing is None
+        )
+
+    def cut_for(self, setup: Setup, digests: Sequence[bytes]) -> int:
+        """How many of its messages are a beginning of what these digests name and can be left: the
+        messages before one of its cuts. 0: none."""
+        usable = self.can_be_released and not self.is_partial
+        if not usable or len(self.cuts) < 2 or not self._suits(setup):
+            return 0
+        same = 0
+        for message, asked in zip(self._whole, digests, strict=False):
+            if digest(message) != asked:
+                break
+            same += 1
+        # Calls are not parted from their results: the CLI refuses that.
+        return max((cut.held for cut in self.cuts if self._can_cut(cut.held, same)), default=0)
+
+    def _can_cut(self, held: int, same: int) -> bool:
+        return held <= same and not (held and self._whole[held - 1].calls)
+
+    def _suits(self, setup: Setup) -> bool:
+        return (setup.profile, setup.model, setup.system) == (
+            self.setup.profile, self.setup.model, self.setup.system,
+        )  # fmt: skip
+
+    def release(self, keep: int) -> list[Write]:
+        """Cut it back to its first `keep` messages (`cut_for`), or empty it (0). Of an emptied one,
+        the context is looked at too."""
+        self._forget_turn()
+        self.releasing = Release(keep)
+        return self.cut()
+
+    def cut(self) -> list[Write]:
+        """Ask for the cut of its release: now, or once more."""
+        release = self.releasing
+        assert release is not None
+        release.tries += 1
+        release.again_at, release.looked_early = math.inf, False
+        if not self.cuts:  # its last turn was taken back: it holds nothing already
+            release.is_cut = True
+            return [self.look()]
+        target = next(cut for cut in self.cuts if cut.held >= release.keep)
+        release.request_id = f"release {target.uuid} {release.tries}"
+        last = self.cuts[-1].uuid
+        written = [self.write(cli_input.rewind(release.request_id, target.uuid, last))]
+        return written if release.keep else [*written, self.look()]
+
+    def look(self) -> Write:
+        """Have it say what its context holds."""
+        return self.write(cli_input.context_summary(CONTEXT))
+
+    def hand_over(self) -> tuple[Line, ...]:
+        """The release is done: it holds what is left. Returns the last lines for it: what was set
+        for a turn becomes as it was."""
+        release = self.releasing
+        assert release is not None
+        self.held = self._whole[: release.keep]
+        self.cuts = [cut for cut in self.cuts if cut.held < release.keep]
+        self.before, self.undone, self.asked, self.rewinding = (), (), None, None
+        self.releasing = None
+        self.served += 1
+        self.frozen = False
+        lines: list[Line] = []
+        if self._settings != PLAIN:  # they may hold the whole history (`prompt`)
+            self._settings = PLAIN
+            lines.append(cli_input.apply_settings(SETTINGS, PLAIN))
+        if self._shows_thinking:
+            self._shows_thinking = False
+            lines.append(cli_input.show_thinking(SETTINGS, shown=False))
+        return tuple(lines)
 
     def serve(self, asked: ControlAsked) -> list[Write]:
         """Answer a control request of its own, for which it waits."""
@@ -195,6 +408,35 @@ class ChildState:
     def awaits_rewind(self, answer: ControlAnswer) -> bool:
         return answer.request_id == self.rewinding
 
+    def take_cut(self, answer: ControlAnswer) -> CutOutcome | None:
+        """What an answer says of its release; None: it is about something else, or not all."""
+        release = self.releasing
+        assert release is not None
+        if answer.request_id == CONTEXT and not release.keep:
+            categories = answer.body.get("categories")
+            if answer.error is not None or not isinstance(categories, list):
+                return "refused"
+            if not release.is_cut:
+                release.looked_early = True
+                return None
+            names = [each.get("name") for each in categories if isinstance(each, dict)]
+            return "refused" if "Messages" in names else "done"
+        if answer.request_id != release.request_id:
+            return None
+        if answer.error is not None:
+            return "refused"
+        if answer.body.get("rewound") is not True:
+            again = answer.body.get("reason") in BUSY_REFUSALS and release.tries < MAX_CUT_TRIES
+            return "busy" if again else "refused"
+        # What stands before its first message cannot be cut: then the history began with an
+        # assistant's.
+        if (answer.body.get("precedingAssistantUuid") is None) != (not release.keep):
+            return "refused"
+        release.is_cut = True
+        if release.keep:
+            return "done"
+        return "look" if release.looked_early else None
+
     def bill_part(self, usage: Usage) -> None:
         """The client got this usage with its tool calls, in the middle of the child's turn."""
         self._billed_part += usage
@@ -218,3 +460,16 @@ class ChildState:
             usage = share if self.setup.profile == "agent" else usage
         usage, self._billed_part = usage - self._billed_part, Usage()
         return evolve(usage, cost_usd=cost)
+
+
+def _has_server(setup: Setup) -> bool:
+    return bool(setup.tools) or setup.schema is not None
+
+
+def palette_of(system: str, others: Iterable[str]) -> Mapping[str, str] | None:
+    """The system prompts that a child learns at its initialize, by the names of agents; None where
+    it has none at first: no agent can have that, so such a child keeps it."""
+    if not system:
+        return None
+    rest = dict.fromkeys(prompt for prompt in others if prompt and prompt != system)
+    return {cli_input.AGENT: system} | {f"p{n}": prompt for n, prompt in enumerate(rest, 1)}

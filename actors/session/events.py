@@ -6,8 +6,8 @@ Knows: the shapes only. Refuses to know: which action follows which event
 
 from __future__ import annotations
 
-from collections.abc import Mapping
-from typing import Any
+from collections.abc import Mapping, Sequence
+from typing import Any, Protocol
 
 from attrs import frozen
 
@@ -15,7 +15,7 @@ from ...schemas.claude.lines import Line
 from ...schemas.claude.output import Frame, PermissionAsked
 from ...schemas.errors import GatewayError
 from ...schemas.message import Message
-from ...schemas.turn import Answer, ChoiceFate, Origin, Outcome, TurnRequest
+from ...schemas.turn import Answer, ChildSource, ChoiceFate, Origin, Outcome, Setup, TurnRequest
 from ...schemas.turn_items import TurnItem
 
 # -- events; the child's frames are events too -----------------------------------------------------
@@ -37,9 +37,37 @@ class Interrupt:
     turn_id: str
 
 
+class Resident(Protocol):
+    """What the pool reads of a child that rests (`actors.session.child.ChildState`)."""
+
+    @property
+    def served(self) -> int:
+        """How many conversations it has served before the present one."""
+
+    @property
+    def is_empty(self) -> bool:
+        """Whether it holds no message."""
+
+    @property
+    def can_be_released(self) -> bool:
+        """Whether another conversation may have it."""
+
+    def knows(self, setup: Setup) -> bool:
+        """Whether it could serve this setup, once it is emptied."""
+
+    def cut_for(self, setup: Setup, digests: Sequence[bytes]) -> int:
+        """How many messages of a history it holds that can be left in it; 0: none."""
+
+
 @frozen
 class ChildReady:
-    """The pool has lent a child, which waits for its initialize."""
+    """The pool has lent a child. `state` says what it holds, if another conversation had it; else
+    it waits for its initialize, and may learn the system prompts in `palette`. `source`: how the
+    session got it."""
+
+    state: Resident | None = None
+    palette: tuple[str, ...] = ()
+    source: ChildSource = "new"
 
 
 @frozen
@@ -63,7 +91,11 @@ class TimedOut:
 
 @frozen
 class GiveWay:
-    """Another session needs the place: an idle child should go."""
+    """Another session needs the child, or its place. `keep` None: it has to go. Else it is to be
+    cut back to its first `keep` messages, and handed over (`HandOver`); it goes where that cannot
+    be."""
+
+    keep: int | None = None
 
 
 @frozen
@@ -121,11 +153,22 @@ Event = (
 
 
 @frozen
+class Wants:
+    """What a child has to hold in the end: `setup`, and messages of which these are the digests. A
+    child that holds a beginning of them needs the rest only."""
+
+    setup: Setup
+    digests: tuple[bytes, ...]
+
+
+@frozen
 class Wake:
-    """Get a child from the pool: one that begins with `origin`, or any generic one. `ChildReady` or
-    `WakeFailed` follows."""
+    """Get a child from the pool: one that begins with `origin`, or any generic one. One that served
+    another conversation will do, if `wants` says what it has to hold. `ChildReady` or `WakeFailed`
+    follows."""
 
     origin: Origin | None
+    wants: Wants | None = None
 
 
 @frozen
@@ -228,7 +271,27 @@ class Kill:
     """Kill the child at once. `ChildGone` follows."""
 
 
+@frozen
+class HandOver:
+    """Write these last lines to the child, and give it back to the pool, for another conversation.
+    `state` goes along: the pool reads in it what the child holds, and gives it to the next session.
+
+    The lines are no `Write`s: they belong to no turn, and must not wait until the next one is kept
+    (`actors.session.keeping`)."""
+
+    state: Resident
+    lines: tuple[Line, ...] = ()
+
+
+@frozen
+class ChildChosen:
+    """How the turn got its child. The caller knows it before the first item."""
+
+    turn_id: str
+    source: ChildSource
+
+
 Action = (
-    Wake | CancelWake | Write | Deliver | ChoiceReported | Started | End | RequestPermission
-    | PermissionSettled | TranscriptLost | Freeze | Retire | Kill
+    Wake | CancelWake | HandOver | ChildChosen | Write | Deliver | ChoiceReported | Started | End
+    | RequestPermission | PermissionSettled | TranscriptLost | Freeze | Retire | Kill
 )  # fmt: skip

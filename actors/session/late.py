@@ -74,6 +74,11 @@ LATE = (
         (*ANSWER, ControlAnswer, ControlCancelled),
         "The child wrote this before it read the request to rewind.",
     ),
+    Late(
+        (Phase.RELEASING,),
+        (*ANSWER, ControlCancelled),
+        "The child wrote this before it read the request to be cut back.",
+    ),
 )
 
 _REASONS = {

@@ -18,14 +18,14 @@ from ...schemas.claude.output import (
     LimitState,
     TurnResult,
 )
-from ...schemas.claude.upstream import is_not_resumed
+from ...schemas.claude.upstream import is_not_resumed, is_remembered
 from ...schemas.errors import GatewayError, HistoryNotWritten, NotLoggedIn
 from ...schemas.message import Message
-from ...schemas.turn import Completed, Failed, Memory, ResumePoint
+from ...schemas.turn import Completed, Failed, Memory, ResumePoint, Setup
 from ...schemas.turn_items import Refused, TextDelta
 from ..runtime.restart_budget import RestartBudget
 from . import errors, events, finish_reason, prompt
-from .child import ChildState
+from .child import CUT_PAUSE, ChildState, palette_of
 from .events import Action, Event
 from .late import UnexpectedEvent, late_because
 from .phases import Limits, Phase
@@ -60,6 +60,7 @@ class Machine:
         self._child: ChildState | None = None
         self._budget = RestartBudget()
         self._ledger = Ledger()
+        self._is_named = False  # a client has used the conversation's id
 
     def __repr__(self) -> str:
         return f"<Machine {self.phase.name} {self._turns!r}>"
@@ -73,6 +74,17 @@ class Machine:
     def deadline(self) -> float:
         """When `TimedOut` is due: a point in time, `math.inf` for never."""
         return min(self._timers(), key=itemgetter(0))[0]
+
+    @property
+    def resident(self) -> ChildState | None:
+        """What is known of the child, if there is one."""
+        return self._child
+
+    @property
+    def is_valued(self) -> bool:
+        """Whether a client is likely to come back to the conversation: it did before, or names
+        it."""
+        return self._is_named or self.memory.turns > 1
 
     def child_active(self, now: float) -> None:
         """The child has written something (called once per piece read, not per frame)."""
@@ -138,11 +150,11 @@ class Machine:
             case Phase.ASLEEP, events.Warm():
                 return self._wake(now)
             case Phase.WAKING, events.ChildReady():
-                return self._child_ready(now)
+                return self._child_ready(event, now)
             case Phase.WAKING, events.WakeFailed(error):
                 return self._wake_failed(error, now)
-            case Phase.IDLE | Phase.AWAITING_TOOLS, events.GiveWay():
-                return self._retire_or_kill(now)
+            case Phase.IDLE | Phase.AWAITING_TOOLS, events.GiveWay(keep):
+                return self._retire_or_kill(now) if keep is None else self._release(keep, now)
             case Phase.IDLE, ControlAnswer():
                 return self._control_answer(event, now)
             case Phase.IDLE, TurnResult() if self._is_not_resumed(event):
@@ -152,6 +164,8 @@ class Machine:
                 return self._retire_or_kill(now)
             case Phase.INTERRUPTING, ControlAnswer() if self._present.awaits_rewind(event):
                 return self._rewound(event, now)
+            case Phase.RELEASING, ControlAnswer():
+                return self._cut_answered(event, now)
             case Phase.STOPPING, events.ChildGone():
                 return self._gone(now)
         return None
@@ -193,6 +207,7 @@ class Machine:
 
     def _start_turn(self, event: events.StartTurn, now: float) -> Actions:
         request = event.request
+        self._is_named |= request.conversation_id is not None
         setup, due = request.setup(self.memory.setup), now + self.limits.turn
         turn = TurnState(event.turn_id, request, setup, now, due)
         replaces = request.back_to is not None
@@ -210,7 +225,7 @@ class Machine:
             self.memory = request.back_to
             if self.phase is Phase.WAKING:  # the child on its way would hold the replaced turn
                 return [turn.started(), events.CancelWake(), *self._next_turn(Phase.ASLEEP, now)]
-            if self._child is not None and self.phase is not Phase.STOPPING:
+            if self._child is not None and self.phase not in (Phase.STOPPING, Phase.RELEASING):
                 if self.phase is Phase.IDLE:
                     self._child.go_back()
                 return [turn.started(), *self._rewind(now)]
@@ -240,10 +255,11 @@ class Machine:
             return self._wake(now)
         if child.setup != turn.setup:
             if child.can_reconfigure(turn.setup) and not waits:
-                other_tools = child.reconfigure(turn.setup)
-                return [other_tools, *self._work(prompt.write_turn(self.memory, turn, child), now)]
-            # A child takes the rest of a setup once: a new one resumes with the other setup.
-            return self._retire_or_kill(now)
+                other = child.reconfigure(turn.setup)
+                return [*other, *self._work(prompt.write_turn(self.memory, turn, child), now)]
+            # A child takes another model or prompt while it holds nothing: this one may come back
+            # from the pool, emptied.
+            return self._let_go(now)
         if not waits:
             return self._work(prompt.write_turn(self.memory, turn, child), now)
         results = turn.results_alone()
@@ -258,8 +274,9 @@ class Machine:
     def _wake(self, now: float) -> Actions:
         """Invariant 3: called where there is no child, in a phase in which none is on its way."""
         self._enter(Phase.WAKING, now)
-        origin, _ = prompt.choose_origin(self.memory, self._turns.current)
-        return [events.Wake(origin)]
+        turn = self._turns.current
+        origin, _ = prompt.choose_origin(self.memory, turn)
+        return [events.Wake(origin, prompt.wants_of(self.memory, turn))]
 
     def _wake_failed(self, error: GatewayError, now: float) -> Actions:
         turn = self._turns.current
@@ -269,25 +286,46 @@ class Machine:
         ended = self._turns.end(Failed(error), now) if turn is not None else []
         return [*ended, *self._next_turn(Phase.ASLEEP, now)]
 
-    def _child_ready(self, now: float) -> Actions:
-        turn, billed, resume = self._turns.current, self.memory.usage.cost_usd, self.memory.resume
-        bases = self._ledger.bases(None if resume is None else resume.session_id)
+    def _child_ready(self, event: events.ChildReady, now: float) -> Actions:
+        turn = self._turns.current
+        setup = self.memory.setup if turn is None else turn.setup
+        if event.state is None:
+            child = self._new_child(setup, event, now)
+            written: Actions = [child.initialize()]
+        else:  # it served another conversation
+            assert isinstance(event.state, ChildState)
+            child = event.state
+            child.active_at, child.source = now, event.source
+            written = [*child.reconfigure(setup)]
+        self._child = child
         if turn is None:  # Warm asked for it, ahead of the first turn
-            child = self._child = ChildState(self.memory.setup, now, now, billed, bases)
-            return [child.initialize(), *self._next_turn(Phase.IDLE, now)]
-        known = prompt.known_at_start(self.memory, turn)  # the same as when `Wake` was returned
-        child = self._child = ChildState(turn.setup, now, now, billed, bases, extra=known)
-        # Pipelined: the prompt does not wait for the answer to the initialize.
-        return [child.initialize(), *self._work(prompt.write_turn(self.memory, turn, child), now)]
+            return [*written, *self._next_turn(Phase.IDLE, now)]
+        prompt.take_over(self.memory, turn, child)
+        # Pipelined: the prompt does not wait for the answer to the initialize, or the settings.
+        return [*written, *self._work(prompt.write_turn(self.memory, turn, child), now)]
+
+    def _new_child(self, setup: Setup, event: events.ChildReady, now: float) -> ChildState:
+        turn, resume = self._turns.current, self.memory.resume
+        bases = self._ledger.bases(None if resume is None else resume.session_id)
+        # A child that resumes continues the total of its session.
+        billed = 0.0 if resume is None else self.memory.usage.cost_usd
+        origin, _ = prompt.choose_origin(self.memory, turn)  # the same as when `Wake` was returned
+        is_fixed = origin is not None or not self.limits.recycle
+        palette = None if is_fixed else palette_of(setup.system, event.palette)
+        return ChildState(
+            setup, now, now, billed, bases, source=event.source, palette=palette, is_fixed=is_fixed
+        )
 
     def _work(self, written: Sequence[Action], now: float) -> Actions:
         """The child works on the turn from now on."""
         self._enter(Phase.BUSY, now)
-        self._present.active_at = now
-        turn = self._turns.running
+        child, turn = self._present, self._turns.running
+        child.active_at = now
+        source, child.source = child.source, "warm"
+        actions: Actions = [events.ChildChosen(turn.turn_id, source)]
         if turn.wish is not None and not turn.asked_again:
-            return [events.ChoiceReported(turn.turn_id, "asked"), *written]
-        return [*written]
+            actions.append(events.ChoiceReported(turn.turn_id, "asked"))
+        return [*actions, *written]
 
     def _control_answer(self, answer: ControlAnswer, now: float) -> Actions:
         child, was_set_up = self._present, self._present.initialized
@@ -307,6 +345,8 @@ class Machine:
         if turn.answer.is_cut:
             return self._finish_turn(finish_reason.Truncated(turn.answer.estimate()), now)
         actions: Actions = [*turn.add_frame(frame, now)]
+        if turn.model_began:
+            child.model_began()
         for call_id, reason in turn.answer.take_rejected():
             actions += child.write_all(child.tool_calls.reject(call_id, reason))
         return [*actions, *self._finish_turn(finish_reason.judge_frame(turn.answer, frame), now)]
@@ -317,6 +357,7 @@ class Machine:
         if not turn.is_meant(result):
             return []
         failed = result.is_error or result.subtype != "success"
+        child.is_fixed |= failed and is_remembered(result.api_error_status)
         if failed and not child.initialized:
             if self._is_not_resumed(result):
                 return self._retry_without_transcript(result, now)
@@ -374,9 +415,9 @@ class Machine:
             case None:
                 return []
             case finish_reason.Completed(_, usage, resume):
-                self._present.settle()
                 completed = Completed(end.finish_reason, usage)
                 ended = self._complete(completed, now, resume, exact=True)
+                self._present.settle(self.memory.seed)
                 return [*ended, *self._rest(Phase.IDLE, now)]
             case finish_reason.Suspended(usage):
                 self._present.bill_part(usage)
@@ -415,7 +456,8 @@ class Machine:
         actions: Actions = []
         if turn.is_disobeyed:
             actions.append(events.ChoiceReported(turn.turn_id, "not-called"))
-        actions += self._complete(completed, now)
+        exact = turn.in_body and isinstance(end, finish_reason.Completed)
+        actions += self._complete(completed, now, exact=exact)
         if isinstance(end, finish_reason.TokenLimit):
             return [*actions, *self._stop_child(events.Kill(), now)]
         return [*actions, *self._rewind(now)]
@@ -458,7 +500,7 @@ class Machine:
         ended = self._turns.end(Failed(error), now)
         if self.phase is Phase.WAKING:
             return [*ended, events.CancelWake(), *self._next_turn(Phase.ASLEEP, now)]
-        return ended  # in STOPPING or INTERRUPTING it waited for the child
+        return ended  # in STOPPING, INTERRUPTING or RELEASING it waited for the child
 
     def _fail_turn(self, error: GatewayError, now: float) -> Actions:
         """End the turn that the child works on, and have the child forget it."""
@@ -510,6 +552,8 @@ class Machine:
                 return self._abort_startup(errors.never_ready(self.limits.start), now)
             case Timer.REWIND_TIMEOUT:
                 return self._stop_child(events.Kill(), now)
+            case Timer.CUT_AGAIN:
+                return [*self._present.cut()]
             case Timer.BACKOFF_OVER:
                 return self._next_turn(Phase.ASLEEP, now)
 
@@ -533,6 +577,37 @@ class Machine:
         if idle:
             self._ledger.close()
         return self._stop_child(events.Retire() if idle else events.Kill(), now)
+
+    def _let_go(self, now: float) -> Actions:
+        """The conversation is done with the child, or the child cannot serve it: another one may
+        have it."""
+        return self._release(0, now)
+
+    def _release(self, keep: int, now: float) -> Actions:
+        """Cut the child back to its first `keep` messages, and give it to another conversation. One
+        with which that cannot be goes."""
+        child = self._present
+        if not (self.limits.recycle and child.can_be_released):
+            return self._retire_or_kill(now)
+        self._enter(Phase.RELEASING, now)
+        return [*child.release(keep)]
+
+    def _cut_answered(self, answer: ControlAnswer, now: float) -> Actions:
+        child = self._present
+        match child.take_cut(answer):
+            case None:
+                return []
+            case "look":
+                return [child.look()]
+            case "busy":
+                assert child.releasing is not None
+                child.releasing.again_at = now + CUT_PAUSE
+                return []
+            case "refused":  # what it holds is uncertain: no conversation may have it
+                return self._stop_child(events.Kill(), now)
+            case "done":
+                # Invariant 13: only now, with the answer read, may another conversation write.
+                return [events.HandOver(child, child.hand_over()), *self._gone(now)]
 
     def _abort_startup(self, error: GatewayError, now: float) -> Actions:
         """The child failed before it was set up: that counts as a death."""
@@ -567,8 +642,10 @@ class Machine:
             return []
         self.closing = error  # invariant 11: `_start_turn` refuses every turn from now on
         ended = self._turns.end_all(error, now)
-        if self.phase is Phase.STOPPING:
+        if self.phase in (Phase.STOPPING, Phase.RELEASING):
             return ended  # CLOSED when the child has gone
+        if self.phase in (Phase.IDLE, Phase.AWAITING_TOOLS):
+            return ended + self._let_go(now)
         if self._child is not None:
             return ended + self._retire_or_kill(now)
         if self.phase is Phase.WAKING:

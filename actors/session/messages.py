@@ -18,7 +18,7 @@ from ...schemas.turn import Memory, Outcome
 from ...schemas.turn_items import TurnItem
 from ..runtime.mailbox import Ref, ReplyTo
 from ..runtime.reply_channel import Port
-from .events import Close, GiveWay, Interrupt, PermissionReply, StartTurn, Warm
+from .events import ChildReady, Close, GiveWay, Interrupt, PermissionReply, StartTurn, Warm
 from .phases import Phase
 
 
@@ -125,14 +125,26 @@ SessionMessage = Submit | Add | Interrupt | Close | PermissionReply | Warm | Giv
 class SessionState(Generic[A]):
     """What others may read of a session; it outlives the session's actor. `broadcast` is what
     clients watch; `journal` keeps what happens (None: nothing is kept). `is_settled`: the journal
-    has all of it."""
+    has all of it. `owner` is whose conversation it is."""
 
     memory: Memory
     broadcast: A
+    owner: str = ""
     phase: Phase = Phase.ASLEEP
     ref: Ref[SessionMessage] | None = None
     journal: Journal | None = None
     is_settled: bool = True
+
+
+C = TypeVar("C")
+
+
+@frozen
+class Lent(Generic[C]):
+    """A child that the pool lends to a session, and what the session's machine learns of it."""
+
+    child: C
+    ready: ChildReady
 
 
 @frozen

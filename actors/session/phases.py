@@ -5,7 +5,8 @@
         │                                          │ │└─TurnResult──────────┤
         │                    AWAITING_TOOLS <─calls┘ │                      │
         │                     └─results─> BUSY    Interrupt─> INTERRUPTING ─┘ rewound
-        └──ChildGone── STOPPING <──Retire, Kill── (IDLE, BUSY, AWAITING_TOOLS, INTERRUPTING)
+        ├──ChildGone── STOPPING <──Retire, Kill── (IDLE, BUSY, AWAITING_TOOLS, INTERRUPTING)
+        └──HandOver─── RELEASING <──GiveWay, Close── (IDLE, AWAITING_TOOLS)
 
 BACKOFF is ASLEEP with the restart budget spent; CLOSED is the end.
 
@@ -28,6 +29,7 @@ class Phase(enum.Enum):
     AWAITING_TOOLS = "awaiting_tools"  # the child waits for the results of its tool calls
     INTERRUPTING = "interrupting"  # the child rewinds a turn that has ended
     BACKOFF = "backoff"  # children kept dying: the session starts none for a while
+    RELEASING = "releasing"  # the child is cut back, for another conversation
     STOPPING = "stopping"  # the session has stopped the child, which has not exited yet
     CLOSED = "closed"  # the end
 
@@ -40,7 +42,8 @@ class Limits:
     child until it is set up. `interrupt`: of a rewind. `freeze` and `hibernate`: of an idle child.
     `tool_wait`: of a child that waits for tool results. `permission`: of a permission request
     without an answer. `expire`: of a conversation without use. `queued`: turns that may wait behind
-    another. `keep_child` False: one child per turn. `program`: the CLI, as errors name it.
+    another. `keep_child` False: one child per turn. `recycle`: a child may serve one conversation
+    after another. `program`: the CLI, as errors name it.
     """
 
     turn: float = 300.0
@@ -54,4 +57,5 @@ class Limits:
     permission: float = 60.0
     queued: int = 16
     keep_child: bool = True
+    recycle: bool = False
     program: str = "claude"

@@ -1,23 +1,35 @@
 """What is written to a child at the start of a turn: the messages that it lacks, and no more.
 
 Knows: the memory, the turn and the child together; what the child holds beyond the transcript it
-began with (`ChildState.extra`). Refuses to know: phases, and the answer.
+began with (`ChildState.held`). Refuses to know: phases, and the answer.
 """
 
 from __future__ import annotations
 
 from collections.abc import Sequence
+from itertools import islice
+
+from attrs import evolve
 
 from ...schemas.claude import input as cli_input
-from ...schemas.message import Message, ToolResult, merge_turns, spell_calls, trim
+from ...schemas.message import (
+    Message,
+    ToolResult,
+    digest,
+    merge_turns,
+    spell_calls,
+    trim,
+    turn_starts,
+)
 from ...schemas.turn import AgentOrigin, Memory, Origin, Recording, ResumePoint
-from .child import ChildState
-from .events import Write
-from .replay import compose, split
+from .child import ChildState, Cut
+from .events import Wants, Write
+from .replay import IN_BODY_FROM, compose, split
 from .turn import TurnState
 
-IN_PLACE = Message("user", ("(The answer goes on.)",))
-"""The prompt of a child that sends the API other messages than its own."""
+IN_PLACE = "(The answer goes on.)"
+"""The prompt of a child that sends the API other messages than its own, where these have no text.
+Else it is their first text: the CLI puts a digest of that into each request."""
 
 
 def choose_origin(
@@ -30,6 +42,27 @@ def choose_origin(
     if setup.profile == "agent":
         return AgentOrigin(setup.model, setup.workspace, memory.grants, history), known
     return history, known
+
+
+def wants_of(memory: Memory, turn: TurnState | None) -> Wants | None:
+    """What a plain model's child has to hold for this turn; None: it has to be a new one. Of a
+    child that comes ahead of the first turn, the setup is all that is known."""
+    if turn is None:
+        return Wants(memory.setup, ()) if memory.setup.profile == "chat" else None
+    if turn.setup.profile != "chat":
+        return None
+    if turn.request.options.begun:
+        return Wants(turn.setup, ())
+    return Wants(turn.setup, tuple(map(digest, _unrecorded(memory, turn))))
+
+
+def take_over(memory: Memory, turn: TurnState, child: ChildState) -> None:
+    """The child comes from another conversation, and may hold a beginning of this one."""
+    if child.held:
+        child.held = _unrecorded(memory, turn)[: len(child.held)]
+    else:
+        child.held = known_at_start(memory, turn)
+        child.is_partial = bool(child.held)
 
 
 def known_at_start(memory: Memory, turn: TurnState) -> tuple[Message, ...]:
@@ -55,6 +88,8 @@ def _divide(memory: Memory, turn: TurnState) -> tuple[tuple[Message, ...], int, 
     if memory.resume is not None or turn.request.options.begun:
         return (), 0, 0  # of an answer that was begun, the API gets all in any case
     unknown = _unrecorded(memory, turn)
+    if _goes_in_body(unknown, turn):
+        return (), 0, 0
     recorded, sent = split(unknown, turn.request.history_limit, replay_all=turn.replays_all)
     return unknown, len(unknown) - len(sent), len(recorded)
 
@@ -70,36 +105,54 @@ def write_turn(memory: Memory, turn: TurnState, child: ChildState) -> list[Write
     """Write the turn to the child, and before that the messages that the child lacks."""
     unrecorded = _unrecorded(memory, turn)
     if turn.request.options.begun:
-        return _write_prefilled(unrecorded, memory, turn, child)
+        return _write_in_body(unrecorded, memory, turn, child)
+    if _goes_in_body(unrecorded[len(child.held) :], turn):
+        turn.in_body = True
+        return _write_in_body(unrecorded, memory, turn, child)
     composition = compose(
         unrecorded,
         turn.namespace,
         turn.setup.model,
-        known=len(child.extra),
+        known=len(child.held),
         called=memory.called,
         words=turn.words,
     )
-    child.before = (*child.extra, *composition.before)
+    child.before = (*child.held, *composition.before)
     turn.ask(composition)
     return [*child.configure(turn.request.options), *write_next(turn, child)]
 
 
-def _write_prefilled(
+def _goes_in_body(unknown: Sequence[Message], turn: TurnState) -> bool:
+    """Whether the API gets the history in the body of this turn, rather than from a child that was
+    told it: shorter where there is much to tell, and possible where the API is asked once. (The
+    body stands in place of the child's own messages in every request of the turn.)"""
+    limit = turn.request.history_limit
+    given = unknown if limit is None else trim(unknown, limit)
+    return turn.is_plain and next(islice(turn_starts(given), IN_BODY_FROM, None), None) is not None
+
+
+def _write_in_body(
     messages: Sequence[Message], memory: Memory, turn: TurnState, child: ChildState
 ) -> list[Write]:
-    """Have the model continue the last of `messages`, the assistant's. The CLI has no frame for
-    that: it sends the API these messages in place of its own, and rewinds its own afterwards."""
+    """Have the child send the API `messages` in place of its own, and rewind its own afterwards.
+    The model answers the last one, or goes on with it where it is the assistant's: for that, the
+    CLI has no frame."""
     limit = turn.request.history_limit
     sent = messages if limit is None else trim(messages, limit)
     begun = cli_input.api_messages(merge_turns(spell_calls(sent, memory.called)))
-    turn.ask(compose((IN_PLACE,), turn.namespace, turn.setup.model))
-    child.before = child.extra
+    first = next(iter(messages[0].content), None) if messages[0].role == "user" else None
+    own = first if isinstance(first, str) and first.strip() else IN_PLACE
+    turn.ask(compose((Message("user", (own,)),), turn.namespace, turn.setup.model))
+    turn.batches[-1] = evolve(turn.batches[-1], held=len(child.held))
+    child.before = child.held
     return [*child.configure(turn.request.options, begun), *write_next(turn, child)]
 
 
 def write_next(turn: TurnState, child: ChildState) -> list[Write]:
     """Write the next lines that may be written in one piece."""
-    written = child.write_all(turn.next_lines())
+    batch = turn.next_batch()
+    written = child.write_all(batch.lines)
+    child.cuts.append(Cut(batch.uuid, batch.held))
     child.asked = None if turn.batches else turn.awaits
     return written
 
@@ -114,5 +167,7 @@ def write_results(
 
 def can_rewind(memory: Memory, child: ChildState) -> bool:
     """Whether a rewind of its last prompt takes the child to where the conversation is."""
-    fits = child.before == memory.seed[: len(child.before)]
-    return child.asked is not None and child.initialized and fits
+    if child.asked is None or not child.initialized or len(child.before) > len(memory.seed):
+        return False
+    pairs = zip(child.before, memory.seed, strict=False)
+    return all(one is other or digest(one) == digest(other) for one, other in pairs)

@@ -8,13 +8,19 @@ from __future__ import annotations
 
 from collections import deque
 from collections.abc import Sequence
+from itertools import islice
 from uuid import UUID, uuid5
 
 from attrs import field, frozen
 
 from ...schemas.claude import input as cli_input
 from ...schemas.claude.lines import Line
-from ...schemas.message import Message, merge_turns, spell_calls, trim
+from ...schemas.message import Message, merge_turns, spell_calls, trim, turn_starts
+
+IN_BODY_FROM = 16
+"""A plain turn with more unknown messages than this is not told them: the child sends the API the
+whole history in place of its own messages. That costs about 10 ms for any number, in every turn;
+telling costs about 6 ms for each pair, once."""
 
 RECORDED_FROM = 60
 """A history of more messages than this is not written to the child, but into a transcript that the
@@ -24,10 +30,12 @@ child resumes: writing takes some milliseconds for each message, resuming half a
 @frozen
 class Batch:
     """Lines that may be written in one piece. They end with the user message `uuid`; the child
-    writes a result once it has taken that in."""
+    writes a result once it has taken that in. `held` messages of the conversation stand before
+    it."""
 
     lines: Sequence[Line]
     uuid: str
+    held: int
 
 
 @frozen
@@ -61,21 +69,40 @@ def compose(
         """A uuid of its own: the CLI silently drops a frame whose uuid it has seen."""
         return str(uuid5(namespace, what))
 
-    *earlier, last = merge_turns(spell_calls(messages, called)[known:])
+    rest = _spelt(messages, known, called)
+    *earlier, last = merge_turns(rest)
+    starts = [known + start for start in turn_starts(rest)]
     batches: deque[Batch] = deque()
     batch: list[Line] = []
     for number, message in enumerate(earlier):
         uuid = name(f"history {number}")
         if message.role == "user":
             batch.append(cli_input.user(uuid, message.content, query=False))
-            batches.append(Batch(batch, uuid))
+            batches.append(Batch(batch, uuid, starts[number]))
             batch = []
         else:
             batch.append(cli_input.assistant(uuid, message.content, model, weighed=asks))
     uuid = name("prompt")
     asked = last.content if words is None else (*last.content, words)
-    batches.append(Batch([*batch, cli_input.user(uuid, asked, query=asks)], uuid))
+    batches.append(Batch([*batch, cli_input.user(uuid, asked, query=asks)], uuid, starts[-1]))
     return Composition(batches, _before(messages[known:]))
+
+
+def _spelt(messages: Sequence[Message], known: int, called: Sequence[str]) -> Sequence[Message]:
+    """The messages behind the first `known`. The child holds those, as they were spelt without the
+    others: so it is these that have to differ."""
+    rest = messages[known:]
+    if known and not any(message.calls or message.results for message in rest):
+        return rest
+    held = messages[:known]
+    before = [*called, *(call.id for message in held for call in message.calls)]
+    last = held[-1].calls if held else ()
+    if not last or not rest or not rest[0].results:
+        return spell_calls(rest, before)
+    spelt = spell_calls(held, called)[-1].calls
+    opened = {one.id: other.id for one, other in zip(last, spelt, strict=True)}
+    differing = {one: other for one, other in opened.items() if one != other}
+    return spell_calls(rest, before, differing)
 
 
 def _before(messages: Sequence[Message]) -> tuple[Message, ...]:
@@ -88,13 +115,7 @@ def _before(messages: Sequence[Message]) -> tuple[Message, ...]:
 
 def _are_many(messages: Sequence[Message]) -> bool:
     """Whether they are more than `RECORDED_FROM`, as `merge_turns` would join them."""
-    count, role = 0, ""
-    for message in messages:
-        if message.role != role and not message.is_blank:
-            count, role = count + 1, message.role
-            if count > RECORDED_FROM:
-                return True
-    return False
+    return next(islice(turn_starts(messages), RECORDED_FROM, None), None) is not None
 
 
 def split(

@@ -22,7 +22,8 @@ class Timer(enum.Enum):
     PERMISSION_TIMEOUT = "no client has answered the permission request"
     STALLED = "the child works, and writes nothing"
     START_TIMEOUT = "the child has not answered the initialize"
-    REWIND_TIMEOUT = "the child has not answered the rewind"
+    REWIND_TIMEOUT = "the child has not answered the rewind, or the cut"
+    CUT_AGAIN = "the child was too busy to be cut back"
     BACKOFF_OVER = "the restart budget has room again"
 
 
@@ -42,12 +43,14 @@ def timers(
         yield since + limits.hibernate, Timer.IDLE_LIMIT
     if phase is Phase.AWAITING_TOOLS:
         yield since + limits.tool_wait, Timer.TOOL_TIMEOUT
-    if phase is Phase.INTERRUPTING:
+    if phase in (Phase.INTERRUPTING, Phase.RELEASING):
         yield since + limits.interrupt, Timer.REWIND_TIMEOUT
     if phase is Phase.BACKOFF:
         yield budget_free, Timer.BACKOFF_OVER
     if child is None:
         return
+    if phase is Phase.RELEASING and child.releasing is not None:
+        yield child.releasing.again_at, Timer.CUT_AGAIN
     if phase in (Phase.IDLE, Phase.AWAITING_TOOLS) and not child.frozen:
         yield since + limits.freeze, Timer.FREEZE
     if phase is Phase.BUSY and len(child.permissions):

@@ -13,7 +13,6 @@ from uuid import UUID, uuid5
 from attrs import define, evolve, field
 
 from ...schemas.claude import mcp
-from ...schemas.claude.lines import Line
 from ...schemas.claude.output import ApiRetry, ToolsReturned, TurnResult
 from ...schemas.claude.tool_wishes import MAX_HELD, ToolWish, wish_of
 from ...schemas.errors import GatewayError, InvalidRequest
@@ -49,6 +48,7 @@ class TurnState:
     `retry_after`: the seconds after which the CLI meant to retry the API, when the API last failed.
     `begun`: a child has it. `tries`: how many children got it in vain. `replayed`: one of them died
     when it may have asked the model. `model_began`: the model has answered something.
+    `in_body`: the child sends the API the whole history in place of its own messages.
     `replays_all`: a new child gets the whole history line by line, since no transcript can be
     written. `said`: the answer as the conversation remembers it, once it does.
 
@@ -74,6 +74,7 @@ class TurnState:
     model_began: bool = False
     replays_all: bool = False
     asked_again: bool = False
+    in_body: bool = False
     said: Message | None = None
     spent: Usage = field(factory=Usage)
     wish: ToolWish | None = field(init=False)
@@ -148,10 +149,10 @@ class TurnState:
         self.begun = True
         self.awaits = asked
 
-    def next_lines(self) -> Iterable[Line]:
+    def next_batch(self) -> Batch:
         batch = self.batches.popleft()
         self.awaits = batch.uuid
-        return batch.lines
+        return batch
 
     @property
     def is_repeatable(self) -> bool:
@@ -211,7 +212,13 @@ class TurnState:
     @property
     def is_staged(self) -> bool:
         """Whether the child gets other messages than the conversation holds."""
-        return self.wish is not None or self.request.options.begun
+        return self.wish is not None or self.request.options.begun or self.in_body
+
+    @property
+    def is_plain(self) -> bool:
+        """Whether the API is asked once: no tool can be called, so nothing follows the answer."""
+        tools = bool(self.setup.tools) or self.setup.schema is not None
+        return self.setup.profile == "chat" and not tools
 
     @property
     def words(self) -> str | None:
@@ -252,7 +259,10 @@ class TurnState:
         self, memory: Memory, resume: ResumePoint | None, usage: Usage, *, exact: bool
     ) -> Memory:
         """`memory` with this turn in it. `resume` None: no transcript holds the answer as the
-        client knows it. `exact`: the child holds the answer as it was given."""
+        client knows it; nor does one that counts for a plain model, whose conversation is all in
+        its memory. `exact`: the child holds the answer as it was given."""
+        if self.setup.profile == "chat":
+            resume = None
         self.said = self.answer.exact if exact else self.answer.message
         return memory.grown(self.setup, (*self.messages, self.said), resume, usage)
 
@@ -291,7 +301,7 @@ class TurnState:
     def restart(self) -> None:
         """No child works on it any more: the next child gets it from the beginning."""
         self.tries += 1
-        self.begun = self.model_began = False
+        self.begun = self.model_began = self.in_body = False
         self.batches.clear()
         self.awaits = ""
         self._await_answer()

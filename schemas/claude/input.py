@@ -33,10 +33,11 @@ from .tool_names import wire_id, wire_name
 AGENT = "gw"
 """The agent every generic child is spawned with; `initialize` gives it its model."""
 
-TOOL_SERVERS = ("client", "other")
+TOOL_SERVERS = tuple(f"client{number}" for number in range(12))
 """The names of the MCP server that stands for the client's tools; a child is spawned with
-permission to call whatever they offer. Two, because a child asks a server for its tools only once:
-to change them, the server gets its other name."""
+permission to call whatever they offer. Several, because a child asks a server for its tools only
+once: to change them, the server gets another name. A name may come back once the model was asked
+without it; before that the child would keep its old tools beside the new ones."""
 
 
 def _control(request_id: str, request: dict[str, Any]) -> bytes:
@@ -47,15 +48,22 @@ def _control_frame(request_id: str, request: dict[str, Any]) -> Frame:
     return {"type": "control_request", "request_id": request_id, "request": request}
 
 
-def initialize(request_id: str, setup: Setup) -> Line:
+def initialize(request_id: str, setup: Setup, palette: Mapping[str, str] | None = None) -> Line:
     """Adopt a generic child: its system prompt, and its model through the agent `AGENT`.
 
     Only the first one counts, and only before the first user frame; the user frame may follow
-    without waiting for the answer.
+    without waiting for the answer. `palette` are system prompts by the names of agents, `AGENT`'s
+    among them: an emptied child changes from one to another by its settings. (It does not where
+    the prompt came as `systemPrompt`, and no agent has an empty one.)
     """
     request: dict[str, Any] = {"subtype": "initialize"}
     if setup.profile == "agent":  # its prompt is Claude Code's own, its model came at the start
         request |= {"appendSystemPrompt": setup.system} if setup.system else {}
+    elif palette is not None:
+        request["agents"] = {
+            name: {"description": name, "prompt": system, "model": setup.model}
+            for name, system in palette.items()
+        }
     else:
         request["systemPrompt"] = [setup.system] if setup.system else []
         # The agent's prompt gives way to systemPrompt; the CLI wants it present all the same.
@@ -77,24 +85,35 @@ def apply_settings(request_id: str, settings: Mapping[str, Any]) -> Line:
     return line(_control_frame(request_id, request))
 
 
-def set_server(request_id: str, name: str) -> bytes:
-    """Have the child ask the server `name` for the client's tools, and forget all others. A user
-    frame may follow without waiting for the answer."""
-    servers = {name: {"type": "sdk", "name": name}}
+def set_server(request_id: str, name: str | None) -> bytes:
+    """Have the child ask the server `name` for the client's tools, and forget all others (None:
+    there are none). A user frame may follow without waiting for the answer."""
+    servers = {} if name is None else {name: {"type": "sdk", "name": name}}
     return _control(request_id, {"subtype": "mcp_set_servers", "servers": servers})
 
 
-def rewind(request_id: str, user_uuid: str) -> bytes:
-    """Take the last user message, and what followed it, out of the CLI's history.
+def rewind(request_id: str, user_uuid: str, last_uuid: str | None = None) -> bytes:
+    """Take a user message, and what followed it, out of the CLI's history: the last one, or the one
+    that `last_uuid`, the last one, follows.
 
     A turn that still runs is interrupted, and its result comes before the answer to this. The
-    answer is a success either way; its ``rewound`` says whether it was done.
+    answer is a success either way; its ``rewound`` says whether it was done, and
+    ``precedingAssistantUuid`` which assistant message is the last one now (None: there is none).
     """
     request = {
         "subtype": "rewind_conversation",
         "target_message_uuid": user_uuid,
         "interrupt_if_running": True,
     }
+    if last_uuid is not None:
+        request["last_seen_user_message_uuid"] = last_uuid
+    return _control(request_id, request)
+
+
+def context_summary(request_id: str) -> bytes:
+    """Have the child say what its context holds. It does not ask the API for that; the answer's
+    ``categories`` name ``Messages`` where there are any."""
+    request = {"subtype": "get_context_usage", "detail": "summary"}
     return _control(request_id, request)
 
 
@@ -104,12 +123,13 @@ def interrupt(request_id: str) -> bytes:
     return _control(request_id, {"subtype": "interrupt"})
 
 
-def show_thinking(request_id: str) -> bytes:
-    """Have the child pass on what the model thinks, and not only that it does."""
+def show_thinking(request_id: str, *, shown: bool = True) -> bytes:
+    """Have the child pass on what the model thinks, and not only that it does; or as it did before
+    that."""
     request = {
         "subtype": "set_max_thinking_tokens",
         "max_thinking_tokens": None,
-        "thinking_display": "summarized",
+        "thinking_display": "summarized" if shown else None,
     }
     return _control(request_id, request)
 
@@ -122,7 +142,9 @@ def api_messages(messages: Sequence[Message]) -> list[dict[str, Any]]:
         kept = [each for each in message.content if not (isinstance(each, str) and is_blank(each))]
         encoded.append({"role": message.role, "content": encode_blocks(kept)})
     last = encoded[-1]["content"][-1]
-    if encoded[-1]["role"] == "assistant" and last["type"] == "text":
+    if encoded[-1]["role"] == "user":
+        last["cache_control"] = {"type": "ephemeral"}  # as the CLI marks the end of its own
+    elif last["type"] == "text":
         last["text"] = last["text"].rstrip()
     return encoded
 

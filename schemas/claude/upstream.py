@@ -43,6 +43,12 @@ def is_not_resumed(result: TurnResult) -> bool:
     return failed and not result.num_turns and result.api_error_status is None
 
 
+def is_remembered(status: int | None) -> bool:
+    """Whether the CLI may remember what the API said, and ask otherwise from now on: it leaves out
+    what the API has refused once. It does not for limits and for the API's own errors."""
+    return status is not None and status != 429 and status < 500
+
+
 RETRY_SECONDS = 30.0
 """When trying again may help, where the CLI does not say when it would have tried."""
 

@@ -243,6 +243,25 @@ class ClaudeSettings(Section):
     prewarm: int = key(
         2, rules.whole(0), "Children kept ready for new conversations, as far as there is room."
     )
+    recycle: Literal["key", "all", "off"] = key(
+        "key",
+        rules.one_of("key", "all", "off"),
+        "Which conversations may share a child, one after the other: those of one API key; all; "
+        "or none (off).",
+    )
+    recycle_limit: int = key(
+        1000, rules.whole(1), "Conversations that a child serves before another takes its place."
+    )
+    max_child_bytes: int = key(
+        400_000_000,
+        rules.whole(0),
+        "Memory from which on a child serves no further conversation; 0: any.",
+    )
+    palette: int = key(
+        50,
+        rules.whole(0, 300),
+        "System prompts that a new child learns, so that it can change from one to another.",
+    )
     use_interactive_sessions: bool = key(
         True, rules.boolean, "Keep a conversation's child between turns; otherwise one per request."
     )

@@ -71,7 +71,7 @@ async def test_an_older_response_forks_and_the_trunk_goes_on(tmp_path: Path) -> 
         trunk = await behind(client, second, REPORT)
         assert place(trunk) == ("hit", place(first)[1])
         assert texts(told(trunk)) == ["repeat: one", "one", "repeat: two", "two"]
-        assert told(trunk)["pid"] != told(fork)["pid"]
+        # One child may serve both, one after the other.
         more = await behind(client, fork, "repeat: more")
         assert place(more) == ("hit", place(fork)[1])
         assert gateway.statistics().conversations == 2

@@ -12,6 +12,8 @@ from typing import Any
 import pytest
 import trio
 
+from ccapi.actors.session import prompt
+from ccapi.actors.session import replay as composition
 from ccapi.schemas.settings.settings import PermissionSettings, WorkspaceSettings
 from tests.support.joined import new_conversation, post
 from tests.support.live import Live, open_live_cli
@@ -97,7 +99,7 @@ async def test_a_deleted_conversation_leaves_nothing(
         kept = await new_conversation(live.url, model=model)
         assert await ask(live, conversation_id) == "Hello."
         before = left(tmp_path)
-        assert before
+        assert bool(before) == (model == AGENT)
         assert await ask(live, kept) == "Hello."
         both = left(tmp_path)
         await live.gateway.forget(conversation_id)
@@ -146,11 +148,18 @@ async def test_workspaces_go_when_their_days_are_over(tmp_path: Path) -> None:
     assert {path.name for path in root.iterdir()} == set(names.values()) - {names["old"]}
 
 
-async def test_what_a_killed_gateway_left_is_removed_by_the_next(tmp_path: Path) -> None:
-    """A list that nobody holds locked names sessions of a gateway that is gone."""
+async def test_what_a_killed_gateway_left_is_removed_by_the_next(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """A list that nobody holds locked names sessions of a gateway that is gone. A plain model's
+    child has a transcript where it is to resume a long history."""
+    monkeypatch.setattr(composition, "RECORDED_FROM", 1)
+    monkeypatch.setattr(prompt, "IN_BODY_FROM", 1000)
     saved: dict[Path, bytes] = {}
     async with house(tmp_path) as live:
         conversation_id = await new_conversation(live.url, model="claude-haiku-4-5")
+        await ask(live, conversation_id)
+        await live.gateway.hibernate(live.gateway.loaded(conversation_id).entry)
         await ask(live, conversation_id)
         for path in (*_sessions(tmp_path), *(tmp_path / "state" / "sessions").iterdir()):
             if path.is_file():

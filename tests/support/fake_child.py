@@ -18,6 +18,8 @@ from uuid import uuid4
 import trio
 from trio.testing import MemoryReceiveStream
 
+from ccapi.actors.session.events import ChildReady, Resident, Wants
+from ccapi.actors.session.messages import Lent
 from ccapi.schemas.claude.lines import Line
 from ccapi.schemas.claude.output import Frame, decode
 from ccapi.schemas.errors import ChildDied, ChildProtocolError, GatewayError
@@ -111,7 +113,13 @@ def silent(child: FakeChild, frame: Json) -> None:
     if frame["request"]["subtype"] == "rewind_conversation":
         if child.running:
             child.say(result(subtype="error_during_execution", is_error=True, usage={}))
-        child.say(control_answer(frame["request_id"], {"rewound": True}))
+        target = frame["request"]["target_message_uuid"]
+        asked = [each["uuid"] for each in child.written if each["type"] == "user"]
+        before = "answer" if asked.index(target) else None
+        body = {"rewound": True, "precedingAssistantUuid": before}
+        child.say(control_answer(frame["request_id"], body))
+    elif frame["request"]["subtype"] == "get_context_usage":
+        child.say(control_answer(frame["request_id"], {"categories": [{"name": "Free space"}]}))
     else:
         child.say(control_answer(frame["request_id"]))
 
@@ -121,7 +129,7 @@ def echo(child: FakeChild, frame: Json) -> None:
     silent(child, frame)
     if frame["type"] == "user":
         text = prompt_text(frame)
-        child.answer("echo: ", text) if frame.get("shouldQuery", True) else child.say(result())
+        child.answer("echo: ", text) if frame.get("shouldQuery", True) else child.take_in()
 
 
 class FakeChild:
@@ -171,6 +179,9 @@ class FakeChild:
         except ValueError:
             raise ChildProtocolError("That is not JSON.") from None
 
+    def rest(self) -> None:
+        """Another session may read from it later."""
+
     def stop_reading(self) -> None:
         self._stdout.close()
 
@@ -194,6 +205,15 @@ class FakeChild:
             if frame["type"] == "user" and frame.get("shouldQuery", True)
         ]
 
+    @property
+    def history(self) -> list[str]:
+        """The user messages that it was given as history."""
+        return [
+            prompt_text(frame)
+            for frame in self.written
+            if frame["type"] == "user" and not frame.get("shouldQuery", True)
+        ]
+
     async def wait_prompts(self, count: int) -> None:
         while len(self.prompts) < count:
             await self._news.wait()
@@ -211,6 +231,10 @@ class FakeChild:
         """The whole of an answer: its deltas, the assistant frame, the result."""
         text = "".join(pieces)
         self.say(*map(text_delta, pieces), assistant(str(uuid4()), text), result(text))
+
+    def take_in(self) -> None:
+        """It has taken in a message of the history."""
+        self.say(result(num_turns=0))
 
     def die(self) -> None:
         self._go("died")
@@ -237,7 +261,8 @@ class FakePool:
         self.brain = brain
         self.brains: list[Brain] = []
         self.lent: list[FakeChild] = []
-        self.offered: dict[FakeChild, Callable[[], None]] = {}
+        self.offered: dict[FakeChild, Callable[[int | None], None]] = {}
+        self.released: dict[FakeChild, Resident] = {}  # handed over, and no session's
         self.suspended: set[FakeChild] = set()  # of those offered, the ones in mid-turn
         self.frozen: list[FakeChild] = []
         self.asked = 0
@@ -257,7 +282,9 @@ class FakePool:
             await self._news.wait()
         return self.lent[count - 1]
 
-    async def acquire(self, conversation_id: str, origin: Origin | None) -> FakeChild:
+    async def acquire(
+        self, conversation_id: str, origin: Origin | None, wants: Wants | None, owner: str
+    ) -> Lent[FakeChild]:
         self.asked += 1
         if self.gate is not None:
             await self.gate.wait()
@@ -265,16 +292,21 @@ class FakePool:
             raise self.failure
         before = self._holders.get(conversation_id)
         assert before is None or before.fate, f"{conversation_id} asks for a second child"
+        if self.released:
+            child, state = self.released.popitem()
+            self._holders[conversation_id] = child
+            return Lent(child, ChildReady(state, source="recycled"))
         child = FakeChild(self.brains.pop(0) if self.brains else self.brain, origin)
         self._holders[conversation_id] = child
         self.lent.append(child)
         self._news.set()
         self._news = trio.Event()
-        return child
+        return Lent(child, ChildReady())
 
     def offer(
-        self, child: FakeChild, give_way: Callable[[], None], *, suspended: bool = False
-    ) -> None:
+        self, child: FakeChild, give_way: Callable[[int | None], None], state: Resident, *,
+        suspended: bool, valued: bool,
+    ) -> None:  # fmt: skip
         assert child not in self.offered, "offered twice"
         self.offered[child] = give_way
         if suspended:
@@ -286,10 +318,16 @@ class FakePool:
         self.offered.pop(child, None)
         self.suspended.discard(child)
 
+    def take_back(self, child: FakeChild, state: Resident) -> None:
+        assert child not in self.offered, "withdrawn first"
+        holder = next(name for name, held in self._holders.items() if held is child)
+        del self._holders[holder]
+        self.released[child] = state
+
     def freeze(self, child: FakeChild) -> None:
         assert child in self.offered, "only an idle child may be frozen"
         self.frozen.append(child)
 
-    def call_in(self, child: FakeChild) -> None:
-        """What the pool does when another session needs the place."""
-        self.offered.pop(child)()
+    def call_in(self, child: FakeChild, keep: int | None = None) -> None:
+        """What the pool does when another session needs the place, or the child itself."""
+        self.offered.pop(child)(keep)

@@ -18,9 +18,11 @@ from attrs import define, evolve, field
 
 from ccapi.actors import session
 from ccapi.actors.runtime.restart_budget import RESTARTS, WINDOW
+from ccapi.actors.session.child import ChildState
 from ccapi.actors.session.events import (
     Action,
     CancelWake,
+    ChildChosen,
     ChildGone,
     ChildReady,
     Close,
@@ -29,6 +31,7 @@ from ccapi.actors.session.events import (
     Event,
     Freeze,
     GiveWay,
+    HandOver,
     Interrupt,
     Kill,
     PermissionReply,
@@ -42,6 +45,7 @@ from ccapi.actors.session.events import (
     TranscriptLost,
     Wake,
     WakeFailed,
+    Wants,
     Warm,
     Write,
 )
@@ -87,6 +91,7 @@ LIMITS = (
     ),
     Limits(turn=5, silence=20, start=10, freeze=10, hibernate=10, tool_wait=8, expire=10, queued=0),
     Limits(keep_child=False, expire=100, queued=3),
+    Limits(queued=2, recycle=True),
 )
 TRANSITIONS = {
     (Phase[before], Phase[after])
@@ -94,7 +99,7 @@ TRANSITIONS = {
     if before in Phase.__members__ and after in Phase.__members__
 }
 RESTING = {Phase.IDLE, Phase.AWAITING_TOOLS}
-WITH_CHILD = RESTING | {Phase.BUSY, Phase.INTERRUPTING, Phase.STOPPING}
+WITH_CHILD = RESTING | {Phase.BUSY, Phase.INTERRUPTING, Phase.RELEASING, Phase.STOPPING}
 WITHOUT_TURN = RESTING | {Phase.ASLEEP, Phase.BACKOFF, Phase.CLOSED}
 LOOK = Tool("look")
 SEED = (Message("user", ("seed?",)), Message("assistant", ("seed!",)))
@@ -135,6 +140,8 @@ class World:
         self.busy_before: set[str] = set()
         self.seeking = False
         self.origin: Origin | None = None
+        self.wants: Wants | None = None
+        self.free: list[tuple[ModelCli, ChildState]] = []  # children that were handed over
         self.child: ModelCli | None = None
         self.stopped = False
         self.deaths: list[float] = []
@@ -248,13 +255,40 @@ class World:
     def find_child(self, choice: int) -> None:
         if self.seeking and choice < 230:
             self.seeking = False
+            self.stopped = False
+            found = self._find_free() if choice % 4 else None
+            if found is not None:
+                self.child, state = found
+                self.feed(ChildReady(state, source="prefix" if state.held else "recycled"))
+                return
             origin = self.origin if self.honest else None
             self.child = ModelCli.start(self.transcripts, origin)
-            self.stopped = False
-            self.feed(ChildReady())
+            palette = ("Be brief.", "Be kind.") if choice % 2 else ()
+            self.feed(ChildReady(palette=palette))
         elif self.seeking:
             self.seeking = False
             self.feed(WakeFailed(Overloaded("no")))
+
+    def _find_free(self) -> tuple[ModelCli, ChildState] | None:
+        """What the pool does: a child that was handed over, and can serve what is wanted."""
+        wants = self.wants
+        if wants is None or self.origin is not None:
+            return None
+        for number, (_, state) in enumerate(self.free):
+            held = tuple(map(digest, state.held))
+            begins = wants.digests[: len(held)] == held and state._suits(wants.setup)
+            if begins if held else state.knows(wants.setup):
+                return self.free.pop(number)
+        return None
+
+    def release(self, choice: int) -> None:
+        """Another conversation wants the child: emptied, or cut back to where one of its messages
+        stands."""
+        child = self.machine.resident
+        if self.machine.phase in RESTING and child is not None:
+            cuts = sorted({cut.held for cut in child.cuts if cut.held and not child.is_partial})
+            keep = cuts[choice // 2 % len(cuts)] if cuts and choice % 2 else 0
+            self.feed(GiveWay(keep))
 
     def child_works(self, choice: int) -> None:
         if self.child is not None and not self.stopped:
@@ -422,7 +456,7 @@ class World:
             case Deliver(turn_id, item):
                 assert turn_id in self.open, "invariant 2: between the start and the end"
                 self.turns[turn_id].items.append(item)
-            case Wake(origin):
+            case Wake(origin, wants):
                 assert self.child is None, "invariant 3: a second child"
                 assert not self.seeking, "invariant 3: a second search"
                 recent = [death for death in self.deaths if death > self.now - WINDOW]
@@ -430,12 +464,14 @@ class World:
                 if isinstance(origin, Recording):
                     assert len(origin.messages) > 3  # of those that are too many to be told
                     assert origin.messages[-1].role == "assistant"
-                self.seeking, self.origin = True, origin
+                self.seeking, self.origin, self.wants = True, origin, wants
             case TranscriptLost():
                 turn = self.machine._turns.current
                 if turn is not None:
                     self.losses[turn.turn_id] += 1
                     assert not self.turns[turn.turn_id].items, "invariant 6: its client has nothing"
+            case ChildChosen(turn_id):
+                assert turn_id in self.open
             case CancelWake():
                 assert self.seeking
                 self.seeking = False
@@ -459,11 +495,28 @@ class World:
                     if frame.get("shouldQuery", True):
                         self._ask()
                 self.child.write(line)
+            case HandOver(state, lines):
+                assert isinstance(state, ChildState)
+                for line in lines:
+                    self.child.write(line)
+                    self.child.work(0)
+                self._hand_over(state)
             case Retire() | Kill():
                 self.stopped = True
             case _:
                 assert isinstance(action, Freeze)
                 assert self.machine.phase in RESTING
+
+    def _hand_over(self, state: ChildState) -> None:
+        """Invariant 13: what the next conversation finds in the child is what the machine says."""
+        assert self.child is not None
+        if self.honest:
+            assert not self.child.pending, "no call waits for a result"
+            assert self.child._asked is None, "no turn runs"
+            if not state.is_partial:
+                assert _shape(self.child.messages) == _shape(state.held)
+            self.free.append((self.child, state))
+        self.child = None
 
     def _ask(self) -> None:
         turn = self.machine._turns.running
@@ -497,7 +550,8 @@ class World:
             return
         memory = self.machine.memory
         self._check_answer(said, end.request.messages[-1])
-        if self.honest and not memory.seed:
+        state = self.machine.resident
+        if self.honest and state is not None and state.held == memory.seed:
             assert self.child is not None
             setup = evolve(memory.setup, tools=(), schema=None)
             assert self.child.setup == setup
@@ -542,7 +596,7 @@ class World:
         machine, child = self.machine, self.child
         assert child is not None
         assert machine._child is not None
-        seed, extra = machine.memory.seed, machine._child.extra
+        seed, extra = machine.memory.seed, machine._child.held
         if machine.phase is Phase.IDLE and child.quiet and not child.is_lost:
             assert extra == seed[: len(extra)]
             self._compare([*self.held[: len(self.held) - len(seed)], *extra])
@@ -560,7 +614,7 @@ class World:
         if self.honest and phase in RESTING:
             self._compare_at_rest()
         if machine.closing is not None:
-            assert phase in {Phase.STOPPING, Phase.CLOSED}, "invariant 11"
+            assert phase in {Phase.STOPPING, Phase.RELEASING, Phase.CLOSED}, "invariant 11"
             assert not self.open, "invariant 11"
 
     # -- the end -----------------------------------------------------------------------------------
@@ -621,5 +675,6 @@ STEPS = (
     World.time_passes,
     World.alarm,
     World.give_way,
+    World.release,
     World.close,
 )

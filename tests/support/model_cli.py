@@ -13,7 +13,7 @@ from collections import deque
 from typing import Any, TypeAlias
 from uuid import uuid4
 
-from attrs import define, field, frozen
+from attrs import define, evolve, field, frozen
 
 from ccapi.schemas.claude.lines import Line
 from ccapi.schemas.claude.output import (
@@ -60,6 +60,8 @@ class ModelCli:
     said: deque[Frame] = field(factory=deque)
     is_lost: bool = False  # it has said that it cannot take up its session, and does nothing else
     setup: Setup | None = None
+    agents: Json = field(factory=dict)
+    has_palette: bool = False
     tools: tuple[str, ...] = ()
     pending: dict[str, str | None] = field(factory=dict)
     _results: list[ToolResult] = field(factory=list)  # in the order in which they came
@@ -143,14 +145,32 @@ class ModelCli:
     def _obey(self, request: Json) -> Json:
         match request["subtype"]:
             case "initialize" if self.setup is None:
-                self.setup = _setup(request)
+                self.setup, self.agents = _setup(request), request["agents"]
+                self.has_palette = "systemPrompt" not in request
                 if "sdkMcpServers" in request:
                     self._list_tools()
             case "mcp_set_servers":
                 self._list_tools()
             case "rewind_conversation":
-                return {"rewound": self._rewind(request["target_message_uuid"])}
+                last = request.get("last_seen_user_message_uuid")
+                return self._rewind(request["target_message_uuid"], last)
+            case "apply_flag_settings":
+                self._change(request["settings"])
+            case "get_context_usage":
+                names = ["System prompt", "Messages"] if self.history else ["System prompt"]
+                return {"categories": [{"name": name} for name in names]}
         return {}
+
+    def _change(self, settings: Json) -> None:
+        """Another model, or the prompt of another agent: only while it holds nothing, since it
+        would else leave a note in the conversation."""
+        if "model" in settings or "agent" in settings:
+            assert self.setup is not None
+            assert not self.history, "it would leave a note in the conversation"
+            if "agent" in settings:
+                assert self.has_palette, "it would change nothing"
+                self.setup = evolve(self.setup, system=self.agents[settings["agent"]]["prompt"])
+            self.setup = evolve(self.setup, model=settings["model"])
 
     def _list_tools(self) -> None:
         """Those of another server: the ones it had are forgotten."""
@@ -245,7 +265,21 @@ class ModelCli:
 
     # -- what is taken back ------------------------------------------------------------------------
 
-    def _rewind(self, target: str) -> bool:
+    def _rewind(self, target: str, last_seen: str | None) -> Json:
+        """Take back a user message, and all that followed it."""
+        last = target if last_seen is None else last_seen
+        done = self._take_back(last) if target == last else self._cut(target, last)
+        said = [each.uuid for each in self.history if each.message.role == "assistant"]
+        return {"rewound": done, "precedingAssistantUuid": said[-1] if said and done else None}
+
+    def _cut(self, target: str, last: str) -> bool:
+        uuids = [entry.uuid for entry in self.history]
+        if target not in uuids or not self._take_back(last):
+            return False
+        del self.history[uuids.index(target) :]
+        return True
+
+    def _take_back(self, target: str) -> bool:
         if self._asked is not None and self._asked.uuid == target:
             if self._partial:
                 uuid = str(uuid4())
@@ -306,7 +340,9 @@ def _not_resumed(session_id: str) -> TurnResult:
 
 
 def _setup(request: Json) -> Setup:
-    return Setup(request["agents"]["gw"]["model"], "".join(request["systemPrompt"]))
+    agent = request["agents"]["gw"]
+    prompt = request.get("systemPrompt", [agent["prompt"]])
+    return Setup(agent["model"], "".join(prompt))
 
 
 def _blocks(frame: Json) -> tuple[Block, ...]:

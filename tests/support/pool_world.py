@@ -8,19 +8,23 @@ pool should decide.
 from __future__ import annotations
 
 from collections import deque
-from collections.abc import AsyncIterator, Callable
+from collections.abc import AsyncIterator, Callable, Sequence
 from contextlib import asynccontextmanager
+from itertools import takewhile
 from typing import Any
 
 import trio
+from attrs import define
 from trio.testing import wait_all_tasks_blocked
 
 from ccapi.actors.pool.pool import ChildPool, run_pool
 from ccapi.actors.runtime.bus import Bus, Subscription
+from ccapi.actors.session.events import Wants
+from ccapi.actors.session.messages import Lent
 from ccapi.schemas.claude.lines import Line
 from ccapi.schemas.errors import GatewayError
 from ccapi.schemas.settings.settings import ClaudeSettings
-from ccapi.schemas.turn import Origin, ResumePoint
+from ccapi.schemas.turn import Origin, ResumePoint, Setup
 from ccapi.transport.process.child import Child
 from ccapi.transport.process.ndjson import LineSplitter
 
@@ -103,6 +107,43 @@ class Works:
         return [child for child in self.made if not child.gone.is_set()]
 
 
+@define(eq=False)
+class Holds:
+    """What a child holds, as a test says: the system prompts that it `learnt`, and so many messages
+    of a history, at any of which it can be cut."""
+
+    learnt: tuple[str, ...] = ()
+    messages: tuple[bytes, ...] = ()
+    served: int = 0
+    can_be_released: bool = True
+
+    @property
+    def is_empty(self) -> bool:
+        return not self.messages
+
+    def knows(self, setup: Setup) -> bool:
+        return setup.system in self.learnt
+
+    def cut_for(self, setup: Setup, digests: Sequence[bytes]) -> int:
+        if not (self.can_be_released and self.knows(setup)):
+            return 0
+        pairs = zip(self.messages, digests, strict=False)
+        return sum(1 for _ in takewhile(lambda pair: pair[0] == pair[1], pairs))
+
+
+UNKNOWN = Holds(can_be_released=False)
+
+
+async def take(pool: ChildPool, conversation_id: str, origin: Origin | None = None) -> Child:
+    """A child for a conversation of which the pool knows nothing else."""
+    return (await pool.acquire(conversation_id, origin)).child
+
+
+def rest(pool: ChildPool, child: Child, go: Callable[[], None], *, suspended: bool = False) -> None:
+    """The child's session offers it, and can only have it `go`."""
+    pool.offer(child, lambda _: go(), UNKNOWN, suspended=suspended)
+
+
 class World:
     """A pool, its works, and what it published."""
 
@@ -137,13 +178,19 @@ async def open_world(works: Works | None = None, **claude: Any) -> AsyncIterator
 
 
 class Seeker:
-    """A task that wants a child: `got` is set when it has one, or an error."""
+    """A task that wants a child: `got` is set when it has one, or an error. `state` is what a child
+    holds that served another conversation."""
 
-    def __init__(self, world: World, nursery: trio.Nursery, origin: Origin | None) -> None:
+    def __init__(
+        self, world: World, nursery: trio.Nursery, origin: Origin | None,
+        wants: Wants | None = None, owner: str = "",
+    ) -> None:  # fmt: skip
         self.scope = trio.CancelScope()
         self.got = trio.Event()
         self.child: HandMade | None = None
+        self.lent: Lent[Child] | None = None
         self.error: GatewayError | None = None
+        self.wants, self.owner = wants, owner
         self._pool = world.pool
         nursery.start_soon(self._run, origin)
 
@@ -156,12 +203,12 @@ class Seeker:
     async def _run(self, origin: Origin | None) -> None:
         with self.scope:
             try:
-                child = await self._pool.acquire("c", origin)
+                self.lent = await self._pool.acquire("c", origin, self.wants, self.owner)
             except GatewayError as error:
                 self.error = error
             else:
-                assert isinstance(child, HandMade)
-                self.child = child
+                assert isinstance(self.lent.child, HandMade)
+                self.child = self.lent.child
             self.got.set()
 
 

@@ -13,8 +13,10 @@ from typing import Any
 from uuid import NAMESPACE_OID, UUID, uuid5
 
 from ccapi.actors.runtime.restart_budget import RESTARTS
+from ccapi.actors.session.child import ChildState
 from ccapi.actors.session.events import (
     Action,
+    ChildChosen,
     ChildGone,
     ChildReady,
     ChoiceReported,
@@ -23,6 +25,7 @@ from ccapi.actors.session.events import (
     End,
     Event,
     GiveWay,
+    HandOver,
     Interrupt,
     Started,
     StartTurn,
@@ -49,6 +52,7 @@ from ccapi.schemas.errors import ChildDied, GatewayError, Overloaded, TurnInterr
 from ccapi.schemas.message import Message, ToolCall, ToolResult
 from ccapi.schemas.turn import (
     AgentOrigin,
+    ChildSource,
     Completed,
     Failed,
     Memory,
@@ -80,7 +84,7 @@ READ, WRITTEN = Usage(prompt_tokens=10), Usage(completion_tokens=2)
 ASLEEP, WAKING, IDLE, BUSY = Phase.ASLEEP, Phase.WAKING, Phase.IDLE, Phase.BUSY
 INTERRUPTING, BACKOFF = Phase.INTERRUPTING, Phase.BACKOFF
 AWAITING_TOOLS = Phase.AWAITING_TOOLS
-STOPPING, CLOSED = Phase.STOPPING, Phase.CLOSED
+RELEASING, STOPPING, CLOSED = Phase.RELEASING, Phase.STOPPING, Phase.CLOSED
 
 
 def user(*blocks: str) -> Message:
@@ -102,6 +106,10 @@ def called(*calls: str, text: str = "") -> Message:
     return Message("assistant", (*said, *(ToolCall(call, "look", "{}") for call in calls)))
 
 
+NULL = (user("zero"), assistant("null"))
+"""What the machines at hand hold of the turn ``zero``."""
+
+
 def turn_id(name: str) -> str:
     return str(uuid5(NAMESPACE_OID, name))
 
@@ -116,6 +124,8 @@ class Talk:
         self.machine = Machine(memory, limits or Limits(), self.now, kept=lambda: self.kept)
         self.written: list[dict[str, Any]] = []
         self.ends: list[End] = []
+        self.sources: list[str] = []  # where the children of its turns came from
+        self.handed: list[ChildState] = []  # the children that it gave back
         self._names: dict[str, str] = {}  # of turns by id, and of user messages by uuid
 
     @property
@@ -123,7 +133,9 @@ class Talk:
         return self.machine.phase
 
     def feed(self, event: Event) -> list[str]:
-        return [self._word(action) for action in self.machine.advance(event, self.now)]
+        actions = self.machine.advance(event, self.now)
+        self.sources += [each.source for each in actions if isinstance(each, ChildChosen)]
+        return [self._word(each) for each in actions if not isinstance(each, ChildChosen)]
 
     # -- callers, and others above ---------------------------------------------------------------
 
@@ -162,8 +174,8 @@ class Talk:
     def close(self, error: GatewayError | None = None) -> list[str]:
         return self.feed(Close(error or TurnInterrupted("Deleted.", code="deleted")))
 
-    def give_way(self) -> list[str]:
-        return self.feed(GiveWay())
+    def give_way(self, keep: int | None = None) -> list[str]:
+        return self.feed(GiveWay(keep))
 
     def rings(self) -> list[str]:
         """The alarm goes off when it is set."""
@@ -176,8 +188,11 @@ class Talk:
 
     # -- the child -------------------------------------------------------------------------------
 
-    def ready(self) -> list[str]:
-        return self.feed(ChildReady())
+    def ready(
+        self, state: ChildState | None = None, *, palette: tuple[str, ...] = (),
+        source: ChildSource = "new",
+    ) -> list[str]:  # fmt: skip
+        return self.feed(ChildReady(state, palette, source))
 
     def wake_failed(self) -> list[str]:
         return self.feed(WakeFailed(Overloaded("There is no CLI.", code="cli_not_found")))
@@ -245,6 +260,14 @@ class Talk:
         """The zero-turn result of a message of the history."""
         return self.result(num_turns=0, usage=Usage())
 
+    def takes_history(self) -> list[str]:
+        """It takes in what it was told of the history, until it has the prompt."""
+        words: list[str] = []
+        turn = self.machine.turn
+        while turn is not None and turn.batches:
+            words += self.taken_in()
+        return words
+
     def fails(self, status: int | None = 500) -> list[str]:
         """An error of the API, as the CLI tells it."""
         return self.result("API Error", is_error=True, api_error_status=status)
@@ -257,6 +280,18 @@ class Talk:
         """The answer to the rewind that was written last."""
         last = [frame["request_id"] for frame in self.written if "request_id" in frame][-1]
         return self.feed(ControlAnswer(request_id or last, {"rewound": done}, None))
+
+    def cut(self, *, before: str | None = None, reason: str | None = None) -> list[str]:
+        """The answer to the cut that was written last: done, and `before` is the assistant message
+        that is the last one now; or refused for a reason."""
+        cuts = [frame for frame in self.written if "release" in frame.get("request_id", "")]
+        body = {"rewound": reason is None, "precedingAssistantUuid": before, "reason": reason}
+        return self.feed(ControlAnswer(cuts[-1]["request_id"], body, None))
+
+    def looked(self, *categories: str) -> list[str]:
+        """What its context holds."""
+        names = [{"name": name} for name in categories or ("System prompt", "Free space")]
+        return self.feed(ControlAnswer("context", {"categories": names}, None))
 
     def answer(self, *pieces: str) -> list[str]:
         """The whole of an answer."""
@@ -280,6 +315,7 @@ class Talk:
         if self.phase is Phase.WAKING:
             self.ready()
             self.set_up()
+        self.takes_history()
         assert self.answer(answer), f"not answered in {self.machine!r}"
 
     # -- how actions read ------------------------------------------------------------------------
@@ -300,6 +336,11 @@ class Talk:
                 return self._frame(json.loads(bytes(line)))
             case Deliver(item=item):
                 return _spell_item(item)
+            case HandOver(state, lines):
+                assert isinstance(state, ChildState)
+                self.handed.append(state)
+                last = [self._frame(json.loads(bytes(line))) for line in lines]
+                return ", ".join(["hand over", *last])
             case ChoiceReported(_, fate):
                 return f"choice: {fate}"
             case End():
@@ -327,10 +368,24 @@ class Talk:
             case {"type": "control_request", "request": {"subtype": "initialize"} as request}:
                 if "agents" not in request:
                     return "initialize agent"
-                system = "".join(f", {text}" for text in request["systemPrompt"])
-                return f"initialize {request['agents']['gw']['model']}{system}"
+                agents = request["agents"]
+                prompts = request.get("systemPrompt")
+                if prompts is None:
+                    prompts = [agent["prompt"] for agent in agents.values()]
+                system = "".join(f", {text}" for text in prompts)
+                return f"initialize {agents['gw']['model']}{system}"
+            case {
+                "type": "control_request",
+                "request": {
+                    "target_message_uuid": uuid,
+                    "last_seen_user_message_uuid": last,
+                },
+            }:
+                return f"cut {self._names[uuid]} to {self._names[last]}"
             case {"type": "control_request", "request": {"target_message_uuid": uuid}}:
                 return f"rewind {self._names[uuid]}"
+            case {"type": "control_request", "request": {"subtype": "get_context_usage"}}:
+                return "look"
             case {"type": "control_response", "response": {"subtype": "error"} as response}:
                 return f"refuse {response['request_id']}"
             case {"type": "control_response", "response": {"response": {"behavior": behavior}}}:
@@ -341,10 +396,13 @@ class Talk:
                 return f"answer {response['request_id']}: {_spell_answer(answer)}"
             case {"type": "control_request", "request": {"servers": servers}}:
                 return f"tools of {', '.join(servers)}"
+            case {"type": "control_request", "request": {"settings": {"model": model} as settings}}:
+                agent = settings.get("agent")
+                return f"model {model}" if agent is None else f"agent {agent}, {model}"
             case {"type": "control_request", "request": {"settings": settings}}:
                 return "settings plain" if settings == PLAIN else "settings"
-            case {"type": "control_request", "request": {"thinking_display": _}}:
-                return "show thinking"
+            case {"type": "control_request", "request": {"thinking_display": shown}}:
+                return "show thinking" if shown else "thinking as before"
             case {"type": kind, "uuid": uuid, "message": {"content": content}}:
                 assert str(UUID(uuid)) == uuid
                 assert uuid not in self._names, "the CLI drops a message whose uuid it knows"
@@ -432,7 +490,7 @@ def idle(limits: Limits | None = None) -> Talk:
 
 def waking() -> Talk:
     talk = asleep()
-    assert talk.turn("one") == ["started one", "wake at uuid of null"]
+    assert talk.turn("one") == ["started one", "wake"]
     return talk
 
 
@@ -471,9 +529,17 @@ def backing_off() -> Talk:
     for number in range(RESTARTS + 1):
         talk.turn(f"victim {number}")
         talk.ready()
+        talk.takes_history()
         talk.says("half")
         talk.gone()
     assert talk.phase is BACKOFF
+    return talk
+
+
+def releasing(limits: Limits | None = None) -> Talk:
+    """A child that is emptied, so that another conversation can have it."""
+    talk = idle(limits or Limits(recycle=True))
+    assert talk.give_way(0) == ["cut zero to zero", "look"]
     return talk
 
 
@@ -497,6 +563,7 @@ IN_PHASE: dict[Phase, Callable[[], Talk]] = {
     AWAITING_TOOLS: awaiting_tools,
     INTERRUPTING: interrupting,
     BACKOFF: backing_off,
+    RELEASING: releasing,
     STOPPING: stopping,
     CLOSED: closed,
 }

@@ -119,8 +119,9 @@ class History:
         """US dollars spent on what is remembered."""
         return sum(float(entry.get("cost", 0.0)) for entry in self.entries)
 
-    def rewind(self, target: str, *, first_too: bool) -> Json:
-        """Forget the last user message and what follows it; the body of the control response."""
+    def rewind(self, target: str, last_seen: str | None = None, *, first_too: bool) -> Json:
+        """Forget a user message and what follows it: the last one, or one that `last_seen`, the
+        last one, follows. Returns the body of the control response."""
         users = [
             index
             for index, entry in enumerate(self.entries)
@@ -129,8 +130,10 @@ class History:
         named = [index for index in users if self.entries[index]["uuid"] == target]
         if not named:
             return refused("target not found")
-        if named[0] != users[-1]:
+        if named[0] != users[-1] and last_seen is None:
             return refused("stale target")
+        if last_seen is not None and self.entries[users[-1]]["uuid"] != last_seen:
+            return refused("unseen later turn")
         before = [
             entry["uuid"] for entry in self.entries[: named[0]] if entry["type"] == "assistant"
         ]

@@ -4,9 +4,9 @@ Knows the control protocol as Claude Code answers it, which user frames make one
 interrupt or a rewind does to a running one. Refuses to know what a turn says or prints.
 
 Where CLI releases differ it takes the stricter side, so that a gateway that gets along with it
-gets along with all of them: a blank line is fatal (2.1.197; 2.1.330 passes over it), the first
-message cannot be rewound (2.1.330 does; switch `rewind_first`). Unlike the CLI it ends a turn cut
-by its token limit there, instead of asking the model to go on.
+gets along with all of them: a blank line is fatal (2.1.197; 2.1.330 passes over it). The first
+message can be rewound, as from 2.1.330 on (switch `rewind_first`). Unlike the CLI it ends a turn
+cut by its token limit there, instead of asking the model to go on.
 """
 
 from __future__ import annotations
@@ -181,7 +181,7 @@ class Child:
             case "mcp_set_servers":
                 body = self._set_servers(list(request.get("servers") or {}))
             case "get_context_usage":
-                body = self._session.context_usage()
+                body = self._session.context_usage(summary=request.get("detail") == "summary")
             case "end_session":
                 self._status = 1 if self._turn else 0
                 self._aborting = self._turn is not None
@@ -227,7 +227,8 @@ class Child:
 
     def _answer_rewind(self, request_id: Any, request: Json) -> None:
         target = str(request.get("target_message_uuid"))
-        body = self._history.rewind(target, first_too=self._switches.rewind_first)
+        last = request.get("last_seen_user_message_uuid")
+        body = self._history.rewind(target, last, first_too=self._switches.rewind_first)
         self._wire.write(self._frames.success(request_id, body))
 
     def _cancel_queued(self, uuid: Any) -> Json:
@@ -316,6 +317,8 @@ class Child:
 
     def _run_turn(self, batch: list[Queued], text: str, uuids: list[str]) -> None:
         switches = self._switches
+        if (given := self._session.text_in_body()) is not None:
+            text, batch = given, batch[-1:]
         if self._scripted:
             try:
                 switches, text = read_directive(switches, text)

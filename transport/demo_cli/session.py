@@ -131,6 +131,7 @@ class Session:
         self.agents: Json = {}
         self.cost = history.cost()
         self._agent = flags.agent
+        self._prompt_is_agents = False
         self._cached = 0  # tokens of the prompt that the turn before had
 
     def adopt(self, request: Json) -> None:
@@ -140,6 +141,7 @@ class Session:
         prompt = "\n\n".join(filter(None, parts))
         self.agents = request.get("agents") or {}
         agent = self.agents.get(self._agent) or {}
+        self._prompt_is_agents = given is None
         if given == []:
             self.system = ""  # the one way to say: none at all
         else:
@@ -154,6 +156,12 @@ class Session:
         """`apply_flag_settings`: merged, its `env` key by key; an empty value resets one."""
         env = {**self.settings.get("env", {}), **(settings.get("env") or {})}
         self.settings = {**self.settings, **settings, "env": env}
+        if (agent := self.agents.get(settings.get("agent") or "")) is not None:
+            self._agent = settings["agent"]
+            if self._prompt_is_agents:
+                self.system = agent.get("prompt") or ""
+            self.model = agent.get("model") or self.model
+        self.model = settings.get("model") or self.model
 
     def variable(self, name: str) -> str:
         """An environment variable as the settings leave it; "" when there is none."""
@@ -234,7 +242,22 @@ class Session:
             ],
         }
 
+    def _body_messages(self) -> list[Json]:
+        """The messages that the API gets in place of those of the history, if any."""
+        body = _parsed(self.variable("CLAUDE_CODE_EXTRA_BODY"))
+        return body.get("messages") or [] if isinstance(body, dict) else []
+
+    def text_in_body(self) -> str | None:
+        """The text of the last user message there, if there is one."""
+        users = [each for each in self._body_messages() if each["role"] == "user"]
+        return text_of(users[-1]["content"]) if users else None
+
     def _visible(self) -> list[Json]:
+        if given := self._body_messages():
+            return [
+                {"type": each["role"], "message": {"id": f"msg_{number}", **each}}
+                for number, each in enumerate(given)
+            ]
         return [entry for entry in self.history.entries if not entry.get("error")]
 
     def _calls(self, text: str, switches: Switches) -> list[tuple[str, Json]]:
@@ -299,8 +322,9 @@ class Session:
             pieces, reason, met = pieces[: int(most)], "max_tokens", None
         return pieces, reason, met
 
-    def context_usage(self) -> Json:
-        """What is in the context, as the CLI has it: four characters are a token."""
+    def context_usage(self, *, summary: bool = False) -> Json:
+        """What is in the context, as the CLI has it: four characters are a token. In a summary,
+        what is not there is not named."""
         texts = [text_of(entry["message"]["content"]) for entry in self._visible()]
         parts = {
             "system_prompt": len(self.system) // 4,
@@ -308,7 +332,16 @@ class Session:
             "custom_agents": 1,
             "messages": sum(len(text) // 4 + 4 for text in texts),
         }
-        used = [{"id": name, "tokens": count, "kind": "used"} for name, count in parts.items()]
+        used = [
+            {
+                "id": name,
+                "name": name.replace("_", " ").capitalize(),
+                "tokens": count,
+                "kind": "used",
+            }
+            for name, count in parts.items()
+            if count or not summary
+        ]
         return {"categories": used}
 
     def _usage(self) -> Json:

@@ -48,7 +48,7 @@ class Switches(NamedTuple):
     exit_code: int = 1  # negative: the process sends itself that signal
     ignore_sigterm: bool = False
     ignore_interrupt: bool = False  # neither acknowledged nor honoured
-    rewind_first: bool = False  # let the first message be rewound, as CLI 2.1.330 does
+    rewind_first: bool = True  # let the first message be rewound, as CLIs from 2.1.330 do
 
     # What it prints besides.
     stderr: str = ""

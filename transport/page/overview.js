@@ -83,9 +83,14 @@ export class Overview {
     const counts = phases ?? Object.groupBy?.(sessions, ({ phase }) => phase) ?? {};
     const rows = Object.entries(counts).filter(([, count]) => count).map(([phase, count]) => [capital(WORDS[phase] ?? phase), count]);
     const first = latency?.first_delta_ms ?? {};
+    const by = turns.by_child ?? {};
     this.tables.replaceChildren(
       table("Sessions by phase", rows.length ? rows : [["None", 0]]),
       table("Children", [["At work", busyChildren(children)], ["Idle", children.idle], ["Warm, for new conversations", children.warm], ["Room for", children.limit], ["Turns waiting for one", children.waiting]]),
+      table("Turns by how they got their process", [
+        ["The conversation's own", by.warm ?? 0], ["One that held a beginning of the history", by.prefix ?? 0], ["One emptied after another conversation", by.recycled ?? 0],
+        ["One started ahead", by.prewarmed ?? 0], ["A new one", by.new ?? 0],
+      ]),
       table("Work", [
         ["Turns running", turns.running], ["Tokens read", whole.format(tokens.prompt ?? 0)], ["Of them cached", whole.format(tokens.cached ?? 0)],
         ["Tokens written", whole.format(tokens.completion ?? 0)], ["Cost", dollars(cost ?? 0)],

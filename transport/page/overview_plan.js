@@ -15,13 +15,13 @@ const ROOMS = [
   { name: "At work", key: "work", phases: ["busy", "interrupting"] },
   { name: "Waiting for tools", key: "tools", phases: ["awaiting_tools"] },
   { name: "Idle", key: "idle", phases: ["idle"] },
-  { name: "Coming and going", key: "door", phases: ["waking", "stopping"] },
+  { name: "Coming and going", key: "door", phases: ["waking", "releasing", "stopping"] },
 ];
 const CELLAR = { name: "Asleep", key: "cellar", phases: ["asleep", "backoff", "closed"] };
 
 export const WORDS = {
   busy: "at work", interrupting: "interrupting", awaiting_tools: "waiting for tools", idle: "idle",
-  waking: "waking", stopping: "stopping", asleep: "asleep", backoff: "backing off", closed: "closed",
+  waking: "waking", releasing: "releasing", stopping: "stopping", asleep: "asleep", backoff: "backing off", closed: "closed",
 };
 
 // The plan of a house `width` pixels wide with room for `limit` children.

@@ -216,6 +216,10 @@ class Child:
             raise self._fault
         return frames
 
+    def rest(self) -> None:
+        """The task that reads from it is done, and another may begin to read later."""
+        self._stdout_kept = False
+
     def stop_reading(self) -> None:
         """Close our end of stdout, and let the child go if it has not."""
         self.leave.set()

@@ -192,6 +192,8 @@ class Cli:
                 f"{error.filename}, and none can be made ({error.strerror})."
             ) from error
         flags = GENERIC_FLAGS if login.is_lean else (*GENERIC_FLAGS, *SUBSCRIPTION_FLAGS)
+        if resume is None:  # it may serve many conversations, which the gateway keeps itself
+            flags = (*flags, "--no-session-persistence")
         argv = [*self.program, *flags, *_resume_flags(resume)]
         env = self.environment(login)
         return ChildCommand(argv, env, self.cwd, self.stop_seconds, self.max_line_bytes)

@@ -1,6 +1,6 @@
-"""Memory that is given back to the system once it is not used any more.
+"""Memory that is given back to the system once it is not used any more, and what a process uses.
 
-Knows: glibc's allocator (``mallopt(3)``). Refuses to know: who uses memory.
+Knows: glibc's allocator (``mallopt(3)``), ``/proc``. Refuses to know: who uses memory.
 
 glibc raises the size from which on a block gets pages of its own to that of the largest block that
 was ever freed, up to 32 MiB. From then on bodies of megabytes lie in the heap, between others, and
@@ -10,7 +10,20 @@ their memory stays with the process for good. Setting the size, once, ends that.
 from __future__ import annotations
 
 import ctypes
+import resource
 import sys
+from pathlib import Path
+
+PAGE = resource.getpagesize()
+
+
+def resident_bytes(pid: int) -> int:
+    """How much memory a process uses, as ``/proc`` says; 0 where that is not known."""
+    try:
+        return int(Path(f"/proc/{pid}/statm").read_text().split()[1]) * PAGE
+    except (OSError, ValueError, IndexError):
+        return 0
+
 
 _TRIM_THRESHOLD, _MMAP_THRESHOLD, _ARENA_MAX = -1, -3, -8
 

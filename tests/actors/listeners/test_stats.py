@@ -23,6 +23,7 @@ from ccapi.schemas.events import (
     ChildExited,
     ChildFrozen,
     ChildSpawned,
+    ChildTaken,
     ConversationClosed,
     ConversationOpened,
     Event,
@@ -41,6 +42,8 @@ USAGE = Usage(
     cache_write_tokens=30,
     cost_usd=0.25,
 )
+
+SOURCES = ("warm", "prefix", "recycled", "prewarmed", "new")
 
 
 def started(turn_id: str = "turn") -> TurnAccepted:
@@ -89,6 +92,7 @@ async def test_nothing_has_happened_yet() -> None:
             "spawned": 0,
             "resumed": 0,
             "adopted": {"warm": 0, "cold": 0},
+            "turns": dict.fromkeys(SOURCES, 0),
             "exited": {"expected": 0, "unexpected": 0},
             "frozen": 0,
             "wait_ms": none,
@@ -169,6 +173,9 @@ async def test_children() -> None:
         ChildAdopted(1, "conv_1", warm=True, waited=0.002),
         ChildAdopted(2, "conv_2", warm=False, waited=0.004),
         ChildAdopted(3, "conv_2", warm=False, waited=0.006),
+        ChildTaken("turn_1", "conv_1", "recycled"),
+        ChildTaken("turn_2", "conv_1", "warm"),
+        ChildTaken("turn_3", "conv_1", "warm"),
         ChildFrozen(1),
         ChildExited(1, 0, expected=True),
         ChildExited(2, -9, expected=False),
@@ -179,6 +186,7 @@ async def test_children() -> None:
         "spawned": 2,
         "resumed": 1,
         "adopted": {"warm": 1, "cold": 2},
+        "turns": dict.fromkeys(SOURCES, 0) | {"warm": 2, "recycled": 1},
         "exited": {"expected": 1, "unexpected": 1},
         "frozen": 1,
     }

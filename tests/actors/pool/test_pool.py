@@ -15,6 +15,7 @@ from trio.testing import MockClock, wait_all_tasks_blocked
 
 from ccapi.actors.pool.pool import (
     REFILL_DELAY,
+    REFILL_PATIENCE,
     SETTLED_SECONDS,
     SPAWN_SECONDS,
     TROUBLE_SECONDS,
@@ -31,7 +32,7 @@ from ccapi.schemas.errors import (
 )
 from ccapi.schemas.events import ChildAdopted, ChildExited, ChildFrozen, ChildSpawned
 from ccapi.schemas.settings.settings import ClaudeSettings
-from tests.support.pool_world import POINT, HandMade, Works, open_world, seek
+from tests.support.pool_world import POINT, HandMade, Works, open_world, rest, seek, take
 
 # --- warm children --------------------------------------------------------------------------------
 
@@ -41,12 +42,15 @@ async def test_children_are_kept_warm_and_replaced(autojump_clock: MockClock) ->
         await world.settle()
         first, second = world.works.made
         assert world.pool.statistics().warm == 2
-        assert await world.pool.acquire("c", None) is first
+        assert await take(world.pool, "c", None) is first
+        assert world.pool.statistics().warm == 1
+        # The next one boots when the first works no longer, or has worked for a while.
+        await trio.sleep(REFILL_PATIENCE)
         assert world.pool.statistics().warm == 1
         await world.settle()
         assert world.pool.statistics().warm == 2
         assert world.pool.statistics().live == 3
-        assert await world.pool.acquire("c", None) is second
+        assert await take(world.pool, "c", None) is second
         adopted = [event for event in world.heard() if isinstance(event, ChildAdopted)]
         assert adopted == [ChildAdopted(1, "c", True, 0.0), ChildAdopted(2, "c", True, 0.0)]
 
@@ -55,7 +59,7 @@ async def test_the_bound_counts_warm_children(autojump_clock: MockClock) -> None
     async with open_world(prewarm=2, max_concurrent_sessions=3) as world:
         await world.settle()
         for _ in range(3):
-            await world.pool.acquire("c", None)
+            await take(world.pool, "c", None)
             await world.settle()
         assert world.pool.statistics().warm == 0
         assert world.pool.statistics().live == world.works.count == 3
@@ -64,7 +68,7 @@ async def test_the_bound_counts_warm_children(autojump_clock: MockClock) -> None
 async def test_a_child_that_resumes_is_a_new_one(autojump_clock: MockClock) -> None:
     async with open_world(prewarm=1) as world:
         await world.settle()
-        child = await world.pool.acquire("c", POINT)
+        child = await take(world.pool, "c", POINT)
         assert isinstance(child, HandMade)
         assert child.origin == POINT
         assert world.pool.statistics().warm == 1
@@ -75,7 +79,7 @@ async def test_a_child_that_resumes_is_a_new_one(autojump_clock: MockClock) -> N
 async def test_a_warm_child_makes_way_for_one_that_resumes(autojump_clock: MockClock) -> None:
     async with open_world(prewarm=3) as world:
         await world.settle()
-        child = await world.pool.acquire("c", POINT)
+        child = await take(world.pool, "c", POINT)
         assert child.pid == 4
         assert world.works.made[2].expected  # the one that was warmed last
         await world.settle()
@@ -86,7 +90,7 @@ async def test_a_warm_child_on_its_way_goes_to_who_waits(autojump_clock: MockClo
     # At the start the one place is taken by the child that is being warmed.
     async with open_world(prewarm=1, max_concurrent_sessions=1) as world:
         await wait_all_tasks_blocked()
-        child = await world.pool.acquire("c", None)
+        child = await take(world.pool, "c", None)
         assert child.pid == 1
         assert world.heard()[-1] == ChildAdopted(1, "c", True, world.works.spawn_seconds)
 
@@ -112,12 +116,12 @@ async def test_whose_room_is_coming_lets_a_warm_child_pass(
     works.stop_seconds = 20
     async with open_world(works, max_concurrent_sessions=2, prewarm=1) as world:
         await world.settle()
-        used = await world.pool.acquire("c", None)
+        used = await take(world.pool, "c", None)
         await world.settle()
         works.spawn_seconds = 2
         world.works.made[1].die()  # its successor takes two seconds to make
         await trio.sleep(1)
-        world.pool.offer(used, used.retire)
+        rest(world.pool, used, used.retire)
         [resumes] = await seek(world, nursery, origin=POINT)  # `used` leaves for it
         assert used.expected
         [fresh] = await seek(world, nursery)
@@ -166,7 +170,7 @@ async def test_an_adoption_ends_the_pauses(autojump_clock: MockClock) -> None:
             await trio.sleep(40)
             world.works.made[number].die()
         await trio.sleep(40)
-        await world.pool.acquire("c", None)
+        await take(world.pool, "c", None)
         await trio.sleep(REFILL_DELAY + 0.1)
         assert world.pool.statistics().warm == 1
 
@@ -176,7 +180,7 @@ async def test_a_warm_child_that_died_this_moment_is_not_adopted(autojump_clock:
         await world.settle()
         first, second = world.works.made
         first.status = -9  # killed; the task that waits for its exit has not run yet
-        assert await world.pool.acquire("c", None) is second
+        assert await take(world.pool, "c", None) is second
         first.leave.set()
         await world.settle()
         assert world.pool.statistics().live == world.works.count
@@ -185,7 +189,7 @@ async def test_a_warm_child_that_died_this_moment_is_not_adopted(autojump_clock:
 async def test_a_warm_child_is_frozen_after_a_while(autojump_clock: MockClock) -> None:
     async with open_world(prewarm=2, freeze_after_seconds=10) as world:
         await trio.sleep(5)
-        used = await world.pool.acquire("c", None)
+        used = await take(world.pool, "c", None)
         await trio.sleep(10)
         assert [child.frozen for child in world.works.made] == [False, True, False]
         assert not used.frozen
@@ -199,14 +203,14 @@ async def test_a_warm_child_is_frozen_after_a_while(autojump_clock: MockClock) -
 
 async def test_the_least_recently_used_gives_way(autojump_clock: MockClock) -> None:
     async with open_world() as world:
-        children = [await world.pool.acquire("c", None) for _ in range(3)]
+        children = [await take(world.pool, "c", None) for _ in range(3)]
         for child in children:
-            world.pool.offer(child, child.retire)
+            rest(world.pool, child, child.retire)
         world.pool.withdraw(children[0])  # a turn, and idle again: now it is the latest
-        world.pool.offer(children[0], children[0].retire)
+        rest(world.pool, children[0], children[0].retire)
         world.pool.withdraw(children[2])  # in a turn
         for expected in (children[1], children[0]):
-            new = await world.pool.acquire("c", None)
+            new = await take(world.pool, "c", None)
             assert new not in children
             assert expected.gone.is_set()
         assert not children[2].leave.is_set()
@@ -216,9 +220,9 @@ async def test_a_child_that_becomes_idle_gives_way_at_once(
     autojump_clock: MockClock, nursery: trio.Nursery
 ) -> None:
     async with open_world(max_concurrent_sessions=1) as world:
-        child = await world.pool.acquire("c", None)
+        child = await take(world.pool, "c", None)
         [seeker] = await seek(world, nursery)
-        world.pool.offer(child, child.retire)
+        rest(world.pool, child, child.retire)
         assert child.expected
         assert world.pool.statistics().idle == 0
         await seeker.obtain()
@@ -228,9 +232,9 @@ async def test_one_who_waits_displaces_one_child(
     autojump_clock: MockClock, nursery: trio.Nursery
 ) -> None:
     async with open_world() as world:
-        children = [await world.pool.acquire("c", None) for _ in range(3)]
+        children = [await take(world.pool, "c", None) for _ in range(3)]
         for child in children:
-            world.pool.offer(child, child.retire)
+            rest(world.pool, child, child.retire)
         seekers = await seek(world, nursery, 2)
         assert [child.leave.is_set() for child in children] == [True, True, False]
         for seeker in seekers:
@@ -243,15 +247,15 @@ async def test_a_child_that_died_unnoticed_is_not_counted_on(
 ) -> None:
     # A session may hear of its child's end later than the pool, and offer what is gone.
     async with open_world(max_concurrent_sessions=2) as world:
-        dead, busy = [await world.pool.acquire("c", None) for _ in range(2)]
+        dead, busy = [await take(world.pool, "c", None) for _ in range(2)]
         assert isinstance(dead, HandMade)
         dead.die()
         await world.settle()
-        world.pool.offer(dead, dead.retire)
+        rest(world.pool, dead, dead.retire)
         assert world.pool.statistics().idle == 0
-        await world.pool.acquire("c", None)
+        await take(world.pool, "c", None)
         [seeker] = await seek(world, nursery)
-        world.pool.offer(busy, busy.retire)
+        rest(world.pool, busy, busy.retire)
         with trio.fail_after(1):
             await seeker.obtain()
 
@@ -261,7 +265,7 @@ async def test_a_child_that_died_unnoticed_is_not_counted_on(
 
 async def test_first_come_first_served(autojump_clock: MockClock, nursery: trio.Nursery) -> None:
     async with open_world() as world:
-        children = [await world.pool.acquire("c", None) for _ in range(3)]
+        children = [await take(world.pool, "c", None) for _ in range(3)]
         seekers = await seek(world, nursery, 3)
         assert world.pool.statistics().waiting == 3
         for number, child in enumerate(children):
@@ -276,7 +280,7 @@ async def test_no_waiter_overtakes_the_queue(
     autojump_clock: MockClock, nursery: trio.Nursery
 ) -> None:
     async with open_world(max_concurrent_sessions=1) as world:
-        child = await world.pool.acquire("c", None)
+        child = await take(world.pool, "c", None)
         [first] = await seek(world, nursery)
         child.kill()
         await child.gone.wait()  # its place is given to `first`, who has not run yet
@@ -289,10 +293,10 @@ async def test_a_full_queue_refuses_with_a_retry_after(
     autojump_clock: MockClock, nursery: trio.Nursery
 ) -> None:
     async with open_world(max_concurrent_sessions=1, max_waiting_turns=2) as world:
-        await world.pool.acquire("c", None)
+        await take(world.pool, "c", None)
         await seek(world, nursery, 2)
         with pytest.raises(RateLimited) as raised:
-            await world.pool.acquire("c", None)
+            await take(world.pool, "c", None)
         assert raised.value.code == "too_many_turns"
         assert raised.value.retry_after == 30  # nothing is known of the pace: the queue's own time
         assert world.pool.statistics().waiting == 2
@@ -303,14 +307,14 @@ async def test_retry_after_follows_the_pace(
 ) -> None:
     async with open_world(max_concurrent_sessions=1, max_waiting_turns=1) as world:
         for _ in range(4):
-            child = await world.pool.acquire("c", None)
+            child = await take(world.pool, "c", None)
             await trio.sleep(8)
             child.kill()
             await child.gone.wait()
-        await world.pool.acquire("c", None)
+        await take(world.pool, "c", None)
         await seek(world, nursery)
         with pytest.raises(RateLimited) as raised:
-            await world.pool.acquire("c", None)
+            await take(world.pool, "c", None)
         assert raised.value.retry_after == pytest.approx(16, rel=0.1)  # second in the queue
 
 
@@ -318,12 +322,12 @@ async def test_retry_after_follows_use_and_not_idle_time(
     autojump_clock: MockClock, nursery: trio.Nursery
 ) -> None:
     async with open_world(max_concurrent_sessions=1, queue_timeout_seconds=1) as world:
-        child = await world.pool.acquire("c", None)
+        child = await take(world.pool, "c", None)
         for turn in range(4):  # one child, idle in between: a turn's end counts, not its burial
             if turn:
                 world.pool.withdraw(child)
             await trio.sleep(6)
-            world.pool.offer(child, child.retire)
+            rest(world.pool, child, child.retire)
             await trio.sleep(1)
         await trio.sleep(400)
         world.pool.withdraw(child)
@@ -348,19 +352,19 @@ async def test_an_idle_child_that_ends_does_not_change_the_wait_estimate(
     autojump_clock: MockClock,
 ) -> None:
     async with open_world(max_concurrent_sessions=3, max_waiting_turns=0, prewarm=0) as world:
-        children = [await world.pool.acquire("c", None) for _ in range(3)]
+        children = [await take(world.pool, "c", None) for _ in range(3)]
         await trio.sleep(9)
         for child in children:
-            world.pool.offer(child, child.retire)
+            rest(world.pool, child, child.retire)
         await trio.sleep(60)
         for child in children:  # as a session does that has been idle for long
             world.pool.withdraw(child)
             child.retire()
             await child.gone.wait()
         for _ in range(3):
-            await world.pool.acquire("c", None)
+            await take(world.pool, "c", None)
         with pytest.raises(RateLimited) as raised:
-            await world.pool.acquire("c", None)
+            await take(world.pool, "c", None)
         assert raised.value.retry_after == pytest.approx(
             3, rel=0.01
         )  # three places, nine seconds each
@@ -370,11 +374,11 @@ async def test_the_oldest_waiter_gets_the_shortest_retry_after(
     autojump_clock: MockClock, nursery: trio.Nursery
 ) -> None:
     async with open_world(max_concurrent_sessions=1, queue_timeout_seconds=1) as world:
-        child = await world.pool.acquire("c", None)
+        child = await take(world.pool, "c", None)
         await trio.sleep(8)
         child.kill()
         await child.gone.wait()
-        await world.pool.acquire("c", None)
+        await take(world.pool, "c", None)
         seekers = []
         for _ in range(4):
             seekers += await seek(world, nursery)
@@ -388,21 +392,21 @@ async def test_the_oldest_waiter_gets_the_shortest_retry_after(
 
 async def test_who_takes_unused_room_is_not_refused(autojump_clock: MockClock) -> None:
     async with open_world(max_concurrent_sessions=2, max_waiting_turns=0, prewarm=1) as world:
-        child = await world.pool.acquire("c", None)
+        child = await take(world.pool, "c", None)
         await world.settle()
-        world.pool.offer(child, child.retire)
+        rest(world.pool, child, child.retire)
         for _ in range(2):
-            assert (await world.pool.acquire("c", POINT)) in world.works.alive
+            assert (await take(world.pool, "c", POINT)) in world.works.alive
         with pytest.raises(RateLimited):
-            await world.pool.acquire("c", POINT)
+            await take(world.pool, "c", POINT)
 
 
 async def test_a_wait_in_vain_ends(autojump_clock: MockClock) -> None:
     async with open_world(max_concurrent_sessions=1, queue_timeout_seconds=7) as world:
-        child = await world.pool.acquire("c", None)
+        child = await take(world.pool, "c", None)
         began = trio.current_time()
         with pytest.raises(RateLimited) as raised:
-            await world.pool.acquire("c", None)
+            await take(world.pool, "c", None)
         assert trio.current_time() - began == 7
         assert raised.value.retry_after == 7
         assert world.pool.statistics().waiting == 0
@@ -415,7 +419,7 @@ async def test_a_cancelled_waiter_has_no_trace(
     autojump_clock: MockClock, nursery: trio.Nursery
 ) -> None:
     async with open_world(max_concurrent_sessions=1) as world:
-        child = await world.pool.acquire("c", None)
+        child = await take(world.pool, "c", None)
         first, second = await seek(world, nursery, 2)
         first.scope.cancel()
         await wait_all_tasks_blocked()
@@ -429,7 +433,7 @@ async def test_a_cancelled_waiter_passes_its_place_on(
     autojump_clock: MockClock, nursery: trio.Nursery
 ) -> None:
     async with open_world(max_concurrent_sessions=1) as world:
-        child = await world.pool.acquire("c", None)
+        child = await take(world.pool, "c", None)
         first, second = await seek(world, nursery, 2)
         # It is served in the step in which it is cancelled, before it can leave the queue.
         world.works.at_end = first.scope.cancel
@@ -462,7 +466,7 @@ async def test_a_program_that_is_missing_fails_the_turn_and_not_the_pool(
     async with open_world(works, prewarm=1) as world:
         for _ in range(5):
             with pytest.raises(Overloaded, match="There is no CLI"):
-                await world.pool.acquire("c", None)
+                await take(world.pool, "c", None)
         await trio.sleep(100)
         assert len(works.began) < 20  # it is tried again, at growing pauses
         assert world.pool.statistics().live == 0
@@ -478,7 +482,7 @@ async def test_an_internal_error_at_the_start_fails_the_turn_and_not_the_pool(
     works.broken = ZeroDivisionError("a bug")
     async with open_world(works, prewarm=1) as world:
         with pytest.raises(InternalError) as raised:
-            await world.pool.acquire("c", POINT)
+            await take(world.pool, "c", POINT)
         assert isinstance(raised.value.__cause__, ZeroDivisionError)
         await wait_all_tasks_blocked()
         assert world.pool.statistics().live == 0
@@ -492,7 +496,7 @@ async def test_an_internal_error_at_the_end_gives_the_place_back(autojump_clock:
     works.breaks_later = ZeroDivisionError("a bug")
     async with open_world(works, max_concurrent_sessions=1) as world:
         for _ in range(3):
-            child = await world.pool.acquire("c", None)
+            child = await take(world.pool, "c", None)
             child.kill()
         await world.settle()
         works.breaks_later = None
@@ -507,7 +511,7 @@ async def test_a_process_that_will_not_start_ends_the_wait(autojump_clock: MockC
     async with open_world(works) as world:
         began = trio.current_time()
         with pytest.raises(ChildDied, match="in time"):
-            await world.pool.acquire("c", None)
+            await take(world.pool, "c", None)
         assert trio.current_time() - began == SPAWN_SECONDS
         assert world.pool.statistics().live == 0
 
@@ -530,7 +534,7 @@ async def test_a_cancelled_caller_gets_no_child(autojump_clock: MockClock) -> No
         await world.settle()
         with trio.CancelScope() as scope:
             scope.cancel()
-            await world.pool.acquire("c", None)
+            await take(world.pool, "c", None)
         assert scope.cancelled_caught
         assert world.pool.statistics().warm == 1
 
@@ -545,10 +549,10 @@ async def test_closing_ends_every_child_and_reports_it(
     works.stop_seconds = 3
     async with open_world(works, prewarm=2, max_concurrent_sessions=5) as world:
         await world.settle()
-        used = await world.pool.acquire("c", None)
-        idle = await world.pool.acquire("c", None)
-        world.pool.offer(idle, idle.retire)
-        leaving = await world.pool.acquire("c", POINT)
+        used = await take(world.pool, "c", None)
+        idle = await take(world.pool, "c", None)
+        rest(world.pool, idle, idle.retire)
+        leaving = await take(world.pool, "c", POINT)
         leaving.retire()
         works.spawn_seconds = 0.5
         await seek(world, nursery)
@@ -567,7 +571,7 @@ async def test_once_closed_it_lends_nothing(autojump_clock: MockClock) -> None:
         pass
     for origin in (None, POINT):
         with pytest.raises(Overloaded) as raised:
-            await world.pool.acquire("c", origin)
+            await take(world.pool, "c", origin)
         assert raised.value.code == "draining"
 
 
@@ -578,7 +582,7 @@ async def test_kill_all_leaves_no_child_and_no_waiter(
     works.spawn_seconds = 1
     async with open_world(works, prewarm=1, max_concurrent_sessions=3) as world:
         await trio.sleep(2)
-        used = await world.pool.acquire("c", None)
+        used = await take(world.pool, "c", None)
         await trio.sleep(2)
         [spawning, *waiting] = await seek(world, nursery, 4, origin=POINT)
         world.pool.kill_all()
@@ -591,7 +595,7 @@ async def test_kill_all_leaves_no_child_and_no_waiter(
         assert spawning.child is not None
         assert spawning.child.gone.is_set()
         with pytest.raises(Overloaded):
-            await world.pool.acquire("c", None)
+            await take(world.pool, "c", None)
         assert len(works.began) == 3  # and none was started since
 
 
@@ -649,7 +653,7 @@ async def test_where_none_is_kept_warm_trouble_goes_by_itself(autojump_clock: Mo
     works.broken = CliUnusable("There is no CLI.", code="cli_not_found")
     async with open_world(works, prewarm=0) as world:
         with pytest.raises(CliUnusable):
-            await world.pool.acquire("c", None)
+            await take(world.pool, "c", None)
         assert world.pool.trouble is not None
         await trio.sleep(TROUBLE_SECONDS + 0.1)
         assert world.pool.trouble is None
@@ -660,18 +664,18 @@ async def test_what_concerns_one_conversation_is_no_trouble(autojump_clock: Mock
     works.broken = ChildDied("Its workspace cannot be used.")
     async with open_world(works) as world:
         with pytest.raises(ChildDied):
-            await world.pool.acquire("c", POINT)
+            await take(world.pool, "c", POINT)
         assert world.pool.trouble is None
 
 
 async def test_a_turn_that_was_done_ends_the_trouble(autojump_clock: MockClock) -> None:
     works = Works()
     async with open_world(works, prewarm=0) as world:
-        child = await world.pool.acquire("c", None)
+        child = await take(world.pool, "c", None)
         works.broken = CliUnusable("There is no CLI.", code="cli_not_found")
         with pytest.raises(CliUnusable):
-            await world.pool.acquire("d", None)
-        world.pool.offer(child, child.retire)
+            await take(world.pool, "d", None)
+        rest(world.pool, child, child.retire)
         assert world.pool.trouble is None
 
 
@@ -683,11 +687,11 @@ async def test_after_a_renewal_no_older_child_is_used_for_another_turn(
 ) -> None:
     async with open_world(prewarm=1, max_concurrent_sessions=8) as world:
         await world.settle()
-        busy = await world.pool.acquire("busy", None)
-        idle = await world.pool.acquire("idle", None)
-        waits = await world.pool.acquire("waits", None)
-        world.pool.offer(idle, idle.retire)
-        world.pool.offer(waits, waits.retire, suspended=True)
+        busy = await take(world.pool, "busy", None)
+        idle = await take(world.pool, "idle", None)
+        waits = await take(world.pool, "waits", None)
+        rest(world.pool, idle, idle.retire)
+        rest(world.pool, waits, waits.retire, suspended=True)
         await world.settle()
         warm = world.works.made[-1]
         world.pool.renew()
@@ -695,13 +699,13 @@ async def test_after_a_renewal_no_older_child_is_used_for_another_turn(
         assert gone == [True, True, False, False]
         world.pool.withdraw(waits)  # its tools' results have come, and it goes on
         for child in (busy, waits):
-            world.pool.offer(child, child.retire)
+            rest(world.pool, child, child.retire)
             assert child.leave.is_set()
         assert world.pool.statistics().idle == 0
         await world.settle()
-        fresh = await world.pool.acquire("fresh", None)
+        fresh = await take(world.pool, "fresh", None)
         assert fresh not in (warm, idle, busy, waits)
-        world.pool.offer(fresh, fresh.retire)
+        rest(world.pool, fresh, fresh.retire)
         assert not fresh.leave.is_set()
 
 

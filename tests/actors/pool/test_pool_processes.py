@@ -23,6 +23,7 @@ from ccapi.schemas.settings.settings import ClaudeSettings
 from ccapi.transport.process.agent_cli import Agents
 from ccapi.transport.process.child import Child
 from ccapi.transport.process.cli import Cli
+from tests.support.pool_world import rest, take
 from tests.support.processes import (
     DEMO_CLI,
     PATIENCE,
@@ -95,7 +96,7 @@ async def part(child: Child) -> None:
 async def test_a_warm_child_answers_and_is_replaced(tmp_path: Path) -> None:
     async with open_world(tmp_path, prewarm=2, max_concurrent_sessions=3) as world:
         await world.warm(2)
-        child = await world.pool.acquire("c", None)
+        child = await take(world.pool, "c", None)
         assert await converse(child, "warm welcome") == "warm welcome"
         await world.warm(2)
         assert len(world.alive()) == 3
@@ -111,7 +112,7 @@ async def test_the_bound_holds_for_processes(tmp_path: Path) -> None:
         most = 0
 
         async def serve() -> None:
-            child = await world.pool.acquire("c", None)
+            child = await take(world.pool, "c", None)
             await converse(child, "x")
             child.retire()
             await part(child)
@@ -131,7 +132,7 @@ async def test_a_killed_warm_child_is_replaced_and_counted(tmp_path: Path) -> No
         await world.warm(2)
         victim = min(world.alive())
         os.kill(victim, signal.SIGKILL)
-        child = await world.pool.acquire("c", None)  # at the very moment
+        child = await take(world.pool, "c", None)  # at the very moment
         # It may have been the victim if the kernel was slow; then its reader would know at once.
         if child.pid != victim:
             assert await converse(child, "alive") == "alive"
@@ -147,7 +148,7 @@ async def test_a_command_that_dies_at_once_makes_no_hot_loop(tmp_path: Path) -> 
         with trio.move_on_after(1.0):
             await trio.sleep_forever()
         assert world.spawned() <= 6  # and not hundreds
-        child = await world.pool.acquire("c", None)
+        child = await take(world.pool, "c", None)
         with pytest.raises(EOFError):
             await child.receive_frames()
         await part(child)
@@ -158,7 +159,7 @@ async def test_a_missing_command_breaks_nothing(tmp_path: Path) -> None:
     async with open_world(tmp_path, program=("/nowhere/claude",), prewarm=2) as world:
         for _ in range(3):
             with pytest.raises(Overloaded) as raised:
-                await world.pool.acquire("c", None)
+                await take(world.pool, "c", None)
             assert raised.value.code == "cli_not_found"
 
 
@@ -167,7 +168,7 @@ async def test_the_end_is_bounded_with_children_that_will_not_go(tmp_path: Path)
     before = open_files()
     async with open_world(tmp_path, deaf, stop_seconds=0.1, prewarm=3) as world:
         await world.warm(3)
-        child = await world.pool.acquire("c", None)
+        child = await take(world.pool, "c", None)
         await converse(child, "x")
         child.freeze()
         began = trio.current_time()
@@ -180,7 +181,7 @@ async def test_all_are_killed_at_once(tmp_path: Path) -> None:
     deaf = {"hang_at": "eof", "ignore_sigterm": True}
     async with open_world(tmp_path, deaf, stop_seconds=600, prewarm=2) as world:
         await world.warm(2)
-        child = await world.pool.acquire("c", None)
+        child = await take(world.pool, "c", None)
         world.pool.kill_all()
         await part(child)
         await eventually(lambda: not world.alive())
@@ -202,7 +203,7 @@ class Player:
         while True:
             with trio.move_on_after(self.dice.choice([0.001, 0.05, 5])):
                 try:
-                    child = await self.world.pool.acquire("c", None)
+                    child = await take(self.world.pool, "c", None)
                 except GatewayError:
                     await trio.sleep(0.01)
                     continue
@@ -216,7 +217,7 @@ class Player:
                 for _ in range(self.dice.randrange(3)):
                     self.world.pool.withdraw(child)
                     await converse(child, "x")
-                    self.world.pool.offer(child, child.retire)
+                    rest(self.world.pool, child, child.retire)
             except EOFError:
                 return  # it was killed
             if self.dice.random() < 0.5:
@@ -260,7 +261,7 @@ async def test_chaos_loses_no_place_and_no_process(tmp_path: Path, seed: int) ->
         assert world.pool.statistics().idle == 0
         await eventually(lambda: len(world.alive()) == world.pool.statistics().live == 1)
         # No place is lost: the whole bound can be used.
-        children = [await world.pool.acquire("c", None) for _ in range(4)]
+        children = [await take(world.pool, "c", None) for _ in range(4)]
         for child in children:
             child.kill()
             await part(child)

@@ -4,14 +4,14 @@ from __future__ import annotations
 
 from trio.testing import MockClock
 
-from tests.support.pool_world import World, open_world
+from tests.support.pool_world import World, open_world, rest, take
 
 
 async def use_and_rest(world: World) -> None:
     """What a request without a conversation id does: a new child, a turn, then idleness."""
-    child = await world.pool.acquire("c", None)
+    child = await take(world.pool, "c", None)
     await world.settle()
-    world.pool.offer(child, child.retire)
+    rest(world.pool, child, child.retire)
     await world.settle()
 
 
@@ -41,17 +41,17 @@ async def test_a_small_pool_keeps_its_conversations(autojump_clock: MockClock) -
 async def test_busy_children_are_left_alone(autojump_clock: MockClock) -> None:
     async with open_world(prewarm=2, max_concurrent_sessions=8) as world:
         await world.settle()
-        busy = [await world.pool.acquire("c", None) for _ in range(2)]
+        busy = [await take(world.pool, "c", None) for _ in range(2)]
         await world.settle()
         for _ in range(6):
-            busy.append(await world.pool.acquire("c", None))
+            busy.append(await take(world.pool, "c", None))
             await world.settle()
         assert not any(child.leave.is_set() for child in busy)
-        world.pool.offer(busy[0], busy[0].retire)
+        rest(world.pool, busy[0], busy[0].retire)
         await world.settle()
         assert world.pool.statistics().idle == 0, "one of the idle goes, so that one is warm"
         assert world.pool.statistics().warm == 1
-        world.pool.offer(busy[1], busy[1].retire)
+        rest(world.pool, busy[1], busy[1].retire)
         await world.settle()
         assert world.pool.statistics().idle == 1, "but not more than stay"
 
@@ -59,14 +59,14 @@ async def test_busy_children_are_left_alone(autojump_clock: MockClock) -> None:
 async def test_one_that_waits_for_its_tools_goes_last(autojump_clock: MockClock) -> None:
     """It is in the middle of a turn; an idle one that rests for less long goes before it."""
     async with open_world(prewarm=0, max_concurrent_sessions=2) as world:
-        waits = await world.pool.acquire("a", None)
-        idle = await world.pool.acquire("b", None)
-        world.pool.offer(waits, waits.kill, suspended=True)
+        waits = await take(world.pool, "a", None)
+        idle = await take(world.pool, "b", None)
+        rest(world.pool, waits, waits.kill, suspended=True)
         await world.settle()
-        world.pool.offer(idle, idle.retire)
+        rest(world.pool, idle, idle.retire)
         await world.settle()
-        await world.pool.acquire("c", None)
+        await take(world.pool, "c", None)
         assert idle.leave.is_set()
         assert not waits.leave.is_set()
-        await world.pool.acquire("d", None)
+        await take(world.pool, "d", None)
         assert waits.leave.is_set()

@@ -1,4 +1,5 @@
-"""The pool under any order of events: no waiter is forgotten, no place is lost or lent twice."""
+"""The pool under random schedules: whatever sessions do, no place is lost, no session waits beside
+a child that it could use, and no child serves two keys, or two sessions at once."""
 
 from __future__ import annotations
 
@@ -6,18 +7,24 @@ from collections.abc import Callable
 from typing import Any
 
 import trio
+from attrs import define, field
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from trio.testing import MockClock, wait_all_tasks_blocked
 
-from tests.support.pool_world import POINT, Seeker, World, open_world
+from ccapi.actors.session.events import Wants
+from ccapi.schemas.turn import Setup
+from tests.support.pool_world import POINT, HandMade, Holds, Seeker, World, open_world
 
 STEPS = st.lists(
     st.tuples(
         st.sampled_from(
-            ["acquire", "acquire", "resume", "cancel", "kill", "retire", "die", "offer", "use"]
+            [
+                *("ask", "ask", "ask", "acquire", "resume", "cancel", "kill", "retire", "die"),
+                *("offer", "offer", "suspend", "use", "answer", "answer", "refuse", "renew"),
+            ]
         ),
-        st.integers(0, 9),
+        st.integers(0, 99),
         st.sampled_from([0.0, 0.0, 0.004, 0.01, 0.1, 1.0, 20.0]),
     ),
     max_size=60,
@@ -29,15 +36,89 @@ def consistent(world: World) -> None:
     pool, works = world.pool, world.works
     figures = pool.statistics()
     assert figures.live == works.count <= figures.limit
-    assert figures.warm <= 2
     assert pool._children == set(works.alive)
     assert pool._making_way <= pool._children
     assert set(pool._warm) <= pool._children
-    assert set(pool._idle) <= pool._children
+    resting = [set(each) for each in (pool._idle, pool._suspended, pool._free, pool._releasing)]
+    for number, group in enumerate(resting):
+        assert group <= pool._children
+        assert not any(group & other for other in resting[number + 1 :]), "in one place at a time"
     if figures.waiting:
-        assert figures.live == figures.limit, "someone waits beside a free place"
+        assert figures.live == figures.limit, "a session waits beside a free place"
         unprovided = figures.waiting > len(pool._making_way)
         assert not (unprovided and (figures.warm or figures.idle)), "unused room is kept from them"
+
+
+@define(eq=False)
+class Sessions:
+    """Those who have children, and do with them what sessions do."""
+
+    world: World
+    nursery: trio.Nursery
+    seekers: list[Seeker] = field(factory=list)
+    holds: dict[HandMade, Holds] = field(factory=dict)
+    owners: dict[HandMade, str] = field(factory=dict)
+    asked: dict[HandMade, int] = field(factory=dict)  # releases that are not answered yet
+    held: dict[HandMade, Seeker] = field(factory=dict)
+
+    def look(self) -> None:
+        """Take note of what the pool has lent."""
+        for seeker in self.seekers:
+            lent, child = seeker.lent, seeker.child
+            if lent is None or child is None:
+                continue
+            seeker.lent = None
+            assert child not in self.held, "lent twice"
+            self.held[child] = seeker
+            state = lent.ready.state
+            if state is None:
+                assert child not in self.holds, "what it holds was forgotten"
+                prompts = (seeker.wants.setup.system,) if seeker.wants else ()
+                self.holds[child] = Holds((*prompts, *lent.ready.palette))
+            else:
+                assert state is self.holds[child]
+                assert self.owners[child] == seeker.owner, "it served another key"
+                assert seeker.wants is not None
+                assert state.knows(seeker.wants.setup)
+                kept = self.holds[child].messages
+                assert seeker.wants.digests[: len(kept)] == kept, "it holds another's message"
+            self.owners[child] = seeker.owner
+
+    def offer(self, child: HandMade, number: int, *, suspended: bool = False) -> None:
+        if child in self.asked:
+            return
+        state, wants = self.holds[child], self.held[child].wants
+        state.messages = wants.digests if wants is not None else ()
+        state.can_be_released = wants is not None and number % 5 != 0
+
+        def give_way(keep: int | None) -> None:
+            if keep is None or not state.can_be_released:
+                child.retire()
+            else:
+                self.asked[child] = keep
+
+        self.world.pool.withdraw(child)
+        self.world.pool.offer(child, give_way, state, suspended=suspended, valued=number % 2 == 0)
+
+    def answer(self, *, refused: bool = False) -> None:
+        """The child that was asked first says that it was cut back; or it would not be."""
+        if not self.asked:
+            return
+        child = next(iter(self.asked))
+        keep, state = self.asked.pop(child), self.holds[child]
+        if refused or child.leave.is_set():
+            child.kill()
+            return
+        state.messages, state.served = state.messages[:keep], state.served + 1
+        del self.held[child]
+        self.world.pool.take_back(child, state)
+
+
+def wanted(number: int) -> tuple[Wants, str]:
+    """One of three system prompts, one of two keys, and a history that begins like others."""
+    setup = Setup("sonnet", f"prompt {number % 3}")
+    digests = tuple(bytes([number // 12 % 2, depth]) for depth in range(number // 24 % 3))
+    return Wants(setup, digests), f"key {number // 3 % 2}"
 
 
 async def _play(steps: list[tuple[str, int, float]], limit: int, prewarm: int) -> None:
@@ -45,16 +126,19 @@ async def _play(steps: list[tuple[str, int, float]], limit: int, prewarm: int) -
         trio.open_nursery() as nursery,
         open_world(max_concurrent_sessions=limit, prewarm=prewarm, max_waiting_turns=4) as world,
     ):
-        seekers: list[Seeker] = []
+        sessions = Sessions(world, nursery)
         for order, number, pause in steps:
-            held = [s.child for s in seekers if s.child and not s.child.leave.is_set()]
+            sessions.look()
+            held = [child for child in sessions.held if not child.leave.is_set()]
             child = held[number % len(held)] if held else None
             match order:
+                case "ask":
+                    sessions.seekers.append(Seeker(world, nursery, None, *wanted(number)))
                 case "acquire" | "resume":
                     origin = POINT if order == "resume" else None
-                    seekers.append(Seeker(world, nursery, origin))
-                case "cancel" if seekers:
-                    seeker = seekers[-1 - number % len(seekers)]
+                    sessions.seekers.append(Seeker(world, nursery, origin))
+                case "cancel" if sessions.seekers:
+                    seeker = sessions.seekers[-1 - number % len(sessions.seekers)]
                     if not seeker.got.is_set():
                         seeker.scope.cancel()
                 case "kill" if child:
@@ -63,29 +147,41 @@ async def _play(steps: list[tuple[str, int, float]], limit: int, prewarm: int) -
                     child.retire()
                 case "die" if world.works.alive:
                     world.works.alive[number % len(world.works.alive)].die()
-                case "offer" if child:
+                case "offer" | "suspend" if child:
+                    sessions.offer(child, number, suspended=order == "suspend")
+                case "use" if child and child not in sessions.asked:
                     world.pool.withdraw(child)
-                    world.pool.offer(child, child.retire)
-                case "use" if child:
-                    world.pool.withdraw(child)
+                case "answer" | "refuse":
+                    sessions.answer(refused=order == "refuse")
+                case "renew" if number % 10 == 0:
+                    world.pool.renew()
             if pause:
                 await trio.sleep(pause)
                 await wait_all_tasks_blocked()
+                sessions.look()
                 consistent(world)
-        await trio.sleep(31)  # the longest that anyone waits
+        while sessions.asked:
+            sessions.answer()
+            await wait_all_tasks_blocked()
+            sessions.look()
+        await trio.sleep(31)  # the longest that a session waits
+        while sessions.asked:
+            sessions.answer()
+        await wait_all_tasks_blocked()
         consistent(world)
-        for seeker in seekers:
+        for seeker in sessions.seekers:
             assert seeker.got.is_set() or seeker.scope.cancel_called
-            if seeker.child is not None:
-                seeker.child.kill()
+        world.pool.renew()
+        for child in world.works.made:
+            child.kill()
         await trio.sleep(31)
         consistent(world)
         figures = world.pool.statistics()
         assert figures.waiting == figures.idle == 0
-        assert figures.live == figures.warm == min(prewarm, limit)
+        assert min(prewarm, limit) <= figures.warm == figures.live
 
 
-@settings(max_examples=200, deadline=None)
+@settings(max_examples=300, deadline=None)
 @given(STEPS, st.integers(1, 4), st.integers(0, 2))
 def test_in_any_order_nothing_is_lost_and_nothing_is_stuck(
     steps: list[tuple[str, int, float]], limit: int, prewarm: int

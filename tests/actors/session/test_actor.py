@@ -6,26 +6,34 @@ caller and on the bus, that no conversation ever held two children, and that non
 
 from __future__ import annotations
 
+from typing import Any
+from uuid import uuid4
+
 import pytest
 import trio
 from trio.testing import MockClock, wait_all_tasks_blocked
 
 from ccapi.actors.runtime.restart_budget import RESTARTS
+from ccapi.actors.session.events import Close
+from ccapi.actors.session.messages import Lent
 from ccapi.actors.session.phases import Limits, Phase
 from ccapi.schemas import events
+from ccapi.schemas.claude.sampling import PLAIN
 from ccapi.schemas.errors import (
     ChildDied,
     ChildProtocolError,
     RateLimited,
+    TurnInterrupted,
     TurnTimeout,
 )
 from ccapi.schemas.message import Message, ToolCall, ToolResult
-from ccapi.schemas.turn import ResumePoint, Tool
+from ccapi.schemas.turn import Options, Tool
 from ccapi.schemas.turn_items import TextDelta
 
 from ...support.fake_child import (
     FakeChild,
     Json,
+    control_answer,
     echo,
     message_delta,
     mute,
@@ -150,10 +158,9 @@ async def test_an_idle_child_is_frozen_then_sent_home_and_the_conversation_expir
         assert child in world.pool.offered
         await trio.sleep(270)
         assert (child.fate, seat.state.phase) == ("retired", Phase.ASLEEP)
-        # It goes on where it was, in a child that resumes.
-        remembered = seat.state.memory.resume
+        # It goes on where it was, in another child.
         assert await seat.ask("two") == "echo: two"
-        assert world.pool.child.origin == remembered is not None
+        assert world.pool.child.history == ["one"]
         await trio.sleep(1799)
         assert seat.state.ref is not None
         ended = await seat.wait_ended()
@@ -353,10 +360,10 @@ async def test_a_child_that_is_lent_although_the_search_was_called_off_is_let_go
     async with open_world() as world:
         acquire, door = world.pool.acquire, trio.Event()
 
-        async def stubborn(conversation_id: str, resume: ResumePoint | None) -> FakeChild:
+        async def stubborn(*given: Any) -> Lent[FakeChild]:
             with trio.CancelScope(shield=True):  # as a pool does while a process is being started
                 await door.wait()
-            return await acquire(conversation_id, resume)
+            return await acquire(*given)
 
         monkeypatch.setattr(world.pool, "acquire", stubborn)
         seat = world.seat()
@@ -376,10 +383,10 @@ async def test_a_child_that_is_lent_to_a_cancelled_session_is_let_go_unused(
     async with open_world() as world:
         acquire, door = world.pool.acquire, trio.Event()
 
-        async def stubborn(conversation_id: str, resume: ResumePoint | None) -> FakeChild:
+        async def stubborn(*given: Any) -> Lent[FakeChild]:
             with trio.CancelScope(shield=True):
                 await door.wait()
-            return await acquire(conversation_id, resume)
+            return await acquire(*given)
 
         monkeypatch.setattr(world.pool, "acquire", stubborn)
         seat = world.seat()
@@ -402,6 +409,140 @@ async def test_no_child_to_be_had_fails_the_turn_and_no_more() -> None:
         assert await seat.ask("two") == "echo: two"
 
 
+# -- one conversation after another ----------------------------------------------------------------
+
+
+RECYCLING = Limits(recycle=True)
+
+
+async def test_a_released_child_serves_another_conversation() -> None:
+    async with open_world(limits=RECYCLING) as world:
+        first, second = world.seat("conv_a"), world.seat("conv_b")
+        await first.ask("one")
+        child = world.pool.child
+        world.pool.call_in(child, 0)
+        await wait_all_tasks_blocked()
+        assert first.state.phase is Phase.ASLEEP
+        assert list(world.pool.released) == [child]
+        turn = await second.submit("two")
+        assert await drain(turn) == ["echo: ", "two"]
+        assert turn.source == "recycled"
+        # The first one goes on as if nothing had happened.
+        assert await first.ask("three") == "echo: three"
+        assert [each.history for each in world.pool.lent] == [[], ["one"]]
+        assert child.fate == ""
+
+
+async def test_a_child_that_is_asked_for_in_a_release_is_not_written_to() -> None:
+    def slow(child: FakeChild, frame: Json) -> None:
+        if frame.get("request", {}).get("subtype") != "rewind_conversation":
+            echo(child, frame)
+
+    async with open_world(slow, limits=RECYCLING) as world:
+        seat = world.seat("conv_a")
+        await seat.ask("one")
+        child = world.pool.child
+        world.pool.call_in(child, 0)
+        before = len(child.written)
+        turn = await seat.submit("two")
+        await wait_all_tasks_blocked()
+        assert (seat.state.phase, outcome(turn)) == (Phase.RELEASING, "running")
+        assert len(child.written) == before
+        child.die()
+        assert await drain(turn) == ["echo: ", "two"]
+        assert world.pool.child.history == ["one"]
+
+
+class SlowJournal:
+    """A journal that keeps the start of a turn when it is let."""
+
+    def __init__(self) -> None:
+        self.gate = trio.Event()
+        self.gate.set()
+
+    async def begin(self, *_: Any, **__: Any) -> None:
+        await self.gate.wait()
+
+    async def end(self, *_: Any) -> None:
+        await trio.lowlevel.checkpoint()
+
+    async def add(self, messages: tuple[Message, ...]) -> list[str]:
+        return [str(uuid4()) for _ in messages]
+
+    async def grant(self, rules: tuple[str, ...]) -> None: ...
+
+
+async def test_the_last_lines_for_a_released_child_wait_for_no_turn() -> None:
+    async with open_world(limits=RECYCLING) as world:
+        seat = world.seat("conv_a")
+        seat.cancel()
+        await seat.wait_ended()
+        journal = seat.state.journal = SlowJournal()
+        seat.start()
+        await drain(await seat.submit("one", options=Options(max_tokens=5000)))
+        child, kept = world.pool.child, silent
+        child.brain = mute
+        world.pool.call_in(child, 0)
+        await seat.submit("two")
+        journal.gate = trio.Event()
+        asked = [each for each in child.written if each["type"] == "control_request"][-2:]
+        child.brain = kept
+        for frame in asked:
+            silent(child, frame)
+        await wait_all_tasks_blocked()
+        assert child.written[-1]["request"]["settings"] == PLAIN
+        journal.gate.set()
+        await wait_all_tasks_blocked()
+        # Nothing else was lent, so it got the same one again: told what it had forgotten.
+        assert world.pool.lent == [child]
+        assert child.history == ["one"]
+
+
+async def test_a_child_that_does_not_say_that_it_is_empty_is_ended(
+    autojump_clock: MockClock,
+) -> None:
+    def mistaken(child: FakeChild, frame: Json) -> None:
+        if frame.get("request", {}).get("subtype") == "get_context_usage":
+            body: Json = {"categories": [{"name": "Messages"}]}
+            child.say(control_answer(frame["request_id"], body))
+        else:
+            echo(child, frame)
+
+    async with open_world(mistaken, limits=RECYCLING) as world:
+        seat = world.seat("conv_a")
+        await seat.ask("one")
+        world.pool.call_in(world.pool.child, 0)
+        await seat.wait_phase(Phase.ASLEEP)
+        assert world.pool.child.fate == "killed"
+        assert not world.pool.released
+
+
+async def test_a_child_that_does_not_answer_the_cut_is_ended(autojump_clock: MockClock) -> None:
+    def deaf(child: FakeChild, frame: Json) -> None:
+        if frame["type"] == "user":
+            echo(child, frame)
+        elif frame["request"]["subtype"] == "initialize":
+            silent(child, frame)
+
+    async with open_world(deaf, limits=RECYCLING) as world:
+        seat = world.seat("conv_a")
+        await seat.ask("one")
+        began = trio.current_time()
+        world.pool.call_in(world.pool.child, 0)
+        await seat.wait_phase(Phase.ASLEEP)
+        assert world.pool.child.fate == "killed"
+        assert trio.current_time() - began == pytest.approx(RECYCLING.interrupt)
+
+
+async def test_a_deleted_conversation_leaves_its_child_to_others() -> None:
+    async with open_world(limits=RECYCLING) as world:
+        seat = world.seat("conv_a")
+        await seat.ask("one")
+        await seat.ref.tell(Close(TurnInterrupted("Deleted.", code="deleted")))
+        assert await seat.wait_ended() is not None
+        assert list(world.pool.released) == [world.pool.child]
+
+
 # -- children that fail ----------------------------------------------------------------------------
 
 
@@ -414,7 +555,7 @@ async def test_a_child_that_dies_takes_its_turn_with_it_and_nothing_else() -> No
         child.die()
         assert isinstance(await failure(turn), ChildDied)
         assert (await waiting.reply()).text == "echo: next"
-        assert world.pool.child.origin is not None
+        assert world.pool.child.history == ["first"]
         assert await other.ask("fine?") == "echo: fine?"
 
 

@@ -54,6 +54,7 @@ from tests.support.talk import (
     IDLE,
     IN_PHASE,
     INTERRUPTING,
+    RELEASING,
     STOPPING,
     WAKING,
     turn_id,
@@ -61,7 +62,7 @@ from tests.support.talk import (
 )
 
 EVERY = set(Phase)
-WITH_CHILD = {IDLE, BUSY, AWAITING_TOOLS, INTERRUPTING}
+WITH_CHILD = {IDLE, BUSY, AWAITING_TOOLS, INTERRUPTING, RELEASING}
 
 ANSWER: tuple[Event, ...] = (
     TextDelta("t"),
@@ -88,7 +89,7 @@ FITS: tuple[tuple[Event, set[Phase]], ...] = (
     (PermissionRequested(PermissionAsked("p", "Bash", {}, "c"), answerable=True), WITH_CHILD),
     (PermissionReply(request_id="p", allow=True), {BUSY}),
     (ControlCancelled("p"), {BUSY}),
-    (ControlAnswer("initialize", {}, None), {BUSY, IDLE}),
+    (ControlAnswer("initialize", {}, None), {BUSY, IDLE, RELEASING}),
     (ControlAsked("r", "any"), WITH_CHILD),
     (LimitState(), WITH_CHILD),
     (TurnResult(False, "success", 1, "", "end_turn", None, "s", Usage(), 0.1), WITH_CHILD),

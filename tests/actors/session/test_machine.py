@@ -10,7 +10,7 @@ from attrs import evolve
 from ccapi.actors.session.events import Deliver
 from ccapi.actors.session.phases import Limits, Phase
 from ccapi.schemas.message import digest
-from ccapi.schemas.turn import Memory, ResumePoint, Setup, Usage
+from ccapi.schemas.turn import Memory, Setup, Usage
 from ccapi.schemas.turn_items import TextDelta
 from tests.support.talk import (
     ASLEEP,
@@ -19,7 +19,6 @@ from tests.support.talk import (
     IN_PHASE,
     INTERRUPTING,
     MEMORY,
-    SESSION,
     STOPPING,
     WAKING,
     Talk,
@@ -70,7 +69,7 @@ def test_what_a_conversation_remembers() -> None:
     assert talk.machine.memory == Memory(
         setup=Setup("sonnet"),
         digests=tuple(map(digest, said)),
-        resume=ResumePoint(SESSION, "last block"),
+        seed=(*said[:3], assistant("zw", "ei")),  # with its blocks as the model gave them
         turns=2,
         usage=Usage(prompt_tokens=20, completion_tokens=4),
     )
@@ -215,8 +214,9 @@ def test_a_seed_is_history_that_no_child_has_seen() -> None:
     talk.answer("zwei")
     talk.give_way()
     talk.gone()
-    assert talk.turn("three") == ["started three", "wake at uuid of zwei"]
-    assert talk.ready() == ["initialize sonnet", "ask three"]
+    assert talk.turn("three") == ["started three", "wake"]
+    assert talk.ready() == ["initialize sonnet", "history user a"]
+    assert talk.takes_history()[-1] == "ask three"
 
 
 # -- model and system prompt -----------------------------------------------------------------------
@@ -233,9 +233,10 @@ def test_another_model_or_system_prompt_takes_another_child(
     talk.finish("one", "eins")
     assert talk.turn("two", **changes) == ["started two", "retire"]  # type: ignore[arg-type]
     assert talk.phase is STOPPING
-    assert talk.gone() == ["wake at uuid of eins"]
-    assert talk.ready() == [f"initialize {words}", "ask two"]
+    assert talk.gone() == ["wake"]
+    assert talk.ready() == [f"initialize {words}", "history user one"]
     talk.set_up()
+    assert talk.taken_in() == ["history assistant eins", "ask two"]
     talk.answer("zwei")
     # From here on it is the conversation's.
     assert talk.turn("three") == ["started three", "ask three"]
@@ -248,12 +249,14 @@ def test_what_a_failed_turn_wanted_is_not_the_conversations() -> None:
     talk.gone()
     talk.ready()
     talk.set_up()
+    talk.takes_history()
     assert talk.fails() == ["end two: upstream_failed", "rewind two"]
     talk.rewound()
     assert talk.machine.memory.setup == Setup("sonnet")
     assert talk.turn("three") == ["started three", "retire"]
     talk.gone()
-    assert talk.ready() == ["initialize sonnet", "ask three"]
+    assert talk.ready() == ["initialize sonnet", "history user one"]
+    assert talk.takes_history()[-1] == "ask three"
 
 
 def test_a_turn_ends_with_the_model_that_served_it() -> None:
@@ -272,7 +275,7 @@ def test_a_turn_that_waits_for_another_child_may_be_interrupted() -> None:
     talk.turn("one", model="opus")
     assert talk.interrupt("one") == ["end one: turn_interrupted"]
     assert talk.turn("two") == ["started two"]
-    assert talk.gone() == ["wake at uuid of null"]
+    assert talk.gone() == ["wake"]
 
 
 def test_a_turn_that_waits_for_another_child_has_its_time_limit() -> None:
@@ -308,8 +311,9 @@ def test_a_child_that_cannot_take_a_turn_back_goes(answer: object) -> None:
     talk = interrupting()
     talk.turn("two")
     assert talk.rewound(done=answer) == ["kill"]
-    assert talk.gone() == ["wake at uuid of null"]
-    assert talk.ready() == ["initialize sonnet", "ask two"]
+    assert talk.gone() == ["wake"]
+    assert talk.ready() == ["initialize sonnet", "history user zero"]
+    assert talk.takes_history() == ["history assistant null", "ask two"]
 
 
 def test_only_the_answer_to_the_rewind_ends_it() -> None:
@@ -347,7 +351,7 @@ def test_a_turn_that_brought_history_takes_its_child_along() -> None:
     talk.taken_in()
     assert talk.interrupt("one") == ["end one: turn_interrupted", "kill"]
     talk.gone()
-    assert talk.turn("two") == ["started two", "wake at uuid of null"]
+    assert talk.turn("two") == ["started two", "wake"]
 
 
 def test_a_child_that_is_not_set_up_goes_with_the_interrupted_turn() -> None:
@@ -362,7 +366,7 @@ def test_a_turn_that_waits_for_a_child_may_be_interrupted() -> None:
     assert talk.interrupt("one") == [
         "end one: turn_interrupted",
         "cancel wake",
-        "wake at uuid of null",
+        "wake",
     ]
     assert talk.interrupt("two") == ["end two: turn_interrupted", "cancel wake"]
     assert talk.phase is ASLEEP
@@ -502,7 +506,7 @@ def test_a_late_result_of_an_earlier_turn_ends_nothing() -> None:
 @pytest.mark.parametrize("continues", [True, False])
 def test_each_turn_is_billed_its_own_share(continues: bool) -> None:
     """The CLI's figure is a running total, which a resumed child may or may not go on with."""
-    talk = Talk()
+    talk = Talk(memory=evolve(MEMORY, setup=Setup("sonnet", profile="agent")))
     costs: list[float] = []
 
     def bill(total: float) -> None:

@@ -190,7 +190,7 @@ def test_it_is_taken_back_where_there_is_no_child() -> None:
     talk.finish("two", "2")
     talk.give_way()
     talk.gone()
-    assert told(talk, "three", before) == ["started three", "wake at uuid of 1"]
+    assert told(talk, "three", before) == ["started three", "wake"]
 
 
 def test_what_others_have_gone_on_from_is_not_taken_back() -> None:

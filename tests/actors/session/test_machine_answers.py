@@ -10,14 +10,14 @@ import pytest
 from ccapi.actors.session.phases import Limits
 from ccapi.schemas.claude.output import MessageStarted, ToolInput, ToolUseStarted
 from ccapi.schemas.message import Message, digest
-from ccapi.schemas.turn import Memory, ResumePoint, Usage
+from ccapi.schemas.turn import Memory, Usage
 from ccapi.schemas.turn_items import ReasoningDelta
 from tests.support.talk import (
     BUSY,
     IDLE,
     INTERRUPTING,
     LOOK,
-    SESSION,
+    NULL,
     STOPPING,
     Talk,
     assistant,
@@ -61,8 +61,8 @@ def test_a_stopped_answer_stays_as_far_as_it_came() -> None:
     talk = stopped("Hel", "lo wor")
     assert talk.interrupt("one") == ["end one: turn_interrupted, kept", "rewind one"]
     memory = talk.machine.memory
-    assert memory.seed == (user("one"), assistant("Hello wor"))
-    assert (memory.turns, memory.resume) == (2, ResumePoint(SESSION, "uuid of null"))
+    assert memory.seed == (*NULL, user("one"), assistant("Hello wor"))
+    assert (memory.turns, memory.resume) == (2, None)
     assert talk.aborted() == []
     assert talk.rewound() == []
     assert talk.turn("two") == ["started two", "history user one"]
@@ -70,7 +70,7 @@ def test_a_stopped_answer_stays_as_far_as_it_came() -> None:
     talk.answer("zwei")
     said = (user("one"), assistant("Hello wor"), user("two"), assistant("zwei"))
     assert talk.machine.memory.digests[-4:] == digests(*said)
-    assert talk.machine.memory.seed == ()
+    assert talk.machine.memory.seed == (*NULL, *said)
 
 
 def test_a_new_child_gets_a_stopped_answer_where_the_first_one_goes() -> None:
@@ -99,7 +99,7 @@ def test_a_stopped_answer_that_is_not_kept_has_no_trace() -> None:
     talk.turn("one")
     talk.says("half")
     assert talk.interrupt("one") == ["end one: turn_interrupted", "rewind one"]
-    assert talk.machine.memory.seed == ()
+    assert talk.machine.memory.seed == NULL
 
 
 def test_what_may_be_a_stop_text_is_kept_where_a_person_stops_before() -> None:
@@ -131,8 +131,7 @@ def test_an_answer_ends_at_a_stop_text_and_is_taken_back() -> None:
     assert talk.says(" and more") == ["end one: completed stop, Hello ", "rewind one"]
     assert talk.phase is INTERRUPTING
     memory = talk.machine.memory
-    assert memory.seed == (user("one"), assistant("Hello "))
-    assert memory.resume == ResumePoint(SESSION, "uuid of null")
+    assert memory.seed == (*NULL, user("one"), assistant("Hello "))
     assert remembered(memory) == digests(user("one"), assistant("Hello "))
     assert talk.aborted() == []
     assert talk.rewound() == []
@@ -140,7 +139,8 @@ def test_an_answer_ends_at_a_stop_text_and_is_taken_back() -> None:
     assert talk.turn("two") == ["started two", "settings plain", "history user one"]
     assert talk.taken_in() == ["history assistant Hello ", "ask two"]
     talk.answer("zwei")
-    assert talk.machine.memory.seed == ()
+    held = talk.machine.memory.seed
+    assert held[2:] == (user("one"), assistant("Hello "), user("two"), assistant("zwei"))
 
 
 def test_what_might_have_been_a_stop_text_is_delivered_in_the_end() -> None:
@@ -149,7 +149,7 @@ def test_what_might_have_been_a_stop_text_is_delivered_in_the_end() -> None:
     assert talk.done("ST") == []
     assert talk.result("ST") == ["deliver ST", "end one: completed stop, ST"]
     assert talk.phase is IDLE
-    assert talk.machine.memory.seed == ()
+    assert talk.machine.memory.seed == (*NULL, user("one"), assistant("ST"))
 
 
 @pytest.mark.parametrize("last", ["done", "stops", "result"])
@@ -242,15 +242,15 @@ def test_the_child_of_an_answer_that_is_cut_off_goes_at_once(reason: str) -> Non
     talk.done("half")
     assert talk.stops(reason) == ["end one: completed length, half", "kill"]
     assert talk.phase is STOPPING
-    assert talk.machine.memory.seed == (user("one"), assistant("half"))
+    assert talk.machine.memory.seed == (*NULL, user("one"), assistant("half"))
     assert talk.ends[-1].outcome.usage == Usage(  # type: ignore[union-attr]
         prompt_tokens=10, completion_tokens=2
     )
     talk.gone()
-    assert talk.turn("two") == ["started two", "wake at uuid of null"]
-    assert talk.ready() == ["initialize sonnet", "history user one"]
+    assert talk.turn("two") == ["started two", "wake"]
+    assert talk.ready() == ["initialize sonnet", "history user zero"]
     talk.set_up()
-    assert talk.taken_in() == ["history assistant half", "ask two"]
+    assert talk.takes_history()[-2:] == ["history assistant half", "ask two"]
 
 
 # -- an answer that suits a schema -----------------------------------------------------------------
@@ -284,7 +284,7 @@ def test_an_answer_that_suits_ends_the_turn_and_is_taken_back() -> None:
     assert talk.machine.memory.seed == (user("one"), assistant('{"n": 1}'))
     talk.rewound()
     # The schema is that turn's alone: the tool by which it was answered goes with it.
-    assert talk.turn("two") == ["started two", "tools of other", "history user one"]
+    assert talk.turn("two") == ["started two", "tools of ", "history user one"]
     assert talk.taken_in() == ['history assistant {"n": 1}', "ask two"]
 
 

@@ -12,22 +12,25 @@ from ccapi.actors.session import replay as composition
 from ccapi.actors.session.events import WakeFailed
 from ccapi.schemas.errors import HistoryNotWritten
 from ccapi.schemas.message import Message, digest
+from ccapi.schemas.turn import Memory, Setup
 from tests.support.talk import (
     BACKOFF,
     BUSY,
     IDLE,
     LOOK,
     MEMORY,
+    NULL,
     WAKING,
     Talk,
     assistant,
     busy,
     called,
-    idle,
     results,
     user,
     waking,
 )
+
+AGENT = Memory(Setup("sonnet", profile="agent"))
 
 # -- a second child --------------------------------------------------------------------------------
 
@@ -36,13 +39,14 @@ def test_a_turn_that_delivered_nothing_goes_to_a_new_child_once() -> None:
     talk = busy()
     first = talk.last_user_uuid
     talk.turn("two")
-    assert talk.gone() == ["wake at uuid of null"]
+    assert talk.gone() == ["wake"]
     assert talk.phase is WAKING
-    assert talk.ready() == ["initialize sonnet", "ask one"]
-    # That child may find the first one's message in the transcript: a uuid that it knows, it drops.
+    assert talk.ready() == ["initialize sonnet", "history user zero"]
+    assert talk.takes_history() == ["history assistant null", "ask one"]
+    # An agent's may find the first one's message in the transcript: a uuid that it knows, it drops.
     assert talk.last_user_uuid != first
-    assert talk.gone() == ["end one: child_died", "wake at uuid of null"]
-    assert talk.ready() == ["initialize sonnet", "ask two"]
+    assert talk.gone() == ["end one: child_died", "wake"]
+    assert talk.ready() == ["initialize sonnet", "history user zero"]
 
 
 def test_its_answer_is_the_second_childs() -> None:
@@ -51,6 +55,7 @@ def test_its_answer_is_the_second_childs() -> None:
     talk.gone()
     talk.ready()
     talk.set_up()
+    talk.takes_history()
     assert talk.answer("eins") == ["deliver eins", "end one: completed stop, eins"]
     assert talk.machine.memory.turns == 2
 
@@ -149,7 +154,7 @@ def test_a_long_history_is_recorded_for_the_child() -> None:
     assert talk.machine.memory.digests == tuple(map(digest, said))
     talk.give_way()
     talk.gone()
-    assert talk.turn("two") == ["started two", "wake at uuid of eins"]
+    assert talk.turn("two") == ["started two", "wake with 6 messages, eins"]
 
 
 @pytest.mark.usefixtures("short")
@@ -188,7 +193,7 @@ def test_a_child_that_resumed_what_the_conversation_holds_takes_a_turn_back() ->
     assert talk.rewound() == []
     assert talk.turn("two") == ["started two", "ask two"]
     talk.answer("zwei")
-    assert talk.machine.memory.seed == ()
+    assert talk.machine.memory.seed == (*said, user("two"), assistant("zwei"))
 
 
 @pytest.mark.usefixtures("short")
@@ -222,7 +227,15 @@ def test_a_limited_history_that_is_short_is_written_to_the_child() -> None:
 
 # -- transcripts that are lost ---------------------------------------------------------------------
 
-NULL = (user("zero"), assistant("null"))
+
+def resuming() -> Talk:
+    """A child is sought for an agent's turn ``one``: it is to resume what the first one left."""
+    talk = Talk(memory=AGENT)
+    talk.finish("zero", "null")
+    talk.give_way()
+    talk.gone()
+    assert talk.turn("one") == ["started one", "wake agent sonnet"]
+    return talk
 
 
 def not_resumed(talk: Talk, text: str = "No conversation found") -> list[str]:
@@ -234,14 +247,14 @@ def not_resumed(talk: Talk, text: str = "No conversation found") -> list[str]:
 
 @pytest.mark.parametrize("text", ["No conversation found", "No message found", "EISDIR"])
 def test_a_new_child_gets_the_messages_of_a_lost_transcript(text: str) -> None:
-    talk = waking()
+    talk = resuming()
     talk.kept = NULL
     talk.ready()
     assert not_resumed(talk, text) == ["transcriptlost", "kill"]
     assert talk.machine.memory.resume is None
     assert talk.machine.memory.seed == NULL
-    assert talk.gone() == ["wake"]
-    assert talk.ready() == ["initialize sonnet", "history user zero"]
+    assert talk.gone() == ["wake agent sonnet"]
+    assert talk.ready() == ["initialize agent", "history user zero"]
     talk.set_up()
     assert talk.taken_in() == ["history assistant null", "ask one"]
     assert talk.answer("eins") == ["deliver eins", "end one: completed stop, eins"]
@@ -250,12 +263,13 @@ def test_a_new_child_gets_the_messages_of_a_lost_transcript(text: str) -> None:
 
 
 def test_a_new_child_also_gets_what_the_transcript_lacked() -> None:
-    talk = idle()
+    talk = Talk(memory=AGENT)
+    talk.finish("zero", "null")
     talk.turn("look", tools=[LOOK])
     talk.suspends("c1")
     talk.gone()
     talk.kept = (*NULL, user("look"), called("c1"))
-    assert talk.turn(results(c1="sunny"))[-1] == "wake at uuid of null"
+    assert talk.turn(results(c1="sunny"))[-1] == "wake agent sonnet"
     talk.ready()
     assert not_resumed(talk) == ["transcriptlost", "kill"]
     assert talk.machine.memory.seed == talk.kept
@@ -277,7 +291,7 @@ def test_of_a_lost_transcript_a_new_child_gets_only_what_is_kept() -> None:
 
 def test_a_session_that_is_lost_twice_is_replayed_once() -> None:
     """A second child that is not set up has no transcript to do without."""
-    talk = waking()
+    talk = resuming()
     talk.kept = NULL
     talk.ready()
     not_resumed(talk)
@@ -290,13 +304,13 @@ def test_a_session_that_is_lost_twice_is_replayed_once() -> None:
 
 
 def test_an_interrupt_meanwhile_ends_the_turn_alone() -> None:
-    talk = waking()
+    talk = resuming()
     talk.kept = NULL
     talk.ready()
     not_resumed(talk)
     assert talk.interrupt("one") == ["end one: turn_interrupted"]
     assert talk.gone() == []
-    assert talk.turn("two") == ["started two", "wake"]
+    assert talk.turn("two") == ["started two", "wake agent sonnet"]
 
 
 def test_a_history_without_a_transcript_is_written_line_by_line(

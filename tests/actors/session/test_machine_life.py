@@ -13,7 +13,7 @@ from ccapi.actors.session.events import Started, StartTurn
 from ccapi.actors.session.phases import Limits, Phase
 from ccapi.schemas.claude.output import AssistantDone
 from ccapi.schemas.errors import TurnInterrupted
-from ccapi.schemas.turn import Failed, TurnRequest
+from ccapi.schemas.turn import Failed, Memory, Setup, TurnRequest
 from ccapi.schemas.turn_items import TextDelta
 from tests.support.talk import (
     ASLEEP,
@@ -24,6 +24,7 @@ from tests.support.talk import (
     IDLE,
     IN_PHASE,
     INTERRUPTING,
+    RELEASING,
     STOPPING,
     WAKING,
     Talk,
@@ -61,35 +62,36 @@ def test_a_child_that_dies_fails_its_turn_alone() -> None:
     talk = busy()
     talk.turn("two")
     talk.says("half")
-    assert talk.gone() == ["end one: child_died", "wake at uuid of null"]
-    assert talk.ready() == ["initialize sonnet", "ask two"]
+    assert talk.gone() == ["end one: child_died", "wake"]
+    assert talk.ready() == ["initialize sonnet", "history user zero"]
+    assert talk.takes_history() == ["history assistant null", "ask two"]
 
 
 def test_an_idle_child_that_dies_is_not_missed() -> None:
     talk = idle()
     assert talk.gone() == []
     assert talk.phase is ASLEEP
-    assert talk.turn("one") == ["started one", "wake at uuid of null"]
+    assert talk.turn("one") == ["started one", "wake"]
 
 
 def test_a_child_that_dies_in_a_rewind_does_not_affect_the_queue() -> None:
     talk = interrupting()
     talk.turn("two")
-    assert talk.gone() == ["wake at uuid of null"]
+    assert talk.gone() == ["wake"]
 
 
 @every_phase_but(ASLEEP, WAKING, BACKOFF, CLOSED)
 def test_a_child_that_goes(phase: Phase) -> None:
     talk = IN_PHASE[phase]()
     # A new child gets the turn, since its client has received nothing.
-    assert talk.gone() == (["wake at uuid of null"] if phase is BUSY else [])
+    assert talk.gone() == (["wake"] if phase is BUSY else [])
     assert talk.phase is (WAKING if phase is BUSY else ASLEEP)
 
 
 def test_no_child_can_be_had() -> None:
     talk = waking()
     talk.turn("two")
-    assert talk.wake_failed() == ["end one: cli_not_found", "wake at uuid of null"]
+    assert talk.wake_failed() == ["end one: cli_not_found", "wake"]
     assert talk.wake_failed() == ["end two: cli_not_found"]
     assert talk.phase is ASLEEP
 
@@ -103,7 +105,11 @@ def test_a_child_that_cannot_be_set_up() -> None:
 
 
 def test_a_lost_session_fails_with_its_own_error() -> None:
-    talk = waking()
+    talk = Talk(memory=Memory(Setup("sonnet", profile="agent")))
+    talk.finish("zero", "null")
+    talk.give_way()
+    talk.gone()
+    talk.turn("one")
     talk.ready()
     text = "No conversation found with session ID: cli-session"
     subtype = "error_during_execution"
@@ -117,6 +123,7 @@ def test_an_answer_shows_that_the_child_is_set_up() -> None:
     talk.gone()
     talk.turn("one")
     talk.ready()
+    talk.takes_history()
     talk.answer("eins")
     talk.now = 100.0
     talk.turn("two")
@@ -126,7 +133,7 @@ def test_an_answer_shows_that_the_child_is_set_up() -> None:
 def test_one_more_death_than_the_budget_has_room_for() -> None:
     talk = asleep()
     for number in range(RESTARTS):
-        assert talk.turn(f"victim {number}")[1:] == ["wake at uuid of null"]
+        assert talk.turn(f"victim {number}")[1:] == ["wake"]
         talk.ready()
         talk.says("half")
         assert talk.gone() == [f"end victim {number}: child_died"]
@@ -142,13 +149,13 @@ def test_one_more_death_than_the_budget_has_room_for() -> None:
     assert talk.machine.deadline == WINDOW
     assert talk.rings() == []
     assert talk.phase is ASLEEP
-    assert talk.turn("again") == ["started again", "wake at uuid of null"]
+    assert talk.turn("again") == ["started again", "wake"]
 
 
 def test_a_turn_need_not_wait_for_the_timer() -> None:
     talk = backing_off()
     talk.now = talk.machine.deadline
-    assert talk.turn("again") == ["started again", "wake at uuid of null"]
+    assert talk.turn("again") == ["started again", "wake"]
 
 
 def test_the_error_has_the_time_to_wait() -> None:
@@ -187,7 +194,7 @@ def test_stopped_children_spend_nothing() -> None:
     for number in range(10):
         talk.give_way()
         assert talk.gone() == []
-        assert talk.turn(f"{number}")[1:] == ["wake at uuid of null"]
+        assert talk.turn(f"{number}")[1:] == ["wake"]
         talk.ready()
         assert talk.interrupt(f"{number}")[1:] == ["kill"]
         talk.gone()
@@ -202,15 +209,15 @@ def test_a_child_that_is_not_kept() -> None:
     talk.ready()
     talk.set_up()
     assert talk.answer("eins") == ["deliver eins", "end one: completed stop, eins", "retire"]
-    assert talk.gone() == ["wake at uuid of eins"]
-    assert talk.ready() == ["initialize sonnet", "ask two"]
+    assert talk.gone() == ["wake"]
+    assert talk.ready() == ["initialize sonnet", "history user one"]
 
 
 def test_an_idle_child_gives_way() -> None:
     talk = idle()
     assert talk.give_way() == ["retire"]
     assert talk.turn("one") == ["started one"]
-    assert talk.gone() == ["wake at uuid of null"]
+    assert talk.gone() == ["wake"]
 
 
 def test_a_child_that_waits_for_results_gives_way_at_once() -> None:
@@ -248,7 +255,7 @@ def test_a_turn_that_waits_too_long_for_a_child() -> None:
     talk.now = 30
     talk.turn("two")
     assert talk.machine.deadline == 100
-    assert talk.rings() == ["end one: turn_timeout", "cancel wake", "wake at uuid of null"]
+    assert talk.rings() == ["end one: turn_timeout", "cancel wake", "wake"]
     assert talk.rings() == ["end two: turn_timeout", "cancel wake"]
 
 
@@ -314,7 +321,7 @@ def test_a_child_that_does_not_take_back_in_time() -> None:
     assert talk.machine.deadline == 5
     assert talk.rings() == ["kill"]
     assert talk.rewound() == []  # too late
-    assert talk.gone() == ["wake at uuid of null"]
+    assert talk.gone() == ["wake"]
 
 
 def test_an_idle_child_is_frozen_then_hibernated_then_forgotten() -> None:
@@ -388,6 +395,7 @@ CLOSING: dict[Phase, list[str]] = {
     AWAITING_TOOLS: ["kill"],
     INTERRUPTING: ["kill"],
     BACKOFF: [],
+    RELEASING: [],
     STOPPING: [],
     CLOSED: [],
 }
@@ -398,9 +406,13 @@ def test_closing(phase: Phase) -> None:
     talk = IN_PHASE[phase]()
     assert talk.close() == CLOSING[phase]
     at_once = {ASLEEP, WAKING, BACKOFF, CLOSED}
-    assert talk.phase is (CLOSED if phase in at_once else STOPPING)
+    expected = CLOSED if phase in at_once else STOPPING
+    assert talk.phase is (RELEASING if phase is RELEASING else expected)
     assert talk.close() == []
     assert talk.turn("late") == ["started late", "end late: deleted"]
+    if talk.phase is RELEASING:
+        assert talk.cut() == []
+        assert talk.looked() == ["hand over"]
     if talk.phase is STOPPING:
         assert talk.gone() == []
     assert talk.phase is CLOSED

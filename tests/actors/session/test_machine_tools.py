@@ -11,7 +11,7 @@ from ccapi.actors.session.phases import Limits
 from ccapi.schemas.claude.output import AssistantDone, ToolReturned, ToolsReturned, ToolUseStarted
 from ccapi.schemas.claude.tool_names import wire_name
 from ccapi.schemas.message import Image, Message, ToolCall, ToolResult, digest
-from ccapi.schemas.turn import ResumePoint, Tool, Usage
+from ccapi.schemas.turn import Tool, Usage
 from tests.support.talk import (
     ASLEEP,
     AWAITING_TOOLS,
@@ -19,7 +19,7 @@ from tests.support.talk import (
     IDLE,
     INTERRUPTING,
     LOOK,
-    SESSION,
+    NULL,
     STOPPING,
     WAKING,
     Talk,
@@ -38,7 +38,7 @@ def test_a_child_gets_the_tool_server_and_asks_for_the_tools() -> None:
     talk = Talk()
     assert talk.turn("one", tools=[LOOK, Tool("weird.name")]) == ["started one", "wake"]
     assert talk.ready() == ["initialize sonnet", "ask one"]
-    assert talk.written[0]["request"]["sdkMcpServers"] == ["client"]
+    assert talk.written[0]["request"]["sdkMcpServers"] == ["client0"]
     assert talk.mcp("r1", "initialize", {"protocolVersion": "2025-11-25"}) == ["answer r1: yes"]
     assert talk.mcp("r2", "notifications/initialized") == ["answer r2: yes"]
     assert talk.mcp("r3", "tools/list") == [f"answer r3: look, {wire_name('weird.name')}"]
@@ -53,8 +53,7 @@ def test_a_turn_that_calls_a_tool_ends_and_its_child_waits() -> None:
     assert talk.phase is AWAITING_TOOLS
     memory = talk.machine.memory
     answer = Message("assistant", ("Let me see.", ToolCall("c1", "look", '{"a":1.0}')))
-    assert memory.seed == (user("one"), answer)
-    assert memory.resume == ResumePoint(SESSION, "uuid of null")
+    assert memory.seed == (*NULL, user("one"), answer)
     assert memory.calls == ("c1",)
     assert memory.digests[-2:] == (digest(user("one")), digest(answer))
 
@@ -66,9 +65,8 @@ def test_results_alone_go_to_the_child_that_waits_for_them() -> None:
     words = talk.answer("It is ", "sunny")
     assert words[-1] == "end c1 is sunny: completed stop, It is sunny"
     memory = talk.machine.memory
-    assert (memory.seed, memory.calls) == ((), ())
-    assert memory.resume == ResumePoint(SESSION, "uuid of It is sunny")
     said = (user("one"), called("c1"), results(c1="sunny"), assistant("It is sunny"))
+    assert (memory.seed, memory.calls) == ((*NULL, *said), ())
     assert memory.digests[-4:] == tuple(map(digest, said))
     assert talk.turn("two") == ["started two", "ask two"]
 
@@ -106,11 +104,12 @@ def test_a_turn_may_call_again_and_again() -> None:
     talk = awaiting_tools()
     talk.turn(results(c1="no"))
     assert talk.suspends("c2")[-1] == "end c1 is no: completed tool_calls"
-    assert talk.machine.memory.seed == (user("one"), called("c1"), results(c1="no"), called("c2"))
+    said = (user("one"), called("c1"), results(c1="no"), called("c2"))
+    assert talk.machine.memory.seed == (*NULL, *said)
     assert talk.turn(results(c2="yes"))[1:] == ["answer request c2: yes"]
     talk.answer("Found.")
     assert talk.phase is IDLE
-    assert not talk.machine.memory.seed
+    assert talk.machine.memory.seed[-1] == assistant("Found.")
 
 
 def test_each_part_of_a_turn_has_its_own_usage() -> None:
@@ -172,7 +171,7 @@ def test_a_connection_that_is_lost_behind_a_call_fails_the_turn() -> None:
     # No result follows: the CLI waits for the call to be answered.
     lost = talk.done("API Error: Connection lost mid-response", synthetic=True)
     assert lost == ["end one: upstream_failed", "rewind one"]
-    assert (talk.machine.memory.calls, talk.machine.memory.seed) == ((), ())
+    assert (talk.machine.memory.calls, talk.machine.memory.seed) == ((), NULL)
 
 
 # -- results that do not fit -----------------------------------------------------------------------
@@ -209,7 +208,7 @@ def test_results_with_text_behind_them_are_written_after_a_rewind() -> None:
     assert talk.rewound() == ["history user one"]
     assert talk.taken_in() == ["history assistant look c1", "ask c1 is sunny|And now?"]
     assert talk.answer("Night.")[-1].endswith("completed stop, Night.")
-    assert talk.machine.memory.seed == ()
+    assert talk.machine.memory.seed[2:] == (user("one"), called("c1"), both, assistant("Night."))
 
 
 @pytest.mark.parametrize(
@@ -233,10 +232,15 @@ def test_a_turn_for_another_child_ends_the_one_that_waits() -> None:
     talk = awaiting_tools()
     assert talk.turn(results(c1="sunny"), model="opus")[1:] == ["kill"]
     assert talk.phase is STOPPING
-    assert talk.gone() == ["wake at uuid of null"]
-    assert talk.ready() == ["initialize opus", "history user one"]
+    assert talk.gone() == ["wake"]
+    assert talk.ready() == ["initialize opus", "history user zero"]
     talk.set_up()
-    assert talk.taken_in() == ["history assistant look c1", "ask c1 is sunny"]
+    assert talk.takes_history() == [
+        "history assistant null",
+        "history user one",
+        "history assistant look c1",
+        "ask c1 is sunny",
+    ]
 
 
 def test_a_turn_that_waits_for_the_rewind_may_be_interrupted() -> None:
@@ -263,7 +267,7 @@ def test_a_child_does_not_wait_for_results_for_ever() -> None:
     assert talk.turn(results(c1="sunny")) == ["started c1 is sunny", "history user one"]
     assert talk.taken_in() == ["history assistant look c1", "ask c1 is sunny"]
     talk.answer("Sunny.")
-    assert talk.machine.memory.seed == ()
+    assert talk.machine.memory.seed[-1] == assistant("Sunny.")
 
 
 def test_a_refused_turn_does_not_extend_the_wait() -> None:
@@ -277,8 +281,8 @@ def test_results_for_a_child_that_is_lost_go_to_another() -> None:
     talk = awaiting_tools()
     assert talk.gone() == []
     assert talk.phase is ASLEEP
-    assert talk.turn(results(c1="sunny")) == ["started c1 is sunny", "wake at uuid of null"]
-    assert talk.ready() == ["initialize sonnet", "history user one"]
+    assert talk.turn(results(c1="sunny")) == ["started c1 is sunny", "wake"]
+    assert talk.ready() == ["initialize sonnet", "history user zero"]
 
 
 def test_results_given_to_a_child_that_was_dead_already_go_to_another() -> None:
@@ -286,12 +290,12 @@ def test_results_given_to_a_child_that_was_dead_already_go_to_another() -> None:
     talk.turn(results(c1="sunny"))
     # Its last words: the model has said nothing.
     talk.feed(ToolsReturned((ToolReturned("c1", "[Request interrupted]", is_error=True),)))
-    assert talk.gone() == ["wake at uuid of null"]
-    assert talk.ready() == ["initialize sonnet", "history user one"]
+    assert talk.gone() == ["wake"]
+    assert talk.ready() == ["initialize sonnet", "history user zero"]
     talk.set_up()
-    assert talk.taken_in() == ["history assistant look c1", "ask c1 is sunny"]
+    assert talk.takes_history()[-2:] == ["history assistant look c1", "ask c1 is sunny"]
     assert talk.answer("Sunny.")[-1] == "end c1 is sunny: completed stop, Sunny."
-    assert (talk.machine.memory.seed, talk.machine.memory.calls) == ((), ())
+    assert talk.machine.memory.calls == ()
 
 
 def test_results_go_to_one_other_child_and_to_no_third() -> None:
@@ -301,7 +305,7 @@ def test_results_go_to_one_other_child_and_to_no_third() -> None:
     talk.ready()
     assert talk.gone() == ["end c1 is sunny: child_died"]
     assert talk.machine.memory.calls == ("c1",)
-    assert talk.turn(results(c1="rain"))[1:] == ["wake at uuid of null"]
+    assert talk.turn(results(c1="rain"))[1:] == ["wake"]
 
 
 def test_results_whose_answer_has_begun_are_not_written_again() -> None:
@@ -316,7 +320,7 @@ def test_a_child_that_does_not_wait_for_results_goes() -> None:
     assert talk.result("I went on.", total_cost_usd=0.5) == ["kill"]
     talk.gone()
     assert talk.machine.memory.calls == ("c1",)
-    assert talk.turn(results(c1="sunny"))[1:] == ["wake at uuid of null"]
+    assert talk.turn(results(c1="sunny"))[1:] == ["wake"]
 
 
 def test_the_calls_stay_open_after_a_turn_with_results_fails() -> None:

@@ -46,7 +46,7 @@ def test_initialize_without_a_system_prompt() -> None:
 @pytest.mark.parametrize("setup", [Setup("m", tools=(Tool("t"),)), Setup("m", schema="{}")])
 def test_initialize_names_the_tool_server_where_there_are_tools(setup: Setup) -> None:
     request = json.loads(bytes(lines.initialize("r", setup)))["request"]
-    assert request["sdkMcpServers"] == ["client"]
+    assert request["sdkMcpServers"] == ["client0"]
     assert "sdkMcpServers" not in json.loads(bytes(lines.initialize("r", Setup("m"))))["request"]
 
 

@@ -116,8 +116,26 @@ async def test_only_the_last_user_message_can_be_rewound(tmp_path: Path) -> None
             "precedingAssistantUuid": assistants[1],
         }
         assert (await rewind(second))["precedingAssistantUuid"] == assistants[0]
-        assert (await rewind(first))["error"] == "no preceding assistant"
-        assert len((await child.report())["history"]) == 3
+        assert (await rewind(first))["precedingAssistantUuid"] is None
+        assert len((await child.report())["history"]) == 1
+
+
+async def test_a_whole_conversation_is_cut_out_by_one_request(tmp_path: Path) -> None:
+    first, second, third = new_uuids(3)
+    async with open_demo_cli(tmp_path) as child:
+        for uuid in (first, second, third):
+            await child.turn(f"repeat: {uuid}", uuid)
+
+        async def cut(last: str) -> Frame:
+            answer = await child.ask(
+                "rewind_conversation", target_message_uuid=first, last_seen_user_message_uuid=last
+            )
+            return dict(answer["response"])
+
+        assert (await cut(second))["reason"] == "unseen_later_turn"
+        assert (await cut(third))["rewound"] is True
+        summary = await child.ask("get_context_usage", detail="summary")
+        assert "Messages" not in [each["name"] for each in summary["response"]["categories"]]
 
 
 async def test_rewinding_a_running_turn_interrupts_it_first_if_asked(tmp_path: Path) -> None:

@@ -215,12 +215,15 @@ async def test_a_slow_boot_only_delays(tmp_path: Path) -> None:
         assert trio.current_time() - began >= 0.3
 
 
-async def test_the_first_message_can_be_rewound_with_a_switch(tmp_path: Path) -> None:
+@pytest.mark.parametrize("can", [True, False])
+async def test_the_first_message_can_be_rewound_unless_a_switch_forbids_it(
+    tmp_path: Path, can: bool
+) -> None:
     uuid = "0a0a0a0a-1111-4111-8111-0b0b0b0b0b0b"
-    async with open_demo_cli(tmp_path, switches={"rewind_first": True}) as child:
+    async with open_demo_cli(tmp_path, switches={"rewind_first": can}) as child:
         await child.turn("hello", uuid)
         body = (await child.ask("rewind_conversation", target_message_uuid=uuid))["response"]
-        assert (body["rewound"], body["precedingAssistantUuid"]) == (True, None)
+        assert (body["rewound"], body["precedingAssistantUuid"]) == (can, None)
 
 
 # --- odd output ---------------------------------------------------------------------------------

@@ -48,7 +48,7 @@ def test_rules_and_folders_are_the_clis_to_apply(tmp_path: Path) -> None:
     assert value_of(arguments, "--disallowedTools") == ["Bash(rm:*)"]
     assert value_of(arguments, "--setting-sources") == ["project"]
     allowed = value_of(arguments, "--allowedTools")
-    assert allowed == ["mcp__client", "mcp__other", "Read", "Bash(ls:*)"]
+    assert allowed == [*(f"mcp__client{n}" for n in range(12)), "Read", "Bash(ls:*)"]
 
 
 def test_nothing_is_skipped_unless_it_is_asked_for(tmp_path: Path) -> None:

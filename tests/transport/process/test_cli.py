@@ -191,7 +191,10 @@ def test_a_generic_child(tmp_path: Path) -> None:
 )
 def test_a_child_that_resumes(tmp_path: Path, point: ResumePoint, flags: list[str]) -> None:
     cli = find(tmp_path, demo=True)
-    assert list(cli.command(point).argv) == [*cli.command().argv, *flags]
+    # What another conversation may get writes no transcript; what resumes one goes on with it.
+    *generic, last = cli.command().argv
+    assert last == "--no-session-persistence"
+    assert list(cli.command(point).argv) == [*generic, *flags]
 
 
 def test_children_work_under_the_storage_path(tmp_path: Path) -> None:
