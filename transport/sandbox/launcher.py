@@ -10,9 +10,9 @@ RULES COMMAND...``
 - ``CONTROL``: descriptor of a Unix socket to the gateway. It gets one byte and the listening
   sockets: the proxy's first, then one for each of the ports.
 - ``PORTS``: separated by commas; on these ports of 127.0.0.1 the child finds what the gateway
-  connects it to.
+  connects it to. ``api``: a port that is free, which the child is told as the API's.
 - ``RULES``: ``-``, or Landlock's: lines of a letter and a value, separated by NUL, in hexadecimal.
-  ``r`` a path to read, ``w`` a path to write, ``p`` a TCP port to connect to (beside the proxy's),
+  ``r`` a path to read, ``w`` a path to write, ``p`` a TCP port to connect to (beside those above),
   ``f`` the filter for system calls (in hexadecimal again), ``o`` a process that must be out of
   reach.
 
@@ -22,6 +22,8 @@ Sources: landlock(7) and linux/landlock.h, capabilities(7), seccomp(2).
 import _socket
 import os
 import sys
+
+API = "api"
 
 LANDLOCK_ABI = 6
 """The first one that keeps signals and abstract sockets within the sandbox (Linux 6.12)."""
@@ -141,14 +143,14 @@ def _prove_confined(outside: int) -> None:
     fail("Landlock does not hold signals back")
 
 
-def _confine(rules: str, port: int, control: _socket.socket) -> None:
+def _confine(rules: str, reached: list[int], control: _socket.socket) -> None:
     given: dict[str, list[str]] = {letter: [] for letter in "rwpfo"}
     for line in bytes.fromhex(rules).decode("utf-8", "surrogateescape").split("\0"):
         given[line[0]].append(line[2:])
     landlock = Landlock()
     if landlock_abi() < LANDLOCK_ABI:
         fail(f"Landlock ABI {LANDLOCK_ABI} is needed")
-    ports = [*map(int, given["p"]), port]
+    ports = [*map(int, given["p"]), *reached]
     landlock.drop_capabilities()
     landlock.restrict(given["r"], given["w"], ports)
     _prove_confined(int(given["o"][0]))
@@ -178,16 +180,19 @@ def _listen(port: int) -> _socket.socket:
 def main(number: str, forwards: str, rules: str, *command: str) -> None:
     control = _socket.socket(fileno=int(number))
     os.set_inheritable(control.fileno(), False)
-    listeners = [_listen(0), *(_listen(int(port)) for port in forwards.split(",") if port)]
+    forwarded = [port for port in forwards.split(",") if port]
+    listeners = [_listen(0), *(_listen(0 if port == API else int(port)) for port in forwarded)]
     sent = b"".join(each.fileno().to_bytes(4, sys.byteorder) for each in listeners)
     control.sendmsg([b"1"], [(_socket.SOL_SOCKET, _socket.SCM_RIGHTS, sent)])
-    port = listeners[0].getsockname()[1]
+    ports = [listener.getsockname()[1] for listener in listeners]
     for listener in listeners:
         listener.close()
     for name in ("HTTP_PROXY", "HTTPS_PROXY", "ALL_PROXY"):
-        os.environ[name] = os.environ[name.lower()] = f"http://127.0.0.1:{port}"
+        os.environ[name] = os.environ[name.lower()] = f"http://127.0.0.1:{ports[0]}"
+    if API in forwarded:
+        os.environ["ANTHROPIC_BASE_URL"] = f"http://127.0.0.1:{ports[1 + forwarded.index(API)]}"
     if rules != "-":
-        _confine(rules, port, control)
+        _confine(rules, ports, control)
     control.close()
     try:
         os.execv(command[0], command)  # noqa: S606 (that is what it is for)
