@@ -42,8 +42,12 @@ STATE = ".claude.json"
 LARGEST = 64 * 1024
 """Bytes of a file that is taken for a login."""
 
-RENEWAL_SECONDS = 15.0
+RENEWAL_SECONDS = 10.0
 """Longest wait for the CLI to renew a token, usually half a second."""
+
+AGAIN_SECONDS = 1.0
+"""Until the CLI is asked again: within seconds of another question it may answer, and not have
+renewed the token."""
 
 MARGIN_SECONDS = 300.0
 """A token that expires within these is renewed."""
@@ -98,10 +102,13 @@ class FileLogin:
         """The access token, renewed if it is about to expire. Raises `NoLogin`."""
         async with self._lock:  # a renewed token makes the one before it worthless
             login = _read_login(self.file)
-            due = login.get("expiresAt")
-            if isinstance(due, int | float) and due / 1000 < time() + MARGIN_SECONDS:
-                await self._renew()
-                login = _read_login(self.file) or login
+            with trio.move_on_after(RENEWAL_SECONDS):
+                while _expires_within(MARGIN_SECONDS, login):
+                    await self._renew()
+                    login = _read_login(self.file) or login
+                    if not _expires_within(0, login):
+                        break  # good for now, renewed or not
+                    await trio.sleep(AGAIN_SECONDS)
         if not login:
             raise NoLogin
         token: str = login["accessToken"]
@@ -112,7 +119,7 @@ class FileLogin:
         log.info("the CLI is asked to renew its login")
         # Under that one the CLI never reads a subscription's login.
         env = {name: text for name, text in self.env.items() if name != "CLAUDE_CODE_SIMPLE"}
-        with suppress(OSError), trio.move_on_after(RENEWAL_SECONDS):
+        with suppress(OSError):
             await trio.run_process(
                 [*self.status],
                 env=env,
@@ -138,6 +145,11 @@ def _read_login(path: Path) -> dict[str, Any]:
     except (ValueError, KeyError, TypeError, RecursionError):
         return {}
     return login if isinstance(login, dict) and isinstance(login.get("accessToken"), str) else {}
+
+
+def _expires_within(seconds: float, login: Mapping[str, Any]) -> bool:
+    due = login.get("expiresAt")
+    return isinstance(due, int | float) and due / 1000 < time() + seconds
 
 
 def _kept_key(state: Path) -> str | None:
