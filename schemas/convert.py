@@ -136,16 +136,6 @@ def parse_json(body: bytes | bytearray) -> object:
     raise InvalidRequest(f"The request's body is not valid JSON: {fault}.", code="invalid_json")
 
 
-def read_message(text: str) -> object:
-    """As `read_json`, of the text of a WebSocket message; what is made of it for that is given back
-    at once, whatever comes of it."""
-    body = bytearray(text.encode("utf-8", "surrogatepass"))
-    try:
-        return read_json(body)
-    finally:
-        body.clear()
-
-
 def _parse(body: bytes | bytearray) -> object:
     """Without the garbage collector: what a parser makes has no cycles, and looking for them again
     and again while the objects become more takes most of the time. The parser lets no other thread

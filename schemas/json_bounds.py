@@ -121,18 +121,24 @@ def check_json(text: bytes | bytearray) -> int:
 
     Raises `TooMuchJson`; looks at no more of the text than it needs for that.
     """
-    meter = JsonMeter(most_values(len(text)))
-    if len(text) <= SLICE:
-        meter.feed(bytes(text))
-    else:
-        with memoryview(text) as view:  # an error's traceback must not keep hold of it
-            for begin in range(0, len(text), SLICE):
-                meter.feed(bytes(view[begin : begin + SLICE]))
-                if not meter.is_json:
-                    break
-    # As it came, and a copy that the parser makes; and the texts, as Python holds them.
-    return len(text) * (2 + _widest(text)) + VALUE_BYTES * meter.values
+    meter, characters = JsonMeter(most_values(len(text))), 0
+    width = _widest(text)
+    with memoryview(text) as view:  # an error's traceback must not keep hold of it
+        for begin in range(0, len(text), SLICE):
+            piece = bytes(view[begin : begin + SLICE])
+            characters += len(piece) if width == 1 else len(piece.translate(None, _WITHIN))
+            meter.feed(piece)
+            if not meter.is_json:
+                break
+    return COPIES * len(text) + width * characters + VALUE_BYTES * meter.values
 
+
+COPIES = 5
+"""Times that a text is in memory in bytes, at most: as it came, as the parser copies it, and as it
+is written for the child and for the store."""
+
+_WITHIN = bytes(range(0x80, 0xC0))
+"""Bytes of UTF-8 that begin no character."""
 
 _FOUR_BYTES = [bytes([lead]) for lead in range(0xF0, 0xF5)]
 _PAIRS = [b"\\u%c%c" % (d, each) for d in b"dD" for each in b"89abAB"]

@@ -25,7 +25,7 @@ from uuid import uuid4
 import trio
 from attrs import define, evolve, field
 
-from ...schemas.convert import read_message, write_json
+from ...schemas.convert import write_json
 from ...schemas.errors import GatewayError, NotFound, RateLimited, TurnInterrupted
 from ...schemas.openai.foreign_items import refers
 from ...schemas.openai.response_events import Framing, ResponseWriter
@@ -52,6 +52,7 @@ from ..responses.record import Record
 from ..responses.run import Running, prepare, responding, steered
 from ..responses.store import ResponseStore
 from ..runtime.boundary import as_gateway_error
+from .call import Hold, read_message
 
 if TYPE_CHECKING:
     from ..gateway import Gateway
@@ -69,14 +70,15 @@ MAX_STEERS = 8
 SHELF = ResponseSettings(max_stored=32, max_bytes=16 * 1024 * 1024, ttl_seconds=3600.0)
 """What a connection remembers of responses that shall not be stored, so that it can go on."""
 
-Receive = Callable[[], Awaitable[str]]
+Receive = Callable[[], Awaitable[bytes | bytearray]]
 Send = Callable[[bytes], Awaitable[None]]
 
 
 class Socket(Protocol):
-    async def receive(self) -> str: ...
+    async def receive(self) -> bytes | bytearray: ...
     async def send(self, payload: bytes) -> None: ...
     def take_share(self) -> Share | None: ...
+    async def hold(self, count: int) -> None: ...
 
 
 class SocketCaller(Protocol):
@@ -93,7 +95,13 @@ class SocketCaller(Protocol):
 async def converse(call: SocketCaller) -> None:
     """``GET /v1/responses`` with an upgrade. Ends by what `receive` or `send` raises."""
     socket = call.socket
-    await converse_over(call.gateway, call.owner, socket.receive, socket.send, socket.take_share)
+    await converse_over(
+        call.gateway, call.owner, socket.receive, socket.send, socket.take_share, socket.hold
+    )
+
+
+async def _hold_nothing(count: int) -> None:
+    """For what has no room to share."""
 
 
 async def converse_over(
@@ -102,11 +110,12 @@ async def converse_over(
     receive: Receive,
     send: Send,
     take_share: Callable[[], Share | None] = lambda: None,
+    hold: Hold = _hold_nothing,
 ) -> None:
     """The same over any pair of functions that take and give whole messages. `take_share`: what the
-    message that was received last holds of the room for messages."""
+    message that was received last holds of the room for messages; `hold` has it hold more."""
     async with trio.open_nursery() as nursery:
-        session = _Session(gateway, owner, send, nursery, take_share)
+        session = _Session(gateway, owner, send, nursery, take_share, hold)
         try:
             while True:
                 await session.take_message(await receive())
@@ -116,7 +125,7 @@ async def converse_over(
 
 @define(eq=False)
 class _Request:
-    """What was asked, in how many characters, and the room that takes."""
+    """What was asked, in how many bytes, and the room that takes."""
 
     create: Create
     length: int
@@ -149,12 +158,14 @@ class _Session:
         send: Send,
         nursery: trio.Nursery,
         take_share: Callable[[], Share | None],
+        hold: Hold,
     ) -> None:
         self._gateway = gateway
         self._owner = owner
         self._send = send
         self._nursery = nursery
         self._take_share = take_share
+        self._hold = hold
         self._lanes: dict[str | None, _Lane] = {}
         self._shelf = ResponseStore(SHELF)
 
@@ -170,18 +181,18 @@ class _Session:
 
     # -- what the client says ----------------------------------------------------------------------
 
-    async def take_message(self, text: str) -> None:
-        stream_id = None
+    async def take_message(self, received: bytes | bytearray) -> None:
+        stream_id, length = None, len(received)
         try:
-            message = await self._gateway.bodies.read(len(text), partial(read_message, text))
+            message = await read_message(received, self._gateway.bodies, self._hold)
             stream_id = stream_id_of(message)
             match read_event(message):
                 case Create() as create:
-                    self._take(create, len(text))
+                    self._take(create, length)
                 case Cancel() as cancel:
                     self._cancel(cancel)
                 case Steer() as steer:
-                    await self._steer(steer, len(text))
+                    await self._steer(steer, length)
         except GatewayError as error:
             await self._send_event(encode_failure(error, stream_id))
 

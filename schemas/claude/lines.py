@@ -11,8 +11,9 @@ from collections.abc import Callable, Iterable, Iterator
 from typing import Any
 from uuid import uuid4
 
-import orjson
 from attrs import frozen
+
+from ..json_bytes import kept_json
 
 LONG = 65536
 """Characters from which on a line is made in pieces."""
@@ -96,7 +97,7 @@ def weigh(value: Any) -> int:
 
 def _dumps(value: Any) -> bytes:
     try:
-        return orjson.dumps(value)
+        return kept_json(value)
     except TypeError:
         # A lone surrogate has no UTF-8, but it has an escape; the CLI reads it as U+FFFD.
         return json.dumps(value, ensure_ascii=True).encode()

@@ -19,6 +19,7 @@ from typing import Any
 import orjson
 from attrs import astuple, frozen
 
+from ..json_bytes import kept_json
 from ..message import (
     Block,
     Document,
@@ -260,7 +261,7 @@ def decode_setup(body: bytes) -> Setup:
 def dumps(value: Any) -> bytes:
     """Compact JSON, as `loads` takes it."""
     try:
-        return orjson.dumps(value)
+        return kept_json(value)
     except TypeError:  # a lone surrogate, or an integer beyond 64 bits
         text = json.dumps(value, ensure_ascii=False, separators=(",", ":"))
         return _BY_STANDARD_LIBRARY + text.encode("utf-8", "surrogatepass")

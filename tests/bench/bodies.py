@@ -21,6 +21,9 @@ from typing import Any
 from tests.bench.hostile import CASES
 
 LOOP_BOUND, MEMORY_BOUND = 0.1, 5.0
+FLOOR = 4 * 2**20
+"""Bytes that any body may cost, however short it is."""
+
 HEAD = (
     "body", "MB", "answer", "s", "longest pause ms", "late ms", "loop ms", "CPU ms", "peak MB",
     "peak x", "kept MB", "holds",
@@ -45,7 +48,7 @@ def measure(side: Side, name: str, times: int = 1) -> dict[str, Any]:
 
 def row(label: str, seen: dict[str, Any]) -> str:
     length, peak = seen["length"], seen["peak"]
-    good = seen["loop"] <= LOOP_BOUND and peak <= MEMORY_BOUND * length + 2**20
+    good = seen["loop"] <= LOOP_BOUND and peak <= MEMORY_BOUND * length + FLOOR
     cells = [
         f"{label}{seen['name']}",
         f"{length / 1e6:.1f}",

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import gc
+import sys
 from typing import Any
 
 import orjson
@@ -13,7 +14,14 @@ from hypothesis import strategies as st
 from ccapi.schemas import json_bounds
 from ccapi.schemas.convert import read_json
 from ccapi.schemas.errors import InvalidRequest
-from ccapi.schemas.json_bounds import JsonMeter, TooMuchJson, check_json, most_values
+from ccapi.schemas.json_bounds import (
+    COPIES,
+    VALUE_BYTES,
+    JsonMeter,
+    TooMuchJson,
+    check_json,
+    most_values,
+)
 
 VALUES = st.recursive(
     st.none() | st.booleans() | st.integers(-9, 9) | st.text('a"\\,[]{}é\n'),
@@ -158,3 +166,20 @@ def test_an_error_does_not_keep_the_text() -> None:
         read_json(dense)
     assert refused.value.__traceback__ is not None
     dense.clear()
+
+
+@pytest.mark.parametrize(
+    ("text", "width"),
+    [
+        ("hello " * 20_000, 1),
+        ("\u4f60\u597d" * 20_000, 2),
+        ("hello " * 20_000 + "\U0001f600", 4),
+        ("\U0001f600" * 30_000, 4),
+    ],
+)
+def test_the_memory_of_a_text_is_that_of_its_characters(text: str, width: int) -> None:
+    """As it is in bytes, and as CPython holds it: one emoji makes all of it four times as wide."""
+    body = f'"{text}"'.encode()
+    memory = check_json(body)
+    assert memory >= COPIES * len(body) + sys.getsizeof(text) - 100
+    assert memory <= COPIES * len(body) + width * (len(text) + 2) + VALUE_BYTES

@@ -14,18 +14,19 @@ from __future__ import annotations
 import math
 import struct
 from collections import deque
+from collections.abc import Generator
 from contextlib import suppress
-from io import StringIO
+from functools import partial
+from typing import cast
 
 import trio
 from attrs import frozen
 from trio_websocket import CloseReason, ConnectionClosed, WebSocketConnection, WebSocketRequest
 from wsproto import ConnectionType, WSConnection
 from wsproto.connection import ConnectionState
-from wsproto.events import BytesMessage, CloseConnection, Ping, Pong, TextMessage
+from wsproto.events import BytesMessage, CloseConnection, Event, Ping, Pong, TextMessage
 
 from ...schemas.errors import Overloaded
-from ...schemas.message import utf8_size
 from ..loggers import get_logger
 from .bodies import LONG, Bodies, Share
 from .guarded_stream import GONE
@@ -33,6 +34,9 @@ from .guarded_stream import GONE
 log = get_logger("ccapi.websocket")
 
 READ_BYTES = 16384
+MOST_READ_BYTES = 256 * 1024 - 4096
+"""What is read at once of a message that is long."""
+
 WAITING_MESSAGES = 1
 """Messages that may wait for their reader; behind them the client's own writes come to a stand."""
 
@@ -112,7 +116,7 @@ class WebSocket:
         self.received = 0
         self.sent = 0
         self.length = 0
-        """Of the message that was received last, in characters."""
+        """Of the message that was received last, in bytes."""
         self._share: Share | None = None
 
     def __repr__(self) -> str:
@@ -124,9 +128,9 @@ class WebSocket:
         """How it was closed, or is being closed; None while it is open."""
         return None if self._connection.closed is None else self._connection.ending()
 
-    async def receive(self) -> str:
-        """The next message. Raises `WebSocketClosed`; what the other side sent before it closed
-        is received first.
+    async def receive(self) -> bytes | bytearray:
+        """The next message, in UTF-8; the caller may empty it. Raises `WebSocketClosed`; what the
+        other side sent before it closed is received first.
 
         The room that the message before it had is given back, unless it was taken over
         (`take_share`)."""
@@ -141,6 +145,16 @@ class WebSocket:
         None where that is nothing."""
         share, self._share = self._share, None
         return share
+
+    async def hold(self, count: int) -> None:
+        """Have the message that was received last hold at least `count` bytes of the room. Raises
+        `Overloaded`."""
+        bodies = self._connection.bodies
+        if bodies is None or (count < LONG and self._share is None):
+            return
+        if self._share is None:
+            self._share = bodies.share()
+        await self._share.grow_to(count)
 
     def release(self) -> None:
         """Give back the room of all messages. For when nothing is received any more."""
@@ -218,7 +232,7 @@ class _Connection(WebSocketConnection):
     def __init__(self, stream: trio.abc.Stream, limits: WebSocketLimits) -> None:
         super().__init__(
             _Heartbeat(stream, self),
-            WSConnection(ConnectionType.SERVER),
+            _Protocol(ConnectionType.SERVER),
             message_queue_size=WAITING_MESSAGES,
             max_message_size=limits.max_message_bytes,
             receive_buffer_size=READ_BYTES,
@@ -229,9 +243,8 @@ class _Connection(WebSocketConnection):
         self.waiting: trio.CancelScope | None = None
         self.bodies: Bodies | None = None
         self.message_due = math.inf
-        self._text: StringIO | None = None
-        self._bytes = 0
-        self._begun_at = 0.0
+        self._message = bytearray()
+        self._begun_at: float | None = None  # None: no message is coming
         self._frames = 0
         self._share: Share | None = None  # of the message that comes
         self._shares: deque[Share | None] = deque()  # of those that wait for their reader
@@ -248,12 +261,12 @@ class _Connection(WebSocketConnection):
 
     # -- for `WebSocket` ---------------------------------------------------------------------------
 
-    async def next_message(self) -> tuple[str, Share | None]:
+    async def next_message(self) -> tuple[bytes | bytearray, Share | None]:
         try:
             message = await self._recv_channel.receive()
         except (trio.ClosedResourceError, trio.EndOfChannel):
             raise self.ending() from None
-        assert isinstance(message, str)
+        assert isinstance(message, bytes | bytearray)
         return message, self._shares.popleft()
 
     def release(self) -> None:
@@ -307,6 +320,17 @@ class _Connection(WebSocketConnection):
 
     # -- what the reader task meets ----------------------------------------------------------------
 
+    @property
+    def is_long(self) -> bool:
+        """Whether a message is coming that is long, as far as it has come."""
+        return len(self._message) >= LONG and self.state is ConnectionState.OPEN
+
+    async def parse(self, data: bytes) -> None:
+        """Have what the reader task is given next parsed before, beside the event loop."""
+        assert isinstance(self._wsproto, _Protocol)
+        if self.bodies is not None:
+            await self.bodies.read(len(data), partial(self._wsproto.parse, data))
+
     async def _handle_message_event(self, event: BytesMessage | TextMessage) -> None:
         await self._breathe()
         if self._close_reason is not None:
@@ -314,58 +338,56 @@ class _Connection(WebSocketConnection):
         if isinstance(event, BytesMessage):
             await self._refuse(ONLY_TEXT, "Messages must be text.")
             return
-        self._bytes += utf8_size(event.data)
-        if self._bytes > self._max_message_size:
+        # In one piece, for a list of fragments grows by more than they hold, and by something for
+        # each that holds nothing; and as bytes, for a text takes up to four for each character.
+        self._message += event.data.encode()
+        if len(self._message) > self._max_message_size:
             reason = f"A message may have {self._max_message_size} bytes."
             await self._refuse(TOO_BIG, reason)
         elif not await self._has_room():
             await self._refuse(TRY_LATER, "There is no room for so long a message now.")
         elif event.message_finished:
-            await self._take(event.data)
+            await self._take()
         else:
-            # In one piece, for a list of fragments grows by more than they hold, and by something
-            # for each that holds nothing.
-            if self._text is None:
-                self._text = StringIO(newline="")
+            if self._begun_at is None:
                 self._begun_at = trio.current_time()
-            self._text.write(event.data)
             limits = self.limits
             if limits.min_bytes_per_second:
-                allowed = limits.stall_seconds + self._bytes / limits.min_bytes_per_second
+                allowed = limits.stall_seconds + len(self._message) / limits.min_bytes_per_second
                 self.message_due = self._begun_at + allowed
 
     async def _has_room(self) -> bool:
         """Whether what has come of the message is in the room that all share."""
-        if self.bodies is None or self._bytes < LONG:
+        length = len(self._message)
+        if self.bodies is None or length < LONG:
             return True
         if self._share is None:
             self._share = self.bodies.share()
-        if self._bytes <= self._share.taken:
+        if length <= self._share.taken:
             return True
-        begun = trio.current_time()
+        waited_since = trio.current_time()
         try:
-            await self._share.grow_to(min(self._bytes + STEP, self._max_message_size))
+            await self._share.grow_to(min(length + STEP, self._max_message_size))
         except Overloaded:
             return False
         finally:
-            self._begun_at += trio.current_time() - begun  # this was not the client's time
+            if self._begun_at is not None:  # this was not the client's time
+                self._begun_at += trio.current_time() - waited_since
         return True
 
-    async def _take(self, last: str) -> None:
-        message = last
-        if self._text is not None:
-            self._text.write(last)
-            message, self._text = self._text.getvalue(), None
-        self._bytes = 0
+    async def _take(self) -> None:
+        message, self._message = self._message, bytearray()
+        self._begun_at = None
         self.message_due = math.inf
         self.used_at = trio.current_time()
         self._shares.append(self._share)
         self._share = None
         with suppress(*GONE):  # no peer reads it: the connection was closed meanwhile
-            await self._send_channel.send(message)
+            await self._send_channel.send(cast(bytes, message))  # not copied
 
     async def _refuse(self, code: int, reason: str) -> None:
-        self._text = None
+        self._message = bytearray()
+        self._begun_at = None
         self.message_due = math.inf
         log.debug("websocket_refused", code=code, reason=reason)
         await self.begin_close(code, reason)
@@ -397,6 +419,35 @@ class _Connection(WebSocketConnection):
             await trio.lowlevel.checkpoint()
 
 
+class _Protocol(WSConnection):
+    """wsproto's connection, which may have been given the next input before the reader task does.
+
+    Of a megabyte, to unmask and decode it takes milliseconds. So a thread does that, piece by
+    piece, while the reader task waits for it.
+    """
+
+    def __init__(self, kind: ConnectionType) -> None:
+        super().__init__(kind)
+        self._parsed: bytes | None = None
+        self._found: deque[Event] = deque()
+
+    def parse(self, data: bytes) -> None:
+        """For a thread. `data` is the same object that `receive_data` gets next."""
+        super().receive_data(data)
+        self._found.extend(super().events())
+        self._parsed = data
+
+    def receive_data(self, data: bytes | None) -> None:
+        if self._parsed is None or data is not self._parsed:
+            super().receive_data(data)
+        self._parsed = None
+
+    def events(self) -> Generator[Event, None, None]:
+        while self._found:
+            yield self._found.popleft()
+        yield from super().events()
+
+
 class _Heartbeat(trio.abc.Stream):
     """The stream below a connection, for its reader: does not wait for ever.
 
@@ -414,9 +465,15 @@ class _Heartbeat(trio.abc.Stream):
         asked = False
         received_at = trio.current_time()
         while True:
+            is_long, data = connection.is_long, None
             with trio.CancelScope() as connection.waiting:
                 connection.waiting.deadline = self._patience(received_at, asked)
-                return bytes(await self._stream.receive_some(max_bytes))
+                most = MOST_READ_BYTES if is_long else max_bytes
+                data = bytes(await self._stream.receive_some(most))
+            if data is not None:
+                if is_long and len(data) >= LONG:
+                    await connection.parse(data)
+                return data
             try:
                 asked = await self._stir(received_at, asked)
             except ConnectionClosed:

@@ -28,7 +28,6 @@ from ...schemas.claude.output import Frame, decode
 from ...schemas.errors import ChildDied, ChildProtocolError, CliUnusable, GatewayError
 from ..sandbox.egress import Egress
 from ..sandbox.files import CONTROL, FILTER, remove_tree
-from ..sandbox.login_copy import LoginCopy
 from ..workers import work
 from .guardian import Guardian
 from .leftovers import Trace
@@ -56,8 +55,8 @@ class ChildCommand:
     """How to start a child: the whole argument vector, environment and working directory.
     `runs_others`: it starts processes in groups of their own. `egress`: it has no network but
     this, and `argv` has the word `CONTROL`. `filter`: what is to be read from the descriptor whose
-    number stands for the word `FILTER`. `scratch` is removed when it has gone; `login`, in there,
-    is followed until then. `trace` is the session that it writes."""
+    number stands for the word `FILTER`. `scratch` is removed when it has gone. `trace`
+    is the session that it writes."""
 
     argv: Sequence[str]
     env: Mapping[str, str]
@@ -68,7 +67,6 @@ class ChildCommand:
     egress: Egress | None = None
     filter: bytes | None = None
     scratch: Path | None = None
-    login: LoginCopy | None = None
     trace: Trace | None = None
 
 
@@ -358,8 +356,6 @@ async def open_child(command: ChildCommand, guardian: Guardian) -> AsyncIterator
                 nursery.start_soon(child._await_exit)  # noqa: SLF001
                 if command.egress is not None and ours is not None:
                     nursery.start_soon(command.egress.serve, ours)
-                if command.login is not None:
-                    nursery.start_soon(command.login.follow)
                 try:
                     yield child
                 finally:

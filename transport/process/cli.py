@@ -152,7 +152,6 @@ class Cli:
             egress=confined.egress,
             filter=confined.filter,
             scratch=confined.scratch,
-            login=confined.login,
         )
 
     async def _take_up(

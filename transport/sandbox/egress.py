@@ -30,6 +30,7 @@ from ...schemas.settings.settings import Settings
 from ..loggers import get_logger
 from ..media.public_address import is_plain_host, is_public
 from ..media.remote_fetch import Resolve, resolve_host
+from .login_door import DoorShut, LoginDoor, NoLogin, TlsStream
 
 log = get_logger("ccapi.egress")
 
@@ -67,12 +68,14 @@ class Parent:
 @frozen
 class Egress:
     """Who may be reached. `named` and `api` hold ``host`` or ``host:port``, in lower case; a name
-    with a leading dot means all below it. `forward` is an API on this machine's loopback."""
+    with a leading dot means all below it. A child that has no login of its own asks the API by
+    `door`; another asks an API on this machine's loopback by `forward`."""
 
     api: Sequence[str]
     named: Sequence[str]
     public: bool
     forward: tuple[str, int] | None = None
+    door: LoginDoor | None = None
     proxies: Mapping[str, str] = {}
     resolve: Resolve = resolve_host
 
@@ -93,10 +96,34 @@ class Egress:
                 listener.close()
 
     async def _forward(self, client: trio.SocketStream) -> None:
-        if self.forward is not None:
+        if self.door is not None:
+            await self._ask_api(client, self.door)
+        elif self.forward is not None:
             with trio.fail_after(CONNECT_SECONDS):
                 upstream = await trio.open_tcp_stream(*self.forward)
             await _join(client, upstream, b"", b"")
+
+    async def _ask_api(self, client: trio.SocketStream, door: LoginDoor) -> None:
+        connection = h11.Connection(h11.SERVER, max_incomplete_event_size=MAX_HEAD_BYTES)
+        try:
+            with trio.fail_after(HEAD_SECONDS):
+                request = await _read_head(client, connection)
+            if request is None:
+                return
+            with trio.fail_after(CONNECT_SECONDS):
+                upstream, head = await door.open(request, self.connect_api)
+        except h11.RemoteProtocolError:
+            refusal = DoorShut(400, "invalid_request_error", "That is no request.")
+        except DoorShut as shut:
+            refusal = shut
+        except NoLogin:
+            refusal = DoorShut(401, "authentication_error", "The gateway is not logged in.")
+        except (OSError, UnicodeError, ssl.SSLError, trio.TooSlowError, trio.BrokenResourceError):
+            refusal = DoorShut(502, "api_error", "The API could not be reached.")
+        else:
+            await _join(client, upstream, b"", head + connection.trailing_data[0])
+            return
+        await _say(client, refusal.response())
 
     async def _proxy(self, client: trio.SocketStream) -> None:
         connection = h11.Connection(h11.SERVER, max_incomplete_event_size=MAX_HEAD_BYTES)
@@ -120,7 +147,13 @@ class Egress:
 
     async def connect(self, host: str, port: int) -> trio.abc.HalfCloseableStream:
         """A connection to where agents may go. Raises `NotAllowed`, `OSError`."""
-        wanted = _is_named(host, port, (*self.api, *self.named))
+        return await self._open(host, port, wanted=_is_named(host, port, (*self.api, *self.named)))
+
+    async def connect_api(self, host: str, port: int) -> trio.abc.HalfCloseableStream:
+        """A connection to where the operator has put the API. Raises `OSError`."""
+        return await self._open(host, port, wanted=True)
+
+    async def _open(self, host: str, port: int, *, wanted: bool) -> trio.abc.HalfCloseableStream:
         if not wanted and not (self.public and is_plain_host(host)):
             raise NotAllowed(f"Agents may not connect to {host}:{port} here.")
         parent = self._parent(host)
@@ -304,7 +337,11 @@ async def _refuse(client: trio.SocketStream, status: int, why: str) -> None:
     body = f"ccapi: {why}\n".encode()
     head = f"HTTP/1.1 {status} Refused\r\nContent-Type: text/plain; charset=utf-8\r\n"
     head += f"Content-Length: {len(body)}\r\nConnection: close\r\n\r\n"
-    await client.send_all(head.encode() + body)
+    await _say(client, head.encode() + body)
+
+
+async def _say(client: trio.SocketStream, response: bytes) -> None:
+    await client.send_all(response)
     with trio.move_on_after(1):  # else what was not read makes the kernel cut the answer off
         await client.send_eof()
         while await client.receive_some(PIECE_BYTES):
@@ -328,7 +365,7 @@ async def _connect_through(parent: Parent, host: str, port: int) -> trio.abc.Hal
     stream: trio.abc.HalfCloseableStream = await trio.open_tcp_stream(parent.host, parent.port)
     if parent.tls:
         context = ssl.create_default_context()
-        stream = _TlsStream(trio.SSLStream(stream, context, server_hostname=parent.host))
+        stream = TlsStream(trio.SSLStream(stream, context, server_hostname=parent.host))
     name = f"[{host}]:{port}" if ":" in host else f"{host}:{port}"
     words = f"CONNECT {name} HTTP/1.1\r\nHost: {name}\r\n".encode()
     if parent.credentials:
@@ -345,28 +382,6 @@ async def _connect_through(parent: Parent, host: str, port: int) -> trio.abc.Hal
         await trio.aclose_forcefully(stream)
         raise OSError("the proxy refused")
     return stream
-
-
-class _TlsStream(trio.abc.HalfCloseableStream):
-    """A TLS stream as one that can be closed by halves, which here means whole."""
-
-    def __init__(self, stream: trio.SSLStream[trio.abc.HalfCloseableStream]) -> None:
-        self._stream = stream
-
-    async def send_all(self, data: bytes | bytearray | memoryview) -> None:
-        await self._stream.send_all(data)
-
-    async def wait_send_all_might_not_block(self) -> None:
-        await self._stream.wait_send_all_might_not_block()
-
-    async def send_eof(self) -> None:
-        await self._stream.aclose()
-
-    async def receive_some(self, max_bytes: int | None = None) -> bytes | bytearray:
-        return await self._stream.receive_some(max_bytes)
-
-    async def aclose(self) -> None:
-        await self._stream.aclose()
 
 
 async def _join(

@@ -4,15 +4,15 @@ Knows: how a child without a network hands its listening sockets to the gateway,
 Refuses to know: settings, and why something is given up (`sandbox` decides).
 
 It runs as a program of its own with nothing but the standard library, and imports as little as it
-can, since every agent's start waits for it: ``python -I -S -E sandbox_launcher.py CONTROL PORTS
-RULES COMMAND...``
+can, since every agent's start waits for it (`posix`: to import `os` takes 2 ms more): ``python -I
+-S -E sandbox_launcher.py CONTROL PORTS RULES COMMAND...``
 
 - ``CONTROL``: descriptor of a Unix socket to the gateway. It gets one byte and the listening
   sockets: the proxy's first, then one for each of the ports.
 - ``PORTS``: separated by commas; on these ports of 127.0.0.1 the child finds what the gateway
-  connects it to.
+  connects it to. ``api``: a port that is free, which the child is told as the API's.
 - ``RULES``: ``-``, or Landlock's: lines of a letter and a value, separated by NUL, in hexadecimal.
-  ``r`` a path to read, ``w`` a path to write, ``p`` a TCP port to connect to (beside the proxy's),
+  ``r`` a path to read, ``w`` a path to write, ``p`` a TCP port to connect to (beside those above),
   ``f`` the filter for system calls (in hexadecimal again), ``o`` a process that must be out of
   reach.
 
@@ -20,8 +20,10 @@ Sources: landlock(7) and linux/landlock.h, capabilities(7), seccomp(2).
 """
 
 import _socket
-import os
+import posix
 import sys
+
+API = "api"
 
 LANDLOCK_ABI = 6
 """The first one that keeps signals and abstract sockets within the sandbox (Linux 6.12)."""
@@ -62,7 +64,7 @@ class Landlock:
 
     def _check(self, result: int, what: str) -> None:
         if result < 0:
-            fail(f"{what}: {os.strerror(self._ctypes.get_errno())}")
+            fail(f"{what}: {posix.strerror(self._ctypes.get_errno())}")
 
     def restrict(self, read: list[str], write: list[str], ports: list[int]) -> None:
         """Put this process into a sandbox within the one it is in."""
@@ -76,24 +78,24 @@ class Landlock:
             rule = self._pack("=QQ", _CONNECT_TCP, port)
             self._check(self._libc.syscall(_ADD, ruleset, 2, rule, 0), "landlock_add_rule")
         self._check(self._libc.syscall(_RESTRICT, ruleset, 0), "landlock_restrict_self")
-        os.close(ruleset)
+        posix.close(ruleset)
 
     def _allow_path(self, ruleset: int, path: str, access: int) -> None:
         try:
-            descriptor = os.open(path, os.O_PATH | os.O_CLOEXEC)
+            descriptor = posix.open(path, posix.O_PATH | posix.O_CLOEXEC)
         except FileNotFoundError:
             return
-        if not os.path.isdir(path):  # noqa: PTH112 (pathlib is not imported here)
+        if posix.stat(path).st_mode & 0o170000 != 0o040000:  # no folder
             access &= _OF_FILES
         if path.startswith("/dev/"):
             access |= _IOCTL_DEVICE
         rule = self._pack("=Qi", access, descriptor)
         self._check(self._libc.syscall(_ADD, ruleset, 1, rule, 0), f"landlock_add_rule {path}")
-        os.close(descriptor)
+        posix.close(descriptor)
 
     def drop_capabilities(self) -> None:
         """Root, too, is then a user like any other, whatever it executes."""
-        if os.geteuid():
+        if posix.geteuid():
             return
         for capability in range(64):
             if self._libc.prctl(_PR_CAPBSET_DROP, capability, 0, 0, 0):
@@ -117,38 +119,38 @@ def _fork_reaper(control: _socket.socket) -> None:
     It stands in the outer of two sandboxes. So what runs in the inner one cannot signal it, and its
     own signals reach these two and nothing else.
     """
-    if os.fork():
+    if posix.fork():
         return
     try:
-        os.setsid()
+        posix.setsid()
         for descriptor in (0, 1, 2):
-            os.close(descriptor)
+            posix.close(descriptor)
         while control.recv(64):
             pass
         for _ in range(3):
             # Every process that it may signal. One pass misses none: nothing forks meanwhile.
-            os.kill(-1, 9)
+            posix.kill(-1, 9)
     finally:
-        os._exit(0)
+        posix._exit(0)  # noqa: SLF001 (its documented name)
 
 
 def _prove_confined(outside: int) -> None:
     """The reaper's signal to all would be a disaster outside of a sandbox, so this is tried."""
     try:
-        os.kill(outside, 0)
+        posix.kill(outside, 0)
     except PermissionError:
         return
     fail("Landlock does not hold signals back")
 
 
-def _confine(rules: str, port: int, control: _socket.socket) -> None:
+def _confine(rules: str, reached: list[int], control: _socket.socket) -> None:
     given: dict[str, list[str]] = {letter: [] for letter in "rwpfo"}
     for line in bytes.fromhex(rules).decode("utf-8", "surrogateescape").split("\0"):
         given[line[0]].append(line[2:])
     landlock = Landlock()
     if landlock_abi() < LANDLOCK_ABI:
         fail(f"Landlock ABI {LANDLOCK_ABI} is needed")
-    ports = [*map(int, given["p"]), port]
+    ports = [*map(int, given["p"]), *reached]
     landlock.drop_capabilities()
     landlock.restrict(given["r"], given["w"], ports)
     _prove_confined(int(given["o"][0]))
@@ -177,20 +179,24 @@ def _listen(port: int) -> _socket.socket:
 
 def main(number: str, forwards: str, rules: str, *command: str) -> None:
     control = _socket.socket(fileno=int(number))
-    os.set_inheritable(control.fileno(), False)
-    listeners = [_listen(0), *(_listen(int(port)) for port in forwards.split(",") if port)]
+    posix.set_inheritable(control.fileno(), False)
+    forwarded = [port for port in forwards.split(",") if port]
+    listeners = [_listen(0), *(_listen(0 if port == API else int(port)) for port in forwarded)]
     sent = b"".join(each.fileno().to_bytes(4, sys.byteorder) for each in listeners)
     control.sendmsg([b"1"], [(_socket.SOL_SOCKET, _socket.SCM_RIGHTS, sent)])
-    port = listeners[0].getsockname()[1]
+    ports = [listener.getsockname()[1] for listener in listeners]
     for listener in listeners:
         listener.close()
-    for name in ("HTTP_PROXY", "HTTPS_PROXY", "ALL_PROXY"):
-        os.environ[name] = os.environ[name.lower()] = f"http://127.0.0.1:{port}"
+    env = dict(posix.environ)
+    for name in (b"HTTP_PROXY", b"HTTPS_PROXY", b"ALL_PROXY"):
+        env[name] = env[name.lower()] = b"http://127.0.0.1:%d" % ports[0]
+    if API in forwarded:
+        env[b"ANTHROPIC_BASE_URL"] = b"http://127.0.0.1:%d" % ports[1 + forwarded.index(API)]
     if rules != "-":
-        _confine(rules, port, control)
+        _confine(rules, ports, control)
     control.close()
     try:
-        os.execv(command[0], command)  # noqa: S606 (that is what it is for)
+        posix.execve(command[0], command, env)
     except OSError as error:
         sys.exit(f"{command[0]}: {error.strerror}")
 

@@ -27,7 +27,7 @@ from tempfile import mkdtemp
 from typing import Literal
 from urllib.parse import urlsplit
 
-from attrs import field, frozen
+from attrs import evolve, field, frozen
 
 from ...schemas.settings.rules import Problem, SettingsError, is_loopback
 from ...schemas.settings.settings import Settings
@@ -35,7 +35,7 @@ from ..loggers import get_logger
 from . import launcher as sandbox_launcher
 from .egress import Egress, egress_of
 from .files import CONTROL, FILTER, remove_left, remove_tree
-from .login_copy import NAME, LoginCopy
+from .login_door import FILE, FileLogin, LoginDoor, Logins
 from .seccomp import MACHINES, filter_program
 
 log = get_logger("ccapi.sandbox")
@@ -65,21 +65,20 @@ _BEFORE_COMMANDS = "before-commands.sh"
 """In the configuration folder: what the CLI has its shell read before each command. (Its own switch
 for that, CLAUDE_CODE_SUBPROCESS_ENV_SCRUB, wants a sandbox of its own, which there cannot be.)"""
 
-_KEPT_OF_STATE = ("oauthAccount", "primaryApiKey", "customApiKeyResponses", "userID")
-"""What a login is made of in the CLI's ``.claude.json``, which also names projects and servers."""
+_KEPT_OF_STATE = ("userID",)
+"""What a child sees of the CLI's ``.claude.json``, which also has keys, accounts and projects: the
+random name of this installation, with which the CLI asks the API."""
 
 
 @frozen
 class Confined:
-    """A command in its sandbox. `scratch` goes when the child has gone; `login` has to be followed
-    until then."""
+    """A command in its sandbox. `scratch` goes when the child has gone."""
 
     argv: list[str]
     env: dict[str, str]
     egress: Egress
     scratch: Path
     filter: bytes | None
-    login: LoginCopy | None = None
 
 
 @frozen
@@ -95,6 +94,7 @@ class Sandbox:
     config: Path
     state: Path
     with_settings: bool
+    logins: Logins
     egress: Egress
     api_port: int | None
     filter: bytes = field(repr=False)
@@ -122,11 +122,11 @@ class Sandbox:
                 transcripts = scratch / "home" / transcripts.name
                 transcripts.mkdir(mode=0o700)
             self._fill_config(scratch / "config", transcripts)
-            login = LoginCopy(self.config.resolve() / NAME, scratch / "config" / NAME)
-            has_login = login.make()
+            held_back = self.logins.held_back(env)
+            env, door = held_back or (env, None)
             seen = self._environment(env, scratch)
             start = self._bubblewrap if self.kind == "bubblewrap" else self._landlock
-            launched = start(scratch, workspace.resolve(), transcripts)
+            launched = start(scratch, workspace.resolve(), transcripts, door)
         except BaseException:
             remove_tree(scratch)
             raise
@@ -135,10 +135,9 @@ class Sandbox:
         return Confined(
             argv=[*launched, program, *argv[1:]],
             env=seen,
-            egress=self.egress,
+            egress=evolve(self.egress, door=door),
             scratch=scratch,
             filter=filter,
-            login=login if has_login else None,
         )
 
     def _environment(self, env: Mapping[str, str], scratch: Path) -> dict[str, str]:
@@ -161,7 +160,7 @@ class Sandbox:
         }
 
     def _fill_config(self, config: Path, transcripts: Path) -> None:
-        """The login, and of everything that was ever said only this workspace's transcripts."""
+        """Of everything that was ever said only this workspace's transcripts, and no login."""
         (config / "projects").mkdir(mode=0o700)
         place = config / "projects" / transcripts.name
         if self.kind == "bubblewrap":
@@ -169,7 +168,7 @@ class Sandbox:
         else:
             place.symlink_to(transcripts)
         (config / _BEFORE_COMMANDS).write_text(f"unset {' '.join(_LOGINS)}\n")
-        kept = login_state(self.state)
+        kept = kept_state(self.state)
         if kept:
             place = config / ".claude.json"
             place.touch(mode=0o600)
@@ -179,14 +178,18 @@ class Sandbox:
                 if (self.config / name).is_file():
                     shutil.copyfile(self.config / name, config / name)
 
-    def _launcher(self, rules: Iterable[str]) -> list[str]:
+    def _launcher(self, rules: Iterable[str], door: LoginDoor | None) -> list[str]:
         text = "\0".join(rules).encode("utf-8", "surrogateescape").hex() or "-"
         forwards = "" if self.api_port is None or text != "-" else str(self.api_port)
+        if door is not None:
+            forwards = sandbox_launcher.API
         return [_python(), "-I", "-S", "-E", _launcher_file(), CONTROL, forwards, text]
 
     # -- bubblewrap --------------------------------------------------------------------------------
 
-    def _bubblewrap(self, scratch: Path, workspace: Path, transcripts: Path) -> list[str]:
+    def _bubblewrap(
+        self, scratch: Path, workspace: Path, transcripts: Path, door: LoginDoor | None
+    ) -> list[str]:
         places: dict[Path, list[str]] = {}
         for path in (Path(each) for each in SYSTEM):
             if path.is_symlink():
@@ -220,11 +223,13 @@ class Sandbox:
         empty = [path for path, words in places.items() if words[0] == "--tmpfs"]
         for path in (Path("/"), *empty):  # else it is memory to be filled
             mounts += ["--remount-ro", str(path)]
-        return [*self.bwrap, *mounts, "--chdir", str(workspace), "--", *self._launcher([])]
+        return [*self.bwrap, *mounts, "--chdir", str(workspace), "--", *self._launcher([], door)]
 
     # -- Landlock ----------------------------------------------------------------------------------
 
-    def _landlock(self, scratch: Path, workspace: Path, transcripts: Path) -> list[str]:
+    def _landlock(
+        self, scratch: Path, workspace: Path, transcripts: Path, door: LoginDoor | None
+    ) -> list[str]:
         hidden = {path.resolve() for path in (*self.hidden, *self.masked)}
         read = [path for each in SYSTEM for path in _without(Path(each).resolve(), hidden)]
         read += [path for each in self.shown for path in _without(each.resolve(), hidden)]
@@ -233,7 +238,7 @@ class Sandbox:
         write = [path for each in self.writable for path in _without(each.resolve(), hidden)]
         write += [Path("/dev", name) for name in DEVICES]
         write += [scratch / "home", scratch / "tmp", scratch / "config", workspace, transcripts]
-        ports = [] if self.api_port is None else [self.api_port]
+        ports = [] if self.api_port is None or door is not None else [self.api_port]
         rules = [
             *(f"r {path}" for path in read),
             *(f"w {path}" for path in write),
@@ -241,16 +246,18 @@ class Sandbox:
             f"f {self.filter.hex()}",
             f"o {os.getpid()}",
         ]
-        return self._launcher(rules)
+        return self._launcher(rules, door)
 
 
-def login_state(path: Path) -> dict[str, object]:
-    """What belongs to the login in a ``.claude.json``; nothing where there is none."""
+def kept_state(path: Path) -> dict[str, object]:
+    """What a child may see of a ``.claude.json``; nothing where there is none."""
     try:
         state = json.loads(path.read_bytes())
     except (OSError, ValueError, RecursionError):
         return {}
-    return {name: state[name] for name in _KEPT_OF_STATE if name in state}
+    return {
+        name: state[name] for name in _KEPT_OF_STATE if isinstance(state, dict) and name in state
+    }
 
 
 # -- what is there ---------------------------------------------------------------------------------
@@ -310,6 +317,8 @@ def _make(
     home = Path(env.get("HOME") or "/")
     given = env.get("CLAUDE_CONFIG_DIR")
     config = Path(given) if given else home / ".claude"
+    state = (config if given else home) / ".claude.json"
+    file = FileLogin(config.absolute() / FILE, [*program, "auth", "status", "--json"], env)
     remove_left(storage / "agents")
     log.info("agents are confined", sandbox=kind, network=settings.workspaces.network)
     away = [storage, workspaces, config, *hidden, settings.server.tls_key_file]
@@ -320,8 +329,9 @@ def _make(
         hidden=[path.absolute().resolve() for path in away if path is not None],
         shown=[*_needed(program, env), *_certificates(env)],
         config=config,
-        state=(config if given else home) / ".claude.json",
+        state=state,
         with_settings="user" in settings.workspaces.setting_sources,
+        logins=Logins(env, state, file),
         egress=egress_of(settings, env),
         api_port=_api_port(env),
         filter=filter_program(os.uname().machine, shared=kind == "landlock"),

@@ -94,9 +94,9 @@ async def open_talk(gateway: GatewayDouble) -> AsyncIterator[Talk]:
     says, listens = trio.open_memory_channel[str](0)
     tells, hears = trio.open_memory_channel[bytes](0)
 
-    async def receive() -> str:
+    async def receive() -> bytes:
         try:
-            return await listens.receive()
+            return (await listens.receive()).encode()
         except trio.EndOfChannel:
             raise Closed from None
 

@@ -82,8 +82,8 @@ async def shout(request: WebSocketRequest, peer: Peer) -> None:
         await connection.send_message(f"{request.path} tls={peer.tls} {peer.client}")
         while True:
             message = await connection.get_message()
-            assert isinstance(message, str)
-            await connection.send_message(message.upper())
+            assert isinstance(message, bytes | bytearray)
+            await connection.send_message(bytes(message).decode().upper())
 
 
 @asynccontextmanager
@@ -343,7 +343,7 @@ async def test_a_handler_that_does_not_answer_is_a_500(fails: bool) -> None:
 async def test_a_handler_that_fails_later_ends_its_websocket_alone() -> None:
     async def handler(request: WebSocketRequest, peer: Peer) -> None:
         connection = await request.accept()
-        if await connection.get_message() == "fail":
+        if await connection.get_message() == b"fail":
             raise ValueError("inside")
         await connection.send_message("still here")
 

@@ -10,9 +10,15 @@ import trio
 import trio_websocket
 from trio.testing import wait_all_tasks_blocked
 
+from ccapi.schemas.errors import Overloaded
 from ccapi.transport.http.bodies import LONG, Bodies, Share
 from ccapi.transport.http.front_door import Peer, _household
-from ccapi.transport.http.websocket import WebSocket, WebSocketLimits, accept_websocket
+from ccapi.transport.http.websocket import (
+    WebSocket,
+    WebSocketClosed,
+    WebSocketLimits,
+    accept_websocket,
+)
 
 from ...support.http_client import GET, echo, knock, open_door
 from ...support.websocket_client import CONTINUATION, TEXT, client_frame, open_raw_websocket, text
@@ -193,3 +199,50 @@ async def test_the_rest_of_a_message_must_come_in_time() -> None:
             assert client.stream is not None
             await client.send(client_frame(0x9))
             assert (await client.frame()).opcode == 0xA
+
+
+async def test_a_message_may_hold_more_room_than_its_length() -> None:
+    bodies = Bodies(64 * LONG, patience_seconds=0.05)
+    held = trio.Event()
+
+    async def listen(request: trio_websocket.WebSocketRequest, peer: Peer) -> None:
+        websocket = await accept_websocket(request, bodies=bodies)
+        try:
+            await websocket.receive()
+            await websocket.hold(LONG - 1)  # so little is not counted
+            assert bodies.taken == 0
+            await websocket.hold(5 * LONG)
+            assert bodies.taken == 5 * LONG
+            with bodies.share() as others:
+                await others.grow_to(40 * LONG)
+                with pytest.raises(Overloaded):
+                    await websocket.hold(60 * LONG)
+            held.set()
+            await websocket.receive()
+        except WebSocketClosed:
+            websocket.release()
+
+    async with open_door(echo, listen) as port, open_raw_websocket(port) as client:
+        await client.send(text(b"short"))
+        with trio.fail_after(10):
+            await held.wait()
+        await wait_all_tasks_blocked(0.01)
+        assert bodies.taken == 0, "it waits for the next"
+
+
+@pytest.mark.parametrize("tail", [b"", b"\x00", b"\xff", b"\xc3"])
+async def test_a_long_message_is_whole_however_it_comes(tail: bytes) -> None:
+    """What a thread has parsed is neither lost nor read twice, and bad UTF-8 is found."""
+    listener = Listener(Bodies(4096 * LONG))
+    listener.go_on.set()
+    message = "hé€\U0001f600".encode() * 200_000 + tail
+    async with open_door(echo, listener) as port, open_raw_websocket(port) as client:
+        for _ in range(3):
+            await client.send(text(message))
+            if tail in (b"\xff", b"\xc3"):
+                assert await client.close_code() == 1007
+                break
+            assert await client.message() == str(len(message))
+            await client.send(client_frame(0x9, b"there?"))
+            assert (await client.frame()).opcode == 0xA
+    assert listener.bodies.taken == 0

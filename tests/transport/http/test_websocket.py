@@ -44,7 +44,7 @@ Talk = Callable[[WebSocket], Awaitable[None]]
 
 async def shout(websocket: WebSocket) -> None:
     while True:
-        await websocket.send((await websocket.receive()).upper().encode())
+        await websocket.send((await websocket.receive()).decode().upper().encode())
 
 
 class World:
@@ -505,7 +505,7 @@ async def test_clients_that_never_read_are_given_up_and_hold_up_no_other() -> No
     big = encode_frame(b"x" * 1_000_000)
 
     async def talk(websocket: WebSocket) -> None:
-        if await websocket.receive() == "flood":
+        if await websocket.receive() == b"flood":
             while True:
                 await websocket.send_frames(big)
         await websocket.send(b"at once")
