@@ -15,8 +15,9 @@ from uuid import uuid4
 import httpx
 import pytest
 import trio
+from attrs import define, field
 
-from tests.actors.commands.test_serve import open_server
+from tests.support.forked_gateways import open_forks, serve_start
 from tests.support.logins import login_environment
 from tests.support.messages_answers import Answer, say
 from tests.support.messages_stub import MessagesStub, Request, open_messages_stub
@@ -27,7 +28,9 @@ from tests.support.raw_cli import cli_binary
 pytestmark = pytest.mark.filterwarnings("ignore:Async generator 'httpx")
 
 MARK = "CCAPI_TEST_KILL_CLI"
-LIVES = int(os.environ.get("CCAPI_TEST_CLI_LIVES", "5"))
+LIVES = int(os.environ.get("CCAPI_TEST_CLI_LIVES", "20"))
+AT_ONCE = 2
+LIVES_OF_A_CONVERSATION = 8
 MODEL = "claude-haiku-4-5"
 
 
@@ -40,9 +43,10 @@ def text_of(message: dict[str, Any]) -> str:
     return content if isinstance(content, str) else "".join(part["text"] for part in content)
 
 
-def told(stub: MessagesStub) -> list[str]:
-    """The texts that the API was given last."""
-    return [text_of(message) for message in stub.requests[-1].body["messages"]]
+def told(stub: MessagesStub, text: str) -> list[str]:
+    """The texts that the API was given last, when it was asked this."""
+    found = [[text_of(each) for each in request.body["messages"]] for request in stub.requests]
+    return next(texts for texts in reversed(found) if texts[-1] == text)
 
 
 async def ask(client: httpx.AsyncClient, conversation_id: str, text: str) -> httpx.Response:
@@ -57,51 +61,84 @@ async def ask(client: httpx.AsyncClient, conversation_id: str, text: str) -> htt
     return response
 
 
-async def ask_while_killed(
-    client: httpx.AsyncClient, conversation_id: str, text: str, said: list[str]
-) -> None:
-    with suppress(httpx.HTTPError):
-        await ask(client, conversation_id, text)
-        said += [text, f"To {text}."]
+@define
+class Talk:
+    """What a client knows of one conversation: what was said, and what has no answer."""
+
+    conversation_id: str
+    said: list[str] = field(factory=list)
+    was_cut: str = ""
+
+    async def ask(self, client: httpx.AsyncClient, text: str) -> httpx.Response:
+        response = await ask(client, self.conversation_id, text)
+        self.said += [text, f"To {text}."]
+        return response
+
+    async def ask_until_killed(self, client: httpx.AsyncClient, text: str) -> None:
+        self.was_cut = text
+        with suppress(httpx.HTTPError):
+            await self.ask(client, text)
+            self.was_cut = ""
+
+    async def go_on(self, client: httpx.AsyncClient, stub: MessagesStub, texts: list[str]) -> int:
+        """All that was acknowledged is there, and the API is given it exactly. Returns how often it
+        was said that a turn was lost."""
+        path = f"/v1/conversations/{self.conversation_id}/items?order=asc&limit=100"
+        items = (await client.get(path)).json()["data"]
+        kept = [item["content"][0]["text"] for item in items]
+        if self.was_cut and kept[len(self.said) :] == [self.was_cut, f"To {self.was_cut}."]:
+            self.said, self.was_cut = kept, ""  # it had ended, though its client was not told
+        assert kept == self.said
+        lost = 0
+        for number, text in enumerate(texts):
+            response = await self.ask(client, text)
+            assert told(stub, text) == self.said[:-1]
+            if "x-ccapi-lost-turn" in response.headers:
+                assert self.was_cut
+                assert number == 0, "it is said once"
+                lost += 1
+        return lost
 
 
 async def test_the_context_is_exact_after_every_kill(tmp_path: Path) -> None:
     numbers, mark = random.Random(20261129), uuid4().hex
-    said: list[str] = []
-    async with open_messages_stub(answer) as stub:
+    talks: list[Talk] = []
+    lost = 0
+
+    def text() -> str:
+        return f"{numbers.getrandbits(48):x}"
+
+    async with open_messages_stub(answer) as stub, open_forks() as forks:
         env = login_environment("key", tmp_path, stub.url) | {MARK: mark}
-        command, surroundings = cli_binary(), json.dumps(env)
-        conversation_id, was_cut = "", ""
-        for _ in range(LIVES):
-            async with open_server(
-                tmp_path, demo=False, CLAUDE__COMMAND=command, CLAUDE__ENV=surroundings
-            ) as server:
-                if not conversation_id:
-                    made = await server.client.post("/v1/conversations", json={"model": MODEL})
-                    conversation_id = made.json()["id"]
-                path = f"/v1/conversations/{conversation_id}/items?order=asc&limit=100"
-                items = (await server.client.get(path)).json()["data"]
-                kept = [item["content"][0]["text"] for item in items]
-                if was_cut and kept[len(said) :] == [was_cut, f"To {was_cut}."]:
-                    said, was_cut = kept, ""  # it had ended, though its client was not told
-                assert kept == said
-                for number in range(2):
-                    text = f"{numbers.getrandbits(32):x}"
-                    response = await ask(server.client, conversation_id, text)
-                    if "x-ccapi-lost-turn" in response.headers:
-                        assert was_cut
-                        assert number == 0, "it is said once"
-                    assert told(stub) == [*said, text]
-                    said += [text, f"To {text}."]
-                was_cut = f"{numbers.getrandbits(32):x}"
+        start = serve_start(
+            tmp_path,
+            demo=False,
+            CLAUDE__COMMAND=cli_binary(),
+            CLAUDE__ENV=json.dumps(env),
+            CLAUDE__PREWARM="0",  # each life needs its own children, and no more
+        )
+
+        async def go_on(talk: Talk, texts: list[str]) -> None:
+            nonlocal lost
+            lost += await talk.go_on(client, stub, texts)
+
+        for life in range(LIVES):
+            gateway = await forks.fork(start)
+            async with await gateway.listening() as client:
                 async with trio.open_nursery() as nursery:
-                    nursery.start_soon(
-                        ask_while_killed, server.client, conversation_id, was_cut, said
-                    )
+                    for each in talks:
+                        nursery.start_soon(go_on, each, [text(), text()])
+                if life % LIVES_OF_A_CONVERSATION == 0:
+                    talks.clear()
+                    for _ in range(AT_ONCE):
+                        made = await client.post("/v1/conversations", json={"model": MODEL})
+                        talks.append(Talk(made.json()["id"]))
+                async with trio.open_nursery() as nursery:
+                    for each in talks:
+                        nursery.start_soon(each.ask_until_killed, client, text())
                     await trio.sleep(numbers.random() * 0.15)
-                    server.process.send_signal(signal.SIGKILL)
-                    await server.ended()
-                if said[-2:-1] == [was_cut]:
-                    was_cut = ""
+                    gateway.send(signal.SIGKILL)
+                await gateway.dead()
             await eventually(lambda: not marked(MARK, mark))
     gc.collect()
+    assert lost or LIVES < 5

@@ -140,6 +140,10 @@ class Database:
         """Let go of the connection; what was not committed is not done."""
         if self._connection is not None:
             with suppress(sqlite3.Error):
+                # A cursor that is not read to its end keeps a closed connection, and its locks.
+                if self._connection.in_transaction:
+                    self._connection.execute("rollback")
+            with suppress(sqlite3.Error):
                 self._connection.close()
             self._connection = None
 
