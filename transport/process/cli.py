@@ -117,7 +117,9 @@ class Cli:
         if not isinstance(origin, AgentOrigin):
             env = self.environment(login)
             resume = await self._take_up(origin, self.cwd, env)
-            return _named(self.command(resume, login), resume)
+            command = self.command(resume, login)
+            # A child that resumes nothing writes nothing: there is nothing to be removed later.
+            return command if resume is None else _named(command, resume)
         try:
             place = self.agents.workspace(origin.workspace)
         except OSError as error:
