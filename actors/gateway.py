@@ -346,8 +346,9 @@ class Gateway:
             await self._turns.tell(entry, GiveWay())
 
 
-def _leave_memory(cleanup: Cleanup, entry: Entry) -> None:
+def _leave_memory(cleanup: Cleanup, archive: Archive, entry: Entry) -> None:
     """What a stored agent has on the disk stays until its conversation is deleted."""
+    archive.leave(entry)
     if entry.workspace and entry.is_stored:
         cleanup.sleep(entry.conversation_id)
     else:
@@ -400,7 +401,7 @@ async def open_gateway(
                 open_supervisor(settings, directory, pool, bus, cli.program[0]) as supervisor,
                 open_background(BACKGROUND_TURNS) as background,
             ):
-                directory.removed = partial(_leave_memory, cleanup)
+                directory.removed = partial(_leave_memory, cleanup, archive)
                 directory.added = lambda entry: cleanup.wake(entry.conversation_id)
                 archive.deleted = cleanup.release
                 try:

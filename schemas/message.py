@@ -13,7 +13,7 @@ from collections import Counter
 from collections.abc import Callable, Collection, Iterable, Iterator, Mapping, Sequence
 from contextlib import suppress
 from functools import cached_property
-from itertools import chain
+from itertools import chain, pairwise
 from types import MappingProxyType
 from typing import Any, Literal, NoReturn, cast
 
@@ -602,8 +602,12 @@ def trim(messages: Sequence[Message], limit: int) -> tuple[Message, ...]:
 
 def merge_turns(messages: Iterable[Message]) -> tuple[Message, ...]:
     """The same history as the Messages API takes it: neighbours of one role are joined (it reads
-    them so anyway), messages with nothing in them are left out, and calls are spelt apart
-    (`spell_calls`)."""
+    them so anyway), messages with nothing in them are left out, results stand in the order of their
+    calls, and calls are spelt apart (`spell_calls`).
+
+    The CLI puts the results that a child waited for in the order of their calls, whichever came
+    first: a child that is told them has to be told the same.
+    """
     merged: list[Message] = []
     for message in messages:
         if message.is_blank:
@@ -612,7 +616,24 @@ def merge_turns(messages: Iterable[Message]) -> tuple[Message, ...]:
             merged[-1] = Message(message.role, merged[-1].content + message.content)
         else:
             merged.append(message)
+    for number, (before, message) in enumerate(pairwise(merged), 1):
+        if before.calls:
+            merged[number] = _in_order_of_calls(message, before.calls)
     return spell_calls(merged)
+
+
+def _in_order_of_calls(message: Message, calls: Sequence[ToolCall]) -> Message:
+    """The message with its results in the order of `calls`, those of no call behind them."""
+    results = [block for block in message.content if isinstance(block, ToolResult)]
+    places = {call.id: place for place, call in reversed([*enumerate(calls)])}
+    ordered = sorted(results, key=lambda result: places.get(result.call_id, len(calls)))
+    if ordered == results:
+        return message
+    left = iter(ordered)
+    return Message(
+        message.role,
+        tuple(next(left) if isinstance(each, ToolResult) else each for each in message.content),
+    )
 
 
 def turn_starts(messages: Iterable[Message]) -> Iterator[int]:

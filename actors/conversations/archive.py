@@ -29,6 +29,7 @@ from ...schemas.settings.settings import StorageSettings
 from ...schemas.turn import Memory, Profile, Setup
 from ...transport.loggers import get_logger
 from ...transport.store.interface import (
+    Lease,
     Missing,
     Store,
     StoredConversation,
@@ -80,6 +81,7 @@ class Archive:
         self._directory = directory
         self._loading: dict[str, trio.Lock] = {}
         self._discarded: dict[str, str] = {}  # conversations, and whose they are
+        self._left: list[Lease] = []  # of conversations that have left memory
         self._more = trio.Event()
 
     def __repr__(self) -> str:
@@ -332,8 +334,18 @@ class Archive:
             self._discarded[entry.conversation_id] = entry.owner
             self._more.set()
 
+    def leave(self, entry: Entry) -> None:
+        """A conversation has left memory: its lease is released soon, so that another node may
+        serve it without asking this one. Never waits. (If it is loaded again meanwhile, under a
+        lease of its own, the release of the old one does nothing.)"""
+        journal = entry.state.journal
+        if isinstance(journal, Journal) and journal.lease is not None:
+            self._left.append(journal.lease)
+            self._more.set()
+
     async def run(self, settings: StorageSettings) -> None:
-        """Prune, and delete what is discarded, again and again."""
+        """Release the leases of what has left memory, prune, and delete what is discarded, again
+        and again."""
         if self.store is None:
             return
         pruned_at = -math.inf
@@ -343,6 +355,10 @@ class Archive:
             for conversation_id, owner in discarded.items():
                 with suppress(GatewayError):  # the log says why; retention sees to it
                     await self.delete(conversation_id, owner)
+            left, self._left = self._left, []
+            for lease in left:
+                with suppress(StoreError):  # no more than a hint to other nodes
+                    await self.store.release(lease)
             if trio.current_time() >= pruned_at + PRUNE_SECONDS:
                 pruned_at = trio.current_time()
                 await self.prune(settings)

@@ -55,9 +55,10 @@ class ToolCalls:
         self._given.clear()
 
     def _meet(self) -> list[Line]:
-        """Answer the calls that have a result. (The CLI gives the model the results of parallel
-        calls in the order of the calls, whatever the order of these answers.)"""
-        met = [call_id for call_id in self._given if call_id in self._asked]
+        """Answer the calls that have a result, in the order in which the CLI asked for them. (It
+        gives the model the results of parallel calls in the order of the calls, unless it has taken
+        in a later one's answer before an earlier one's comes.)"""
+        met = [call_id for call_id in self._asked if call_id in self._given]
         return [self._answer(call_id) for call_id in met]
 
     def _answer(self, call_id: str) -> Line:

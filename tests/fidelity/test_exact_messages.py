@@ -3,9 +3,10 @@ signature, whether the first child is told to go on or another one, that knows i
 
 from __future__ import annotations
 
+import json
 import os
 import signal
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from typing import Any
@@ -14,6 +15,7 @@ import pytest
 
 from ccapi.actors.session import replay as composition
 from ccapi.actors.session.phases import Phase
+from tests.support.logins import LoginName
 from tests.support.messages_stub import RedactedThinking, Reply, Text, Thinking, ToolUse
 from tests.support.pictures import data_url, png
 
@@ -72,34 +74,41 @@ def without_cache(block: JSON) -> JSON:
     block = {name: value for name, value in block.items() if name != "cache_control"}
     content = block.get("content")
     if isinstance(content, str):
-        block["content"] = [part(content)]
+        content = [part(content)]
+    if content is not None:
+        block["content"] = [*filter(is_said, content)]
     return block
 
 
 def is_said(block: JSON) -> bool:
-    """Not where the CLI keeps a picture, which it may say behind one."""
+    """Not where the CLI keeps a picture. It says so behind one that a child was given, in a prompt
+    or as a tool's result: a path in its own folders, with its session's id. A child that is told of
+    the picture says no path, or its own: the first one's is none of the conversation."""
     return not block.get("text", "").startswith("[Image: source: ")
 
 
-def ask(house: Served, fields: JSON, *numbers: int) -> None:
+def ask(house: Served, fields: JSON, *numbers: int, results: Sequence[JSON] = RESULTS) -> None:
     """Have these turns of the conversation happen: a picture; parallel calls; their results; one
     more question. All of them with thinking."""
     for number in numbers:
-        answer = house.ask(*QUESTIONS[number], model=MODEL, tools=TOOLS, **fields)
+        asked = results if number == 2 else QUESTIONS[number]
+        answer = house.ask(*asked, model=MODEL, tools=TOOLS, **fields)
         assert answer.text == ANSWERS[number]
         assert len(answer.calls) == (2 if number == 1 else 0)
         fields["conversation_id"] = answer.conversation_id
 
 
-def play(house: Served, between: Between, at: int = 3) -> list[Any]:
-    """The whole conversation, with something `between` its first `at` turns and the others. Returns
-    what the API read with the last one."""
+def play(
+    house: Served, between: Between, at: int = 3, results: Sequence[JSON] = RESULTS
+) -> list[Any]:
+    """The whole conversation, with something `between` its first `at` turns and the others, and
+    these `results`. Returns what the API read with the last one."""
     house.begin()
     house.answers(*REPLIES)
     fields: JSON = {}
-    ask(house, fields, *range(at))
+    ask(house, fields, *range(at), results=results)
     between(house, fields["conversation_id"])
-    ask(house, fields, *range(at, 4))
+    ask(house, fields, *range(at, 4), results=results)
     assert len(house.requests) == 4
     return sent(house)
 
@@ -156,6 +165,46 @@ def test_another_child_is_told_the_results(
 ) -> None:
     """The first one dies while its calls wait for them."""
     assert play(house, between, at=2) == expected
+
+
+@pytest.mark.parametrize(
+    "results",
+    [
+        [tool("toolu_look", "here"), tool("toolu_count", "one")],
+        [tool("toolu_count", "one"), tool("toolu_look", "here")],
+        [tool("toolu_count", [part("a"), PICTURE, part("b")]), tool("toolu_look", [PICTURE])],
+        [tool("toolu_count", "one"), tool("toolu_look", [part("a"), part("b")], is_error=True)],
+        [tool("toolu_count", ""), tool("toolu_look", "here"), user("And now?")],
+    ],
+    ids=["in order", "turned round", "pictures", "one failed", "more than results"],
+)
+def test_any_results(house: Served, results: Sequence[JSON]) -> None:
+    """A child that waits for results takes texts and pictures from its tool server; the CLI has
+    them stand in the order of the calls. What it would change there (it joins and cuts the text of
+    an error, and words what is empty), and what comes with a question, is told to the child after
+    its calls were taken back: so it is also where nothing happens in between."""
+    first = play(house, undisturbed, results=results)
+    assert [block["tool_use_id"] for block in results_in(first)] == ["toolu_look", "toolu_count"]
+    for at in (2, 3):
+        assert play(house, kill, at, results) == first
+
+
+def results_in(messages: Iterable[tuple[str, list[JSON]]]) -> list[JSON]:
+    return [block for _, said in messages for block in said if block["type"] == "tool_result"]
+
+
+@pytest.mark.parametrize("login", ["key", "token"])
+def test_no_id_of_a_message_reaches_the_api(tmp_path: Path, login: LoginName) -> None:
+    """The API names each of its messages ``msg_...``; the CLI keeps that name, and sends it neither
+    in the messages nor anywhere else, whether it had the message from the API or was told it. So it
+    is not recorded: a child is told messages under ids of its own."""
+    with open_served(tmp_path, login) as house:
+        play(house, kill)
+        play(house, undisturbed)
+        for request in house.requests:
+            assert "msg_" not in json.dumps([request.body, request.headers])
+            for message in request.body["messages"]:
+                assert message.keys() <= {"role", "content"}
 
 
 def test_another_child_gets_a_transcript(

@@ -645,6 +645,19 @@ def test_a_message_without_text_is_none() -> None:
     assert merge_turns([user("a"), assistant("", " "), user("b")]) == (user("a", "b"),)
 
 
+def test_results_stand_in_the_order_of_their_calls() -> None:
+    one, two = ToolCall("one", "look", "{}"), ToolCall("two", "look", "{}")
+    results = {name: ToolResult(name, (name,)) for name in ("one", "two", "other")}
+    said = [
+        assistant("", one, two),
+        user(results["other"], results["two"]),
+        user("And?", results["one"]),
+    ]
+    merged = merge_turns(said)
+    assert merged[1] == user(results["one"], results["two"], "And?", results["other"])
+    assert merge_turns(merged) == merged
+
+
 @given(HISTORIES)
 def test_merging_changes_no_word(said: list[Message]) -> None:
     merged = merge_turns(said)

@@ -214,3 +214,26 @@ async def test_who_fell_asleep_after_the_last_turn_gives_way_in_time(tmp_path: P
         huge.entry.used_at += 600  # so that it does not expire
         closed = await ear.wait(lambda event: isinstance(event, ConversationClosed))
         assert closed == ConversationClosed(huge.conversation_id, "evicted")
+
+
+async def test_what_leaves_memory_is_no_nodes_any_more(tmp_path: Path) -> None:
+    """So another node may serve it, without asking this one."""
+    async with open_small(tmp_path, persist=True) as gateway:
+        store = gateway.archive.store
+        assert store is not None
+        first = gateway.conversation()
+        await first.ask("Hello")
+        await eventually(lambda: first.info.phase == "asleep")
+        name = first.conversation_id
+        assert (await store.head(name)).owner == store.node.id
+        for _ in range(3):
+            await gateway.conversation().ask("Hello")
+        with pytest.raises(NotFound):
+            gateway.loaded(name)
+        with trio.fail_after(10):
+            while (await store.head(name)).owner is not None:
+                await trio.sleep(0.01)
+        again = await gateway.find(name)
+        await again.ask("Are you there?")
+        head = await store.head(name)
+        assert (head.owner, again.info.turns) == (store.node.id, 2)

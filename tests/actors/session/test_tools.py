@@ -63,13 +63,14 @@ def test_given_before_asked() -> None:
     assert told(tool_calls.serve(call("t", 2))) == [("request 2", 2, "noon", False)]
 
 
-def test_answers_come_in_the_order_of_the_results() -> None:
-    """So the model is given them, whatever the child asked first."""
+def test_answers_come_in_the_order_of_the_calls() -> None:
+    """So the model is given them, whether the CLI puts them in that of the calls or of the answers:
+    and so is a child that is told them."""
     tool_calls = ToolCalls(SETUP)
     for number, call_id in enumerate("abc"):
         assert tool_calls.serve(call(call_id, number)) == []
     answers = told(tool_calls.give([result("c", "3"), result("a", "1"), result("b", "2")]))
-    assert [text for _, _, text, _ in answers] == ["3", "1", "2"]
+    assert [text for _, _, text, _ in answers] == ["1", "2", "3"]
 
 
 def test_a_call_is_answered_once() -> None:
