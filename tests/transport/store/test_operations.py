@@ -12,6 +12,7 @@ import shutil
 import sqlite3
 import subprocess
 import sys
+import time
 from collections.abc import Callable, Iterator
 from pathlib import Path
 
@@ -491,3 +492,21 @@ async def test_a_turn_that_ran_at_a_kill_is_an_orphan_and_reported_once(folder: 
         assert await store.orphans() == ()
         kept = await store.get("conv_1", KEY)
         assert kept.lost_turn == turn_id
+
+
+async def test_a_turn_is_on_its_way_before_its_caller_waits(folder: Path) -> None:
+    """The thread writes while the task that began the turn does other things."""
+    async with open_sqlite_store(folder) as store:
+        lease = await new_lease(store)
+        begun = store.begin_turn(lease, turn_id="t", request_id="r", model="haiku")
+        reader = sqlite3.connect(f"{(folder / 'ccapi.db').as_uri()}?mode=ro", uri=True)
+        try:
+            until = time.monotonic() + 10
+            while not reader.execute("select 1 from turn").fetchall():
+                assert time.monotonic() < until, "nothing was written"
+                time.sleep(0.01)  # noqa: ASYNC251 (the event loop does nothing meanwhile)
+        finally:
+            reader.close()
+        assert lease.open_turn is None  # nothing has told this task yet
+        await begun
+        assert lease.head == 1
