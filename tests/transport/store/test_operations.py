@@ -22,6 +22,7 @@ from structlog.testing import capture_logs
 
 from ccapi.schemas.log.fold import fold
 from ccapi.schemas.log.records import TurnStart
+from ccapi.transport.store import schema
 from ccapi.transport.store import writer as writers
 from ccapi.transport.store.interface import (
     Lease,
@@ -510,3 +511,29 @@ async def test_a_turn_is_on_its_way_before_its_caller_waits(folder: Path) -> Non
         assert lease.open_turn is None  # nothing has told this task yet
         await begun
         assert lease.head == 1
+
+
+async def test_an_older_database_is_searched_as_before(
+    folder: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Its words are indexed again, so that a search for the beginning of one is fast; what is
+    deleted is found no more."""
+    with monkeypatch.context() as patch:
+        patch.setattr(schema, "MIGRATIONS", schema.MIGRATIONS[:1])
+        async with open_sqlite_store(folder) as store:
+            for number in range(3):
+                await turn(store, await new_lease(store, f"conv_{number}"), "hello world", "fine")
+            assert len((await store.conversations(KEY, q="w")).conversations) == 3
+    async with open_sqlite_store(folder) as store:
+        await store.delete("conv_1", KEY)
+        for query in ("w", "wo", "wor", "worl", "world", "hello w"):
+            first = await store.conversations(KEY, limit=1, q=query)
+            assert [each.conversation_id for each in first.conversations] == ["conv_2"]
+            assert first.has_more
+            rest = await store.conversations(KEY, limit=1, q=query, after="conv_2")
+            assert [each.conversation_id for each in rest.conversations] == ["conv_0"]
+            assert not rest.has_more
+        assert await store.check() == ()
+    with sqlite3.connect(folder / "ccapi.db") as db:
+        assert db.execute("pragma user_version").fetchone()[0] == len(schema.MIGRATIONS)
+    db.close()
