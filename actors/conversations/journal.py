@@ -10,7 +10,8 @@ with (`seed`) goes before that.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Coroutine, Sequence
+from typing import Any
 from uuid import UUID, uuid5
 
 from attrs import define, field
@@ -26,6 +27,7 @@ from ...transport.loggers import get_logger
 from ...transport.store.interface import (
     Begun,
     Fenced,
+    Known,
     Lease,
     Missing,
     NewConversation,
@@ -94,27 +96,61 @@ class Journal:
 
     # -- for the session ---------------------------------------------------------------------------
 
-    async def begin(
+    def begin(
+        self, turn_id: str, model: str, messages: tuple[Message, ...], memory: Memory, *,
+        replaces: bool,
+    ) -> Coroutine[Any, Any, str | None]:  # fmt: skip
+        lease, turns = self.lease, (turn_id, model, messages, memory)
+        if (
+            lease is None or self.is_closed or self._is_claimed
+            or lease.unsettled is not None or lease.open_turn is not None
+        ):  # fmt: skip
+            return self._begin_slowly(*turns, replaces=replaces)
+        return self._begun(*self._submit(lease, *turns, replaces=replaces))
+
+    @property
+    def _is_claimed(self) -> bool:
+        """Whether it has become private, and the store does not know that."""
+        return self.is_private() and not self.was_private
+
+    async def _begin_slowly(
         self, turn_id: str, model: str, messages: tuple[Message, ...], memory: Memory, *,
         replaces: bool,
     ) -> str | None:  # fmt: skip
+        """Begin a turn once all is done that goes before it."""
         try:
             lease = await self.open(memory.setup)
             if lease.open_turn is not None:
                 # Its session failed without the gateway: its caller knows.
                 await self.store.lose_turn(lease, "The conversation's session failed.")
-            if self.is_private() and not self.was_private:
+            if self._is_claimed:
                 await self.store.update(self.conversation_id, self.owner, private=True)
                 self.was_private = True
-            rewound = None
-            if replaces:
-                assert self.before is not None, "only a last turn that is known is replaced"
-                rewound = Rewound(self.before.head, self.before.messages, self.before.turns)
-            before = Place(lease.head + (rewound is not None), len(memory.digests), memory.turns)
-            begun = await self.store.begin_turn(
-                lease, turn_id=turn_id, request_id=turn_id, model=model,
-                prompts=[_said(message) for message in messages], rewound=rewound,
-            )  # fmt: skip
+        except StoreError as error:
+            raise self._failed(error) from error
+        return await self._begun(
+            *self._submit(lease, turn_id, model, messages, memory, replaces=replaces)
+        )
+
+    def _submit(
+        self, lease: Lease, turn_id: str, model: str, messages: tuple[Message, ...],
+        memory: Memory, *, replaces: bool,
+    ) -> tuple[Place, Coroutine[Any, Any, Begun | Known]]:  # fmt: skip
+        rewound = None
+        if replaces:
+            assert self.before is not None, "only a last turn that is known is replaced"
+            rewound = Rewound(self.before.head, self.before.messages, self.before.turns)
+        before = Place(lease.head + (rewound is not None), len(memory.digests), memory.turns)
+        return before, self.store.begin_turn(
+            lease, turn_id=turn_id, request_id=turn_id, model=model,
+            prompts=[_said(message) for message in messages], rewound=rewound,
+        )  # fmt: skip
+
+    async def _begun(
+        self, before: Place, submitted: Coroutine[Any, Any, Begun | Known]
+    ) -> str | None:
+        try:
+            begun = await submitted
         except StoreError as error:
             raise self._failed(error) from error
         if not isinstance(begun, Begun):
@@ -122,33 +158,43 @@ class Journal:
         self.before, self.lost = before, None
         return begun.lost
 
-    async def end(
+    def end(
         self, turn_id: str, outcome: Outcome, items: Sequence[TurnItem], memory: Memory,
         said: Message | None = None,
-    ) -> None:  # fmt: skip
+    ) -> Coroutine[Any, Any, None]:  # fmt: skip
         lease = self.lease
         assert lease is not None, "a turn begins before it ends"
+        setup = self.setup
+        match outcome:
+            case Completed("content_filter", usage):
+                failed = TurnFailed(turn_id, "content_filter", "The model refused.")
+                submitted = self.store.fail_turn(lease, failed, usage)
+            case Completed(reason, usage):
+                submitted = self._end(lease, turn_id, reason, usage, items, memory, said)
+                setup = memory.setup
+            case Failed(kept=Usage() as usage):
+                submitted = self._end(lease, turn_id, "interrupted", usage, items, memory, said)
+                setup = memory.setup
+            case Failed(error):
+                failed = TurnFailed(turn_id, error.code, error.message)
+                submitted = self.store.fail_turn(lease, failed)
+        return self._ended(lease, turn_id, setup, submitted)
+
+    async def _ended(
+        self, lease: Lease, turn_id: str, setup: Setup | None,
+        submitted: Coroutine[Any, Any, int],
+    ) -> None:  # fmt: skip
         try:
-            match outcome:
-                case Completed("content_filter", usage):
-                    failed = TurnFailed(turn_id, "content_filter", "The model refused.")
-                    await self.store.fail_turn(lease, failed, usage)
-                case Completed(reason, usage):
-                    await self._end(lease, turn_id, reason, usage, items, memory, said)
-                case Failed(kept=Usage() as usage):
-                    await self._end(lease, turn_id, "interrupted", usage, items, memory, said)
-                case Failed(error):
-                    await self.store.fail_turn(
-                        lease, TurnFailed(turn_id, error.code, error.message)
-                    )
+            await submitted
         except StoreError as error:
             raise self._failed(error) from error
+        self.setup = setup
         self.ends = {**dict(list(self.ends.items())[-15:]), turn_id: lease.head}
 
-    async def _end(
+    def _end(
         self, lease: Lease, turn_id: str, reason: EndReason, usage: Usage,
         items: Sequence[TurnItem], memory: Memory, said: Message | None,
-    ) -> None:  # fmt: skip
+    ) -> Coroutine[Any, Any, int]:  # fmt: skip
         output = compact(items)
         answer = ExactMessage.of(answer_of(output) if said is None else said)
         setup = None if memory.setup == self.setup else memory.setup
@@ -162,8 +208,7 @@ class Journal:
             reasoning = True
         spelled = None if items_of((answer,), reasoning=reasoning) == output else output
         end = TurnEnd(turn_id, reason, usage, spelled, resume, reasoning or spelled is not None)
-        await self.store.end_turn(lease, end, (Said(answer),), setup=setup, lineage=digest)
-        self.setup = memory.setup
+        return self.store.end_turn(lease, end, (Said(answer),), setup=setup, lineage=digest)
 
     async def add(self, messages: tuple[Message, ...]) -> Sequence[str]:
         try:

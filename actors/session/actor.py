@@ -328,7 +328,8 @@ class _Session(Generic[C]):
                 case End(turn_id, outcome, said=said) if self._keeper is None:
                     broadcast.end(turn_id, outcome, said)
         if self._keeper is not None:
-            return  # which begins and ends turns for watchers too, once that is kept
+            self._keeper.hurry()
+            return  # it begins and ends turns for watchers too, once that is kept
         turn = self.machine.turn
         if turn is not self._broadcast_turn:
             self._broadcast_turn = turn

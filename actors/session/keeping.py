@@ -75,8 +75,10 @@ class Keeper:
         self._begun: set[str] = set()
         self._endings: dict[str, _Ending] = {}
         self._steps: deque[Callable[[], Awaitable[None]]] = deque()
+        self._taken: Awaitable[None] | None = None  # the first step, which `work` will wait for
         self._lines: list[Line] = []
         self._works = False
+        self._waits = False  # for a task to call `work`
         self.failure: GatewayError | None = None
 
     def __repr__(self) -> str:
@@ -143,16 +145,23 @@ class Keeper:
         """Whether `work` has to be called now, in a task of its own."""
         if self._works or not self._steps:
             return False
-        self._works = True
+        self._works = self._waits = True
         return True
+
+    def hurry(self) -> None:
+        """Take the first step now, if no other is being taken, and let `work` wait for its end: the
+        store writes while the session goes on. The watchers have all that has happened."""
+        if self._waits and self._taken is None and self._steps:
+            self._taken = self._steps.popleft()()
 
     async def work(self) -> None:
         """Take every step."""
+        self._waits = False
         try:
-            while self._steps:
-                step = self._steps.popleft()
+            while self._taken is not None or self._steps:
+                taken, self._taken = self._taken, None
                 try:
-                    await step()
+                    await (self._steps.popleft()() if taken is None else taken)
                 except GatewayError as error:
                     self._fail(error)
         finally:
@@ -163,13 +172,22 @@ class Keeper:
             self.failure = error
             self._broken(error)
 
-    async def _begin(self, turn: TurnState, memory: Memory) -> None:
+    async def _nothing(self) -> None:
+        """The session ends, and its child gets nothing more."""
+
+    def _begin(self, turn: TurnState, memory: Memory) -> Awaitable[None]:
         if self.failure is not None:
-            return  # the session ends, and its child gets nothing more
-        lost = await self._journal.begin(
+            return self._nothing()
+        begins = self._journal.begin(
             turn.turn_id, turn.setup.model, turn.messages, memory,
             replaces=turn.request.back_to is not None,
         )  # fmt: skip
+        return self._begun_once(begins, turn, memory)
+
+    async def _begun_once(
+        self, begins: Awaitable[str | None], turn: TurnState, memory: Memory
+    ) -> None:
+        lost = await begins
         if lost is not None:
             self._lost(turn.turn_id, lost)
         self._broadcast.begin(turn.turn_id, turn.setup.model, turn.messages, memory)
@@ -179,13 +197,19 @@ class Keeper:
             for line in lines:
                 self._write(line)
 
-    async def _end(self, ending: _Ending) -> None:
+    def _end(self, ending: _Ending) -> Awaitable[None]:
+        if self.failure is not None:
+            return self._ended_once(None, ending)
+        end, live = ending.end, self._broadcast.turn
+        items = () if live is None else tuple(live.items)
+        ends = self._journal.end(end.turn_id, end.outcome, items, ending.memory, end.said)
+        return self._ended_once(ends, ending)
+
+    async def _ended_once(self, ends: Awaitable[None] | None, ending: _Ending) -> None:
         end, error = ending.end, self.failure
-        if error is None:
-            live = self._broadcast.turn
-            items = () if live is None else tuple(live.items)
+        if ends is not None:
             try:
-                await self._journal.end(end.turn_id, end.outcome, items, ending.memory, end.said)
+                await ends
             except GatewayError as failed:
                 error = failed
         if error is not None and not isinstance(end.outcome, Failed):

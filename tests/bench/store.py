@@ -116,14 +116,14 @@ async def listing(store: Store) -> Row:
 
 
 async def searching(store: Store) -> Row:
-    queries = ["bab", "word7", "word123 word5", "bab kec tud", "word2999", "w", "nowhere"]
+    queries = ["bab", "word7", "word123 word5", "bab kec tud", "word2999", "w", "word", "nowhere"]
     worst, slowest = 0.0, ""
     for query in queries:
         took = await timed(lambda query=query: store.conversations(KEY, limit=20, q=query), 20)  # type: ignore[misc]
         if (p99 := percentile(took, 0.99)) > worst:
             worst, slowest = p99, query
     figure = f"{worst:.1f} ms ({slowest!r})"
-    return "a search over 100,000 turns, the slowest of 7, p99", figure, "<= 100 ms", worst <= 100
+    return "a search over 100,000 turns, the slowest of 8, p99", figure, "<= 100 ms", worst <= 100
 
 
 async def reading(store: Store) -> Row:

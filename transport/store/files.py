@@ -84,7 +84,8 @@ class FileWatch:
     such a file again would free SQLite's own locks (https://sqlite.org/howtocorrupt.html, 2.2)."""
 
     def __init__(self, database: Path) -> None:
-        self._paths = (database, wal_of(database))
+        # As text: they are looked at twice in each transaction.
+        self._paths = (str(database), str(wal_of(database)))
         self._seen = self._look()
 
     def _look(self) -> tuple[tuple[int, int] | None, ...]:
@@ -113,9 +114,9 @@ class FileWatch:
         return found is not None and found != self._seen[0]
 
 
-def _identity(path: Path) -> tuple[int, int] | None:
+def _identity(path: str) -> tuple[int, int] | None:
     try:
-        found = path.stat()
+        found = os.stat(path)  # noqa: PTH116 (a `Path` costs as much again)
     except OSError:
         return None
     return found.st_dev, found.st_ino

@@ -8,9 +8,9 @@ from __future__ import annotations
 
 import math
 import time
-from collections.abc import Callable, Collection, Mapping, Sequence
+from collections.abc import Callable, Collection, Coroutine, Mapping, Sequence
 from functools import partial
-from typing import Protocol, TypeVar
+from typing import Any, Protocol, TypeVar
 from uuid import uuid4
 
 from ...schemas.log.codec import decode, digest_of, dumps, encode, encode_setup
@@ -81,8 +81,9 @@ class Runner(Protocol):
     @property
     def trouble(self) -> str | None: ...
 
-    async def write(self, change: Callable[[Engine], T], size: int = 0) -> T:
-        """Raises what `change` does, `Unavailable`, and `Unknown`. `size`: bytes that it holds."""
+    def write(self, change: Callable[[Engine], T], size: int = 0) -> Coroutine[Any, Any, T]:
+        """May begin at once. What is returned has to be awaited, and waits for the end: it raises
+        what `change` does, `Unavailable`, and `Unknown`. `size`: bytes that it holds."""
         ...
 
     async def read(self, look: Callable[[Engine], T]) -> T:
@@ -91,7 +92,11 @@ class Runner(Protocol):
 
 
 class LocalStore:
-    """See `interface.Store`. `clock` gives Unix seconds."""
+    """See `interface.Store`. `clock` gives Unix seconds.
+
+    `begin_turn`, `end_turn` and `fail_turn` have the change on its way when they return; what they
+    return waits until it is done, and has to be awaited.
+    """
 
     def __init__(self, runner: Runner, node: Node, clock: Callable[[], float] = time.time) -> None:
         self.node = node
@@ -128,9 +133,9 @@ class LocalStore:
             return lease.head
         if lease.open_turn is not None:
             assert not any(isinstance(each, Rewound) for each in records), "a turn runs"
-        return _head(await self._change(lease, records))
+        return await _head(self._change(lease, records))
 
-    async def begin_turn(
+    def begin_turn(
         self,
         lease: Lease,
         *,
@@ -139,17 +144,14 @@ class LocalStore:
         model: str,
         prompts: Sequence[Said] = (),
         rewound: Rewound | None = None,
-    ) -> Begun | Known:
+    ) -> Coroutine[Any, Any, Begun | Known]:
         assert lease.open_turn is None, "a turn runs; if it does not, call lose_turn"
         start = TurnStart(turn_id, request_id, model, len(prompts))
         before = () if rewound is None else (rewound,)
-        result = await self._change(
-            lease, (*before, start, *prompts), opening=Opening(turn_id, request_id)
-        )
-        assert not isinstance(result, int)
-        return result
+        opening = Opening(turn_id, request_id)
+        return _begun(self._change(lease, (*before, start, *prompts), opening=opening))
 
-    async def end_turn(
+    def end_turn(
         self,
         lease: Lease,
         end: TurnEnd,
@@ -157,13 +159,15 @@ class LocalStore:
         *,
         setup: Setup | None = None,
         lineage: bytes | None = None,
-    ) -> int:
+    ) -> Coroutine[Any, Any, int]:
         created = None if setup is None else _created(NewConversation(setup=setup))
         closing = Closing("ended", end.usage, created, lineage)
-        return _head(await self._change(lease, (*answer, end), closing=closing))
+        return _head(self._change(lease, (*answer, end), closing=closing))
 
-    async def fail_turn(self, lease: Lease, failed: TurnFailed, usage: Usage | None = None) -> int:
-        return _head(await self._change(lease, (failed,), closing=Closing("failed", usage)))
+    def fail_turn(
+        self, lease: Lease, failed: TurnFailed, usage: Usage | None = None
+    ) -> Coroutine[Any, Any, int]:
+        return _head(self._change(lease, (failed,), closing=Closing("failed", usage)))
 
     async def lose_turn(self, lease: Lease, reason: str) -> int:
         number = lease.open_turn
@@ -172,7 +176,7 @@ class LocalStore:
         if turn is None:
             raise Fenced(f"{lease.conversation_id} was deleted.")
         lost = TurnLost(turn.turn_id, reason)
-        return _head(await self._change(lease, (lost,), closing=Closing("lost")))
+        return await _head(self._change(lease, (lost,), closing=Closing("lost")))
 
     async def resolve(self, lease: Lease) -> bool:
         unsettled = lease.unsettled
@@ -186,16 +190,16 @@ class LocalStore:
         lease.unsettled = None
         return done
 
-    async def _change(
+    def _change(
         self,
         lease: Lease,
         records: Sequence[Record],
         *,
         opening: Opening | None = None,
         closing: Closing | None = None,
-    ) -> Begun | Known | int:
+    ) -> Coroutine[Any, Any, Begun | Known | int]:
         if lease.unsettled is not None:
-            raise Unknown("The change before this one is not settled yet: resolve the lease first.")
+            return _unsettled()
         if closing is not None:
             assert lease.open_turn is not None, "no turn runs"
         is_plain = lease.open_turn is None and opening is None
@@ -207,11 +211,28 @@ class LocalStore:
             )
             return change, digest_of((each.kind, each.body) for each in change.records)
 
-        # The lease is the caller's meanwhile: a second change at once would be refused above.
-        change, digest = await work(encoded) if _are_long(records) else encoded()
-        lease.unsettled = Unsettled(lease.head, len(records), digest)
+        if _are_long(records):
+            return self._change_long(lease, encoded)
+        return self._finish(lease, self._submit(lease, *encoded()))
+
+    async def _change_long(
+        self, lease: Lease, encoded: Callable[[], tuple[Change, bytes]]
+    ) -> Begun | Known | int:
+        return await self._finish(lease, self._submit(lease, *await work(encoded)))
+
+    def _submit(
+        self, lease: Lease, change: Change, digest: bytes
+    ) -> Coroutine[Any, Any, tuple[Begun | Known | int, State]]:
+        # A second change at once is refused (`_unsettled`).
+        lease.unsettled = Unsettled(lease.head, len(change.records), digest)
+        append = partial(_append, change, lease.turns, lease.open_turn)
+        return self._runner.write(append, change.size)
+
+    async def _finish(
+        self, lease: Lease, submitted: Coroutine[Any, Any, tuple[Begun | Known | int, State]]
+    ) -> Begun | Known | int:
         try:
-            result, state = await self._runner.write(partial(_append, change), change.size)
+            result, state = await submitted
         except Unknown:
             raise
         except Exception:  # unlike a cancellation
@@ -315,7 +336,8 @@ class LocalStore:
             if not records:
                 return state
             lease = _lease(new_id, key_id, state)
-            return _append(_change_of(lease, records, now, is_plain=True), engine)[1]
+            change = _change_of(lease, records, now, is_plain=True)
+            return _append(change, lease.turns, lease.open_turn, engine)[1]
 
         size = sum(each.size for each in map(encode, records))
         return _lease(new_id, key_id, await self._runner.write(make, size))
@@ -446,9 +468,18 @@ def _length(block: Block) -> int:
             return len(data)
 
 
-def _append(change: Change, engine: Engine) -> tuple[Begun | Known | int, State]:
+def _append(
+    change: Change, last_turn: int, open_turn: int | None, engine: Engine
+) -> tuple[Begun | Known | int, State]:
+    """What came of a change under a lease with these turns, and where the conversation stands."""
     result = engine.append(change)
-    return result, engine.state(change.conversation_id)
+    if isinstance(result, Known):
+        return result, engine.state(change.conversation_id)
+    if isinstance(result, Begun):
+        last_turn = open_turn = result.number
+    elif change.closing is not None:
+        open_turn = None
+    return result, State(change.token, change.head + len(change.records), last_turn, open_turn)
 
 
 def _change_of(
@@ -526,7 +557,18 @@ def _follow(lease: Lease, state: State) -> None:
     lease.head, lease.turns, lease.open_turn = state.head, state.turns, state.open_turn
 
 
-def _head(result: Begun | Known | int) -> int:
+async def _unsettled() -> Begun | Known | int:
+    raise Unknown("The change before this one is not settled yet: resolve the lease first.")
+
+
+async def _begun(change: Coroutine[Any, Any, Begun | Known | int]) -> Begun | Known:
+    result = await change
+    assert not isinstance(result, int)
+    return result
+
+
+async def _head(change: Coroutine[Any, Any, Begun | Known | int]) -> int:
+    result = await change
     assert isinstance(result, int)
     return result
 

@@ -66,7 +66,16 @@ create index response_by_conversation on response(conversation_id, n);
 create index response_by_age on response(n, created_at, expires_at, bytes);
 """
 
-MIGRATIONS: tuple[str, ...] = (_FIRST,)
+_SECOND = """
+drop table word;
+create virtual table word using fts5(
+    owner, words, content='', columnsize=0, tokenize='ascii', prefix='1 2 3 4');
+update unit set indexed = 0;
+"""
+# The last word of a search may be the beginning of one. Without its own index FTS5 merges the lists
+# of every word that begins so: 0.4 s for one letter in 100,000 turns. Turns are indexed again.
+
+MIGRATIONS: tuple[str, ...] = (_FIRST, _SECOND)
 """What makes version 1 of an empty database, version 2 of version 1, and so on. Statements end with
 a semicolon at the end of a line."""
 

@@ -129,15 +129,23 @@ class SqliteEngine:
             raise _fenced(change.conversation_id)
         n, _, head, last_turn, open_turn, lost, turns, messages, used, key_id = row
         opening, closing = change.opening, change.closing
+        number = last_turn + 1 if opening is not None else open_turn or 0
         if opening is not None:
-            known = self.request(change.conversation_id, opening.request_id)
-            if known is not None:
+            first = change.head + 1 + [each.kind for each in change.records].index("start")
+            # One statement finds out whether the request is known, too.
+            begun = self._db.execute(
+                "insert into turn values(?, ?, ?, ?, 'running', ?, null) "
+                "on conflict(n, request_id) do nothing",
+                (n, number, opening.turn_id, opening.request_id, first),
+            )
+            if not begun.rowcount:
+                known = self.request(change.conversation_id, opening.request_id)
+                assert known is not None
                 return Known(known)
         if head != change.head:
             raise Fenced(f"{change.conversation_id} stands at {head}, not {change.head}.")
         if head + len(change.records) > MAX_RECORDS:
             raise StoreError("The conversation is too long.")
-        number = last_turn + 1 if opening is not None else open_turn or 0
         self._insert(n, change, number)
         last = head + len(change.records)
         if change.reset is not None:
@@ -145,11 +153,6 @@ class SqliteEngine:
         messages, turns = messages + change.messages, turns + change.turns
         result: Begun | int = last
         if opening is not None:
-            first = head + 1 + [each.kind for each in change.records].index("start")
-            self._db.execute(
-                "insert into turn values(?, ?, ?, ?, 'running', ?, null)",
-                (n, number, opening.turn_id, opening.request_id, first),
-            )
             result = Begun(number, lost)
             lost, open_turn, last_turn = None, number, number
         elif closing is not None:
@@ -208,12 +211,8 @@ class SqliteEngine:
             return lost, 0
         begin = n << SEQ_BITS
         self._db.execute("insert into unit values(?, ?, 0)", (begin + first, begin + last))
-        said = self._one(
-            "select count(*) from log where id between ? and ? and kind in ('user', 'assistant')",
-            *(begin + first, begin + last),
-        )
-        assert said is not None
-        return lost, int(said[0])
+        # Between its start and its end, a turn that has ended has nothing but messages.
+        return lost, last - first - 1
 
     def _set_up(self, n: int, setup: Created) -> None:
         self._db.execute(

@@ -14,7 +14,7 @@ import sqlite3
 import threading
 import time
 from collections import deque
-from collections.abc import Callable
+from collections.abc import Callable, Coroutine
 from contextlib import suppress
 from functools import partial
 from typing import Any, TypeVar
@@ -115,25 +115,42 @@ class Writer:
 
     # -- for tasks ---------------------------------------------------------------------------------
 
-    async def write(self, change: Callable[[Engine], T], size: int = 0) -> T:
+    def write(self, change: Callable[[Engine], T], size: int = 0) -> Coroutine[Any, Any, T]:
+        """See `local.Runner`. Where there is room, the thread has the change before this returns,
+        and works on it while the caller does other things; what is returned waits for the end."""
+        if self._stopping or self._entry.locked() or not self._has_room(size):
+            return self._write_later(change, size)
+        return self._finish(self._submit(change, size), change)
+
+    async def _write_later(self, change: Callable[[Engine], T], size: int) -> T:
         async with self._entry:  # the first come is the first served
-            while self._waiting and (
-                self._waiting >= MAX_WAITING or self._waiting_bytes + size > MAX_WAITING_BYTES
-            ):
+            while not self._has_room(size):
                 await self._space.wait()
             if self._stopping:
                 raise Unavailable("The store is closed.")
-            job = _Job(change, size)
-            self._waiting += 1
-            self._waiting_bytes += size
-            with self._wake:
-                self._queue.append(job)
-                self._wake.notify()
+            job = self._submit(change, size)
+        return await self._finish(job, change)
+
+    async def _finish(self, job: _Job, _: Callable[[Engine], T]) -> T:
         await job.done.wait()
         if job.error is not None:
             raise job.error
         value: T = job.value
         return value
+
+    def _has_room(self, size: int) -> bool:
+        return not self._waiting or (
+            self._waiting < MAX_WAITING and self._waiting_bytes + size <= MAX_WAITING_BYTES
+        )
+
+    def _submit(self, change: Callable[[Engine], Any], size: int) -> _Job:
+        job = _Job(change, size)
+        self._waiting += 1
+        self._waiting_bytes += size
+        with self._wake:
+            self._queue.append(job)
+            self._wake.notify()
+        return job
 
     def _settle(self, jobs: list[_Job]) -> None:
         for job in jobs:
@@ -323,23 +340,31 @@ class Writer:
         until = time.monotonic() + GROUP_SECONDS
         number = 0
         while number < len(jobs):
-            self._step(jobs[number], engine, execute)
+            self._step(jobs[number], engine, execute, is_first=not number)
             number += 1
             if number == len(jobs) and time.monotonic() < until:
                 with self._wake:
                     jobs += self._queue
                     self._queue.clear()
 
-    def _step(self, job: _Job, engine: SqliteEngine, execute: Callable[[str], object]) -> None:
-        execute("savepoint job")
+    def _step(
+        self, job: _Job, engine: SqliteEngine, execute: Callable[[str], object], *, is_first: bool
+    ) -> None:
+        if not is_first:  # behind nothing, the transaction itself can be begun again
+            execute("savepoint job")
         try:
             job.value = job.change(engine)
         except sqlite3.Error:
             raise
         except Exception as error:  # noqa: BLE001 (its caller's)
             job.error = error
-            execute("rollback to job")
-        execute("release job")
+            if is_first:
+                execute("rollback")
+                execute("begin immediate")
+            else:
+                execute("rollback to job")
+        if not is_first:
+            execute("release job")
 
     # -- trouble -----------------------------------------------------------------------------------
 

@@ -226,3 +226,31 @@ async def test_only_one_task_works_at_a_time() -> None:
     world.keeper.grant(("a",))
     assert world.keeper.begin_work()
     assert not world.keeper.begin_work()
+
+
+async def test_the_first_step_is_taken_before_a_task_of_the_session_runs() -> None:
+    """`hurry` has the journal begin at once, and only what no other step goes before."""
+    asked: list[str] = []
+
+    class Asked(World):
+        def begin(self, turn_id: str, *_: object, **__: object) -> Any:
+            asked.append(turn_id)
+            return self._do("begin", turn_id)
+
+    world = Asked()
+    world.keeper.follow([], new_turn("one"), MEMORY)
+    world.keeper.hurry()  # no task is coming yet
+    assert not asked
+    assert world.keeper.begin_work()
+    world.keeper.follow([end_of("one")], new_turn("two"), MEMORY)
+    world.keeper.hurry()
+    world.keeper.hurry()
+    assert asked == ["one"]
+    assert not world.keeper.is_settled
+    world.gate.set()
+    with trio.fail_after(5):
+        await world.keeper.work()
+    assert [what for what in world.happened if what[0] in ("begin", "end")] == [
+        ("begin", "one"), ("end", "one"), ("begin", "two"),
+    ]  # fmt: skip
+    assert world.keeper.is_settled

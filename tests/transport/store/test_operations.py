@@ -12,6 +12,7 @@ import shutil
 import sqlite3
 import subprocess
 import sys
+import time
 from collections.abc import Callable, Iterator
 from pathlib import Path
 
@@ -21,6 +22,7 @@ from structlog.testing import capture_logs
 
 from ccapi.schemas.log.fold import fold
 from ccapi.schemas.log.records import TurnStart
+from ccapi.transport.store import schema
 from ccapi.transport.store import writer as writers
 from ccapi.transport.store.interface import (
     Lease,
@@ -491,3 +493,47 @@ async def test_a_turn_that_ran_at_a_kill_is_an_orphan_and_reported_once(folder: 
         assert await store.orphans() == ()
         kept = await store.get("conv_1", KEY)
         assert kept.lost_turn == turn_id
+
+
+async def test_a_turn_is_on_its_way_before_its_caller_waits(folder: Path) -> None:
+    """The thread writes while the task that began the turn does other things."""
+    async with open_sqlite_store(folder) as store:
+        lease = await new_lease(store)
+        begun = store.begin_turn(lease, turn_id="t", request_id="r", model="haiku")
+        reader = sqlite3.connect(f"{(folder / 'ccapi.db').as_uri()}?mode=ro", uri=True)
+        try:
+            until = time.monotonic() + 10
+            while not reader.execute("select 1 from turn").fetchall():
+                assert time.monotonic() < until, "nothing was written"
+                time.sleep(0.01)  # noqa: ASYNC251 (the event loop does nothing meanwhile)
+        finally:
+            reader.close()
+        assert lease.open_turn is None  # nothing has told this task yet
+        await begun
+        assert lease.head == 1
+
+
+async def test_an_older_database_is_searched_as_before(
+    folder: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Its words are indexed again, so that a search for the beginning of one is fast; what is
+    deleted is found no more."""
+    with monkeypatch.context() as patch:
+        patch.setattr(schema, "MIGRATIONS", schema.MIGRATIONS[:1])
+        async with open_sqlite_store(folder) as store:
+            for number in range(3):
+                await turn(store, await new_lease(store, f"conv_{number}"), "hello world", "fine")
+            assert len((await store.conversations(KEY, q="w")).conversations) == 3
+    async with open_sqlite_store(folder) as store:
+        await store.delete("conv_1", KEY)
+        for query in ("w", "wo", "wor", "worl", "world", "hello w"):
+            first = await store.conversations(KEY, limit=1, q=query)
+            assert [each.conversation_id for each in first.conversations] == ["conv_2"]
+            assert first.has_more
+            rest = await store.conversations(KEY, limit=1, q=query, after="conv_2")
+            assert [each.conversation_id for each in rest.conversations] == ["conv_0"]
+            assert not rest.has_more
+        assert await store.check() == ()
+    with sqlite3.connect(folder / "ccapi.db") as db:
+        assert db.execute("pragma user_version").fetchone()[0] == len(schema.MIGRATIONS)
+    db.close()
