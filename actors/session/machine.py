@@ -322,10 +322,10 @@ class Machine:
         child, turn = self._present, self._turns.running
         child.active_at = now
         source, child.source = child.source, "warm"
-        actions: Actions = [events.ChildChosen(turn.turn_id, source)]
+        actions: Actions = [*written, events.ChildChosen(turn.turn_id, source)]
         if turn.wish is not None and not turn.asked_again:
-            actions.append(events.ChoiceReported(turn.turn_id, "asked"))
-        return [*actions, *written]
+            return [events.ChoiceReported(turn.turn_id, "asked"), *actions]
+        return actions
 
     def _control_answer(self, answer: ControlAnswer, now: float) -> Actions:
         child, was_set_up = self._present, self._present.initialized

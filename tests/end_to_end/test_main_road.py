@@ -165,7 +165,7 @@ async def test_a_silent_child_times_out_with_a_504(tmp_path: Path) -> None:
 
 
 async def test_a_turn_that_takes_too_long_ends_its_stream_with_an_error(tmp_path: Path) -> None:
-    async with open_live_demo(tmp_path, claude={"timeout_seconds": 1.0}) as live:
+    async with open_live_demo(tmp_path, claude={"timeout_seconds": 3.0}) as live:
         async with httpx.AsyncClient(base_url=live.url, timeout=30) as client:
             answer = await post(client, script(deltas=100000, pace_ms=20), stream=True)
     assert answer.status_code == 200

@@ -77,7 +77,7 @@ def test_a_client_may_repeat_the_whole_history_with_the_results() -> None:
     assert talk.turn(*said)[1:] == ["answer request c1: sunny"]
 
 
-def test_parallel_calls_are_answered_in_the_order_of_the_results() -> None:
+def test_parallel_calls_are_answered_in_their_own_order() -> None:
     talk = working()
     assert talk.suspends("c1", "c2") == [
         "call 0 look c1",
@@ -87,7 +87,7 @@ def test_parallel_calls_are_answered_in_the_order_of_the_results() -> None:
         "end one: completed tool_calls",
     ]
     words = talk.turn(results(c2="two", c1="one"))
-    assert words[1:] == ["answer request c2: two", "answer request c1: one"]
+    assert words[1:] == ["answer request c1: one", "answer request c2: two"]
 
 
 def test_a_result_waits_until_the_child_asks_for_it() -> None:

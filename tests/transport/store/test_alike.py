@@ -770,8 +770,8 @@ class Machine(RuleBasedStateMachine):
                 await callers.store.append(lease, said)
             return await callers.store.resolve(lease)
 
-        is_done = self.stores.run(outcome, cancelled, self.stores.kept)
         self.stores.now += 1
+        is_done = self.stores.run(outcome, cancelled, self.stores.kept)
         model = self.stores.model
         if is_done == "Fenced":
             self.stores.drop(chosen)
