@@ -284,11 +284,16 @@ def _encode_block(block: Block) -> dict[str, Any]:
                 "input": _input(block),
             }
         case ToolResult(call_id, content, is_error):
-            result: dict[str, Any] = {"type": "tool_result", "tool_use_id": wire_id(call_id)}
             # The Messages API refuses empty text here too, and the CLI leaves it in.
             kept = [each for each in content if not (isinstance(each, str) and is_blank(each))]
-            result["content"] = encode_blocks(kept)
-            return {**result, "is_error": True} if is_error else result
+            # In the order and the form in which the CLI sends a result that it got in a turn: the
+            # same bytes are what the API has cached.
+            call = {"tool_use_id": wire_id(call_id)}
+            if not is_error:
+                return {**call, "type": "tool_result", "content": encode_blocks(kept)}
+            [only] = kept if len(kept) == 1 else [None]
+            said = only if isinstance(only, str) else encode_blocks(kept)
+            return {"type": "tool_result", "content": said, "is_error": True, **call}
         case Thinking(text, signature):
             return {"type": "thinking", "thinking": text, "signature": signature}
         case RedactedThinking(data):

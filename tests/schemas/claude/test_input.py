@@ -206,7 +206,7 @@ def test_tool_results() -> None:
         {
             "type": "tool_result",
             "tool_use_id": "toolu_2",
-            "content": [text("no")],
+            "content": "no",
             "is_error": True,
         },
     ]
