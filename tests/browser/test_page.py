@@ -143,7 +143,12 @@ def test_a_permission_answered_by_another_client_is_settled_here_too(seen: Seen)
 
 def test_the_overview_shows_what_is_at_work(seen: Seen) -> None:
     overview = saw(seen, "overview")
-    assert overview["tables"] == ["Sessions by phase", "Children", "Work"]
+    assert overview["tables"] == [
+        "Sessions by phase",
+        "Children",
+        "Turns by how they got their process",
+        "Work",
+    ]
     assert overview["cells"] >= 2
     assert overview["moved"]
     assert overview["former"], "bookmarks have #/house"

@@ -88,7 +88,12 @@ def test_the_overview_shows_what_is_at_work(seen: Seen) -> None:
     overview = seen.by("overview")
     assert "At work\t1" in overview["table"]
     assert overview["cells"] >= 5
-    assert overview["captions"] == ["Sessions by phase", "Children", "Work"]
+    assert overview["captions"] == [
+        "Sessions by phase",
+        "Children",
+        "Turns by how they got their process",
+        "Work",
+    ]
     assert not overview["wide"]
     assert overview["errors"] == []
 
