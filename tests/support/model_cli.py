@@ -358,6 +358,6 @@ def _block(block: Json) -> Block:
         case {"type": "tool_use", "id": call_id, "name": name, "input": arguments}:
             return ToolCall(call_id, name, json.dumps(arguments, separators=(",", ":")))
         case {"type": "tool_result", "tool_use_id": call_id, "content": content}:
-            texts = tuple(each["text"] for each in content)
-            return ToolResult(call_id, texts, is_error=block.get("is_error", False))
+            said = [content] if isinstance(content, str) else [each["text"] for each in content]
+            return ToolResult(call_id, tuple(said), is_error=block.get("is_error", False))
     return str(block["text"])

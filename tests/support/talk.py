@@ -451,7 +451,8 @@ def _spell(block: dict[str, Any]) -> str:
         case {"type": "tool_use", "id": call_id, "name": name}:
             return f"{name} {call_id}"
         case {"type": "tool_result", "tool_use_id": call_id, "content": content}:
-            return f"{call_id} is {'|'.join(map(_spell, content))}"
+            said = content if isinstance(content, str) else "|".join(map(_spell, content))
+            return f"{call_id} is {said}"
         case {"type": kind}:
             return f"[{kind}]"
     raise AssertionError(f"what is {block}?")
