@@ -166,7 +166,10 @@ def write_results(
 
 
 def can_rewind(memory: Memory, child: ChildState) -> bool:
-    """Whether a rewind of its last prompt takes the child to where the conversation is."""
+    """Whether a rewind of its last prompt takes the child to where the conversation is. The CLI
+    refuses to part results from calls that the child was told."""
+    if child.before and child.before[-1].calls:
+        return False
     if child.asked is None or not child.initialized or len(child.before) > len(memory.seed):
         return False
     pairs = zip(child.before, memory.seed, strict=False)

@@ -24,6 +24,7 @@ from tests.support.talk import (
     Talk,
     assistant,
     awaiting_tools,
+    called,
     idle,
     releasing,
     results,
@@ -326,3 +327,13 @@ def test_with_tools_a_long_history_is_told() -> None:
     said = [(assistant if n % 2 else user)(text) for n, text in enumerate(long(40))]
     talk.turn(*said, "now", tools=[LOOK])
     assert talk.ready() == ["initialize sonnet", "history user said 0"]
+
+
+def test_a_child_that_was_told_calls_and_got_their_results_takes_no_turn_back() -> None:
+    """The CLI refuses that: ``target_splits_tool_call``."""
+    talk = Talk(RECYCLE)
+    talk.turn("one", called("c1"), results(c1="sunny"), tools=[LOOK])
+    talk.ready()
+    talk.set_up()
+    talk.takes_history()
+    assert talk.interrupt("c1 is sunny") == ["end c1 is sunny: turn_interrupted", "kill"]
