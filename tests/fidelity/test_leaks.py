@@ -8,6 +8,7 @@ process that sends it has served no other key.
 
 from __future__ import annotations
 
+import itertools
 import json
 import os
 import random
@@ -127,6 +128,9 @@ class Api:
             self.faults.append(f"{talk.mark}: the system prompt {texts} instead of {talk.prompt}")
 
 
+CALLS = itertools.count()
+
+
 def reply(mark: str, request: Request) -> Answer:
     order = request.last_user_text.partition(":")[0]
     match order:
@@ -134,7 +138,8 @@ def reply(mark: str, request: Request) -> Answer:
             arguments = {"secret": mark}
             names = request.tools
             return call(
-                *(ToolUse(name, arguments, f"toolu_{mark}_{name}") for name in names),
+                # The API never gives an id twice.
+                *(ToolUse(name, arguments, f"toolu_{mark}_{next(CALLS)}") for name in names),
                 text=f"Let me see, {mark}.",
             )
         case "format":
