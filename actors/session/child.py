@@ -19,10 +19,16 @@ says that it holds 2 messages. The next conversation writes "other", and no more
 before the model was asked without it, the child keeps the old tools beside the new ones, for good
 (measured, 40 of 40). So a name that was given up is `_stale` until a model turn has begun, and only
 then free again (`model_began`). A child without a free name cannot change its tools any more.
+
+**Definitions of tools.** The CLI keeps what it first made of a tool for as long as it runs, by the
+tool's name and schema: another description under the same name never reaches the API, whichever
+server it comes from (measured, always). So a child takes no tool that it knows otherwise
+(`_knows_otherwise`): it would show one conversation the words of another.
 """
 
 from __future__ import annotations
 
+import hashlib
 import math
 from collections import deque
 from collections.abc import Iterable, Mapping, Sequence
@@ -31,12 +37,13 @@ from typing import Any, Literal
 from attrs import define, evolve, field, frozen
 
 from ...schemas.claude import input as cli_input
+from ...schemas.claude import mcp
 from ...schemas.claude.lines import Line
 from ...schemas.claude.output import ControlAnswer, ControlAsked, LimitState, TurnResult
 from ...schemas.claude.sampling import PLAIN, encode_settings
 from ...schemas.claude.upstream import NO_LIMIT
 from ...schemas.message import Message, ToolResult, digest
-from ...schemas.turn import ChildSource, Options, Setup, Usage
+from ...schemas.turn import ChildSource, Options, Setup, Tool, Usage
 from .events import (
     Action,
     PermissionReply,
@@ -136,6 +143,7 @@ class ChildState:
     _agent: str = cli_input.AGENT  # whose prompt it has, of the palette
     _server: str | None = None  # the MCP server that has the client's tools
     _names: deque[str] = field(factory=lambda: deque(cli_input.TOOL_SERVERS))  # free ones
+    _told: dict[str, bytes] = field(factory=dict)  # tools, by the names that the model knows
     _stale: list[str] = field(factory=list)  # to be free once the model was asked without them
     _shows_thinking: bool = False
     _billed_part: Usage = field(
@@ -146,6 +154,7 @@ class ChildState:
         self.tool_calls = ToolCalls(self.setup)
         if _has_server(self.setup):
             self._server = self._names.popleft()
+        self._tell()
 
     # -- lines to it -------------------------------------------------------------------------------
 
@@ -166,11 +175,13 @@ class ChildState:
             self.held or not self.knows(setup)
         ):
             return False
+        if self._knows_otherwise(setup):
+            return False
         return bool(self._names) or not self._needs_server(setup)
 
     def knows(self, setup: Setup) -> bool:
-        """Whether it could change to the model and the prompt of this setup, if it held nothing."""
-        if setup.profile != "chat" or self.setup.profile != "chat":
+        """Whether it could change to this setup's model, prompt and tools, if it held nothing."""
+        if setup.profile != "chat" or self.setup.profile != "chat" or self._knows_otherwise(setup):
             return False
         if self.palette is None:  # a prompt that came as such stays
             return setup.system == self.setup.system
@@ -180,6 +191,16 @@ class ChildState:
         assert self.palette is not None
         found = (name for name, prompt in self.palette.items() if prompt == setup.system)
         return next(found, None)
+
+    def _knows_otherwise(self, setup: Setup) -> bool:
+        """Whether it was told one of these tools with another description, schema or strictness."""
+        if not self._told or not _has_server(setup):
+            return False
+        offered = mcp.offered(setup).items()
+        return any(self._told.get(name, found := _digest(tool)) != found for name, tool in offered)
+
+    def _tell(self) -> None:
+        self._told |= {name: _digest(tool) for name, tool in mcp.offered(self.setup).items()}
 
     def _needs_server(self, setup: Setup) -> bool:
         same = (setup.tools, setup.schema) == (self.setup.tools, self.setup.schema)
@@ -203,6 +224,7 @@ class ChildState:
             self._server = self._names.popleft() if _has_server(setup) else None
             written.append(self.write(cli_input.set_server(SETTINGS, self._server)))
         self.setup, self.tool_calls = setup, ToolCalls(setup)
+        self._tell()
         return written
 
     def model_began(self) -> None:
@@ -298,9 +320,10 @@ class ChildState:
         return held <= same and not (held and self._whole[held - 1].calls)
 
     def _suits(self, setup: Setup) -> bool:
-        return (setup.profile, setup.model, setup.system) == (
+        same = (setup.profile, setup.model, setup.system) == (
             self.setup.profile, self.setup.model, self.setup.system,
         )  # fmt: skip
+        return same and not self._knows_otherwise(setup)
 
     def release(self, keep: int) -> list[Write]:
         """Cut it back to its first `keep` messages (`cut_for`), or empty it (0). Of an emptied one,
@@ -473,3 +496,10 @@ def palette_of(system: str, others: Iterable[str]) -> Mapping[str, str] | None:
         return None
     rest = dict.fromkeys(prompt for prompt in others if prompt and prompt != system)
     return {cli_input.AGENT: system} | {f"p{n}": prompt for n, prompt in enumerate(rest, 1)}
+
+
+def _digest(tool: Tool) -> bytes:
+    """What the model learns of a tool, in few bytes: a child remembers the tools of all its
+    conversations."""
+    learned = "\0".join((tool.description, tool.parameters, str(tool.strict)))
+    return hashlib.blake2b(learned.encode("utf-8", "surrogatepass"), digest_size=16).digest()

@@ -145,8 +145,6 @@ def _write_in_body(
     turn.ask(compose((Message("user", (own,)),), turn.namespace, turn.setup.model))
     turn.batches[-1] = evolve(turn.batches[-1], held=len(child.held))
     child.before = child.held
-    # Its settings hold the whole history now: no other conversation gets it.
-    child.is_fixed = True
     return [*child.configure(turn.request.options, begun), *write_next(turn, child)]
 
 

@@ -19,7 +19,7 @@ from tests.contract.conftest import OpenChild
 from tests.support.logins import by_key_and_token, without_reminders
 from tests.support.messages_stub import Failure, MessagesStub, ToolUse, call
 from tests.support.raw_cli import answers, assistant_frame, is_result, user_frame
-from tests.support.raw_tools import texts
+from tests.support.raw_tools import serve, texts, tool
 from tests.support.recycled_cli import (
     ACCIDENTS,
     ENVIRONMENT,
@@ -28,6 +28,7 @@ from tests.support.recycled_cli import (
     OPUS,
     RARE,
     SECRET,
+    SERVERS,
     SONNET,
     RecycledChild,
     Talk,
@@ -232,6 +233,26 @@ async def test_where_the_prompt_came_as_such_it_stays(
 
 
 @by_key_and_token
+@pytest.mark.parametrize("differs", ["description", "schema"])
+async def test_a_description_stays_with_the_name_and_schema_of_its_tool(
+    open_child: OpenChild, stub: MessagesStub, differs: str
+) -> None:
+    """Whichever server it comes from, and whatever was cut: for as long as the process runs."""
+    async with recycled(open_child, stub) as child:
+        shown = []
+        for server, word in zip(SERVERS, ("first", "second", "third"), strict=False):
+            schema = {"type": "object", "properties": {word: {}} if differs == "schema" else {}}
+            look = tool("look", description=word, inputSchema=schema)
+            servers = {server: {"type": "sdk", "name": server}}
+            await child.cli.send(child.cli.control_frame("mcp_set_servers", servers=servers))
+            await child.write("Well?")
+            await serve(child.cli, is_result, [look])
+            shown += [each["description"] for each in stub.requests[-1].body["tools"]]
+            await child.empty()
+    kept = ["first", "second", "third"] if differs == "schema" else ["first"] * 3
+    assert shown == kept
+
+
 async def test_a_tool_servers_name_keeps_its_old_tools_until_a_turn_began_without_it(
     open_child: OpenChild, stub: MessagesStub
 ) -> None:

@@ -36,7 +36,7 @@ from .served import JSON, Spoken, assistant, function, spoken, system, tool, use
 # httpx leaves the body of a request that breaks off to the collector.
 pytestmark = pytest.mark.filterwarnings("ignore:Async generator 'http")
 
-CONVERSATIONS = int(os.environ.get("CCAPI_TEST_CONVERSATIONS", "40"))
+CONVERSATIONS = int(os.environ.get("CCAPI_TEST_CONVERSATIONS", "100"))
 SEED = int(os.environ.get("CCAPI_TEST_SEED", "13"))
 KEYS = ("key-of-the-first-client", "key-of-the-second-client", "key-of-the-third-client")
 WORKERS = 2
@@ -285,8 +285,16 @@ class Client:
 
     async def _regenerate(self, talk: Talk) -> None:
         question = talk.messages[-2]
+        fields: JSON = {}
+        match str(question["content"]).partition(":")[0]:  # asked as it was asked before
+            case "stop":
+                fields = {"stop": ["END"]}
+            case "format":
+                fields = {"response_format": FORMAT}
+            case "length":
+                fields = {"max_tokens": 2000}
         del talk.messages[-2:]
-        await self.ask(talk, [question])
+        await self.ask(talk, [question], **fields)
 
     async def _edit(self, talk: Talk) -> None:
         del talk.messages[-2:]

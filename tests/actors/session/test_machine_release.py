@@ -297,6 +297,28 @@ def test_a_name_of_a_tool_server_comes_back_once_the_model_was_asked_without_it(
     assert {first, second} <= set(state._names)
 
 
+def test_a_child_that_knows_a_tool_otherwise_does_not_serve_the_conversation() -> None:
+    """The CLI would show the model the first description, for as long as it runs."""
+    talk = Talk(RECYCLE)
+    talk.turn("one", tools=[Tool("look", "It is Ada's.")])
+    talk.ready()
+    talk.set_up()
+    talk.answer("eins")
+    child = talk.machine.resident
+    assert child is not None
+    digests = [digest(user("one")), digest(assistant("eins"))]
+    other = Setup("sonnet", tools=(Tool("look", "It is Eve's."),))
+    same = Setup("sonnet", tools=(Tool("look", "It is Ada's."), Tool("count")))
+    talk.finish("two", "zwei")
+    assert child.cut_for(same, digests) == 2
+    assert child.cut_for(other, digests) == 0
+    assert child.knows(same)
+    assert not child.knows(other)
+    # In its own conversation too, another child takes the turn.
+    words = talk.turn("three", tools=[Tool("look", "Anew.")])
+    assert words == ["started three", "cut one to two", "look"]
+
+
 # -- long histories --------------------------------------------------------------------------------
 
 
