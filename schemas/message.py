@@ -606,7 +606,7 @@ def merge_turns(messages: Iterable[Message]) -> tuple[Message, ...]:
     calls, and calls are spelt apart (`spell_calls`).
 
     The CLI puts the results that a child waited for in the order of their calls, whichever came
-    first: a child that is told them has to be told the same.
+    first: a child that receives them has to receive the same.
     """
     merged: list[Message] = []
     for message in messages:

@@ -186,8 +186,8 @@ class Directory:
             if entry.callers:
                 return False
             if entry.state.phase is Phase.ASLEEP:
-                # Any child is told what a plain model's conversation holds. An agent's new child
-                # may as well be told a short history; to resume a transcript takes longer.
+                # Any child receives what a plain model's conversation holds. An agent's new child
+                # may as well receive a short history; to resume a transcript takes longer.
                 return is_long or entry.memory.resume is None
             return entry.state.phase in (Phase.IDLE, Phase.AWAITING_TOOLS, Phase.INTERRUPTING)
 

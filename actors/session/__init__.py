@@ -235,8 +235,8 @@ holds its prompt, and half an answer. `_rewind` has the child take both out:
 
 A child that cannot rewind (it is not set up, or older history would stay in it: `can_rewind`), that
 answers otherwise, or that takes longer than REWIND_TIMEOUT, is killed. The next turn then gets
-another child, which is told `memory.seed` (an agent's resumes the transcript at `memory.resume`,
-and is told the rest): what was before the failed turn.
+another child, which receives `memory.seed` (an agent's resumes the transcript at `memory.resume`,
+and receives the rest): what was before the failed turn.
 
 Three bookkeeping fields make `can_rewind` exact. `ChildState.held` are the messages the child holds
 (an agent's, beyond the transcript at the resume point); `before` is what `held` will be after a
