@@ -434,7 +434,8 @@ class ChildPool:
         if wants is None or waiter.origin is not None or resting.owner != waiter.owner:
             return False
         usable = state.is_empty if resting.give_way is None else state.can_be_released
-        return usable and resting.child not in self._outdated and state.knows(wants.setup)
+        going = resting.child.leave.is_set() or resting.child in self._outdated
+        return usable and not going and state.knows(wants.setup)
 
     def _prefix(self, resting: Resting, waiter: _Waiter) -> int:
         """How many messages of what the waiter wants the child can be left with. Of a history that

@@ -175,13 +175,13 @@ class ChildState:
             self.held or not self.knows(setup)
         ):
             return False
-        if self._knows_otherwise(setup):
-            return False
-        return bool(self._names) or not self._needs_server(setup)
+        return self._can_take_tools(setup)
 
     def knows(self, setup: Setup) -> bool:
         """Whether it could change to this setup's model, prompt and tools, if it held nothing."""
-        if setup.profile != "chat" or self.setup.profile != "chat" or self._knows_otherwise(setup):
+        if setup.profile != "chat" or self.setup.profile != "chat":
+            return False
+        if not self._can_take_tools(setup):
             return False
         if self.palette is None:  # a prompt that came as such stays
             return setup.system == self.setup.system
@@ -191,6 +191,11 @@ class ChildState:
         assert self.palette is not None
         found = (name for name, prompt in self.palette.items() if prompt == setup.system)
         return next(found, None)
+
+    def _can_take_tools(self, setup: Setup) -> bool:
+        """Whether it has a name for their server, and knows none of them otherwise."""
+        named = bool(self._names) or not self._needs_server(setup)
+        return named and not self._knows_otherwise(setup)
 
     def _knows_otherwise(self, setup: Setup) -> bool:
         """Whether it was told one of these tools with another description, schema or strictness."""
@@ -323,7 +328,7 @@ class ChildState:
         same = (setup.profile, setup.model, setup.system) == (
             self.setup.profile, self.setup.model, self.setup.system,
         )  # fmt: skip
-        return same and not self._knows_otherwise(setup)
+        return same and self._can_take_tools(setup)
 
     def release(self, keep: int) -> list[Write]:
         """Cut it back to its first `keep` messages (`cut_for`), or empty it (0). Of an emptied one,

@@ -14,7 +14,7 @@ from ccapi.actors.session.events import Wants
 from ccapi.schemas.errors import RateLimited
 from ccapi.schemas.turn import Setup
 from ccapi.transport.process.child import Child
-from tests.support.pool_world import POINT, Holds, Seeker, World, open_world
+from tests.support.pool_world import POINT, HandMade, Holds, Seeker, World, open_world
 
 BRIEF, KIND = "Be brief.", "Be kind."
 
@@ -267,6 +267,19 @@ async def test_a_free_child_is_frozen_and_does_not_stay_for_ever(autojump_clock:
         await trio.sleep(300)
         assert first.child.leave.is_set()
         assert world.pool.statistics().live == 0
+
+
+async def test_a_free_child_that_has_just_died_is_not_lent(autojump_clock: MockClock) -> None:
+    async with open_world() as world, trio.open_nursery() as nursery:
+        first = await lender(world)
+        waits = await seeker(world, nursery, wants())
+        waits.scope.cancel()
+        await wait_all_tasks_blocked()
+        first.release()
+        assert isinstance(first.child, HandMade)
+        first.child.die()  # its keeper has not seen it yet
+        lent = await world.pool.acquire("next", None, wants())
+        assert lent.child is not first.child
 
 
 async def test_the_next_warm_child_boots_when_no_child_works(autojump_clock: MockClock) -> None:

@@ -288,7 +288,9 @@ def test_a_name_of_a_tool_server_comes_back_once_the_model_was_asked_without_it(
         setup = Setup("sonnet", tools=(Tool(f"tool {number}"),))
         assert state.can_reconfigure(setup)
         state.reconfigure(setup)
-    assert not state.can_reconfigure(Setup("sonnet", tools=(LOOK,)))
+    again = Setup("sonnet", tools=(LOOK,))
+    assert not state.can_reconfigure(again)
+    assert not state.knows(again), "the pool gives it to no conversation with other tools"
     assert state.can_reconfigure(Setup("sonnet")), "no tools need no name"
     other = after(state, Memory(Setup("sonnet")))
     assert other.ready(state) == ["tools of ", "ask new"]
