@@ -286,3 +286,22 @@ async def test_a_history_whose_holder_sleeps(tmp_path: Path, messages: int) -> N
             response = await say(client, said, REPORT["content"])
             assert place(response) == ("hit", first)
             assert texts(report(response)) == before
+
+
+async def test_a_header_says_how_a_turn_got_its_child(tmp_path: Path) -> None:
+    async with open_front(tmp_path, claude={"prewarm": 0}) as (client, gateway):
+        system = {"role": "system", "content": "Be brief."}
+        said: Said = [system]
+        sources = [(await say(client, said, "repeat: one")).headers["x-ccapi-child"]]
+        sources.append((await say(client, said, "repeat: two")).headers["x-ccapi-child"])
+        other: Said = [system]
+        sources.append((await say(client, other, "repeat: else")).headers["x-ccapi-child"])
+        edited = [*said[:3], user("repeat: edited")]
+        sources.append((await ask(client, messages=edited)).headers["x-ccapi-child"])
+        third: Said = [system]
+        sources.append((await say(client, third, "repeat: third")).headers["x-ccapi-child"])
+        # The first conversation was continued, so it keeps its child while there is room; an edited
+        # message has half of its history in common with it, and takes it.
+        assert sources == ["new", "warm", "new", "prefix", "recycled"]
+        taken = gateway.stats.snapshot()["children"]["turns"]
+        assert taken == {"warm": 1, "prefix": 1, "recycled": 1, "prewarmed": 0, "new": 2}

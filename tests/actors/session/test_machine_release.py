@@ -8,10 +8,12 @@ from __future__ import annotations
 import pytest
 
 from ccapi.actors.session.child import CUT_PAUSE, MAX_CUT_TRIES, ChildState
+from ccapi.actors.session.events import StartTurn
 from ccapi.actors.session.phases import Limits
+from ccapi.actors.session.replay import IN_BODY_FROM
 from ccapi.schemas.claude.input import TOOL_SERVERS
 from ccapi.schemas.message import digest
-from ccapi.schemas.turn import Memory, Setup, Tool
+from ccapi.schemas.turn import Memory, Setup, Tool, TurnRequest
 from tests.support.talk import (
     ASLEEP,
     BUSY,
@@ -28,6 +30,7 @@ from tests.support.talk import (
     idle,
     releasing,
     results,
+    turn_id,
     user,
 )
 
@@ -132,6 +135,46 @@ def test_the_calls_of_a_child_that_waits_for_results_go_with_them() -> None:
     # The conversation still waits for its results.
     assert talk.turn(results(c1="sunny")) == ["started c1 is sunny", "wake"]
     assert talk.ready() == ["initialize sonnet", "history user zero"]
+
+
+def test_a_cut_does_not_part_calls_from_their_results() -> None:
+    """The CLI refuses that."""
+    talk = Talk(RECYCLE)
+    said = [user("one"), called("c1"), results(c1="sunny")]
+    talk.turn(*said, tools=[LOOK])
+    talk.serve("Sunny.")
+    talk.finish("two", "zwei")
+    child = talk.machine.resident
+    assert child is not None
+    digests = [digest(each) for each in (*said, assistant("Sunny."), user("other"))]
+    setup = Setup("sonnet", tools=(LOOK,))
+    assert child.cut_for(setup, digests) == 4
+    assert child.cut_for(setup, digests[:3]) == 0, "not before the results, behind the calls"
+
+
+def test_a_child_that_was_spared_a_beginning_is_only_emptied() -> None:
+    talk = Talk(RECYCLE)
+    said = [user("a"), assistant("A"), user("b"), assistant("B")]
+    talk.turn(*said, "one", history_limit=3)
+    talk.serve("eins")
+    child = talk.machine.resident
+    assert child is not None
+    assert child.is_partial
+    digests = [digest(each) for each in (*said, user("one"), assistant("eins"), user("two"))]
+    assert child.cut_for(Setup("sonnet"), digests) == 0
+    assert talk.give_way(0)[0].startswith("cut ")
+
+
+def test_a_conversation_is_valued_once_a_client_came_back_or_named_it() -> None:
+    talk = Talk(RECYCLE)
+    talk.finish("one", "eins")
+    assert not talk.machine.is_valued
+    talk.finish("two", "zwei")
+    assert talk.machine.is_valued
+    named = Talk(RECYCLE)
+    request = TurnRequest((user("one"),), conversation_id="conv_a")
+    named.machine.advance(StartTurn(turn_id("one"), request), 0.0)
+    assert named.machine.is_valued
 
 
 # -- children in doubt -----------------------------------------------------------------------------
@@ -361,3 +404,22 @@ def test_a_child_that_was_told_calls_and_got_their_results_takes_no_turn_back() 
     talk.set_up()
     talk.takes_history()
     assert talk.interrupt("c1 is sunny") == ["end c1 is sunny: turn_interrupted", "kill"]
+
+
+def test_a_child_that_holds_most_of_a_long_history_is_told_the_rest() -> None:
+    talk = Talk(RECYCLE)
+    said = [(assistant if n % 2 else user)(text) for n, text in enumerate(long(14))]
+    talk.turn(*said, "one")
+    talk.serve("eins")
+    talk.finish("two", "zwei")
+    talk.finish("three", "drei")
+    child = talk.machine.resident
+    assert child is not None
+    whole = [*talk.machine.memory.seed[:-2], user("other")]
+    assert len(whole) > IN_BODY_FROM
+    assert child.cut_for(Setup("sonnet"), [digest(each) for each in whole]) == len(whole) - 1
+    talk.give_way(len(whole) - 1)
+    talk.cut(before="uuid of zwei")
+    other = Talk(RECYCLE)
+    other.turn(*whole)
+    assert other.ready(talk.handed[0], source="prefix") == ["ask other"]
