@@ -96,6 +96,10 @@ class Journal:
 
     # -- for the session ---------------------------------------------------------------------------
 
+    @property
+    def is_well(self) -> bool:
+        return self.store.trouble is None
+
     def begin(
         self, turn_id: str, model: str, messages: tuple[Message, ...], memory: Memory, *,
         replaces: bool,

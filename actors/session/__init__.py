@@ -314,9 +314,10 @@ that reads the child, performs it. So a stalled caller stops the reading of its 
 the backpressure, and nothing else: Interrupt, Close and the timers still get through. After
 `server.stall_seconds` the caller counts as gone, and the turn is interrupted.
 
-Where the conversation is stored, two things wait for the store outside the machine (keeping.py): a
-turn's lines for the child until its start is kept, and its `End` until that is. The machine does
-not know: it has begun the turn, or ended it, already. If the store fails, `Close` follows.
+Where the conversation is stored, two things wait for the store outside the machine (keeping.py):
+until a turn's start is kept, what the child says (and an agent's lines for its child, which could
+have effects); and its `End` until that is kept. The machine does not know: it has begun the turn,
+or ended it, already. If the store fails, `Close` follows.
 
 The reply channel itself (runtime/reply_channel.py) carries items only. The outcome is set beside
 it, so the end of a turn never waits behind items that a client does not read.

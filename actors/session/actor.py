@@ -232,6 +232,7 @@ class _Session(Generic[C]):
         self._once = OnceLog(log)
         self._callers = Callers(conversation_id, bus)
         self._broadcast = state.broadcast
+        self._start_is_kept = trio.Event()
         self._keeper = None if state.journal is None else self._keeper_of(state.journal)
         self._broadcast_turn: TurnState | None = None  # the turn that the broadcast has begun
         self._child: C | None = None
@@ -241,8 +242,13 @@ class _Session(Generic[C]):
     def _keeper_of(self, journal: Journal) -> Keeper:
         return Keeper(
             journal, self._broadcast, finish=self._callers.end, lost=self._callers.report_lost,
-            write=self._write, broken=lambda error: self.feed(Close(error)),
+            write=self._write, started=self._start_kept,
+            broken=lambda error: self.feed(Close(error)),
         )  # fmt: skip
+
+    def _start_kept(self) -> None:
+        self._start_is_kept.set()
+        self._start_is_kept = trio.Event()
 
     # -- the mailbox's side ------------------------------------------------------------------------
 
@@ -533,6 +539,8 @@ class _Session(Generic[C]):
         try:
             while True:
                 batch = await child.receive_frames()
+                while self._keeper is not None and self._keeper.is_starting:
+                    await self._start_is_kept.wait()
                 now = trio.current_time()
                 machine.child_active(now)
                 has_text = False

@@ -1,5 +1,5 @@
-"""What of a session waits for its journal: prompts until their turn's start is kept, and ends until
-they are kept themselves.
+"""What of a session waits for its journal: what a turn does outside until its start is kept, and
+its end until that is kept.
 
 Knows: in which order turns are kept, and which lines and ends wait for that. Refuses to know:
 phases, and how a turn is kept (`Journal`).
@@ -7,14 +7,20 @@ phases, and how a turn is kept (`Journal`).
 The machine never waits. So a turn that it has begun may not be in the store yet, and one that it
 has ended may not be either. `Keeper` makes up for that, outside the machine:
 
-* A turn becomes the current one: its lines for the child are held back until the journal has its
-  start. So after a crash the store knows every turn that a child may have got.
+* A turn becomes the current one. Nothing of it may leave the gateway, and nothing that it does may
+  have an effect, before the journal has its start: so after a crash the store knows every turn of
+  which there is any trace. (The theory of recovery calls this the output commit.)
+  - A chat's child does nothing but ask the model, so it gets its lines at once and works while the
+    store writes. The session reads nothing of what it says before that (`is_starting`).
+  - An agent's child changes files: its lines are held back. So are a chat's while the store takes
+    nothing: a turn that cannot be kept should not cost tokens.
 * A turn ends: its caller and the watchers are told when the journal has its end. So nothing that a
   client was told is lost.
 
-Example: turn 1 ends while turn 2 waits in the queue. The machine ends turn 1, begins turn 2 and
-writes its prompt in one step. The keeper then has the steps [end 1, begin 2] and one line held
-back. It takes the steps in that order, in a task of its own; behind the second it writes the line.
+Example: an agent's turn 1 ends while turn 2 waits in the queue. The machine ends turn 1, begins
+turn 2 and writes its prompt in one step. The keeper then has the steps [end 1, begin 2] and one
+line held back. It takes the steps in that order, in a task of its own; behind the second it writes
+the line.
 
 Where a step fails, what the conversation holds here may not be what the store has. The keeper tells
 everybody who waits, and the session ends; the next turn finds the conversation as it is stored.
@@ -56,22 +62,25 @@ class Keeper:
     """Between one session and its journal.
 
     `finish` gives an end to its caller, `lost` tells the caller of a turn which earlier turn of the
-    conversation was lost, `write` writes a line to the child, and `broken` ends the session.
+    conversation was lost, `write` writes a line to the child, `started` hears that `is_starting` no
+    longer holds, and `broken` ends the session.
     """
 
     def __init__(
         self, journal: Journal, broadcast: Audience, *, finish: Callable[[End], None],
         lost: Callable[[str, str], None], write: Callable[[Line], None],
-        broken: Callable[[GatewayError], None],
+        started: Callable[[], None], broken: Callable[[GatewayError], None],
     ) -> None:  # fmt: skip
         self._journal = journal
         self._broadcast = broadcast
         self._finish = finish
         self._lost = lost
         self._write = write
+        self._started = started
         self._broken = broken
         self._turn: TurnState | None = None  # the last one that was begun
         self._starting = 0  # starts that are not kept yet
+        self._holds_back = False  # the lines that come meanwhile
         self._begun: set[str] = set()
         self._endings: dict[str, _Ending] = {}
         self._steps: deque[Callable[[], Awaitable[None]]] = deque()
@@ -90,6 +99,11 @@ class Keeper:
         return not (self._steps or self._works)
 
     @property
+    def is_starting(self) -> bool:
+        """Whether a turn's start is not kept yet: then nothing that the child says may be read."""
+        return self._starting > 0 and self.failure is None
+
+    @property
     def is_full(self) -> bool:
         return len(self._steps) >= MAX_STEPS
 
@@ -105,6 +119,8 @@ class Keeper:
         if turn is not None and turn is not self._turn:
             self._turn = turn
             self._begun.add(turn.turn_id)
+            if not self._starting:
+                self._holds_back = turn.setup.profile == "agent" or not self._journal.is_well
             self._starting += 1
             self._steps.append(partial(self._begin, turn, memory))
 
@@ -120,7 +136,7 @@ class Keeper:
 
     def write(self, line: Line) -> None:
         """Write a line to the child, if need be later."""
-        if self._starting:
+        if self._starting and self._holds_back:
             self._lines.append(line)
         else:
             self._write(line)
@@ -171,6 +187,7 @@ class Keeper:
         if self.failure is None:
             self.failure = error
             self._broken(error)
+            self._started()
 
     async def _nothing(self) -> None:
         """The session ends, and its child gets nothing more."""
@@ -196,6 +213,7 @@ class Keeper:
             lines, self._lines = self._lines, []
             for line in lines:
                 self._write(line)
+            self._started()
 
     def _end(self, ending: _Ending) -> Awaitable[None]:
         if self.failure is not None:

@@ -66,7 +66,11 @@ class Audience(Protocol):
 class Journal(Protocol):
     """Where a session keeps what happens in it (`actors.conversations.journal`). Each method
     returns once that is durable, and raises `GatewayError` where it may not be: then the session
-    ends. They are called one at a time, in the order in which things happened."""
+    ends. They are called one at a time, in the order in which things happened. `is_well`: the
+    store took what it was given last."""
+
+    @property
+    def is_well(self) -> bool: ...
 
     async def begin(
         self,

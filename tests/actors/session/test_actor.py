@@ -22,6 +22,7 @@ from ccapi.schemas.claude.sampling import PLAIN
 from ccapi.schemas.errors import (
     ChildDied,
     ChildProtocolError,
+    Overloaded,
     RateLimited,
     TurnInterrupted,
     TurnTimeout,
@@ -456,6 +457,8 @@ async def test_a_child_that_is_asked_for_in_a_release_is_not_written_to() -> Non
 class SlowJournal:
     """A journal that keeps the start of a turn when it is let."""
 
+    is_well = True
+
     def __init__(self) -> None:
         self.gate = trio.Event()
         self.gate.set()
@@ -478,6 +481,7 @@ async def test_the_last_lines_for_a_released_child_wait_for_no_turn() -> None:
         seat.cancel()
         await seat.wait_ended()
         journal = seat.state.journal = SlowJournal()
+        journal.is_well = False  # so that the next turn's lines are held back
         seat.start()
         await drain(await seat.submit("one", options=Options(max_tokens=5000)))
         child, kept = world.pool.child, silent
@@ -496,6 +500,49 @@ async def test_the_last_lines_for_a_released_child_wait_for_no_turn() -> None:
         # Nothing else was lent, so it got the same one again: told what it had forgotten.
         assert world.pool.lent == [child]
         assert child.history == ["one"]
+
+
+async def test_nothing_that_a_child_says_is_read_before_its_turns_start_is_kept() -> None:
+    async with open_world() as world:
+        seat = world.seat("conv_a")
+        seat.cancel()
+        await seat.wait_ended()
+        journal = seat.state.journal = SlowJournal()
+        seat.start()
+        await seat.ask("one")
+        journal.gate = trio.Event()
+        turn = await seat.submit("two")
+        await wait_all_tasks_blocked()
+        assert "two" in str(world.pool.child.written[-1])  # it works meanwhile
+        assert outcome(turn) == "running"
+        with trio.move_on_after(0) as nothing_came:
+            await turn.receive_items()
+        assert nothing_came.cancelled_caught
+        journal.gate.set()
+        assert await drain(turn) == ["echo: ", "two"]
+
+
+async def test_a_start_that_cannot_be_kept_ends_the_session_and_its_child() -> None:
+    class Failing(SlowJournal):
+        async def begin(self, *_: Any, **__: Any) -> None:
+            await self.gate.wait()
+            raise Overloaded("No.", code="storage_unavailable")
+
+    async with open_world() as world:
+        seat = world.seat("conv_a")
+        seat.cancel()
+        await seat.wait_ended()
+        journal = seat.state.journal = Failing()
+        journal.gate = trio.Event()
+        seat.start()
+        turn = await seat.submit("one")
+        await wait_all_tasks_blocked()
+        assert "one" in str(world.pool.child.written[-1])
+        journal.gate.set()
+        with trio.fail_after(5):
+            assert (await failure(turn)).code == "storage_unavailable"
+            await seat.wait_ended()
+        assert world.pool.child.fate == "killed"
 
 
 async def test_a_child_that_does_not_say_that_it_is_empty_is_ended(

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from typing import Any
 
+import pytest
 import trio
 from attrs import define, field
 
@@ -14,16 +15,25 @@ from ccapi.actors.watching.broadcast import Broadcast
 from ccapi.schemas.errors import GatewayError, Overloaded, TurnInterrupted
 from ccapi.schemas.message import Message
 from ccapi.schemas.openai.conversation_events import TurnEnded, TurnStarted
-from ccapi.schemas.turn import Completed, Failed, Memory, Outcome, Setup, TurnRequest, Usage
+from ccapi.schemas.turn import (
+    Completed,
+    Failed,
+    Memory,
+    Outcome,
+    Profile,
+    Setup,
+    TurnRequest,
+    Usage,
+)
 from ccapi.schemas.turn_items import TextDelta
 
 MEMORY = Memory(Setup("haiku"))
 DONE = Completed("stop", Usage())
 
 
-def new_turn(name: str) -> TurnState:
+def new_turn(name: str, profile: Profile = "agent") -> TurnState:
     request = TurnRequest(messages=(Message("user", (name,)),))
-    return TurnState(name, request, MEMORY.setup, 0.0, 100.0)
+    return TurnState(name, request, Setup("haiku", profile=profile), 0.0, 100.0)
 
 
 def end_of(name: str, outcome: Outcome = DONE) -> End:
@@ -38,6 +48,8 @@ class World:
     gate: trio.Event = field(factory=trio.Event)
     failing: str = ""
     lost: str | None = None
+    is_well: bool = True
+    started: list[bool] = field(factory=list)
     broadcast: Broadcast = field(factory=Broadcast)
     keeper: Keeper = field(init=False)
 
@@ -47,6 +59,7 @@ class World:
             finish=lambda end: self.happened.append(("finish", end.turn_id, end.outcome)),
             lost=lambda turn_id, lost: self.happened.append(("lost", turn_id, lost)),
             write=lambda line: self.happened.append(("write", bytes(line))),
+            started=lambda: self.started.append(self.keeper.is_starting),
             broken=lambda error: self.happened.append(("broken", error.code)),
         )  # fmt: skip
 
@@ -85,10 +98,14 @@ class World:
         return self.happened
 
 
-async def test_a_prompt_waits_for_its_turns_start() -> None:
-    world = World()
+@pytest.mark.parametrize(("profile", "is_well"), [("agent", True), ("chat", False)])
+async def test_a_prompt_that_may_have_effects_or_cannot_be_kept_waits_for_its_turns_start(
+    profile: Profile, is_well: bool
+) -> None:
+    world = World(is_well=is_well)
     world.keeper.write(b"initialize")
-    world.keeper.follow([], new_turn("one"), MEMORY)
+    world.keeper.follow([], new_turn("one", profile), MEMORY)
+    world.is_well = True  # which changes nothing for lines that wait
     world.keeper.write(b"prompt")
     assert world.happened == [("write", b"initialize")]
     assert await world.work() == [
@@ -96,6 +113,24 @@ async def test_a_prompt_waits_for_its_turns_start() -> None:
     ]  # fmt: skip
     world.keeper.write(b"more")
     assert world.happened[-1] == ("write", b"more")
+
+
+async def test_a_chats_child_has_its_prompt_at_once_and_is_read_once_the_start_is_kept() -> None:
+    world = World()
+    world.keeper.follow([], new_turn("one", "chat"), MEMORY)
+    world.keeper.write(b"prompt")
+    assert world.happened == [("write", b"prompt")]
+    assert world.keeper.is_starting
+    assert await world.work() == [("write", b"prompt"), ("begin", "one")]
+    assert world.started == [False]
+
+
+async def test_a_child_is_read_again_when_the_start_of_its_turn_cannot_be_kept() -> None:
+    """The session ends then, and no task of it may wait for ever."""
+    world = World(failing="begin one")
+    world.keeper.follow([], new_turn("one", "chat"), MEMORY)
+    await world.work()
+    assert world.started == [False]
 
 
 async def test_an_end_waits_until_it_is_kept() -> None:
