@@ -13,7 +13,7 @@ from collections.abc import Iterable, Mapping, Sequence
 from itertools import takewhile
 from typing import Any, Literal
 
-from attrs import astuple, evolve, field, frozen
+from attrs import astuple, evolve, field, fields, frozen
 
 from .errors import GatewayError
 from .media import Attachment, fill
@@ -102,10 +102,10 @@ def named(setup: Setup, **changes: Any) -> list[Any]:
     """`setup`, with `changes`, as JSON values of no great length: equal ones for equal setups, and
     others for others. Texts may hold lone surrogates."""
     system = setup.system
-    fields = astuple(evolve(setup, system="", **changes))
+    figures = astuple(evolve(setup, system="", **changes))
     if len(system) < LONG_TEXT:
-        return [system, *fields]
-    return [["sha256", _digested(system)], *fields]
+        return [system, *figures]
+    return [["sha256", _digested(system)], *figures]
 
 
 @frozen
@@ -246,12 +246,15 @@ class Usage:
         return self.prompt_tokens + self.completion_tokens
 
     def __add__(self, other: Usage) -> Usage:
-        return Usage(*map(operator.add, astuple(self), astuple(other)))
+        return Usage(*map(operator.add, _figures(self), _figures(other)))
 
     def __sub__(self, other: Usage) -> Usage:
         """What is left of it; nothing falls below zero."""
-        rest = map(operator.sub, astuple(self), astuple(other))
+        rest = map(operator.sub, _figures(self), _figures(other))
         return Usage(*(max(0, figure) for figure in rest))
+
+
+_figures = operator.attrgetter(*(each.name for each in fields(Usage)))  # by far the fastest way
 
 
 # -- how a turn ends -----------------------------------------------------------------------------

@@ -193,7 +193,7 @@ async def _run(settings: CacheSettings, bus: Bus, task_status: trio.TaskStatus[C
     ref: Ref[Ask]
     mailbox: Mailbox[Ask]
     ref, mailbox = open_mailbox("cache")
-    with mailbox, bus.subscribe() as subscription:
+    with mailbox, bus.subscribe(TurnFinished) as subscription:
         desk = _Desk(settings, bus, subscription)
         task_status.started(Cache(ref, desk))
         if not settings.enabled:

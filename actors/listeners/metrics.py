@@ -57,11 +57,16 @@ class Counts:
         self._counter = Counter(name, help, [label], registry=registry)
         self._label = label
         self._seen: set[str] = set()
+        self._by_value: dict[str, Counter] = {}
         for value in known:
             self.add(value, 0)
 
     def add(self, value: str, amount: float = 1) -> None:
-        self._counter.labels(bounded(value, self._seen)).inc(max(0, amount))
+        value = bounded(value, self._seen)
+        counter = self._by_value.get(value)
+        if counter is None:
+            counter = self._by_value[value] = self._counter.labels(value)
+        counter.inc(max(0, amount))
 
     def read(self) -> dict[str, int]:
         return {sample.labels[self._label]: int(sample.value) for sample in _totals(self._counter)}

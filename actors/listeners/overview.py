@@ -159,7 +159,7 @@ class Overview:
         """Renew the picture, while a client watches."""
         while True:
             await self._watched.wait()
-            with self._gateway.bus.subscribe(NEWS) as news:
+            with self._gateway.bus.subscribe(buffer=NEWS) as news:
                 while self._watchers:
                     with trio.move_on_after(REFRESH - INTERVAL):
                         await _hear(news)

@@ -28,6 +28,9 @@ TURN_BUCKETS = (0.05, 0.1, 0.25, 0.5, 1, 2.5, 5, 10, 30, 60, 120, 300)
 DELTA_BUCKETS = (0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1, 2.5, 5, 10, 30)
 WAIT_BUCKETS = (0.001, 0.01, 0.05, 0.1, 0.25, 0.5, 1, 2.5, 5, 10, 30)
 
+AT_ONCE_SECONDS = 0.05
+"""Events that come within this are counted together."""
+
 log = get_logger("ccapi.stats")
 
 
@@ -220,6 +223,18 @@ class Stats:
         )
         self._lost = make.count("events_lost", "Events that happened and are not counted here.")
         self._uptime = make.gauge("uptime_seconds", "Time since the gateway was opened.")
+        self.news: Subscription | None = None
+
+    def catch_up(self) -> None:
+        """Count everything that was published until now."""
+        try:
+            while self.news is not None:
+                self.count(self.news.receive_nowait())
+        except (trio.WouldBlock, trio.EndOfChannel):
+            pass
+        except Exception:
+            self.news = None
+            log.exception("The stats actor has crashed. Its numbers stand still from now on.")
 
     def count(self, event: events.Event) -> None:
         match event:
@@ -268,6 +283,7 @@ class Stats:
         expected or not, frozen, wait_ms); ``conversations`` (opened, closed by reason);
         ``sessions`` (by_phase, crashed); ``cache`` by outcome; ``events_lost``.
         """
+        self.catch_up()
         return {
             "uptime_seconds": round(trio.current_time() - self._since, 3),
             **self._turns.read(),
@@ -279,18 +295,22 @@ class Stats:
 
     def prometheus(self) -> bytes:
         """All numbers in Prometheus's text format (`prometheus_client.CONTENT_TYPE_LATEST`)."""
+        self.catch_up()
         self._uptime.set(trio.current_time() - self._since)
         return generate_latest(self._registry)
 
 
-async def _listen(bus: Bus, stats: Stats, *, task_status: trio.TaskStatus[Subscription]) -> None:
-    try:
-        with bus.subscribe() as subscription:
-            task_status.started(subscription)
-            async for event in subscription:
-                stats.count(event)
-    except Exception:
-        log.exception("The stats actor has crashed. Its numbers stand still from now on.")
+async def _listen(bus: Bus, stats: Stats, *, task_status: trio.TaskStatus[None]) -> None:
+    with bus.subscribe() as news:
+        stats.news = news
+        task_status.started()
+        # Who reads the numbers counts what has come until then: there is no hurry, and a turn's
+        # events wake the actor once and not eight times.
+        while await news.wait():
+            stats.catch_up()
+            if stats.news is None:
+                return  # it has crashed
+            await trio.sleep(AT_ONCE_SECONDS)
 
 
 @asynccontextmanager
@@ -302,6 +322,7 @@ async def open_stats(bus: Bus) -> AsyncIterator[Stats]:
     """
     stats = Stats()
     async with trio.open_nursery() as nursery:
-        subscription: Subscription = await nursery.start(_listen, bus, stats)
+        await nursery.start(_listen, bus, stats)
         yield stats
-        subscription.close()
+        stats.catch_up()
+        nursery.cancel_scope.cancel()

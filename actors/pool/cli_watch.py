@@ -182,7 +182,7 @@ class CliWatch:
 
     async def listen(self, bus: Bus) -> None:
         """Follow the ends of turns until `bus` is closed."""
-        with bus.subscribe() as subscription:
+        with bus.subscribe(TurnFinished, TurnFailed) as subscription:
             await self._follow(subscription)
 
     async def _follow(self, subscription: Subscription) -> None:

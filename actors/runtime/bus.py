@@ -8,16 +8,20 @@ from __future__ import annotations
 from collections import deque
 from collections.abc import Iterator
 from contextlib import contextmanager
+from typing import get_args
 
 import trio
 
 from ...schemas.events import Event, EventsLost
 
 BUFFER = 1024
+ALL: frozenset[type[Event]] = frozenset(get_args(Event))
 
 
 class Subscription:
     """One listener's end of the bus: iterate it to receive events, in the order published.
+
+    `kinds` are the events that it takes; a listener that names them is not woken by others.
 
     A listener that lags by more than its buffer gets one `EventsLost`, with the number it missed,
     in the place of the missing events. Iteration ends when the subscription or the bus is
@@ -30,7 +34,8 @@ class Subscription:
     later; in between no task can see it.)
     """
 
-    def __init__(self, buffer: int) -> None:
+    def __init__(self, buffer: int, kinds: frozenset[type[Event]] = ALL) -> None:
+        self.kinds = kinds
         self._events: deque[Event] = deque()
         self._buffer = buffer
         self._closed = False
@@ -46,16 +51,18 @@ class Subscription:
         return self
 
     async def __anext__(self) -> Event:
+        if await self.wait():
+            return self._events.popleft()
+        raise StopAsyncIteration
+
+    async def wait(self) -> bool:
+        """Wait until there is an event; False: the subscription is closed, and all is read."""
         await trio.lowlevel.checkpoint()
-        while True:
-            try:
-                return self.receive_nowait()
-            except trio.EndOfChannel:
-                raise StopAsyncIteration from None
-            except trio.WouldBlock:
-                if self._changed.is_set():
-                    self._changed = trio.Event()
+        while not (self._events or self._closed):
+            if self._changed.is_set():
+                self._changed = trio.Event()
             await self._changed.wait()
+        return bool(self._events)
 
     def receive_nowait(self) -> Event:
         """The next event. Raises `trio.WouldBlock` when there is none yet, or, once closed,
@@ -105,13 +112,16 @@ class Bus:
 
     def publish(self, event: Event) -> None:
         """Give `event` to every subscription. After `close` there is none."""
+        kind = type(event)
         for subscription in self._subscriptions:
-            subscription.put_nowait(event)
+            if kind in subscription.kinds:
+                subscription.put_nowait(event)
 
     @contextmanager
-    def subscribe(self, buffer: int = BUFFER) -> Iterator[Subscription]:
-        """Listen from now on, with room for `buffer` events that have not been read yet."""
-        subscription = Subscription(buffer)
+    def subscribe(self, *kinds: type[Event], buffer: int = BUFFER) -> Iterator[Subscription]:
+        """Listen to events of these kinds (none named: of all) from now on, with room for `buffer`
+        events that have not been read yet."""
+        subscription = Subscription(buffer, frozenset(kinds) or ALL)
         if self._closed:
             subscription.close()
         self._subscriptions.append(subscription)

@@ -170,7 +170,7 @@ async def open_world(works: Works | None = None, **claude: Any) -> AsyncIterator
     works = works or Works()
     bus = Bus()
     given = {"prewarm": 0, "max_concurrent_sessions": 3, "freeze_after_seconds": 0.0, **claude}
-    with bus.subscribe(10_000) as events:
+    with bus.subscribe(buffer=10_000) as events:
         async with run_pool(works.open_one, ClaudeSettings(**given), bus) as pool:
             yield World(pool, works, events)
     assert works.count == 0

@@ -397,8 +397,8 @@ async def test_a_cache_that_lost_the_answer_lets_the_next_one_run_it() -> None:
     async with open_cache(ON, bus) as cache, trio.open_nursery() as nursery:
         callers = Callers(cache, bus)
         await start_in_order(nursery, callers, "a", "b")
-        for pid in range(BUFFER):
-            bus.publish(ChildFrozen(pid))
+        for number in range(BUFFER):
+            bus.publish(finished(f"other {number}"))
         bus.publish(finished("key"))
         callers.end("a")
         await settle()

@@ -76,7 +76,7 @@ async def open_world(
     agents = Agents(tmp_path / "workspaces", (), ())
     cli = Cli(program, env, tmp_path, stop_seconds, 1 << 20, agents)
     bus = Bus()
-    with bus.subscribe(10_000) as events:
+    with bus.subscribe(buffer=10_000) as events:
         async with open_pool(cli, ClaudeSettings(**claude), bus) as pool:
             yield World(pool, events, mark)
     await eventually(lambda: not marked(MARK, mark))

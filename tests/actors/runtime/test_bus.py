@@ -9,7 +9,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from ccapi.actors.runtime.bus import Bus, Subscription
-from ccapi.schemas.events import ChildFrozen, Event, EventsLost
+from ccapi.schemas.events import ChildFrozen, ConversationClosed, Event, EventsLost
 
 
 def told(subscription: Subscription) -> list[int | str]:
@@ -40,6 +40,23 @@ async def test_events_arrive_in_order_and_iteration_ends_after_what_is_buffered(
         assert [event async for event in subscription] == [ChildFrozen(n) for n in (1, 2, 3)]
 
 
+async def test_a_listener_that_names_kinds_is_not_woken_by_others() -> None:
+    bus = Bus()
+    with bus.subscribe(ConversationClosed, EventsLost, buffer=1) as some, bus.subscribe() as every:
+        publish(bus, 1, 2)
+        with trio.move_on_after(0) as scope:
+            await some.wait()
+        assert scope.cancelled_caught
+        assert repr(some) == "<Subscription 0/1>"  # nor do they fill its buffer
+        closed = ConversationClosed("conv_a", "deleted")
+        bus.publish(closed)
+        bus.publish(closed)
+        assert [some.receive_nowait(), some.receive_nowait()] == [closed, EventsLost(1)]
+        assert await every.wait()
+        bus.close()
+        assert not await some.wait()
+
+
 async def test_a_waiting_listener_wakes_for_an_event_and_for_the_end() -> None:
     bus = Bus()
     heard: list[Event] = []
@@ -60,7 +77,7 @@ async def test_a_waiting_listener_wakes_for_an_event_and_for_the_end() -> None:
 
 async def test_a_lagging_listener_gets_the_number_it_lost_and_others_lose_nothing() -> None:
     bus = Bus()
-    with bus.subscribe(2) as laggard, bus.subscribe() as other:
+    with bus.subscribe(buffer=2) as laggard, bus.subscribe() as other:
         publish(bus, 1, 2, 3, 4, 5)
         assert repr(laggard) == "<Subscription 3/2 lost 3>"
         assert told(laggard) == [1, 2, "lost 3"]
@@ -73,7 +90,7 @@ async def test_a_lagging_listener_gets_the_number_it_lost_and_others_lose_nothin
 
 async def test_events_lost_stands_where_the_gap_is() -> None:
     bus = Bus()
-    with bus.subscribe(3) as laggard:
+    with bus.subscribe(buffer=3) as laggard:
         publish(bus, 1, 2, 3, 4)
         assert [laggard.receive_nowait(), laggard.receive_nowait()] == [
             ChildFrozen(1),
@@ -86,7 +103,7 @@ async def test_events_lost_stands_where_the_gap_is() -> None:
 async def test_a_listener_that_is_always_behind_still_receives_events() -> None:
     """News of a gap must not take the room of every event that follows."""
     bus = Bus()
-    with bus.subscribe(4) as laggard:
+    with bus.subscribe(buffer=4) as laggard:
         publish(bus, *range(10))
         heard = 0
         for pid in range(10, 50):
@@ -97,7 +114,7 @@ async def test_a_listener_that_is_always_behind_still_receives_events() -> None:
 
 async def test_events_lost_comes_even_when_nothing_follows() -> None:
     bus = Bus()
-    with bus.subscribe(1) as laggard:
+    with bus.subscribe(buffer=1) as laggard:
         publish(bus, 1, 2)
         bus.close()
         assert [event async for event in laggard] == [ChildFrozen(1), EventsLost(1)]
@@ -111,7 +128,7 @@ def test_every_event_is_received_or_counted_where_it_is_missing(
     """Published events are numbered from 0, so the position tells which one is due."""
     bus = Bus()
     due = published = 0
-    with bus.subscribe(buffer) as subscription:
+    with bus.subscribe(buffer=buffer) as subscription:
 
         def take(event: Event) -> None:
             nonlocal due
