@@ -9,6 +9,7 @@ tests without trio, fixtures, and a loop that never yields.
 from __future__ import annotations
 
 import inspect
+import os
 from collections.abc import Callable, Coroutine
 from functools import wraps
 from typing import Any
@@ -20,7 +21,8 @@ from trio.testing import MockClock
 
 from ccapi.actors.session import actor
 
-LONGEST_TEST = 300.0
+LONGEST_TEST = float(os.environ.get("CCAPI_TEST_SECONDS", "300"))
+"""A test by hand may take longer (``CCAPI_TEST_SOAK``)."""
 
 settings.register_profile("ccapi", deadline=None, suppress_health_check=[HealthCheck.too_slow])
 settings.load_profile("ccapi")

@@ -117,7 +117,7 @@ class SessionPool(Protocol[C]):
     ) -> Lent[C]: ...
     def offer(
         self, child: C, give_way: Callable[[int | None], None], state: Resident, *,
-        suspended: bool, valued: bool,
+        suspended: bool, valued: bool, expected: float,
     ) -> None: ...  # fmt: skip
     def withdraw(self, child: C) -> None: ...
     def take_back(self, child: C, state: Resident) -> None: ...
@@ -397,6 +397,7 @@ class _Session(Generic[C]):
                 state,
                 suspended=phase is Phase.AWAITING_TOOLS,
                 valued=self.machine.is_valued or self._broadcast.is_heard,
+                expected=self.machine.expected_within,
             )
 
     def _withdraw(self) -> None:

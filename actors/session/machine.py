@@ -8,6 +8,7 @@ operation: the diagram, the numbered invariants that comments here name, and who
 
 from __future__ import annotations
 
+import math
 from collections.abc import Callable, Iterator, Sequence
 from operator import itemgetter
 
@@ -37,6 +38,13 @@ from .usage import Ledger
 Actions = list[Action]
 
 
+AT_ONCE_SECONDS = 0.25
+"""A client that sends the next turn within this is a program, and likely to do so again."""
+
+PATIENCE = 4
+"""So many times as long as the last time the next turn may take, to count as expected."""
+
+
 class Machine:
     """One conversation. Only `advance` changes the phase, the turns and the memory.
 
@@ -61,6 +69,7 @@ class Machine:
         self._budget = RestartBudget()
         self._ledger = Ledger()
         self._is_named = False  # a client has used the conversation's id
+        self._came_after = math.inf  # the last turn, behind the one before
 
     def __repr__(self) -> str:
         return f"<Machine {self.phase.name} {self._turns!r}>"
@@ -85,6 +94,15 @@ class Machine:
         """Whether a client is likely to come back to the conversation: it did before, or names
         it."""
         return self._is_named or self.memory.turns > 1
+
+    @property
+    def expected_within(self) -> float:
+        """In how many seconds its next turn is likely to come, where that is soon; 0: it is not,
+        or not known to be. It is where a client comes back to the conversation, and did so at once
+        the last time."""
+        if not self.is_valued or self._came_after > AT_ONCE_SECONDS:
+            return 0.0
+        return min(AT_ONCE_SECONDS, 0.02 + PATIENCE * self._came_after)
 
     def child_active(self, now: float) -> None:
         """The child has written something (called once per piece read, not per frame)."""
@@ -220,6 +238,8 @@ class Machine:
         )
         if error is not None:
             return [turn.started(), turn.failed(error)]  # invariant 1: it ends, although refused
+        if self._turns.current is None:
+            self._came_after = now - self._turns.used
         self._turns.add(turn)
         if request.back_to is not None:
             self.memory = request.back_to

@@ -305,7 +305,7 @@ class FakePool:
 
     def offer(
         self, child: FakeChild, give_way: Callable[[int | None], None], state: Resident, *,
-        suspended: bool, valued: bool,
+        suspended: bool, valued: bool, expected: float,
     ) -> None:  # fmt: skip
         assert child not in self.offered, "offered twice"
         self.offered[child] = give_way

@@ -16,6 +16,7 @@ from ccapi.schemas.turn import Setup
 from ccapi.transport.process.child import Child
 from tests.support.pool_world import POINT, HandMade, Holds, Seeker, World, open_world
 
+SOON = 0.05
 BRIEF, KIND = "Be brief.", "Be kind."
 
 
@@ -32,9 +33,8 @@ class Lender:
     state: Holds
     asked: list[int | None] = field(factory=list)
 
-    def offer(self, *, valued: bool = False, suspended: bool = False) -> None:
-        pool = self.world.pool
-        pool.offer(self.child, self.give_way, self.state, valued=valued, suspended=suspended)
+    def offer(self, **how: Any) -> None:
+        self.world.pool.offer(self.child, self.give_way, self.state, **how)
 
     def give_way(self, keep: int | None) -> None:
         self.asked.append(keep)
@@ -174,6 +174,60 @@ async def test_a_valued_child_goes_only_where_no_place_is_free(autojump_clock: M
         valued.release()
         await third.got.wait()
         assert source(third) == "recycled"
+
+
+# -- time slices ----------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("suspended", [False, True])
+async def test_a_child_stays_for_a_turn_that_is_expected_at_once(
+    autojump_clock: MockClock, suspended: bool
+) -> None:
+    async with open_world(max_concurrent_sessions=1) as world, trio.open_nursery() as nursery:
+        first = await lender(world)
+        world.pool.withdraw(first.child)  # its session's turn
+        second = await seeker(world, nursery, wants())
+        first.offer(expected=SOON, suspended=suspended)
+        await trio.sleep(SOON / 2)
+        assert world.pool.statistics().idle == 1
+        world.pool.withdraw(first.child)  # the turn that was expected
+        await trio.sleep(SOON)
+        assert first.asked == []
+        first.offer(expected=SOON, suspended=suspended)
+        await trio.sleep(SOON * 1.1)
+        assert first.asked == [0]  # no turn came
+        first.release()
+        await second.got.wait()
+        assert source(second) == "recycled"
+
+
+async def test_a_slice_ends_however_fast_the_turns_come(autojump_clock: MockClock) -> None:
+    async with open_world(max_concurrent_sessions=1) as world, trio.open_nursery() as nursery:
+        first = await lender(world)
+        world.pool.withdraw(first.child)
+        await seeker(world, nursery, wants())
+        began, turns = trio.current_time(), 0
+        while not first.asked:
+            await trio.sleep(0.3)  # its turn
+            first.offer(expected=SOON)
+            if not first.asked:
+                await trio.sleep(0.01)
+                world.pool.withdraw(first.child)
+            turns += 1
+        assert turns > 4
+        assert trio.current_time() - began < pool_module.SLICE_SECONDS + 0.5
+        first.release()
+
+
+async def test_a_child_of_an_old_login_has_no_slice(autojump_clock: MockClock) -> None:
+    async with open_world(max_concurrent_sessions=1) as world, trio.open_nursery() as nursery:
+        first = await lender(world)
+        world.pool.withdraw(first.child)
+        await seeker(world, nursery, wants())
+        first.offer(expected=SOON)
+        world.pool.renew()
+        await trio.sleep(SOON * 1.1)
+        assert first.asked == [None]
 
 
 async def test_one_that_waits_for_tools_is_emptied_last(autojump_clock: MockClock) -> None:

@@ -39,14 +39,16 @@ def consistent(world: World) -> None:
     assert pool._children == set(works.alive)
     assert pool._making_way <= pool._children
     assert set(pool._warm) <= pool._children
-    resting = [set(each) for each in (pool._idle, pool._suspended, pool._free, pool._releasing)]
+    groups = (pool._idle, pool._suspended, pool._free, pool._slices, pool._releasing)
+    resting = [set(each) for each in groups]
     for number, group in enumerate(resting):
         assert group <= pool._children
         assert not any(group & other for other in resting[number + 1 :]), "in one place at a time"
     if figures.waiting:
         assert figures.live == figures.limit, "a session waits beside a free place"
         unprovided = figures.waiting > len(pool._making_way)
-        assert not (unprovided and (figures.warm or figures.idle)), "unused room is kept from them"
+        idle = figures.idle - len(pool._slices)  # these go on in a moment
+        assert not (unprovided and (figures.warm or idle)), "unused room is kept from them"
 
 
 @define(eq=False)
@@ -98,7 +100,10 @@ class Sessions:
                 self.asked[child] = keep
 
         self.world.pool.withdraw(child)
-        self.world.pool.offer(child, give_way, state, suspended=suspended, valued=number % 2 == 0)
+        self.world.pool.offer(
+            child, give_way, state, suspended=suspended, valued=number % 2 == 0,
+            expected=number % 3 * 0.02,
+        )  # fmt: skip
 
     def answer(self, *, refused: bool = False) -> None:
         """The child that was asked first says that it was cut back; or it would not be."""
@@ -169,6 +174,7 @@ async def _play(steps: list[tuple[str, int, float]], limit: int, prewarm: int) -
             sessions.answer()
         await wait_all_tasks_blocked()
         consistent(world)
+        assert not world.pool._slices
         for seeker in sessions.seekers:
             assert seeker.got.is_set() or seeker.scope.cancel_called
         world.pool.renew()

@@ -9,6 +9,7 @@ import pytest
 
 from ccapi.actors.session.child import CUT_PAUSE, MAX_CUT_TRIES, ChildState
 from ccapi.actors.session.events import StartTurn
+from ccapi.actors.session.machine import AT_ONCE_SECONDS
 from ccapi.actors.session.phases import Limits
 from ccapi.actors.session.replay import IN_BODY_FROM
 from ccapi.schemas.claude.input import TOOL_SERVERS
@@ -175,6 +176,20 @@ def test_a_conversation_is_valued_once_a_client_came_back_or_named_it() -> None:
     request = TurnRequest((user("one"),), conversation_id="conv_a")
     named.machine.advance(StartTurn(turn_id("one"), request), 0.0)
     assert named.machine.is_valued
+
+
+def test_a_turn_is_expected_at_once_of_a_client_that_came_at_once() -> None:
+    talk = Talk(RECYCLE)
+    talk.finish("one", "eins")
+    talk.finish("two", "zwei")  # at once
+    soon = talk.machine.expected_within
+    assert 0 < soon < 0.05
+    talk.now += 0.1
+    talk.finish("three", "drei")
+    assert soon < talk.machine.expected_within <= AT_ONCE_SECONDS
+    talk.now += 1
+    talk.finish("four", "vier")
+    assert not talk.machine.expected_within
 
 
 # -- children in doubt -----------------------------------------------------------------------------
