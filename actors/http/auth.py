@@ -116,7 +116,7 @@ class KeyRing:
         for key in (*_offered_keys(headers), *others):
             offered = True
             digest = hashlib.sha256(key).digest()
-            # Every key is compared, in constant time each: a refusal shows nothing of any.
+            # Every key is compared, in constant time each: the error shows nothing of any.
             if sum([hmac.compare_digest(digest, own) for own in self._digests]):
                 return digest.hex()
         raise Unauthenticated(

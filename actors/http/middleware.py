@@ -179,7 +179,7 @@ class Cors(CORSMiddleware):
         return self._server.allows_origin(origin)
 
     def preflight_response(self, request_headers: StarletteHeaders) -> StarletteResponse:
-        """Starlette's, but the client receives a refusal in the error envelope."""
+        """Starlette's, but the client receives its errors in the gateway's envelope."""
         response = super().preflight_response(request_headers)
         if response.status_code < 400:
             return response

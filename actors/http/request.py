@@ -1,6 +1,6 @@
 """One HTTP request on its way through a route, and how routes are made.
 
-Knows: the scope as the guards left it, bodies as JSON, methods. Refuses to know: what any route
+Knows: the scope as the middleware left it, bodies as JSON, methods. Refuses to know: what any route
 does.
 """
 

@@ -118,8 +118,8 @@ def _prompts(given: str | tuple[Any, ...] | None) -> list[str]:
         if type(prompt) is int or isinstance(prompt, list):
             raise unsupported("Prompts of tokens are not supported: send text.", "prompt")
         if not isinstance(prompt, str):
-            fault = WrongKind("a string", prompt)
-            raise InvalidRequest(f"{path} {fault}.", code="invalid_type", param=path)
+            error = WrongKind("a string", prompt)
+            raise InvalidRequest(f"{path} {error}.", code="invalid_type", param=path)
         if is_blank(prompt):
             raise InvalidRequest(f"{path} must have text.", code="empty_content", param=path)
     return list(prompts.values())

@@ -1,4 +1,4 @@
-"""Agents on the real CLI: their tools, who gives them leave, where they work."""
+"""Agents on the real CLI: their tools, who permits them, where they work."""
 
 from __future__ import annotations
 

@@ -478,7 +478,7 @@ def _rounds(*ids: str) -> list[Message]:
 
 
 def _wires(messages: Sequence[Message]) -> list[str]:
-    """The ids of the calls, as the API is told them; each result follows its call."""
+    """The ids of the calls, as the API receives them; each result follows its call."""
     calls = [wire_id(call.id) for message in messages for call in message.calls]
     results = [wire_id(result.call_id) for message in messages for result in message.results]
     assert calls == results

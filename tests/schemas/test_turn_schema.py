@@ -1,4 +1,4 @@
-"""What a turn is told with, and what a conversation remembers of it."""
+"""What a turn is asked with, and what a conversation remembers of it."""
 
 import pytest
 from hypothesis import given

@@ -338,7 +338,7 @@ class GatewayDouble:
         )
 
     def remembered(self, *pieces: str) -> Script:
-        """A turn that says `pieces`, ends well, and is told of on the bus."""
+        """A turn that says `pieces`, ends well, and is published on the bus."""
 
         async def script(asked: Asked) -> None:
             await asked.say(*pieces)

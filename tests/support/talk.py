@@ -178,12 +178,12 @@ class Talk:
         return self.feed(GiveWay(keep))
 
     def rings(self) -> list[str]:
-        """The alarm goes off when it is set."""
+        """The timer goes off when it is set."""
         self.now = self.machine.deadline
         return self.feed(TimedOut())
 
     def rings_now(self) -> list[str]:
-        """The alarm goes off now, whenever it was set for."""
+        """The timer goes off now, whenever it was set for."""
         return self.feed(TimedOut())
 
     # -- the child -------------------------------------------------------------------------------
@@ -261,7 +261,7 @@ class Talk:
         return self.result(num_turns=0, usage=Usage())
 
     def takes_history(self) -> list[str]:
-        """It takes in what it was told of the history, until it has the prompt."""
+        """It takes in what it received of the history, until it has the prompt."""
         words: list[str] = []
         turn = self.machine.turn
         while turn is not None and turn.batches:

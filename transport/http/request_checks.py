@@ -22,8 +22,8 @@ _FOLD = re.compile(rb"\n[ \t]")
 _ABSOLUTE = re.compile(rb"https?://([^/?#]*)([^#]*)", re.IGNORECASE)
 
 
-def invalid_http(fault: str, code: str = "invalid_http") -> InvalidRequest:
-    return InvalidRequest(f"The request is not valid HTTP: {fault}.", code=code)
+def invalid_http(reason: str, code: str = "invalid_http") -> InvalidRequest:
+    return InvalidRequest(f"The request is not valid HTTP: {reason}.", code=code)
 
 
 def has_folded_line(waiting: bytes) -> bool:
@@ -36,7 +36,7 @@ def has_folded_line(waiting: bytes) -> bool:
     return end is not None and _FOLD.search(waiting, 0, end.start()) is not None
 
 
-def fault_of_framing(request: h11.Request) -> str | None:
+def framing_error(request: h11.Request) -> str | None:
     """Why it is not clear where the request ends: RFC 9112 section 6.1 has such connections
     closed."""
     names = {name for name, _ in request.headers}
@@ -93,7 +93,7 @@ def asks_for_websocket(request: h11.Request) -> bool:
     )
 
 
-def fault_of_handshake(request: h11.Request, head: bytes) -> GatewayError | None:
+def handshake_error(request: h11.Request, head: bytes) -> GatewayError | None:
     """Why this handshake would fail, or None. Found by a trial, for trio-websocket would answer
     without a body, or (a host that is no name, say) not answer at all."""
     for name, value in request.headers:
@@ -107,8 +107,8 @@ def fault_of_handshake(request: h11.Request, head: bytes) -> GatewayError | None
                 "Only version 13 of the WebSocket protocol is spoken here.",
                 code="unsupported_websocket_version",
             )
-        fault = f"Not a WebSocket handshake: {plain(refused)}."
-        return InvalidRequest(fault, code="invalid_handshake")
+        reason = f"Not a WebSocket handshake: {plain(refused)}."
+        return InvalidRequest(reason, code="invalid_handshake")
     except UnicodeError:
         return InvalidRequest("A header is not readable text.", code="invalid_handshake")
     return None

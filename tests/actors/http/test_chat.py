@@ -310,7 +310,7 @@ async def test_a_failure_before_the_first_delta_is_a_real_status(
     response = await client.request("POST", CHAT, json=STREAM)
     assert response.status == 502
     assert response.error["code"] == "child_died"
-    # Nothing is in the conversation, and nobody has heard of it.
+    # Nothing is in the conversation, and no client has received any of it.
     assert "x-conversation-id" not in response.headers
     assert gateway.abandoned == [gateway.made[0].conversation_id]
 

@@ -121,7 +121,7 @@ async def test_one_that_fails_fails_the_request_and_ends_the_others(
     response = await ask(client, n=3)
     assert (response.status, response.error["code"]) == (502, "child_died")
     assert all(asked.port.over.is_set() for asked in gateway.asked)
-    # Nobody has heard of any of them.
+    # No client has received any of them.
     assert sorted(gateway.abandoned) == [made.conversation_id for made in gateway.made]
     assert "x-conversation-id" not in response.headers
 

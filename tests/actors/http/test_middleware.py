@@ -163,7 +163,7 @@ async def test_the_request_id_is_bound_for_the_log() -> None:
 
 async def test_an_internal_error_is_a_500_without_details_and_a_log_line_with_them() -> None:
     async def app(scope: Scope, receive: Receive, send: Send) -> None:
-        raise ZeroDivisionError("the secret of the house")
+        raise ZeroDivisionError("the secret of the gateway")
 
     client = Client(Front(app, ServerSettings()))
     with capture_logs() as lines:

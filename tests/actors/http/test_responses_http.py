@@ -106,7 +106,7 @@ async def test_a_response_calls_tools(client: Client, gateway: GatewayDouble) ->
     [asked] = gateway.asked
     assert asked.tools is not None
     assert asked.options.reasoning
-    # The output goes on in the same conversation, whose model is told of no other tools.
+    # The output goes on in the same conversation, whose model is offered no other tools.
     gateway.script = saying("Done")
     more = await ask(client, previous_response_id=response.id, input=[output("c1", "x")])
     assert read(more).output_text == "Done"
@@ -265,7 +265,7 @@ async def test_a_response_forks_where_its_conversation_is_not_what_it_was(
         case "gone":
             gateway.made.clear()
         case "other":
-            conversation.owner = "somebody else"
+            conversation.owner = "another owner"
     third = await ask(client, previous_response_id=second.id, input="3", instructions="Now.")
     assert third.headers["x-ccapi-lineage"] == "miss"
     asked = gateway.asked[2]
@@ -365,11 +365,11 @@ async def test_a_streamed_response(client: Client, gateway: GatewayDouble) -> No
 
 
 async def test_deltas_go_out_as_they_come(client: Client, gateway: GatewayDouble) -> None:
-    heard = trio.Event()
+    received = trio.Event()
 
     async def slowly(asked: Asked) -> None:
         await asked.say("Hel")
-        await heard.wait()
+        await received.wait()
         await asked.say("lo")
         asked.end()
 
@@ -379,7 +379,7 @@ async def test_deltas_go_out_as_they_come(client: Client, gateway: GatewayDouble
         first = events(await streamed.read() or b"")
         assert kinds(first)[:2] == ["created", "in_progress"]
         assert deltas(first) == ["Hel"]
-        heard.set()
+        received.set()
         assert deltas(events(await streamed.rest())) == ["lo"]
 
 
@@ -526,11 +526,11 @@ async def test_another_keys_responses_are_not_there() -> None:
 async def test_a_response_in_the_background_outlives_its_client(
     client: Client, gateway: GatewayDouble
 ) -> None:
-    heard = trio.Event()
+    received = trio.Event()
 
     async def slowly(asked: Asked) -> None:
         await asked.say("Hel")
-        await heard.wait()
+        await received.wait()
         await asked.say("lo")
         asked.end()
 
@@ -540,7 +540,7 @@ async def test_a_response_in_the_background_outlives_its_client(
     await trio.testing.wait_all_tasks_blocked()
     shown = read(await get(client, started.id))
     assert (shown.status, shown.output_text) == ("in_progress", "Hel")
-    heard.set()
+    received.set()
     await trio.testing.wait_all_tasks_blocked()
     shown = read(await get(client, started.id))
     assert (shown.status, shown.output_text) == ("completed", "Hello")

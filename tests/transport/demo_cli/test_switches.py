@@ -1,4 +1,4 @@
-"""The demo CLI misbehaves as it is told, and in no other way."""
+"""The demo CLI misbehaves as its switches say, and in no other way."""
 
 from __future__ import annotations
 
