@@ -439,7 +439,7 @@ class ChildPool:
 
     def _prefix(self, resting: Resting, waiter: _Waiter) -> int:
         """How many messages of what the waiter wants the child can be left with. Of a history that
-        is too long to be told, the rest must not be."""
+        is too long to be replayed, the rest must not be."""
         wants = waiter.wants
         if wants is None or resting.owner != waiter.owner or resting.child in self._outdated:
             return 0
