@@ -47,10 +47,13 @@ def request_id(headers: Headers) -> str:
 def check_host(server: ServerSettings, hosts: Sequence[bytes]) -> None:
     """Refuse a request that is addressed to another server: a page whose DNS name was rebound to
     this machine says that name here. Raises `Forbidden`."""
-    places = [split_authority(host) for host in hosts]
-    refused = [place for place in places if place is None or not server.allows_host(place[0])]
-    if places and not refused:
-        return
+    for host in hosts:
+        place = split_authority(host)
+        if place is None or not server.allows_host(place[0]):
+            break
+    else:
+        if hosts:
+            return
     named = reprlib.repr(hosts[0].decode("latin-1")) if hosts else "no host"
     raise Forbidden(
         f"This server does not answer to {named}; server.allowed_hosts says to whom it does.",

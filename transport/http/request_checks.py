@@ -15,7 +15,7 @@ import wsproto
 from wsproto.utilities import RemoteProtocolError as HandshakeRefused
 
 from ...schemas.errors import GatewayError, InvalidRequest, UpgradeRequired
-from ...schemas.hosts import is_authority
+from ...schemas.hosts import split_authority
 
 _HEAD_END = re.compile(rb"\n\r?\n")
 _FOLD = re.compile(rb"\n[ \t]")
@@ -39,7 +39,7 @@ def has_folded_line(waiting: bytes) -> bool:
 def framing_error(request: h11.Request) -> str | None:
     """Why it is not clear where the request ends: RFC 9112 section 6.1 has such connections
     closed."""
-    names = {name for name, _ in request.headers}
+    names = dict(request.headers)
     if b"transfer-encoding" not in names:
         return None
     if b"content-length" in names:
@@ -70,7 +70,7 @@ def in_origin_form(request: h11.Request) -> tuple[h11.Request, str | None]:
             http_version=request.http_version,
         )
     for name, value in request.headers:
-        if name == b"host" and value and not is_authority(value):
+        if name == b"host" and value and split_authority(value) is None:
             return request, "its host is none"
     return request, None
 
