@@ -375,7 +375,7 @@ def crash(bus: Bus) -> None:
     bus.publish(evolve(finished("any"), answer=unfinished))
 
 
-async def test_a_cache_that_crashes_lets_everybody_run_their_own_turn() -> None:
+async def test_a_cache_that_crashes_lets_all_clients_run_their_own_turn() -> None:
     bus = Bus()
     async with open_cache(ON, bus) as cache, trio.open_nursery() as nursery:
         callers = Callers(cache, bus)
