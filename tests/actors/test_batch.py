@@ -11,8 +11,9 @@ import pytest
 import trio
 from trio.testing import wait_all_tasks_blocked
 
-from ccapi.actors import GatewayError, Message, Reply
+from ccapi.actors import GatewayError, Reply
 from ccapi.schemas import events
+from tests.support.messages import assistant, user
 
 from ..support.embedded import (
     SILENT,
@@ -21,14 +22,6 @@ from ..support.embedded import (
     patience,
     script,
 )
-
-
-def user(text: str) -> Message:
-    return Message("user", (text,))
-
-
-def assistant(text: str) -> Message:
-    return Message("assistant", (text,))
 
 
 async def test_a_question_is_answered_and_forgotten(tmp_path: Path) -> None:

@@ -13,7 +13,7 @@ from typing import Any
 import pytest
 import trio
 
-from ccapi.actors import Gateway, GatewayError, Message, open_gateway
+from ccapi.actors import Gateway, GatewayError, open_gateway
 from ccapi.schemas import events
 from ccapi.schemas.errors import (
     ChildDied,
@@ -29,6 +29,7 @@ from ccapi.schemas.settings.settings import (
     StorageSettings,
 )
 from ccapi.schemas.turn import Tool
+from tests.support.messages import assistant, user
 
 from ..support.embedded import (
     SILENT,
@@ -41,14 +42,6 @@ from ..support.embedded import (
 )
 
 ENDLESS = script(deltas=1000, pace_ms=1000)
-
-
-def user(text: str) -> Message:
-    return Message("user", (text,))
-
-
-def assistant(text: str) -> Message:
-    return Message("assistant", (text,))
 
 
 # -- conversations ---------------------------------------------------------------------------------

@@ -257,6 +257,15 @@ class Served:
             if isinstance(event, ChildAdopted) and event.conversation_id == conversation_id
         ]
 
+    def kill_unseen(self, conversation_id: str) -> None:
+        """The child dies, and the gateway has not noticed it yet when the next request comes."""
+        os.kill(self.adopted(conversation_id)[-1], signal.SIGKILL)
+
+    def freeze_and_kill(self, conversation_id: str) -> None:
+        """It is frozen first, as the gateway freezes a child that waits long."""
+        os.kill(self.adopted(conversation_id)[-1], signal.SIGSTOP)
+        self.kill_unseen(conversation_id)
+
     def kill_child(self, conversation_id: str) -> None:
         """The conversation's child dies, and the conversation sees it."""
         with suppress(ProcessLookupError):

@@ -4,8 +4,6 @@ signature, whether the first child goes on or another one, that knows it from th
 from __future__ import annotations
 
 import json
-import os
-import signal
 from collections.abc import Callable, Iterable, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
@@ -128,15 +126,6 @@ def expected(shared: Served) -> list[Any]:
     return messages
 
 
-def kill(served: Served, conversation_id: str) -> None:
-    served.kill_child(conversation_id)
-
-
-def kill_unseen(served: Served, conversation_id: str) -> None:
-    """The gateway has not seen it yet when the next request comes."""
-    os.kill(served.adopted(conversation_id)[-1], signal.SIGKILL)
-
-
 def lend(served: Served, conversation_id: str) -> None:
     """Others take the child: the conversation gets one that was emptied, or cut back."""
     stub = served.live.stub
@@ -154,12 +143,12 @@ def lend(served: Served, conversation_id: str) -> None:
     assert served.live.gateway.loaded(conversation_id).entry.state.phase is Phase.ASLEEP
 
 
-@pytest.mark.parametrize("between", [kill, lend])
+@pytest.mark.parametrize("between", [Served.kill_child, lend])
 def test_another_child_goes_on(served: Served, expected: list[Any], between: Between) -> None:
     assert play(served, between) == expected
 
 
-@pytest.mark.parametrize("between", [kill, kill_unseen])
+@pytest.mark.parametrize("between", [Served.kill_child, Served.kill_unseen])
 def test_another_child_is_told_the_results(
     served: Served, expected: list[Any], between: Between
 ) -> None:
@@ -186,7 +175,7 @@ def test_any_results(served: Served, results: Sequence[JSON]) -> None:
     first = play(served, undisturbed, results=results)
     assert [block["tool_use_id"] for block in results_in(first)] == ["toolu_look", "toolu_count"]
     for at in (2, 3):
-        assert play(served, kill, at, results) == first
+        assert play(served, Served.kill_child, at, results) == first
 
 
 def results_in(messages: Iterable[tuple[str, list[JSON]]]) -> list[JSON]:
@@ -199,7 +188,7 @@ def test_no_id_of_a_message_reaches_the_api(tmp_path: Path, login: LoginName) ->
     in the messages nor anywhere else, whether it had the message from the API or from us. So it
     is not recorded: a child receives messages under ids of its own."""
     with open_served(tmp_path, login) as served:
-        play(served, kill)
+        play(served, Served.kill_child)
         play(served, undisturbed)
         for request in served.requests:
             assert "msg_" not in json.dumps([request.body, request.headers])
@@ -212,7 +201,7 @@ def test_another_child_gets_a_transcript(
 ) -> None:
     """As it gets of long histories."""
     monkeypatch.setattr(replay, "RECORDED_FROM", 1)
-    assert play(served, kill) == expected
+    assert play(served, Served.kill_child) == expected
 
 
 @pytest.mark.parametrize("at", [2, 3], ids=["calls wait", "all is said"])

@@ -43,27 +43,12 @@ TOLD = [
 ]
 
 
-def kill(served: Served, conversation_id: str) -> None:
-    """The gateway has not seen it yet when the results come."""
-    os.kill(served.adopted(conversation_id)[-1], signal.SIGKILL)
-
-
-def kill_and_wait(served: Served, conversation_id: str) -> None:
-    served.kill_child(conversation_id)
-
-
 def terminate(served: Served, conversation_id: str) -> None:
     os.kill(served.adopted(conversation_id)[-1], signal.SIGTERM)
 
 
 def kill_group(served: Served, conversation_id: str) -> None:
     os.killpg(served.adopted(conversation_id)[-1], signal.SIGKILL)
-
-
-def freeze_and_kill(served: Served, conversation_id: str) -> None:
-    """As the gateway freezes a child that waits long."""
-    os.kill(served.adopted(conversation_id)[-1], signal.SIGSTOP)
-    os.kill(served.adopted(conversation_id)[-1], signal.SIGKILL)
 
 
 def lend(served: Served, conversation_id: str) -> None:
@@ -73,7 +58,9 @@ def lend(served: Served, conversation_id: str) -> None:
     served.begin()
 
 
-DEATHS = [kill, kill_and_wait, terminate, kill_group, freeze_and_kill, lend]
+DEATHS = [
+    Served.kill_unseen, Served.kill_child, Served.freeze_and_kill, terminate, kill_group, lend,
+]  # fmt: skip
 Suspended = tuple[str, Callable[[], str | None]]
 
 
@@ -163,11 +150,11 @@ def _plain(block: Any) -> Any:
     [
         *((MODEL, 2, death, by_history) for death in DEATHS),
         *((MODEL, 0, terminate, way) for way in WAYS),
-        (MODEL, 2, kill, by_response),
+        (MODEL, 2, Served.kill_unseen, by_response),
         (MODEL, 0, lend, by_id),
-        *((AGENT, 0, kill, way) for way in WAYS),
+        *((AGENT, 0, Served.kill_unseen, way) for way in WAYS),
         (AGENT, 2, terminate, by_response),
-        (AGENT, 0, kill_and_wait, by_id),
+        (AGENT, 0, Served.kill_child, by_id),
         (AGENT, 0, lend, by_response),
     ],
 )

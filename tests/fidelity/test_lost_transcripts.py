@@ -5,9 +5,7 @@ writes no transcript, and every other one receives what the gateway keeps.)"""
 from __future__ import annotations
 
 import json
-import os
 import shutil
-import signal
 from collections.abc import Callable, Iterator
 from pathlib import Path
 from uuid import uuid4
@@ -201,30 +199,16 @@ def test_calls_of_a_lost_transcript_keep_their_ids(served: Served, folder: Path)
 # -- results of tools, after the child's death -----------------------------------------------------
 
 
-def kill_now(served: Served, conversation_id: str) -> None:
-    """The gateway has not noticed yet when the results come."""
-    os.kill(served.adopted(conversation_id)[-1], signal.SIGKILL)
-
-
-def kill_and_wait(served: Served, conversation_id: str) -> None:
-    served.kill_child(conversation_id)
-
-
-def freeze_and_kill(served: Served, conversation_id: str) -> None:
-    os.kill(served.adopted(conversation_id)[-1], signal.SIGSTOP)
-    kill_now(served, conversation_id)
-
-
 def hibernate(served: Served, conversation_id: str) -> None:
     gateway = served.live.gateway
     entry = gateway.loaded(conversation_id).entry
     trio.from_thread.run(gateway.hibernate, entry, trio_token=served._token)
 
 
-ENDS = (kill_now, kill_and_wait, freeze_and_kill, hibernate)
+ENDS = (Served.kill_unseen, Served.kill_child, Served.freeze_and_kill, hibernate)
 
 
-CASES = (*((end, MODEL) for end in ENDS), (kill_now, AGENT))
+CASES = (*((end, MODEL) for end in ENDS), (Served.kill_unseen, AGENT))
 
 
 @pytest.mark.parametrize(("end", "model"), CASES)

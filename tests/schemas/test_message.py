@@ -36,15 +36,7 @@ from ccapi.schemas.message import (
     unseen,
     utf8_size,
 )
-
-
-def user(*blocks: Block) -> Message:
-    return Message("user", blocks)
-
-
-def assistant(*blocks: Block) -> Message:
-    return Message("assistant", blocks)
-
+from tests.support.messages import assistant, user
 
 ROLES = st.sampled_from(["user", "assistant"])
 MESSAGES = st.builds(

@@ -76,6 +76,9 @@ from ccapi.schemas.turn_items import (
     TurnItem,
 )
 
+from .messages import assistant as assistant
+from .messages import user as user
+
 SESSION = "cli-session"
 MEMORY = Memory(Setup("sonnet"))
 LOOK = Tool("look")
@@ -85,14 +88,6 @@ ASLEEP, WAKING, IDLE, BUSY = Phase.ASLEEP, Phase.WAKING, Phase.IDLE, Phase.BUSY
 INTERRUPTING, BACKOFF = Phase.INTERRUPTING, Phase.BACKOFF
 AWAITING_TOOLS = Phase.AWAITING_TOOLS
 RELEASING, STOPPING, CLOSED = Phase.RELEASING, Phase.STOPPING, Phase.CLOSED
-
-
-def user(*blocks: str) -> Message:
-    return Message("user", blocks)
-
-
-def assistant(*blocks: str) -> Message:
-    return Message("assistant", blocks)
 
 
 def results(**texts: str) -> Message:

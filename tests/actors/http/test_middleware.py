@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import hashlib
-from collections.abc import AsyncIterator
 from typing import Any
 
 import orjson
@@ -32,17 +31,6 @@ KEYS = ("sk-one-of-the-keys", "sk-another-of-them")
 
 def settings(*, keys: tuple[str, ...] = (), **server: Any) -> Settings:
     return Settings(server=ServerSettings(**server), auth=AuthSettings(api_keys=keys))
-
-
-@pytest.fixture
-async def gateway() -> AsyncIterator[GatewayDouble]:
-    async with open_gateway_double() as double:
-        yield double
-
-
-@pytest.fixture
-async def client(gateway: GatewayDouble) -> Client:
-    return Client(app_of(gateway))
 
 
 # -- what is not HTTP ------------------------------------------------------------------------------

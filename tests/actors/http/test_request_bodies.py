@@ -7,7 +7,7 @@ import gzip
 import json
 import time
 import zlib
-from collections.abc import AsyncIterator, Awaitable, Callable
+from collections.abc import Awaitable, Callable
 from pathlib import Path
 from typing import Any, TypeVar
 
@@ -32,17 +32,6 @@ from ...support.live import open_live_demo
 MIB = 1024 * 1024
 T = TypeVar("T")
 JSON = {"content-type": "application/json"}
-
-
-@pytest.fixture
-async def gateway() -> AsyncIterator[GatewayDouble]:
-    async with open_gateway_double() as double:
-        yield double
-
-
-@pytest.fixture
-async def client(gateway: GatewayDouble) -> Client:
-    return Client(app_of(gateway))
 
 
 # -- compressed ------------------------------------------------------------------------------------

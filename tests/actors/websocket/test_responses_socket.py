@@ -24,7 +24,14 @@ from ccapi.schemas.errors import ChildDied, RateLimited
 from ccapi.schemas.turn_items import ActivityStarted, ToolCallDelta, ToolCallStarted
 
 from ...support.chat import never
-from ...support.gateway_double import Asked, GatewayDouble, failing, open_gateway_double, saying
+from ...support.gateway_double import (
+    Asked,
+    GatewayDouble,
+    failing,
+    in_two_parts,
+    open_gateway_double,
+    saying,
+)
 from ...support.responses import (
     TERMINAL,
     Event,
@@ -157,12 +164,7 @@ async def test_a_response_begins_before_the_model_does(talk: Talk) -> None:
 async def test_responses_of_one_lane_come_one_after_the_other(talk: Talk) -> None:
     go_on = trio.Event()
 
-    async def slowly(asked: Asked) -> None:
-        await go_on.wait()
-        await asked.say("x")
-        asked.end()
-
-    talk.gateway.script = slowly
+    talk.gateway.script = in_two_parts([], go_on, ["x"])
     await talk.create(input="1")
     await talk.create(input="2", store=False)
     await talk.receive()

@@ -359,29 +359,16 @@ async def test_an_application_that_never_waits_lets_others_run() -> None:
 # -- clients that go away, or do not read --------------------------------------------------------
 
 
-async def test_an_application_learns_that_its_client_hung_up() -> None:
-    app = Streamer(b"x", pause=0.01)
+@pytest.mark.parametrize(
+    ("pause", "sent"),
+    [(0.01, GET), (1000, GET), (1000, GET + GET + b"GET /half")],
+    ids=["sending", "silent", "with another request waiting"],
+)
+async def test_an_application_learns_that_its_client_hung_up(pause: float, sent: bytes) -> None:
+    app = Streamer(b"x", pause=pause)
     async with open_door(app) as port:
         async with knock(port) as client:
-            await client.send(GET)
-            await app.streaming.wait()
-        await app.told.wait()
-
-
-async def test_it_learns_so_while_it_sends_nothing() -> None:
-    app = Streamer(b"x", pause=1000)
-    async with open_door(app) as port:
-        async with knock(port) as client:
-            await client.send(GET)
-            await app.streaming.wait()
-        await app.told.wait()
-
-
-async def test_it_learns_so_though_another_request_is_waiting() -> None:
-    app = Streamer(b"x", pause=1000)
-    async with open_door(app) as port:
-        async with knock(port) as client:
-            await client.send(GET + GET + b"GET /half")
+            await client.send(sent)
             await app.streaming.wait()
         await app.told.wait()
 
