@@ -1,4 +1,4 @@
-"""Who may call, from where, under which name: the checks that HTTP and WebSocket share.
+"""Who may call, from where, under which name: where an API key is checked, for HTTP and WebSocket.
 
 Knows: request headers and the operator's rules for them. Refuses to know: ASGI, sockets, and what
 is being asked for. Nothing here waits.

@@ -1,4 +1,4 @@
-"""One child process: its pipes, its process group, its end.
+"""One child process: its pipes, its process group, how it is frozen, its end.
 
 Knows: bytes in and out, lines, signals, the stop sequence. Refuses to know: what a frame means,
 whose conversation it is, and when a child should go (`actors.pool.pool` and `actors.session.actor`
