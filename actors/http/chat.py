@@ -84,7 +84,7 @@ class CompletionWords:
         return completions.ChunkWriter(heading, index, self.echoed[index])
 
     def end(self, heading: Heading, usage: Usage | None) -> bytes:
-        return completions.encode_end(heading, usage)
+        return chat_reply.encode_end(heading, usage, completions.KIND)
 
 
 async def complete_chat(call: Call) -> None:
