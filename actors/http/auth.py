@@ -36,7 +36,7 @@ def headers_of(fields: Iterable[tuple[bytes, bytes]]) -> Headers:
     return headers
 
 
-def request_id(headers: Headers) -> str:
+def request_id_of(headers: Headers) -> str:
     """The caller's own ``x-request-id`` where it is 1-128 visible ASCII, else a new one."""
     for given in headers.get(b"x-request-id", ())[:1]:
         if _SANE_ID.fullmatch(given):

@@ -90,7 +90,7 @@ async def test_another_protocol_is_refused_by_its_name(gateway: GatewayDouble) -
         await exchange(app_of(gateway), {"type": "telnet"})
 
 
-# -- labels ----------------------------------------------------------------------------------------
+# -- request ids -----------------------------------------------------------------------------------
 
 
 async def test_a_sane_request_id_is_kept_and_any_other_replaced(client: Client) -> None:
