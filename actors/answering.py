@@ -310,7 +310,11 @@ def _place(
     there, and whether the conversation is new. No checkpoint from here to the start of the turn."""
     if named is not None:
         # What the request leaves open stays as the conversation has it.
-        return named, evolve(request, model=_model_in(request), cache_key=None), False
+        return (
+            named,
+            evolve(request, model=None if request.keeps_model else request.model, cache_key=None),
+            False,
+        )
     # The conversation has the model and the system prompt, or begins with them.
     placed = evolve(request, model=None, system=None, tools=request.tools or ())
     held = None
@@ -333,10 +337,6 @@ def _place(
         if left_out:
             headers["x-ccapi-history-omitted"] = str(left_out)
     return _begin(gateway, request, headers), evolve(placed, history_limit=limit), True
-
-
-def _model_in(request: TurnRequest) -> str | None:
-    return None if request.keeps_model else request.model
 
 
 def setup_of(request: TurnRequest) -> Setup:

@@ -131,9 +131,9 @@ def parse_json(body: bytes | bytearray) -> object:
     try:
         return _parse(body)
     except orjson.JSONDecodeError as error:
-        fault = str(error)
+        reason = str(error)
     # Not in there: the parser's error has the whole text, and would be this one's context.
-    raise InvalidRequest(f"The request's body is not valid JSON: {fault}.", code="invalid_json")
+    raise InvalidRequest(f"The request's body is not valid JSON: {reason}.", code="invalid_json")
 
 
 def _parse(body: bytes | bytearray) -> object:

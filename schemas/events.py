@@ -27,7 +27,7 @@ class ConversationClosed:
 
 @frozen
 class SessionCrashed:
-    """A session actor failed by a fault of ours. The conversation goes on with the next turn."""
+    """A session actor failed by an error of ours. The conversation goes on with the next turn."""
 
     conversation_id: str
 

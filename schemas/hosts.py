@@ -31,7 +31,3 @@ def split_authority(authority: bytes) -> tuple[str, int | None] | None:
         except ValueError:
             return None
     return (address or name).decode(), int(port) if port else None
-
-
-def is_authority(authority: bytes) -> bool:
-    return split_authority(authority) is not None

@@ -1,7 +1,7 @@
 """Attachments: the pictures and files of a request, from what the client gave to a block.
 
 Knows: the forms in which a client may name one, data URLs (RFC 2397), which kinds of content are
-taken, and how each refusal is worded. Refuses to know: where bytes that are not in the request
+taken, and how each error is worded. Refuses to know: where bytes that are not in the request
 come from (`ccapi.transport.media.attachments`), and the fields they stood in.
 """
 

@@ -14,6 +14,7 @@ from collections.abc import Callable, Collection, Iterable, Iterator, Mapping, S
 from contextlib import suppress
 from functools import cached_property
 from itertools import chain, pairwise
+from operator import attrgetter
 from types import MappingProxyType
 from typing import Any, Literal, NoReturn, cast
 
@@ -309,7 +310,7 @@ def unseen(held: Sequence[bytes], messages: Sequence[Message]) -> tuple[Message,
     new. Returns None where the request contradicts what is held: it has assistant messages, and
     does not join on to the end of the conversation.
     """
-    incoming = [digest(message) for message in messages]
+    incoming = list(map(digest, messages))
     whole = min(len(held), len(messages) - 1)
     # First as if both began together; only then as if the client knew of earlier times.
     borders = chain(range(whole, 0, -1), range(len(messages) - 1, whole, -1)) if held else ()
@@ -319,7 +320,7 @@ def unseen(held: Sequence[bytes], messages: Sequence[Message]) -> tuple[Message,
             overlap = min(border, len(held))
             if incoming[border - overlap : border] == list(held[-overlap:]):
                 return tuple(messages[border:])
-    if held and any(message.role == "assistant" for message in messages):
+    if held and "assistant" in map(attrgetter("role"), messages):
         return None
     return tuple(messages)
 
@@ -564,7 +565,7 @@ def _length(block: Block) -> int:
 def size_of(messages: Iterable[Message]) -> int:
     """The bytes of their texts in UTF-8 (of attachments: of their base64), and `BESIDE` for each
     message and each block that is no text. Each message is counted once and keeps the result."""
-    return sum(message._size for message in messages)  # noqa: SLF001 (its public name)
+    return sum(map(attrgetter("_size"), messages))
 
 
 def _size(block: Block) -> int:

@@ -256,7 +256,7 @@ def _checked(key: Key, value: object, source: str) -> Given | Problem:
     elif Path in {wanted, *get_args(wanted)} and isinstance(value, str) and value:
         try:
             value = Path(value).expanduser()
-        except RuntimeError:  # ~nobody
+        except RuntimeError:  # no such user
             return Problem(key.path, "starts in a home directory that cannot be found", source)
     elif value is None:  # JSON's null; TOML has none
         return Problem(key.path, "must not be null", source)

@@ -170,7 +170,7 @@ class Chat:
                 self._link = None
                 self._screen.say("(the connection is lost; trying to get it back)")
             case ServerEvent(event):
-                await self._hear(event)
+                await self._handle_event(event)
             case GaveUp(error):
                 self._screen.fail(str(error))
                 raise Leave(1)
@@ -222,7 +222,7 @@ class Chat:
                 self._screen.show_items(turn.get("items") or ())
             self._screen.show_items(turn.get("output") or ())
 
-    async def _hear(self, event: Mapping[str, Any]) -> None:
+    async def _handle_event(self, event: Mapping[str, Any]) -> None:
         if isinstance(event.get("event_id"), int):
             self._senses.seen = event["event_id"]
         self._settle_doubt()

@@ -1,6 +1,6 @@
 """The command line: `ccapi serve`, `config`, `chat`, `export` and `import`.
 
-Knows how settings are spelled as options, and how a refusal reaches a person: one line for each
+Knows how settings are spelled as options, and how their errors reach a person: one line for each
 reason on stderr, exit code 2 for settings, 1 for a gateway that could not run, never a traceback.
 Refuses to know how to serve: `serve.run_server` is imported only when it is needed, because
 a person at a terminal waits for everything here.
@@ -93,7 +93,7 @@ class SettingsRefused(click.ClickException):
 
 
 @contextmanager
-def _refusals() -> Iterator[None]:
+def _settings_errors() -> Iterator[None]:
     try:
         yield
     except SettingsError as error:
@@ -142,7 +142,7 @@ def serve(context: click.Context, config_file: Path | None, demo: bool) -> None:
     """Run the gateway until it receives a signal to stop."""
     if demo and "claude.command" in context.ensure_object(dict):
         raise click.UsageError("--demo runs its own child, not --claude-command.")
-    with _refusals():
+    with _settings_errors():
         settings = _forget_keys(context, _load(context, config_file).settings)
         from ...schemas.errors import GatewayError
         from ...transport.http.front_door import ListenError
@@ -161,7 +161,7 @@ def serve(context: click.Context, config_file: Path | None, demo: bool) -> None:
 @click.pass_context
 def config(context: click.Context, config_file: Path | None, as_json: bool) -> None:
     """Print the settings in force and where each comes from; secrets are masked."""
-    with _refusals():
+    with _settings_errors():
         loaded = _load(context, config_file)
     click.echo(render_json(loaded) if as_json else render_toml(loaded), nl=as_json)
 

@@ -60,14 +60,14 @@ def run_server(settings: Settings, *, demo: bool = False, hidden: Sequence[Path]
     close_to_others()
     give_back_memory()
     share_interpreter()
-    refusals: list[Exception] = []
+    errors: list[Exception] = []
     try:
         trio.run(partial(_serve_until_signalled, settings, demo=demo, hidden=hidden))
     except* (ListenError, SettingsError, GatewayError) as group:
         # Out of the nurseries it came through: a person reads it.
-        refusals = [*_leaves(group)]
-    if refusals:
-        raise refusals[0]
+        errors = [*_leaves(group)]
+    if errors:
+        raise errors[0]
     return 0
 
 

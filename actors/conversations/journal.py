@@ -71,7 +71,7 @@ class Journal:
 
     `is_private` says whether no client may come to the conversation by its history alone; `seed` is
     what it began with, as long as the store has nothing of it; `before` is where its log stood
-    before its last turn, `lost` the id of a turn that was lost and that no client was told yet, and
+    before its last turn, `lost` the id of a turn that was lost and that no client knows of yet, and
     `ends` where each of the last turns has ended (by turn id). `is_closed`: the conversation has
     left memory, and what still happens in it is not kept.
     """

@@ -199,7 +199,7 @@ async def tell_metrics(call: Call) -> None:
 
 
 async def only_websocket(call: Call) -> NoReturn:
-    call.response_headers["upgrade"] = "websocket"
+    call.response.headers["upgrade"] = "websocket"
     raise UpgradeRequired(f"{call.scope['path']} is a WebSocket.")
 
 

@@ -1,4 +1,4 @@
-"""Who may call, from where, under which name: the checks that HTTP and WebSocket share.
+"""Who may call, from where, under which name: where an API key is checked, for HTTP and WebSocket.
 
 Knows: request headers and the operator's rules for them. Refuses to know: ASGI, sockets, and what
 is being asked for. Nothing here waits.
@@ -36,7 +36,7 @@ def headers_of(fields: Iterable[tuple[bytes, bytes]]) -> Headers:
     return headers
 
 
-def request_id(headers: Headers) -> str:
+def request_id_of(headers: Headers) -> str:
     """The caller's own ``x-request-id`` where it is 1-128 visible ASCII, else a new one."""
     for given in headers.get(b"x-request-id", ())[:1]:
         if _SANE_ID.fullmatch(given):
@@ -47,10 +47,13 @@ def request_id(headers: Headers) -> str:
 def check_host(server: ServerSettings, hosts: Sequence[bytes]) -> None:
     """Refuse a request that is addressed to another server: a page whose DNS name was rebound to
     this machine says that name here. Raises `Forbidden`."""
-    places = [split_authority(host) for host in hosts]
-    refused = [place for place in places if place is None or not server.allows_host(place[0])]
-    if places and not refused:
-        return
+    for host in hosts:
+        place = split_authority(host)
+        if place is None or not server.allows_host(place[0]):
+            break
+    else:
+        if hosts:
+            return
     named = reprlib.repr(hosts[0].decode("latin-1")) if hosts else "no host"
     raise Forbidden(
         f"This server does not answer to {named}; server.allowed_hosts says to whom it does.",
@@ -116,7 +119,7 @@ class KeyRing:
         for key in (*_offered_keys(headers), *others):
             offered = True
             digest = hashlib.sha256(key).digest()
-            # Every key is compared, in constant time each: a refusal shows nothing of any.
+            # Every key is compared, in constant time each: the error shows nothing of any.
             if sum([hmac.compare_digest(digest, own) for own in self._digests]):
                 return digest.hex()
         raise Unauthenticated(

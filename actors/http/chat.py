@@ -84,7 +84,7 @@ class CompletionWords:
         return completions.ChunkWriter(heading, index, self.echoed[index])
 
     def end(self, heading: Heading, usage: Usage | None) -> bytes:
-        return completions.encode_end(heading, usage)
+        return chat_reply.encode_end(heading, usage, completions.KIND)
 
 
 async def complete_chat(call: Call) -> None:
@@ -126,11 +126,11 @@ async def _accept(call: Call, asked: Sequence[ChatTurn]) -> list[ChatTurn]:
             code="unsupported_parameter",
             param="n" if first.n > 1 else "prompt",
         )
-    named = {
-        "conversation_id": first.conversation_id,
-        "x-conversation-id": call.header("x-conversation-id"),
-    }
-    conversation_id = one_conversation(named)
+    conversation_id, named = first.conversation_id, call.header("x-conversation-id")
+    if named is not None:
+        conversation_id = one_conversation(
+            {"conversation_id": conversation_id, "x-conversation-id": named}
+        )
     if conversation_id is not None and len(asked) > 1:
         raise InvalidRequest("A conversation goes on in one way only.", param="n")
     accepted: list[ChatTurn] = []
@@ -144,7 +144,7 @@ async def _accept(call: Call, asked: Sequence[ChatTurn]) -> list[ChatTurn]:
             reject_if_busy=rejects_if_busy(call.header("x-ccapi-on-busy")),
             cacheable=len(asked) == 1 and not each.options.reasoning and not no_store(call),
         )
-        accepted.append(await accept(call.gateway, request, call.owner, call.response_headers))
+        accepted.append(await accept(call.gateway, request, call.owner, call.response.headers))
     return accepted
 
 
@@ -167,12 +167,12 @@ async def _answering(
     async with AsyncExitStack() as stack:
         sources = [
             await stack.enter_async_context(
-                answering(call.gateway, request, call.response_headers, has_begun)
+                answering(call.gateway, request, call.response.headers, has_begun)
             )
             for request in requests
         ]
         if len(requests) > 1:
-            call.response_headers.pop("x-conversation-id", None)
+            call.response.headers.pop("x-conversation-id", None)
         yield sources
 
 

@@ -69,7 +69,7 @@ def _encode(conversation: Conversation) -> dict[str, Any]:
 
 async def _find(call: Call) -> Conversation:
     conversation = await call.gateway.find(call.path("conversation_id"), owner=call.owner)
-    call.response_headers["x-conversation-id"] = conversation.conversation_id
+    call.response.headers["x-conversation-id"] = conversation.conversation_id
     return conversation
 
 
@@ -94,7 +94,7 @@ async def create_conversation(call: Call) -> None:
         metadata=metadata,
     )
     await call.gateway.keep(conversation)
-    call.response_headers["x-conversation-id"] = conversation.conversation_id
+    call.response.headers["x-conversation-id"] = conversation.conversation_id
     await call.answer(_encode(conversation))
 
 
@@ -233,7 +233,7 @@ def _take_items(call: Call, raw: object) -> object:
         taken = take_items(raw["items"], "items", KeptItems(call.gateway, call.owner))
         if taken.left_out:
             ignored = encode_ignored(f"items.{kind}" for kind in taken.left_out)
-            call.response_headers["x-ccapi-ignored"] = ignored or ""
+            call.response.headers["x-ccapi-ignored"] = ignored or ""
         return {**raw, "items": taken.items}
     return raw
 

@@ -24,7 +24,7 @@ from ...schemas.settings.settings import ServerSettings
 from ...transport.http.asgi import JSON, ClientGone, encode_headers, send_json
 from ...transport.loggers import get_logger
 from ..runtime.boundary import as_gateway_error
-from .auth import Headers, check_host, check_origin, headers_of, request_id
+from .auth import Headers, check_host, check_origin, headers_of, request_id_of
 
 log = get_logger("ccapi.http")
 
@@ -70,7 +70,7 @@ class Front:
 
     async def _serve(self, scope: Scope, receive: Receive, send: Send) -> None:
         headers = scope[HEADERS] = headers_of(scope["headers"])
-        response = scope[RESPONSE] = Response(send, {"x-request-id": request_id(headers)})
+        response = scope[RESPONSE] = Response(send, {"x-request-id": request_id_of(headers)})
         begun = time.perf_counter()
         with structlog.contextvars.bound_contextvars(request_id=response.headers["x-request-id"]):
             try:
@@ -148,13 +148,13 @@ async def _refuse_websocket(scope: Scope, send: Send) -> None:
     """With the error envelope where the server can send one (ASGI specification, "Websocket Denial
     Response"), else with a close before the handshake, which servers make a 403."""
     failure = NotImplementedHere("WebSocket is not served by this gateway.")
-    label = request_id(headers_of(scope["headers"]))
-    with structlog.contextvars.bound_contextvars(request_id=label):
+    request_id = request_id_of(headers_of(scope["headers"]))
+    with structlog.contextvars.bound_contextvars(request_id=request_id):
         log.info("request", method="GET", path=scope["path"], status=failure.status, websocket=True)
     if "websocket.http.response" not in (scope.get("extensions") or {}):
         await send({"type": "websocket.close", "code": 1013, "reason": failure.message})
         return
-    fields = {"content-type": JSON, "x-request-id": label, **failure.headers()}
+    fields = {"content-type": JSON, "x-request-id": request_id, **failure.headers()}
     kind = "websocket.http.response"
     await send(
         {"type": f"{kind}.start", "status": failure.status, "headers": encode_headers(fields)}
@@ -179,7 +179,7 @@ class Cors(CORSMiddleware):
         return self._server.allows_origin(origin)
 
     def preflight_response(self, request_headers: StarletteHeaders) -> StarletteResponse:
-        """Starlette's, but the client receives a refusal in the error envelope."""
+        """Starlette's, but the client receives its errors in the gateway's envelope."""
         response = super().preflight_response(request_headers)
         if response.status_code < 400:
             return response

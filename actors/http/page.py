@@ -1,4 +1,4 @@
-"""The page at ``/``: files that need no key, since they hold nothing of anybody's.
+"""The page at ``/``: files that need no key, since they hold nothing of any client's.
 
 Knows: which files there are, and what a browser may do with them. Refuses to know: what the page
 does (`transport/page`): it talks to the same routes as every other client.

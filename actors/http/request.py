@@ -1,6 +1,6 @@
 """One HTTP request on its way through a route, and how routes are made.
 
-Knows: the scope as the guards left it, bodies as JSON, methods. Refuses to know: what any route
+Knows: the scope as the middleware left it, bodies as JSON, methods. Refuses to know: what any route
 does.
 """
 
@@ -36,7 +36,8 @@ NAMES = b'"id"'
 
 @define(eq=False)
 class Call:
-    """What a route is given. `owner` is there on routes that need a key."""
+    """What a route is given. `owner` is there on routes that need a key. The headers of `response`
+    go on whatever the response turns out to be, an error too."""
 
     gateway: Gateway
     scope: Scope
@@ -51,11 +52,6 @@ class Call:
     def owner(self) -> str:
         assert self._owner is not None, "the route needs no key"
         return self._owner
-
-    @property
-    def response_headers(self) -> dict[str, str]:
-        """Headers for the response, whatever it turns out to be; an error has them too."""
-        return self.response.headers
 
     def open_stream(self) -> EventStream:
         """The response as a stream of server-sent events."""
@@ -111,7 +107,7 @@ class Call:
         try:
             codings = read_codings(coded) if coded else []
         except UnknownCoding as unknown:
-            self.response_headers["accept-encoding"] = ", ".join(CODINGS)
+            self.response.headers["accept-encoding"] = ", ".join(CODINGS)
             raise UnsupportedMediaType(
                 f"A body in the coding {reprlib.repr(str(unknown))} is not taken here, but "
                 f"{', '.join(CODINGS)} are.",
@@ -175,7 +171,7 @@ class _Methods:
         asked = f"{call.scope['method']} {call.scope['path']}"
         if self._is_there is not None and not self._is_there(call):
             raise NotFound(f"There is nothing at {asked}.", code="not_offered")
-        call.response_headers["allow"] = ", ".join(
+        call.response.headers["allow"] = ", ".join(
             [*self._handlers, *(["HEAD"] if "GET" in self._handlers else [])]
         )
         raise MethodNotAllowed(f"{call.scope['method']} is not a method of {call.scope['path']}.")

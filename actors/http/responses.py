@@ -35,7 +35,7 @@ from ..responses.compaction import compact
 from ..responses.job import Job, accept, whole_of
 from ..responses.kept_items import KeptItems
 from ..responses.record import Record
-from ..responses.run import nobody_listens, responding
+from ..responses.run import discard_items, responding
 from ..runtime.boundary import as_gateway_error
 from ..runtime.together import run_together
 from .chat import no_store
@@ -67,7 +67,7 @@ async def create_response(call: Call) -> None:
         cacheable=not no_store(call),
     )
     async with while_connected(call.receive):
-        job = await accept(call.gateway, request, call.owner, call.response_headers)
+        job = await accept(call.gateway, request, call.owner, call.response.headers)
         if asked.background:
             record = await _start(job)
             await (_follow(call, record) if asked.stream else _show(call, record))
@@ -90,7 +90,7 @@ async def count_input_tokens(call: Call) -> None:
         ),
     )
     async with while_connected(call.receive):
-        job = await accept(call.gateway, request, call.owner, call.response_headers)
+        job = await accept(call.gateway, request, call.owner, call.response.headers)
         setup, messages = await whole_of(job)
         tokens = await call.gateway.count_tokens(setup, messages)
     await call.answer({"object": "response.input_tokens", "input_tokens": tokens})
@@ -111,7 +111,7 @@ async def compact_response(call: Call) -> None:
         job = await accept(call.gateway, asked, call.owner, headers)
         compacted = await compact(job)
     if "x-ccapi-ignored" in headers:
-        call.response_headers["x-ccapi-ignored"] = headers["x-ccapi-ignored"]
+        call.response.headers["x-ccapi-ignored"] = headers["x-ccapi-ignored"]
     await call.answer(compacted)
 
 
@@ -121,7 +121,7 @@ async def _show(call: Call, record: Record) -> None:
 
 async def _answer_whole(call: Call, job: Job) -> None:
     async with responding(job, lambda: False) as running:
-        await run_together(partial(running.relay, nobody_listens))
+        await run_together(partial(running.relay, discard_items))
     await _show(call, running.record)
 
 
@@ -217,7 +217,7 @@ async def _run(job: Job, start: _Start) -> None:
                 start.record = running.record
                 running.record.scope = scope
                 start.over.set()
-                await running.relay(nobody_listens)
+                await running.relay(discard_items)
     except GatewayError as error:
         start.error = error  # the record has it too, if there is one
     finally:

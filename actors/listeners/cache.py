@@ -73,7 +73,7 @@ class CacheStatistics:
     flights: int
 
 
-class _Desk:
+class _CacheState:
     """The actor's state, and what it does on each message. All of it is synchronous."""
 
     def __init__(self, settings: CacheSettings, bus: Bus, subscription: Subscription) -> None:
@@ -157,12 +157,12 @@ class _Desk:
 class Cache:
     """What callers hold of the cache."""
 
-    def __init__(self, ref: Ref[Ask], desk: _Desk) -> None:
+    def __init__(self, ref: Ref[Ask], state: _CacheState) -> None:
         self._ref = ref
-        self._desk = desk
+        self._state = state
 
     def __repr__(self) -> str:
-        return f"<Cache {self._desk}>"
+        return f"<Cache {self._state}>"
 
     @asynccontextmanager
     async def flight(self, key: str) -> AsyncIterator[Answer | None]:
@@ -174,7 +174,7 @@ class Cache:
         without a finished turn, in whatever way, lets the next one try. No request waits for longer
         than `FOLLOW_SECONDS`: a leader whose client reads slowly must not hold up others.
         """
-        kept = self._desk.find(key)
+        kept = self._state.find(key)
         if kept is not None:  # a table read; the mailbox is for those who may have to wait
             yield kept
             return
@@ -186,7 +186,7 @@ class Cache:
             yield found
 
     def statistics(self) -> CacheStatistics:
-        return self._desk.statistics()
+        return self._state.statistics()
 
 
 async def _run(settings: CacheSettings, bus: Bus, task_status: trio.TaskStatus[Cache]) -> None:
@@ -194,24 +194,24 @@ async def _run(settings: CacheSettings, bus: Bus, task_status: trio.TaskStatus[C
     mailbox: Mailbox[Ask]
     ref, mailbox = open_mailbox("cache")
     with mailbox, bus.subscribe(TurnFinished) as subscription:
-        desk = _Desk(settings, bus, subscription)
-        task_status.started(Cache(ref, desk))
+        state = _CacheState(settings, bus, subscription)
+        task_status.started(Cache(ref, state))
         if not settings.enabled:
             return  # a cache that is switched off is one whose actor has ended
         async with trio.open_nursery() as nursery:
 
             async def listen() -> None:
                 async for event in subscription:
-                    desk.handle(event)
+                    state.handle(event)
                 nursery.cancel_scope.cancel()  # the bus is closed: no turn will finish any more
 
             async def watch(ask: Ask) -> None:
                 await ask.gone()
-                desk.leave(ask)
+                state.leave(ask)
 
             nursery.start_soon(listen)
             async for ask in mailbox:
-                if desk.seat(ask):
+                if state.seat(ask):
                     nursery.start_soon(watch, ask)
 
 

@@ -162,9 +162,9 @@ class Overview:
             with self._gateway.bus.subscribe(buffer=NEWS) as news:
                 while self._watchers:
                     with trio.move_on_after(REFRESH - INTERVAL):
-                        await _hear(news)
+                        await _wait_for_event(news)
                     await trio.sleep(INTERVAL)
-                    _hear_all(news)
+                    _discard_events(news)
                     self._renew()
             self._watched = trio.Event()
 
@@ -185,7 +185,7 @@ def _encode_session(session: SessionInfo) -> dict[str, Any]:
     }
 
 
-async def _hear(news: Subscription) -> None:
+async def _wait_for_event(news: Subscription) -> None:
     """Wait for an event; for ever, where none will come any more."""
     try:
         await anext(news)
@@ -193,7 +193,7 @@ async def _hear(news: Subscription) -> None:
         await trio.sleep_forever()
 
 
-def _hear_all(news: Subscription) -> None:
+def _discard_events(news: Subscription) -> None:
     try:
         while True:
             news.receive_nowait()

@@ -163,7 +163,7 @@ class _Conversations:
         self._closed = make.counts(
             "conversations_closed", "Conversations that left memory.", "reason"
         )
-        self._crashed = make.count("sessions_crashed", "Sessions ended by a fault of the gateway.")
+        self._crashed = make.count("sessions_crashed", "Sessions ended by an error of the gateway.")
         self._sessions = make.gauge("sessions", "Sessions by phase.", "phase")
         self._phases: dict[str, str] = {}
         self._seen: set[str] = set()

@@ -1,8 +1,8 @@
 """The child pool: owns every child process, keeps warm ones for adoption, bounds them all.
 
 Knows: how many children live, which sessions wait for one, which children are idle, and what each
-of these holds, as far as its `Resident` says. Refuses to know: what is written to a child, and what
-a conversation is.
+of these holds, as far as its `Resident` says. Refuses to know: what is written to a child (it is
+emptied for another conversation in `actors.session.child`), and what a conversation is.
 
 **Keepers.** Each child has a keeper: a task in the pool's nursery that opens it, waits for
 `Child.leave` (set when the child is retired, killed or dead), closes it, and gives its place back.
@@ -480,7 +480,7 @@ class ChildPool:
 
     def _prefix(self, resting: Resting, waiter: _Waiter) -> int:
         """How many messages of what the waiter wants the child can be left with. Of a history that
-        is too long to be told, the rest must not be."""
+        is too long to be replayed, the rest must not be."""
         wants = waiter.wants
         if wants is None or resting.owner != waiter.owner or resting.child in self._outdated:
             return 0

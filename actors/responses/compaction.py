@@ -20,7 +20,7 @@ from ...schemas.openai.output_items import JSON
 from ...schemas.turn_items import TextDelta
 from .job import Job
 from .record import Record
-from .run import nobody_listens, responding
+from .run import discard_items, responding
 
 
 async def compact(job: Job) -> JSON:
@@ -36,7 +36,7 @@ async def compact(job: Job) -> JSON:
         apart=True,
     )
     async with responding(evolve(job, request=request), lambda: False) as running:
-        await running.relay(nobody_listens)
+        await running.relay(discard_items)
     record = running.record
     # No client learns of the conversation it was made in.
     with trio.move_on_after(1, shield=True), suppress(NotFound):

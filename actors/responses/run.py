@@ -78,7 +78,7 @@ def _settle(job: Job, record: Record, ending: Ending) -> None:
         job.store.settle(record, time.time())
 
 
-async def nobody_listens(items: Sequence[TurnItem]) -> None:
+async def discard_items(items: Sequence[TurnItem]) -> None:
     """For `Running.relay`: the record is all that counts."""
 
 

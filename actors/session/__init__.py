@@ -290,7 +290,7 @@ Timers
 ======
 
 A session has one deadline: `Machine.deadline`, that of the earliest timer (timers.py). When it is
-reached the shell feeds `TimedOut`, and the machine handles the most drastic timer that is due. If
+reached the shell sends `TimedOut`, and the machine handles the most drastic timer that is due. If
 nothing is due any more, because the child has written something since, that is not an error.
 
     TURN_TIMEOUT        any phase        the oldest turn ends with turn_timeout

@@ -5,7 +5,7 @@ Knows: how the machine's actions are performed. Refuses to know: which action fo
 
 Four kinds of task run in the session's own nursery: the actor itself (the mailbox), the search for
 a child in the pool, the attendant of the present child (it reads the child, and waits until it has
-gone), and one watcher per turn (it waits for the caller to hang up). All of them feed the machine
+gone), and one watcher per turn (it waits for the caller to hang up). All of them call the machine
 synchronously, so it takes one event at a time. Only the attendant ever waits for a caller, so a
 caller that stalls delays nothing but its own turn. An exception in any of them ends this session,
 and no other.

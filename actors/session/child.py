@@ -7,7 +7,7 @@ cost. Refuses to know: phases, turns, and the process behind it (`transport.proc
 **A child outlives its conversation.** A chat child that rests can be released: it is cut back to
 what another conversation needs of it, to nothing at all or to a common beginning, and handed over.
 Its `ChildState` goes along, since that alone says what the process holds, which system prompts it
-was told at its initialize (its palette), and which names of tool servers it may use again.
+received at its initialize (its palette), and which names of tool servers it may use again.
 
 Example: the child holds [question, answer, another, answer]; its conversation rests. Another
 conversation of the same client begins with [question, answer, other]. `cut_for` finds that the
@@ -109,7 +109,7 @@ class ChildState:
     rewind of `asked`, and `undone` what `before` was at the start of the last turn, once that has
     ended. `limit` is the state of its account's limits, as it last reported it.
 
-    `palette` are the system prompts that it was told at its initialize, by the names of agents
+    `palette` are the system prompts that it received at its initialize, by the names of agents
     (None: its one prompt stays). `cuts` are the places where its messages can be cut, in order.
     `source`: where it came from, for the turn that it gets next. `served` counts the conversations
     before the present one. `is_fixed`: it cannot serve another, because it began with a transcript,
@@ -198,7 +198,7 @@ class ChildState:
         return named and not self._knows_otherwise(setup)
 
     def _knows_otherwise(self, setup: Setup) -> bool:
-        """Whether it was told one of these tools with another description, schema or strictness."""
+        """Whether it received one of these tools with another description, schema or strictness."""
         if not self._told or not _has_server(setup):
             return False
         offered = mcp.offered(setup).items()
@@ -219,7 +219,7 @@ class ChildState:
             settings["model"] = setup.model
         if setup.system != self.setup.system:
             self._agent = self._agent_of(setup) or self._agent
-            # An agent brings the model that it was told with.
+            # An agent brings the model that it was defined with.
             settings |= {"agent": self._agent, "model": setup.model}
         if settings:
             written.append(self.write(cli_input.apply_settings(SETTINGS, settings)))

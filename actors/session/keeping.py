@@ -14,8 +14,8 @@ has ended may not be either. `Keeper` makes up for that, outside the machine:
     store writes. The session reads nothing of what it says before that (`is_starting`).
   - An agent's child changes files: its lines are held back. So are a chat's while the store takes
     nothing: a turn that cannot be kept should not cost tokens.
-* A turn ends: its caller and the watchers are told when the journal has its end. So nothing that a
-  client was told is lost.
+* A turn ends: its caller and the watchers receive that when the journal has it. So nothing that a
+  client has received is lost.
 
 Example: an agent's turn 1 ends while turn 2 waits in the queue. The machine ends turn 1, begins
 turn 2 and writes its prompt in one step. The keeper then has the steps [end 1, begin 2] and one
@@ -23,7 +23,7 @@ line held back. It takes the steps in that order, in a task of its own; behind t
 the line.
 
 Where a step fails, what the conversation holds here may not be what the store has. The keeper tells
-everybody who waits, and the session ends; the next turn finds the conversation as it is stored.
+all callers that wait, and the session ends; the next turn finds the conversation as it is stored.
 """
 
 from __future__ import annotations
@@ -49,7 +49,7 @@ MAX_STEPS = 256
 @define(eq=False)
 class _Ending:
     """An end on its way to its caller. `memory` is the conversation's behind it. It goes once it
-    is kept (`told` is then the end as the caller hears of it) and `is_due`: the caller has all that
+    is kept (`told` is then the end as the caller receives it) and `is_due`: the caller has all that
     comes before it."""
 
     end: End

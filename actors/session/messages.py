@@ -82,7 +82,7 @@ class Journal(Protocol):
         replaces: bool,
     ) -> str | None:
         """A turn begins behind `memory`, and asks `messages`; `replaces`: in place of the last
-        one. Returns the id of an earlier turn that was lost, if no client was told yet."""
+        one. Returns the id of an earlier turn that was lost, if no client knows of it yet."""
 
     async def end(
         self,

@@ -123,8 +123,8 @@ def write_turn(memory: Memory, turn: TurnState, child: ChildState) -> list[Write
 
 
 def _goes_in_body(unknown: Sequence[Message], turn: TurnState) -> bool:
-    """Whether the API gets the history in the body of this turn, rather than from a child that was
-    told it: shorter where there is much to tell, and possible where the API is asked once. (The
+    """Whether the API gets the history in the body of this turn, rather than from a child that
+    received it: shorter where there is much to send, and possible where the API is asked once. (The
     body stands in place of the child's own messages in every request of the turn.)"""
     limit = turn.request.history_limit
     given = unknown if limit is None else trim(unknown, limit)
@@ -167,7 +167,7 @@ def write_results(
 
 def can_rewind(memory: Memory, child: ChildState) -> bool:
     """Whether a rewind of its last prompt takes the child to where the conversation is. The CLI
-    refuses to part results from calls that the child was told."""
+    refuses to part results from calls that the child received."""
     if child.before and child.before[-1].calls:
         return False
     if child.asked is None or not child.initialized or len(child.before) > len(memory.seed):

@@ -18,9 +18,9 @@ from ...schemas.claude.lines import Line
 from ...schemas.message import Message, merge_turns, spell_calls, trim, turn_starts
 
 IN_BODY_FROM = 16
-"""A plain turn with more unknown messages than this is not told them: the child sends the API the
+"""A plain turn with more unknown messages than this replays none: the child sends the API the
 whole history in place of its own messages. That costs about 10 ms for any number, in every turn;
-telling costs about 6 ms for each pair, once."""
+replaying costs about 6 ms for each pair, once."""
 
 RECORDED_FROM = 60
 """A history of more messages than this is not written to the child, but into a transcript that the

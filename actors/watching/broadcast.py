@@ -4,7 +4,7 @@ joined.
 Knows: the turn under way, the last events, who is watching and what each has seen. Refuses to
 know: sockets, and how an event is written (`schemas.openai.conversation_events`).
 
-A session puts events in, and never waits for anybody. Watchers read the same ring of events, each
+A session puts events in, and never waits for a watcher. Watchers read the same ring of events, each
 at its own place, so that one more of them costs neither memory nor anything per token but the
 sending. One that falls further behind than the ring is long receives that. While no client has
 watched for a while no ring is kept, and a token costs an append to the turn under way.
@@ -244,7 +244,7 @@ class Broadcast:
 
     def since(self, number: int) -> Sequence[Slot] | None:
         """The events behind that number. None where some of them are not kept any more, or it is
-        not one of this feed's."""
+        not one of this broadcast's."""
         if not 0 <= number <= self.last:
             return None
         missing = self.last - number

@@ -39,7 +39,7 @@ from ...transport.http.websocket import (
 )
 from ...transport.loggers import get_logger
 from ..conversations.workspaces import LOCAL
-from ..http.auth import Headers, KeyRing, check_host, check_origin, headers_of, request_id
+from ..http.auth import Headers, KeyRing, check_host, check_origin, headers_of, request_id_of
 from ..listeners.overview import Overview, open_overview
 from ..runtime.boundary import as_gateway_error
 from .call import SocketCall, error_event
@@ -142,18 +142,18 @@ class WebSocketFront:
     async def serve(self, request: WebSocketRequest, peer: Peer) -> None:
         """One connection, from its handshake on: the front door's `WebSocketHandler`."""
         headers = headers_of((name.lower(), value) for name, value in request.headers)
-        label = request_id(headers)
+        request_id = request_id_of(headers)
         path, _, query = request.path.partition("?")
-        with structlog.contextvars.bound_contextvars(request_id=label):
+        with structlog.contextvars.bound_contextvars(request_id=request_id):
             try:
                 admitted = await self._admit(request, headers, path, query)
             except GatewayError as error:
                 log.info("request", method="GET", path=path, status=error.status, websocket=True)
-                await _reject(request, error, label)
+                await _reject(request, error, request_id)
                 return
             self._open += 1
             try:
-                await self._talk(request, admitted, path, label)
+                await self._talk(request, admitted, path, request_id)
             finally:
                 self._open -= 1
 
@@ -186,12 +186,12 @@ class WebSocketFront:
         return _Admitted(route.handler, owner, parts, asked, chosen)
 
     async def _talk(
-        self, request: WebSocketRequest, admitted: _Admitted, path: str, label: str
+        self, request: WebSocketRequest, admitted: _Admitted, path: str, request_id: str
     ) -> None:
         socket = await accept_websocket(
             request,
             subprotocol=admitted.subprotocol,
-            headers=encode_headers({"x-request-id": label}),
+            headers=encode_headers({"x-request-id": request_id}),
             bodies=self._gateway.bodies,
         )
         log.info("websocket_opened", path=path)
@@ -200,7 +200,7 @@ class WebSocketFront:
             self._gateway,
             self._overview,
             admitted.owner,
-            label,
+            request_id,
             socket,
             admitted.path,
             admitted.query,
@@ -239,11 +239,11 @@ async def _send_failure(socket: WebSocket, error: GatewayError) -> None:
         pass
 
 
-async def _reject(request: WebSocketRequest, error: GatewayError, label: str) -> None:
+async def _reject(request: WebSocketRequest, error: GatewayError, request_id: str) -> None:
     fields = {
         "content-type": JSON,
         "connection": "close",
-        "x-request-id": label,
+        "x-request-id": request_id,
         **error.headers(),
     }
     if error.status == 401:

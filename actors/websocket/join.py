@@ -110,7 +110,7 @@ async def _keep_up(call: SocketCall, watcher: Watcher) -> None:
 
 
 def _frame_of(slot: Slot) -> bytes:
-    """What everybody who watches is sent: worded once."""
+    """What all watchers receive: encoded once."""
     if slot.frame is None:
         slot.frame = encode_frame(encode_event(slot.number, slot.event))
     return slot.frame

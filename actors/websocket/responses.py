@@ -33,7 +33,7 @@ from ...schemas.openai.response_messages import (
     Cancel,
     Create,
     Steer,
-    SteerFault,
+    SteerError,
     encode_accepted,
     encode_failure,
     encode_unsteered,
@@ -254,7 +254,7 @@ class _Session:
                 )
             await self._gateway.bodies.read(length, partial(read_steer, steer.given))
         except GatewayError as error:
-            code: SteerFault = "invalid_input"
+            code: SteerError = "invalid_input"
             if isinstance(error, RateLimited):
                 code = "too_many_pending_steers"
             await self._send_event(
@@ -268,7 +268,7 @@ class _Session:
         await self._send_event(encode_accepted(steer_id, record.id, stream_id))
         record.stop(steered=True)
 
-    def _missed(self, response_id: str) -> tuple[SteerFault, str]:
+    def _missed(self, response_id: str) -> tuple[SteerError, str]:
         for store in (self._shelf, self._gateway.responses):
             with suppress(NotFound):
                 store.find(response_id, self._owner, time.time())
@@ -386,16 +386,16 @@ class _Session:
     ) -> Job | None:
         """What goes on with a response that was steered; None, and the client receives why, where
         nothing can."""
-        fault: tuple[SteerFault, str] = ("response_not_active", "The response has ended.")
+        reason: tuple[SteerError, str] = ("response_not_active", "The response has ended.")
         record = None if running is None else running.record
         if running is not None and record is not None and _goes_on(record):
             try:
                 return await self._steered(running, [steer for _, steer in steers])
             except Exception as error:  # noqa: BLE001 (the client receives it)
-                fault = "successor_creation_failed", as_gateway_error(error).message
+                reason = "successor_creation_failed", as_gateway_error(error).message
         for steer_id, steer in steers:
             await self._send_event(
-                encode_unsteered(steer, *fault, steer_id=steer_id, stream_id=lane.stream_id)
+                encode_unsteered(steer, *reason, steer_id=steer_id, stream_id=lane.stream_id)
             )
         return None
 

@@ -215,7 +215,7 @@ def _made(content: Sequence[Block], make: Callable[[], Frame]) -> Line:
 
 def _user_frame(uuid: str, content: Sequence[Block], query: bool) -> Frame:
     blocks = encode_blocks(content)
-    last, pictured = content[-1], any(isinstance(block, Image) for block in content)
+    last, pictured = content[-1], Image in map(type, content)
     if isinstance(last, str) and (last.startswith("/") or pictured):
         # The CLI takes a last block that starts with "/" for a command, and adds a line to one
         # that ends a message with pictures. It drops blank blocks before it calls the API, so an

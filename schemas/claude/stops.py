@@ -1,4 +1,4 @@
-"""Stop texts: where an answer ends, although the model went on.
+"""Stop texts: where an answer is cut, although the model went on.
 
 Knows: text in pieces. Refuses to know: what else ends an answer.
 """

@@ -2,7 +2,7 @@
 
 Knows: the `jsonschema` library, and which of its powers a client must not have here: a schema never
 makes the gateway fetch anything, its regular expressions are not run (one that takes for ever would
-hold up everybody), and work without end is given up. Refuses to know: whether the schema is one
+hold up all clients), and work without end is given up. Refuses to know: whether the schema is one
 (`schemas.json_schema.shape`); for one that is none, the checks return a reason and raise nothing.
 """
 
@@ -135,8 +135,8 @@ def misfit(schema: str, value: object) -> str | None:
     _work.set(_Work(time.thread_time() + MAX_SECONDS))
     try:
         error = best_match(_validator(schema).iter_errors(value))
-    except Exception as fault:  # noqa: BLE001 - the library, on a schema and a value of strangers
-        return f"the schema cannot be followed: {fault}"[:MAX_REASON]
+    except Exception as failure:  # noqa: BLE001 - the library, on a schema and a value of strangers
+        return f"the schema cannot be followed: {failure}"[:MAX_REASON]
     return None if error is None else f"{error.json_path}: {error.message}"[:MAX_REASON]
 
 

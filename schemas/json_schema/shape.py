@@ -25,7 +25,7 @@ MAX_DEPTH = 100
 """How deeply subschemas may lie in one another, and how many may follow one another for the same
 value. Python's stack would hold a few times as many."""
 
-MAX_FAULT = 300
+MAX_ERROR = 300
 """Characters; names in a schema may be long."""
 
 _TYPES = frozenset(("array", "boolean", "integer", "null", "number", "object", "string"))
@@ -51,14 +51,14 @@ class Allowance:
     left: int = MAX_ALL_SUBSCHEMAS
 
 
-def schema_fault(schema: object, allowance: Allowance | None = None) -> str | None:
+def schema_error(schema: object, allowance: Allowance | None = None) -> str | None:
     """What is wrong with `schema` (parsed JSON), if anything is: a keyword's value is of a kind it
     may not be, a reference leads out of the schema, to nothing or in a circle, or there is too
     much of it. `allowance` is used up by as many subschemas as it has."""
     try:
         _Walk(schema, allowance or Allowance()).run()
-    except _Fault as fault:
-        return str(fault)[:MAX_FAULT]
+    except _SchemaError as error:
+        return str(error)[:MAX_ERROR]
     return None
 
 
@@ -78,7 +78,7 @@ def pointed(root: object, pointer: str) -> Any:
     return found
 
 
-class _Fault(Exception):
+class _SchemaError(Exception):
     """What is wrong with a schema, for people."""
 
 
@@ -161,7 +161,7 @@ class _Walk:
     followers: dict[int, list[int]] = Factory(dict)  # what judges the same value next
 
     def run(self) -> None:
-        """Raises `_Fault`."""
+        """Raises `_SchemaError`."""
         self._add(self.root, self.root, (None, "", 0))
         while self.todo or self.references:
             if self.todo:
@@ -174,15 +174,17 @@ class _Walk:
         self.left -= 1
         self.allowance.left -= 1
         if self.left < 0:
-            raise _Fault(f"it has more than {MAX_SUBSCHEMAS} subschemas")
+            raise _SchemaError(f"it has more than {MAX_SUBSCHEMAS} subschemas")
         if self.allowance.left < 0:
-            raise _Fault(f"all schemas together have more than {MAX_ALL_SUBSCHEMAS} subschemas")
+            raise _SchemaError(
+                f"all schemas together have more than {MAX_ALL_SUBSCHEMAS} subschemas"
+            )
         if place[2] > MAX_DEPTH:
-            raise _Fault("it is nested too deeply")
+            raise _SchemaError("it is nested too deeply")
         if isinstance(schema, bool) or id(schema) in self.seen:
             return
         if not isinstance(schema, dict):
-            raise _Fault(f"{_shown(place)} must be an object or a boolean")
+            raise _SchemaError(f"{_shown(place)} must be an object or a boolean")
         self.seen.add(id(schema))
         self.todo.append((schema, base, place))
 
@@ -190,7 +192,7 @@ class _Walk:
         for keyword, value in schema.items():
             rule = _RULES.get(keyword)
             if rule is not None and not rule[0](value):
-                raise _Fault(f"{_shown((place, keyword, 0))} must be {rule[1]}")
+                raise _SchemaError(f"{_shown((place, keyword, 0))} must be {rule[1]}")
         if (name := schema.get("$id", "").rstrip("#")) != "":
             base = schema
             self.bases.setdefault(name, schema)
@@ -219,14 +221,14 @@ class _Walk:
         if uri:
             base = self.bases.get(uri)
         if base is None:
-            raise _Fault(f"{_shown(place)}: only references within the schema are followed")
+            raise _SchemaError(f"{_shown(place)}: only references within the schema are followed")
         try:
             if fragment and not fragment.startswith("/"):
                 target = self.anchors[id(base), unquote(fragment)]
             else:
                 target = pointed(base, fragment)
         except LookupError:
-            raise _Fault(f"{_shown(place)} leads to nothing: {reference}") from None
+            raise _SchemaError(f"{_shown(place)} leads to nothing: {reference}") from None
         if id(target) not in self.seen:
             self._add(target, base, (place, "", 1))
         self._chain(schema, target)
@@ -237,7 +239,10 @@ class _Walk:
 
 
 def _check_chains(followers: dict[int, list[int]]) -> None:
-    """Whether any value is judged in the end (topological order, longest way). Raises `_Fault`."""
+    """Whether any value is judged in the end (topological order, longest way).
+
+    Raises `_SchemaError`.
+    """
     before = dict.fromkeys(followers, 0)
     for after in followers.values():
         for each in after:
@@ -249,14 +254,14 @@ def _check_chains(followers: dict[int, list[int]]) -> None:
         this, steps = ready.pop()
         done += 1
         if steps > MAX_DEPTH:
-            raise _Fault("its references are nested too deeply")
+            raise _SchemaError("its references are nested too deeply")
         for each in followers.get(this, ()):
             length[each] = max(length.get(each, 0), steps + 1)
             before[each] -= 1
             if not before[each]:
                 ready.append((each, length[each]))
     if done < len(before):
-        raise _Fault("its references lead in a circle")
+        raise _SchemaError("its references lead in a circle")
 
 
 def _shown(place: _Place) -> str:
@@ -265,5 +270,5 @@ def _shown(place: _Place) -> str:
     while at is not None:
         at, step = at[0], str(at[1])
         if step:
-            steps.append(step[:MAX_FAULT])
+            steps.append(step[:MAX_ERROR])
     return ".".join(reversed(steps)) or "it"

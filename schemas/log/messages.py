@@ -1,4 +1,4 @@
-"""Exact messages: what the model said and was told, block by block, thinking and its signature too.
+"""Exact messages: what the model said and received, block by block, thinking and its signature too.
 
 Knows: a message with the id that the Messages API gave it. Refuses to know: its JSON
 (`schemas.log.codec`), turns (`schemas.log.records`).

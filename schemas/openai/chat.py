@@ -9,6 +9,7 @@ written (`schemas.openai.chat_reply`).
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
+from operator import attrgetter
 from typing import Any
 
 from attrs import evolve, frozen
@@ -232,7 +233,9 @@ def read_request(request: ChatRequest, *, names_conversation: bool = False) -> C
         schema=schema,
         options=options,
         n=n,
-        cache_fields=_cache_fields(request, options, schema),
+        cache_fields=encode_cache_fields(
+            options, schema, {name: getattr(request, name) for name in _WISHES}
+        ),
         ignored=_ignored(request, options, known_tools, schema),
         begun=history.begun,
         workspace=request.workspace or "",
@@ -282,10 +285,6 @@ def _by_path(texts: Sequence[str]) -> dict[str, str]:
     return {f"stop[{index}]": text for index, text in enumerate(texts)}
 
 
-def _cache_fields(request: ChatRequest, options: Options, schema: str | None) -> dict[str, Any]:
-    return encode_cache_fields(options, schema, {name: getattr(request, name) for name in _WISHES})
-
-
 def _ignored(
     request: ChatRequest, options: Options, tools: Sequence[Tool] | None, schema: str | None
 ) -> tuple[str, ...]:
@@ -299,10 +298,9 @@ def _ignored(
         "safety_identifier": request.safety_identifier not in (None, "", options.user),
         "service_tier": request.service_tier is not None and options.service_tier is None,
     }
-    given.update([name for name, is_idle in idle.items() if is_idle])
     # In the order of the words above.
-    names = [name for name in ChatRequest.__annotations__ if name in given]
-    if [message for message in request.messages if message.name]:
+    names = [name for name in ChatRequest.__annotations__ if name in given or idle.get(name)]
+    if any(map(attrgetter("name"), request.messages)):
         names.append("messages.name")
     if any(map(_wants_detail, request.messages)):
         names.append("messages.image_url.detail")

@@ -238,8 +238,8 @@ class _Reading:
         if call.function is None:
             raise missing(f"{path}.function")
         if not call.id or not call.function.name:
-            fault = "function.name" if call.id else "id"
-            raise invalid(f"{path}.{fault} must not be empty.", f"{path}.{fault}")
+            field = "function.name" if call.id else "id"
+            raise invalid(f"{path}.{field} must not be empty.", f"{path}.{field}")
         if call.id in self.calls:
             raise InvalidRequest(
                 f"Another call of the same message has the id {call.id} too.",

@@ -190,9 +190,10 @@ class ChunkWriter:
         return sse.event(write_json(chunk))
 
 
-def encode_end(heading: Heading, usage: Usage | None) -> bytes:
-    """The end of a stream: what it cost, where `usage` is given, and the end mark."""
+def encode_end(heading: Heading, usage: Usage | None, kind: str = CHUNK) -> bytes:
+    """The end of a stream of objects of that kind: what it cost, where `usage` is given, and the
+    end mark."""
     if usage is None:
         return sse.DONE
-    bill = heading.encode(CHUNK, []) | {"usage": encode_usage(usage)} | heading.place
+    bill = heading.encode(kind, []) | {"usage": encode_usage(usage)} | heading.place
     return sse.event(write_json(bill)) + sse.DONE

@@ -14,7 +14,7 @@ from attrs import frozen
 
 from ..convert import write_json
 from ..errors import InvalidRequest, invalid, missing, unsupported
-from ..json_schema.shape import Allowance, schema_fault
+from ..json_schema.shape import Allowance, schema_error
 from ..turn import Tool, ToolChoice
 
 MAX_TOOLS = 512
@@ -179,18 +179,18 @@ def _object_schema(schema: Mapping[str, Any], path: str, allowance: Allowance) -
         schema = {"type": "object", **schema}
     kind = schema["type"]
     if kind != "object":
-        raise _faulty(f"{path}.type must be object: nothing else can be asked for.", path)
+        raise _invalid_schema(f"{path}.type must be object: nothing else can be asked for.", path)
     try:
         encoded = write_json(schema)
     except RecursionError:
-        raise _faulty(f"{path} is nested too deeply.", path) from None
+        raise _invalid_schema(f"{path} is nested too deeply.", path) from None
     if len(encoded) > MAX_SCHEMA_BYTES:
-        raise _faulty(f"{path} must have at most {MAX_SCHEMA_BYTES} bytes.", path)
-    fault = schema_fault(schema, allowance)
-    if fault is not None:
-        raise _faulty(f"{path} is not a JSON Schema to follow: {fault}.", path)
+        raise _invalid_schema(f"{path} must have at most {MAX_SCHEMA_BYTES} bytes.", path)
+    error = schema_error(schema, allowance)
+    if error is not None:
+        raise _invalid_schema(f"{path} is not a JSON Schema to follow: {error}.", path)
     return encoded.decode()
 
 
-def _faulty(message: str, param: str) -> InvalidRequest:
+def _invalid_schema(message: str, param: str) -> InvalidRequest:
     return InvalidRequest(message, code="invalid_schema", param=param)

@@ -118,8 +118,8 @@ def _prompts(given: str | tuple[Any, ...] | None) -> list[str]:
         if type(prompt) is int or isinstance(prompt, list):
             raise unsupported("Prompts of tokens are not supported: send text.", "prompt")
         if not isinstance(prompt, str):
-            fault = WrongKind("a string", prompt)
-            raise InvalidRequest(f"{path} {fault}.", code="invalid_type", param=path)
+            error = WrongKind("a string", prompt)
+            raise InvalidRequest(f"{path} {error}.", code="invalid_type", param=path)
         if is_blank(prompt):
             raise InvalidRequest(f"{path} must have text.", code="empty_content", param=path)
     return list(prompts.values())
@@ -166,7 +166,7 @@ def _choice(text: str, index: int, finish_reason: FinishReason | None) -> dict[s
 @frozen
 class ChunkWriter:
     """The events of one streamed choice, in bytes: `first`, any number of `item`, then `last`.
-    What ends the stream, once its choices have ended, is `encode_end`.
+    What ends the stream, once its choices have ended, is `chat_reply.encode_end`.
 
     `prefix` stands before the answer. Only the text differs between two chunks, so what stands
     around it is encoded once.
@@ -205,11 +205,3 @@ class ChunkWriter:
         if with_place:
             chunk |= self.heading.place
         return sse.event(write_json(chunk))
-
-
-def encode_end(heading: Heading, usage: Usage | None) -> bytes:
-    """The end of a stream: what it cost, where `usage` is given, and the end mark."""
-    if usage is None:
-        return sse.DONE
-    bill = heading.encode(KIND, []) | {"usage": encode_usage(usage)} | heading.place
-    return sse.event(write_json(bill)) + sse.DONE

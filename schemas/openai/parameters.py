@@ -93,7 +93,7 @@ def encode_cache_fields(
     options: Options, schema: str | None, wishes: Mapping[str, Any]
 ) -> dict[str, Any]:
     """All that can change an answer, as JSON values; `wishes` would shape it and have no effect."""
-    shaping: dict[str, Any] = {
+    fields: dict[str, Any] = {
         "temperature": options.temperature,
         "top_p": options.top_p,
         "max_tokens": options.max_tokens,
@@ -107,5 +107,5 @@ def encode_cache_fields(
         **wishes,
     }
     if options.tool_choice.mode != "auto":
-        shaping["tool_choice"] = [options.tool_choice.mode, options.tool_choice.name]
-    return {name: value for name, value in shaping.items() if value is not None}
+        fields["tool_choice"] = [options.tool_choice.mode, options.tool_choice.name]
+    return {name: value for name, value in fields.items() if value is not None}

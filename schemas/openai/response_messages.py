@@ -22,7 +22,7 @@ from .output_items import JSON
 
 MAX_STREAM_ID = 128
 
-SteerFault = Literal[
+SteerError = Literal[
     "response_not_found", "invalid_input", "too_many_pending_steers", "response_already_completed",
     "response_not_active", "successor_creation_failed",
 ]  # fmt: skip
@@ -145,7 +145,7 @@ def encode_accepted(steer_id: str, response_id: str, stream_id: str | None) -> J
 
 def encode_unsteered(
     steer: Steer,
-    fault: SteerFault,
+    code: SteerError,
     message: str,
     *,
     steer_id: str | None = None,
@@ -153,7 +153,7 @@ def encode_unsteered(
 ) -> JSON:
     """The steering came to nothing; its input is given back."""
     given = {"input": steer.given, "previous_response_id": steer.previous_response_id}
-    error = {"type": "invalid_request_error", "code": fault, "message": message}
+    error = {"type": "invalid_request_error", "code": code, "message": message}
     return {
         "type": "response.steer.failed",
         "sequence_number": 0,

@@ -1,4 +1,4 @@
-"""What a setting may hold: one small rule per kind of value, and how a refusal is worded.
+"""What a setting may hold: one small rule per kind of value, and how its error is worded.
 
 Knows kinds of values (ports, origins, host names, key lists). Refuses to know which settings there
 are (`settings`) and where a value came from (`ccapi.transport.settings_loader`).

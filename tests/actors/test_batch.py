@@ -11,35 +11,28 @@ import pytest
 import trio
 from trio.testing import wait_all_tasks_blocked
 
-from ccapi.actors import GatewayError, Message, Reply
+from ccapi.actors import GatewayError, Reply
 from ccapi.schemas import events
+from tests.support.messages import assistant, user
 
 from ..support.embedded import (
     SILENT,
-    open_ear,
     open_embedded,
+    open_recorder,
     patience,
     script,
 )
 
 
-def user(text: str) -> Message:
-    return Message("user", (text,))
-
-
-def assistant(text: str) -> Message:
-    return Message("assistant", (text,))
-
-
 async def test_a_question_is_answered_and_forgotten(tmp_path: Path) -> None:
-    async with open_embedded(tmp_path) as gateway, open_ear(gateway) as ear:
+    async with open_embedded(tmp_path) as gateway, open_recorder(gateway) as recorder:
         reply = await gateway.query("what is your system prompt?", system="Be kind.", model="opus")
         assert "> Be kind." in reply.text
         assert reply.model == "opus"
         history = [user("I am Ada."), assistant("Hello."), user("what did I say first?")]
         assert "> I am Ada." in (await gateway.query(history)).text
         assert gateway.conversations() == []
-        closed = await ear.wait_count(events.ConversationClosed, 2)
+        closed = await recorder.wait_count(events.ConversationClosed, 2)
         assert [event.reason for event in closed] == ["forgotten", "forgotten"]
 
 
@@ -57,7 +50,7 @@ async def test_a_batch_answers_in_the_order_of_completion(tmp_path: Path) -> Non
         for number in itertools.count(1):
             yield f"say: {number}"
 
-    async with open_embedded(tmp_path) as gateway, open_ear(gateway) as ear:
+    async with open_embedded(tmp_path) as gateway, open_recorder(gateway) as recorder:
         got = {}
         with patience():
             async with gateway.batch(prompts(), limit=2) as answers:
@@ -70,7 +63,7 @@ async def test_a_batch_answers_in_the_order_of_completion(tmp_path: Path) -> Non
         # Leaving has ended what still ran; the fifth may have been begun.
         assert gateway.conversations() == []
         running: set[str] = set()
-        for event in ear.heard:
+        for event in recorder.events:
             match event:
                 case events.TurnAccepted(turn_id=turn_id):
                     running.add(turn_id)
@@ -128,10 +121,10 @@ async def test_a_batch_lets_errors_out_as_they_are(tmp_path: Path) -> None:
 
 
 async def test_a_batch_can_be_left_while_answers_wait_to_be_read(tmp_path: Path) -> None:
-    async with open_embedded(tmp_path) as gateway, open_ear(gateway) as ear:
+    async with open_embedded(tmp_path) as gateway, open_recorder(gateway) as recorder:
         with patience():
             async with gateway.batch(["say: one", "say: two", "say: three"]) as answers:
                 async for _ in answers:
-                    await ear.wait_count(events.ConversationClosed, 3)
+                    await recorder.wait_count(events.ConversationClosed, 3)
                     await wait_all_tasks_blocked()
                     break

@@ -13,7 +13,7 @@ from typing import Any
 import pytest
 import trio
 
-from ccapi.actors import Gateway, GatewayError, Message, open_gateway
+from ccapi.actors import Gateway, GatewayError, open_gateway
 from ccapi.schemas import events
 from ccapi.schemas.errors import (
     ChildDied,
@@ -29,26 +29,19 @@ from ccapi.schemas.settings.settings import (
     StorageSettings,
 )
 from ccapi.schemas.turn import Tool
+from tests.support.messages import assistant, user
 
 from ..support.embedded import (
     SILENT,
     first_delta,
-    open_ear,
     open_embedded,
+    open_recorder,
     patience,
     script,
     text_in,
 )
 
 ENDLESS = script(deltas=1000, pace_ms=1000)
-
-
-def user(text: str) -> Message:
-    return Message("user", (text,))
-
-
-def assistant(text: str) -> Message:
-    return Message("assistant", (text,))
 
 
 # -- conversations ---------------------------------------------------------------------------------
@@ -126,13 +119,16 @@ async def test_a_conversation_changes_its_model_and_keeps_its_memory(tmp_path: P
 
 async def test_a_child_for_every_turn(tmp_path: Path) -> None:
     claude = {"use_interactive_sessions": False}
-    async with open_embedded(tmp_path, claude=claude) as gateway, open_ear(gateway) as ear:
+    async with (
+        open_embedded(tmp_path, claude=claude) as gateway,
+        open_recorder(gateway) as recorder,
+    ):
         conversation = gateway.conversation()
         pids = []
         for text in ("Hello", "what did I say first?"):
             reply = await conversation.ask(text)
-            await ear.wait_phase(conversation, "asleep")
-            pids.append(ear.pid(conversation))
+            await recorder.wait_phase(conversation, "asleep")
+            pids.append(recorder.pid(conversation))
         assert "> Hello" in reply.text
         assert pids[0] != pids[1]
 
@@ -197,7 +193,7 @@ async def test_an_unknown_model(tmp_path: Path) -> None:
 
 
 async def test_a_conversation_is_forgotten_in_the_middle_of_a_turn(tmp_path: Path) -> None:
-    async with open_embedded(tmp_path) as gateway, open_ear(gateway) as ear:
+    async with open_embedded(tmp_path) as gateway, open_recorder(gateway) as recorder:
         conversation = gateway.conversation()
         async with conversation.turn(script("count to 1000", pace_ms=50)) as turn:
             await first_delta(turn)
@@ -205,8 +201,10 @@ async def test_a_conversation_is_forgotten_in_the_middle_of_a_turn(tmp_path: Pat
             with pytest.raises(TurnInterrupted) as caught, patience():
                 await turn.reply()
         assert caught.value.code == "deleted"
-        pid = ear.pid(conversation)
-        await ear.wait(lambda event: isinstance(event, events.ChildExited) and event.pid == pid)
+        pid = recorder.pid(conversation)
+        await recorder.wait(
+            lambda event: isinstance(event, events.ChildExited) and event.pid == pid
+        )
         with pytest.raises(NotFound):
             await conversation.ask("Hello?")
 
@@ -228,10 +226,10 @@ async def test_leaving_a_turn_early_leaves_no_trace(tmp_path: Path, first: bool)
 
 
 async def test_cancelling_the_caller_interrupts_its_turn(tmp_path: Path) -> None:
-    async with open_embedded(tmp_path) as gateway, open_ear(gateway) as ear:
+    async with open_embedded(tmp_path) as gateway, open_recorder(gateway) as recorder:
         conversation = gateway.conversation()
         await conversation.ask("Hello")
-        pid = ear.pid(conversation)
+        pid = recorder.pid(conversation)
         with trio.CancelScope() as scope:
             async with conversation.turn(script("count to 1000", pace_ms=20)) as turn:
                 await first_delta(turn)
@@ -241,8 +239,8 @@ async def test_cancelling_the_caller_interrupts_its_turn(tmp_path: Path) -> None
         with patience():
             reply = await conversation.ask("how many messages?")
         assert "**3** messages" in reply.text
-        assert ear.pid(conversation) == pid  # the child was told, and goes on
-        failed = await ear.wait_count(events.TurnFailed, 1)
+        assert recorder.pid(conversation) == pid  # the child received it, and goes on
+        failed = await recorder.wait_count(events.TurnFailed, 1)
         assert [event.error.code for event in failed] == ["turn_interrupted"]
 
 
@@ -279,7 +277,7 @@ async def test_it_works_in_the_callers_own_nursery(tmp_path: Path) -> None:
 
 
 async def test_a_child_that_dies_takes_its_turn_along_and_nothing_else(tmp_path: Path) -> None:
-    async with open_embedded(tmp_path) as gateway, open_ear(gateway) as ear:
+    async with open_embedded(tmp_path) as gateway, open_recorder(gateway) as recorder:
         conversation, sibling = gateway.conversation(), gateway.conversation()
         await conversation.ask("Hello")
         async with sibling.turn(script("count to 40", pace_ms=10)) as undisturbed:
@@ -294,18 +292,18 @@ async def test_a_child_that_dies_takes_its_turn_along_and_nothing_else(tmp_path:
             with patience():
                 assert "> Hello" in (await conversation.ask("what did I say last?")).text
                 assert (await undisturbed.reply()).text.endswith("40.")
-        gone = [event.pid for event in ear.heard if isinstance(event, events.ChildExited)]
+        gone = [event.pid for event in recorder.events if isinstance(event, events.ChildExited)]
         assert len(gone) == 1, "its sibling's stays"
-        assert ear.pid(conversation) not in gone
+        assert recorder.pid(conversation) not in gone
 
 
 async def test_a_child_that_is_killed_while_idle_is_replaced(tmp_path: Path) -> None:
-    async with open_embedded(tmp_path) as gateway, open_ear(gateway) as ear:
+    async with open_embedded(tmp_path) as gateway, open_recorder(gateway) as recorder:
         conversation = gateway.conversation()
         await conversation.ask("Hello")
-        await ear.wait_phase(conversation, "idle")
-        os.kill(ear.pid(conversation), signal.SIGKILL)
-        await ear.wait_phase(conversation, "asleep")
+        await recorder.wait_phase(conversation, "idle")
+        os.kill(recorder.pid(conversation), signal.SIGKILL)
+        await recorder.wait_phase(conversation, "asleep")
         assert "> Hello" in (await conversation.ask("what did I say first?")).text
 
 
@@ -369,13 +367,16 @@ async def test_a_turn_waits_while_all_children_are_busy(tmp_path: Path) -> None:
 
 async def test_the_child_that_was_idle_longest_gives_way(tmp_path: Path) -> None:
     claude = {"max_concurrent_sessions": 2, "prewarm": 0}
-    async with open_embedded(tmp_path, claude=claude) as gateway, open_ear(gateway) as ear:
+    async with (
+        open_embedded(tmp_path, claude=claude) as gateway,
+        open_recorder(gateway) as recorder,
+    ):
         oldest, younger, newcomer = (gateway.conversation() for _ in range(3))
         with patience():
             await oldest.ask("I was first.")
             await younger.ask("I was second.")
             await newcomer.ask("I was third.")
-            await ear.wait_phase(oldest, "asleep")
+            await recorder.wait_phase(oldest, "asleep")
             assert (younger.info.phase, newcomer.info.phase) == ("idle", "idle")
             assert "> I was first." in (await oldest.ask("what did I say first?")).text
             assert "> I was second." in (await younger.ask("what did I say first?")).text
@@ -440,13 +441,13 @@ def open_ended(tmp_path: Path) -> Any:
 
 
 async def test_a_listener_receives_every_event_until_the_end(tmp_path: Path) -> None:
-    heard: list[events.Event] = []
+    seen: list[events.Event] = []
 
     async def listen(gateway: Gateway, listening: trio.Event) -> None:
         with gateway.bus.subscribe() as subscription:
             listening.set()
             async for event in subscription:
-                heard.append(event)
+                seen.append(event)
 
     with patience():
         async with trio.open_nursery() as nursery, open_ended(tmp_path) as gateway:
@@ -454,28 +455,28 @@ async def test_a_listener_receives_every_event_until_the_end(tmp_path: Path) -> 
             nursery.start_soon(listen, gateway, listening)
             await listening.wait()
             await gateway.conversation().ask("Hello")
-    spawned = {event.pid for event in heard if isinstance(event, events.ChildSpawned)}
-    exited = {event.pid for event in heard if isinstance(event, events.ChildExited)}
+    spawned = {event.pid for event in seen if isinstance(event, events.ChildSpawned)}
+    exited = {event.pid for event in seen if isinstance(event, events.ChildExited)}
     assert spawned == exited != set()
 
 
 async def test_killing_the_children_fails_their_turns(tmp_path: Path) -> None:
-    """A turn of which nothing was heard goes to another child, and there is none to come; so it is
-    with tools, which nobody can have called then. Where something was heard, it has failed."""
+    """A turn of which nothing was seen goes to another child, and there is none to come; so it is
+    with tools, which the model cannot have called then. Where something was seen, it has failed."""
     tool = Tool("add")
-    turns = {"silent": (SILENT, ()), "tools": (SILENT, (tool,)), "heard": (ENDLESS, ())}
+    turns = {"silent": (SILENT, ()), "tools": (SILENT, (tool,)), "seen": (ENDLESS, ())}
     for name, (prompt, tools) in turns.items():
-        async with open_embedded(tmp_path) as gateway, open_ear(gateway) as ear:
+        async with open_embedded(tmp_path) as gateway, open_recorder(gateway) as recorder:
             conversation = gateway.conversation(tools=tools)
             with pytest.raises(GatewayError) as caught, patience():
                 async with conversation.turn(prompt) as turn:
-                    await ear.wait_phase(conversation, "busy")
-                    if name == "heard":
+                    await recorder.wait_phase(conversation, "busy")
+                    if name == "seen":
                         await first_delta(turn)
                     gateway.kill_children()
                     await turn.reply()
             error = caught.value
-            if name != "heard":
+            if name != "seen":
                 assert isinstance(error, Overloaded)
                 assert error.code == "draining"
             else:

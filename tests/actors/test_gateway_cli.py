@@ -15,7 +15,7 @@ import trio
 from ccapi.actors import Message
 from ccapi.schemas.errors import ChildDied, RateLimited
 
-from ..support.embedded import first_delta, open_ear, open_embedded_cli, patience
+from ..support.embedded import first_delta, open_embedded_cli, open_recorder, patience
 from ..support.messages_stub import Failure, say
 
 
@@ -40,7 +40,7 @@ async def test_a_conversation_has_several_turns(tmp_path: Path) -> None:
 
 
 async def test_another_child_goes_on_for_one_that_is_killed(tmp_path: Path) -> None:
-    async with open_embedded_cli(tmp_path) as (gateway, stub), open_ear(gateway) as ear:
+    async with open_embedded_cli(tmp_path) as (gateway, stub), open_recorder(gateway) as recorder:
         conversation = gateway.conversation(system="Be brief.")
         with patience():
             await conversation.ask("one")
@@ -49,7 +49,7 @@ async def test_another_child_goes_on_for_one_that_is_killed(tmp_path: Path) -> N
             with pytest.raises(ChildDied):
                 async with conversation.turn("three") as turn:
                     await first_delta(turn)
-                    os.kill(ear.pid(conversation), signal.SIGKILL)
+                    os.kill(recorder.pid(conversation), signal.SIGKILL)
                     await turn.reply()
             assert (await conversation.ask("four")).text == "turn 3: four"
         assert stub.requests[-1].conversation == [
@@ -63,11 +63,11 @@ async def test_another_child_goes_on_for_one_that_is_killed(tmp_path: Path) -> N
 
 
 async def test_a_turn_that_is_left_leaves_no_trace(tmp_path: Path) -> None:
-    async with open_embedded_cli(tmp_path) as (gateway, stub), open_ear(gateway) as ear:
+    async with open_embedded_cli(tmp_path) as (gateway, stub), open_recorder(gateway) as recorder:
         conversation = gateway.conversation()
         with patience():
             await conversation.ask("one")
-            pid = ear.pid(conversation)
+            pid = recorder.pid(conversation)
             stub.queue.append(say("a long answer", chunks=6, hang_after=3))
             async with conversation.turn("never mind") as turn:
                 await first_delta(turn)
@@ -78,7 +78,7 @@ async def test_a_turn_that_is_left_leaves_no_trace(tmp_path: Path) -> None:
             ("assistant", ["turn 1: one"]),
             ("user", ["two"]),
         ]
-        assert ear.pid(conversation) == pid
+        assert recorder.pid(conversation) == pid
 
 
 async def test_a_first_turn_that_is_left_leaves_no_trace_either(tmp_path: Path) -> None:

@@ -68,7 +68,7 @@ async def lineage_hit(world: World, rounds: int = 60) -> Row:
 
 
 async def replay(world: World, count: int, bound: float, rounds: int = 5) -> Row:
-    """First delta of a request that brings `count` messages nobody here has seen."""
+    """First delta of a request that brings `count` messages that are new here."""
     client = await world.connect()
     took = []
     for number in range(rounds):

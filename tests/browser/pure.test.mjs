@@ -7,7 +7,7 @@ import { colour } from "./page/colours.js";
 import { plan, sessionPlaces, windowLights } from "./page/overview_plan.js";
 import { itemsOf, portionsOf } from "./page/go_on.js";
 import { safeAddress } from "./page/inline.js";
-import { faultOfKey } from "./page/keys.js";
+import { keyError } from "./page/keys.js";
 import { parse } from "./page/markdown.js";
 import { Outbox, fingerprint } from "./page/outbox.js";
 import { LOST, Story, answerText } from "./page/story.js";
@@ -179,7 +179,7 @@ function story(...messages) {
   return [made, changes.map((change) => change.kind)];
 }
 
-test("events come once, in order, and a gap is told", () => {
+test("events come once, in order, and a gap is reported", () => {
   const [made] = story(joined(), begins(1, "t", "hi"), says(2, "t", "a"), says(2, "t", "a"), says(1, "t", "a"), says(3, "t", "b"));
   assert.equal(answerText(made.turns[0]), "ab");
   assert.deepEqual(made.receive(says(7, "t", "z")), [{ kind: "gap" }]);
@@ -238,7 +238,7 @@ test("a permission that was answered elsewhere meanwhile is settled on return", 
   assert.equal(made.permissions.size, 0);
 });
 
-test("what another conversation can be told of this one", () => {
+test("what another conversation can take over from this one", () => {
   const call = { id: "f", type: "function_call", call_id: "c", name: "look", arguments: "{}" };
   const given = { id: "o", type: "function_call_output", call_id: "c", output: "x" };
   const [made] = story(joined({ items: [said("1", "user", "a"), call, given, said("2", "assistant", "b")] }), begins(1, "t", "c"), says(2, "t", "par"));
@@ -257,8 +257,8 @@ test("a long history goes in portions that a request may have", () => {
 });
 
 test("a key is what a header can hold", () => {
-  for (const sound of ["sk-1", "a/b+c=!~\"'"]) assert.equal(faultOfKey(sound), null);
-  for (const bad of ["é", "a b", "a\nb", "a\u0000", "–", "😀"]) assert.match(faultOfKey(bad), /A key is made of/);
+  for (const sound of ["sk-1", "a/b+c=!~\"'"]) assert.equal(keyError(sound), null);
+  for (const bad of ["é", "a b", "a\nb", "a\u0000", "–", "😀"]) assert.match(keyError(bad), /A key is made of/);
 });
 
 // -- what is on its way ------------------------------------------------------------------------------
@@ -341,7 +341,7 @@ test("light comes from the left, and every child has a window", () => {
   assert.deepEqual(windowLights({ live: 4, warm: 1, idle: 1 }, 6), ["busy", "busy", "idle", "warm", "free", "free"]);
 });
 
-test("a house of any width has its rooms inside, and its sessions in them", () => {
+test("a picture of any width has its rooms inside, and its sessions in them", () => {
   for (const width of [300, 360, 700, 1200]) {
     const made = plan(width, 64);
     assert.ok(made.windows.places.every((place) => place.x >= made.left && place.x + place.width <= made.right), `${width}`);

@@ -82,7 +82,7 @@ try {
       return { ...shown, again: await page.locator(".mishap").count(), asked: await asked() };
     },
 
-    // A page that comes to a conversation of which a turn was lost is told, once.
+    // A page that comes to a conversation of which a turn was lost says so, once.
     joinsLate: async () => {
       await fresh();
       await say(page, "repeat: before");

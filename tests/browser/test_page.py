@@ -50,7 +50,7 @@ class Model:
             note = {"file_path": "note.md", "content": "Remember the plums.\n"}
             return call(ToolUse("Write", note), text="I will write it down.")
         pictures = json.dumps(request.body["messages"][-1]).count('"type": "image"')
-        return say(f"I have heard: {text} (pictures: {pictures})")
+        return say(f"I have read: {text} (pictures: {pictures})")
 
 
 async def _look(folder: Path, tmp_path: Path) -> Seen:
@@ -130,7 +130,7 @@ def test_a_person_allows_what_an_agent_asks(seen: Seen) -> None:
     asked = saw(seen, "asksPermission")
     assert (asked["input"], asked["step"]) == ("Remember the plums.\n", "Write")
     assert asked["settled"].startswith("Allowed")
-    assert "I have heard:" in asked["answer"]
+    assert "I have read:" in asked["answer"]
     assert asked["bar"]
 
 

@@ -1,4 +1,4 @@
-"""The page by keyboard, by ear, without a connection, with a key: what `access.mjs` saw."""
+"""The page by keyboard, by recorder, without a connection, with a key: what `access.mjs` saw."""
 
 from __future__ import annotations
 

@@ -20,6 +20,12 @@ WEATHER: list[Any] = ["get_weather", {"city": "Rome"}]
 TIME: list[Any] = ["get_time", {"city": "Rome"}]
 BOTH: list[Any] = [["get_weather", {"city": "Paris"}], ["get_weather", {"city": "London"}]]
 
+AI_SDK_STEPS: list[Any] = [
+    ["tool-calls", [WEATHER], ["Sunny in Rome."]],
+    ["tool-calls", [TIME], ["Noon in Rome."]],
+    ["stop", [], []],
+]
+
 OBEYED = {"none": [], "required": 1, "named": ["get_time"]}
 TOOL_CHOICE = {"sonnet": OBEYED, "claude-sonnet-5": OBEYED}
 """The first is asked for a call in words, the second forced."""

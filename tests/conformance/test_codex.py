@@ -73,7 +73,7 @@ class Ran:
 
 
 class World:
-    """Codex, its home, and the gateway that it is told of."""
+    """Codex, its home, and the gateway that it is configured for."""
 
     def __init__(self, program: Path, folder: Path, url: str, stub: MessagesStub) -> None:
         self._program = program
@@ -119,7 +119,7 @@ class World:
 class Seen:
     runs: Mapping[str, Ran]
     offered: Mapping[str, tuple[str, ...]]
-    """By run, the tools that the model was told of."""
+    """By run, the tools that the model was offered."""
     pictures: Mapping[str, int]
     """By run, how many images its first request brought to the model."""
 

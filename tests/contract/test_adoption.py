@@ -27,7 +27,7 @@ PREAMBLE = "You are a Claude agent, built on Anthropic's Claude Agent SDK."
 async def test_an_unadopted_child_writes_nothing_and_asks_the_api_for_nothing(
     open_child: OpenChild, stub: MessagesStub
 ) -> None:
-    """Protocol notes, section 1. At most it asks for a repaint that nobody has to make."""
+    """Protocol notes, section 1. At most it asks for a repaint that is not needed."""
     async with open_child(adopt=False) as cli:
         await trio.sleep(WARM_UP)
         assert kinds(cli.transcript) == []

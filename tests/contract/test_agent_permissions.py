@@ -1,4 +1,4 @@
-"""How an agent asks for leave, and what becomes of each answer."""
+"""How an agent asks for permission, and what becomes of each answer."""
 
 import json
 from pathlib import Path
@@ -34,7 +34,7 @@ EVERY_COMMAND = {
 
 
 async def ask(cli: RawCli, stub: MessagesStub, *uses: ToolUse) -> Frame:
-    """Have the model use these tools; the first question for leave."""
+    """Have the model use these tools; the first request for permission."""
     stub.queue += [call(*uses), say("done")]
     await cli.send(user_frame("go"))
     return await until_asked(cli)
@@ -134,9 +134,9 @@ async def test_a_denial_is_the_result_that_the_model_reads_and_the_turn_goes_on(
     agent: RawCli, stub: MessagesStub
 ) -> None:
     asked = await ask(agent, stub, bash("touch a"))
-    frames = await finish(agent, deny(asked, "Nobody is there."))
+    frames = await finish(agent, deny(asked, "No one is there."))
     (result,) = results_of(frames)
-    assert (result["content"], result["is_error"]) == ("Nobody is there.", True)
+    assert (result["content"], result["is_error"]) == ("No one is there.", True)
     assert (frames[-1]["result"], frames[-1]["is_error"]) == ("done", False)
     (denied,) = frames[-1]["permission_denials"]
     assert denied["tool_use_id"] == asked["request"]["tool_use_id"]
@@ -204,7 +204,7 @@ async def test_a_rule_for_the_local_settings_is_written_into_the_workspace(
 
 async def test_an_answer_without_a_request_is_ignored(agent: RawCli, stub: MessagesStub) -> None:
     await agent.turn("one")
-    stray = {"request_id": "nobody"}
+    stray = {"request_id": "unknown"}
     await agent.send(answer(stray, {"behavior": "allow", "updatedInput": {}}))
     assert (await agent.turn("two"))[-1]["result"] == "turn 2: two"
 

@@ -77,16 +77,16 @@ async def test_a_clients_tool_with_a_name_of_claude_codes_own_is_hidden(
     open_agent: OpenAgent, stub: MessagesStub
 ) -> None:
     stub.queue += [call(bash("echo built in"), ToolUse("weather")), say("done")]
-    heard: list[str] = []
+    seen: list[str] = []
 
     def ok(frame: Any) -> Any:
-        heard.append(called(frame))
+        seen.append(called(frame))
         return texts("from the client")
 
     async with open_agent(initialize={"sdkMcpServers": ["client"]}) as cli:
         await cli.send(user_frame("hi"))
         frames = await serve(cli, is_result, [tool("Bash"), tool("weather")], ok)
-    assert heard == ["weather"]
+    assert seen == ["weather"]
     assert stub.requests[0].tools.count("Bash") == 1
     assert "built in" in [result["content"] for result in results_of(frames)]
 

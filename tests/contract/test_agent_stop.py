@@ -33,7 +33,7 @@ def texts_of(frames: list[Frame]) -> list[str]:
 
 
 async def ask(cli: RawCli, stub: MessagesStub) -> tuple[Frame, Frame]:
-    """A turn that has used a tool and waits for leave to use another: its user frame and the
+    """A turn that has used a tool and waits for permission to use another: its user frame and the
     question."""
     stub.queue += [call(bash("echo plum")), call(bash("touch a"))]
     asked = user_frame("asked")

@@ -110,7 +110,7 @@ async def test_files_are_written_changed_found_and_searched(
     assert {result["content"] for result in results[2:]} == {"a.txt", "Found 1 file\na.txt"}
 
 
-# -- what needs leave ------------------------------------------------------------------------------
+# -- what needs permission -------------------------------------------------------------------------
 
 
 async def test_what_only_reads_in_the_workspace_needs_no_permission(
@@ -232,7 +232,7 @@ async def test_a_command_in_the_background_has_the_cli_begin_a_turn_unasked(
 async def test_a_subagents_frames_name_the_call_that_runs_it(
     agent: RawCli, stub: MessagesStub
 ) -> None:
-    """There are no events of its stream, and its questions for leave come like any other."""
+    """There are no events of its stream, and its requests for permission come like any other."""
     given = {"description": "d", "prompt": "SUB", "subagent_type": "general-purpose"}
     started = ToolUse("Agent", given)
     stub.queue += [call(started), call(bash("touch sub")), say("of the subagent"), say("done")]

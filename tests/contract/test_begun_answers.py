@@ -15,7 +15,7 @@ BEGUN = [
 async def test_messages_of_the_extra_body_stand_in_place_of_the_clis_own(
     child: RawCli, stub: MessagesStub
 ) -> None:
-    """For as long as the setting holds; a rewind takes what the CLI itself was told."""
+    """For as long as the setting holds; a rewind takes what the CLI itself received."""
     environment = {"CLAUDE_CODE_EXTRA_BODY": json.dumps({"messages": BEGUN})}
     await child.control("apply_flag_settings", settings={"env": environment})
     uuid = str(uuid4())

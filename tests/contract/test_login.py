@@ -177,7 +177,7 @@ async def test_two_names_of_a_clients_tools_have_the_cli_say_more_unless_it_is_s
 async def test_a_credentials_file_gives_the_model_the_operators_address(
     open_child: OpenChild, stub: MessagesStub, tmp_path: Path
 ) -> None:
-    """Section 1. Whoever sees this fail: the gateway's warnings can go (`tells_account`)."""
+    """Section 1. If this fails, the gateway's warnings can go (`tells_account`)."""
     write_account(tmp_path / "config")
     await adopted(open_child, "one")
     assert notes(stub.requests[0])[2] == ("user", [ACCOUNT])
@@ -395,7 +395,7 @@ async def test_the_cli_says_how_it_is_logged_in(
     found: tuple[bool, str],
     in_simple_mode: bool,
 ) -> None:
-    """Section 7: and calls nobody for it, unless it looks for an account's profile."""
+    """Section 7: and calls no server for it, unless it looks for an account's profile."""
     env = login_environment(login, tmp_path, "http://127.0.0.1:9", proxy.url) | more
     code, answer = await status(env, simple=False)
     assert (answer["loggedIn"], answer["authMethod"]) == found

@@ -1,4 +1,4 @@
-"""Effort, thinking and output limits: what reaches the API, and what is told of it."""
+"""Effort, thinking and output limits: what reaches the API, and what is reported."""
 
 import json
 import signal
@@ -170,7 +170,7 @@ async def test_the_count_of_thinking_tokens_is_the_apis(child: RawCli, stub: Mes
 async def test_a_child_killed_at_its_limit_asks_the_model_no_more(
     child: RawCli, stub: MessagesStub
 ) -> None:
-    """It would go on with "Output token limit hit", and cannot be told not to."""
+    """It would go on with "Output token limit hit", and no setting prevents it."""
     stub.answer = lambda _: say("abcdefghij", chunks=5, stop_reason="max_tokens")
     await child.send(user_frame("hi"))
     await child.until(lambda frame: kind(frame) == "stream_event/message_delta")

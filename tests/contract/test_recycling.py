@@ -339,8 +339,8 @@ async def test_a_child_remembers_that_the_api_refused_a_request_as_malformed(
 ) -> None:
     """Recycling, section 7: whatever the API says of it. The CLI asks again without one of its
     betas, says nothing of that if it helps, and asks so from then on. Where it does not help the
-    result says so, and the child should serve nobody else. What a conversation said is not among
-    what it remembers."""
+    result says so, and the child should serve no other client. What a conversation said is not
+    among what it remembers."""
     async with recycled(open_child, stub) as child:
         _, headers = await child.request_of(Talk())
         await child.empty()
@@ -400,7 +400,7 @@ async def test_soak(open_child: OpenChild, stub: MessagesStub) -> None:
 async def test_messages_in_the_body_stand_in_place_of_the_childs_own(
     open_child: OpenChild, stub: MessagesStub
 ) -> None:
-    """As if the child had been told them; and afterwards it sends its own again. With a
+    """As if the child had received them; and afterwards it sends its own again. With a
     subscription's login, the CLI's own reminders are missing in them."""
     said = [("user", "q0"), ("assistant", "a0"), ("user", "q1"), ("assistant", "a1")]
     messages = [{"role": role, "content": [{"type": "text", "text": text}]} for role, text in said]

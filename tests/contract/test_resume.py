@@ -90,7 +90,7 @@ async def test_a_child_killed_right_after_its_result_is_resumed_whole(
 async def test_a_plain_resume_keeps_the_text_of_a_killed_turn(
     open_child: OpenChild, stub: MessagesStub, tmp_path: Path
 ) -> None:
-    """Protocol notes, section 4: and puts an answer under it that nobody gave."""
+    """Protocol notes, section 4: and puts an answer under it that no model gave."""
     async with open_child() as cli:
         session = (await cli.turn("one"))[-1]["session_id"]
         await kill_mid_turn(cli, stub, tmp_path)
@@ -258,7 +258,7 @@ async def test_a_replayed_history_is_resumed_with_the_rest(
 async def test_resuming_what_is_not_there_ends_the_child_with_a_reason(
     open_child: OpenChild,
 ) -> None:
-    """Protocol notes, section 3: rc 1, an error result nobody asked for, the reason on stderr."""
+    """Protocol notes, section 3: rc 1, an unasked error result, the reason on stderr."""
     unknown = str(uuid4())
     async with open_child("--resume", unknown, adopt=False) as cli:
         assert await cli.wait() == 1

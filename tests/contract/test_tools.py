@@ -64,8 +64,8 @@ async def test_tools_are_offered_to_the_turn_that_is_pipelined_behind_initialize
     }
     async with tool_child(open_child) as cli:
         await tool_turn(cli, "hi", [tool("weather", inputSchema=schema), tool("Alarm")])
-    alarm, weather = stub.requests[0].body["tools"]
-    assert alarm["name"] == "Alarm"  # in alphabetical order
+    first, weather = stub.requests[0].body["tools"]
+    assert first["name"] == "Alarm"  # in alphabetical order
     assert weather == {
         "name": "weather",
         "description": "what weather does",
@@ -88,7 +88,7 @@ async def test_tools_are_offered_to_the_turn_that_is_pipelined_behind_initialize
 async def test_a_handshake_that_lacks_anything_leaves_the_child_without_tools(
     lacking: Frame, open_child: OpenChild, stub: MessagesStub
 ) -> None:
-    """The turn goes on, and nobody is told."""
+    """The turn goes on without an error."""
     async with tool_child(open_child) as cli:
         assert (await tool_turn(cli, "hi", [tool("t")], handshake=lacking))[-1]["is_error"] is False
     assert stub.requests[0].tools == []
@@ -132,16 +132,16 @@ async def test_tools_keep_the_clients_names_whatever_they_are(
     ]
     names += ["StructuredOutput", "mcp__client__x", "__proto__", "1st", "-dash", 'a"b', "Agent"]
     stub.queue.append(call(*(ToolUse(name) for name in names)))
-    heard: list[str] = []
+    seen: list[str] = []
 
     def ok(frame: Frame) -> Frame:
-        heard.append(called(frame))
+        seen.append(called(frame))
         return texts("ok")
 
     async with tool_child(open_child) as cli:
         await tool_turn(cli, "hi", [tool(name) for name in names], ok)
     assert sorted(stub.requests[0].tools) == sorted(names)
-    assert sorted(heard) == sorted(names)
+    assert sorted(seen) == sorted(names)
     assert not any(result.get("is_error") for result in results(stub).values())
 
 
@@ -325,8 +325,8 @@ async def test_a_refused_control_request_is_an_error_result(
     stub.queue.append(call(ToolUse("t", id="toolu_1")))
     async with tool_child(open_child) as cli:
         (frame,), _ = await calls_of(cli, "hi", [tool("t")])
-        refusal = {"subtype": "error", "request_id": frame["request_id"], "error": "boom"}
-        await cli.send({"type": "control_response", "response": refusal})
+        error = {"subtype": "error", "request_id": frame["request_id"], "error": "boom"}
+        await cli.send({"type": "control_response", "response": error})
         await cli.until(is_result)
     assert results(stub)["toolu_1"]["content"] == "boom"
     assert results(stub)["toolu_1"]["is_error"] is True

@@ -1,4 +1,4 @@
-"""A CLI that does not work: what `/ready`, a client and the log are told, and that it passes."""
+"""A CLI that does not work: what `/ready`, a client and the log receive, and that it passes."""
 
 from __future__ import annotations
 

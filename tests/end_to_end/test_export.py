@@ -89,7 +89,7 @@ async def test_what_was_exported_is_imported(tmp_path: Path) -> None:
 @pytest.mark.parametrize(
     ("message", "param"),
     [
-        ({"role": "nobody", "content": "x"}, "messages[1].role"),
+        ({"role": "no role", "content": "x"}, "messages[1].role"),
         ({"role": "tool", "tool_call_id": "b", "content": "x"}, "messages[1]"),
         ({"role": "user", "content": [{"type": "audio"}]}, "messages[1].content[0].type"),
         ({"role": "user", "content": 1}, "messages[1].content"),

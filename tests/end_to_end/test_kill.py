@@ -107,7 +107,7 @@ async def new_talk(client: httpx.AsyncClient) -> Talk:
 
 
 @define
-class House:
+class KilledGateway:
     """A folder in which one gateway lives after the other, and what their clients know."""
 
     forks: Forks
@@ -167,7 +167,7 @@ class House:
                 pass
 
     async def check_all(self, folder: Path) -> None:
-        """The database is whole, and a child is told each conversation as it was said."""
+        """The database is whole, and a child receives each conversation as it was said."""
         database = sqlite3.connect(folder / "state" / "ccapi.db")
         assert database.execute("pragma integrity_check").fetchone() == ("ok",)
         database.close()
@@ -186,26 +186,28 @@ class House:
                 assert flat == [text for said in each.said for text in (f"repeat: {said}", said)]
 
 
-async def live(folder: Path, seed: int, lives: int, found: list[House]) -> None:
+async def live(folder: Path, seed: int, lives: int, found: list[KilledGateway]) -> None:
     folder.mkdir()  # noqa: ASYNC240
     mark = uuid4().hex
     env = json.dumps({"DEMO_CLI_SWITCHES": json.dumps({"pace_ms": 0}), MARK: mark})
     async with open_forks() as forks:
-        house = House(forks, serve_start(folder, CLAUDE__ENV=env), mark, random.Random(seed))
+        killed = KilledGateway(
+            forks, serve_start(folder, CLAUDE__ENV=env), mark, random.Random(seed)
+        )
         for number in range(lives):
-            await house.die(number)
-        await house.check_all(folder)
-    found.append(house)
+            await killed.die(number)
+        await killed.check_all(folder)
+    found.append(killed)
 
 
 async def test_no_acknowledged_turn_is_lost_and_none_runs_twice(tmp_path: Path) -> None:
-    found: list[House] = []
+    found: list[KilledGateway] = []
     async with trio.open_nursery() as nursery:
         for number in range(BESIDE_EACH_OTHER):
             lives = LIVES // BESIDE_EACH_OTHER + (number < LIVES % BESIDE_EACH_OTHER)
-            nursery.start_soon(live, tmp_path / f"house {number}", number, lives, found)
+            nursery.start_soon(live, tmp_path / f"gateway {number}", number, lives, found)
     gc.collect()
-    deaths = sum((house.deaths for house in found), Counter())
+    deaths = sum((killed.deaths for killed in found), Counter())
     assert deaths.total() == LIVES
     assert len(deaths) == 3, deaths
-    assert sum(house.lost for house in found)
+    assert sum(killed.lost for killed in found)

@@ -37,7 +37,7 @@ class Victim:
         """Its living children and what they started, in the order they came."""
         return sorted(marked(CHILD, self.mark))
 
-    async def hear(self, word: str) -> str:
+    async def wait_for(self, word: str) -> str:
         """The next line, which has to begin with `word`."""
         assert self.process.stdout is not None
         with trio.fail_after(PATIENCE):
@@ -53,7 +53,7 @@ class Victim:
     async def kill_client(self) -> None:
         assert self.process.stdin is not None
         await self.process.stdin.send_all(b"x")
-        await self.hear("dropped")
+        await self.wait_for("dropped")
 
     async def kill_child(self, dice: random.Random) -> None:
         """Any of them, or what it started; now and then another one is only stopped."""
@@ -75,7 +75,7 @@ class Victim:
     async def stop(self) -> None:
         """In order: it ends its children itself, and none of its sessions had crashed."""
         self.process.send_signal(signal.SIGTERM)
-        assert await self.hear("crashes") == "crashes 0"
+        assert await self.wait_for("crashes") == "crashes 0"
         with trio.fail_after(PATIENCE):
             assert await self.process.wait() == 0
 
@@ -97,7 +97,7 @@ async def open_victim(home: Path, seed: int, mark: str, log: Path) -> AsyncItera
     async with process.stdin, process.stdout:
         try:
             victim = Victim(process, mark)
-            await victim.hear("ready")
+            await victim.wait_for("ready")
             yield victim
         finally:
             process.kill()

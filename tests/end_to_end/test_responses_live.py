@@ -150,7 +150,7 @@ async def test_tools_go_round_in_the_child_that_called_them(tmp_path: Path) -> N
         second = await behind(client, first, given, tools=tools)
         assert place(second) == ("hit", conversation_id)
         assert "forty-two" in text_of(second.json())
-        # Somebody else answers the same call: that is another history.
+        # Another client answers the same call: that is another history.
         fork = await behind(client, first, [output(call["call_id"], "six")], tools=tools)
         assert place(fork)[1] != conversation_id
         assert "six" in text_of(fork.json())

@@ -54,7 +54,7 @@ async def with_sync_client(live: Live, talk: Callable[[openai.OpenAI], T]) -> T:
 
 
 def told(live: Live) -> list[Any]:
-    """What the model was told last."""
+    """What the model received last."""
     assert live.stub is not None
     return [
         (message["role"], _text(message["content"]))

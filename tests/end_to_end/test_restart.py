@@ -1,4 +1,4 @@
-"""What a gateway was told is there after it has ended and another has begun on the same folder."""
+"""What a gateway received is there after it has ended and another has begun on the same folder."""
 
 from __future__ import annotations
 

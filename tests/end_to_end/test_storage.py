@@ -1,5 +1,5 @@
-"""A gateway whose disk fails it: clients are told, nothing acknowledged is lost, and it goes on by
-itself."""
+"""A gateway whose disk fails it: clients receive errors, nothing acknowledged is lost, and it goes
+on by itself."""
 
 from __future__ import annotations
 

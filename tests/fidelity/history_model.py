@@ -120,7 +120,7 @@ def _results(draw: st.DrawFn, calls: Sequence[JSON]) -> list[JSON]:
 
 
 def expected(messages: Iterable[JSON]) -> Spoken:
-    """How the Messages API should be told these."""
+    """How the Messages API should receive these."""
     return joined(_translated(message) for message in messages)
 
 

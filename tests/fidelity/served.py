@@ -27,7 +27,7 @@ from openai.types.chat import ChatCompletion, ChatCompletionChunk
 from ccapi.schemas.events import ChildAdopted
 from ccapi.schemas.settings.settings import CacheSettings, ConversationSettings
 from tests.support import chat
-from tests.support.embedded import Ear, open_ear
+from tests.support.embedded import EventRecorder, open_recorder
 from tests.support.live import Live, open_live_cli
 from tests.support.logins import LoginName
 from tests.support.messages_stub import Answer, Request, echo
@@ -157,11 +157,15 @@ class Served:
     """One gateway with its API. Its methods block, and are for another thread than its own."""
 
     def __init__(
-        self, live: Live, ear: Ear, token: trio.lowlevel.TrioToken, client: httpx.Client
+        self,
+        live: Live,
+        recorder: EventRecorder,
+        token: trio.lowlevel.TrioToken,
+        client: httpx.Client,
     ) -> None:
         assert live.stub is not None
         self.live, self.stub = live, live.stub
-        self._ear, self._token, self._client = ear, token, client
+        self._recorder, self._token, self._client = recorder, token, client
         self._begun = 0
 
     def __repr__(self) -> str:
@@ -249,9 +253,18 @@ class Served:
         """The processes that the conversation was given, in order."""
         return [
             event.pid
-            for event in self._ear.heard
+            for event in self._recorder.events
             if isinstance(event, ChildAdopted) and event.conversation_id == conversation_id
         ]
+
+    def kill_unseen(self, conversation_id: str) -> None:
+        """The child dies, and the gateway has not noticed it yet when the next request comes."""
+        os.kill(self.adopted(conversation_id)[-1], signal.SIGKILL)
+
+    def freeze_and_kill(self, conversation_id: str) -> None:
+        """It is frozen first, as the gateway freezes a child that waits long."""
+        os.kill(self.adopted(conversation_id)[-1], signal.SIGSTOP)
+        self.kill_unseen(conversation_id)
 
     def kill_child(self, conversation_id: str) -> None:
         """The conversation's child dies, and the conversation sees it."""
@@ -261,7 +274,7 @@ class Served:
 
 
 def _client(url: str) -> httpx.Client:
-    # Not to verify anybody saves reading certificates that no test needs.
+    # Not to verify a server saves reading certificates that no test needs.
     return httpx.Client(base_url=url, timeout=PATIENCE, trust_env=False, verify=False)
 
 
@@ -284,42 +297,44 @@ def open_served(tmp_path: Path, login: LoginName = "key", **sections: Any) -> It
     sections["claude"] = claude | sections.get("claude", {})
     sections.setdefault("cache", CacheSettings(enabled=False))
     sections.setdefault("conversation", ConversationSettings(max_history_messages=10_000))
-    ready: SimpleQueue[tuple[Live, Ear, trio.lowlevel.TrioToken, trio.Event] | BaseException]
+    ready: SimpleQueue[
+        tuple[Live, EventRecorder, trio.lowlevel.TrioToken, trio.Event] | BaseException
+    ]
     ready = SimpleQueue()
 
     async def run() -> None:
         async with (
             open_live_cli(tmp_path, login, **sections) as live,
-            open_ear(live.gateway) as ear,
+            open_recorder(live.gateway) as recorder,
         ):
             over = trio.Event()
-            ready.put((live, ear, trio.lowlevel.current_trio_token(), over))
+            ready.put((live, recorder, trio.lowlevel.current_trio_token(), over))
             await over.wait()
 
     def main() -> None:
         try:
             trio.run(run)
-        except BaseException as fault:  # noqa: BLE001 (raised where the house is used)
-            failures.append(fault)
-            ready.put(fault)
+        except BaseException as error:  # noqa: BLE001 (raised where the gateway is used)
+            failures.append(error)
+            ready.put(error)
 
     failures: list[BaseException] = []
-    thread = threading.Thread(target=main, name="house")
+    thread = threading.Thread(target=main, name="gateway")
     thread.start()
     try:
         opened = ready.get(timeout=PATIENCE)
         if isinstance(opened, BaseException):
             raise opened
-        live, ear, token, over = opened
+        live, recorder, token, over = opened
         with _client(live.url) as client:
-            yield Served(live, ear, token, client)
+            yield Served(live, recorder, token, client)
     finally:
         with suppress(trio.RunFinishedError, NameError):
             token.run_sync_soon(over.set)
         thread.join(PATIENCE)
     assert not thread.is_alive()
-    for fault in failures:
-        raise fault
+    for error in failures:
+        raise error
 
 
 # -- what a client says ----------------------------------------------------------------------------
@@ -362,7 +377,7 @@ def function(name: str, parameters: JSON | None = None, **fields: Any) -> JSON:
     return {"type": "function", "function": fields}
 
 
-# -- what the API was told -------------------------------------------------------------------------
+# -- what the API received -------------------------------------------------------------------------
 
 Spoken = list[tuple[str, list[Any]]]
 

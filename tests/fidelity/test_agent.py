@@ -1,4 +1,4 @@
-"""Agents on the real CLI: their tools, who gives them leave, where they work."""
+"""Agents on the real CLI: their tools, who permits them, where they work."""
 
 from __future__ import annotations
 
@@ -60,7 +60,7 @@ async def start(live: Live, one: Joined, *uses: ToolUse) -> None:
     await one.say("turn.create", input="Do it.")
 
 
-async def test_an_agent_uses_tools_of_its_own_and_everybody_sees_it(live: Live) -> None:
+async def test_an_agent_uses_tools_of_its_own_and_all_watchers_see_it(live: Live) -> None:
     conversation_id = await open_agent(live, system="Be quick.")
     async with open_joined(live.url, conversation_id) as one:
         await start(live, one, ToolUse("Bash", {"command": "ls", "description": "List"}))

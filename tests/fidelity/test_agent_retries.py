@@ -1,5 +1,5 @@
-"""The openai SDK retries what fails, unless it is told not to: what an agent did is not done twice,
-nor are the results of the client's tools told twice."""
+"""The openai SDK retries what fails, unless a header says not to: what an agent did is not done
+twice, nor are the results of the client's tools told twice."""
 
 from __future__ import annotations
 
@@ -28,22 +28,22 @@ LOOK = ToolUse("Bash", {"command": "ls", "description": "List"})
 @pytest.fixture(scope="module")
 def shared(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Served]:
     with open_served(
-        tmp_path_factory.mktemp("house"),
+        tmp_path_factory.mktemp("served"),
         claude={"timeout_seconds": 20.0},
         conversation=ConversationSettings(max_history_messages=10_000),
         cache=CacheSettings(enabled=False),
-    ) as house:
-        yield house
+    ) as served:
+        yield served
 
 
 class Client:
     """The SDK as it comes, with its two retries, and how often it has asked."""
 
-    def __init__(self, house: Served) -> None:
+    def __init__(self, served: Served) -> None:
         self.asked = 0
         http = httpx2.Client(event_hooks={"request": [self._count]}, trust_env=False)
         self.sdk = openai.OpenAI(
-            base_url=house.live.base_url, api_key="unused", http_client=http, max_retries=2
+            base_url=served.live.base_url, api_key="unused", http_client=http, max_retries=2
         )
 
     def _count(self, request: httpx2.Request) -> None:
@@ -51,8 +51,8 @@ class Client:
 
 
 @pytest.fixture
-def client(house: Served) -> Iterator[Client]:
-    client = Client(house)
+def client(served: Served) -> Iterator[Client]:
+    client = Client(served)
     with client.sdk:
         yield client
 
@@ -83,7 +83,7 @@ WAYS = (chat, choices, streamed, completion, response)
 
 
 def then(failure: Answer) -> Callable[[Request], Answer]:
-    """A model that uses a tool, and fails when it is told what came of that."""
+    """A model that uses a tool, and fails when it receives what came of that."""
 
     def answer(request: Request) -> Answer:
         told = request.body["messages"][-1]["content"]
@@ -97,9 +97,9 @@ def then(failure: Answer) -> Callable[[Request], Answer]:
     ("way", "status"), [*((way, 529) for way in WAYS), (chat, 429), (chat, 500)]
 )
 def test_what_an_agent_did_is_not_done_again(
-    house: Served, client: Client, way: Callable[[Client], object], status: int
+    served: Served, client: Client, way: Callable[[Client], object], status: int
 ) -> None:
-    house.stub.answer = then(Failure(status, retry_after=1))
+    served.stub.answer = then(Failure(status, retry_after=1))
     with pytest.raises(openai.APIError) as caught:
         way(client)
     assert client.asked == 1
@@ -112,25 +112,25 @@ def test_what_an_agent_did_is_not_done_again(
         assert way is streamed
 
 
-def test_what_an_agent_has_not_begun_is_asked_again(house: Served, client: Client) -> None:
+def test_what_an_agent_has_not_begun_is_asked_again(served: Served, client: Client) -> None:
     """The other way round: the SDK does retry."""
-    house.answers(Failure(529))
-    house.stub.answer = lambda _: say("Yes.")
+    served.answers(Failure(529))
+    served.stub.answer = lambda _: say("Yes.")
     chat(client)
     assert client.asked == 2
 
 
 @pytest.mark.parametrize("way", [chat, streamed, response])
 def test_an_agent_that_dies_at_work_is_not_sent_again(
-    house: Served, client: Client, way: Callable[[Client], object]
+    served: Served, client: Client, way: Callable[[Client], object]
 ) -> None:
-    house.stub.answer = then(Hang())
-    known = set(house.live.gateway._directory.all())
+    served.stub.answer = then(Hang())
+    known = set(served.live.gateway._directory.all())
 
     def kill() -> None:
-        house.wait(lambda: len(house.requests) >= 2)
-        (entry,) = (e for e in house.live.gateway._directory.all() if e not in known)
-        os.kill(house.adopted(entry.conversation_id)[-1], signal.SIGKILL)
+        served.wait(lambda: len(served.requests) >= 2)
+        (entry,) = (e for e in served.live.gateway._directory.all() if e not in known)
+        os.kill(served.adopted(entry.conversation_id)[-1], signal.SIGKILL)
 
     killer = threading.Thread(target=kill)
     killer.start()
@@ -140,13 +140,13 @@ def test_an_agent_that_dies_at_work_is_not_sent_again(
     assert client.asked == 1
 
 
-def test_results_are_not_sent_again(house: Served, client: Client) -> None:
+def test_results_are_not_sent_again(served: Served, client: Client) -> None:
     tools: JSON = function("look")
-    house.answers(call(ToolUse("look", {})))
-    first = house.ask(user("Look."), tools=[tools])
+    served.answers(call(ToolUse("look", {})))
+    first = served.ask(user("Look."), tools=[tools])
     asked = {"role": "assistant", "content": None, "tool_calls": first.calls}
     told = {"role": "tool", "tool_call_id": first.calls[0]["id"], "content": "sunny"}
-    house.stub.answer = lambda _: Failure(529)
+    served.stub.answer = lambda _: Failure(529)
     with pytest.raises(openai.APIStatusError) as caught:
         client.sdk.chat.completions.create(
             model=MODEL,
@@ -160,51 +160,51 @@ def test_results_are_not_sent_again(house: Served, client: Client) -> None:
 # -- limits of tokens ------------------------------------------------------------------------------
 
 
-def test_an_agents_answer_that_stays_too_long_ends_by_its_length(house: Served) -> None:
-    house.stub.answer = lambda _: say("On and on.", stop_reason="max_tokens")
-    answer = house.ask(user("Talk."), model=AGENT)
+def test_an_agents_answer_that_stays_too_long_ends_by_its_length(served: Served) -> None:
+    served.stub.answer = lambda _: say("On and on.", stop_reason="max_tokens")
+    answer = served.ask(user("Talk."), model=AGENT)
     assert answer.finish_reason == "length"
     assert answer.text is not None
     assert answer.text.startswith("On and on.")
-    house.begin()
-    again = house.ask(user("And?"), model=AGENT, conversation_id=answer.conversation_id)
-    assert "On and on." in str(house.last.body["messages"])
+    served.begin()
+    again = served.ask(user("And?"), model=AGENT, conversation_id=answer.conversation_id)
+    assert "On and on." in str(served.last.body["messages"])
     assert again.finish_reason == "stop"
 
 
 def test_an_agents_response_that_stays_too_long_is_incomplete(
-    house: Served, client: Client
+    served: Served, client: Client
 ) -> None:
-    house.stub.answer = lambda _: say("On and on.", stop_reason="max_tokens")
+    served.stub.answer = lambda _: say("On and on.", stop_reason="max_tokens")
     response = client.sdk.responses.create(model=AGENT, input="Talk.")
     assert response.status == "incomplete"
     assert response.incomplete_details is not None
     assert response.incomplete_details.reason == "max_output_tokens"
 
 
-def test_an_agents_call_of_the_clients_that_is_cut_off_ends_by_its_length(house: Served) -> None:
-    house.answers(call(ToolUse("look", {"place": "here"}), stop_reason="max_tokens"))
-    answer = house.ask(user("Look."), model=AGENT, tools=[function("look")])
+def test_an_agents_call_of_the_clients_that_is_cut_off_ends_by_its_length(served: Served) -> None:
+    served.answers(call(ToolUse("look", {"place": "here"}), stop_reason="max_tokens"))
+    answer = served.ask(user("Look."), model=AGENT, tools=[function("look")])
     assert answer.finish_reason == "length"
 
 
 # -- what it costs ---------------------------------------------------------------------------------
 
 
-def test_the_usage_of_an_agent_has_all_that_its_subagents_took(house: Served) -> None:
-    house.stub.answer = delegating
-    first = house.ask(user("delegate"), model=AGENT)
+def test_the_usage_of_an_agent_has_all_that_its_subagents_took(served: Served) -> None:
+    served.stub.answer = delegating
+    first = served.ask(user("delegate"), model=AGENT)
     assert usage(first) == added(OWN, OF_SUBAGENT)
     more: JSON = {"conversation_id": first.conversation_id}
-    assert usage(house.ask(user("plain"), model=AGENT, **more)) == PLAIN
+    assert usage(served.ask(user("plain"), model=AGENT, **more)) == PLAIN
     # The total of the CLI's session goes on where a child ended in peace, and where it was killed.
-    gateway, entry = house.live.gateway, house.live.gateway.loaded(first.conversation_id).entry
-    trio.from_thread.run(gateway.hibernate, entry, trio_token=house._token)
-    house.wait_phase(first.conversation_id, "asleep")
-    assert usage(house.ask(user("delegate"), model=AGENT, **more)) == added(OWN, OF_SUBAGENT)
-    house.kill_child(first.conversation_id)
-    assert usage(house.ask(user("plain"), model=AGENT, **more)) == PLAIN
-    assert usage(house.ask(user("delegate"), model=AGENT, **more)) == added(OWN, OF_SUBAGENT)
+    gateway, entry = served.live.gateway, served.live.gateway.loaded(first.conversation_id).entry
+    trio.from_thread.run(gateway.hibernate, entry, trio_token=served._token)
+    served.wait_phase(first.conversation_id, "asleep")
+    assert usage(served.ask(user("delegate"), model=AGENT, **more)) == added(OWN, OF_SUBAGENT)
+    served.kill_child(first.conversation_id)
+    assert usage(served.ask(user("plain"), model=AGENT, **more)) == PLAIN
+    assert usage(served.ask(user("delegate"), model=AGENT, **more)) == added(OWN, OF_SUBAGENT)
 
 
 def usage(answer: Whole) -> tuple[int, int]:

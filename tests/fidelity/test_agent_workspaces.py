@@ -29,7 +29,7 @@ async def live(tmp_path: Path) -> AsyncIterator[Live]:
 
 
 def obeying(request: Request) -> Answer:
-    """A model that runs what it is told, and says what came of it."""
+    """A model that runs what the prompt says, and says what came of it."""
     if "tool_result" in str(request.body["messages"][-1]["content"]):
         return say(f"Out: {request.last_user_text}")
     return call(ToolUse("Bash", {"command": request.last_user_text, "description": "x"}))

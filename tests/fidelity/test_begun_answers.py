@@ -1,4 +1,5 @@
-"""A last message of the assistant's: the model goes on with it, or the client is told why not."""
+"""A last message of the assistant's: the model goes on with it, or the client receives the
+reason."""
 
 from __future__ import annotations
 
@@ -7,7 +8,7 @@ from typing import Any
 
 import pytest
 
-from tests.support.messages_rules import fault
+from tests.support.messages_rules import broken_rule
 from tests.support.messages_stub import ToolUse, call, say
 
 from .served import JSON, MODEL, Served, assistant, called, function, spoken, system, tool, user
@@ -16,39 +17,39 @@ ASKED = [user("A poem"), assistant("Roses are  ")]
 
 
 @pytest.mark.parametrize("stream", [False, True])
-def test_the_model_goes_on_with_it(house: Served, stream: bool) -> None:
-    house.answers(say("red."))
-    answer = (house.stream if stream else house.ask)(system("Be brief."), *ASKED)
+def test_the_model_goes_on_with_it(served: Served, stream: bool) -> None:
+    served.answers(say("red."))
+    answer = (served.stream if stream else served.ask)(system("Be brief."), *ASKED)
     assert answer.text == "red."
-    body = house.last.body
-    assert spoken(house.last) == [("user", ["A poem"]), ("assistant", ["Roses are"])]
-    assert "Be brief." in house.last.system
+    body = served.last.body
+    assert spoken(served.last) == [("user", ["A poem"]), ("assistant", ["Roses are"])]
+    assert "Be brief." in served.last.system
     assert body["thinking"] == {"type": "disabled"}
-    assert fault(body) is None
+    assert broken_rule(body) is None
 
 
-def test_the_conversation_holds_both_parts(house: Served) -> None:
-    house.answers(say("red."))
-    first = house.ask(*ASKED)
-    second = house.ask(*ASKED, assistant("red."), user("More"))
+def test_the_conversation_holds_both_parts(served: Served) -> None:
+    served.answers(say("red."))
+    first = served.ask(*ASKED)
+    second = served.ask(*ASKED, assistant("red."), user("More"))
     assert second.headers["x-ccapi-lineage"] == "hit"
     assert second.conversation_id == first.conversation_id
-    assert spoken(house.last) == [
+    assert spoken(served.last) == [
         ("user", ["A poem"]),
         ("assistant", ["Roses are  ", "red."]),
         ("user", ["More"]),
     ]
-    assert fault(house.last.body) is None
-    assert len(house.adopted(first.conversation_id)) == 1
-    third = house.ask(user("And?"), conversation_id=first.conversation_id)
+    assert broken_rule(served.last.body) is None
+    assert len(served.adopted(first.conversation_id)) == 1
+    third = served.ask(user("And?"), conversation_id=first.conversation_id)
     assert third.status == 200
 
 
-def test_a_whole_history_before_it(house: Served) -> None:
+def test_a_whole_history_before_it(served: Served) -> None:
     look = called("c1", "look", {})
     said = [user("a"), assistant(None, look), tool("c1", "blue"), assistant("b"), user("c")]
-    house.ask(*said, assistant("It is"), tools=[function("look")])
-    assert spoken(house.last) == [
+    served.ask(*said, assistant("It is"), tools=[function("look")])
+    assert spoken(served.last) == [
         ("user", ["a"]),
         ("assistant", [("c1", "look", {})]),
         ("user", [("c1", ["blue"], False)]),
@@ -58,24 +59,24 @@ def test_a_whole_history_before_it(house: Served) -> None:
     ]
 
 
-def test_it_may_go_on_with_a_call(house: Served) -> None:
+def test_it_may_go_on_with_a_call(served: Served) -> None:
     tools = [function("look")]
-    house.answers(call(ToolUse("look", {}, "toolu_1"), text="me see."))
+    served.answers(call(ToolUse("look", {}, "toolu_1"), text="me see."))
     said = [user("?"), assistant("Let")]
-    answer = house.ask(*said, tools=tools)
+    answer = served.ask(*said, tools=tools)
     assert (answer.text, answer.finish_reason) == ("me see.", "tool_calls")
-    again = house.ask(
+    again = served.ask(
         *said, assistant("me see.", *answer.calls), tool("toolu_1", "blue"), tools=tools
     )
     assert again.status == 200
-    assert spoken(house.last)[-1] == ("user", [("toolu_1", ["blue"], False)])
+    assert spoken(served.last)[-1] == ("user", [("toolu_1", ["blue"], False)])
 
 
-def test_the_next_turn_of_the_child_is_its_own(house: Served) -> None:
-    first = house.ask(*ASKED)
-    house.ask(user("Hello"), conversation_id=first.conversation_id)
-    assert spoken(house.last)[-1] == ("user", ["Hello"])
-    assert "The answer goes on" not in json.dumps(house.last.body)
+def test_the_next_turn_of_the_child_is_its_own(served: Served) -> None:
+    first = served.ask(*ASKED)
+    served.ask(user("Hello"), conversation_id=first.conversation_id)
+    assert spoken(served.last)[-1] == ("user", ["Hello"])
+    assert "The answer goes on" not in json.dumps(served.last.body)
 
 
 @pytest.mark.parametrize(
@@ -91,14 +92,14 @@ def test_the_next_turn_of_the_child_is_its_own(house: Served) -> None:
     ],
 )
 def test_what_cannot_be_gone_on_with(
-    house: Served, messages: list[JSON], fields: dict[str, Any], param: str
+    served: Served, messages: list[JSON], fields: dict[str, Any], param: str
 ) -> None:
-    answer = house.ask(*messages, **{"model": MODEL, **fields})
+    answer = served.ask(*messages, **{"model": MODEL, **fields})
     assert (answer.status, answer.error["param"]) == (400, param)
-    assert house.requests == []
+    assert served.requests == []
 
 
-def test_a_conversation_that_is_named_cannot_be_begun(house: Served) -> None:
-    first = house.ask(user("a"))
-    answer = house.ask(*ASKED, conversation_id=first.conversation_id)
+def test_a_conversation_that_is_named_cannot_be_begun(served: Served) -> None:
+    first = served.ask(user("a"))
+    answer = served.ask(*ASKED, conversation_id=first.conversation_id)
     assert (answer.status, answer.error["param"]) == (400, "messages[1].role")

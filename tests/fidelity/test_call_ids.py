@@ -23,11 +23,11 @@ def rounds(*ids: str) -> list[JSON]:
     ]
 
 
-def results(house: Served) -> list[str]:
+def results(served: Served) -> list[str]:
     """The results in the last request, in order; each follows the call that it is of."""
     calls: list[str] = []
     found: list[tuple[str, str]] = []
-    for _, blocks in spoken(house.last):
+    for _, blocks in spoken(served.last):
         for block in blocks:
             match block:
                 case (str(call_id), str(), dict()):
@@ -51,36 +51,36 @@ def results(house: Served) -> list[str]:
     ],
     ids=["again", "recorded", "behind", "before", "several", "odd"],
 )
-def test_no_result_is_lost(house: Served, ids: list[str]) -> None:
-    answer = house.ask(*rounds(*ids), user("And now?"), tools=TOOLS)
+def test_no_result_is_lost(served: Served, ids: list[str]) -> None:
+    answer = served.ask(*rounds(*ids), user("And now?"), tools=TOOLS)
     assert answer.status == 200
-    assert results(house) == [f"result {number}" for number in range(len(ids))]
+    assert results(served) == [f"result {number}" for number in range(len(ids))]
 
 
-def test_calls_of_one_message(house: Served) -> None:
+def test_calls_of_one_message(served: Served) -> None:
     calls = [called(call_id, "look", {}) for call_id in ("call", "call_1")]
     given = [tool("call", "result 0"), tool("call_1", "result 1")]
-    house.ask(user("hi"), assistant(None, *calls), *given, tools=TOOLS)
-    assert sorted(results(house)) == ["result 0", "result 1"]
+    served.ask(user("hi"), assistant(None, *calls), *given, tools=TOOLS)
+    assert sorted(results(served)) == ["result 0", "result 1"]
 
 
-def test_a_live_child_receives_more(house: Served) -> None:
-    """It holds the first calls already, in a transcript of its own, when it is told the others."""
-    first = house.ask(*rounds("call_0", "abc_2"), user("And now?"), tools=TOOLS)
+def test_a_live_child_receives_more(served: Served) -> None:
+    """It holds the first calls already, in a transcript of its own, when it receives the others."""
+    first = served.ask(*rounds("call_0", "abc_2"), user("And now?"), tools=TOOLS)
     said = [*rounds("call_0", "abc_2"), user("And now?"), assistant(first.text)]
-    second = house.ask(
+    second = served.ask(
         *said,
         *rounds("call_0", "abc"),
         user("And then?"),
         conversation_id=first.conversation_id,
     )
     assert second.status == 200
-    assert len(house.adopted(first.conversation_id)) == 1
-    assert results(house) == ["result 0", "result 1", "result 0", "result 1"]
+    assert len(served.adopted(first.conversation_id)) == 1
+    assert results(served) == ["result 0", "result 1", "result 0", "result 1"]
 
 
-def test_the_client_sees_its_own_ids(house: Served) -> None:
-    answer = house.ask(*rounds("call_0", "call_0"), user("And now?"), tools=TOOLS)
-    listed = house.get(f"/v1/conversations/{answer.conversation_id}/items?limit=100")
+def test_the_client_sees_its_own_ids(served: Served) -> None:
+    answer = served.ask(*rounds("call_0", "call_0"), user("And now?"), tools=TOOLS)
+    listed = served.get(f"/v1/conversations/{answer.conversation_id}/items?limit=100")
     ids = [item["call_id"] for item in listed["data"] if "call_id" in item]
     assert ids == ["call_0"] * 4

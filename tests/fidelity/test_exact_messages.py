@@ -1,11 +1,9 @@
 """What the model said goes back to it as it was: every block in its order, thinking with its
-signature, whether the first child is told to go on or another one, that knows it from the log."""
+signature, whether the first child goes on or another one, that knows it from the log."""
 
 from __future__ import annotations
 
 import json
-import os
-import signal
 from collections.abc import Callable, Iterable, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
@@ -13,7 +11,7 @@ from typing import Any
 
 import pytest
 
-from ccapi.actors.session import replay as composition
+from ccapi.actors.session import replay
 from ccapi.actors.session.phases import Phase
 from tests.support.logins import LoginName
 from tests.support.messages_stub import RedactedThinking, Reply, Text, Thinking, ToolUse
@@ -55,11 +53,11 @@ def undisturbed(_house: Served, _conversation_id: str) -> None:
     pass
 
 
-def sent(house: Served) -> list[tuple[str, list[JSON]]]:
+def sent(served: Served) -> list[tuple[str, list[JSON]]]:
     """The messages that the API read last, block by block; neighbours of one role are joined, as
     the API joins them."""
     joined: list[tuple[str, list[JSON]]] = []
-    for message in house.last.body["messages"]:
+    for message in served.last.body["messages"]:
         if message["role"] == "system":  # of the CLI's own
             continue
         content = message["content"]
@@ -82,35 +80,35 @@ def without_cache(block: JSON) -> JSON:
 
 def is_said(block: JSON) -> bool:
     """Not where the CLI keeps a picture. It says so behind one that a child was given, in a prompt
-    or as a tool's result: a path in its own folders, with its session's id. A child that is told of
+    or as a tool's result: a path in its own folders, with its session's id. A child that receives
     the picture says no path, or its own: the first one's is none of the conversation."""
     return not block.get("text", "").startswith("[Image: source: ")
 
 
-def ask(house: Served, fields: JSON, *numbers: int, results: Sequence[JSON] = RESULTS) -> None:
+def ask(served: Served, fields: JSON, *numbers: int, results: Sequence[JSON] = RESULTS) -> None:
     """Have these turns of the conversation happen: a picture; parallel calls; their results; one
     more question. All of them with thinking."""
     for number in numbers:
         asked = results if number == 2 else QUESTIONS[number]
-        answer = house.ask(*asked, model=MODEL, tools=TOOLS, **fields)
+        answer = served.ask(*asked, model=MODEL, tools=TOOLS, **fields)
         assert answer.text == ANSWERS[number]
         assert len(answer.calls) == (2 if number == 1 else 0)
         fields["conversation_id"] = answer.conversation_id
 
 
 def play(
-    house: Served, between: Between, at: int = 3, results: Sequence[JSON] = RESULTS
+    served: Served, between: Between, at: int = 3, results: Sequence[JSON] = RESULTS
 ) -> list[Any]:
     """The whole conversation, with something `between` its first `at` turns and the others, and
     these `results`. Returns what the API read with the last one."""
-    house.begin()
-    house.answers(*REPLIES)
+    served.begin()
+    served.answers(*REPLIES)
     fields: JSON = {}
-    ask(house, fields, *range(at), results=results)
-    between(house, fields["conversation_id"])
-    ask(house, fields, *range(at, 4), results=results)
-    assert len(house.requests) == 4
-    return sent(house)
+    ask(served, fields, *range(at), results=results)
+    between(served, fields["conversation_id"])
+    ask(served, fields, *range(at, 4), results=results)
+    assert len(served.requests) == 4
+    return sent(served)
 
 
 def thoughts(messages: Iterable[tuple[str, list[JSON]]]) -> list[str]:
@@ -128,43 +126,34 @@ def expected(shared: Served) -> list[Any]:
     return messages
 
 
-def kill(house: Served, conversation_id: str) -> None:
-    house.kill_child(conversation_id)
-
-
-def kill_unseen(house: Served, conversation_id: str) -> None:
-    """The gateway has not seen it yet when the next request comes."""
-    os.kill(house.adopted(conversation_id)[-1], signal.SIGKILL)
-
-
-def lend(house: Served, conversation_id: str) -> None:
+def lend(served: Served, conversation_id: str) -> None:
     """Others take the child: the conversation gets one that was emptied, or cut back."""
-    stub = house.live.stub
+    stub = served.live.stub
     assert stub is not None
     answers, asked = list(stub.queue), len(stub.requests)
     stub.queue.clear()
     with ThreadPoolExecutor(12) as clients:  # more than there are children
         others = [
-            clients.submit(house.ask, user(f"Other {number}"), model=MODEL, tools=TOOLS)
+            clients.submit(served.ask, user(f"Other {number}"), model=MODEL, tools=TOOLS)
             for number in range(24)
         ]
         assert all(each.result().status == 200 for each in others)
     del stub.requests[asked:]
     stub.queue.extend(answers)
-    assert house.live.gateway.loaded(conversation_id).entry.state.phase is Phase.ASLEEP
+    assert served.live.gateway.loaded(conversation_id).entry.state.phase is Phase.ASLEEP
 
 
-@pytest.mark.parametrize("between", [kill, lend])
-def test_another_child_goes_on(house: Served, expected: list[Any], between: Between) -> None:
-    assert play(house, between) == expected
+@pytest.mark.parametrize("between", [Served.kill_child, lend])
+def test_another_child_goes_on(served: Served, expected: list[Any], between: Between) -> None:
+    assert play(served, between) == expected
 
 
-@pytest.mark.parametrize("between", [kill, kill_unseen])
+@pytest.mark.parametrize("between", [Served.kill_child, Served.kill_unseen])
 def test_another_child_is_told_the_results(
-    house: Served, expected: list[Any], between: Between
+    served: Served, expected: list[Any], between: Between
 ) -> None:
     """The first one dies while its calls wait for them."""
-    assert play(house, between, at=2) == expected
+    assert play(served, between, at=2) == expected
 
 
 @pytest.mark.parametrize(
@@ -178,15 +167,15 @@ def test_another_child_is_told_the_results(
     ],
     ids=["in order", "turned round", "pictures", "one failed", "more than results"],
 )
-def test_any_results(house: Served, results: Sequence[JSON]) -> None:
+def test_any_results(served: Served, results: Sequence[JSON]) -> None:
     """A child that waits for results takes texts and pictures from its tool server; the CLI has
     them stand in the order of the calls. What it would change there (it joins and cuts the text of
-    an error, and words what is empty), and what comes with a question, is told to the child after
+    an error, and words what is empty), and what comes with a question, reaches the child after
     its calls were taken back: so it is also where nothing happens in between."""
-    first = play(house, undisturbed, results=results)
+    first = play(served, undisturbed, results=results)
     assert [block["tool_use_id"] for block in results_in(first)] == ["toolu_look", "toolu_count"]
     for at in (2, 3):
-        assert play(house, kill, at, results) == first
+        assert play(served, Served.kill_child, at, results) == first
 
 
 def results_in(messages: Iterable[tuple[str, list[JSON]]]) -> list[JSON]:
@@ -196,23 +185,23 @@ def results_in(messages: Iterable[tuple[str, list[JSON]]]) -> list[JSON]:
 @pytest.mark.parametrize("login", ["key", "token"])
 def test_no_id_of_a_message_reaches_the_api(tmp_path: Path, login: LoginName) -> None:
     """The API names each of its messages ``msg_...``; the CLI keeps that name, and sends it neither
-    in the messages nor anywhere else, whether it had the message from the API or was told it. So it
-    is not recorded: a child is told messages under ids of its own."""
-    with open_served(tmp_path, login) as house:
-        play(house, kill)
-        play(house, undisturbed)
-        for request in house.requests:
+    in the messages nor anywhere else, whether it had the message from the API or from us. So it
+    is not recorded: a child receives messages under ids of its own."""
+    with open_served(tmp_path, login) as served:
+        play(served, Served.kill_child)
+        play(served, undisturbed)
+        for request in served.requests:
             assert "msg_" not in json.dumps([request.body, request.headers])
             for message in request.body["messages"]:
                 assert message.keys() <= {"role", "content"}
 
 
 def test_another_child_gets_a_transcript(
-    house: Served, expected: list[Any], monkeypatch: pytest.MonkeyPatch
+    served: Served, expected: list[Any], monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """As it gets of long histories."""
-    monkeypatch.setattr(composition, "RECORDED_FROM", 1)
-    assert play(house, kill) == expected
+    monkeypatch.setattr(replay, "RECORDED_FROM", 1)
+    assert play(served, Served.kill_child) == expected
 
 
 @pytest.mark.parametrize("at", [2, 3], ids=["calls wait", "all is said"])
@@ -221,12 +210,12 @@ def test_another_gateway_goes_on(
     tmp_path: Path, expected: list[Any], at: int, way: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     if way == "recorded":
-        monkeypatch.setattr(composition, "RECORDED_FROM", 1)
+        monkeypatch.setattr(replay, "RECORDED_FROM", 1)
     fields: JSON = {}
-    with open_served(tmp_path) as house:
-        house.answers(*REPLIES[:at])
-        ask(house, fields, *range(at))
-    with open_served(tmp_path) as house:
-        house.answers(*REPLIES[at:])
-        ask(house, fields, *range(at, 4))
-        assert sent(house) == expected
+    with open_served(tmp_path) as served:
+        served.answers(*REPLIES[:at])
+        ask(served, fields, *range(at))
+    with open_served(tmp_path) as served:
+        served.answers(*REPLIES[at:])
+        ask(served, fields, *range(at, 4))
+        assert sent(served) == expected

@@ -10,7 +10,7 @@ from typing import Any
 import pytest
 from hypothesis import HealthCheck, Phase, example, given, settings
 
-from ccapi.actors.session import replay as composition
+from ccapi.actors.session import replay
 
 from .history_model import ODD_TEXTS, TOOLS, Exchange, History, expected, histories
 from .served import (
@@ -42,7 +42,7 @@ def few(examples: int) -> settings:
 
 
 def same(answer: Streamed, exchange: Exchange) -> None:
-    """The client is told what the model said."""
+    """The client receives what the model said."""
     assert answer.done, answer.events
     told, calls = exchange.answer, exchange.answer.get("tool_calls", [])
     assert answer.text == (told["content"] or "")
@@ -76,16 +76,16 @@ LONG = History(
 @pytest.fixture
 def recorded(monkeypatch: pytest.MonkeyPatch) -> None:
     """Every history of more than one message is put into a transcript."""
-    monkeypatch.setattr(composition, "RECORDED_FROM", 1)
+    monkeypatch.setattr(replay, "RECORDED_FROM", 1)
 
 
-def play(house: Served, history: History, **fields: Any) -> str:
+def play(served: Served, history: History, **fields: Any) -> str:
     """Have the exchanges happen, each as a request with the whole history before it; answers with
     the conversation that they happened in."""
     conversation_id = ""
     for number, exchange in enumerate(history.exchanges):
-        house.answers(exchange.reply)
-        answer = house.stream(
+        served.answers(exchange.reply)
+        answer = served.stream(
             *fields["head"], *history.before(number), *exchange.asked, tools=TOOLS
         )
         assert answer.headers["x-ccapi-lineage"] == ("hit" if number else "miss")
@@ -99,29 +99,29 @@ def head() -> list[JSON]:
     return [system(f"case {next(_cases)}")]
 
 
-def bring(house: Served, history: History) -> None:
+def bring(served: Served, history: History) -> None:
     """Bring a whole history that no child has seen."""
-    house.begin()
-    answer = house.stream(*head(), *history.messages, tools=TOOLS)
+    served.begin()
+    answer = served.stream(*head(), *history.messages, tools=TOOLS)
     assert answer.done
     assert answer.headers["x-ccapi-lineage"] == "miss"
-    assert spoken(house.last) == expected(history.messages)
-    assert len(house.requests) == 1
+    assert spoken(served.last) == expected(history.messages)
+    assert len(served.requests) == 1
 
 
 @few(10)
 @given(histories(least=1))
 @example(PARALLEL)
 @example(FAILED)
-def test_by_lineage(house: Served, history: History) -> None:
-    house.begin()
+def test_by_lineage(served: Served, history: History) -> None:
+    served.begin()
     opening = head()
-    conversation_id = play(house, history, head=opening)
-    answer = house.stream(*opening, *history.messages, tools=TOOLS)
+    conversation_id = play(served, history, head=opening)
+    answer = served.stream(*opening, *history.messages, tools=TOOLS)
     assert answer.done
     assert answer.headers["x-ccapi-lineage"] == "hit"
-    assert spoken(house.last) == expected(history.messages)
-    assert len(house.requests) == len(history.exchanges) + 1
+    assert spoken(served.last) == expected(history.messages)
+    assert len(served.requests) == len(history.exchanges) + 1
     assert answer.conversation_id == conversation_id
 
 
@@ -130,54 +130,56 @@ def test_by_lineage(house: Served, history: History) -> None:
 @example(PARALLEL)
 @example(FAILED)
 @example(LONG)
-def test_by_replay(house: Served, history: History) -> None:
-    bring(house, history)
+def test_by_replay(served: Served, history: History) -> None:
+    bring(served, history)
 
 
 @few(6)
 @given(histories(least=1))
 @example(FAILED)
 @example(LONG)
-def test_by_a_transcript(house: Served, recorded: None, history: History) -> None:
-    bring(house, history)
+def test_by_a_transcript(served: Served, recorded: None, history: History) -> None:
+    bring(served, history)
 
 
 @few(6)
 @given(histories(least=1))
 @example(PARALLEL)
 @example(FAILED)
-def test_after_the_child_was_killed(house: Served, history: History) -> None:
-    house.begin()
+def test_after_the_child_was_killed(served: Served, history: History) -> None:
+    served.begin()
     opening = head()
-    conversation_id = play(house, history, head=opening)
-    children = len(house.adopted(conversation_id))
-    house.kill_child(conversation_id)
-    answer = house.stream(*opening, *history.messages, tools=TOOLS, conversation_id=conversation_id)
+    conversation_id = play(served, history, head=opening)
+    children = len(served.adopted(conversation_id))
+    served.kill_child(conversation_id)
+    answer = served.stream(
+        *opening, *history.messages, tools=TOOLS, conversation_id=conversation_id
+    )
     assert answer.done
-    assert spoken(house.last) == expected(history.messages)
-    assert len(house.requests) == len(history.exchanges) + 1
-    assert len(house.adopted(conversation_id)) == children + 1
+    assert spoken(served.last) == expected(history.messages)
+    assert len(served.requests) == len(history.exchanges) + 1
+    assert len(served.adopted(conversation_id)) == children + 1
 
 
 @pytest.fixture(scope="module")
 def sleepy(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Served]:
-    """Nobody's child stays for long."""
+    """A child without a conversation ends soon."""
     claude = {"hibernate_after_seconds": 0.2, "tool_wait_seconds": 0.2, "prewarm": 1}
-    with open_served(tmp_path_factory.mktemp("sleepy"), claude=claude) as house:
-        yield house
+    with open_served(tmp_path_factory.mktemp("sleepy"), claude=claude) as served:
+        yield served
 
 
 @pytest.mark.parametrize("history", [PARALLEL, FAILED, LONG], ids=["calls", "failed", "long"])
 def test_after_the_child_went_to_sleep(sleepy: Served, history: History) -> None:
-    house = sleepy
-    house.begin()
+    served = sleepy
+    served.begin()
     opening = head()
     begun = History(history.exchanges[:1], ())
-    conversation_id = play(house, begun, head=opening)
-    house.wait_phase(conversation_id, "asleep")
+    conversation_id = play(served, begun, head=opening)
+    served.wait_phase(conversation_id, "asleep")
     asked = history.exchanges[1].asked if history.exchanges[1:] else history.asked
-    answer = house.stream(*opening, *asked, tools=TOOLS, conversation_id=conversation_id)
+    answer = served.stream(*opening, *asked, tools=TOOLS, conversation_id=conversation_id)
     assert answer.done
-    assert spoken(house.last) == expected([*begun.before(1), *asked])
-    assert len(house.requests) == 2
-    assert len(house.adopted(conversation_id)) == 2
+    assert spoken(served.last) == expected([*begun.before(1), *asked])
+    assert len(served.requests) == 2
+    assert len(served.adopted(conversation_id)) == 2

@@ -1,4 +1,4 @@
-"""Pictures and documents, wherever in a history: the model sees them, or the client is told why
+"""Pictures and documents, wherever in a history: the model sees them, or the client learns why
 not."""
 
 from __future__ import annotations
@@ -30,8 +30,8 @@ def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
 @pytest.fixture(scope="module")
 def shared(tmp_path_factory: pytest.TempPathFactory, folder: Path) -> Iterator[Served]:
     access = FileAccessSettings(additional_dirs=(str(folder),))
-    with open_served(tmp_path_factory.mktemp("house"), file_access=access) as house:
-        yield house
+    with open_served(tmp_path_factory.mktemp("served"), file_access=access) as served:
+        yield served
 
 
 def picture(url: str) -> JSON:
@@ -43,28 +43,30 @@ def seen(data: bytes, media_type: str = "image/png", kind: str = "image") -> tup
     return kind, {"type": "base64", "media_type": media_type, "data": encoded}
 
 
-def blocks(house: Served, message: int = -1) -> list[Any]:
+def blocks(served: Served, message: int = -1) -> list[Any]:
     """Of one message, without what the CLI adds: where it keeps each picture."""
-    said = spoken(house.last)[message][1]
+    said = spoken(served.last)[message][1]
     return [each for each in said if not str(each).startswith("[Image: source: ")]
 
 
-def test_pictures_stand_where_they_stood(house: Served) -> None:
-    house.ask(user([part("/first"), picture(data_url(ONE)), picture(data_url(TWO)), part("both?")]))
-    assert blocks(house) == ["/first", seen(ONE), seen(TWO), "both?"]
+def test_pictures_stand_where_they_stood(served: Served) -> None:
+    served.ask(
+        user([part("/first"), picture(data_url(ONE)), picture(data_url(TWO)), part("both?")])
+    )
+    assert blocks(served) == ["/first", seen(ONE), seen(TWO), "both?"]
 
 
-def test_a_picture_alone(house: Served) -> None:
-    house.ask(user([picture(data_url(GIF, "image/gif"))]))
-    assert blocks(house) == [seen(GIF, "image/gif")]
+def test_a_picture_alone(served: Served) -> None:
+    served.ask(user([picture(data_url(GIF, "image/gif"))]))
+    assert blocks(served) == [seen(GIF, "image/gif")]
 
 
-def test_the_kind_is_what_the_bytes_say(house: Served) -> None:
-    house.ask(user([picture(data_url(ONE, "image/jpeg")), part("?")]))
-    assert blocks(house) == [seen(ONE), "?"]
+def test_the_kind_is_what_the_bytes_say(served: Served) -> None:
+    served.ask(user([picture(data_url(ONE, "image/jpeg")), part("?")]))
+    assert blocks(served) == [seen(ONE), "?"]
 
 
-def test_pictures_in_the_history(house: Served) -> None:
+def test_pictures_in_the_history(served: Served) -> None:
     history = [
         user([picture(data_url(ONE)), part("this?")]),
         assistant("A dot."),
@@ -72,28 +74,28 @@ def test_pictures_in_the_history(house: Served) -> None:
         assistant("Six dots."),
         user("Sure?"),
     ]
-    answer = house.ask(*history)
+    answer = served.ask(*history)
     assert answer.headers["x-ccapi-lineage"] == "miss"
-    assert blocks(house, 0) == [seen(ONE), "this?"]
-    assert blocks(house, 2) == ["and this?", seen(TWO)]
-    again = house.ask(*history, assistant(answer.text), user("Really?"))
+    assert blocks(served, 0) == [seen(ONE), "this?"]
+    assert blocks(served, 2) == ["and this?", seen(TWO)]
+    again = served.ask(*history, assistant(answer.text), user("Really?"))
     assert again.headers["x-ccapi-lineage"] == "hit"
-    assert blocks(house, 0) == [seen(ONE), "this?"]
-    assert len(house.adopted(answer.conversation_id)) == 1
+    assert blocks(served, 0) == [seen(ONE), "this?"]
+    assert len(served.adopted(answer.conversation_id)) == 1
 
 
-def test_a_picture_outlives_its_child(house: Served) -> None:
-    first = house.ask(user([picture(data_url(ONE)), part("this?")]))
-    house.kill_child(first.conversation_id)
-    house.ask(user("Sure?"), conversation_id=first.conversation_id)
-    assert blocks(house, 0) == [seen(ONE), "this?"]
-    assert blocks(house) == ["Sure?"]
+def test_a_picture_outlives_its_child(served: Served) -> None:
+    first = served.ask(user([picture(data_url(ONE)), part("this?")]))
+    served.kill_child(first.conversation_id)
+    served.ask(user("Sure?"), conversation_id=first.conversation_id)
+    assert blocks(served, 0) == [seen(ONE), "this?"]
+    assert blocks(served) == ["Sure?"]
 
 
-def test_a_document(house: Served) -> None:
+def test_a_document(served: Served) -> None:
     file = {"file_data": data_url(PDF, "application/pdf"), "filename": "a.pdf"}
-    house.ask(user([{"type": "file", "file": file}, part("Sum it up.")]))
-    assert blocks(house) == [seen(PDF, "application/pdf", "document"), "Sum it up."]
+    served.ask(user([{"type": "file", "file": file}, part("Sum it up.")]))
+    assert blocks(served) == [seen(PDF, "application/pdf", "document"), "Sum it up."]
 
 
 @pytest.mark.parametrize(
@@ -106,28 +108,28 @@ def test_a_document(house: Served) -> None:
     ],
 )
 def test_a_text_whatever_it_is_called(
-    house: Served, name: str, declared: str, text: str, encoding: str
+    served: Served, name: str, declared: str, text: str, encoding: str
 ) -> None:
     file = {"file_data": data_url(text.encode(encoding), declared), "filename": name}
-    house.ask(user([{"type": "file", "file": file}, part("Sum it up.")]))
+    served.ask(user([{"type": "file", "file": file}, part("Sum it up.")]))
     source = {"type": "text", "media_type": "text/plain", "data": text}
-    assert blocks(house) == [("document", source), "Sum it up."]
+    assert blocks(served) == [("document", source), "Sum it up."]
 
 
-def test_a_picture_that_a_tool_made(house: Served) -> None:
-    house.answers(call(ToolUse("draw", {}, "toolu_draw")))
-    first = house.ask(user("Draw"), tools=[function("draw")])
+def test_a_picture_that_a_tool_made(served: Served) -> None:
+    served.answers(call(ToolUse("draw", {}, "toolu_draw")))
+    first = served.ask(user("Draw"), tools=[function("draw")])
     result = tool("toolu_draw", [part("here"), picture(data_url(ONE))])
-    answer = house.ask(result, conversation_id=first.conversation_id)
+    answer = served.ask(result, conversation_id=first.conversation_id)
     assert answer.finish_reason == "stop"
-    ((call_id, content, failed),) = blocks(house)
+    ((call_id, content, failed),) = blocks(served)
     assert (call_id, failed) == ("toolu_draw", False)
     assert content[:2] == ["here", seen(ONE)]
 
 
-def test_a_file_of_this_machine(house: Served, folder: Path) -> None:
-    house.ask(user([picture(str(folder / "two.png")), part("?")]))
-    assert blocks(house) == [seen(TWO), "?"]
+def test_a_file_of_this_machine(served: Served, folder: Path) -> None:
+    served.ask(user([picture(str(folder / "two.png")), part("?")]))
+    assert blocks(served) == [seen(TWO), "?"]
 
 
 @pytest.mark.parametrize(
@@ -141,16 +143,16 @@ def test_a_file_of_this_machine(house: Served, folder: Path) -> None:
         "ftp://example.org/a.png",
     ],
 )
-def test_what_cannot_be_seen_is_refused(house: Served, url: str) -> None:
-    answer = house.ask(user("one"), user([part("?"), picture(url)]))
+def test_what_cannot_be_seen_is_refused(served: Served, url: str) -> None:
+    answer = served.ask(user("one"), user([part("?"), picture(url)]))
     assert answer.status == 400
     assert answer.error["param"] == "messages[1].content[1].image_url.url"
     assert answer.error["type"] == "invalid_request_error"
-    assert house.requests == []
+    assert served.requests == []
 
 
-def test_a_link_out_of_the_folder_is_refused(house: Served, folder: Path) -> None:
+def test_a_link_out_of_the_folder_is_refused(served: Served, folder: Path) -> None:
     (folder / "link.png").symlink_to("/etc/passwd")
-    answer = house.ask(user([picture(str(folder / "link.png"))]))
+    answer = served.ask(user([picture(str(folder / "link.png"))]))
     assert answer.status == 400
-    assert house.requests == []
+    assert served.requests == []

@@ -60,7 +60,7 @@ FORMAT = {
     },
 }
 LONG = 60
-"""Pairs of messages: more than a child is told one by one."""
+"""Pairs of messages: more than a child receives one by one."""
 
 KINDS = (
     *("plain",) * 6,
@@ -71,7 +71,7 @@ KINDS = (
 
 @define(eq=False)
 class Talk:
-    """One conversation, as its client has it. `due`: what the API should be told now. `is_cut`:
+    """One conversation, as its client has it. `due`: what the API should receive now. `is_cut`:
     the model has said, or will say, that its answer is too long."""
 
     number: int
@@ -92,17 +92,17 @@ class Talk:
 
 @define(eq=False)
 class Api:
-    """Answers as it is told to, and notes what is wrong."""
+    """Answers as the test says, and notes what is wrong."""
 
     talks: dict[str, Talk] = field(factory=dict)
-    faults: list[str] = field(factory=list)
+    errors: list[str] = field(factory=list)
     keys: dict[str, set[int]] = field(factory=lambda: defaultdict(set))
     conversations: dict[str, set[str]] = field(factory=lambda: defaultdict(set))
 
     def answer(self, request: Request) -> Answer:
         found = set(MARK.findall(json.dumps(request.body)))
         if len(found) != 1:
-            self.faults.append(f"a request with the secrets {found}")
+            self.errors.append(f"a request with the secrets {found}")
             return say("None of mine.")
         mark = found.pop()
         talk = self.talks[mark]
@@ -118,14 +118,14 @@ class Api:
         if talk.is_cut:  # the CLI has the model go on, if it is not stopped in time
             told = told[: len(talk.due)]
         if told != talk.due:
-            self.faults.append(f"{talk.mark}:\nwas told {told}\ninstead of {talk.due}")
+            self.errors.append(f"{talk.mark}:\nwas told {told}\ninstead of {talk.due}")
         if request.model != talk.model:
-            self.faults.append(f"{talk.mark}: {request.model} instead of {talk.model}")
+            self.errors.append(f"{talk.mark}: {request.model} instead of {talk.model}")
         texts = [block["text"] for block in request.body.get("system") or []]
         prompts = set(PROMPT.findall(str(texts)))
         mine = {f"prompt-of-key-{talk.key}"} if "prompt-of" in (talk.prompt or "") else set()
         if prompts != mine or (talk.prompt is not None and talk.prompt not in texts):
-            self.faults.append(f"{talk.mark}: the system prompt {texts} instead of {talk.prompt}")
+            self.errors.append(f"{talk.mark}: the system prompt {texts} instead of {talk.prompt}")
 
 
 CALLS = itertools.count()
@@ -350,7 +350,7 @@ async def test_no_request_holds_a_word_of_another_conversation(
                 for worker in range(WORKERS):
                     nursery.start_soon(partial(work, key, worker))
 
-        assert api.faults == []
+        assert api.errors == []
         assert [keys for keys in api.keys.values() if len(keys) > 1] == []
         most = max(len(served) for served in api.conversations.values())
         processes, requests = len(api.keys), len(live.stub.requests)

@@ -12,8 +12,7 @@ from typing import Any
 import pytest
 import trio
 
-from ccapi.actors.session import prompt
-from ccapi.actors.session import replay as composition
+from ccapi.actors.session import prompt, replay
 from ccapi.schemas.settings.settings import PermissionSettings, WorkspaceSettings
 from tests.support.joined import new_conversation, post
 from tests.support.live import Live, open_live_cli
@@ -73,7 +72,7 @@ async def ask(live: Live, conversation_id: str) -> Any:
 
 
 @asynccontextmanager
-async def house(tmp_path: Path, **options: Any) -> Any:
+async def served(tmp_path: Path, **options: Any) -> Any:
     claude = {"prewarm": 0}
     async with open_live_cli(tmp_path, permissions=ALLOWED, claude=claude, **options) as live:
         assert live.stub is not None
@@ -94,7 +93,7 @@ async def house(tmp_path: Path, **options: Any) -> Any:
 async def test_a_deleted_conversation_leaves_nothing(
     tmp_path: Path, model: str, options: dict[str, Any]
 ) -> None:
-    async with house(tmp_path, **options) as live:
+    async with served(tmp_path, **options) as live:
         conversation_id = await new_conversation(live.url, model=model)
         kept = await new_conversation(live.url, model=model)
         assert await ask(live, conversation_id) == "Hello."
@@ -112,7 +111,7 @@ async def test_a_deleted_conversation_leaves_nothing(
         # The transcript is what the agent goes on from, with the next gateway too.
         assert set(left(tmp_path)) <= set(both) - set(before)
         assert [path for path in left(tmp_path) if path.endswith(".jsonl")]
-        async with house(tmp_path, **options) as live:
+        async with served(tmp_path, **options) as live:
             assert live.stub is not None
             assert await ask(live, kept) == "Hello."
             tools = [block for block in told(live.stub) if block["type"] == "tool_use"]
@@ -143,7 +142,7 @@ async def test_workspaces_go_when_their_days_are_over(tmp_path: Path) -> None:
         (root / name / "file").write_text("x")
     for name in ("old", "named", "mine"):
         os.utime(root / names[name], (0, 0))
-    async with house(tmp_path):
+    async with served(tmp_path):
         await wait_until(lambda: not (root / names["old"]).exists())
     assert {path.name for path in root.iterdir()} == set(names.values()) - {names["old"]}
 
@@ -151,12 +150,12 @@ async def test_workspaces_go_when_their_days_are_over(tmp_path: Path) -> None:
 async def test_what_a_killed_gateway_left_is_removed_by_the_next(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """A list that nobody holds locked names sessions of a gateway that is gone. A plain model's
+    """A list that no process holds locked names sessions of a gateway that is gone. A plain model's
     child has a transcript where it is to resume a long history."""
-    monkeypatch.setattr(composition, "RECORDED_FROM", 1)
+    monkeypatch.setattr(replay, "RECORDED_FROM", 1)
     monkeypatch.setattr(prompt, "IN_BODY_FROM", 1000)
     saved: dict[Path, bytes] = {}
-    async with house(tmp_path) as live:
+    async with served(tmp_path) as live:
         conversation_id = await new_conversation(live.url, model="claude-haiku-4-5")
         await ask(live, conversation_id)
         await live.gateway.hibernate(live.gateway.loaded(conversation_id).entry)
@@ -170,6 +169,6 @@ async def test_what_a_killed_gateway_left_is_removed_by_the_next(
     [transcript] = [path for path in saved if path.suffix == ".jsonl"]
     foreign = transcript.with_name("00000000-0000-4000-8000-000000000000.jsonl")
     foreign.write_text("{}")
-    async with house(tmp_path):
+    async with served(tmp_path):
         await wait_until(lambda: not transcript.exists())
-        assert foreign.exists()  # nobody knows whose it is
+        assert foreign.exists()  # whose it is, is unknown

@@ -1,5 +1,5 @@
 """The core of the suite again, with the logins of a subscription: what is said reaches the model as
-it was said, but for the notes that the CLI puts before it (`house.spoken` knows them)."""
+it was said, but for the notes that the CLI puts before it (`served.spoken` knows them)."""
 
 # The tests and fixtures that are imported run here, with the gateways of this module.
 # ruff: noqa: F401, F811
@@ -55,30 +55,30 @@ def login(request: pytest.FixtureRequest) -> LoginName:
 @pytest.fixture(scope="module")
 def shared(tmp_path_factory: pytest.TempPathFactory, login: LoginName) -> Iterator[Served]:
     folder = tmp_path_factory.mktemp(login)
-    if login == "token":  # the operator's own account, whose address must not be told
+    if login == "token":  # the operator's own account, whose address must stay secret
         write_account(folder / "config")
-    with open_served(folder, login) as house:
-        yield house
-        assert asked_as(house.stub, login)
-        assert house.live.proxy is not None
-        assert set(house.live.proxy.asked) <= ALLOWED[login]
-        assert "operator@example.com" not in str([each.body for each in house.stub.requests])
+    with open_served(folder, login) as served:
+        yield served
+        assert asked_as(served.stub, login)
+        assert served.live.proxy is not None
+        assert set(served.live.proxy.asked) <= ALLOWED[login]
+        assert "operator@example.com" not in str([each.body for each in served.stub.requests])
 
 
 @pytest.mark.parametrize(
     ("model", "role", "count"), [("claude-haiku-4-5", "user", 3), ("claude-opus-4-8", "system", 1)]
 )
-def test_the_notes_of_the_cli_stand_once(house: Served, model: str, role: str, count: int) -> None:
-    first = house.ask(user("Hello"), model=model)
-    house.ask(user("Still there?"), conversation_id=first.conversation_id, model=model)
-    for request in house.requests:
+def test_the_notes_of_the_cli_stand_once(served: Served, model: str, role: str, count: int) -> None:
+    first = served.ask(user("Hello"), model=model)
+    served.ask(user("Still there?"), conversation_id=first.conversation_id, model=model)
+    for request in served.requests:
         assert [said_by for said_by, _ in reminders(request.body)] == [role] * count
-    assert spoken(house.last) == [
+    assert spoken(served.last) == [
         ("user", ["Hello"]),
         ("assistant", ["turn 1: Hello"]),
         ("user", ["Still there?"]),
     ]
-    assert "claude_config" not in json.dumps(house.last.body)
+    assert "claude_config" not in json.dumps(served.last.body)
 
 
 @pytest.mark.parametrize(
@@ -86,12 +86,12 @@ def test_the_notes_of_the_cli_stand_once(house: Served, model: str, role: str, c
     [("by_lineage", PARALLEL), ("by_replay", FAILED), ("after_the_child_was_killed", FAILED)],
     ids=["lineage", "replay", "killed"],
 )
-def test_histories(house: Served, road: str, history: History) -> None:
-    run_once(road, house, history)
+def test_histories(served: Served, road: str, history: History) -> None:
+    run_once(road, served, history)
 
 
-def test_a_long_history_by_a_transcript(house: Served, recorded: None) -> None:
-    run_once("by_a_transcript", house, recorded, LONG)
+def test_a_long_history_by_a_transcript(served: Served, recorded: None) -> None:
+    run_once("by_a_transcript", served, recorded, LONG)
 
 
 def run_once(road: str, *given: Any) -> None:
@@ -100,32 +100,32 @@ def run_once(road: str, *given: Any) -> None:
 
 
 @pytest.mark.parametrize("name", ["Agent", "Bash"])
-def test_a_clients_tool_may_be_called_as_one_of_the_clis(house: Served, name: str) -> None:
-    house.answers(call(ToolUse(name, {"subagent_type": "gw"}, "toolu_own")))
-    answer = house.ask(user("Go"), tools=[function(name)])
+def test_a_clients_tool_may_be_called_as_one_of_the_clis(served: Served, name: str) -> None:
+    served.answers(call(ToolUse(name, {"subagent_type": "gw"}, "toolu_own")))
+    answer = served.ask(user("Go"), tools=[function(name)])
     assert [each["function"]["name"] for each in answer.calls] == [name]
-    house.ask(tool("toolu_own", "done"), conversation_id=answer.conversation_id)
-    assert len(reminders(house.last.body)) == 3
-    assert spoken(house.last)[-1] == ("user", [("toolu_own", ["done"], False)])
+    served.ask(tool("toolu_own", "done"), conversation_id=answer.conversation_id)
+    assert len(reminders(served.last.body)) == 3
+    assert spoken(served.last)[-1] == ("user", [("toolu_own", ["done"], False)])
 
 
-def test_a_result_that_another_child_receives_stays_as_it_is(house: Served) -> None:
+def test_a_result_that_another_child_receives_stays_as_it_is(served: Served) -> None:
     look = {"id": "toolu_a", "type": "function", "function": {"name": "look", "arguments": "{}"}}
-    house.ask(
+    served.ask(
         system("results"),
         user("Look"),
         {"role": "assistant", "content": None, "tool_calls": [look]},
         tool("toolu_a", "seen"),
         tools=[function("look")],
     )
-    assert spoken(house.last)[-1] == ("user", [("toolu_a", ["seen"], False)])
+    assert spoken(served.last)[-1] == ("user", [("toolu_a", ["seen"], False)])
 
 
-def test_the_folder_of_transcripts(house: Served, login: LoginName) -> None:
-    """A token's are in a folder of the gateway's own, which nobody else can read."""
-    house.ask(user("Hello"))
-    env = house.live.gateway.settings.claude.env
-    storage = house.live.gateway.settings.storage.path
+def test_the_folder_of_transcripts(served: Served, login: LoginName) -> None:
+    """A token's are in a folder of the gateway's own, which no other user can read."""
+    served.ask(user("Hello"))
+    env = served.live.gateway.settings.claude.env
+    storage = served.live.gateway.settings.storage.path
     own, operators = storage / "claude", Path(env["CLAUDE_CONFIG_DIR"])
     assert bool([*own.glob("projects/*/*.jsonl")]) is (login == "token")
     assert bool([*operators.glob("projects/*/*.jsonl")]) is (login == "file")

@@ -1,4 +1,4 @@
-"""Tool calls whose child dies before their results come: another child is told the results."""
+"""Tool calls whose child dies before their results come: another child receives the results."""
 
 from __future__ import annotations
 
@@ -43,50 +43,37 @@ TOLD = [
 ]
 
 
-def kill(house: Served, conversation_id: str) -> None:
-    """The gateway has not seen it yet when the results come."""
-    os.kill(house.adopted(conversation_id)[-1], signal.SIGKILL)
+def terminate(served: Served, conversation_id: str) -> None:
+    os.kill(served.adopted(conversation_id)[-1], signal.SIGTERM)
 
 
-def kill_and_wait(house: Served, conversation_id: str) -> None:
-    house.kill_child(conversation_id)
+def kill_group(served: Served, conversation_id: str) -> None:
+    os.killpg(served.adopted(conversation_id)[-1], signal.SIGKILL)
 
 
-def terminate(house: Served, conversation_id: str) -> None:
-    os.kill(house.adopted(conversation_id)[-1], signal.SIGTERM)
-
-
-def kill_group(house: Served, conversation_id: str) -> None:
-    os.killpg(house.adopted(conversation_id)[-1], signal.SIGKILL)
-
-
-def freeze_and_kill(house: Served, conversation_id: str) -> None:
-    """As the gateway freezes a child that waits long."""
-    os.kill(house.adopted(conversation_id)[-1], signal.SIGSTOP)
-    os.kill(house.adopted(conversation_id)[-1], signal.SIGKILL)
-
-
-def lend(house: Served, conversation_id: str) -> None:
+def lend(served: Served, conversation_id: str) -> None:
     """Others want children: this one has to give way."""
     for number in range(9):
-        house.ask(user(f"Other {number}"))
-    house.begin()
+        served.ask(user(f"Other {number}"))
+    served.begin()
 
 
-DEATHS = [kill, kill_and_wait, terminate, kill_group, freeze_and_kill, lend]
+DEATHS = [
+    Served.kill_unseen, Served.kill_child, Served.freeze_and_kill, terminate, kill_group, lend,
+]  # fmt: skip
 Suspended = tuple[str, Callable[[], str | None]]
 
 
-def by_history(house: Served, model: str, before: int) -> Suspended:
+def by_history(served: Served, model: str, before: int) -> Suspended:
     messages: list[JSON] = []
     for number in range(before):
-        house.answers(say(f"Hello {number}."))
+        served.answers(say(f"Hello {number}."))
         messages.append(user(f"Hi {number}"))
-        answer = house.ask(*messages, model=model, tools=_TOOLS)
+        answer = served.ask(*messages, model=model, tools=_TOOLS)
         messages.append(assistant(answer.text))
-    house.answers(call(PARIS, ROME, text="Let me see."))
+    served.answers(call(PARIS, ROME, text="Let me see."))
     messages.append(user("Weather?"))
-    answer = house.ask(*messages, model=model, tools=_TOOLS)
+    answer = served.ask(*messages, model=model, tools=_TOOLS)
     messages.append(
         assistant(
             "Let me see.",
@@ -95,38 +82,38 @@ def by_history(house: Served, model: str, before: int) -> Suspended:
         )
     )
     messages += tool("toolu_rome", "rain"), tool("toolu_paris", "sun")
-    return answer.conversation_id, lambda: house.ask(*messages, model=model, tools=_TOOLS).text
+    return answer.conversation_id, lambda: served.ask(*messages, model=model, tools=_TOOLS).text
 
 
-def by_id(house: Served, model: str, before: int) -> Suspended:
+def by_id(served: Served, model: str, before: int) -> Suspended:
     fields: JSON = {"tools": _TOOLS, "model": model}
     for number in range(before):
-        house.answers(say(f"Hello {number}."))
-        answer = house.ask(user(f"Hi {number}"), **fields)
+        served.answers(say(f"Hello {number}."))
+        answer = served.ask(user(f"Hi {number}"), **fields)
         fields["conversation_id"] = answer.conversation_id
-    house.answers(call(PARIS, ROME, text="Let me see."))
-    answer = house.ask(user("Weather?"), **fields)
+    served.answers(call(PARIS, ROME, text="Let me see."))
+    answer = served.ask(user("Weather?"), **fields)
     fields["conversation_id"] = answer.conversation_id
     results = tool("toolu_rome", "rain"), tool("toolu_paris", "sun")
-    return answer.conversation_id, lambda: house.ask(*results, **fields).text
+    return answer.conversation_id, lambda: served.ask(*results, **fields).text
 
 
-def by_response(house: Served, model: str, before: int) -> Suspended:
+def by_response(served: Served, model: str, before: int) -> Suspended:
     last: JSON = {}
 
     def ask(given: Any) -> JSON:
         nonlocal last
         fields = {"previous_response_id": last["id"]} if last else {}
         body = {"model": model, "input": given, "tools": [_WEATHER], **fields}
-        answered = house.post(RESPONSES, body)
+        answered = served.post(RESPONSES, body)
         assert answered.status_code == 200, answered.text
         last = answered.json()
         return last
 
     for number in range(before):
-        house.answers(say(f"Hello {number}."))
+        served.answers(say(f"Hello {number}."))
         ask(f"Hi {number}")
-    house.answers(call(PARIS, ROME, text="Let me see."))
+    served.answers(call(PARIS, ROME, text="Let me see."))
     conversation_id = ask("Weather?")["conversation_id"]
 
     def go_on() -> str | None:
@@ -163,23 +150,23 @@ def _plain(block: Any) -> Any:
     [
         *((MODEL, 2, death, by_history) for death in DEATHS),
         *((MODEL, 0, terminate, way) for way in WAYS),
-        (MODEL, 2, kill, by_response),
+        (MODEL, 2, Served.kill_unseen, by_response),
         (MODEL, 0, lend, by_id),
-        *((AGENT, 0, kill, way) for way in WAYS),
+        *((AGENT, 0, Served.kill_unseen, way) for way in WAYS),
         (AGENT, 2, terminate, by_response),
-        (AGENT, 0, kill_and_wait, by_id),
+        (AGENT, 0, Served.kill_child, by_id),
         (AGENT, 0, lend, by_response),
     ],
 )
 def test_the_results_are_replayed_to_another_child(
-    house: Served, model: str, before: int, death: Any, way: Any, monkeypatch: pytest.MonkeyPatch
+    served: Served, model: str, before: int, death: Any, way: Any, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    conversation_id, go_on = way(house, model, before)
-    house.wait_phase(conversation_id, "awaiting_tools")
-    death(house, conversation_id)
-    monkeypatch.setattr(house.stub, "answer", lambda _: say("Sunny."))
-    begun = len(house.requests)
+    conversation_id, go_on = way(served, model, before)
+    served.wait_phase(conversation_id, "awaiting_tools")
+    death(served, conversation_id)
+    monkeypatch.setattr(served.stub, "answer", lambda _: say("Sunny."))
+    begun = len(served.requests)
     assert go_on() == "Sunny."
-    assert plain(spoken(house.last))[-2:] == TOLD
+    assert plain(spoken(served.last))[-2:] == TOLD
     # A child that takes its time to die may still ask with the results that it was given.
-    assert len(house.requests) - begun in (1, 2)
+    assert len(served.requests) - begun in (1, 2)

@@ -1,13 +1,11 @@
 """Where the CLI cannot take up an agent's conversation any more, or died before it saw the results
-of tools, another child is told what is kept: the client notices nothing. (A plain model's child
-writes no transcript, and every other one is told what the gateway keeps.)"""
+of tools, another child receives what is kept: the client notices nothing. (A plain model's child
+writes no transcript, and every other one receives what the gateway keeps.)"""
 
 from __future__ import annotations
 
 import json
-import os
 import shutil
-import signal
 from collections.abc import Callable, Iterator
 from pathlib import Path
 from uuid import uuid4
@@ -38,13 +36,13 @@ TOOLS = [function("look")]
 
 @pytest.fixture(scope="module")
 def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    return tmp_path_factory.mktemp("house")
+    return tmp_path_factory.mktemp("served")
 
 
 @pytest.fixture(scope="module")
 def shared(folder: Path) -> Iterator[Served]:
-    with open_served(folder, cache=CacheSettings(enabled=False)) as house:
-        yield house
+    with open_served(folder, cache=CacheSettings(enabled=False)) as served:
+        yield served
 
 
 # -- what can happen to a transcript ---------------------------------------------------------------
@@ -72,7 +70,7 @@ def remove_folder(path: Path) -> None:
 
 
 def block_file(path: Path) -> None:
-    """Permissions do not bind root, a folder in the file's place binds anybody."""
+    """Permissions do not bind root, a folder in the file's place binds all users."""
     path.unlink()
     path.mkdir()
 
@@ -95,101 +93,103 @@ def rename(path: Path) -> None:
 DAMAGES = (delete, empty, cut, garble, remove_folder, block_file, rename)
 
 
-def transcript(house: Served, folder: Path, conversation_id: str) -> Path:
-    resume = house.live.gateway.loaded(conversation_id).entry.memory.resume
+def transcript(served: Served, folder: Path, conversation_id: str) -> Path:
+    resume = served.live.gateway.loaded(conversation_id).entry.memory.resume
     assert resume is not None
     (path,) = (folder / "config" / "projects").glob(f"*/{resume.session_id}.jsonl")
     return path
 
 
-def converse(house: Served) -> str:
+def converse(served: Served) -> str:
     """An agent's conversation of two turns, whose child has gone."""
-    first = house.ask(user("one"), model=AGENT)
-    house.ask(user("two"), model=AGENT, conversation_id=first.conversation_id)
-    house.kill_child(first.conversation_id)
-    house.begin()
+    first = served.ask(user("one"), model=AGENT)
+    served.ask(user("two"), model=AGENT, conversation_id=first.conversation_id)
+    served.kill_child(first.conversation_id)
+    served.begin()
     return first.conversation_id
 
 
-def texts(house: Served) -> list[str]:
-    """What the API was told, but for what the CLI adds to an agent's."""
-    return [text for _, said in house.last.conversation for text in said]
+def texts(served: Served) -> list[str]:
+    """What the API received, but for what the CLI adds to an agent's."""
+    return [text for _, said in served.last.conversation for text in said]
 
 
 WHOLE = ["one", "turn 1: one", "two", "turn 2: two", "three"]
 
 
-def check(house: Served, answer: Whole) -> None:
+def check(served: Served, answer: Whole) -> None:
     assert answer.status == 200, answer.body
     assert answer.text == "turn 3: three"
-    assert texts(house) == WHOLE
-    assert len(house.requests) == 1
-    # It has a transcript again, or is told again: it is not lost a second time.
-    again = house.ask(user("four"), conversation_id=answer.conversation_id, model=None)
-    assert texts(house) == [*WHOLE, "turn 3: three", "four"], again.body
+    assert texts(served) == WHOLE
+    assert len(served.requests) == 1
+    # It has a transcript again, or receives it all again: it is not lost a second time.
+    again = served.ask(user("four"), conversation_id=answer.conversation_id, model=None)
+    assert texts(served) == [*WHOLE, "turn 3: three", "four"], again.body
 
 
 @pytest.mark.parametrize("damage", DAMAGES)
 def test_a_lost_transcript_is_replayed_to_another_child(
-    house: Served, folder: Path, damage: Callable[[Path], None]
+    served: Served, folder: Path, damage: Callable[[Path], None]
 ) -> None:
-    conversation_id = converse(house)
-    path = transcript(house, folder, conversation_id)
+    conversation_id = converse(served)
+    path = transcript(served, folder, conversation_id)
     damage(path)
     with structlog.testing.capture_logs() as logs:
-        answer = house.ask(user("three"), model=AGENT, conversation_id=conversation_id)
+        answer = served.ask(user("three"), model=AGENT, conversation_id=conversation_id)
     if damage is block_file:
         path.rmdir()
-    check(house, answer)
+    check(served, answer)
     (line,) = (log for log in logs if log["event"].startswith("transcript lost"))
     assert line["log_level"] == "warning"
     assert line["conversation_id"] == conversation_id
     assert (line["held"], line["kept"]) == (4, 4)
 
 
-def test_where_nothing_can_be_written_a_conversation_goes_on(house: Served, folder: Path) -> None:
-    conversation_id = converse(house)
-    path = transcript(house, folder, conversation_id)
+def test_where_nothing_can_be_written_a_conversation_goes_on(served: Served, folder: Path) -> None:
+    conversation_id = converse(served)
+    path = transcript(served, folder, conversation_id)
     block_folder(path)
     try:
         for number in (3, 4):
-            answer = house.ask(user(f"turn {number}"), model=AGENT, conversation_id=conversation_id)
+            answer = served.ask(
+                user(f"turn {number}"), model=AGENT, conversation_id=conversation_id
+            )
             assert answer.text == f"turn {number}: turn {number}"
-            assert "one" in texts(house)
-            house.kill_child(conversation_id)
+            assert "one" in texts(served)
+            served.kill_child(conversation_id)
     finally:
         path.parent.unlink()
 
 
-def test_a_long_history_that_cannot_be_written_is_sent(house: Served, folder: Path) -> None:
+def test_a_long_history_that_cannot_be_written_is_sent(served: Served, folder: Path) -> None:
     history: list[JSON] = []
     for number in range(40):
         history += [user(f"question {number}"), assistant(f"answer {number}")]
-    written = house.ask(*history, user("and?"), tools=TOOLS)
+    written = served.ask(*history, user("and?"), tools=TOOLS)
     assert written.text == "turn 41: and?"
     (projects,) = (folder / "config" / "projects").glob("*-chat")
     aside = projects.with_name("aside")
     projects.rename(aside)
     projects.write_text("in the way")
     try:
-        answer = house.ask(*history, user("last"), tools=TOOLS)
+        answer = served.ask(*history, user("last"), tools=TOOLS)
     finally:
         projects.unlink()
         aside.rename(projects)
     assert answer.text == "turn 41: last"
-    assert len(spoken(house.last)) == 81
+    assert len(spoken(served.last)) == 81
 
 
-def test_calls_of_a_lost_transcript_keep_their_ids(house: Served, folder: Path) -> None:
+def test_calls_of_a_lost_transcript_keep_their_ids(served: Served, folder: Path) -> None:
     tools: list[JSON] = [function("look")]
-    house.answers(call(ToolUse("look", {}, "call_1")), say("Sunny."), say("Yes."))
-    first = house.ask(user("Weather?"), tools=tools, model=AGENT)
+    served.answers(call(ToolUse("look", {}, "call_1")), say("Sunny."), say("Yes."))
+    first = served.ask(user("Weather?"), tools=tools, model=AGENT)
     fields: JSON = {"tools": tools, "conversation_id": first.conversation_id, "model": AGENT}
-    house.ask(tool("call_1", "sun"), **fields)
-    house.kill_child(first.conversation_id)
-    delete(transcript(house, folder, first.conversation_id))
-    assert house.ask(user("Sure?"), **fields).text == "Yes."
-    said = [block for _, blocks in spoken(house.last) for block in blocks]
+    served.ask(tool("call_1", "sun"), **fields)
+    served.kill_child(first.conversation_id)
+    delete(transcript(served, folder, first.conversation_id))
+    assert served.ask(user("Sure?"), **fields).text == "Yes."
+    said = [block for _, blocks in spoken(served.last) for block in blocks]
     called_as, told_as = (block for block in said if isinstance(block, tuple))
     assert called_as == ("call_1", "look", {})
     assert told_as[0] == "call_1"
@@ -199,64 +199,50 @@ def test_calls_of_a_lost_transcript_keep_their_ids(house: Served, folder: Path) 
 # -- results of tools, after the child's death -----------------------------------------------------
 
 
-def kill_now(house: Served, conversation_id: str) -> None:
-    """The gateway has not noticed yet when the results come."""
-    os.kill(house.adopted(conversation_id)[-1], signal.SIGKILL)
-
-
-def kill_and_wait(house: Served, conversation_id: str) -> None:
-    house.kill_child(conversation_id)
-
-
-def freeze_and_kill(house: Served, conversation_id: str) -> None:
-    os.kill(house.adopted(conversation_id)[-1], signal.SIGSTOP)
-    kill_now(house, conversation_id)
-
-
-def hibernate(house: Served, conversation_id: str) -> None:
-    gateway = house.live.gateway
+def hibernate(served: Served, conversation_id: str) -> None:
+    gateway = served.live.gateway
     entry = gateway.loaded(conversation_id).entry
-    trio.from_thread.run(gateway.hibernate, entry, trio_token=house._token)
+    trio.from_thread.run(gateway.hibernate, entry, trio_token=served._token)
 
 
-ENDS = (kill_now, kill_and_wait, freeze_and_kill, hibernate)
+ENDS = (Served.kill_unseen, Served.kill_child, Served.freeze_and_kill, hibernate)
 
 
-CASES = (*((end, MODEL) for end in ENDS), (kill_now, AGENT))
+CASES = (*((end, MODEL) for end in ENDS), (Served.kill_unseen, AGENT))
 
 
 @pytest.mark.parametrize(("end", "model"), CASES)
 @pytest.mark.parametrize("by", ["history", "id", "response"])
 def test_results_are_sent_to_another_child(
-    house: Served, end: Callable[[Served, str], None], by: str, model: str
+    served: Served, end: Callable[[Served, str], None], by: str, model: str
 ) -> None:
-    house.answers(call(ToolUse("look", {"at": 1}), text="Let me see."))
+    served.answers(call(ToolUse("look", {"at": 1}), text="Let me see."))
     if by == "response":
         function_tool = {"type": "function", "name": "look", "parameters": {"type": "object"}}
-        first = house._client.post(
+        first = served._client.post(
             "/v1/responses", json={"model": model, "input": "look", "tools": [function_tool]}
         ).json()
         (called,) = (item for item in first["output"] if item["type"] == "function_call")
-        end(house, first["conversation_id"])
+        end(served, first["conversation_id"])
         told = {"type": "function_call_output", "call_id": called["call_id"], "output": "sunny"}
-        second = house._client.post(
+        second = served._client.post(
             "/v1/responses",
             json={"model": model, "previous_response_id": first["id"], "input": [told]},
         )
         assert second.status_code == 200, second.json()
     else:
         more: JSON = {}
-        whole = house.ask(user("look"), model=model, tools=TOOLS)
-        end(house, whole.conversation_id)
+        whole = served.ask(user("look"), model=model, tools=TOOLS)
+        end(served, whole.conversation_id)
         told = tool(whole.calls[0]["id"], "sunny")
         if by == "id":
             messages = [told]
             more = {"conversation_id": whole.conversation_id}
         else:
             messages = [user("look"), assistant(whole.text, *whole.calls), told]
-        answer = house.ask(*messages, model=model, tools=TOOLS, **more)
+        answer = served.ask(*messages, model=model, tools=TOOLS, **more)
         assert answer.status == 200, answer.body
-    asked = [block for _, blocks in spoken(house.last) for block in blocks]
+    asked = [block for _, blocks in spoken(served.last) for block in blocks]
     assert "look" in asked
     called_as, told_as = (block for block in asked if isinstance(block, tuple))
     assert called_as[1:] == ("look", {"at": 1})

@@ -22,16 +22,16 @@ def conversation(shared: Served) -> str:
     return shared.ask(system("parameters"), user("Hello")).conversation_id
 
 
-def rest(house: Served) -> JSON:
+def rest(served: Served) -> JSON:
     """The last body, but for what was said, and for the name that the CLI goes by: children that
     start together in a new home each make one up, and the last to write it prevails."""
-    body = {name: value for name, value in house.last.body.items() if name != "messages"}
+    body = {name: value for name, value in served.last.body.items() if name != "messages"}
     user_id = body["metadata"]["user_id"]
     return body | {"metadata": "the CLI's own"} if user_id.startswith("{") else body
 
 
-def go_on(house: Served, conversation: str, text: str = "Go on", **fields: Any) -> Whole:
-    return house.ask(user(text), conversation_id=conversation, **fields)
+def go_on(served: Served, conversation: str, text: str = "Go on", **fields: Any) -> Whole:
+    return served.ask(user(text), conversation_id=conversation, **fields)
 
 
 @pytest.mark.parametrize(
@@ -55,32 +55,32 @@ def go_on(house: Served, conversation: str, text: str = "Go on", **fields: Any) 
     ],
 )
 def test_a_parameter_is_for_one_turn(
-    house: Served, conversation: str, fields: JSON, told: JSON
+    served: Served, conversation: str, fields: JSON, told: JSON
 ) -> None:
-    go_on(house, conversation)
-    plain = rest(house)
-    answer = go_on(house, conversation, **fields)
+    go_on(served, conversation)
+    plain = rest(served)
+    answer = go_on(served, conversation, **fields)
     assert answer.finish_reason == "stop"
     assert "x-ccapi-ignored" not in answer.headers
-    assert rest(house) == plain | told
-    go_on(house, conversation)
-    assert rest(house) == plain
-    assert len(house.requests) == 3
-    assert len(house.adopted(conversation)) == 1
+    assert rest(served) == plain | told
+    go_on(served, conversation)
+    assert rest(served) == plain
+    assert len(served.requests) == 3
+    assert len(served.adopted(conversation)) == 1
 
 
 @pytest.mark.parametrize(
     ("effort", "told"), [("minimal", "low"), ("low", "low"), ("medium", "medium"), ("max", "max")]
 )
-def test_effort_is_for_one_turn(house: Served, efforts: str, effort: str, told: str) -> None:
-    go_on(house, efforts, model="claude-opus-4-8")
-    plain = rest(house)
-    go_on(house, efforts, model="claude-opus-4-8", reasoning_effort=effort)
-    assert house.last.body["output_config"] == {"effort": told}
-    assert house.last.body["thinking"]["type"] == "adaptive"
-    go_on(house, efforts, model="claude-opus-4-8")
-    # A child that has shown what it thinks goes on doing so; nobody is told unasked.
-    assert rest(house) | {"thinking": None} == plain | {"thinking": None}
+def test_effort_is_for_one_turn(served: Served, efforts: str, effort: str, told: str) -> None:
+    go_on(served, efforts, model="claude-opus-4-8")
+    plain = rest(served)
+    go_on(served, efforts, model="claude-opus-4-8", reasoning_effort=effort)
+    assert served.last.body["output_config"] == {"effort": told}
+    assert served.last.body["thinking"]["type"] == "adaptive"
+    go_on(served, efforts, model="claude-opus-4-8")
+    # A child that has shown what it thinks goes on doing so; no client receives thoughts unasked.
+    assert rest(served) | {"thinking": None} == plain | {"thinking": None}
 
 
 @pytest.fixture(scope="module")
@@ -88,22 +88,22 @@ def efforts(shared: Served) -> str:
     return shared.ask(user("Hello"), model="claude-opus-4-8").conversation_id
 
 
-def test_what_has_no_effect_is_named(house: Served, conversation: str) -> None:
+def test_what_has_no_effect_is_named(served: Served, conversation: str) -> None:
     fields: JSON = {"seed": 7, "metadata": {"a": "b"}, "verbosity": "low", "store": True}
-    answer = go_on(house, conversation, presence_penalty=0.5, max_tokens=9, **fields)
+    answer = go_on(served, conversation, presence_penalty=0.5, max_tokens=9, **fields)
     ignored = answer.headers["x-ccapi-ignored"].split(", ")
     assert sorted(ignored) == ["metadata", "presence_penalty", "seed", "store", "verbosity"]
-    answer = go_on(house, conversation, temperature=0.5, top_p=0.5)
+    answer = go_on(served, conversation, temperature=0.5, top_p=0.5)
     assert answer.headers["x-ccapi-ignored"] == "top_p"
-    answer = go_on(house, conversation, max_tokens=9, max_completion_tokens=8)
+    answer = go_on(served, conversation, max_tokens=9, max_completion_tokens=8)
     assert answer.headers["x-ccapi-ignored"] == "max_tokens"
-    assert house.last.body["max_tokens"] == 8
+    assert served.last.body["max_tokens"] == 8
 
 
-def test_what_a_newer_model_does_not_take_is_named(house: Served) -> None:
-    answer = house.ask(user("hi"), model="sonnet", temperature=0.5, reasoning_effort="none")
+def test_what_a_newer_model_does_not_take_is_named(served: Served) -> None:
+    answer = served.ask(user("hi"), model="sonnet", temperature=0.5, reasoning_effort="none")
     assert answer.headers["x-ccapi-ignored"] == "temperature, reasoning_effort"
-    assert "temperature" not in house.last.body
+    assert "temperature" not in served.last.body
 
 
 # -- stop ------------------------------------------------------------------------------------------
@@ -122,63 +122,63 @@ def test_what_a_newer_model_does_not_take_is_named(house: Served) -> None:
     ],
 )
 def test_nothing_from_a_stop_text_on_is_delivered(
-    house: Served, conversation: str, chunks: int, stop: str | list[str], said: str, told: str
+    served: Served, conversation: str, chunks: int, stop: str | list[str], said: str, told: str
 ) -> None:
-    house.answers(say(said, chunks=chunks))
-    answer = house.stream(user("Count"), conversation_id=conversation, stop=stop)
+    served.answers(say(said, chunks=chunks))
+    answer = served.stream(user("Count"), conversation_id=conversation, stop=stop)
     assert answer.text == told
     assert answer.finish_reasons == ["stop"]
     assert answer.chunks
-    answer = house.stream(user("Again"), conversation_id=conversation)
+    answer = served.stream(user("Again"), conversation_id=conversation)
     assert answer.done
     remembered = [("assistant", [told])] if told.strip() else []
     tail = [("user", ["Count"]), *remembered, ("user", ["Again"])]
     if not remembered:
         tail = [("user", ["Count", "Again"])]
-    assert spoken(house.last)[-len(tail) :] == tail
-    assert len(house.requests) == 2
+    assert spoken(served.last)[-len(tail) :] == tail
+    assert len(served.requests) == 2
 
 
-def test_the_model_may_stop_by_itself(house: Served, conversation: str) -> None:
-    house.answers(say("one two ", chunks=2, stop_reason="stop_sequence", stop_sequence="three"))
-    answer = go_on(house, conversation, stop="three")
+def test_the_model_may_stop_by_itself(served: Served, conversation: str) -> None:
+    served.answers(say("one two ", chunks=2, stop_reason="stop_sequence", stop_sequence="three"))
+    answer = go_on(served, conversation, stop="three")
     assert (answer.text, answer.finish_reason) == ("one two ", "stop")
-    house.answers(say("it is thr", chunks=4))
-    answer = go_on(house, conversation, stop="three")
+    served.answers(say("it is thr", chunks=4))
+    answer = go_on(served, conversation, stop="three")
     assert (answer.text, answer.finish_reason) == ("it is thr", "stop")
 
 
 @pytest.mark.parametrize("reason", ["stop_sequence", "end_turn"])
 @pytest.mark.parametrize("blocks", [(), (Thinking("Hm."),), (Text("\n"),)])
 def test_an_answer_may_be_empty(
-    house: Served, conversation: str, blocks: tuple[Block, ...], reason: str
+    served: Served, conversation: str, blocks: tuple[Block, ...], reason: str
 ) -> None:
     """The CLI would have the model say something else instead. It may have asked already when it
-    is told not to; nobody hears of that."""
-    house.answers(Reply(blocks, stop_reason=reason))
-    answer = house.stream(user("Anything?"), conversation_id=conversation)
+    learns that it should not; no client receives that."""
+    served.answers(Reply(blocks, stop_reason=reason))
+    answer = served.stream(user("Anything?"), conversation_id=conversation)
     assert (answer.text.strip(), answer.finish_reasons) == ("", ["stop"])
-    go_on(house, conversation, "Nothing?")
-    assert spoken(house.last)[-1] == ("user", ["Anything?", "Nothing?"])
+    go_on(served, conversation, "Nothing?")
+    assert spoken(served.last)[-1] == ("user", ["Anything?", "Nothing?"])
 
 
 # -- length ----------------------------------------------------------------------------------------
 
 
 @pytest.mark.parametrize("reason", ["max_tokens", "model_context_window_exceeded"])
-def test_a_cut_answer_is_kept_and_not_gone_on_with(house: Served, reason: str) -> None:
-    answer = house.ask(user("Hello"))
+def test_a_cut_answer_is_kept_and_not_gone_on_with(served: Served, reason: str) -> None:
+    answer = served.ask(user("Hello"))
     conversation = answer.conversation_id
-    house.answers(say("It begins with", chunks=3, stop_reason=reason))
-    streamed = house.stream(user("A story"), conversation_id=conversation, max_tokens=3)
+    served.answers(say("It begins with", chunks=3, stop_reason=reason))
+    streamed = served.stream(user("A story"), conversation_id=conversation, max_tokens=3)
     assert (streamed.text, streamed.finish_reasons) == ("It begins with", ["length"])
     assert streamed.chunks
-    house.answers(say(" a", stop_reason=reason))
-    answer = go_on(house, conversation, "And?", max_tokens=1)
+    served.answers(say(" a", stop_reason=reason))
+    answer = go_on(served, conversation, "And?", max_tokens=1)
     assert (answer.text, answer.finish_reason) == (" a", "length")
-    answer = go_on(house, conversation, "Well?")
+    answer = go_on(served, conversation, "Well?")
     assert answer.finish_reason == "stop"
-    assert spoken(house.last) == [
+    assert spoken(served.last) == [
         ("user", ["Hello"]),
         ("assistant", ["turn 1: Hello"]),
         ("user", ["A story"]),
@@ -188,28 +188,28 @@ def test_a_cut_answer_is_kept_and_not_gone_on_with(house: Served, reason: str) -
         ("user", ["Well?"]),
     ]
     # The child is ended by the very frame that tells of the cut. On a busy machine it may have
-    # asked the model to go on by then: nobody hears of that, and it is in nobody's history.
-    assert 4 <= len(house.requests) <= 6, "the model was made to go on"
+    # asked the model to go on by then: no client receives that, and it is in no history.
+    assert 4 <= len(served.requests) <= 6, "the model was made to go on"
 
 
 # -- several choices -------------------------------------------------------------------------------
 
 
-def test_several_choices_are_several_children(house: Served) -> None:
-    house.answers(say("heads"), say("tails"))
-    answer = house.ask(user("Toss"), n=2)
+def test_several_choices_are_several_children(served: Served) -> None:
+    served.answers(say("heads"), say("tails"))
+    answer = served.ask(user("Toss"), n=2)
     choices = answer.body["choices"]
     assert [choice["index"] for choice in choices] == [0, 1]
     assert sorted(choice["message"]["content"] for choice in choices) == ["heads", "tails"]
     assert answer.body["usage"]["completion_tokens"] == 10
-    assert len(house.requests) == 2
-    assert spoken(house.requests[0]) == spoken(house.requests[1]) == [("user", ["Toss"])]
+    assert len(served.requests) == 2
+    assert spoken(served.requests[0]) == spoken(served.requests[1]) == [("user", ["Toss"])]
 
 
-def test_several_choices_are_streamed_by_their_index(house: Served) -> None:
-    house.answers(say("heads", chunks=3), say("tails", chunks=2))
+def test_several_choices_are_streamed_by_their_index(served: Served) -> None:
+    served.answers(say("heads", chunks=3), say("tails", chunks=2))
     fields: JSON = {"n": 2, "stream_options": {"include_usage": True}}
-    answer = house.stream(user("Toss"), **fields)
+    answer = served.stream(user("Toss"), **fields)
     texts, reasons = ["", ""], []
     for chunk in answer.chunks:
         for choice in chunk.choices:
@@ -221,16 +221,16 @@ def test_several_choices_are_streamed_by_their_index(house: Served) -> None:
     assert answer.chunks[-1].choices == []
 
 
-def test_there_are_limits_to_choices(house: Served, conversation: str) -> None:
-    assert house.ask(user("Toss"), n=9).error["param"] == "n"
-    assert go_on(house, conversation, n=2).error["param"] == "n"
-    assert house.requests == []
+def test_there_are_limits_to_choices(served: Served, conversation: str) -> None:
+    assert served.ask(user("Toss"), n=9).error["param"] == "n"
+    assert go_on(served, conversation, n=2).error["param"] == "n"
+    assert served.requests == []
 
 
 @pytest.mark.parametrize("name", ["logprobs", "logit_bias", "functions", "audio"])
-def test_what_is_not_supported_is_refused(house: Served, name: str) -> None:
+def test_what_is_not_supported_is_refused(served: Served, name: str) -> None:
     values: JSON = {"logprobs": True, "logit_bias": {"1": 1}, "functions": [{}], "audio": {"a": 1}}
-    answer = house.ask(user("hi"), **{name: values[name]})
+    answer = served.ask(user("hi"), **{name: values[name]})
     assert answer.status == 400
     assert (answer.error["code"], answer.error["param"]) == ("unsupported_parameter", name)
-    assert house.requests == []
+    assert served.requests == []

@@ -5,7 +5,7 @@ Compared are the tools, the system prompt and the messages as they stand in the 
 marks that say how far to cache; and each request has such a mark at its end.
 
 With a subscription's login that cannot be so: the CLI puts a reminder of the date before what it is
-asked first as a turn, and a child that is told the messages before has it further behind. How many
+asked first as a turn, and a child that receives the messages before has it further behind. How many
 requests that concerns is counted; without the CLI's reminders they begin with the one before.
 """
 
@@ -39,7 +39,7 @@ PROMPTS = ("You are brief.", "You are thorough.", "You are kind.")
 TOOLS = [function("look"), function("find")]
 MARK = re.compile(r"mark-\d+-")
 LONG = 60
-"""Pairs of messages: more than a child is told one by one."""
+"""Pairs of messages: more than a child receives one by one."""
 
 
 def answer(request: Request) -> Answer:
@@ -201,7 +201,7 @@ async def test_the_next_request_begins_with_the_one_before(
             tools = TOOLS if number % 3 == 1 else []
             head = [system(chance.choice(PROMPTS))]
             talk = Talk(f"mark-{number}-", head, tools, by_id=number % 4 == 2)
-            if number % 6 in (3, 4):  # comes with a history; longer than is told, where it may
+            if number % 6 in (3, 4):  # comes with a history; longer than is replayed, where it may
                 pairs = LONG if number % 6 == 3 else 3
                 for each in range(pairs):
                     talk.messages += [talk.say(), assistant(f"Answer {each}")]

@@ -1,5 +1,5 @@
-"""Responses: what a client says reaches the model as it was said, and what comes of it is told,
-item by item. What chat completions have in common with them is held there already."""
+"""Responses: what a client says reaches the model as it was said, and what comes of it reaches the
+client, item by item. What chat completions have in common with them is held there already."""
 
 from __future__ import annotations
 
@@ -22,10 +22,10 @@ CITY = {"type": "object", "properties": {"city": {"type": "string"}}, "required"
 WEATHER = tool("get_weather", parameters=CITY)
 
 
-def ask(house: Served, given: Any, *, status: int = 200, **fields: Any) -> JSON:
+def ask(served: Served, given: Any, *, status: int = 200, **fields: Any) -> JSON:
     """A whole response, sound by the SDK's own types; or the error."""
     body = {"model": MODEL, "input": given, **fields}
-    answered = house._client.post(RESPONSES, json=body)
+    answered = served._client.post(RESPONSES, json=body)
     assert answered.status_code == status, answered.text
     found: JSON = answered.json()
     if status != 200:
@@ -35,44 +35,44 @@ def ask(house: Served, given: Any, *, status: int = 200, **fields: Any) -> JSON:
     return found
 
 
-def stream(house: Served, given: Any, **fields: Any) -> list[Event]:
+def stream(served: Served, given: Any, **fields: Any) -> list[Event]:
     body = {"model": MODEL, "input": given, "stream": True, **fields}
-    answered = house._client.post(RESPONSES, json=body)
+    answered = served._client.post(RESPONSES, json=body)
     assert answered.status_code == 200, answered.text
     found = events(answered.content)
     assert [event["sequence_number"] for event in found] == [*range(len(found))]
-    shown = house._client.get(f"{RESPONSES}/{found[-1]['response']['id']}").json()
+    shown = served._client.get(f"{RESPONSES}/{found[-1]['response']['id']}").json()
     assert shown == found[-1]["response"]
     return found
 
 
-def same_child(house: Served, *responses: JSON) -> bool:
+def same_child(served: Served, *responses: JSON) -> bool:
     [conversation_id] = {response["conversation_id"] for response in responses}
-    return len(house.adopted(conversation_id)) == 1
+    return len(served.adopted(conversation_id)) == 1
 
 
-def test_a_conversation_of_responses(house: Served) -> None:
-    first = ask(house, "Hello", instructions="Be brief.")
-    second = ask(house, "And?", instructions="Be brief.", previous_response_id=first["id"])
-    assert spoken(house.last) == [
+def test_a_conversation_of_responses(served: Served) -> None:
+    first = ask(served, "Hello", instructions="Be brief.")
+    second = ask(served, "And?", instructions="Be brief.", previous_response_id=first["id"])
+    assert spoken(served.last) == [
         ("user", ["Hello"]),
         ("assistant", [text_of(first)]),
         ("user", ["And?"]),
     ]
-    assert same_child(house, first, second)
+    assert same_child(served, first, second)
 
 
-def test_a_fork_receives_the_history_as_it_was(house: Served) -> None:
-    house.answers(call(PARIS, ROME, text="Let me see."), say("Sunny."), say("Cloudy."))
-    first = ask(house, "Weather?", tools=[WEATHER])
+def test_a_fork_receives_the_history_as_it_was(served: Served) -> None:
+    served.answers(call(PARIS, ROME, text="Let me see."), say("Sunny."), say("Cloudy."))
+    first = ask(served, "Weather?", tools=[WEATHER])
     results = [output("toolu_rome", "18"), output("toolu_paris", "21")]
-    second = ask(house, results, tools=[WEATHER], previous_response_id=first["id"])
-    assert same_child(house, first, second)
-    third = ask(house, "Sure?", tools=[WEATHER], previous_response_id=second["id"])
-    assert same_child(house, first, third)
-    fork = ask(house, "Really?", tools=[WEATHER], previous_response_id=second["id"])
+    second = ask(served, results, tools=[WEATHER], previous_response_id=first["id"])
+    assert same_child(served, first, second)
+    third = ask(served, "Sure?", tools=[WEATHER], previous_response_id=second["id"])
+    assert same_child(served, first, third)
+    fork = ask(served, "Really?", tools=[WEATHER], previous_response_id=second["id"])
     assert fork["conversation_id"] != first["conversation_id"]
-    assert spoken(house.last) == [
+    assert spoken(served.last) == [
         ("user", ["Weather?"]),
         (
             "assistant",
@@ -85,7 +85,7 @@ def test_a_fork_receives_the_history_as_it_was(house: Served) -> None:
     ]  # fmt: skip
 
 
-def test_a_history_that_the_client_keeps(house: Served) -> None:
+def test_a_history_that_the_client_keeps(served: Served) -> None:
     """Items of every kind, those of the gateway's own answers among them."""
     items = [
         {"role": "developer", "content": "Be brief."},
@@ -109,47 +109,47 @@ def test_a_history_that_the_client_keeps(house: Served) -> None:
         output("toolu_paris", "21"),
         {"type": "message", "role": "user", "content": [{"type": "input_text", "text": "So?"}]},
     ]
-    ask(house, items, tools=[WEATHER])
-    assert spoken(house.last) == [
+    ask(served, items, tools=[WEATHER])
+    assert spoken(served.last) == [
         ("user", ["Weather?"]),
         ("assistant", ["Let me see.", ("toolu_paris", "get_weather", {"city": "Paris"})]),
         ("user", [("toolu_paris", ["21"], False), "So?"]),
     ]
-    assert "Be brief." in json.dumps(house.last.body["system"])
+    assert "Be brief." in json.dumps(served.last.body["system"])
 
 
-def test_pictures_and_documents(house: Served) -> None:
+def test_pictures_and_documents(served: Served) -> None:
     picture, document = data_url(png(1, 1)), data_url(PDF, "application/pdf")
     content = [
         {"type": "input_image", "image_url": picture, "detail": "auto"},
         {"type": "input_file", "file_data": document, "filename": "a.pdf"},
         {"type": "input_text", "text": "What?"},
     ]
-    response = ask(house, [{"role": "user", "content": content}])
-    kinds = [block[0] for block in spoken(house.last)[0][1] if isinstance(block, tuple)]
+    response = ask(served, [{"role": "user", "content": content}])
+    kinds = [block[0] for block in spoken(served.last)[0][1] if isinstance(block, tuple)]
     assert kinds == ["image", "document"]
-    listed = house._client.get(f"{RESPONSES}/{response['id']}/input_items").json()
+    listed = served._client.get(f"{RESPONSES}/{response['id']}/input_items").json()
     [item] = listed["data"]
     check_item(item)
     assert item["content"][0]["image_url"] == picture
     assert item["content"][1]["file_data"] == document
 
 
-def test_thinking_is_sent_as_a_summary_to_clients_that_ask(house: Served) -> None:
+def test_thinking_is_sent_as_a_summary_to_clients_that_ask(served: Served) -> None:
     thought = Reply((Thinking("It is so. Or not?", 3), Text("Yes.", 2)))
-    house.answers(thought)
-    found = stream(house, "Is it?", model=THINKER, reasoning={"summary": "auto"})
+    served.answers(thought)
+    found = stream(served, "Is it?", model=THINKER, reasoning={"summary": "auto"})
     reasoning, message = found[-1]["response"]["output"]
     assert reasoning["summary"][0]["text"] == "It is so. Or not?"
     assert message["content"][0]["text"] == "Yes."
-    house.answers(thought)
-    untold = ask(house, "Is it?", model=THINKER, reasoning={"effort": "high"})
+    served.answers(thought)
+    untold = ask(served, "Is it?", model=THINKER, reasoning={"effort": "high"})
     assert [item["type"] for item in untold["output"]] == ["message"]
 
 
-def test_calls_are_streamed(house: Served) -> None:
-    house.answers(call(PARIS, ROME, text="Let me see."))
-    found = stream(house, "Weather?", tools=[WEATHER])
+def test_calls_are_streamed(served: Served) -> None:
+    served.answers(call(PARIS, ROME, text="Let me see."))
+    found = stream(served, "Weather?", tools=[WEATHER])
     said, *calls = found[-1]["response"]["output"]
     assert said["content"][0]["text"] == "Let me see."
     assert [(each["call_id"], json.loads(each["arguments"])) for each in calls] == [
@@ -158,70 +158,70 @@ def test_calls_are_streamed(house: Served) -> None:
     ]
 
 
-def test_an_answer_in_a_form(house: Served) -> None:
-    house.answers(call(ToolUse("StructuredOutput", {"city": "Paris"}, "toolu_answer")))
+def test_an_answer_in_a_form(served: Served) -> None:
+    served.answers(call(ToolUse("StructuredOutput", {"city": "Paris"}, "toolu_answer")))
     form = {"type": "json_schema", "name": "place", "schema": CITY, "strict": True}
-    response = ask(house, "Where?", text={"format": form})
+    response = ask(served, "Where?", text={"format": form})
     assert json.loads(text_of(response)) == {"city": "Paris"}
     assert [item["type"] for item in response["output"]] == ["message"]
 
 
 @pytest.mark.parametrize("streamed", [False, True])
-def test_an_answer_that_is_too_long(house: Served, streamed: bool) -> None:
-    house.answers(Reply((Text("It begins with"),), stop_reason="max_tokens"))
+def test_an_answer_that_is_too_long(served: Served, streamed: bool) -> None:
+    served.answers(Reply((Text("It begins with"),), stop_reason="max_tokens"))
     fields = {"max_output_tokens": 20}
     if streamed:
-        response = stream(house, "A story", **fields)[-1]["response"]
+        response = stream(served, "A story", **fields)[-1]["response"]
     else:
-        response = ask(house, "A story", **fields)
+        response = ask(served, "A story", **fields)
     assert response["status"] == "incomplete"
     assert response["incomplete_details"] == {"reason": "max_output_tokens"}
     assert text_of(response) == "It begins with"
-    more = ask(house, "Go on", previous_response_id=response["id"])
+    more = ask(served, "Go on", previous_response_id=response["id"])
     assert more["conversation_id"] == response["conversation_id"]
-    assert [role for role, _ in spoken(house.last)] == ["user", "assistant", "user"]
+    assert [role for role, _ in spoken(served.last)] == ["user", "assistant", "user"]
 
 
 @pytest.mark.parametrize("streamed", [False, True])
-def test_a_refusal_leaves_no_trace(house: Served, streamed: bool) -> None:
-    first = ask(house, "Hello")
-    house.answers(Reply((Text("I cannot"),), stop_reason="refusal"))
+def test_a_refusal_leaves_no_trace(served: Served, streamed: bool) -> None:
+    first = ask(served, "Hello")
+    served.answers(Reply((Text("I cannot"),), stop_reason="refusal"))
     fields = {"previous_response_id": first["id"]}
     if streamed:
-        response = stream(house, "Something bad", **fields)[-1]["response"]
+        response = stream(served, "Something bad", **fields)[-1]["response"]
     else:
-        response = ask(house, "Something bad", **fields)
+        response = ask(served, "Something bad", **fields)
     assert response["incomplete_details"] == {"reason": "content_filter"}
     parts = [part["type"] for part in response["output"][-1]["content"]]
     assert parts[-1] == "refusal"
-    after = ask(house, "Something good", previous_response_id=response["id"])
+    after = ask(served, "Something good", previous_response_id=response["id"])
     assert after["status"] == "completed"
-    assert spoken(house.last) == [
+    assert spoken(served.last) == [
         ("user", ["Hello"]),
         ("assistant", [text_of(first)]),
         ("user", ["Something good"]),
     ]
 
 
-def test_a_failure_is_a_real_status_or_the_last_event(house: Served) -> None:
-    house.answers(*[Failure(400, "bad thing")] * 3)
-    assert ask(house, "What now?", status=400)["code"] == "upstream_rejected"
-    house.answers(say("a b c d", chunks=4, pause=0.05, cut_after=3))
-    found = stream(house, "What now?")
+def test_a_failure_is_a_real_status_or_the_last_event(served: Served) -> None:
+    served.answers(*[Failure(400, "bad thing")] * 3)
+    assert ask(served, "What now?", status=400)["code"] == "upstream_rejected"
+    served.answers(say("a b c d", chunks=4, pause=0.05, cut_after=3))
+    found = stream(served, "What now?")
     assert found[-1]["type"] == "response.failed"
     assert found[-1]["response"]["error"]["code"] == "server_error"
 
 
-def test_what_has_no_effect_is_named(house: Served) -> None:
+def test_what_has_no_effect_is_named(served: Served) -> None:
     body = {"model": THINKER, "input": "Hi", "temperature": 0.5, "truncation": "auto"}
-    answered = house._client.post(RESPONSES, json=body)
+    answered = served._client.post(RESPONSES, json=body)
     assert answered.headers["x-ccapi-ignored"] == "truncation, temperature"
 
 
-def test_an_agents_use_of_its_own_tools_is_delivered(house: Served) -> None:
+def test_an_agents_use_of_its_own_tools_is_delivered(served: Served) -> None:
     uses = ToolUse("Bash", {"command": "echo hi", "description": "Say hi"}, "toolu_bash")
-    house.answers(call(uses, text="First."), say("It says hi."))
-    found = stream(house, "Do it.", model=f"agent/{MODEL}")
+    served.answers(call(uses, text="First."), say("It says hi."))
+    found = stream(served, "Do it.", model=f"agent/{MODEL}")
     response = found[-1]["response"]
     assert response["model"] == f"agent/{MODEL}"
     first, made, last = response["output"]
@@ -231,35 +231,35 @@ def test_an_agents_use_of_its_own_tools_is_delivered(house: Served) -> None:
     assert (made["status"], made["output"].strip(), made["error"]) == ("completed", "hi", None)
     assert last["content"][0]["text"].strip() == "It says hi."
     # It goes on with what it did in mind, and what it did is nothing to answer for.
-    second = ask(house, "And?", model=f"agent/{MODEL}", previous_response_id=response["id"])
-    assert same_child(house, response, second)
-    asked = json.dumps(house.last.body["messages"])
+    second = ask(served, "And?", model=f"agent/{MODEL}", previous_response_id=response["id"])
+    assert same_child(served, response, second)
+    asked = json.dumps(served.last.body["messages"])
     assert "toolu_bash" in asked
     # One that names no model stays with the agent; a fork is an agent's too.
-    fork = ask(house, "Again?", model=None, previous_response_id=response["id"])
+    fork = ask(served, "Again?", model=None, previous_response_id=response["id"])
     assert fork["model"] == f"agent/{MODEL}"
     assert fork["conversation_id"] != response["conversation_id"]
-    assert spoken(house.last)[0][1][-1] == "Do it."
+    assert spoken(served.last)[0][1][-1] == "Do it."
 
 
 # -- what other servers wrote, and other orders ----------------------------------------------------
 
 
-def test_what_the_user_says_before_an_output_comes_behind_it(house: Served) -> None:
+def test_what_the_user_says_before_an_output_comes_behind_it(served: Served) -> None:
     """As semantic-kernel has it: the question again, then the output of the call it led to."""
-    house.answers(call(PARIS), say("Sunny."))
-    first = ask(house, "Weather?", tools=[WEATHER])
+    served.answers(call(PARIS), say("Sunny."))
+    first = ask(served, "Weather?", tools=[WEATHER])
     again = [{"role": "user", "content": "Weather?"}, output("toolu_paris", "21")]
-    second = ask(house, again, tools=[WEATHER], previous_response_id=first["id"])
+    second = ask(served, again, tools=[WEATHER], previous_response_id=first["id"])
     assert text_of(second) == "Sunny."
-    said = spoken(house.last)
+    said = spoken(served.last)
     assert [role for role, _ in said] == ["user", "assistant", "user"]
     (call_id, *_), *rest = said[-1][1]
     assert call_id == "toolu_paris"
     assert rest == ["Weather?"]
 
 
-def test_calls_of_built_in_tools_are_sent(house: Served) -> None:
+def test_calls_of_built_in_tools_are_sent(served: Served) -> None:
     items = [
         {"role": "user", "content": "List, then compute."},
         {
@@ -280,31 +280,33 @@ def test_calls_of_built_in_tools_are_sent(house: Served) -> None:
         {"role": "assistant", "content": "notes.txt, and 42."},
         {"role": "user", "content": "Thanks."},
     ]
-    ask(house, items)
-    roles = [role for role, _ in spoken(house.last)]
+    ask(served, items)
+    roles = [role for role, _ in spoken(served.last)]
     assert roles == ["user", "assistant", "user", "assistant", "user", "assistant", "user"]
-    told = json.dumps(house.last.body["messages"])
+    told = json.dumps(served.last.body["messages"])
     for word in ("local_shell", "notes.txt", "code_interpreter", "6 * 7", "42"):
         assert word in told
 
 
-def test_a_custom_tool(house: Served) -> None:
+def test_a_custom_tool(served: Served) -> None:
     patch = {"type": "custom", "name": "patch", "description": "Edit."}
-    house.answers(call(ToolUse("patch", {"input": 'a "b"\nc'}, "toolu_p")), say("Done."))
-    first = ask(house, "Patch it.", tools=[patch])
+    served.answers(call(ToolUse("patch", {"input": 'a "b"\nc'}, "toolu_p")), say("Done."))
+    first = ask(served, "Patch it.", tools=[patch])
     [item] = first["output"]
     assert (item["type"], item["name"], item["input"]) == ("custom_tool_call", "patch", 'a "b"\nc')
     result = {"type": "custom_tool_call_output", "call_id": item["call_id"], "output": "ok"}
     history = [{"role": "user", "content": "Patch it."}, item, result]
-    second = ask(house, history, tools=[patch])
+    second = ask(served, history, tools=[patch])
     assert text_of(second) == "Done."
-    assert same_child(house, first, second)
+    assert same_child(served, first, second)
 
 
-def test_a_custom_tool_streamed(house: Served) -> None:
+def test_a_custom_tool_streamed(served: Served) -> None:
     patch = {"type": "custom", "name": "patch", "description": "Edit."}
-    house.answers(call(ToolUse("n__patch", {"input": "line 1\nline 2"}, "toolu_p")))
-    found = stream(house, "Patch it.", tools=[{"type": "namespace", "name": "n", "tools": [patch]}])
+    served.answers(call(ToolUse("n__patch", {"input": "line 1\nline 2"}, "toolu_p")))
+    found = stream(
+        served, "Patch it.", tools=[{"type": "namespace", "name": "n", "tools": [patch]}]
+    )
     deltas = [e["delta"] for e in found if e["type"] == "response.custom_tool_call_input.delta"]
     assert "".join(deltas) == "line 1\nline 2"
     [item] = found[-1]["response"]["output"]
@@ -319,19 +321,19 @@ BEGUN = [
 ]
 
 
-def test_the_model_goes_on_with_an_answer_that_was_begun(house: Served) -> None:
-    house.answers(say(" are red."), say("Violets."))
-    first = ask(house, BEGUN)
+def test_the_model_goes_on_with_an_answer_that_was_begun(served: Served) -> None:
+    served.answers(say(" are red."), say("Violets."))
+    first = ask(served, BEGUN)
     assert text_of(first) == " are red."
-    assert spoken(house.last) == [("user", ["A poem"]), ("assistant", ["Roses"])]
-    second = ask(house, "More", previous_response_id=first["id"])
+    assert spoken(served.last) == [("user", ["A poem"]), ("assistant", ["Roses"])]
+    second = ask(served, "More", previous_response_id=first["id"])
     assert text_of(second) == "Violets."
-    assert "".join(spoken(house.last)[1][1]) == "Roses are red."
-    assert spoken(house.last)[2:] == [("user", ["More"])]
+    assert "".join(spoken(served.last)[1][1]) == "Roses are red."
+    assert spoken(served.last)[2:] == [("user", ["More"])]
 
 
 @pytest.mark.parametrize("model", ["sonnet", "claude-opus-4-8", "agent/sonnet"])
-def test_a_model_that_cannot_go_on_with_it_says_so(house: Served, model: str) -> None:
-    error = ask(house, BEGUN, model=model, status=400)
+def test_a_model_that_cannot_go_on_with_it_says_so(served: Served, model: str) -> None:
+    error = ask(served, BEGUN, model=model, status=400)
     assert (error["code"], error["param"]) == ("unsupported_parameter", "input[1]")
     assert "begun" in error["message"]

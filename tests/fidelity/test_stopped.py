@@ -1,4 +1,4 @@
-"""What the model is told of an answer that a person stopped, over the real CLI."""
+"""What the model receives of an answer that a person stopped, over the real CLI."""
 
 from __future__ import annotations
 

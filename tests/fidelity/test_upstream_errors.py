@@ -1,5 +1,5 @@
-"""When the Messages API fails: the client is told what happened, and the conversation goes on as if
-nobody had asked."""
+"""When the Messages API fails: the client receives what happened, and the conversation goes on as
+if no request had come."""
 
 from __future__ import annotations
 
@@ -40,21 +40,23 @@ def conversation(shared: Served) -> str:
     return shared.ask(system("errors"), user("Hello"), tools=TOOLS).conversation_id
 
 
-def fail(house: Served, conversation: str, stream: bool, *answers: Answer) -> tuple[int, Any, JSON]:
+def fail(
+    served: Served, conversation: str, stream: bool, *answers: Answer
+) -> tuple[int, Any, JSON]:
     """Ask what the API answers so: the status, the headers, the error."""
-    house.answers(*answers)
-    ask = house.stream if stream else house.ask
+    served.answers(*answers)
+    ask = served.stream if stream else served.ask
     answer = ask(user("What now?"), conversation_id=conversation)
     return answer.status, answer.headers, answer.error
 
 
-def untouched(house: Served, conversation: str, tail: str = "Still there?") -> None:
+def untouched(served: Served, conversation: str, tail: str = "Still there?") -> None:
     """The conversation works, and the model hears nothing of what failed."""
-    house.begin()
-    held = house.live.gateway.loaded(conversation).info.messages
-    answer = house.ask(user(tail), conversation_id=conversation)
+    served.begin()
+    held = served.live.gateway.loaded(conversation).info.messages
+    answer = served.ask(user(tail), conversation_id=conversation)
     assert answer.finish_reason == "stop"
-    told = spoken(house.last)
+    told = spoken(served.last)
     assert told[:2] == HELD
     assert told[-1] == ("user", [tail])
     assert "What now?" not in str(told)
@@ -82,17 +84,17 @@ FAILURES: list[Any] = [
 @pytest.mark.parametrize("stream", [False, True])
 @pytest.mark.parametrize(("answers", "status", "code"), FAILURES)
 def test_a_failure_before_the_answer(
-    house: Served, conversation: str, stream: bool, answers: list[Answer], status: int, code: str
+    served: Served, conversation: str, stream: bool, answers: list[Answer], status: int, code: str
 ) -> None:
-    told, headers, error = fail(house, conversation, stream, *answers)
+    told, headers, error = fail(served, conversation, stream, *answers)
     assert (told, error["code"]) == (status, code)
     assert error["message"]
     if status in (429, 503) and code != "cli_not_logged_in":
         assert int(headers["retry-after"]) >= 1
     if code == "context_length_exceeded":
         assert error["param"] == "messages"
-    assert len(house.requests) == len(answers)
-    untouched(house, conversation)
+    assert len(served.requests) == len(answers)
+    untouched(served, conversation)
 
 
 LOOK = ToolUse("look", {"at": "it"}, "toolu_look")
@@ -109,16 +111,16 @@ CUTS: list[Any] = [
 
 @pytest.mark.parametrize(("blocks", "after", "pieces"), CUTS)
 def test_a_cut_in_the_answer(
-    house: Served, conversation: str, blocks: tuple[Block, ...], after: int, pieces: list[str]
+    served: Served, conversation: str, blocks: tuple[Block, ...], after: int, pieces: list[str]
 ) -> None:
     cut = trio.Event()
-    house.answers(Reply(blocks, holds={after: cut}, cut_after=after))
-    with house.streaming(user("What now?"), conversation_id=conversation) as response:
+    served.answers(Reply(blocks, holds={after: cut}, cut_after=after))
+    with served.streaming(user("What now?"), conversation_id=conversation) as response:
         body = b""
         for chunk in response.iter_bytes():
             body += chunk
             if body.count(b"data: ") > after:  # the first event tells nothing yet
-                house.do(cut.set)
+                served.do(cut.set)
     assert response.status_code == 200
     *told, failure = chat.events(body)
     assert failure["error"]["code"] == "upstream_failed"
@@ -126,56 +128,56 @@ def test_a_cut_in_the_answer(
     assert not any(choice["finish_reason"] for choice in choices)
     texts = [choice["delta"].get("content") for choice in choices]
     assert [text for text in texts if text] == pieces
-    untouched(house, conversation)
+    untouched(served, conversation)
 
 
-def test_a_cut_in_a_whole_answer(house: Served, conversation: str) -> None:
-    house.answers(Reply((Text("Hm."), LOOK), pause=0.02, cut_after=2))
-    answer = house.ask(user("What now?"), conversation_id=conversation)
+def test_a_cut_in_a_whole_answer(served: Served, conversation: str) -> None:
+    served.answers(Reply((Text("Hm."), LOOK), pause=0.02, cut_after=2))
+    answer = served.ask(user("What now?"), conversation_id=conversation)
     assert (answer.status, answer.error["code"]) == (502, "upstream_failed")
-    untouched(house, conversation)
+    untouched(served, conversation)
 
 
 @pytest.mark.parametrize("stream", [False, True])
-def test_a_refusal(house: Served, conversation: str, stream: bool) -> None:
-    house.answers(Reply((Text("I cannot"),), stop_reason="refusal"))
+def test_a_refusal(served: Served, conversation: str, stream: bool) -> None:
+    served.answers(Reply((Text("I cannot"),), stop_reason="refusal"))
     if stream:
-        streamed = house.stream(user("What now?"), conversation_id=conversation)
+        streamed = served.stream(user("What now?"), conversation_id=conversation)
         assert streamed.finish_reasons == ["content_filter"]
         assert "".join(delta.get("refusal") or "" for delta in streamed.deltas)
         assert streamed.chunks
     else:
-        whole = house.ask(user("What now?"), conversation_id=conversation)
+        whole = served.ask(user("What now?"), conversation_id=conversation)
         assert whole.finish_reason == "content_filter"
         assert whole.message["refusal"]
         assert whole.completion.usage
-    assert len(house.requests) == 1
-    untouched(house, conversation)
+    assert len(served.requests) == 1
+    untouched(served, conversation)
 
 
 @pytest.mark.parametrize("answer", [Failure(500), say("a b", chunks=2, cut_after=1)])
-def test_a_failure_behind_a_tool(house: Served, answer: Answer) -> None:
+def test_a_failure_behind_a_tool(served: Served, answer: Answer) -> None:
     """The results may be brought again: the calls stand open still."""
-    house.answers(call(LOOK))
-    first = house.ask(user("Look"), tools=TOOLS)
+    served.answers(call(LOOK))
+    first = served.ask(user("Look"), tools=TOOLS)
     conversation = first.conversation_id
-    house.answers(answer)
-    failed = house.ask(tool("toolu_look", "seen"), conversation_id=conversation)
+    served.answers(answer)
+    failed = served.ask(tool("toolu_look", "seen"), conversation_id=conversation)
     assert failed.status == 502
-    again = house.ask(tool("toolu_look", "seen again"), conversation_id=conversation)
+    again = served.ask(tool("toolu_look", "seen again"), conversation_id=conversation)
     assert again.finish_reason == "stop"
-    assert spoken(house.last) == [
+    assert spoken(served.last) == [
         ("user", ["Look"]),
         ("assistant", [("toolu_look", "look", {"at": "it"})]),
         ("user", [("toolu_look", ["seen again"], False)]),
     ]
-    assert len(house.requests) == 3
+    assert len(served.requests) == 3
 
 
-def test_the_first_turn_of_a_conversation_may_fail(house: Served) -> None:
-    house.answers(Failure(500))
-    assert house.ask(user("Hello")).status == 502
-    answer = house.ask(user("Hello"))
+def test_the_first_turn_of_a_conversation_may_fail(served: Served) -> None:
+    served.answers(Failure(500))
+    assert served.ask(user("Hello")).status == 502
+    answer = served.ask(user("Hello"))
     assert answer.text == "turn 1: Hello"
 
 
@@ -186,43 +188,43 @@ def test_the_first_turn_of_a_conversation_may_fail(house: Served) -> None:
 def patient(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Served]:
     """The CLI tries again once; a silent API is given up early."""
     claude = {"max_retries": 1, "idle_timeout_seconds": 2.0, "prewarm": 1}
-    with open_served(tmp_path_factory.mktemp("patient"), claude=claude) as house:
-        yield house
+    with open_served(tmp_path_factory.mktemp("patient"), claude=claude) as served:
+        yield served
 
 
 def test_how_long_to_wait_is_passed_on(patient: Served) -> None:
-    house = patient
-    house.begin()
-    house.answers(Failure(429, "slow down", retry_after=1), Failure(429, retry_after=1))
-    answer = house.ask(user("hi"))
+    served = patient
+    served.begin()
+    served.answers(Failure(429, "slow down", retry_after=1), Failure(429, retry_after=1))
+    answer = served.ask(user("hi"))
     assert (answer.status, answer.error["code"]) == (429, "upstream_rate_limited")
     assert 1 <= int(answer.headers["retry-after"]) <= 3, "as the API says, and not a guess"
-    assert len(house.requests) == 2
+    assert len(served.requests) == 2
 
 
 def test_what_goes_well_the_second_time_is_no_failure(patient: Served) -> None:
-    house = patient
-    house.begin()
-    house.answers(Failure(529), say("Here."))
-    answer = house.stream(user("hi"))
+    served = patient
+    served.begin()
+    served.answers(Failure(529), say("Here."))
+    answer = served.stream(user("hi"))
     assert (answer.text, answer.finish_reasons) == ("Here.", ["stop"])
 
 
 @pytest.mark.parametrize("answer", [Hang(), say("one two", chunks=2, hang_after=1)])
 def test_silence_is_a_timeout(patient: Served, answer: Answer) -> None:
-    house = patient
-    house.begin()
-    first = house.ask(user("Hello"))
-    house.answers(answer)
-    streamed = house.stream(user("What now?"), conversation_id=first.conversation_id)
+    served = patient
+    served.begin()
+    first = served.ask(user("Hello"))
+    served.answers(answer)
+    streamed = served.stream(user("What now?"), conversation_id=first.conversation_id)
     assert streamed.error["code"] == "turn_timeout"
     assert streamed.status == (504 if isinstance(answer, Hang) else 200)
     assert streamed.finish_reasons == []
-    untouched(house, first.conversation_id)
+    untouched(served, first.conversation_id)
 
 
 async def test_an_api_that_is_not_there(tmp_path: Path) -> None:
-    env = cli_environment(tmp_path, "http://127.0.0.1:9")  # nobody serves the discard port
+    env = cli_environment(tmp_path, "http://127.0.0.1:9")  # no server is at the discard port
     settings = settings_for(tmp_path, env, cli_binary(), claude={"max_retries": 0, "prewarm": 0})
     async with open_gateway(settings, environ={"PATH": "/usr/bin:/bin"}) as gateway:
         with pytest.raises(ChildError) as refused:

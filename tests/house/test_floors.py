@@ -199,7 +199,7 @@ def test_a_module_says_what_it_knows(module: str) -> None:
 
 
 @pytest.mark.parametrize("floor", FLOORS)
-def test_the_types_are_for_everybody(floor: str) -> None:
+def test_the_types_are_published(floor: str) -> None:
     assert (ROOT / floor / "py.typed").is_file()
     assert (ROOT / floor / "__init__.py").is_file()
 

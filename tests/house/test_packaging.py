@@ -56,7 +56,7 @@ def test_the_distribution_is_called_as_the_original_was() -> None:
 
 @pytest.mark.parametrize("path", ["README.md", *FLOORS, ".ci/run"])
 def test_no_text_tells_people_to_install_another_projects_package(path: str) -> None:
-    """``ccapi`` on the package index is somebody else's."""
+    """``ccapi`` on the package index is another project's."""
     files = (ROOT / path).rglob("*.py") if (ROOT / path).is_dir() else [ROOT / path]
     for file in files:
         assert not re.search(r"install\s+\S*\bccapi\b", file.read_text("utf-8")), file

@@ -167,19 +167,3 @@ def test_modules_it_runs_exist(page: str) -> None:
     for name in re.findall(r"python -m ((?:ccapi|tests)[\w.]*)", read(page)):
         path = ROOT.joinpath(*name.removeprefix("ccapi.").split("."))
         assert path.is_dir() or path.with_suffix(".py").exists(), name
-
-
-PRIVATE = re.compile(
-    r"\b(nobody|somebody|whoever|stillborn)\b|\b(asks?|asked|given?) leave\b", re.IGNORECASE
-)
-
-
-@every_page
-def test_it_uses_the_fields_own_words(page: str) -> None:
-    table = settings_table()
-    assert not PRIVATE.search(read(page).replace(table, "")), PRIVATE.search(read(page))
-
-
-def test_private_words_are_recognised() -> None:
-    assert PRIVATE.search("it asks leave for")
-    assert not PRIVATE.search("leave the block")

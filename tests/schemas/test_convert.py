@@ -1,4 +1,4 @@
-"""JSON to attrs classes: the first fault ends the work, and has the path it always had."""
+"""JSON to attrs classes: the first error ends the work, and has the path it always had."""
 
 from __future__ import annotations
 
@@ -61,7 +61,7 @@ def refused(raw: object, cls: type = Tree) -> InvalidRequest:
          "invalid_type", "twig.size"),
         ({"anything": [0] * 20_001}, "anything must hold at most 20000 items.", "invalid_value",
          "anything"),
-        # Of several faults, the first in the order of the class.
+        # Of several errors, the first in the order of the class.
         ({"twig": 1, "words": 1, "leaves": 1}, "leaves must be an array, got an integer.",
          "invalid_type", "leaves"),
     ],

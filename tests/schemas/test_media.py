@@ -39,7 +39,7 @@ def block(attachment: Attachment, limit: int = 1 << 20) -> Image | Document:
     return block_of(attachment, read_inline(attachment, Allowance(limit)))
 
 
-def refusal(attachment: Attachment) -> InvalidRequest:
+def error_of(attachment: Attachment) -> InvalidRequest:
     with pytest.raises(InvalidRequest) as caught:
         block(attachment)
     assert caught.value.param == FIELD
@@ -126,19 +126,19 @@ def test_heads_that_rfc_2397_allows(head: str) -> None:
     ],
 )
 def test_heads_that_it_does_not(head: str) -> None:
-    error = refusal(image(head + base64.b64encode(GIF).decode()))
+    error = error_of(image(head + base64.b64encode(GIF).decode()))
     assert (error.code, "data:TYPE;base64,DATA" in error.message) == ("invalid_image", True)
 
 
 def test_a_hostile_head_is_refused_at_once() -> None:
-    refusal(image("data:a/a;a=" + "a" * 1000 + "\x00,"))
+    error_of(image("data:a/a;a=" + "a" * 1000 + "\x00,"))
 
 
 @pytest.mark.parametrize("text", ["R0lGOD", "R0lGOD==x", "R0lG ODlh", "R0lG\nODlh", "R0lG-_lh",
                                   "====", "é", "R0lGODlh\n"])  # fmt: skip
 def test_base64_is_taken_strictly(text: str) -> None:
-    assert "valid base64" in refusal(image(f"data:image/gif;base64,{text}")).message
-    assert refusal(file(text)).code == "invalid_file"
+    assert "valid base64" in error_of(image(f"data:image/gif;base64,{text}")).message
+    assert error_of(file(text)).code == "invalid_file"
 
 
 def test_escaped_base64_and_escaped_bytes_are_understood() -> None:
@@ -152,12 +152,12 @@ def test_escaped_base64_and_escaped_bytes_are_understood() -> None:
 @pytest.mark.parametrize("data", ["%", "%4", "%zz", "GIF\u00e9"])
 @pytest.mark.parametrize("base", ["", ";base64"])
 def test_broken_escapes_are_refused(data: str, base: str) -> None:
-    assert refusal(image(f"data:image/gif{base},{data}")).code == "invalid_image"
+    assert error_of(image(f"data:image/gif{base},{data}")).code == "invalid_image"
 
 
 def test_escapes_are_bounded() -> None:
     source = "data:text/plain," + "%41" * (MAX_ESCAPES + 1)
-    assert "use base64" in refusal(file(source)).message
+    assert "use base64" in error_of(file(source)).message
 
 
 @given(data=st.binary(min_size=1))
@@ -252,22 +252,22 @@ def test_a_thumbnail_does_not_end_the_picture() -> None:
 def test_frames_that_hold_no_picture(data: bytes) -> None:
     with pytest.raises(Damaged):
         image_type(data)
-    error = refusal(image(data_url(data)))
+    error = error_of(image(data_url(data)))
     assert error.code == "invalid_image"
     assert "damaged" in error.message
 
 
 @pytest.mark.parametrize("data", [b"x", b"<svg/>", b"BM" + bytes(60), b"II*\0", PDF, b"\xff\xd8"])
 def test_other_things_are_no_image(data: bytes) -> None:
-    error = refusal(image(data_url(data)))
+    error = error_of(image(data_url(data)))
     assert (error.code, error.message) == (
         "invalid_image", f"{FIELD} must be a PNG, JPEG, GIF or WebP image."
     )  # fmt: skip
 
 
 def test_nothing_is_no_image() -> None:
-    assert "is empty" in refusal(image("data:image/png;base64,")).message
-    assert "is empty" in refusal(file("")).message
+    assert "is empty" in error_of(image("data:image/png;base64,")).message
+    assert "is empty" in error_of(file("")).message
 
 
 @given(st.binary())
@@ -293,7 +293,7 @@ def test_a_pdf_is_a_document_with_its_name() -> None:
 
 
 def test_a_pdf_that_broke_off_is_an_error() -> None:
-    error = refusal(file(data_url(PDF[:-7], "application/pdf")))
+    error = error_of(file(data_url(PDF[:-7], "application/pdf")))
     assert (error.code, "PDF" in error.message) == ("invalid_file", True)
 
 
@@ -347,7 +347,7 @@ def test_a_program_that_writes_a_pdf_is_text() -> None:
 @pytest.mark.parametrize("declared", ["text/plain", "application/json"])
 def test_what_is_no_text(data: bytes, declared: str) -> None:
     assert plain_text(data) is None
-    error = refusal(file(data_url(data, declared)))
+    error = error_of(file(data_url(data, declared)))
     assert error.code == "invalid_file"
     for taken in ("PDF", "UTF-8", "UTF-16"):
         assert taken in error.message
@@ -355,9 +355,9 @@ def test_what_is_no_text(data: bytes, declared: str) -> None:
 
 @pytest.mark.parametrize("data", [b" \n", codecs.BOM_UTF8, codecs.BOM_UTF16_LE])
 def test_text_with_nothing_in_it(data: bytes) -> None:
-    error = refusal(file(data_url(data)))
+    error = error_of(file(data_url(data)))
     assert (error.code, error.message) == ("invalid_file", f"{FIELD} has no text in it.")
 
 
 def test_a_picture_is_no_file() -> None:
-    assert "PDF" in refusal(file(data_url(png()))).message
+    assert "PDF" in error_of(file(data_url(png()))).message

@@ -36,15 +36,7 @@ from ccapi.schemas.message import (
     unseen,
     utf8_size,
 )
-
-
-def user(*blocks: Block) -> Message:
-    return Message("user", blocks)
-
-
-def assistant(*blocks: Block) -> Message:
-    return Message("assistant", blocks)
-
+from tests.support.messages import assistant, user
 
 ROLES = st.sampled_from(["user", "assistant"])
 MESSAGES = st.builds(
@@ -478,7 +470,7 @@ def _rounds(*ids: str) -> list[Message]:
 
 
 def _wires(messages: Sequence[Message]) -> list[str]:
-    """The ids of the calls, as the API is told them; each result follows its call."""
+    """The ids of the calls, as the API receives them; each result follows its call."""
     calls = [wire_id(call.id) for message in messages for call in message.calls]
     results = [wire_id(result.call_id) for message in messages for result in message.results]
     assert calls == results

@@ -1,10 +1,10 @@
-"""What a turn is told with, and what a conversation remembers of it."""
+"""What a turn is asked with, and what a conversation remembers of it."""
 
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from ccapi.schemas.message import Block, Message, ToolCall, digest
+from ccapi.schemas.message import ToolCall, digest
 from ccapi.schemas.turn import (
     LONG_TEXT,
     DigestedText,
@@ -25,15 +25,7 @@ from ccapi.schemas.turn_items import (
     ToolCallStarted,
     TurnItem,
 )
-
-
-def user(*blocks: Block) -> Message:
-    return Message("user", blocks)
-
-
-def assistant(*blocks: Block) -> Message:
-    return Message("assistant", blocks)
-
+from tests.support.messages import assistant, user
 
 NEXT = user("three")
 

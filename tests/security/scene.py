@@ -43,7 +43,7 @@ class Scene:
     decoys: dict[Path, object]
 
     def assert_untouched(self) -> None:
-        """Nothing of anybody else's has changed, and the victim lives."""
+        """Nothing of other users has changed, and the victim lives."""
         assert looks(self.decoys) == self.decoys
         for name in ("settings.json", "CLAUDE.md"):
             assert not (self.config / name).exists()
@@ -172,7 +172,7 @@ def _sockets(place: Path) -> list[socket.socket]:
 
 
 async def _answer(token: bytes, bound: socket.socket, task_status: trio.TaskStatus[str]) -> None:
-    """Serve whoever comes, and tell them the token."""
+    """Serve every client, and answer with the token."""
     where = bound.getsockname()
     if isinstance(where, bytes):
         told = where[1:].decode()

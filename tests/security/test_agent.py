@@ -44,7 +44,7 @@ async def open_confined(
 
 
 async def do(live: Live, conversation_id: str, *commands: str) -> list[str]:
-    """Have the agent run the commands, one call each; what it was told of them."""
+    """Have the agent run the commands, one call each; what it received of them."""
     assert live.stub is not None
     uses = [ToolUse("Bash", {"command": command}) for command in commands]
     live.stub.queue += [*(call(use) for use in uses), say("done")]
@@ -85,7 +85,7 @@ async def test_it_works_and_comes_back(kind: str, tmp_path: Path) -> None:
         assert told.splitlines()[0] == "first"
         assert len(told.splitlines()) == 2, "only its own transcripts"
         asked = json.dumps(live.stub.requests[-1].body["messages"])
-        assert "echo first > a.txt" in asked, "what was said before is told again"
+        assert "echo first > a.txt" in asked, "what was said before is sent again"
         assert "echo mine" not in asked
 
 

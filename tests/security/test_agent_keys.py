@@ -97,7 +97,7 @@ async def test_a_joined_conversation_stays_what_it_is(live: Live) -> None:
         assert refused["error"]["code"] == "agents_not_allowed"
 
 
-async def test_without_keys_agents_are_for_everybody(tmp_path: Path) -> None:
+async def test_without_keys_agents_are_for_all_clients(tmp_path: Path) -> None:
     async with open_live_demo(tmp_path) as live:
         made = await ask(live, "unused", "POST", "/v1/conversations", model=AGENT)
         assert made.status_code == 200

@@ -31,7 +31,7 @@ GET = "curl -sS -m 10 -o /dev/null -w '%{http_code} ' "
 
 
 class Names:
-    """A resolver that answers as it is told, once after another where it is told so."""
+    """A resolver that answers as the test says, one after another where the test says so."""
 
     def __init__(self, **answers: Sequence[str]) -> None:
         self.answers = answers
@@ -91,10 +91,10 @@ async def test_a_name_is_asked_once_and_what_was_checked_is_connected_to(
 
     async def connect(host: str, port: int, **_: Any) -> trio.SocketStream:
         tried.append((host, port))
-        raise OSError("nobody there")
+        raise OSError("no server there")
 
     monkeypatch.setattr(trio, "open_tcp_stream", connect)
-    with pytest.raises(OSError, match=r"^nobody there$"):
+    with pytest.raises(OSError, match=r"^no server there$"):
         await egress(resolve=names).connect("rebound.example", 443)
     assert (names.asked, tried) == (["rebound.example"], [(PUBLIC, 443)])
 
@@ -168,7 +168,7 @@ async def test_a_proxy_of_the_operators_is_taken() -> None:
 
 @pytest.mark.parametrize("kind", KINDS)
 async def test_tools_reach_what_they_may(kind: str, tmp_path: Path) -> None:
-    """By tunnel and by plain request; a refusal says whose it is."""
+    """By tunnel and by plain request; the error says whose it is."""
     async with web_server() as (port, asked), open_scene(tmp_path) as scene:
         own = f"127.0.0.1:{port}"
         script = f"{GET} --noproxy '' http://{own}/a?b; {GET} -p --noproxy '' http://{own}/c; "

@@ -47,7 +47,7 @@ ROUTES = (
     ("GET", "/v1/embeddings"),
     ("GET", "/nowhere"),
 )
-SOCKETS = ("/v1/responses", "/v1/house", "/v1/conversations/{conversation}/events")
+SOCKETS = ("/v1/responses", "/v1/overview", "/v1/conversations/{conversation}/events")
 IDS = {name: f"{name}_x" for name in ("response", "conversation", "item", "permission")}
 
 
@@ -271,7 +271,7 @@ async def test_a_key_opens_its_routes(lines: tuple[str, ...], keyed: Live) -> No
     assert (await knock(keyed, upgrade("/v1/responses", *lines))).status == 101
     offered = base64.urlsafe_b64encode(ADA.encode()).decode().rstrip("=")
     line = f"Sec-WebSocket-Protocol: ccapi.v1, ccapi-key.{offered}"
-    opened = await knock(keyed, upgrade("/v1/house", line))
+    opened = await knock(keyed, upgrade("/v1/overview", line))
     assert opened.status == 101
     assert offered.encode() not in opened.head
 

@@ -125,7 +125,7 @@ assert call(308, fd, 0x20000) == 0 or call(268, fd, 0x20000) == 0
     Way("a crontab", 'echo "0 0 1 1 * true" > /etc/cron.d/ccapi-test', False),
     Way("a user's crontab", 'echo x > /var/spool/cron/ccapi-test', False),
     Way("a library for everything", "echo x >> /etc/ld.so.preload", False),
-    Way("a program for everybody", "echo x > /usr/local/bin/ccapi-test", False),
+    Way("a program for all users", "echo x > /usr/local/bin/ccapi-test", False),
     Way("hashed passwords", 'test -n "$(cat /etc/shadow)"', False),
     Way("a file by its handle", _python(_SYSCALL + """
 assert call(304, -100, b"\\0" * 64, 0) >= 0 or ctypes.get_errno() not in (1, 38)

@@ -2,9 +2,9 @@
 
 Knows one request's body, and answers as a competent model would: it calls the tools that the prompt
 asks for or `tool_choice` forces, fills in their schemas with what the prompt says, uses their
-results, writes JSON where a format or the prompt asks for it, stops where it is told to. Refuses to
-know the clients, the gateway and the CLI, and remembers nothing between two requests. What its
-texts and values are is in `competent_words`.
+results, writes JSON where a format or the prompt asks for it, stops where the request says so.
+Refuses to know the clients, the gateway and the CLI, and remembers nothing between two requests.
+What its texts and values are is in `competent_words`.
 
     stub.answer = competent_model
 """
@@ -39,7 +39,7 @@ from .messages_answers import (
     ToolUse,
     Usage,
 )
-from .messages_rules import fault
+from .messages_rules import broken_rule
 from .messages_stub import Request
 
 CHARS_PER_TOKEN = 4
@@ -60,8 +60,8 @@ def competent_model(request: Request) -> Reply | Failure:
 
     `MessagesStub.answer` takes it as it is.
     """
-    if refusal := fault(request.body):
-        return Failure(400, refusal)
+    if broken := broken_rule(request.body):
+        return Failure(400, broken)
     asked = Asked(request.body)
     calls = _calls(asked)
     if calls:

@@ -96,24 +96,24 @@ async def open_embedded_cli(tmp_path: Path) -> AsyncIterator[tuple[Gateway, Mess
             yield gateway, stub
 
 
-class Ear:
-    """What a gateway has published since the ear was opened."""
+class EventRecorder:
+    """What a gateway has published since it was opened."""
 
     def __init__(self) -> None:
-        self.heard: list[events.Event] = []
+        self.events: list[events.Event] = []
         self._news = trio.Event()
 
     async def listen(self, subscription: Subscription) -> None:
         async for event in subscription:
-            self.heard.append(event)
+            self.events.append(event)
             self._news.set()
             self._news = trio.Event()
 
     async def wait(self, true: Callable[[events.Event], bool]) -> events.Event:
-        """The first event that is wanted, heard before or not."""
+        """The first event that is wanted, published before or not."""
         with trio.fail_after(PATIENCE):
             while True:
-                for event in self.heard:
+                for event in self.events:
                     if true(event):
                         return event
                 await self._news.wait()
@@ -121,7 +121,7 @@ class Ear:
     async def wait_count(self, kind: type[Any], count: int) -> list[Any]:
         """The events of a kind, once there are so many."""
         with trio.fail_after(PATIENCE):
-            while len(found := [event for event in self.heard if isinstance(event, kind)]) < count:
+            while len(found := [event for event in self.events if isinstance(event, kind)]) < count:
                 await self._news.wait()
         return found
 
@@ -134,7 +134,7 @@ class Ear:
         """The process that the conversation was given last."""
         pids = [
             event.pid
-            for event in self.heard
+            for event in self.events
             if isinstance(event, events.ChildAdopted)
             and event.conversation_id == conversation.conversation_id
         ]
@@ -142,12 +142,12 @@ class Ear:
 
 
 @asynccontextmanager
-async def open_ear(gateway: Gateway) -> AsyncIterator[Ear]:
-    ear = Ear()
+async def open_recorder(gateway: Gateway) -> AsyncIterator[EventRecorder]:
+    recorder = EventRecorder()
     async with trio.open_nursery() as nursery:
         with gateway.bus.subscribe(buffer=10_000) as subscription:
-            nursery.start_soon(ear.listen, subscription)
-            yield ear
+            nursery.start_soon(recorder.listen, subscription)
+            yield recorder
 
 
 async def first_delta(turn: Turn) -> str:

@@ -135,8 +135,8 @@ def echo(child: FakeChild, frame: Json) -> None:
 class FakeChild:
     """A child without a process. `fate` says how it went: ``retired``, ``killed`` or ``died``.
 
-    With `lingers` a child that is told to go stays until `bury`. `piece` is how many bytes are
-    read at once at most. `written` is what it was told, `running` whether a prompt is unanswered.
+    With `lingers` a child that is asked to end stays until `bury`. `piece` is how many bytes are
+    read at once at most. `written` is what it received, `running` whether a prompt is unanswered.
     """
 
     def __init__(self, brain: Brain = echo, origin: Origin | None = None) -> None:
@@ -253,7 +253,7 @@ class FakeChild:
 class FakePool:
     """Lends a new child to each session that asks. `lent` are all of them, `offered` the idle ones.
 
-    `gate` holds everybody back until it is set, `failure` is raised instead, `brains` go to the
+    `gate` holds all sessions back until it is set, `failure` is raised instead, `brains` go to the
     next children and `brain` to those after. `needy` calls in every child that is offered.
     """
 

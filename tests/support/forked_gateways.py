@@ -2,7 +2,7 @@
 
 A gateway takes a second of CPU to import its modules, which says nothing in a test that starts a
 hundred of them. Each fork has its environment and its working directory from the test, opens
-everything itself, and is a process of its own to whoever kills it.
+everything itself, and is a process of its own that a test can kill.
 
 Run as a program, this module is the process that forks. Each line of its input is the JSON of a
 `Start`; what the gateways log comes out of its standard error, between ``forked`` and ``dead``.

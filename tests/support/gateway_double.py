@@ -81,6 +81,18 @@ def saying(*pieces: str, finish_reason: str = "stop") -> Script:
     return script
 
 
+def in_two_parts(first: Sequence[str], go_on: trio.Event, then: Sequence[str]) -> Script:
+    """A turn that waits for `go_on` in the middle of its answer."""
+
+    async def script(asked: Asked) -> None:
+        await asked.say(*first)
+        await go_on.wait()
+        await asked.say(*then)
+        asked.end()
+
+    return script
+
+
 def failing(error: GatewayError, *pieces: str) -> Script:
     """A turn that says `pieces` and then fails."""
 
@@ -338,7 +350,7 @@ class GatewayDouble:
         )
 
     def remembered(self, *pieces: str) -> Script:
-        """A turn that says `pieces`, ends well, and is told of on the bus."""
+        """A turn that says `pieces`, ends well, and is published on the bus."""
 
         async def script(asked: Asked) -> None:
             await asked.say(*pieces)

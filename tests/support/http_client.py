@@ -79,7 +79,7 @@ class Response:
 
 
 class RawClient:
-    """Sends whatever bytes it is told to, and reads responses as a strict client does."""
+    """Sends any bytes as they are, and reads responses as a strict client does."""
 
     def __init__(self, stream: trio.abc.Stream) -> None:
         self.stream = stream

@@ -19,7 +19,7 @@ JSON = dict[str, Any]
 
 
 class Joined:
-    """`hello` is what it was told first, `seen` every event since then."""
+    """`hello` is the first message, `seen` every event since then."""
 
     def __init__(self, connection: WebSocketConnection, hello: JSON) -> None:
         self.connection = connection

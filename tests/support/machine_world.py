@@ -385,8 +385,8 @@ class World:
     def time_passes(self, choice: int) -> None:
         self.now += choice / 16
 
-    def alarm(self, choice: int) -> None:
-        """The alarm: when it is due, at any other time, or late."""
+    def time_out(self, choice: int) -> None:
+        """The timer: when it is due, at any other time, or late."""
         due = self.machine.deadline
         if choice < 64 and due < self.now + 10_000:
             self.now = max(self.now, due + (choice % 3) * 7)
@@ -398,7 +398,7 @@ class World:
             if self.machine.deadline > self.now:
                 return
             self.feed(TimedOut())
-        raise AssertionError(f"invariant 10: an alarm that rings for ever: {self.machine!r}")
+        raise AssertionError(f"invariant 10: a timer that goes off for ever: {self.machine!r}")
 
     def give_way(self, choice: int) -> None:
         if self.machine.phase in RESTING or choice % 4 == 0:
@@ -462,7 +462,7 @@ class World:
                 recent = [death for death in self.deaths if death > self.now - WINDOW]
                 assert len(recent) <= RESTARTS, "invariant 9: the budget is spent"
                 if isinstance(origin, Recording):
-                    assert len(origin.messages) > 3  # of those that are too many to be told
+                    assert len(origin.messages) > 3  # of those that are too many to be replayed
                     assert origin.messages[-1].role == "assistant"
                 self.seeking, self.origin, self.wants = True, origin, wants
             case TranscriptLost():
@@ -673,7 +673,7 @@ STEPS = (
     World.warm,
     World.ask_again,
     World.time_passes,
-    World.alarm,
+    World.time_out,
     World.give_way,
     World.release,
     World.close,

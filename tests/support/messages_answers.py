@@ -1,4 +1,4 @@
-"""The words of the Messages API stub: what it can be told to answer, and how that is encoded.
+"""The words of the Messages API stub: what a test can have it answer, and how that is encoded.
 
 Knows the Messages API's event stream and its plain JSON form. Refuses to know sockets and HTTP, the
 CLI that asks, and anything about models: every answer is a value the test chose.

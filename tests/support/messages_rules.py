@@ -39,7 +39,7 @@ _PROPERTY = re.compile(r"[a-zA-Z0-9_.-]{1,64}")
 _NAMED = ("properties", "$defs", "definitions")
 
 
-def fault(body: JSON) -> str | None:
+def broken_rule(body: JSON) -> str | None:
     """Return what the API would refuse the request for, in its words; None where it would not."""
     return next(_faults(body), None)
 

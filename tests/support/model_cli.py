@@ -51,7 +51,7 @@ Transcripts: TypeAlias = dict[tuple[str, str], tuple[Entry, ...]]
 @define(eq=False)
 class ModelCli:
     """One process. `inbox` is what was written to it, `said` what is to be read from it, `tools`
-    the names that it was told, `pending` its calls, and what came of them so far."""
+    the names that it received, `pending` its calls, and what came of them so far."""
 
     transcripts: Transcripts
     session: str = field(factory=lambda: str(uuid4()))
@@ -268,18 +268,18 @@ class ModelCli:
     def _rewind(self, target: str, last_seen: str | None) -> Json:
         """Take back a user message, and all that followed it."""
         last = target if last_seen is None else last_seen
-        done = self._take_back(last) if target == last else self._cut(target, last)
+        done = self._take_back_last(last) if target == last else self._cut(target, last)
         said = [each.uuid for each in self.history if each.message.role == "assistant"]
         return {"rewound": done, "precedingAssistantUuid": said[-1] if said and done else None}
 
     def _cut(self, target: str, last: str) -> bool:
         uuids = [entry.uuid for entry in self.history]
-        if target not in uuids or not self._take_back(last):
+        if target not in uuids or not self._take_back_last(last):
             return False
         del self.history[uuids.index(target) :]
         return True
 
-    def _take_back(self, target: str) -> bool:
+    def _take_back_last(self, target: str) -> bool:
         if self._asked is not None and self._asked.uuid == target:
             if self._partial:
                 uuid = str(uuid4())

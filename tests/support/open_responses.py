@@ -47,10 +47,10 @@ def _events() -> dict[str, str]:
 
 
 def check(name: str, value: object) -> None:
-    """AssertionError with every fault of `value` by the schema of that name."""
+    """AssertionError with every error of `value` by the schema of that name."""
     found = sorted(_validator(name).iter_errors(value), key=lambda error: list(error.path))
-    faults = [f"{'.'.join(map(str, error.path))}: {error.message[:300]}" for error in found]
-    assert not faults, f"no {name}\n" + "\n".join(faults)
+    errors = [f"{'.'.join(map(str, error.path))}: {error.message[:300]}" for error in found]
+    assert not errors, f"no {name}\n" + "\n".join(errors)
 
 
 def check_response(response: JSON) -> None:

@@ -31,7 +31,7 @@ def _segment(marker: int, data: bytes) -> bytes:
 
 
 def jpeg(width: int = 1, thumbnail: bytes = b"") -> bytes:
-    """The frame of a JPEG: its tables are empty, which nobody decodes here."""
+    """The frame of a JPEG: its tables are empty, which no test decodes."""
     return b"".join(
         (
             b"\xff\xd8",

@@ -156,7 +156,7 @@ class World:
         """Let a second pass: whatever was under way has happened."""
         await trio.sleep(1)
 
-    def heard(self) -> list[Any]:
+    def published(self) -> list[Any]:
         found = []
         while True:
             try:

@@ -156,7 +156,7 @@ async def read_turn(child: Child) -> list[Frame]:
 
 
 async def read_all(child: Child) -> tuple[list[Frame], GatewayError | None]:
-    """All the child says until it says no more, and its fault; then stops reading."""
+    """All the child says until it says no more, and its error; then stops reading."""
     seen: list[Frame] = []
     with trio.fail_after(PATIENCE):
         try:
@@ -164,8 +164,8 @@ async def read_all(child: Child) -> tuple[list[Frame], GatewayError | None]:
                 seen += await child.receive_frames()
         except EOFError:
             return seen, None
-        except GatewayError as fault:
-            return seen, fault
+        except GatewayError as error:
+            return seen, error
         finally:
             child.stop_reading()
 

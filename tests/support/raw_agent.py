@@ -1,7 +1,7 @@
 """An agent on a leash: Claude Code with tools and a prompt of its own, asked as the gateway asks.
 
 Knows the flags and variables that make an agent of the CLI, and the frames in which it asks for
-leave. Refuses to know the gateway, for the reason that `raw_cli` gives.
+permission. Refuses to know the gateway, for the reason that `raw_cli` gives.
 """
 
 from __future__ import annotations
@@ -83,7 +83,7 @@ async def open_raw_agent(
 
 
 def workspace(home: Path) -> Path:
-    """Where an agent works unless it is told otherwise."""
+    """Where an agent works unless the test says otherwise."""
     place = home / "workspace"
     place.mkdir(exist_ok=True)
     return place
@@ -115,7 +115,7 @@ def results_of(frames: Sequence[Frame]) -> list[Frame]:
     ]
 
 
-# -- leave -----------------------------------------------------------------------------------------
+# -- permission ------------------------------------------------------------------------------------
 
 
 def asks_permission(frame: Frame) -> bool:
@@ -141,8 +141,8 @@ def answer(asked: Frame, body: Frame) -> Frame:
 
 
 async def until_asked(cli: RawCli) -> Frame:
-    """The next question for leave."""
-    return (await cli.until(asks_permission, "a question for leave"))[-1]
+    """The next request for permission."""
+    return (await cli.until(asks_permission, "a request for permission"))[-1]
 
 
 async def run_out(cli: RawCli) -> list[Frame]:

@@ -2,7 +2,7 @@
 
 Knows how to find the binary, build an environment out of nothing and reap a process group. Refuses
 to know the gateway: no transport or actor code is used here, so that a contract test which fails
-names a fact of the CLI and never a fault of the gateway.
+names a fact of the CLI and never an error of the gateway.
 """
 
 from __future__ import annotations

@@ -1,6 +1,6 @@
 """A raw child that serves one conversation after another, and what may happen in a conversation.
 
-Knows how a child is told a conversation's setup and history, how it is emptied, and the accidents
+Knows how a child receives a conversation's setup and history, how it is emptied, and the accidents
 after which it has to be as good as new. Refuses to know the gateway, as `raw_cli` does.
 """
 

@@ -76,6 +76,9 @@ from ccapi.schemas.turn_items import (
     TurnItem,
 )
 
+from .messages import assistant as assistant
+from .messages import user as user
+
 SESSION = "cli-session"
 MEMORY = Memory(Setup("sonnet"))
 LOOK = Tool("look")
@@ -85,14 +88,6 @@ ASLEEP, WAKING, IDLE, BUSY = Phase.ASLEEP, Phase.WAKING, Phase.IDLE, Phase.BUSY
 INTERRUPTING, BACKOFF = Phase.INTERRUPTING, Phase.BACKOFF
 AWAITING_TOOLS = Phase.AWAITING_TOOLS
 RELEASING, STOPPING, CLOSED = Phase.RELEASING, Phase.STOPPING, Phase.CLOSED
-
-
-def user(*blocks: str) -> Message:
-    return Message("user", blocks)
-
-
-def assistant(*blocks: str) -> Message:
-    return Message("assistant", blocks)
 
 
 def results(**texts: str) -> Message:
@@ -178,12 +173,12 @@ class Talk:
         return self.feed(GiveWay(keep))
 
     def rings(self) -> list[str]:
-        """The alarm goes off when it is set."""
+        """The timer goes off when it is set."""
         self.now = self.machine.deadline
         return self.feed(TimedOut())
 
     def rings_now(self) -> list[str]:
-        """The alarm goes off now, whenever it was set for."""
+        """The timer goes off now, whenever it was set for."""
         return self.feed(TimedOut())
 
     # -- the child -------------------------------------------------------------------------------
@@ -261,7 +256,7 @@ class Talk:
         return self.result(num_turns=0, usage=Usage())
 
     def takes_history(self) -> list[str]:
-        """It takes in what it was told of the history, until it has the prompt."""
+        """It takes in what it received of the history, until it has the prompt."""
         words: list[str] = []
         turn = self.machine.turn
         while turn is not None and turn.batches:

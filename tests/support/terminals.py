@@ -1,4 +1,4 @@
-"""A program at a terminal, with somebody who types and reads; or at pipes, with nobody."""
+"""A program at a terminal, with a person who types and reads; or at pipes, without one."""
 
 from __future__ import annotations
 
@@ -66,7 +66,7 @@ class Terminal:
         await trio.lowlevel.wait_readable(self.fd)
         try:
             data = os.read(self.fd, 65536)
-        except OSError:  # EIO: nobody has the other side open any more
+        except OSError:  # EIO: no process has the other side open any more
             return False
         self.raw += data.decode()
         return bool(data)

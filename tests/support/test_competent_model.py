@@ -10,7 +10,7 @@ from ccapi.schemas.claude.tool_wishes import ToolWish
 from tests.support.competent_model import competent_model
 from tests.support.competent_words import fill
 from tests.support.messages_answers import Failure, Reply, Text, Thinking, ToolUse
-from tests.support.messages_rules import fault
+from tests.support.messages_rules import broken_rule
 from tests.support.messages_stub import Request
 
 WEATHER: dict[str, Any] = {
@@ -317,4 +317,4 @@ def test_what_the_api_accepts_is_not_refused() -> None:
         [USER, {"role": "system", "content": ""}, USER, CALLED, answered, USER],
         **(FORCED | output_config(**schema) | {"temperature": 0, "stop_sequences": ["x"]}),
     )
-    assert fault(body) is None
+    assert broken_rule(body) is None

@@ -63,7 +63,7 @@ class RawWebSocket:
         """The next frame, which is whole and unmasked. Raises EOFError."""
         first, second = await self._read(2)
         assert first & 0x80, "a server's frames are whole here"
-        assert not first & 0x70, "an extension that nobody has agreed to"
+        assert not first & 0x70, "an extension that was not agreed on"
         assert not second & 0x80, "a server does not mask"
         size = second
         if size == 126:

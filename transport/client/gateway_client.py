@@ -120,7 +120,7 @@ class GatewayClient:
         except httpx2.HTTPError as error:
             raise Unreachable(f"{self.url} does not answer: {_words(error)}") from error
         if not answer.is_success:
-            raise _refusal(answer.status_code, answer.content)
+            raise _error(answer.status_code, answer.content)
         try:
             reply = answer.json()
         except ValueError:
@@ -144,7 +144,7 @@ class GatewayClient:
                     await connection.aclose()
                 nursery.cancel_scope.cancel()
         except* ConnectionRejected as errors:
-            failure = _refusal_of(_leaf(errors))
+            failure = _error_of(_leaf(errors))
         except* (OSError, trio.TooSlowError, trio.BrokenResourceError) as errors:
             failure = Unreachable(f"{self.url} does not answer: {_words(_leaf(errors))}")
         except* (LinkLost, Refused) as errors:
@@ -212,12 +212,12 @@ def _words(error: BaseException) -> str:
     return str(cause or type(error).__name__)
 
 
-def _refusal_of(error: Exception) -> Refused:
+def _error_of(error: Exception) -> Refused:
     assert isinstance(error, ConnectionRejected)
-    return _refusal(error.status_code, error.body or b"")
+    return _error(error.status_code, error.body or b"")
 
 
-def _refusal(status: int, body: bytes) -> Refused:
+def _error(status: int, body: bytes) -> Refused:
     try:
         message = str(json.loads(body)["error"]["message"])
     except (ValueError, KeyError, TypeError):

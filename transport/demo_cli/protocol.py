@@ -59,7 +59,7 @@ class Child:
         self._history = session.history
         self._session = session
         self._desk = ToolCalls(self._frames, wire.write)
-        self._leave = PermissionRequests(session, wire.write)
+        self._permissions = PermissionRequests(session, wire.write)
         self._queue: list[Queued] = []
         self._turn: Turn | None = None
         self._aborting = False
@@ -117,8 +117,8 @@ class Child:
                 self._on_control(frame)
             case "control_response":
                 self._desk.on_response(frame.get("response") or {})
-                self._leave.on_response(frame.get("response") or {})
-                self._aborting = self._aborting or self._leave.interrupted
+                self._permissions.on_response(frame.get("response") or {})
+                self._aborting = self._aborting or self._permissions.interrupted
                 self._session.tools = sorted(self._desk.names)
             case _:
                 return
@@ -214,7 +214,7 @@ class Child:
 
     def _abort(self) -> None:
         self._aborting = True
-        self._leave.cancel()
+        self._permissions.cancel()
 
     def _rewind(self, request_id: Any, request: Json) -> None:
         if self._turn is None and not self._queue:
@@ -240,8 +240,8 @@ class Child:
         return {"cancelled": True, "message_uuid": uuid}
 
     def _set_permission_mode(self, request_id: Any, mode: Any) -> None:
-        if refusal := self._leave.set_mode(mode):
-            self._wire.write(self._frames.failure(request_id, *refusal))
+        if error := self._permissions.set_mode(mode):
+            self._wire.write(self._frames.failure(request_id, *error))
         else:
             self._wire.write(self._frames.success(request_id, {"mode": mode}))
             self._wire.write(self._frames.system("status", status=None, permissionMode=mode))
@@ -290,9 +290,9 @@ class Child:
             message = {"role": "user", "content": each.content}
             self._history.append({"type": "user", "uuid": each.uuid, "message": message})
         text = "\n".join(text_of(each.content) for each in batch)
-        if refusal := refused_command(batch[-1].content):
-            self._refuse_command(refusal)
-            self._end_locally(batch, refusal)
+        if error := refused_command(batch[-1].content):
+            self._refuse_command(error)
+            self._end_locally(batch, error)
         elif not batch[0].query:
             self._end_locally(batch, "")
         elif text and not text.strip():
@@ -305,8 +305,8 @@ class Child:
             self._answer_rewind(request_id, request)
         self._rewinds.clear()
 
-    def _refuse_command(self, refusal: str) -> None:
-        said, uuid = synthetic(new_uuid(), refusal, "end_turn"), new_uuid()
+    def _refuse_command(self, error: str) -> None:
+        said, uuid = synthetic(new_uuid(), error, "end_turn"), new_uuid()
         self._history.append({"type": "assistant", "uuid": uuid, "message": said})
         self._wire.write(self._frames.assistant(said, uuid))
 
@@ -364,7 +364,7 @@ class Child:
                         self._serve(None)
                     turn.tool_results = self._desk.take(tool_use_ids)
                 case RequestPermission():
-                    self._leave.ask(step)
+                    self._permissions.ask(step)
                 case AwaitPermission(tool_use_id):
                     if decision := self._await_permission(tool_use_id):
                         turn.decisions[tool_use_id] = decision
@@ -374,7 +374,7 @@ class Child:
                     hang()
             if self._aborting and not turn.done:
                 self._desk.cancel()
-                self._leave.cancel()
+                self._permissions.cancel()
                 self._wire.write(turn.abort())
                 return True
         return False
@@ -384,8 +384,8 @@ class Child:
         self._serve(0)  # what the gateway said while the message was printed
         while not self._aborting:
             if self._wire.eof:
-                self._leave.close()
-            if decision := self._leave.decision(tool_use_id):
+                self._permissions.close()
+            if decision := self._permissions.decision(tool_use_id):
                 return decision
             self._serve(None)
         return None

@@ -125,8 +125,8 @@ class Turn:
             marker = INTERRUPTED.removesuffix("]") + _FOR_TOOL_USE
             self._aborted = "aborted_tools"
         for tool_use_id in list(speech.waiting):
-            refusal = {"content": _REFUSED_TOOL, "is_error": True}
-            lines.append(speech.result(tool_use_id, refusal).data)
+            refused = {"content": _REFUSED_TOOL, "is_error": True}
+            lines.append(speech.result(tool_use_id, refused).data)
         lines.append(speech.marker({"type": "text", "text": marker}).data)
         if speech.block is not None:
             lines.append(speech.close().data)

@@ -98,9 +98,9 @@ async def decode_body(
                     raise TooLarge(f"The request's body, decoded, is larger than {limit} bytes.")
                 decoded += piece
                 await share.grow_to(len(body) + len(decoded))
-        except BadCoding as fault:
+        except BadCoding as error:
             raise InvalidRequest(
-                f"The request's body is not valid {coding}: {fault}.", code="invalid_encoding"
+                f"The request's body is not valid {coding}: {error}.", code="invalid_encoding"
             ) from None
         body = decoded
     return body

@@ -73,11 +73,11 @@ class Bodies:
             return False
         if share.taken + count < LONG:
             return True
-        others = self._long_taken - (share.taken if share.is_long else 0)
+        others = self._long_taken - (share.taken if share.taken >= LONG else 0)
         return not others or others + share.taken + count <= self.limit - self.limit // RESERVE
 
     def change(self, share: Share, count: int) -> None:
-        if share.is_long:
+        if share.taken >= LONG:
             self._long_taken -= share.taken
         share.taken += count
         self.taken += count
@@ -129,10 +129,6 @@ class Share:
 
     def __repr__(self) -> str:
         return f"<Share of {self.taken} bytes>"
-
-    @property
-    def is_long(self) -> bool:
-        return self.taken >= LONG
 
     async def grow_to(self, count: int) -> None:
         """Hold at least `count` bytes. Raises `Overloaded` where there is no room for them in

@@ -123,7 +123,7 @@ class GuardedStream(trio.abc.HalfCloseableStream):
 
 
 class ReplayStream(trio.abc.Stream):
-    """A stream that first gives out `head`, which someone has read from `stream` already."""
+    """A stream that first gives out `head`, which was read from `stream` before."""
 
     def __init__(self, head: bytes, stream: trio.abc.Stream) -> None:
         self._head = memoryview(head)

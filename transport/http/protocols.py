@@ -55,8 +55,8 @@ from ...schemas.errors import CallerError, GatewayError, NotImplementedHere, Upg
 from .exchange import RequestTimedOut, error_response
 from .request_checks import (
     asks_for_websocket,
-    fault_of_framing,
-    fault_of_handshake,
+    framing_error,
+    handshake_error,
     has_folded_line,
     head_of,
     in_origin_form,
@@ -271,7 +271,7 @@ class Http1(H11Protocol, _Carried):
             try:
                 event = self.connection.next_event()
             except h11.RemoteProtocolError as error:
-                await self._refuse(self._fault(error))
+                await self._refuse(self._error_of(error))
                 return
             if isinstance(event, h11.Request):
                 await self._carrier.flush()
@@ -287,7 +287,7 @@ class Http1(H11Protocol, _Carried):
                 # (`resume`); or no application is left that takes what comes.
                 return
 
-    def _fault(self, error: h11.RemoteProtocolError) -> GatewayError:
+    def _error_of(self, error: h11.RemoteProtocolError) -> GatewayError:
         if error.error_status_hint == HeadTooLarge.status:
             return self._head_too_large()
         if error.error_status_hint == NotImplementedHere.status:
@@ -301,22 +301,22 @@ class Http1(H11Protocol, _Carried):
     async def _begin(self, request: h11.Request) -> None:
         if request.method == b"PRI" and request.target == b"*" and request.http_version == b"2.0":
             raise Http2Requested(b"PRI * HTTP/2.0\r\n\r\n" + self.connection.trailing_data[0])
-        fault = fault_of_framing(request)
-        if fault is None:
-            request, fault = in_origin_form(request)
-        if fault is not None:
+        reason = framing_error(request)
+        if reason is None:
+            request, reason = in_origin_form(request)
+        if reason is not None:
             code = "invalid_handshake" if asks_for_websocket(request) else "invalid_http"
-            await self._refuse(invalid_http(fault, code))
+            await self._refuse(invalid_http(reason, code))
             return
         head = head_of(request)
         # h11 bounds a head that is incomplete; one that came whole in one read can be larger.
         if len(head) > self.config.h11_max_incomplete_size:
             await self._refuse(self._head_too_large())
         elif asks_for_websocket(request):
-            refusal = fault_of_handshake(request, head)
-            if refusal is None:
+            error = handshake_error(request, head)
+            if error is None:
                 raise WebSocketRequested(head + self.connection.trailing_data[0])
-            await self._refuse(refusal)
+            await self._refuse(error)
         else:
             await self._create_stream(request)
 
@@ -416,8 +416,8 @@ class Http2(H2Protocol, _Carried):
     async def _handle_events(self, events: list[h2.events.Event]) -> None:
         for event in events:
             if isinstance(event, h2.events.RequestReceived):
-                if (refusal := _fault_of_request(event)) is not None:
-                    self.connection.reset_stream(event.stream_id, refusal)
+                if (error := _request_error(event)) is not None:
+                    self.connection.reset_stream(event.stream_id, error)
                     continue
                 self._uploading.add(event.stream_id)
             elif isinstance(event, (h2.events.StreamEnded, h2.events.StreamReset)):
@@ -510,7 +510,7 @@ class _Waiter:
         self.progress = trio.Event()
 
 
-def _fault_of_request(event: h2.events.RequestReceived) -> h2.errors.ErrorCodes | None:
+def _request_error(event: h2.events.RequestReceived) -> h2.errors.ErrorCodes | None:
     for name, value in event.headers or ():
         if name == b":method" and value == b"CONNECT":
             return h2.errors.ErrorCodes.HTTP_1_1_REQUIRED

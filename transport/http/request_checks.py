@@ -15,15 +15,15 @@ import wsproto
 from wsproto.utilities import RemoteProtocolError as HandshakeRefused
 
 from ...schemas.errors import GatewayError, InvalidRequest, UpgradeRequired
-from ...schemas.hosts import is_authority
+from ...schemas.hosts import split_authority
 
 _HEAD_END = re.compile(rb"\n\r?\n")
 _FOLD = re.compile(rb"\n[ \t]")
 _ABSOLUTE = re.compile(rb"https?://([^/?#]*)([^#]*)", re.IGNORECASE)
 
 
-def invalid_http(fault: str, code: str = "invalid_http") -> InvalidRequest:
-    return InvalidRequest(f"The request is not valid HTTP: {fault}.", code=code)
+def invalid_http(reason: str, code: str = "invalid_http") -> InvalidRequest:
+    return InvalidRequest(f"The request is not valid HTTP: {reason}.", code=code)
 
 
 def has_folded_line(waiting: bytes) -> bool:
@@ -36,10 +36,10 @@ def has_folded_line(waiting: bytes) -> bool:
     return end is not None and _FOLD.search(waiting, 0, end.start()) is not None
 
 
-def fault_of_framing(request: h11.Request) -> str | None:
+def framing_error(request: h11.Request) -> str | None:
     """Why it is not clear where the request ends: RFC 9112 section 6.1 has such connections
     closed."""
-    names = {name for name, _ in request.headers}
+    names = dict(request.headers)
     if b"transfer-encoding" not in names:
         return None
     if b"content-length" in names:
@@ -70,7 +70,7 @@ def in_origin_form(request: h11.Request) -> tuple[h11.Request, str | None]:
             http_version=request.http_version,
         )
     for name, value in request.headers:
-        if name == b"host" and value and not is_authority(value):
+        if name == b"host" and value and split_authority(value) is None:
             return request, "its host is none"
     return request, None
 
@@ -93,7 +93,7 @@ def asks_for_websocket(request: h11.Request) -> bool:
     )
 
 
-def fault_of_handshake(request: h11.Request, head: bytes) -> GatewayError | None:
+def handshake_error(request: h11.Request, head: bytes) -> GatewayError | None:
     """Why this handshake would fail, or None. Found by a trial, for trio-websocket would answer
     without a body, or (a host that is no name, say) not answer at all."""
     for name, value in request.headers:
@@ -107,8 +107,8 @@ def fault_of_handshake(request: h11.Request, head: bytes) -> GatewayError | None
                 "Only version 13 of the WebSocket protocol is spoken here.",
                 code="unsupported_websocket_version",
             )
-        fault = f"Not a WebSocket handshake: {plain(refused)}."
-        return InvalidRequest(fault, code="invalid_handshake")
+        reason = f"Not a WebSocket handshake: {plain(refused)}."
+        return InvalidRequest(reason, code="invalid_handshake")
     except UnicodeError:
         return InvalidRequest("A header is not readable text.", code="invalid_handshake")
     return None

@@ -4,8 +4,8 @@ Knows: paths, ``file:`` URLs (RFC 8089), and how to open what was checked and no
 to know: what is in a file, and who asks.
 
 A path is resolved first and then walked, part by part, from the allowed folder, without following
-any link: a file that becomes a link in between is not opened. (A hard link cannot be told from
-the file; who can make one inside the folder may read the file anyway.)
+any link: a file that becomes a link in between is not opened. (A hard link cannot be distinguished
+from the file; who can make one inside the folder may read the file anyway.)
 
 Everything here blocks, and is called in a thread.
 """

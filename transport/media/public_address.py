@@ -69,8 +69,8 @@ _NUMBER = re.compile(r"(?:[0-9]+|0x[0-9a-f]*)")
 def is_public(address: str) -> bool:
     """Whether `address` (text, as a resolver gives it) is a host's on the public Internet.
 
-    A translator's own prefix (RFC 6052) cannot be told from any other; an operator who runs one in
-    front of private addresses has to filter there."""
+    A translator's own prefix (RFC 6052) cannot be distinguished from any other; an operator who
+    runs one in front of private addresses has to filter there."""
     try:
         parsed = ip_address(address)
     except ValueError:

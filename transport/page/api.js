@@ -3,7 +3,7 @@
 // Knows: its routes, the error envelope, the key. Refuses to know: the page. Addresses are relative
 // to the page's own, so that a gateway mounted below a path is served from there.
 
-import { apiKey, faultOfKey } from "./keys.js";
+import { apiKey, keyError } from "./keys.js";
 
 export const address = (path) => new URL(path, document.baseURI);
 
@@ -30,8 +30,8 @@ export function onKeyNeeded(ask) {
 async function once(method, path, body) {
   const headers = {};
   const key = apiKey();
-  const fault = key && faultOfKey(key);
-  if (fault) throw new ApiError(fault, { status: 401, code: "invalid_api_key" }); // kept from before
+  const error = key && keyError(key);
+  if (error) throw new ApiError(error, { status: 401, code: "invalid_api_key" }); // kept from before
   if (key) headers.authorization = `Bearer ${key}`;
   if (body !== undefined) headers["content-type"] = "application/json";
   let response;

@@ -79,7 +79,7 @@ export class Channel {
     this.drop();
     this.failures += 1;
     const wait = Math.min(LONGEST_WAIT, FIRST_WAIT * 2 ** Math.min(this.failures - 1, 8));
-    const spread = wait * (0.75 + Math.random() / 2); // not everybody at once after a restart
+    const spread = wait * (0.75 + Math.random() / 2); // not all pages at once after a restart
     this.retryAt = Date.now() + spread;
     this.become("waiting");
     if (!opened && (await this.refused())) {

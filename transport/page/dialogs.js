@@ -3,7 +3,7 @@
 // Knows: the dialogs and how each is answered. Refuses to know: what becomes of the answer.
 
 import { button, byId, h } from "./dom.js";
-import { faultOfKey, forgetApiKey, setApiKey } from "./keys.js";
+import { keyError, forgetApiKey, setApiKey } from "./keys.js";
 
 function show(dialog) {
   document.body.append(dialog);
@@ -52,11 +52,11 @@ export function askForKey(reason) {
     const dialog = h("dialog", { "aria-labelledby": "key-title" }, h("h2", { id: "key-title" }, "This gateway asks for a key"), h("p", {}, "It is one of those in the setting auth.api_keys. It stays in this browser."), form);
     dialog.addEventListener("cancel", (event) => event.preventDefault());
     form.addEventListener("submit", (event) => {
-      const fault = faultOfKey(field.value.trim());
-      if (fault) {
+      const error = keyError(field.value.trim());
+      if (error) {
         event.preventDefault();
         form.querySelector(".wrong")?.remove();
-        form.prepend(h("p", { class: "wrong", role: "alert" }, fault));
+        form.prepend(h("p", { class: "wrong", role: "alert" }, error));
         field.focus();
         return;
       }

@@ -32,7 +32,7 @@ export function apiKey() {
 
 // Why `key` cannot be one, in words; null where it may be. A header holds visible ASCII alone. (The
 // key itself is not repeated: it may be shown on a screen that others see.)
-export function faultOfKey(key) {
+export function keyError(key) {
   const at = [...key].findIndex((sign) => sign < "!" || sign > "~");
   if (at < 0) return null;
   const kind = /\s/.test([...key][at]) ? "a space or the end of a line" : /[\u0000-\u001f\u007f]/.test([...key][at]) ? "a control character" : `“${[...key][at]}”`;

@@ -1,4 +1,4 @@
-"""One child process: its pipes, its process group, its end.
+"""One child process: its pipes, its process group, how it is frozen, its end.
 
 Knows: bytes in and out, lines, signals, the stop sequence. Refuses to know: what a frame means,
 whose conversation it is, and when a child should go (`actors.pool.pool` and `actors.session.actor`
@@ -93,7 +93,7 @@ class Child:
         self._ended = False  # the last signal is sent: the group's number may go to others
         self._stdout_kept = False  # a task reads, and will read what is left in the end
         self._receiving: trio.CancelScope | None = None
-        self._fault: ChildProtocolError | None = None
+        self._failure: ChildProtocolError | None = None
         self._stderr_done = trio.Event()
         self.leave = trio.Event()
         """Set when the child is to go, or has gone by itself: `open_child`'s block should end."""
@@ -182,7 +182,7 @@ class Child:
             raise trio.BusyResourceError("another task reads from this child")
         self._stdout_kept = True
         frames: list[Frame] = []
-        if self._fault is None:
+        if self._failure is None:
             data = None
             try:
                 if not self.gone.is_set():
@@ -204,14 +204,14 @@ class Child:
                 raise EOFError
             try:
                 for line in self._lines.feed(data):
-                    frames.append(decode(line))  # noqa: PERF401 (what came before a fault counts)
+                    frames.append(decode(line))  # noqa: PERF401 (what came before an error counts)
             except LineTooLong as error:
-                self._fault = ChildProtocolError(f"The CLI process wrote {error}.")
+                self._failure = ChildProtocolError(f"The CLI process wrote {error}.")
             except ValueError:
-                self._fault = ChildProtocolError("The CLI process wrote a line that is not JSON.")
-        if self._fault is not None and not frames:
+                self._failure = ChildProtocolError("The CLI process wrote a line that is not JSON.")
+        if self._failure is not None and not frames:
             self.kill()
-            raise self._fault
+            raise self._failure
         return frames
 
     def rest(self) -> None:

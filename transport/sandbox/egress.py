@@ -113,17 +113,17 @@ class Egress:
             with trio.fail_after(CONNECT_SECONDS):
                 upstream, head = await door.open(request, self.connect_api)
         except h11.RemoteProtocolError:
-            refusal = DoorShut(400, "invalid_request_error", "That is no request.")
+            error = DoorShut(400, "invalid_request_error", "That is no request.")
         except DoorShut as shut:
-            refusal = shut
+            error = shut
         except NoLogin:
-            refusal = DoorShut(401, "authentication_error", "The gateway is not logged in.")
+            error = DoorShut(401, "authentication_error", "The gateway is not logged in.")
         except (OSError, UnicodeError, ssl.SSLError, trio.TooSlowError, trio.BrokenResourceError):
-            refusal = DoorShut(502, "api_error", "The API could not be reached.")
+            error = DoorShut(502, "api_error", "The API could not be reached.")
         else:
             await _join(client, upstream, b"", head + connection.trailing_data[0])
             return
-        await _say(client, refusal.response())
+        await _say(client, error.response())
 
     async def _proxy(self, client: trio.SocketStream) -> None:
         connection = h11.Connection(h11.SERVER, max_incomplete_event_size=MAX_HEAD_BYTES)

@@ -10,7 +10,7 @@ can, since every agent's start waits for it (`posix`: to import `os` takes 2 ms 
 - ``CONTROL``: descriptor of a Unix socket to the gateway. It gets one byte and the listening
   sockets: the proxy's first, then one for each of the ports.
 - ``PORTS``: separated by commas; on these ports of 127.0.0.1 the child finds what the gateway
-  connects it to. ``api``: a port that is free, which the child is told as the API's.
+  connects it to. ``api``: a port that is free, which the child receives as the API's.
 - ``RULES``: ``-``, or Landlock's: lines of a letter and a value, separated by NUL, in hexadecimal.
   ``r`` a path to read, ``w`` a path to write, ``p`` a TCP port to connect to (beside those above),
   ``f`` the filter for system calls (in hexadecimal again), ``o`` a process that must be out of

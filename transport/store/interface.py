@@ -98,7 +98,7 @@ class Turn:
 @frozen
 class Begun:
     """The turn `number` has begun. `lost`: the id of an earlier turn that was lost, which no client
-    was told yet."""
+    knows of yet."""
 
     number: int
     lost: str | None

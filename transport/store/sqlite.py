@@ -197,7 +197,7 @@ class SqliteEngine:
     def _close(
         self, n: int, number: int, closing: Closing, last: int, lost: str | None
     ) -> tuple[str | None, int]:
-        """Which lost turn no client was told of, and how many messages the turn has."""
+        """Which lost turn no client knows of, and how many messages the turn has."""
         row = self._one(
             "update turn set state = ?, last = ? where n = ? and number = ? "
             "returning first, turn_id",

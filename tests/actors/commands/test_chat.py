@@ -290,10 +290,10 @@ class Visit:
     async def happen(self, kind: str, number: int, **fields: Any) -> None:
         await self.tell(kind, event_id=number, turn_id="t1", **fields)
 
-    async def hear(self) -> JSON:
+    async def receive(self) -> JSON:
         with trio.fail_after(20):
-            heard: JSON = json.loads(await self.websocket.receive())
-        return heard
+            received: JSON = json.loads(await self.websocket.receive())
+        return received
 
     async def lose(self) -> None:
         """Break off without a word."""
@@ -302,7 +302,7 @@ class Visit:
 
     async def end(self) -> None:
         with pytest.raises(WebSocketClosed):
-            await self.hear()
+            await self.receive()
         self.over.set()
 
 
@@ -330,7 +330,7 @@ async def begin(gateway: Gateway, terminal: Any, text: str = "go") -> Visit:
     visit = await gateway.visited()
     await terminal.until("> ")
     await terminal.type(f"{text}\n")
-    asked = await visit.hear()
+    asked = await visit.receive()
     assert (asked["type"], asked["input"]) == ("turn.create", text)
     await visit.tell("turn.accepted", turn_id="t1", ref=asked["ref"])
     await visit.happen("turn.started", 1, items=[])
@@ -383,7 +383,7 @@ async def test_leave_is_asked_for_and_given_or_not(
             await terminal.type("what?\n")
             await terminal.until("conversation: ")
             await terminal.type(f"{word}\n")
-            reply = await visit.hear()
+            reply = await visit.receive()
             assert reply == {
                 "type": "permission.reply",
                 "request_id": "r1",
@@ -409,24 +409,24 @@ async def test_leave_that_is_asked_twice_is_asked_for_in_order(tmp_path: Path) -
             await terminal.until("Write")
             await terminal.until("conversation: ")
             await terminal.type("n\n")
-            assert (await visit.hear())["request_id"] == "r1"
-            # Somebody else answers the other: nothing is left to be asked here.
+            assert (await visit.receive())["request_id"] == "r1"
+            # Another client answers the other: nothing is left to be asked here.
             await visit.happen("permission.resolved", 4, request_id="r1", behavior="deny", by="x")
             await visit.happen("permission.resolved", 5, request_id="r2", behavior="deny", by="x")
             await visit.happen("turn.finished", 6, **FINISHED)
             await terminal.until("\n> ")
             await terminal.type("next\n")
-            assert (await visit.hear())["input"] == "next"
+            assert (await visit.receive())["input"] == "next"
             visit.over.set()
 
 
 async def test_with_no_client_to_ask_permission_is_denied(tmp_path: Path) -> None:
     async def play(gateway: Gateway) -> None:
         visit = await gateway.visited()
-        await visit.hear()
+        await visit.receive()
         await visit.happen("turn.started", 1, items=[])
         await visit.happen("permission.requested", 2, **LEAVE)
-        reply = await visit.hear()
+        reply = await visit.receive()
         assert (reply["behavior"], reply["request_id"]) == ("deny", "r1")
         await visit.happen("permission.resolved", 3, request_id="r1", behavior="deny", by="x")
         await visit.happen("text.delta", 4, text="Then not.")
@@ -455,7 +455,7 @@ async def test_a_lost_connection_is_taken_up_from_what_was_seen(tmp_path: Path) 
             await visit.happen("turn.finished", 4, **FINISHED)
             await terminal.until("two\n> ")
             await terminal.type("on\n")
-            assert (await visit.hear())["input"] == "on"
+            assert (await visit.receive())["input"] == "on"
             visit.over.set()
 
 
@@ -486,12 +486,12 @@ async def test_a_line_that_was_lost_with_the_connection_is_reported(tmp_path: Pa
             visit = await gateway.visited()
             await terminal.until("> ")
             await terminal.type("go\n")
-            await visit.hear()
+            await visit.receive()
             await visit.lose()  # before anything came of it
             visit = await gateway.visited(resumed=True, items=None, last_event_id=0)
             await terminal.until("lost with the connection; type it again: go\n> ")
             await terminal.type("go\n")
-            assert (await visit.hear())["input"] == "go"
+            assert (await visit.receive())["input"] == "go"
             visit.over.set()
 
 
@@ -501,7 +501,7 @@ async def test_a_gateway_that_refuses_a_turn_is_asked_again(tmp_path: Path) -> N
             visit = await gateway.visited()
             await terminal.until("> ")
             await terminal.type("go\n")
-            asked = await visit.hear()
+            asked = await visit.receive()
             error = {"message": "Too many turns wait.", "type": "x", "code": "x", "param": None}
             await visit.tell("error", ref=asked["ref"], error=error)
             await terminal.until("error: Too many turns wait.\n> ")
@@ -513,7 +513,7 @@ async def test_a_second_ctrl_c_leaves_whatever_the_gateway_does(tmp_path: Path) 
         async with open_terminal(tmp_path, "chat", "--url", gateway.url) as terminal:
             visit = await begin(gateway, terminal)
             await terminal.type(CTRL_C)
-            assert (await visit.hear())["type"] == "turn.interrupt"
+            assert (await visit.receive())["type"] == "turn.interrupt"
             await terminal.type(CTRL_C)
             assert await terminal.ended() == 130
             visit.over.set()

@@ -1,4 +1,4 @@
-"""The directory: ids, owners, the bound, and which conversations nobody looks after."""
+"""The directory: ids, owners, the bound, and which conversations no actor looks after."""
 
 from __future__ import annotations
 
@@ -36,14 +36,14 @@ def test_it_is_found_by_its_owner_alone_and_for_others_it_does_not_exist() -> No
     directory = Directory(10)
     entry = add(directory, "alice")
     assert directory.find(entry.conversation_id, "alice") is entry
-    refusals = []
+    errors = []
     for conversation_id, owner in [(entry.conversation_id, "bob"), ("conv_none", "alice")]:
         with pytest.raises(NotFound) as caught:
             directory.find(conversation_id, owner)
-        refusals.append((caught.value.body(), caught.value.status))
-    assert refusals[0] == refusals[1]
-    assert refusals[0][0]["error"]["code"] == "conversation_not_found"
-    assert refusals[0][0]["error"]["param"] == "conversation_id"
+        errors.append((caught.value.body(), caught.value.status))
+    assert errors[0] == errors[1]
+    assert errors[0][0]["error"]["code"] == "conversation_not_found"
+    assert errors[0][0]["error"]["param"] == "conversation_id"
 
 
 def test_conversations_are_listed_by_owner_oldest_first() -> None:

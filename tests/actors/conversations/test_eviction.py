@@ -1,5 +1,5 @@
-"""When there are too many conversations, or they hold too much in memory, those that nobody needs
-make room."""
+"""When there are too many conversations, or they hold too much in memory, those that no client
+needs make room."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ from ccapi.schemas.events import ConversationClosed
 from ccapi.schemas.message import Message
 from ccapi.schemas.settings.settings import ConversationSettings
 from ccapi.schemas.turn import Options
-from tests.support.embedded import open_ear, open_embedded
+from tests.support.embedded import open_embedded, open_recorder
 from tests.support.live import settings_for
 from tests.support.processes import eventually
 
@@ -158,7 +158,10 @@ def lives(gateway: Gateway, conversation: Conversation) -> bool:
 
 
 async def test_cut_answers_give_way_oldest_first_and_the_newer_ones_go_on(tmp_path: Path) -> None:
-    async with open_embedded(tmp_path, conversation=HELD) as gateway, open_ear(gateway) as ear:
+    async with (
+        open_embedded(tmp_path, conversation=HELD) as gateway,
+        open_recorder(gateway) as recorder,
+    ):
         conversations = []
         for number in range(6):
             conversations.append(gateway.conversation(private=False))
@@ -169,7 +172,7 @@ async def test_cut_answers_give_way_oldest_first_and_the_newer_ones_go_on(tmp_pa
         for number, conversation in enumerate(conversations[3:], 3):
             reply = await conversation.ask("What was the first thing that I said?")
             assert f"My name is number {number}." in reply.text
-        await ear.wait(
+        await recorder.wait(
             lambda event: (
                 isinstance(event, ConversationClosed)
                 and (event.conversation_id, event.reason)
@@ -188,7 +191,8 @@ async def test_seeds_of_new_conversations_count_and_private_ones_go_last(tmp_pat
         others = [gateway.conversation(seed=told(BIG), private=False) for _ in range(4)]
         assert [lives(gateway, each) for each in others] == [False, False, True, True]
         assert lives(gateway, named)
-        # What is larger than all may be costs nobody else their place, and is told once at least.
+        # What is larger than all may be costs no other conversation its place, and is logged once
+        # at least.
         huge = gateway.conversation(seed=told(4 * BIG))
         assert (await huge.ask("How many messages?")).text
         assert [lives(gateway, each) for each in (named, *others[2:], huge)] == [True] * 4
@@ -209,10 +213,13 @@ async def test_what_a_client_has_open_is_kept_beyond_the_bound(tmp_path: Path) -
 async def test_who_fell_asleep_after_the_last_turn_gives_way_in_time(tmp_path: Path) -> None:
     # The supervisor looks every minute, or as often as conversations expire.
     soon = ConversationSettings(max_held_bytes=BIG // 2, session_timeout_minutes=1 / 120)
-    async with open_embedded(tmp_path, conversation=soon) as gateway, open_ear(gateway) as ear:
+    async with (
+        open_embedded(tmp_path, conversation=soon) as gateway,
+        open_recorder(gateway) as recorder,
+    ):
         huge = gateway.conversation(seed=told(BIG))
         huge.entry.used_at += 600  # so that it does not expire
-        closed = await ear.wait(lambda event: isinstance(event, ConversationClosed))
+        closed = await recorder.wait(lambda event: isinstance(event, ConversationClosed))
         assert closed == ConversationClosed(huge.conversation_id, "evicted")
 
 

@@ -16,6 +16,7 @@ from ccapi.schemas.turn import Completed, Failed, Memory, Setup, Usage
 from ccapi.schemas.turn_items import ReasoningDelta, TextDelta
 from ccapi.transport.store.interface import Missing, Store, Unavailable
 from ccapi.transport.store.memory import open_memory_store
+from tests.support.messages import user
 
 SETUP = Setup("haiku")
 USAGE = Usage(prompt_tokens=3, completion_tokens=2)
@@ -30,10 +31,6 @@ async def store() -> AsyncIterator[Store]:
 
 def journal_in(store: Store, **fields: Any) -> Journal:
     return Journal(store, "conv_1", KEY, lambda: True, lambda: {"a": "b"}, **fields)
-
-
-def user(text: str) -> Message:
-    return Message("user", (text,))
 
 
 async def turn(journal: Journal, number: int, memory: Memory, **begin: Any) -> Memory:

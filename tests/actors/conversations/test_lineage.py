@@ -148,7 +148,7 @@ def held(*messages: Message, owner: str = "local", setup: Setup = SETUP) -> Held
     return Held(owner, Memory(setup, tuple(map(digest, messages))))
 
 
-def anybody(_: Held) -> bool:
+def always(_: Held) -> bool:
     return True
 
 
@@ -157,13 +157,13 @@ def test_who_came_to_a_history_last_is_found_first() -> None:
     first, second = held(HI, HELLO), held(HI, HELLO)
     for holder in (first, second):
         table.keep(holder)
-    assert table.find(key_of(), anybody) is second
+    assert table.find(key_of(), always) is second
     assert table.find(key_of(), lambda holder: holder is first) is first
     table.drop(second)
     table.drop(second)  # once is enough
-    assert table.find(key_of(), anybody) is first
+    assert table.find(key_of(), always) is first
     table.drop(first)
-    assert table.find(key_of(), anybody) is None
+    assert table.find(key_of(), always) is None
     assert len(table) == 0
 
 
@@ -173,18 +173,18 @@ def test_a_conversation_that_went_on_holds_its_old_history_no_more() -> None:
     table.keep(holder)
     holder.grow(HI)
     holder.grow(HELLO)
-    assert table.find(key_of(), anybody) is None, "the table has not heard of it yet"
-    assert table.find(holder.key, anybody) is None
+    assert table.find(key_of(), always) is None, "the table has not noticed it yet"
+    assert table.find(holder.key, always) is None
     table.keep(holder)
-    assert table.find(key_of(), anybody) is None
-    assert table.find(holder.key, anybody) is holder
+    assert table.find(key_of(), always) is None
+    assert table.find(holder.key, always) is holder
     assert len(table) == 1
 
 
 def test_an_empty_conversation_is_the_holder_of_no_history() -> None:
     table: LineageTable[Held] = LineageTable()
     table.keep(held())
-    assert table.find(key_of(()), anybody) is None
+    assert table.find(key_of(()), always) is None
     assert len(table) == 0
 
 
@@ -194,8 +194,8 @@ SAYS = st.sampled_from([HI, HELLO])
 
 
 class TableModel(RuleBasedStateMachine):
-    """Conversations come, go on with or without the table's knowledge, and go. Whoever is found
-    holds exactly what was asked for; and somebody is found where somebody who was kept does."""
+    """Conversations come, go on with or without the table's knowledge, and go. What is found
+    holds exactly what was asked for; and one is found where one that was kept does."""
 
     def __init__(self) -> None:
         super().__init__()

@@ -49,7 +49,7 @@ SETTINGS = Settings(
 )
 
 
-class Desk:
+class World:
     """A supervisor over children made of memory, and what it published."""
 
     def __init__(
@@ -59,19 +59,19 @@ class Desk:
         self.directory = directory
         self.pool = pool
         self._news = news
-        self._heard: list[events.Event] = []
+        self._published: list[events.Event] = []
         self.ports: list[Port] = []
 
     @property
-    def heard(self) -> list[events.Event]:
+    def published(self) -> list[events.Event]:
         """What was published so far, phases apart."""
         while True:
             try:
                 event = self._news.receive_nowait()
             except (trio.WouldBlock, trio.EndOfChannel):
-                return self._heard
+                return self._published
             if not isinstance(event, events.PhaseChanged):
-                self._heard.append(event)
+                self._published.append(event)
 
     def entry(self, used_at: float | None = None) -> Entry:
         now = time.time() if used_at is None else used_at
@@ -89,16 +89,16 @@ class Desk:
 
 
 @asynccontextmanager
-async def open_desk(brain: Brain = echo, settings: Settings = SETTINGS) -> AsyncIterator[Desk]:
+async def open_world(brain: Brain = echo, settings: Settings = SETTINGS) -> AsyncIterator[World]:
     bus, directory, pool = Bus(), Directory(100), FakePool(brain)
     with bus.subscribe(buffer=10_000) as news:
         async with open_supervisor(settings, directory, pool, bus) as supervisor:
-            desk = Desk(supervisor, directory, pool, news)
-            yield desk
+            world = World(supervisor, directory, pool, news)
+            yield world
         held = [child for child in pool.lent if child not in pool.released]
         assert all(child.fate for child in held), "a child was left behind"
         assert all(entry.ref is None for entry in directory.all()), "an actor was left behind"
-        assert all(port.outcome is not None for port in desk.ports), "a turn did not end"
+        assert all(port.outcome is not None for port in world.ports), "a turn did not end"
 
 
 @pytest.fixture
@@ -120,87 +120,89 @@ def crash(monkeypatch: pytest.MonkeyPatch) -> set[str]:
 
 
 async def test_a_conversation_costs_nothing_until_its_first_message() -> None:
-    async with open_desk() as desk:
-        entry = desk.entry()
+    async with open_world() as world:
+        entry = world.entry()
         await wait_all_tasks_blocked()
         assert entry.ref is None
-        assert desk.pool.asked == 0
-        assert await desk.ask(entry, "hi") == "echo: hi"
+        assert world.pool.asked == 0
+        assert await world.ask(entry, "hi") == "echo: hi"
         actor = entry.ref
-        assert await desk.ask(entry, "again") == "echo: again"
+        assert await world.ask(entry, "again") == "echo: again"
         assert entry.ref is actor is not None
 
 
 async def test_many_who_speak_at_once_get_the_same_actor() -> None:
-    async with open_desk() as desk:
-        entry = desk.entry()
+    async with open_world() as world:
+        entry = world.entry()
         answers: list[str] = []
 
         async def ask(number: int) -> None:
-            answers.append(await desk.ask(entry, str(number)))
+            answers.append(await world.ask(entry, str(number)))
 
         async with trio.open_nursery() as nursery:
             for number in range(10):
                 nursery.start_soon(ask, number)
         assert sorted(answers) == [f"echo: {number}" for number in range(10)]
-        assert len(desk.pool.lent) == 1
+        assert len(world.pool.lent) == 1
 
 
 async def test_an_asker_that_is_cancelled_does_not_disturb_the_supervisor() -> None:
-    async with open_desk() as desk:
-        entry = desk.entry()
+    async with open_world() as world:
+        entry = world.entry()
         with trio.CancelScope() as scope:
             scope.cancel()
-            await desk.submit(entry, "never mind")
+            await world.submit(entry, "never mind")
         async with trio.open_nursery() as nursery:
-            nursery.start_soon(desk.submit, entry, "never mind")
+            nursery.start_soon(world.submit, entry, "never mind")
             await trio.lowlevel.checkpoint()
             nursery.cancel_scope.cancel()
-        assert await desk.ask(entry, "hi") == "echo: hi"
+        assert await world.ask(entry, "hi") == "echo: hi"
 
 
 # -- forgetting ------------------------------------------------------------------------------------
 
 
 async def test_a_forgotten_conversation_is_gone_and_so_is_what_it_did() -> None:
-    async with open_desk(silent) as desk:
-        entry = desk.entry()
-        turn = await desk.submit(entry)
-        waiting = await desk.submit(entry)
-        child = await desk.pool.wait_lent(1)
-        await desk.supervisor.forget(entry)
-        assert entry not in desk.directory
+    async with open_world(silent) as world:
+        entry = world.entry()
+        turn = await world.submit(entry)
+        waiting = await world.submit(entry)
+        child = await world.pool.wait_lent(1)
+        await world.supervisor.forget(entry)
+        assert entry not in world.directory
         for lost in (turn, waiting):
             error = await failure(lost)
             assert (type(error), error.code) == (TurnInterrupted, "deleted")
         assert child.fate == "killed"
         with pytest.raises(NotFound):
-            await desk.submit(entry)
-        await desk.supervisor.forget(entry)  # twice does no harm
+            await world.submit(entry)
+        await world.supervisor.forget(entry)  # twice does no harm
         await wait_all_tasks_blocked()
-        closed = [event for event in desk.heard if isinstance(event, events.ConversationClosed)]
+        closed = [
+            event for event in world.published if isinstance(event, events.ConversationClosed)
+        ]
         assert closed == [events.ConversationClosed(entry.conversation_id, "deleted")]
 
 
 async def test_a_conversation_without_an_actor_is_forgotten_too() -> None:
-    async with open_desk() as desk:
-        entry = desk.entry()
-        await desk.supervisor.forget(entry, "forgotten")
-        assert desk.heard == [events.ConversationClosed(entry.conversation_id, "forgotten")]
+    async with open_world() as world:
+        entry = world.entry()
+        await world.supervisor.forget(entry, "forgotten")
+        assert world.published == [events.ConversationClosed(entry.conversation_id, "forgotten")]
         with pytest.raises(NotFound) as caught:
-            await desk.submit(entry)
+            await world.submit(entry)
         assert caught.value.param == "conversation_id"
 
 
 @pytest.mark.parametrize("head_start", range(8))
 async def test_forgetting_leaves_no_actor_behind_however_it_meets_a_turn(head_start: int) -> None:
-    async with open_desk(silent) as desk:
-        entry = desk.entry()
+    async with open_world(silent) as world:
+        entry = world.entry()
         ends: list[str] = []
 
         async def submit() -> None:
             try:
-                ends.append((await failure(await desk.submit(entry))).code)
+                ends.append((await failure(await world.submit(entry))).code)
             except NotFound as error:
                 ends.append(error.code)
 
@@ -208,22 +210,22 @@ async def test_forgetting_leaves_no_actor_behind_however_it_meets_a_turn(head_st
             nursery.start_soon(submit)
             for _ in range(head_start):
                 await trio.lowlevel.checkpoint()
-            await desk.supervisor.forget(entry)
+            await world.supervisor.forget(entry)
         await wait_all_tasks_blocked()
         assert entry.ref is None
         assert ends in (["deleted"], ["conversation_not_found"])
-        assert all(child.fate for child in desk.pool.lent)
+        assert all(child.fate for child in world.pool.lent)
 
 
 async def test_a_task_that_is_cancelled_while_forgetting_has_forgotten_nothing() -> None:
-    async with open_desk() as desk:
-        entry = desk.entry()
-        await desk.ask(entry, "one")
+    async with open_world() as world:
+        entry = world.entry()
+        await world.ask(entry, "one")
         with trio.CancelScope() as scope:
             scope.cancel()
-            await desk.supervisor.forget(entry)
-        assert entry in desk.directory
-        assert await desk.ask(entry, "two") == "echo: two"
+            await world.supervisor.forget(entry)
+        assert entry in world.directory
+        assert await world.ask(entry, "two") == "echo: two"
 
 
 # -- crashes ---------------------------------------------------------------------------------------
@@ -231,48 +233,48 @@ async def test_a_task_that_is_cancelled_while_forgetting_has_forgotten_nothing()
 
 async def test_a_crashed_session_comes_back_with_the_next_turn(crash: set[str]) -> None:
     crash.add("boom")
-    async with open_desk() as desk:
-        entry, other = desk.entry(), desk.entry()
-        assert await desk.ask(entry, "one") == "echo: one"
-        assert await desk.ask(other, "one") == "echo: one"
-        lost = await failure(await desk.submit(entry, "boom"))
+    async with open_world() as world:
+        entry, other = world.entry(), world.entry()
+        assert await world.ask(entry, "one") == "echo: one"
+        assert await world.ask(other, "one") == "echo: one"
+        lost = await failure(await world.submit(entry, "boom"))
         assert (lost.status, type(lost)) == (500, InternalError)
-        assert desk.heard[-1] == events.SessionCrashed(entry.conversation_id)
-        assert entry in desk.directory
-        assert await desk.ask(entry, "two") == "echo: two"
-        assert desk.pool.child.history == ["one"]
+        assert world.published[-1] == events.SessionCrashed(entry.conversation_id)
+        assert entry in world.directory
+        assert await world.ask(entry, "two") == "echo: two"
+        assert world.pool.child.history == ["one"]
         assert entry.state.memory.turns == 2
-        assert await desk.ask(other, "two") == "echo: two"
-        assert len(desk.pool.lent) == 3
+        assert await world.ask(other, "two") == "echo: two"
+        assert len(world.pool.lent) == 3
 
 
 async def test_a_session_that_keeps_crashing_is_left_alone_for_a_while(
     crash: set[str], autojump_clock: MockClock
 ) -> None:
     crash.add("boom")
-    async with open_desk() as desk:
-        entry, other = desk.entry(), desk.entry()
+    async with open_world() as world:
+        entry, other = world.entry(), world.entry()
         for _ in range(RESTARTS + 1):
-            assert (await failure(await desk.submit(entry, "boom"))).code == "internal_error"
+            assert (await failure(await world.submit(entry, "boom"))).code == "internal_error"
         with pytest.raises(InternalError) as caught:
-            await desk.submit(entry, "harmless")
+            await world.submit(entry, "harmless")
         assert caught.value.code == "restart_budget_spent"
         assert caught.value.retry_after is not None
-        assert await desk.ask(other, "fine?") == "echo: fine?"
+        assert await world.ask(other, "fine?") == "echo: fine?"
         await trio.sleep(caught.value.retry_after)
-        assert await desk.ask(entry, "harmless") == "echo: harmless"
+        assert await world.ask(entry, "harmless") == "echo: harmless"
 
 
 async def test_those_who_knock_while_a_session_crashes_get_an_answer(crash: set[str]) -> None:
     crash.add("boom")
-    async with open_desk() as desk:
-        entry = desk.entry()
-        await desk.ask(entry, "one")
+    async with open_world() as world:
+        entry = world.entry()
+        await world.ask(entry, "one")
         ends: list[str] = []
 
         async def ask(text: str) -> None:
             try:
-                ends.append(await desk.ask(entry, text))
+                ends.append(await world.ask(entry, text))
             except GatewayError as error:
                 ends.append(error.code)
 
@@ -283,55 +285,55 @@ async def test_those_who_knock_while_a_session_crashes_get_an_answer(crash: set[
         assert len(ends) == MAILBOX * 2 + 1
         assert set(ends) <= {"internal_error", "echo: hi", "too_many_turns"}
         assert "internal_error" in ends
-        assert await desk.ask(entry, "two") == "echo: two"
+        assert await world.ask(entry, "two") == "echo: two"
 
 
 async def test_a_turn_that_finds_the_actor_gone_knocks_again() -> None:
     class Vanishing(Ref[SessionMessage]):
-        """An actor that ends in the moment in which it is told something."""
+        """An actor that ends in the moment in which a message reaches it."""
 
         async def tell(self, message: SessionMessage) -> None:
             entry.state.ref = None
             raise ActorGone("it")
 
-    async with open_desk() as desk:
+    async with open_world() as world:
         nowhere, _ = trio.open_memory_channel[SessionMessage](1)
-        entry = desk.entry()
+        entry = world.entry()
         entry.state.ref = Vanishing(nowhere, "it", set())
-        assert await desk.ask(entry, "anybody?") == "echo: anybody?"
-        await desk.supervisor.forget(entry)
-        entry = desk.entry()
+        assert await world.ask(entry, "hello?") == "echo: hello?"
+        await world.supervisor.forget(entry)
+        entry = world.entry()
         entry.state.ref = Vanishing(nowhere, "it", set())
-        await desk.supervisor.forget(entry)
-        assert entry not in desk.directory
+        await world.supervisor.forget(entry)
+        assert entry not in world.directory
 
 
 # -- expiry ----------------------------------------------------------------------------------------
 
 
 async def test_an_unused_conversation_expires(autojump_clock: MockClock) -> None:
-    async with open_desk() as desk:
-        entry = desk.entry()
-        await desk.ask(entry, "one")
+    async with open_world() as world:
+        entry = world.entry()
+        await world.ask(entry, "one")
         await trio.sleep(EXPIRY - 1)
-        assert entry in desk.directory
+        assert entry in world.directory
         await trio.sleep(2)
-        assert entry not in desk.directory
+        assert entry not in world.directory
         assert entry.ref is None
-        assert events.ConversationClosed(entry.conversation_id, "expired") in desk.heard
+        assert events.ConversationClosed(entry.conversation_id, "expired") in world.published
 
 
 @pytest.mark.parametrize("offset", [-1e-6, 0.0, 1e-6])
 async def test_a_turn_that_comes_as_the_conversation_expires_gets_an_answer(
     offset: float, autojump_clock: MockClock
 ) -> None:
-    async with open_desk() as desk:
-        entry = desk.entry()
-        await desk.ask(entry, "one")
+    async with open_world() as world:
+        entry = world.entry()
+        await world.ask(entry, "one")
         await trio.sleep(EXPIRY + offset)
         end = "conversation_not_found"
         with suppress(NotFound):
-            turn = await desk.submit(entry, "two")
+            turn = await world.submit(entry, "two")
             await wait_all_tasks_blocked()
             end = outcome(turn)
         assert end in ("completed", "expired", "conversation_not_found")
@@ -341,57 +343,57 @@ async def test_conversations_that_have_no_actor_expire_too(
     crash: set[str], autojump_clock: MockClock
 ) -> None:
     crash.add("boom")
-    async with open_desk() as desk:
+    async with open_world() as world:
         now = time.time()
-        never_used = desk.entry(used_at=now - EXPIRY - 1)
-        crashed = desk.entry()
-        await failure(await desk.submit(crashed, "boom"))
+        never_used = world.entry(used_at=now - EXPIRY - 1)
+        crashed = world.entry()
+        await failure(await world.submit(crashed, "boom"))
         crashed.used_at = now - EXPIRY - 1
-        live, young = desk.entry(), desk.entry(used_at=now)
-        await desk.ask(live, "one")
+        live, young = world.entry(), world.entry(used_at=now)
+        await world.ask(live, "one")
         live.used_at = now - EXPIRY - 1  # its own actor knows better
         await trio.sleep(SWEEP_SECONDS + 1)
-        assert desk.directory.all() == [live, young]
+        assert world.directory.all() == [live, young]
         for entry in (never_used, crashed):
-            assert events.ConversationClosed(entry.conversation_id, "expired") in desk.heard
+            assert events.ConversationClosed(entry.conversation_id, "expired") in world.published
 
 
 async def test_one_that_has_no_actor_and_is_open_does_not_expire_either(
     autojump_clock: MockClock,
 ) -> None:
-    async with open_desk() as desk:
-        entry = desk.entry(used_at=time.time() - EXPIRY - 1)
+    async with open_world() as world:
+        entry = world.entry(used_at=time.time() - EXPIRY - 1)
         with entry.state.broadcast.watch():
             await trio.sleep(3 * EXPIRY)
-            assert entry in desk.directory
+            assert entry in world.directory
         await trio.sleep(EXPIRY - 1)
-        assert entry in desk.directory
+        assert entry in world.directory
         await trio.sleep(SWEEP_SECONDS + 2)
-        assert entry not in desk.directory
+        assert entry not in world.directory
 
 
 async def test_a_busy_supervisor_sweeps_all_the_same(autojump_clock: MockClock) -> None:
-    async with open_desk() as desk:
-        entry = desk.entry(used_at=time.time() - EXPIRY - 1)
+    async with open_world() as world:
+        entry = world.entry(used_at=time.time() - EXPIRY - 1)
         for _ in range(10):
-            await desk.ask(desk.entry(), "hello")
+            await world.ask(world.entry(), "hello")
             await trio.sleep(SWEEP_SECONDS / 5)
-        assert entry not in desk.directory
+        assert entry not in world.directory
 
 
 # -- the end ---------------------------------------------------------------------------------------
 
 
 async def test_the_end_of_the_supervisor_ends_every_turn() -> None:
-    async with open_desk(silent) as desk:
-        turns = [await desk.submit(desk.entry()) for _ in range(3)]
-        await desk.pool.wait_lent(3)
+    async with open_world(silent) as world:
+        turns = [await world.submit(world.entry()) for _ in range(3)]
+        await world.pool.wait_lent(3)
     for turn in turns:
         error = await failure(turn)
         assert (type(error), error.code) == (Overloaded, "draining")
-    entry = desk.entry()
+    entry = world.entry()
     with pytest.raises(Overloaded) as caught:
-        await desk.submit(entry)
+        await world.submit(entry)
     assert caught.value.code == "draining"
 
 
@@ -406,20 +408,20 @@ async def test_a_turn_that_comes_while_it_ends_need_not_wait_until_it_has_ended(
             await door.wait()
         return FakeChild()
 
-    async def knock(desk: Desk, entry: Entry) -> None:
+    async def knock(world: World, entry: Entry) -> None:
         await wait_all_tasks_blocked()  # the supervisor is stuck in its end
         with pytest.raises(Overloaded) as caught:
-            await desk.submit(entry)
+            await world.submit(entry)
         refused.append(caught.value.code)
         door.set()
 
     async with trio.open_nursery() as nursery:
-        async with open_desk(silent) as desk:
-            monkeypatch.setattr(desk.pool, "acquire", stubborn)
-            entry, other = desk.entry(), desk.entry()
-            await desk.submit(entry)
+        async with open_world(silent) as world:
+            monkeypatch.setattr(world.pool, "acquire", stubborn)
+            entry, other = world.entry(), world.entry()
+            await world.submit(entry)
             await wait_all_tasks_blocked()
-            nursery.start_soon(knock, desk, other)
+            nursery.start_soon(knock, world, other)
     assert refused == ["draining"]
 
 

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import json
-from collections.abc import AsyncIterator
 
 import pytest
 from openai.types import Model
@@ -16,18 +15,6 @@ from ccapi.schemas.settings.settings import ModelSettings, ServerSettings, Setti
 from ...support.asgi import Client, Response
 from ...support.chat import ASK, CHAT, HI, ask, completion
 from ...support.gateway_double import GatewayDouble, app_of, open_gateway_double
-
-
-@pytest.fixture
-async def gateway() -> AsyncIterator[GatewayDouble]:
-    async with open_gateway_double() as double:
-        yield double
-
-
-@pytest.fixture
-async def client(gateway: GatewayDouble) -> Client:
-    return Client(app_of(gateway))
-
 
 # -- bodies ----------------------------------------------------------------------------------------
 

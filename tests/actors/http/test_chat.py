@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from collections.abc import AsyncIterator
 from typing import Any
 
 import pytest
@@ -41,18 +40,6 @@ from ...support.gateway_double import (
     open_gateway_double,
     saying,
 )
-
-
-@pytest.fixture
-async def gateway() -> AsyncIterator[GatewayDouble]:
-    async with open_gateway_double() as double:
-        yield double
-
-
-@pytest.fixture
-async def client(gateway: GatewayDouble) -> Client:
-    return Client(app_of(gateway))
-
 
 # -- a whole answer --------------------------------------------------------------------------------
 
@@ -310,7 +297,7 @@ async def test_a_failure_before_the_first_delta_is_a_real_status(
     response = await client.request("POST", CHAT, json=STREAM)
     assert response.status == 502
     assert response.error["code"] == "child_died"
-    # Nothing is in the conversation, and nobody has heard of it.
+    # Nothing is in the conversation, and no client has received any of it.
     assert "x-conversation-id" not in response.headers
     assert gateway.abandoned == [gateway.made[0].conversation_id]
 

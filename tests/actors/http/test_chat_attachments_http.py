@@ -123,13 +123,13 @@ async def test_a_local_file_in_an_allowed_folder(tmp_path: Path) -> None:
         f"{folder}/missing.png",
         str(folder),
     ]
-    refusals = []
+    errors = []
     for url in outside:
         response, gateway = await ask_with(settings, image(url))
         assert_refused(response, "file_not_allowed", "messages[0].content[1].image_url.url")
-        refusals.append(response.error["message"])
+        errors.append(response.error["message"])
         assert (gateway.made, gateway.asked) == ([], [])
-    assert len(set(refusals)) == 1, "what is there is nobody's business"
+    assert len(set(errors)) == 1, "the error says nothing of what is there"
 
 
 # -- refused ---------------------------------------------------------------------------------------

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from collections.abc import AsyncIterator
 from typing import Any
 
 import pytest
@@ -26,18 +25,6 @@ from ...support.chat import (
     never,
 )
 from ...support.gateway_double import Asked, GatewayDouble, app_of, open_gateway_double
-
-
-@pytest.fixture
-async def gateway() -> AsyncIterator[GatewayDouble]:
-    async with open_gateway_double() as double:
-        yield double
-
-
-@pytest.fixture
-async def client(gateway: GatewayDouble) -> Client:
-    return Client(app_of(gateway))
-
 
 # -- the cache -------------------------------------------------------------------------------------
 

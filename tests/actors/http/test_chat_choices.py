@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import json
-from collections.abc import AsyncIterator
 from pathlib import Path
 from typing import Any
 
@@ -40,17 +39,6 @@ from ...support.gateway_double import (
     saying,
 )
 from ...support.pictures import data_url, png
-
-
-@pytest.fixture
-async def gateway() -> AsyncIterator[GatewayDouble]:
-    async with open_gateway_double() as double:
-        yield double
-
-
-@pytest.fixture
-async def client(gateway: GatewayDouble) -> Client:
-    return Client(app_of(gateway))
 
 
 def each(*scripts: Script) -> Script:
@@ -121,7 +109,7 @@ async def test_one_that_fails_fails_the_request_and_ends_the_others(
     response = await ask(client, n=3)
     assert (response.status, response.error["code"]) == (502, "child_died")
     assert all(asked.port.over.is_set() for asked in gateway.asked)
-    # Nobody has heard of any of them.
+    # No client has received any of them.
     assert sorted(gateway.abandoned) == [made.conversation_id for made in gateway.made]
     assert "x-conversation-id" not in response.headers
 

@@ -30,7 +30,7 @@ from ...support.chat import (
     report,
     user,
 )
-from ...support.embedded import open_ear, script
+from ...support.embedded import open_recorder, script
 from ...support.live import open_live_demo
 
 Said = list[dict[str, Any]]
@@ -171,7 +171,7 @@ async def test_names_that_mcp_would_not_allow_are_the_clients_own_again(tmp_path
 
 
 async def test_results_reach_the_child_that_waits_by_lineage(tmp_path: Path) -> None:
-    async with open_front(tmp_path) as (client, gateway), open_ear(gateway) as ear:
+    async with open_front(tmp_path) as (client, gateway), open_recorder(gateway) as recorder:
         said: Said = [USE]
         [call_id] = await call(client, said)
         said.append(result(call_id))
@@ -182,14 +182,14 @@ async def test_results_reach_the_child_that_waits_by_lineage(tmp_path: Path) -> 
         said += [answered(response), REPORT]
         told = await go_on(client, said)
         assert told.headers["x-ccapi-lineage"] == "hit"
-        # One child, and nothing was told it twice.
-        assert len([each for each in ear.heard if isinstance(each, ChildAdopted)]) == 1
+        # One child, and it received nothing twice.
+        assert len([each for each in recorder.events if isinstance(each, ChildAdopted)]) == 1
         roles = [role for role, _ in blocks(report(told))]
         assert roles == ["user", "assistant", "user", "assistant"]
 
 
 async def test_results_reach_the_child_that_waits_by_conversation_id(tmp_path: Path) -> None:
-    async with open_front(tmp_path) as (client, gateway), open_ear(gateway) as ear:
+    async with open_front(tmp_path) as (client, gateway), open_recorder(gateway) as recorder:
         first = await ask(client, messages=[USE], tools=TOOLS)
         place = {"conversation_id": first.json()["conversation_id"]}
         [called] = calls_of(first)
@@ -203,7 +203,7 @@ async def test_results_reach_the_child_that_waits_by_conversation_id(tmp_path: P
         whole += [answered(response), USE, answered(again), result(called.id, "4")]
         response = await ask(client, messages=whole, **place)
         assert answered(response)["content"] == "The tool answered:\n\n> 4"
-        assert len([each for each in ear.heard if isinstance(each, ChildAdopted)]) == 1
+        assert len([each for each in recorder.events if isinstance(each, ChildAdopted)]) == 1
 
 
 @pytest.mark.parametrize("by_id", [False, True])
@@ -216,12 +216,12 @@ async def test_partial_and_unknown_results_are_refused_and_change_nothing(
         [info] = gateway.conversations()
         before: Said = [] if by_id else said
         fields = {"conversation_id": info.conversation_id} if by_id else {}
-        faults = {
+        errors = {
             "missing_tool_results": ([result(first)], second),
             "unknown_tool_call_id": ([result(first), result(second), result("call_x")], "call_x"),
             "duplicate_tool_call_id": ([result(first), result(first), result(second)], first),
         }
-        for code, (results, named) in faults.items():
+        for code, (results, named) in errors.items():
             refused = await go_on(client, [*before, *results], **fields)
             assert refused.status == 400
             assert refused.error["code"] == code
@@ -239,13 +239,13 @@ async def test_results_that_come_when_the_child_is_gone_are_sent_to_another(
     tmp_path: Path,
 ) -> None:
     for by_id in (False, True):
-        async with open_front(tmp_path) as (client, gateway), open_ear(gateway) as ear:
+        async with open_front(tmp_path) as (client, gateway), open_recorder(gateway) as recorder:
             said: Said = [BOTH]
             calls = await call(client, said)
             [info] = gateway.conversations()
             conversation = gateway.loaded(info.conversation_id)
-            os.kill(ear.pid(conversation), signal.SIGKILL)
-            await ear.wait_phase(conversation, "asleep")
+            os.kill(recorder.pid(conversation), signal.SIGKILL)
+            await recorder.wait_phase(conversation, "asleep")
             said += [result(each, text) for each, text in zip(calls, "37", strict=True)]
             new = said[-2:] if by_id else said
             fields = {"conversation_id": info.conversation_id} if by_id else {}
@@ -278,7 +278,7 @@ async def test_a_result_of_300_kilobytes_arrives_whole(tmp_path: Path) -> None:
 
 
 async def test_an_error_and_an_empty_result_are_results(tmp_path: Path) -> None:
-    """What the CLI would not pass on as it is, another child is told; the client does not see."""
+    """What the CLI would not pass on as it is, another child receives; the client does not see."""
     for fields in ({"is_error": True, "content": "No such number."}, {"content": ""}):
         async with open_front(tmp_path) as (client, _):
             said: Said = [USE]

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import hashlib
 import json
-from collections.abc import AsyncIterator
 from typing import Any
 
 import pytest
@@ -14,18 +13,6 @@ from ccapi.schemas.settings.settings import AuthSettings, Settings
 from ...support.asgi import Client
 from ...support.chat import CHAT, HI, ask, completion
 from ...support.gateway_double import GatewayDouble, app_of, open_gateway_double
-
-
-@pytest.fixture
-async def gateway() -> AsyncIterator[GatewayDouble]:
-    async with open_gateway_double() as double:
-        yield double
-
-
-@pytest.fixture
-async def client(gateway: GatewayDouble) -> Client:
-    return Client(app_of(gateway))
-
 
 # -- conversations ---------------------------------------------------------------------------------
 

@@ -17,7 +17,7 @@ from ccapi.schemas.settings.settings import AuthSettings, ConversationSettings
 
 from ...support.asgi import Client, Response
 from ...support.chat import NO_STORE, answered, ask, open_front, report, user
-from ...support.embedded import Ear, open_ear, script
+from ...support.embedded import EventRecorder, open_recorder, script
 
 Said = list[dict[str, Any]]
 REPORT = user(script(report=True))
@@ -83,7 +83,7 @@ async def test_a_history_with_a_system_prompt_goes_on_with_the_same_one_alone(
 async def test_regenerating_leaves_the_first_answer_undisturbed(
     tmp_path: Path, headers: dict[str, str]
 ) -> None:
-    """The same history twice: the second time nobody holds it any more."""
+    """The same history twice: the second time no conversation holds it any more."""
     async with open_front(tmp_path) as (client, _):
         said: Said = []
         _, first = place(await say(client, said, "repeat: one"))
@@ -214,7 +214,8 @@ async def test_a_conversation_that_is_deleted_is_not_found(tmp_path: Path) -> No
 
 
 async def test_a_conversation_that_a_client_names_is_its_own(tmp_path: Path) -> None:
-    """Who goes on by its id sends only what is new, and trusts that nobody else said anything."""
+    """A client that goes on by its id sends only what is new: no other client may have said
+    anything."""
     async with open_front(tmp_path) as (client, _):
         said: Said = []
         _, first = place(await say(client, said, "repeat: one"))
@@ -266,22 +267,22 @@ async def test_a_long_history_is_cut_for_a_new_child_alone(tmp_path: Path) -> No
         assert len(texts(report(warm))) == 4, "what the child held, and no less"
 
 
-async def hibernate(gateway: Gateway, ear: Ear, conversation_id: str) -> None:
-    """Its child goes as one that was told to: the conversation sleeps."""
+async def hibernate(gateway: Gateway, recorder: EventRecorder, conversation_id: str) -> None:
+    """Its child ends as one that was asked to: the conversation sleeps."""
     conversation = gateway.loaded(conversation_id)
-    os.kill(ear.pid(conversation), 15)
-    await ear.wait_phase(conversation, "asleep")
+    os.kill(recorder.pid(conversation), 15)
+    await recorder.wait_phase(conversation, "asleep")
 
 
 @pytest.mark.parametrize("messages", [10, 80])
 async def test_a_history_whose_holder_sleeps(tmp_path: Path, messages: int) -> None:
-    """It goes on in that conversation: another child is told what it holds."""
+    """It goes on in that conversation: another child receives what it holds."""
     whole = ConversationSettings(max_history_messages=1000)
     async with open_front(tmp_path, conversation=whole) as (client, gateway):
-        async with open_ear(gateway) as ear:
+        async with open_recorder(gateway) as recorder:
             said = long_history(messages)
             _, first = place(await say(client, said, "repeat: one"))
-            await hibernate(gateway, ear, first)
+            await hibernate(gateway, recorder, first)
             before = [message["content"] for message in said]
             response = await say(client, said, REPORT["content"])
             assert place(response) == ("hit", first)

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import hashlib
-from collections.abc import AsyncIterator
 from typing import Any
 
 import orjson
@@ -32,17 +31,6 @@ KEYS = ("sk-one-of-the-keys", "sk-another-of-them")
 
 def settings(*, keys: tuple[str, ...] = (), **server: Any) -> Settings:
     return Settings(server=ServerSettings(**server), auth=AuthSettings(api_keys=keys))
-
-
-@pytest.fixture
-async def gateway() -> AsyncIterator[GatewayDouble]:
-    async with open_gateway_double() as double:
-        yield double
-
-
-@pytest.fixture
-async def client(gateway: GatewayDouble) -> Client:
-    return Client(app_of(gateway))
 
 
 # -- what is not HTTP ------------------------------------------------------------------------------
@@ -102,7 +90,7 @@ async def test_another_protocol_is_refused_by_its_name(gateway: GatewayDouble) -
         await exchange(app_of(gateway), {"type": "telnet"})
 
 
-# -- labels ----------------------------------------------------------------------------------------
+# -- request ids -----------------------------------------------------------------------------------
 
 
 async def test_a_sane_request_id_is_kept_and_any_other_replaced(client: Client) -> None:
@@ -163,7 +151,7 @@ async def test_the_request_id_is_bound_for_the_log() -> None:
 
 async def test_an_internal_error_is_a_500_without_details_and_a_log_line_with_them() -> None:
     async def app(scope: Scope, receive: Receive, send: Send) -> None:
-        raise ZeroDivisionError("the secret of the house")
+        raise ZeroDivisionError("the secret of the gateway")
 
     client = Client(Front(app, ServerSettings()))
     with capture_logs() as lines:

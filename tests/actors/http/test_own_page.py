@@ -1,4 +1,4 @@
-"""The gateway's own page may call it, wherever it is served; nobody else's page by that."""
+"""The gateway's own page may call it, wherever it is served; no other page may by that."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""The page's files: served to anybody, and fenced in."""
+"""The page's files: served to all clients, and fenced in."""
 
 from __future__ import annotations
 

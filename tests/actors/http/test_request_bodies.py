@@ -7,7 +7,7 @@ import gzip
 import json
 import time
 import zlib
-from collections.abc import AsyncIterator, Awaitable, Callable
+from collections.abc import Awaitable, Callable
 from pathlib import Path
 from typing import Any, TypeVar
 
@@ -34,15 +34,17 @@ T = TypeVar("T")
 JSON = {"content-type": "application/json"}
 
 
-@pytest.fixture
-async def gateway() -> AsyncIterator[GatewayDouble]:
-    async with open_gateway_double() as double:
-        yield double
+def watch_room(gateway: GatewayDouble) -> list[int]:
+    """The bytes that bodies take in all, behind each change from now on."""
+    held: list[int] = []
+    change = gateway.bodies.change
 
+    def watched(share: Any, count: int) -> None:
+        change(share, count)
+        held.append(gateway.bodies.taken)
 
-@pytest.fixture
-async def client(gateway: GatewayDouble) -> Client:
-    return Client(app_of(gateway))
+    gateway.bodies.change = watched  # type: ignore[method-assign]
+    return held
 
 
 # -- compressed ------------------------------------------------------------------------------------
@@ -101,14 +103,7 @@ async def test_a_bomb_is_a_413_at_the_limit(coding: str) -> None:
     bomb = compress(coding, bytes(64 * MIB))
     settings = Settings(server=ServerSettings(max_body_bytes=2 * MIB))
     async with open_gateway_double(settings) as gateway:
-        held: list[int] = []
-        change = gateway.bodies.change
-
-        def spying(share: Any, count: int) -> None:
-            change(share, count)
-            held.append(gateway.bodies.taken)
-
-        gateway.bodies.change = spying  # type: ignore[method-assign]
+        held = watch_room(gateway)
         headers = {**JSON, "content-encoding": coding}
         client = Client(app_of(gateway))
         response = await client.request("POST", CHAT, body=(bomb,), headers=headers)
@@ -191,14 +186,7 @@ async def test_bodies_that_do_not_fit_wait_and_then_get_a_503(autojump_clock: Mo
 async def test_a_body_holds_as_much_room_as_it_costs_memory(
     gateway: GatewayDouble, client: Client, content: Any, times: float
 ) -> None:
-    held: list[int] = []
-    change = gateway.bodies.change
-
-    def spying(share: Any, count: int) -> None:
-        change(share, count)
-        held.append(gateway.bodies.taken)
-
-    gateway.bodies.change = spying  # type: ignore[method-assign]
+    held = watch_room(gateway)
     asked = {**ASK, "messages": [{"role": "user", "content": content}]}
     text = json.dumps(asked, ensure_ascii=False, separators=(",", ":"))
     body = text.replace("\\\\u", "\\u").encode()

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from collections.abc import AsyncIterator
 from typing import Any
 
 import pytest
@@ -28,6 +27,7 @@ from ...support.gateway_double import (
     GatewayDouble,
     app_of,
     failing,
+    in_two_parts,
     open_gateway_double,
     saying,
 )
@@ -50,17 +50,6 @@ from ...support.responses import (
 
 BEHIND = {"previous_response_id": "resp_x"}
 SEE = {"role": "user", "content": [{"type": "input_image", "image_url": "x"}]}
-
-
-@pytest.fixture
-async def gateway() -> AsyncIterator[GatewayDouble]:
-    async with open_gateway_double() as double:
-        yield double
-
-
-@pytest.fixture
-async def client(gateway: GatewayDouble) -> Client:
-    return Client(app_of(gateway))
 
 
 async def stream(client: Client, **fields: Any) -> list[dict[str, Any]]:
@@ -106,7 +95,7 @@ async def test_a_response_calls_tools(client: Client, gateway: GatewayDouble) ->
     [asked] = gateway.asked
     assert asked.tools is not None
     assert asked.options.reasoning
-    # The output goes on in the same conversation, whose model is told of no other tools.
+    # The output goes on in the same conversation, whose model is offered no other tools.
     gateway.script = saying("Done")
     more = await ask(client, previous_response_id=response.id, input=[output("c1", "x")])
     assert read(more).output_text == "Done"
@@ -265,7 +254,7 @@ async def test_a_response_forks_where_its_conversation_is_not_what_it_was(
         case "gone":
             gateway.made.clear()
         case "other":
-            conversation.owner = "somebody else"
+            conversation.owner = "another owner"
     third = await ask(client, previous_response_id=second.id, input="3", instructions="Now.")
     assert third.headers["x-ccapi-lineage"] == "miss"
     asked = gateway.asked[2]
@@ -365,21 +354,14 @@ async def test_a_streamed_response(client: Client, gateway: GatewayDouble) -> No
 
 
 async def test_deltas_go_out_as_they_come(client: Client, gateway: GatewayDouble) -> None:
-    heard = trio.Event()
-
-    async def slowly(asked: Asked) -> None:
-        await asked.say("Hel")
-        await heard.wait()
-        await asked.say("lo")
-        asked.end()
-
-    gateway.script = slowly
+    received = trio.Event()
+    gateway.script = in_two_parts(["Hel"], received, ["lo"])
     async with client.stream("POST", RESPONSES, json=STREAM) as streamed:
         await streamed.open()
         first = events(await streamed.read() or b"")
         assert kinds(first)[:2] == ["created", "in_progress"]
         assert deltas(first) == ["Hel"]
-        heard.set()
+        received.set()
         assert deltas(events(await streamed.rest())) == ["lo"]
 
 
@@ -526,21 +508,14 @@ async def test_another_keys_responses_are_not_there() -> None:
 async def test_a_response_in_the_background_outlives_its_client(
     client: Client, gateway: GatewayDouble
 ) -> None:
-    heard = trio.Event()
-
-    async def slowly(asked: Asked) -> None:
-        await asked.say("Hel")
-        await heard.wait()
-        await asked.say("lo")
-        asked.end()
-
-    gateway.script = slowly
+    received = trio.Event()
+    gateway.script = in_two_parts(["Hel"], received, ["lo"])
     started = read(await ask(client, background=True))
     assert (started.status, started.background, started.output_text) == ("in_progress", True, "")
     await trio.testing.wait_all_tasks_blocked()
     shown = read(await get(client, started.id))
     assert (shown.status, shown.output_text) == ("in_progress", "Hel")
-    heard.set()
+    received.set()
     await trio.testing.wait_all_tasks_blocked()
     shown = read(await get(client, started.id))
     assert (shown.status, shown.output_text) == ("completed", "Hello")
@@ -550,14 +525,7 @@ async def test_one_that_is_streamed_goes_on_when_its_client_goes_and_can_be_foll
     client: Client, gateway: GatewayDouble
 ) -> None:
     go_on = trio.Event()
-
-    async def slowly(asked: Asked) -> None:
-        await asked.say("a", "b")
-        await go_on.wait()
-        await asked.say("c")
-        asked.end()
-
-    gateway.script = slowly
+    gateway.script = in_two_parts(["a", "b"], go_on, ["c"])
     body = STREAM | {"background": True}
     seen: list[dict[str, Any]] = []
     async with client.stream("POST", RESPONSES, json=body) as streamed:

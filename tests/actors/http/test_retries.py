@@ -37,7 +37,7 @@ def last_error(talk: Talk) -> GatewayError:
 
 
 def is_final(error: GatewayError) -> bool:
-    """Whether SDKs are told not to try again, and nothing tells them when to."""
+    """Whether a header keeps SDKs from trying again, and none says when to."""
     assert (error.should_retry is False) == (error.headers() == {"x-should-retry": "false"})
     return error.should_retry is False
 

@@ -36,7 +36,7 @@ class Callers:
         self.bus = bus
         self.key = key
         self.leading: list[str] = []
-        """Names of those who were told to run their turn, in that order."""
+        """Names of those that had to run their turn, in that order."""
         self.answers: dict[str, Answer] = {}
         self._outcomes: dict[str, Answer | None] = {}
         self._ended: dict[str, trio.Event] = {}
@@ -132,7 +132,7 @@ async def test_no_follower_waits_for_ever_for_a_leader(
 
 
 async def test_a_leader_that_leaves_right_after_its_turn_hands_its_followers_the_answer() -> None:
-    """The event may be unread when the leaving is heard of; nobody must be promoted then.
+    """The event may be unread when the leaving is noticed; no follower must be promoted then.
 
     Many times over, because trio shuffles what is ready to run in one step.
     """
@@ -240,7 +240,7 @@ async def test_a_cancelled_follower_is_passed_over() -> None:
 
 
 async def test_followers_cancelled_in_the_step_in_which_the_leader_fails_are_no_failures() -> None:
-    """Nobody has tried on their behalf, so the next one leads and the others go on waiting."""
+    """No request has tried on their behalf, so the next one leads and the others go on waiting."""
     for _ in range(50):
         bus = Bus()
         async with open_cache(ON, bus) as cache, trio.open_nursery() as nursery:
@@ -375,7 +375,7 @@ def crash(bus: Bus) -> None:
     bus.publish(evolve(finished("any"), answer=unfinished))
 
 
-async def test_a_cache_that_crashes_lets_everybody_run_their_own_turn() -> None:
+async def test_a_cache_that_crashes_lets_all_clients_run_their_own_turn() -> None:
     bus = Bus()
     async with open_cache(ON, bus) as cache, trio.open_nursery() as nursery:
         callers = Callers(cache, bus)

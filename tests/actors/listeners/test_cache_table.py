@@ -274,69 +274,73 @@ def test_only_whole_answers_are_given_again(answer: Answer, reusable: bool) -> N
 
 
 @define(eq=False)
-class Somebody:
-    """One who asked. `told` counts verdicts; a leader's first is to run the turn itself."""
+class Client:
+    """One that asked. `answers` counts what it received; a leader's first is to run the turn
+    itself."""
 
     key: str
     present: bool = True
-    told: int = 0
+    answers: int = 0
 
 
 class FlightsKeepTheirOrder(RuleBasedStateMachine):
-    """Everybody is told once; while anybody waits, one who was told to lead has not left."""
+    """Each client receives one answer; while a client waits, one that was asked to lead has not
+    left."""
 
     def __init__(self) -> None:
         super().__init__()
-        self.flights: Flights[Somebody] = Flights()
-        self.waiting: list[Somebody] = []  # in the order they came
-        self.told: list[Somebody] = []
-        self.leader: dict[str, Somebody] = {}
+        self.flights: Flights[Client] = Flights()
+        self.waiting: list[Client] = []  # in the order they came
+        self.answered: list[Client] = []
+        self.leader: dict[str, Client] = {}
         self.failures: dict[str, int] = {}
 
-    def tell(self, somebody: Somebody) -> None:
-        assert somebody.told == 0
-        assert somebody.present
-        somebody.told += 1
-        self.waiting.remove(somebody)
-        self.told.append(somebody)
+    def answer(self, client: Client) -> None:
+        assert client.answers == 0
+        assert client.present
+        client.answers += 1
+        self.waiting.remove(client)
+        self.answered.append(client)
 
     @rule(key=st.sampled_from("ab"))
     def ask(self, key: str) -> None:
-        somebody = Somebody(key)
-        self.waiting.append(somebody)
-        leads = self.flights.join(key, somebody)
+        client = Client(key)
+        self.waiting.append(client)
+        leads = self.flights.join(key, client)
         assert leads == (key not in self.leader)
         if leads:
-            self.leader[key], self.failures[key] = somebody, 0
-            self.tell(somebody)
+            self.leader[key], self.failures[key] = client, 0
+            self.answer(client)
 
     @rule(key=st.sampled_from("ab"))
     def land(self, key: str) -> None:
-        waiting = [somebody for somebody in self.waiting if somebody.key == key]
+        waiting = [client for client in self.waiting if client.key == key]
         landed = self.flights.land(key)
         assert landed == (waiting if key in self.leader else [])
-        for somebody in landed:
-            somebody.present = True  # one that goes unheard of may be told: nobody listens
-            self.tell(somebody)
+        for client in landed:
+            client.present = (
+                True  # one whose going is not noticed may be answered: no client listens
+            )
+            self.answer(client)
         self.leader.pop(key, None)
 
     @precondition(lambda self: self.waiting)
     @rule(data=st.data())
     def vanish(self, data: st.DataObject) -> None:
-        """A follower goes, and its leaving is not heard of yet."""
+        """A follower goes, and its leaving is not noticed yet."""
         data.draw(st.sampled_from(self.waiting)).present = False
 
-    @precondition(lambda self: self.waiting or self.told)
+    @precondition(lambda self: self.waiting or self.answered)
     @rule(data=st.data())
     def leave(self, data: st.DataObject) -> None:
-        somebody = data.draw(st.sampled_from(self.waiting + self.told))
-        key = somebody.key
-        led = self.leader.get(key) is somebody
-        if somebody in self.waiting:
-            self.waiting.remove(somebody)
+        client = data.draw(st.sampled_from(self.waiting + self.answered))
+        key = client.key
+        led = self.leader.get(key) is client
+        if client in self.waiting:
+            self.waiting.remove(client)
         else:
-            self.told.remove(somebody)
-        following = self.flights.leave(key, somebody)
+            self.answered.remove(client)
+        following = self.flights.leave(key, client)
         if not led:
             assert following == []
             return
@@ -351,11 +355,11 @@ class FlightsKeepTheirOrder(RuleBasedStateMachine):
             assert following == waiting
             del self.leader[key]
         for other in following:
-            self.tell(other)
+            self.answer(other)
 
     @invariant()
-    def nobody_waits_for_nobody(self) -> None:
-        assert {somebody.key for somebody in self.waiting} <= self.leader.keys()
+    def who_waits_has_a_leader(self) -> None:
+        assert {client.key for client in self.waiting} <= self.leader.keys()
         assert len(self.flights) == len(self.leader)
 
 

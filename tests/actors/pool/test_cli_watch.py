@@ -115,7 +115,7 @@ async def test_another_login_ends_what_the_last_one_brought_about(
         await trio.sleep(5)
         with capture_logs() as lines:
             await world.fail(not_logged_in("claude"))
-        assert warnings(lines) == []  # it was told when the CLI said so
+        assert warnings(lines) == []  # it was logged when the CLI said so
         world.login = Login(Means.FILE)
         await world.fail(not_logged_in("claude"))
         await trio.sleep(LEAST_SECONDS + 1)

@@ -51,7 +51,7 @@ async def test_children_are_kept_warm_and_replaced(autojump_clock: MockClock) ->
         assert world.pool.statistics().warm == 2
         assert world.pool.statistics().live == 3
         assert await take(world.pool, "c", None) is second
-        adopted = [event for event in world.heard() if isinstance(event, ChildAdopted)]
+        adopted = [event for event in world.published() if isinstance(event, ChildAdopted)]
         assert adopted == [ChildAdopted(1, "c", True, 0.0), ChildAdopted(2, "c", True, 0.0)]
 
 
@@ -72,7 +72,7 @@ async def test_a_child_that_resumes_is_a_new_one(autojump_clock: MockClock) -> N
         assert isinstance(child, HandMade)
         assert child.origin == POINT
         assert world.pool.statistics().warm == 1
-        spawned = [event.resumed for event in world.heard() if isinstance(event, ChildSpawned)]
+        spawned = [event.resumed for event in world.published() if isinstance(event, ChildSpawned)]
         assert spawned == [False, True]
 
 
@@ -92,7 +92,7 @@ async def test_a_warm_child_on_its_way_goes_to_who_waits(autojump_clock: MockClo
         await wait_all_tasks_blocked()
         child = await take(world.pool, "c", None)
         assert child.pid == 1
-        assert world.heard()[-1] == ChildAdopted(1, "c", True, world.works.spawn_seconds)
+        assert world.published()[-1] == ChildAdopted(1, "c", True, world.works.spawn_seconds)
 
 
 async def test_a_warm_child_on_its_way_gives_way_to_one_that_resumes(
@@ -193,7 +193,7 @@ async def test_a_warm_child_is_frozen_after_a_while(autojump_clock: MockClock) -
         await trio.sleep(10)
         assert [child.frozen for child in world.works.made] == [False, True, False]
         assert not used.frozen
-        assert [event for event in world.heard() if isinstance(event, ChildFrozen)] == [
+        assert [event for event in world.published() if isinstance(event, ChildFrozen)] == [
             ChildFrozen(2)
         ]
 
@@ -245,7 +245,7 @@ async def test_one_who_waits_displaces_one_child(
 async def test_a_child_that_died_unnoticed_is_not_counted_on(
     autojump_clock: MockClock, nursery: trio.Nursery
 ) -> None:
-    # A session may hear of its child's end later than the pool, and offer what is gone.
+    # A session may learn of its child's end later than the pool, and offer what is gone.
     async with open_world(max_concurrent_sessions=2) as world:
         dead, busy = [await take(world.pool, "c", None) for _ in range(2)]
         assert isinstance(dead, HandMade)
@@ -501,7 +501,7 @@ async def test_an_internal_error_at_the_end_gives_the_place_back(autojump_clock:
         await world.settle()
         works.breaks_later = None
         assert world.pool.statistics().live == 0
-        exits = [event for event in world.heard() if isinstance(event, ChildExited)]
+        exits = [event for event in world.published() if isinstance(event, ChildExited)]
         assert len(exits) == 3
 
 
@@ -559,9 +559,9 @@ async def test_closing_ends_every_child_and_reports_it(
         began = trio.current_time()
     assert trio.current_time() - began <= 0.5 + 3
     assert world.pool.statistics().live == 0
-    heard = world.heard()
-    born = {event.pid for event in heard if isinstance(event, ChildSpawned)}
-    ended = {event.pid: event.expected for event in heard if isinstance(event, ChildExited)}
+    events = world.published()
+    born = {event.pid for event in events if isinstance(event, ChildSpawned)}
+    ended = {event.pid: event.expected for event in events if isinstance(event, ChildExited)}
     assert ended == dict.fromkeys(born, True)
     assert used.pid in born
 

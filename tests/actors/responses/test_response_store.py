@@ -220,13 +220,13 @@ def test_pieces_are_joined_unless_a_client_may_count_them() -> None:
 
 
 async def test_a_reader_of_a_record_receives_what_comes(autojump_clock: Any) -> None:
-    made, heard = record(), list[int]()
+    made, published = record(), list[int]()
 
     async def read() -> None:
         with made.reading():
             while made.ending is None:
                 await made.wait_news()
-                heard.append(len(made.items))
+                published.append(len(made.items))
 
     async with trio.open_nursery() as nursery:
         nursery.start_soon(read)
@@ -236,7 +236,7 @@ async def test_a_reader_of_a_record_receives_what_comes(autojump_clock: Any) -> 
         await trio.testing.wait_all_tasks_blocked()
         made.add([TextDelta("b")])
         made.end(DONE, ())
-    assert heard == [1, 2]
+    assert published == [1, 2]
     await made.wait_ended()
 
 

@@ -49,7 +49,7 @@ async def test_a_crash_ends_nothing_else(autojump_clock: trio.testing.MockClock)
     seen: list[str] = []
 
     async def crash() -> None:
-        raise RuntimeError("a fault")
+        raise RuntimeError("an error")
 
     async def fail() -> None:
         raise InternalError("reported already")

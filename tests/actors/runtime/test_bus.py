@@ -59,11 +59,11 @@ async def test_a_listener_that_names_kinds_is_not_woken_by_others() -> None:
 
 async def test_a_waiting_listener_wakes_for_an_event_and_for_the_end() -> None:
     bus = Bus()
-    heard: list[Event] = []
+    seen: list[Event] = []
 
     async def listen(subscription: Subscription) -> None:
         async for event in subscription:
-            heard.append(event)
+            seen.append(event)
 
     with bus.subscribe() as subscription:
         async with trio.open_nursery() as nursery:
@@ -71,7 +71,7 @@ async def test_a_waiting_listener_wakes_for_an_event_and_for_the_end() -> None:
             await trio.testing.wait_all_tasks_blocked()
             publish(bus, 1)
             await trio.testing.wait_all_tasks_blocked()
-            assert heard == [ChildFrozen(1)]
+            assert seen == [ChildFrozen(1)]
             bus.close()
 
 
@@ -105,11 +105,11 @@ async def test_a_listener_that_is_always_behind_still_receives_events() -> None:
     bus = Bus()
     with bus.subscribe(buffer=4) as laggard:
         publish(bus, *range(10))
-        heard = 0
+        seen = 0
         for pid in range(10, 50):
-            heard += isinstance(laggard.receive_nowait(), ChildFrozen)
+            seen += isinstance(laggard.receive_nowait(), ChildFrozen)
             publish(bus, pid)
-        assert heard > 30
+        assert seen > 30
 
 
 async def test_events_lost_comes_even_when_nothing_follows() -> None:

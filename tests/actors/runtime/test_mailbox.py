@@ -125,7 +125,7 @@ async def test_asking_an_actor_that_is_gone() -> None:
 
 
 async def test_an_actor_that_dies_with_questions_in_its_mailbox() -> None:
-    """More of them than the mailbox holds: those who wait for room are told as well."""
+    """More of them than the mailbox holds: those that wait for room receive the error as well."""
     ref, mailbox = open_doubler()
     with trio.fail_after(5):
         async with trio.open_nursery() as nursery:
@@ -201,7 +201,7 @@ async def test_answer_returns_false_for_a_sender_that_is_gone() -> None:
 
 
 async def test_answering_after_the_actor_has_closed_its_mailbox() -> None:
-    """A helper task may come late with its answer; the asker has been told by then."""
+    """A helper task may come late with its answer; the asker has an error by then."""
     ref, mailbox = open_doubler()
     async with trio.open_nursery() as nursery:
         nursery.start_soon(expect_gone, ref)

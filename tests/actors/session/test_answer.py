@@ -218,7 +218,7 @@ def test_a_call_that_was_cut_short_is_none(torn: str) -> None:
 
 
 def test_a_torn_strict_call_is_asked_for_again() -> None:
-    """It was not passed on, so that nothing is spoilt."""
+    """It was not passed on, so that nothing is wrong in the answer."""
     answer = AnswerState(STREAMED, TOOLED)
     assert hear(answer, call("t", "weather", '{"city": "Ro', parsed="{}")) == []
     assert [call_id for call_id, _ in answer.take_rejected()] == ["t"]
@@ -401,7 +401,7 @@ def test_what_a_message_under_way_takes_is_estimated() -> None:
     hear(answer, [TextDelta("x" * 40)])
     assert answer.estimate() == Usage(prompt_tokens=22, completion_tokens=10, cached_tokens=5)
     hear(answer, [ended(completion_tokens=90), MessageStarted(Usage(prompt_tokens=9))])
-    # What was told is never unsaid.
+    # What a client has received is never unsaid.
     assert answer.estimate() == Usage(prompt_tokens=31, completion_tokens=90, cached_tokens=5)
 
 

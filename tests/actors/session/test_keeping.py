@@ -200,7 +200,7 @@ async def test_a_start_that_cannot_be_kept_writes_nothing_and_ends_the_session()
     world.keeper.follow([], new_turn("one"), MEMORY)
     world.keeper.write(b"prompt")
     assert await world.work() == [("broken", "storage_unavailable")]
-    # The session ends its turn, and the caller is told why.
+    # The session ends its turn, and the caller receives the reason.
     outcome = Failed(Overloaded("No.", code="storage_unavailable"))
     end = end_of("one", outcome)
     world.keeper.follow([end], None, MEMORY)

@@ -127,7 +127,7 @@ def test_an_answer_ends_at_a_stop_text_and_is_taken_back() -> None:
     talk = stopping_at("STOP")
     assert talk.says("Hel", "lo ST") == ["deliver Hel", "deliver lo "]
     assert talk.says("OP and more") == []
-    # The child is told by whatever comes next that this was all.
+    # The next write says to the child that this was all.
     assert talk.says(" and more") == ["end one: completed stop, Hello ", "rewind one"]
     assert talk.phase is INTERRUPTING
     memory = talk.machine.memory
@@ -165,7 +165,7 @@ def test_a_stop_text_that_nothing_stands_before_leaves_an_empty_answer() -> None
     talk.says("STOP")
     assert talk.says("x") == ["end one: completed stop, ", "rewind one"]
     talk.rewound()
-    # The Messages API takes no empty answer: the questions are told as one.
+    # The Messages API takes no empty answer: the questions are sent as one.
     assert talk.turn("two") == ["started two", "settings plain", "ask one|two"]
 
 

@@ -1,6 +1,6 @@
 """Playbooks of the session's machine: what comes in, and word for word what is to be done.
 
-Here: turns that are put before a second child, and histories too long to be told.
+Here: turns that are put before a second child, and histories too long to be replayed.
 How events are said and actions read: `tests.support.talk`. A turn goes by the text of its prompt.
 """
 
@@ -8,7 +8,7 @@ import pytest
 from attrs import evolve
 
 from ccapi.actors.runtime.restart_budget import RESTARTS
-from ccapi.actors.session import replay as composition
+from ccapi.actors.session import replay
 from ccapi.actors.session.events import WakeFailed
 from ccapi.schemas.errors import HistoryNotWritten
 from ccapi.schemas.message import Message, digest
@@ -130,13 +130,13 @@ def test_every_death_counts() -> None:
     assert talk.phase is BACKOFF
 
 
-# -- histories that are too long to be told --------------------------------------------------------
+# -- histories that are too long to be replayed ----------------------------------------------------
 
 
 @pytest.fixture
 def short(monkeypatch: pytest.MonkeyPatch) -> None:
-    """Four messages are told, five are too many."""
-    monkeypatch.setattr(composition, "RECORDED_FROM", 4)
+    """Four messages are replayed, five are too many."""
+    monkeypatch.setattr(replay, "RECORDED_FROM", 4)
 
 
 def history(count: int) -> list[Message]:
@@ -283,7 +283,7 @@ def test_of_a_lost_transcript_a_new_child_gets_only_what_is_kept() -> None:
     memory = evolve(MEMORY, digests=tuple(map(digest, held)))
     assert memory.untold(kept).seed == kept[-2:]
     assert memory.untold(held).seed == held
-    # Their calls stand in no transcript any more: they are told under their own ids.
+    # Their calls stand in no transcript any more: they are sent under their own ids.
     assert evolve(memory, called=("c1",)).untold(held).called == ()
     assert memory.untold(kept[:-1]).seed == ()
     assert memory.untold(()).seed == ()
@@ -316,7 +316,7 @@ def test_an_interrupt_meanwhile_ends_the_turn_alone() -> None:
 def test_a_history_without_a_transcript_is_written_line_by_line(
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
-    monkeypatch.setattr(composition, "RECORDED_FROM", 4)
+    monkeypatch.setattr(replay, "RECORDED_FROM", 4)
     talk = Talk()
     history = (*NULL, user("a"), assistant("A"), user("b"), assistant("B"))
     assert talk.turn(*history, "one")[1:] == ["wake with 6 messages, B"]
@@ -331,7 +331,7 @@ def test_a_history_without_a_transcript_is_written_line_by_line(
 def test_a_history_whose_transcript_is_not_found_is_written_line_by_line(
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
-    monkeypatch.setattr(composition, "RECORDED_FROM", 4)
+    monkeypatch.setattr(replay, "RECORDED_FROM", 4)
     talk = Talk()
     history = (*NULL, user("a"), assistant("A"), user("b"), assistant("B"))
     talk.turn(*history, "one")

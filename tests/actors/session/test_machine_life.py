@@ -450,8 +450,8 @@ def test_closing_ends_a_turn_that_waits_for_another_child() -> None:
 def test_what_the_child_asks_for_is_refused(phase: Phase) -> None:
     talk = IN_PHASE[phase]()
     assert talk.asks("r1") == ["refuse r1"]
-    refusal = talk.written[-1]["response"]
-    assert refusal["error"] == "can_use_tool is not served here"
+    answer = talk.written[-1]["response"]
+    assert answer["error"] == "can_use_tool is not served here"
     assert talk.phase is phase
 
 

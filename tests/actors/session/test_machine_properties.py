@@ -12,7 +12,7 @@ import pytest
 from hypothesis import HealthCheck, example, given, note, settings
 from hypothesis import strategies as st
 
-from ccapi.actors.session import replay as composition
+from ccapi.actors.session import replay
 from tests.support.machine_world import STEPS, World
 
 STEPS_PER_SCRIPT = 30
@@ -35,7 +35,7 @@ many = settings(
 @pytest.fixture(autouse=True, scope="module")
 def _short_histories_are_long() -> Iterator[None]:
     with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(composition, "RECORDED_FROM", 4)
+        patch.setattr(replay, "RECORDED_FROM", 4)
         yield
 
 

@@ -404,7 +404,7 @@ def test_a_long_plain_history_goes_in_the_body() -> None:
     assert talk.phase is BUSY
 
 
-def test_with_tools_a_long_history_is_told() -> None:
+def test_with_tools_a_long_history_is_replayed() -> None:
     talk = Talk(RECYCLE)
     said = [(assistant if n % 2 else user)(text) for n, text in enumerate(long(40))]
     talk.turn(*said, "now", tools=[LOOK])
@@ -421,7 +421,7 @@ def test_a_child_that_was_told_calls_and_got_their_results_takes_no_turn_back() 
     assert talk.interrupt("c1 is sunny") == ["end c1 is sunny: turn_interrupted", "kill"]
 
 
-def test_a_child_that_holds_most_of_a_long_history_is_told_the_rest() -> None:
+def test_a_child_that_holds_most_of_a_long_history_is_replayed_the_rest() -> None:
     talk = Talk(RECYCLE)
     said = [(assistant if n % 2 else user)(text) for n, text in enumerate(long(14))]
     talk.turn(*said, "one")

@@ -332,7 +332,7 @@ def test_the_calls_stay_open_after_a_turn_with_results_fails() -> None:
     assert talk.machine.memory == held
     assert talk.turn(results(c1="rain")) == ["started c1 is rain", "history user one"]
     assert talk.taken_in() == ["history assistant look c1", "ask c1 is rain"]
-    # The CLI does not part those from the calls that the child was told.
+    # The CLI does not part those from the calls that the child received.
     assert talk.interrupt("c1 is rain")[1:] == ["kill"]
     assert talk.gone() == []
     assert talk.turn(results(c1="snow")) == ["started c1 is snow", "wake"]

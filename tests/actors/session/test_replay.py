@@ -9,18 +9,11 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from ccapi.actors.session.replay import RECORDED_FROM, Composition, compose, split
-from ccapi.schemas.message import Block, Image, Message, ToolCall, ToolResult, merge_turns
+from ccapi.schemas.message import Image, Message, ToolCall, ToolResult, merge_turns
+from tests.support.messages import assistant, user
 
 TURN = UUID("7c2d6b1e-0b0f-4f0e-9d43-0b6f3f6f3a01")
 OTHER = UUID("0b6f3f6f-0b0f-4f0e-9d43-7c2d6b1e3a01")
-
-
-def user(*blocks: Block) -> Message:
-    return Message("user", blocks)
-
-
-def assistant(*blocks: Block) -> Message:
-    return Message("assistant", blocks)
 
 
 def told(composition: Composition) -> list[list[tuple[str, list[Any], bool]]]:

@@ -65,7 +65,7 @@ def test_given_before_asked() -> None:
 
 def test_answers_come_in_the_order_of_the_calls() -> None:
     """So the model is given them, whether the CLI puts them in that of the calls or of the answers:
-    and so is a child that is told them."""
+    and so is a child that receives them."""
     tool_calls = ToolCalls(SETUP)
     for number, call_id in enumerate("abc"):
         assert tool_calls.serve(call(call_id, number)) == []

@@ -6,7 +6,7 @@ import pytest
 import trio
 import trio.testing
 
-from ccapi.actors.watching import broadcast as feeds
+from ccapi.actors.watching import broadcast as broadcasts
 from ccapi.actors.watching.broadcast import Broadcast, BroadcastClosed, FellBehind
 from ccapi.schemas.errors import TurnInterrupted
 from ccapi.schemas.message import Message
@@ -75,7 +75,7 @@ async def test_events_are_kept_for_a_while_for_who_has_left(
     missed = broadcast.since(last)
     assert missed is not None
     assert [type(slot.event) for slot in missed] == [Presence, TurnStarted]
-    await trio.sleep(feeds.RESUME_SECONDS)
+    await trio.sleep(broadcasts.RESUME_SECONDS)
     assert not broadcast.is_heard
     broadcast.prune()
     assert broadcast.since(last) is None
@@ -85,7 +85,7 @@ async def test_events_are_kept_for_a_while_for_who_has_left(
 async def test_a_watcher_that_falls_behind_the_ring_gets_an_error(
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
-    monkeypatch.setattr(feeds, "RING_EVENTS", 10)
+    monkeypatch.setattr(broadcasts, "RING_EVENTS", 10)
     broadcast = Broadcast()
     with broadcast.watch() as watcher:
         begin(broadcast)
@@ -96,7 +96,7 @@ async def test_a_watcher_that_falls_behind_the_ring_gets_an_error(
 
 
 async def test_the_ring_is_bounded_in_bytes_too(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(feeds, "RING_BYTES", 10_000)
+    monkeypatch.setattr(broadcasts, "RING_BYTES", 10_000)
     broadcast = Broadcast()
     with broadcast.watch():
         begin(broadcast)
@@ -118,7 +118,7 @@ async def test_the_ring_is_bounded_in_bytes_too(monkeypatch: pytest.MonkeyPatch)
 async def test_every_text_counts_in_the_ring_for_its_utf8(
     item: TurnItem, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(feeds, "RING_BYTES", 10_000)
+    monkeypatch.setattr(broadcasts, "RING_BYTES", 10_000)
     broadcast = Broadcast()
     with broadcast.watch() as watcher:
         begin(broadcast)

@@ -1,4 +1,5 @@
-"""Who is let in to which WebSocket, how anybody else is refused, and what a failing one says."""
+"""Which clients are let in to which WebSocket, how others are refused, and what a failing one
+says."""
 
 from __future__ import annotations
 
@@ -93,7 +94,7 @@ class World:
         self.port = port
 
     async def who(self, path: str = SOCKET, **headers: str) -> dict[str, Any]:
-        """What one that is let in is told."""
+        """What an admitted client receives."""
         names = {name.replace("_", "-"): value for name, value in headers.items()}
         async with open_raw_websocket(self.port, path, names) as client:
             told = await json_of(client)
@@ -123,10 +124,10 @@ async def open_front(given: Settings | None = None) -> AsyncIterator[World]:
         ((), SOCKET, {"host": "evil.example"}, 403, "host_not_allowed"),
         ((), SOCKET, {"origin": FOREIGN_PAGE}, 403, "origin_not_allowed"),
         ((), SOCKET, {"origin": "null"}, 403, "origin_not_allowed"),
-        ((), "/v1/house", {"origin": FOREIGN_PAGE}, 403, "origin_not_allowed"),
+        ((), "/v1/overview", {"origin": FOREIGN_PAGE}, 403, "origin_not_allowed"),
         (KEYS, SOCKET, {}, 401, "invalid_api_key"),
         (KEYS, "/nowhere", {}, 401, "invalid_api_key"),
-        (KEYS, "/v1/house", {}, 401, "invalid_api_key"),
+        (KEYS, "/v1/overview", {}, 401, "invalid_api_key"),
         (KEYS, SOCKET, {"authorization": "Bearer sk-wrong"}, 401, "invalid_api_key"),
         (KEYS, f"{SOCKET}?api_key={KEYS[0]}", {}, 401, "invalid_api_key"),
         (KEYS, SOCKET, {"sec-websocket-protocol": "ccapi.v1"}, 401, "invalid_api_key"),
@@ -253,7 +254,7 @@ async def test_a_draining_gateway_admits_no_client() -> None:
         assert (response.status, response.error["code"]) == (503, "draining")
 
 
-@pytest.mark.parametrize("path", ["/v1/house", "/v1/conversations/conv_1/events"])
+@pytest.mark.parametrize("path", ["/v1/overview", "/v1/conversations/conv_1/events"])
 async def test_without_an_upgrade_one_is_asked_for(path: str) -> None:
     async with open_front() as world, knock(world.port) as client:
         await client.send(f"GET {path} HTTP/1.1\r\nhost: localhost\r\n\r\n".encode())

@@ -197,7 +197,7 @@ async def test_what_cannot_be_done_is_said_and_nothing_ends(tmp_path: Path) -> N
     async with open_live_demo(tmp_path) as live:
         conversation_id = await new_conversation(live.url)
         async with open_joined(live.url, conversation_id) as one:
-            faults: list[tuple[dict[str, object], str, str | None]] = [
+            errors: list[tuple[dict[str, object], str, str | None]] = [
                 ({"type": "turn.create"}, "missing_field", "input"),
                 ({"type": "turn.create", "regenerate": True}, "no_turn", None),
                 ({"type": "turn.create", "input": "x", "model": "gpt-9"},
@@ -213,7 +213,7 @@ async def test_what_cannot_be_done_is_said_and_nothing_ends(tmp_path: Path) -> N
                 ({"type": "dance"}, "invalid_value", "type"),
                 ({}, "missing_field", "type"),
             ]  # fmt: skip
-            for message, code, param in faults:
+            for message, code, param in errors:
                 await one.connection.send_message(json.dumps({**message, "ref": "r1"}))
                 error = await one.until("error")
                 assert error["ref"] == "r1"

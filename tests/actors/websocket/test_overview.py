@@ -112,7 +112,7 @@ async def test_nothing_is_drawn_without_watchers(
         gateway.bus.publish(CHANGE)
         await trio.sleep(10)
     assert overview.number == number
-    with overview.watch():  # and again for somebody
+    with overview.watch():  # and again for a client
         assert await next_after(overview) <= REFRESH + 1e-9
 
 

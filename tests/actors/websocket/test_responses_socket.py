@@ -24,7 +24,14 @@ from ccapi.schemas.errors import ChildDied, RateLimited
 from ccapi.schemas.turn_items import ActivityStarted, ToolCallDelta, ToolCallStarted
 
 from ...support.chat import never
-from ...support.gateway_double import Asked, GatewayDouble, failing, open_gateway_double, saying
+from ...support.gateway_double import (
+    Asked,
+    GatewayDouble,
+    failing,
+    in_two_parts,
+    open_gateway_double,
+    saying,
+)
 from ...support.responses import (
     TERMINAL,
     Event,
@@ -52,7 +59,7 @@ class Talk:
     gateway: GatewayDouble
     says: trio.MemorySendChannel[str]
     hears: trio.MemoryReceiveChannel[bytes]
-    heard: list[Event] = field(factory=list)
+    received: list[Event] = field(factory=list)
 
     async def say(self, message: Any) -> None:
         await self.says.send(message if isinstance(message, str) else json.dumps(message))
@@ -60,17 +67,17 @@ class Talk:
     async def create(self, **fields: Any) -> None:
         await self.say({"type": "response.create", "model": "sonnet", "input": "Hi"} | fields)
 
-    async def hear(self) -> Event:
+    async def receive(self) -> Event:
         with trio.fail_after(PATIENCE):
             event = server_event(await self.hears.receive())
-        self.heard.append(event)
+        self.received.append(event)
         return event
 
     async def until(self, *kinds: str) -> list[Event]:
-        """What is heard up to the first event of one of these types."""
-        found = [await self.hear()]
+        """What has come up to the first event of one of these types."""
+        found = [await self.receive()]
         while found[-1]["type"] not in kinds:
-            found.append(await self.hear())
+            found.append(await self.receive())
         return found
 
     async def response(self) -> Event:
@@ -83,7 +90,7 @@ class Talk:
 
     async def refused(self, message: Any) -> Event:
         await self.say(message)
-        event = await self.hear()
+        event = await self.receive()
         assert event["type"] == "error", event
         return event
 
@@ -134,15 +141,15 @@ async def test_a_response(talk: Talk) -> None:
     talk.gateway.script = saying("Hel", "lo")
     response = await talk.ask()
     assert text_of(response) == "Hello"
-    assert deltas(talk.heard) == ["Hel", "lo"]
-    assert "stream_id" not in talk.heard[0]
+    assert deltas(talk.received) == ["Hel", "lo"]
+    assert "stream_id" not in talk.received[0]
 
 
 async def test_the_fields_may_stand_under_response_too(talk: Talk) -> None:
     fields = {"model": "haiku", "input": "Hi"}
     await talk.say({"type": "response.create", "response": fields, "stream_id": "a"})
     assert (await talk.response())["model"] == "haiku"
-    assert talk.heard[0]["stream_id"] == "a"
+    assert talk.received[0]["stream_id"] == "a"
 
 
 async def test_a_response_begins_before_the_model_does(talk: Talk) -> None:
@@ -151,21 +158,16 @@ async def test_a_response_begins_before_the_model_does(talk: Talk) -> None:
 
     talk.gateway.script = silent
     await talk.create()
-    assert kinds([await talk.hear(), await talk.hear()]) == ["created", "in_progress"]
+    assert kinds([await talk.receive(), await talk.receive()]) == ["created", "in_progress"]
 
 
 async def test_responses_of_one_lane_come_one_after_the_other(talk: Talk) -> None:
     go_on = trio.Event()
 
-    async def slowly(asked: Asked) -> None:
-        await go_on.wait()
-        await asked.say("x")
-        asked.end()
-
-    talk.gateway.script = slowly
+    talk.gateway.script = in_two_parts([], go_on, ["x"])
     await talk.create(input="1")
     await talk.create(input="2", store=False)
-    await talk.hear()
+    await talk.receive()
     assert len(talk.gateway.asked) == 1
     go_on.set()
     await talk.until(*TERMINAL)
@@ -202,7 +204,7 @@ async def test_what_is_not_stored_goes_on_on_its_own_connection_alone(talk: Talk
     assert second["status"] == "completed"
     async with open_talk(talk.gateway) as other:
         await other.create(previous_response_id=first["id"])
-        refused = await other.hear()
+        refused = await other.receive()
     assert refused["error"]["code"] == "previous_response_not_found"
     assert refused["status"] == 400
 
@@ -263,7 +265,7 @@ async def test_a_wrong_message_is_an_error_event_and_the_connection_goes_on(
 async def test_an_error_says_whose_lane_it_is_and_when_to_come_again(talk: Talk) -> None:
     talk.gateway.draining = True
     await talk.create(stream_id="a")
-    refused = await talk.hear()
+    refused = await talk.receive()
     assert (refused["stream_id"], refused["status"]) == ("a", 503)
     assert refused["error"]["headers"]["retry-after"] == "5"
 
@@ -286,7 +288,7 @@ async def test_a_client_that_goes_away_interrupts_what_runs(gateway: GatewayDoub
     gateway.script = never
     async with open_talk(gateway) as talk:
         await talk.create()
-        created = await talk.hear()
+        created = await talk.receive()
         await talk.until("response.output_text.delta")
     assert gateway.asked[0].port.over.is_set()
     record = gateway.responses.find(created["response"]["id"], LOCAL, 0)
@@ -302,7 +304,7 @@ async def test_a_warm_up_generates_nothing_and_is_gone_on_with(talk: Talk) -> No
         generate=False, input=None, instructions="Be brief.", tools=[tool("f")], model="haiku"
     )
     warm = await talk.response()
-    assert kinds(talk.heard) == ["created", "in_progress", "completed"]
+    assert kinds(talk.received) == ["created", "in_progress", "completed"]
     assert (warm["output"], warm["usage"]["total_tokens"]) == ([], 0)
     [conversation] = talk.gateway.made
     assert (conversation.warmed, conversation.system) == (1, "Be brief.")
@@ -376,7 +378,7 @@ async def test_a_response_is_steered(talk: Talk) -> None:
     first_id = begun[0]["response"]["id"]
     talk.gateway.script = saying("Two")
     await talk.say(steer(first_id, "By two"))
-    accepted = await talk.hear()
+    accepted = await talk.receive()
     assert accepted["type"] == "response.steer.accepted"
     assert accepted["steer"]["previous_response_id"] == first_id
     assert accepted["steer"]["id"].startswith("steer_")
@@ -387,7 +389,7 @@ async def test_a_response_is_steered(talk: Talk) -> None:
     assert text_of(second) == "Two"
     assert second["previous_response_id"] == first_id
     assert (second["metadata"], second["instructions"]) == ({"m": "1"}, "Be brief.")
-    assert {event["stream_id"] for event in talk.heard} == {"a"}
+    assert {event["stream_id"] for event in talk.received} == {"a"}
     one, other = talk.gateway.asked
     assert one.port.over.is_set()
     assert [message.text for message in other.messages] == ["Count", "a", "By two"]
@@ -406,7 +408,7 @@ async def test_several_say_something_into_the_same_response(talk: Talk) -> None:
     response_id = begun[0]["response"]["id"]
     item = {"type": "message", "role": "user", "content": [{"type": "input_text", "text": "2"}]}
     await talk.say(steer(response_id, "1"))
-    await talk.hear()
+    await talk.receive()
     await talk.say(steer(response_id, [item]))
     assert "steer.accepted" in kinds(await talk.until(*TERMINAL))
     await talk.response()
@@ -443,7 +445,7 @@ async def test_what_has_ended_or_never_was_cannot_be_steered(talk: Talk) -> None
         ("resp_x", "response_not_found"),
     ):
         await talk.say(steer(response_id, "x"))
-        failed = await talk.hear()
+        failed = await talk.receive()
         assert (failed["type"], failed["error"]["code"]) == ("response.steer.failed", code)
         assert "id" not in failed["steer"]
 
@@ -455,7 +457,7 @@ async def test_steering_that_cannot_be_followed_is_given_back(talk: Talk) -> Non
     part = {"type": "input_image", "image_url": "data:image/png;base64,AAAA"}
     item = {"type": "message", "role": "user", "content": [part]}
     await talk.say(steer(begun[0]["response"]["id"], [item]))
-    accepted = await talk.hear()
+    accepted = await talk.receive()
     found = await talk.until("response.steer.failed")
     assert kinds(found)[-2] == "incomplete"
     failed = found[-1]
@@ -516,7 +518,7 @@ async def test_what_failed_while_it_went_on_is_forgotten() -> None:
         failed = await talk.ask(store=False, previous_response_id=kept)
         assert failed["status"] == "failed"
         await talk.create(store=False, previous_response_id=kept)
-        assert (await talk.hear())["error"]["code"] == "previous_response_not_found"
+        assert (await talk.receive())["error"]["code"] == "previous_response_not_found"
 
 
 # -- what stood in the input stays -----------------------------------------------------------------

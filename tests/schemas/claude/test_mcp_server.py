@@ -49,7 +49,7 @@ def test_a_tool_may_have_the_name_of_the_answer_tool() -> None:
 @pytest.mark.parametrize("version", ["2025-06-18", "2025-11-25"])
 def test_initialize(version: str) -> None:
     """Were any of these missing, there would be no tools, and no error either. A version that the
-    CLI does not know would be refused: it is told its own."""
+    CLI does not know would be refused: it receives its own."""
     message = asked("initialize", 0, protocolVersion=version, capabilities={}, clientInfo={})
     assert serve(message, TOOLS) == {
         "jsonrpc": "2.0",
@@ -181,7 +181,7 @@ HALF = "x" * (MAX_RESULT_CHARACTERS // 2)
 
 
 @pytest.mark.parametrize(
-    ("content", "told"),
+    ("content", "possible"),
     [
         (("sunny",), True),
         (("sunny", "", " "), True),
@@ -196,6 +196,6 @@ HALF = "x" * (MAX_RESULT_CHARACTERS // 2)
     ],
     ids=lambda value: repr(value)[:30],
 )
-def test_what_can_be_said_through_it(content: tuple[Any, ...], *, told: bool) -> None:
-    assert carries(ToolResult("t", content)) is told
+def test_what_can_be_said_through_it(content: tuple[Any, ...], *, possible: bool) -> None:
+    assert carries(ToolResult("t", content)) is possible
     assert not carries(ToolResult("t", content, is_error=True))

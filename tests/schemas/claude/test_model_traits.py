@@ -9,7 +9,7 @@ import pytest
 from ccapi.schemas.claude.model_traits import traits_of
 from ccapi.schemas.claude.sampling import encode_settings, without_effect
 from ccapi.schemas.turn import Options, Setup, Tool, ToolChoice
-from tests.support.messages_rules import fault
+from tests.support.messages_rules import broken_rule
 
 OLD = (
     "claude-3-5-haiku-20241022",
@@ -109,7 +109,7 @@ def test_no_request_breaks_a_rule_of_its_model(
                 tool_choice=choice,
                 parallel_tool_calls=parallel,
             )
-            assert fault(sent(model, options, setup)) is None, options
+            assert broken_rule(sent(model, options, setup)) is None, options
 
 
 @pytest.mark.parametrize(

@@ -327,7 +327,7 @@ SAID: dict[str, tuple[bytes, Frame]] = {
         ),
         ControlAnswer("r", {}, "Unsupported control request subtype: wat"),
     ),
-    "question for leave": (
+    "request for permission": (
         (
             b'{"type":"control_request","request_id":"0f52","request":{"subtype":"can_use_tool",'
             b'"tool_name":"Bash","display_name":"Bash","input":{"command":"touch x"},'
@@ -354,14 +354,14 @@ SAID: dict[str, tuple[bytes, Frame]] = {
             ),
         ),
     ),
-    "question for leave, bare": (
+    "request for permission, bare": (
         (
             b'{"type":"control_request","request_id":"r","request":{"subtype":"can_use_tool",'
             b'"tool_name":"Bash","input":{},"title":7,"permission_suggestions":["x"]}}'
         ),
         PermissionAsked("r", "Bash", {}, ""),
     ),
-    "question for leave to do nobody knows what": (
+    "request for permission for an unknown act": (
         (
             b'{"type":"control_request","request_id":"r","request":{"subtype":"can_use_tool",'
             b'"tool_name":"Bash"}}'

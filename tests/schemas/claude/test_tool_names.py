@@ -1,4 +1,4 @@
-"""The names that the model is told."""
+"""The names that the model receives."""
 
 import re
 

@@ -240,7 +240,7 @@ def test_where_the_api_gave_no_answer_the_text_decides(
 
 
 def test_words_count_for_nothing_where_there_is_a_status() -> None:
-    """They are the API's, then, and may be anybody's."""
+    """They are the API's, then, and may be any client's."""
     for text in (TIMED_OUT, REFUSED, "Not logged in"):
         error = upstream_error(evolve(FAILED, text=text, api_error_status=500))
         assert error.code == "upstream_failed"

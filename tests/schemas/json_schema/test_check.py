@@ -13,10 +13,10 @@ from ccapi.schemas.json_schema import check as strict
 from ccapi.schemas.json_schema.check import MAX_REASON, misfit
 from ccapi.schemas.json_schema.shape import (
     MAX_DEPTH,
-    MAX_FAULT,
+    MAX_ERROR,
     MAX_SUBSCHEMAS,
     Allowance,
-    schema_fault,
+    schema_error,
 )
 
 
@@ -50,7 +50,7 @@ def why(schema: object, value: object) -> str | None:
     ids=str,
 )
 def test_what_is_a_schema(schema: object) -> None:
-    assert schema_fault(schema) is None
+    assert schema_error(schema) is None
 
 
 @pytest.mark.parametrize(
@@ -89,21 +89,21 @@ def test_what_is_a_schema(schema: object) -> None:
     ids=str,
 )
 def test_what_is_none(schema: object) -> None:
-    fault = schema_fault(schema)
-    assert fault
-    assert len(fault) <= MAX_FAULT
+    error = schema_error(schema)
+    assert error
+    assert len(error) <= MAX_ERROR
 
 
 def test_an_error_names_where_it_is() -> None:
     schema = {"properties": {"a": {"anyOf": [{}, {"minimum": "1"}]}}}
-    assert schema_fault(schema) == "properties.a.anyOf.1.minimum must be a number"
+    assert schema_error(schema) == "properties.a.anyOf.1.minimum must be a number"
 
 
 @pytest.mark.parametrize(
     "schema", [{"type": "x" * 9999}, {"properties": {"x" * 9999: 7}}, {"$ref": "#" + "x" * 9999}]
 )
 def test_an_error_does_not_quote_a_long_schema(schema: object) -> None:
-    assert 0 < len(schema_fault(schema) or "") <= MAX_FAULT
+    assert 0 < len(schema_error(schema) or "") <= MAX_ERROR
 
 
 def nested(depth: int) -> dict[str, Any]:
@@ -114,22 +114,22 @@ def nested(depth: int) -> dict[str, Any]:
 
 
 def test_a_schema_may_be_nested_too_deeply() -> None:
-    assert schema_fault(nested(MAX_DEPTH)) is None
+    assert schema_error(nested(MAX_DEPTH)) is None
     for depth in (MAX_DEPTH + 1, 5000):
-        assert schema_fault(nested(depth)) == "it is nested too deeply"
+        assert schema_error(nested(depth)) == "it is nested too deeply"
 
 
 def test_a_schema_has_so_many_subschemas() -> None:
     schema: dict[str, Any] = {"anyOf": [{} for _ in range(MAX_SUBSCHEMAS - 1)]}
-    assert schema_fault(schema) is None
-    assert schema_fault({"items": schema}) == f"it has more than {MAX_SUBSCHEMAS} subschemas"
-    assert schema_fault({"anyOf": [True] * MAX_SUBSCHEMAS}) is not None
+    assert schema_error(schema) is None
+    assert schema_error({"items": schema}) == f"it has more than {MAX_SUBSCHEMAS} subschemas"
+    assert schema_error({"anyOf": [True] * MAX_SUBSCHEMAS}) is not None
 
 
 def test_several_schemas_share_an_allowance() -> None:
     shared = Allowance(5)
-    assert schema_fault({"anyOf": [{}, {}]}, shared) is None
-    assert schema_fault({"anyOf": [{}, {}]}, shared) is not None
+    assert schema_error({"anyOf": [{}, {}]}, shared) is None
+    assert schema_error({"anyOf": [{}, {}]}, shared) is not None
 
 
 def chain(length: int, **last: Any) -> dict[str, Any]:
@@ -139,10 +139,10 @@ def chain(length: int, **last: Any) -> dict[str, Any]:
 
 def test_references_to_references_have_an_end() -> None:
     long = chain(MAX_DEPTH - 1, type="integer")
-    assert schema_fault(long) is None
+    assert schema_error(long) is None
     assert why(long, 1) is None
     assert why(long, "x") == "$: 'x' is not of type 'integer'"
-    assert schema_fault(chain(MAX_DEPTH)) == "its references are nested too deeply"
+    assert schema_error(chain(MAX_DEPTH)) == "its references are nested too deeply"
 
 
 @pytest.mark.parametrize(
@@ -154,7 +154,7 @@ def test_references_to_references_have_an_end() -> None:
     ],
 )
 def test_references_in_a_circle(schema: dict[str, Any]) -> None:
-    assert schema_fault(schema) == "its references lead in a circle"
+    assert schema_error(schema) == "its references lead in a circle"
     reason = why({**schema, "items": {"$ref": "#/$defs/a"}}, [1]) or ""
     assert reason.startswith("the schema cannot be followed")
 
@@ -205,7 +205,7 @@ def test_references_that_lead_out_are_never_followed() -> None:
         listener.settimeout(0)
         url = f"http://127.0.0.1:{listener.getsockname()[1]}/schema"
         for schema in ({"$ref": url}, {"$id": url, "$ref": "other"}, {"$dynamicRef": url}):
-            assert "only references within the schema" in (schema_fault(schema) or "")
+            assert "only references within the schema" in (schema_error(schema) or "")
             assert (why(schema, {}) or "").startswith("the schema cannot be followed")
         with pytest.raises(BlockingIOError):
             listener.accept()
@@ -218,7 +218,7 @@ def test_references_that_lead_out_are_never_followed() -> None:
 )  # fmt: skip
 def test_references_to_nothing(reference: str) -> None:
     schema = {"properties": {"a": {"$ref": reference}}, "anyOf": [{"type": "object"}]}
-    assert schema_fault(schema) is not None
+    assert schema_error(schema) is not None
     if reference != "#/anyOf/-1":  # the library counts from the end
         assert (why(schema, {"a": 1}) or "").startswith("the schema cannot be followed")
 
@@ -308,7 +308,7 @@ def test_references_that_multiply_are_given_up(
         f"d{n}": {"allOf": [{"$ref": f"#/$defs/d{n + 1}"}] * 2, **dialect} for n in range(40)
     }
     schema = {"$ref": "#/$defs/d0", "$defs": {**defs, "d40": {"type": "integer"}}, **dialect}
-    assert schema_fault(schema) is None
+    assert schema_error(schema) is None
     for value in (1, "x"):
         assert why(schema, value) == "the schema cannot be followed: it takes too much work"
 
@@ -360,6 +360,6 @@ SCHEMAS = st.recursive(
 
 @given(SCHEMAS | JSON, JSON)
 def test_nothing_that_passes_for_a_schema_breaks_the_check(schema: object, value: object) -> None:
-    if schema_fault(schema) is None:
+    if schema_error(schema) is None:
         reason = why(schema, value)
         assert reason is None or 0 < len(reason) <= MAX_REASON

@@ -24,7 +24,7 @@ def read(*messages: dict[str, Any], **fields: Any) -> ChatTurn:
     return parse_chat({"messages": list(messages), **fields})
 
 
-def refusal(*messages: dict[str, Any], **fields: Any) -> tuple[str, str | None]:
+def error_of(*messages: dict[str, Any], **fields: Any) -> tuple[str, str | None]:
     with pytest.raises(InvalidRequest) as caught:
         read(*messages, **fields)
     return caught.value.code, caught.value.param
@@ -121,7 +121,7 @@ def test_calls_and_results() -> None:
 def test_calls_need_no_text(content: Any) -> None:
     message = calling(call(), content=content)
     if content == []:
-        assert refusal(HI, message, result()) == ("invalid_value", "messages[1].content")
+        assert error_of(HI, message, result()) == ("invalid_value", "messages[1].content")
     else:
         assert read(HI, message, result()).messages[1].content == (ToolCall("a", "look"),)
 
@@ -139,7 +139,7 @@ def test_a_named_conversation_may_go_on_with_results_alone() -> None:
         parse_chat({**raw, "conversation_id": "c"}),
     ):
         assert turn.messages == (Message("user", both),)
-    assert refusal(*raw["messages"]) == ("unknown_tool_call_id", "messages[0]")
+    assert error_of(*raw["messages"]) == ("unknown_tool_call_id", "messages[0]")
 
 
 def test_what_stands_open_in_a_named_conversation_is_known_after_the_first_answer() -> None:
@@ -207,7 +207,7 @@ CALL_PATH = "messages[1].tool_calls[0]"
 def test_calls_and_results_that_do_not_fit(
     messages: list[dict[str, Any]], code: str, param: str
 ) -> None:
-    assert refusal(*messages) == (code, param)
+    assert error_of(*messages) == (code, param)
 
 
 @pytest.mark.parametrize(
@@ -308,13 +308,13 @@ PART = "messages[0].content[0]"
     ],
 )
 def test_parts_that_do_not_fit(part: dict[str, Any], code: str, param: str) -> None:
-    assert refusal(user(part)) == (code, param)
+    assert error_of(user(part)) == (code, param)
 
 
 @pytest.mark.parametrize("role", ["system", "developer", "assistant"])
 @pytest.mark.parametrize("part", [PICTURE, PAPER])
 def test_only_users_and_tools_show_pictures(role: str, part: dict[str, Any]) -> None:
-    assert refusal({"role": role, "content": [part]}, HI) == (
+    assert error_of({"role": role, "content": [part]}, HI) == (
         "invalid_value",
         "messages[0].content[0].type",
     )

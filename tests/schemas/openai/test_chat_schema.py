@@ -25,7 +25,7 @@ def parse(**fields: Any) -> ChatTurn:
     return parse_chat({"messages": [HI], **fields})
 
 
-def refusal(raw: Any) -> tuple[str, str | None]:
+def error_of(raw: Any) -> tuple[str, str | None]:
     with pytest.raises(InvalidRequest) as caught:
         parse_chat(raw)
     assert caught.value.status == 400
@@ -209,8 +209,8 @@ def test_a_named_conversation_may_have_tools_that_the_request_does_not_repeat() 
     assert turn.ignored == ()
     raw = {"messages": [HI], "tool_choice": "required"}
     assert parse_chat(raw, names_conversation=True).options.tool_choice.mode == "required"
-    assert refusal(raw) == ("invalid_value", "tool_choice")
-    assert refusal(raw | {"conversation_id": "c", "tools": []}) == ("invalid_value", "tool_choice")
+    assert error_of(raw) == ("invalid_value", "tool_choice")
+    assert error_of(raw | {"conversation_id": "c", "tools": []}) == ("invalid_value", "tool_choice")
 
 
 @pytest.mark.parametrize(
@@ -265,10 +265,10 @@ for _ in range(900):
 def test_schemas_that_are_none(schema: dict[str, Any]) -> None:
     field = "response_format"
     path = f"{field}.json_schema.schema"
-    assert refusal({"messages": [HI], field: schema_format(schema)}) == ("invalid_schema", path)
+    assert error_of({"messages": [HI], field: schema_format(schema)}) == ("invalid_schema", path)
     tools = [tool(), tool("b", parameters=schema)]
     path = "tools[1].function.parameters"
-    assert refusal({"messages": [HI], "tools": tools}) == ("invalid_schema", path)
+    assert error_of({"messages": [HI], "tools": tools}) == ("invalid_schema", path)
 
 
 def test_the_error_of_a_faulty_schema_is_short() -> None:
@@ -280,13 +280,13 @@ def test_the_error_of_a_faulty_schema_is_short() -> None:
 def test_the_subschemas_of_all_tools_together_have_a_limit() -> None:
     tools = [tool(str(n), parameters={"anyOf": [{}] * 4_000}) for n in range(5)]
     path = "tools[4].function.parameters"
-    assert refusal({"messages": [HI], "tools": tools}) == ("invalid_schema", path)
+    assert error_of({"messages": [HI], "tools": tools}) == ("invalid_schema", path)
     assert len(parse(tools=tools[:4]).tools or ()) == 4
 
 
 def test_all_tools_together_have_a_limit() -> None:
     tools = [tool(str(n), parameters={"description": "x" * 60_000}) for n in range(9)]
-    assert refusal({"messages": [HI], "tools": tools}) == ("invalid_value", "tools")
+    assert error_of({"messages": [HI], "tools": tools}) == ("invalid_value", "tools")
     assert len(parse(tools=tools[:8]).tools or ()) == 8
 
 
@@ -350,7 +350,7 @@ def test_all_tools_together_have_a_limit() -> None:
     ],
 )
 def test_wishes_that_do_not_fit(fields: dict[str, Any], code: str, param: str) -> None:
-    assert refusal({"messages": [HI], **fields}) == (code, param)
+    assert error_of({"messages": [HI], **fields}) == (code, param)
 
 
 def test_several_answers() -> None:
@@ -379,8 +379,8 @@ def test_a_conversation_may_be_named_in_three_ways(fields: dict[str, Any]) -> No
 def test_two_names_for_the_conversation_must_agree() -> None:
     assert parse(conversation_id="c", conversation={"id": "c"}).conversation_id == "c"
     raw: dict[str, Any] = {"messages": [HI], "conversation_id": "c", "conversation": "d"}
-    assert refusal(raw) == ("invalid_value", "conversation")
-    assert refusal(raw | {"conversation": {"id": "d"}}) == ("invalid_value", "conversation.id")
+    assert error_of(raw) == ("invalid_value", "conversation")
+    assert error_of(raw | {"conversation": {"id": "d"}}) == ("invalid_value", "conversation.id")
     assert one_conversation({"a": None, "b": "x"}) == "x"
 
 
@@ -394,7 +394,7 @@ def test_two_names_for_the_conversation_must_agree() -> None:
     ],
 )
 def test_no_conversation_has_an_empty_name(fields: dict[str, Any], param: str) -> None:
-    assert refusal({"messages": [HI], **fields}) == ("invalid_value", param)
+    assert error_of({"messages": [HI], **fields}) == ("invalid_value", param)
 
 
 def message(**fields: Any) -> dict[str, Any]:
@@ -443,7 +443,7 @@ def message(**fields: Any) -> dict[str, Any]:
     ],
 )
 def test_messages_that_cannot_be_asked(raw: Any, code: str, param: str | None) -> None:
-    assert refusal(raw) == (code, param)
+    assert error_of(raw) == (code, param)
 
 
 @pytest.mark.parametrize(
@@ -485,15 +485,15 @@ def test_messages_that_cannot_be_asked(raw: Any, code: str, param: str | None) -
     ],
 )
 def test_fields_that_do_not_fit(name: str, value: Any, code: str) -> None:
-    assert refusal({"messages": [HI], name: value}) == (code, name)
+    assert error_of({"messages": [HI], name: value}) == (code, name)
 
 
 def test_paths_go_on_into_objects_and_arrays() -> None:
     base = {"messages": [HI]}
-    assert refusal(base | {"stop": ["a", 1]}) == ("invalid_type", "stop[1]")
-    assert refusal(base | {"conversation": {}}) == ("missing_field", "conversation.id")
+    assert error_of(base | {"stop": ["a", 1]}) == ("invalid_type", "stop[1]")
+    assert error_of(base | {"conversation": {}}) == ("missing_field", "conversation.id")
     options = {"stream_options": {"include_usage": "yes"}}
-    assert refusal(base | options) == ("invalid_type", "stream_options.include_usage")
+    assert error_of(base | options) == ("invalid_type", "stream_options.include_usage")
 
 
 anything = st.recursive(
@@ -605,7 +605,7 @@ def test_a_stop_text_and_a_form_do_not_go_together() -> None:
 
 
 @pytest.mark.parametrize(
-    ("fields", "told"),
+    ("fields", "shown"),
     [
         ({}, True),
         ({"include_reasoning": False}, False),
@@ -613,6 +613,6 @@ def test_a_stop_text_and_a_form_do_not_go_together() -> None:
         ({"reasoning_effort": "low"}, True),
     ],
 )
-def test_thinking_may_be_given_to_those_who_do_not_say(fields: dict[str, Any], told: bool) -> None:
+def test_thinking_may_be_given_to_those_who_do_not_say(fields: dict[str, Any], shown: bool) -> None:
     raw = {"messages": [{"role": "user", "content": "a"}], **fields}
-    assert parse_chat(raw, reasoning=True).options.reasoning is told
+    assert parse_chat(raw, reasoning=True).options.reasoning is shown

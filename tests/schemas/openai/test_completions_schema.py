@@ -14,12 +14,12 @@ from openai.types import Completion
 from ccapi.schemas.convert import write_json
 from ccapi.schemas.errors import InvalidRequest
 from ccapi.schemas.message import Message
-from ccapi.schemas.openai.chat_reply import Heading
+from ccapi.schemas.openai.chat_reply import Heading, encode_end
 from ccapi.schemas.openai.completions import (
+    KIND,
     ChunkWriter,
     CompletionTurn,
     encode_completion,
-    encode_end,
     parse_completion,
 )
 from ccapi.schemas.turn import FinishReason, Options, Reply, Usage
@@ -148,7 +148,7 @@ def test_a_stream_is_what_openai_has() -> None:
         chunks.item(TextDelta(" there")),
         chunks.item(Refused("!")),
         chunks.last("length"),
-        encode_end(HEADING, USAGE),
+        encode_end(HEADING, USAGE, KIND),
     ]
     *blocks, done, rest = b"".join(written).split(b"\n\n")
     assert (done, rest) == (b"data: [DONE]", b"")
@@ -169,7 +169,7 @@ def test_a_stream_is_what_openai_has() -> None:
     assert bill.usage is not None
     assert ["usage" in raw for raw in parsed] == [False] * 4 + [True]
     assert ["conversation_id" in raw for raw in parsed] == [True, False, False, True, True]
-    assert encode_end(HEADING, None) == b"data: [DONE]\n\n"
+    assert encode_end(HEADING, None, KIND) == b"data: [DONE]\n\n"
 
 
 unicode = st.text(st.characters(exclude_categories=[]))

@@ -41,7 +41,7 @@ def structure_items(items: list[Any]) -> tuple[InputItem, ...]:
     return tuple(structure(item, InputItem) for item in items)
 
 
-def refusal(*items: Any, continues: bool = False) -> tuple[str, str | None]:
+def error_of(*items: Any, continues: bool = False) -> tuple[str, str | None]:
     with pytest.raises(InvalidRequest) as caught:
         history([*items], continues=continues)
     assert caught.value.status == 400
@@ -149,7 +149,7 @@ def test_images_and_files_have_their_places() -> None:
 
 def test_a_request_that_goes_on_may_begin_with_results() -> None:
     assert read([RESULT], continues=True) == (Message("user", (ToolResult("c1", ("done",)),)),)
-    assert refusal(RESULT) == ("unknown_tool_call_id", "input[0]")
+    assert error_of(RESULT) == ("unknown_tool_call_id", "input[0]")
 
 
 @pytest.mark.parametrize(
@@ -176,7 +176,7 @@ def test_a_request_that_goes_on_may_begin_with_results() -> None:
     ],
 )  # fmt: skip
 def test_what_cannot_be_asked(items: list[Any], code: str, param: str) -> None:
-    assert refusal(*items) == (code, param)
+    assert error_of(*items) == (code, param)
 
 
 @pytest.mark.parametrize(
@@ -193,19 +193,19 @@ def test_what_cannot_be_asked(items: list[Any], code: str, param: str) -> None:
 )
 def test_parts_that_a_user_cannot_send(part: dict[str, Any], code: str, param: str) -> None:
     path = f"input[0].content[0]{param}"
-    assert refusal({"role": "user", "content": [part]}) == (code, path)
+    assert error_of({"role": "user", "content": [part]}) == (code, path)
 
 
 def test_an_answer_has_no_images() -> None:
     part = {"type": "input_image", "image_url": "x"}
     item = {"role": "assistant", "content": [part]}
-    assert refusal(item) == ("invalid_value", "input[0].content[0].type")
+    assert error_of(item) == ("invalid_value", "input[0].content[0].type")
 
 
 def test_what_would_take_long_to_read_is_refused_before_it_is() -> None:
-    assert refusal(*[HI] * (MAX_ITEMS + 1)) == ("invalid_value", "input")
+    assert error_of(*[HI] * (MAX_ITEMS + 1)) == ("invalid_value", "input")
     many = {"role": "user", "content": [{"type": "input_text", "text": "x"}] * (MAX_PARTS + 1)}
-    assert refusal(many) == ("invalid_value", "input")
+    assert error_of(many) == ("invalid_value", "input")
 
 
 # -- how they are written --------------------------------------------------------------------------

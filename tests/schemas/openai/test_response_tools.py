@@ -1,4 +1,4 @@
-"""Custom tools and namespaces: what the model is told of them, and how calls come back."""
+"""Custom tools and namespaces: what the model receives of them, and how calls come back."""
 
 from __future__ import annotations
 
@@ -37,7 +37,7 @@ def parse(**fields: Any) -> ResponseTurn:
     return parse_response({"input": "Hi", **fields})
 
 
-def refusal(**fields: Any) -> tuple[str, str | None]:
+def error_of(**fields: Any) -> tuple[str, str | None]:
     with pytest.raises(InvalidRequest) as caught:
         parse(**fields)
     return caught.value.code, caught.value.param
@@ -77,7 +77,7 @@ def test_tools_may_come_in_an_item() -> None:
     assert [t.name for t in turn.tools] == ["f", "apply_patch", "agents__spawn", "agents__tell"]
     assert len(turn.messages) == 1
     broken = {**brought, "tools": [PATCH, {"type": "custom"}]}
-    assert refusal(input=[broken, said]) == ("missing_field", "input[0].tools[1].name")
+    assert error_of(input=[broken, said]) == ("missing_field", "input[0].tools[1].name")
 
 
 @pytest.mark.parametrize(
@@ -127,14 +127,14 @@ def test_some_tools_are_allowed() -> None:
     ],
 )  # fmt: skip
 def test_what_is_refused(fields: dict[str, Any], code: str, param: str) -> None:
-    assert refusal(**fields) == (code, param)
+    assert error_of(**fields) == (code, param)
 
 
 def test_context_management_is_named_as_ignored() -> None:
     asked = [{"type": "compaction", "compact_threshold": 1000}]
     assert parse(context_management=asked).ignored == ("context_management",)
     wrong = ("unsupported_parameter", "context_management[0].type")
-    assert refusal(context_management=[{"type": "x"}]) == wrong
+    assert error_of(context_management=[{"type": "x"}]) == wrong
 
 
 # -- calls -----------------------------------------------------------------------------------------

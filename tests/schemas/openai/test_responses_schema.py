@@ -29,7 +29,7 @@ def parse(**fields: Any) -> ResponseTurn:
     return parse_response({"input": "Hi", **fields})
 
 
-def refusal(**fields: Any) -> tuple[str, str | None]:
+def error_of(**fields: Any) -> tuple[str, str | None]:
     with pytest.raises(InvalidRequest) as caught:
         parse(**fields)
     assert caught.value.status == 400
@@ -191,7 +191,7 @@ def test_what_is_ignored_is_named() -> None:
     ],
 )  # fmt: skip
 def test_what_is_refused(fields: dict[str, Any], code: str, param: str) -> None:
-    assert refusal(**fields) == (code, param)
+    assert error_of(**fields) == (code, param)
 
 
 def test_nothing_to_generate_is_asked_for_on_a_websocket_alone() -> None:

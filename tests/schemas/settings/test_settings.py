@@ -1,4 +1,4 @@
-"""The settings: defaults, rules, the order of sources, what a refusal says and never says."""
+"""The settings: defaults, rules, the order of sources, what an error says and never says."""
 
 import json
 import tomllib
@@ -40,7 +40,7 @@ from ccapi.transport.settings_loader import (
 )
 
 README = Path(__file__).parents[3] / "README.md"
-HOME = {"HOME": "/home/someone"}
+HOME = {"HOME": "/home/me"}
 SECRET = "sk-very-secret-4711"
 
 
@@ -64,7 +64,7 @@ def load(toml: str = "", options: Mapping[str, Any] | None = None, **env: str) -
     return load_settings(environ=environ, options=options)
 
 
-def refusals(toml: str = "", options: Mapping[str, Any] | None = None, **env: str) -> list[str]:
+def errors_of(toml: str = "", options: Mapping[str, Any] | None = None, **env: str) -> list[str]:
     with pytest.raises(SettingsError) as caught:
         load(toml, options, **env)
     return [str(problem) for problem in caught.value.problems]
@@ -116,7 +116,7 @@ def test_settings_are_made_and_varied_in_code() -> None:
 
 def test_the_state_directory_follows_xdg() -> None:
     assert default_state_directory({"XDG_STATE_HOME": "/var/x"}) == Path("/var/x/ccapi")
-    home = Path("/home/someone/.local/state/ccapi")
+    home = Path("/home/me/.local/state/ccapi")
     assert default_state_directory(HOME) == home
     assert default_state_directory(HOME | {"XDG_STATE_HOME": "relative"}) == home
     assert load().settings.storage.path == home
@@ -194,7 +194,7 @@ BAD = [
     ("file_access.additional_dirs", ["/a", "/a"], "twice"),
     ("storage.path", "", "path"),
     ("storage.path", "a\0b", "path"),
-    ("storage.path", "~nobody-of-this-name/x", "home directory"),
+    ("storage.path", "~no-user-of-this-name/x", "home directory"),
     ("log.level", "loud", "debug, info, warning, error"),
     ("log.level", ["info"], "debug, info, warning, error"),
     ("log.format", "xml", "auto, console, json"),
@@ -205,7 +205,7 @@ BAD = [
 def test_a_bad_value_is_refused_with_source_key_and_reason(
     path: str, value: object, reason: str
 ) -> None:
-    (message,) = refusals(options={path: value})
+    (message,) = errors_of(options={path: value})
     option = SHORT_OPTIONS.get(path, KEYS[path].option)
     assert message.startswith(f"option {option}: {path}: ")
     assert reason in message
@@ -264,17 +264,17 @@ def test_whatever_a_source_gives_is_of_the_keys_type_or_refused(path: str, value
     ],
 )
 def test_values_that_do_not_go_together_are_refused(toml: str, reason: str) -> None:
-    (message,) = refusals(toml)
+    (message,) = errors_of(toml)
     assert message.startswith(f"file config/local.toml: {reason}")
 
 
 def test_a_conflict_names_the_source_that_set_the_value() -> None:
-    (message,) = refusals('[models]\navailable = ["own"]', MODELS__DEFAULT="other")
+    (message,) = errors_of('[models]\navailable = ["own"]', MODELS__DEFAULT="other")
     assert message.startswith("environment CLAUDE_CODE__MODELS__DEFAULT: models.default: ")
 
 
 def test_no_conflict_is_guessed_where_a_value_is_missing() -> None:
-    (message,) = refusals('[models]\navailable = 5\ndefault = "own-model"')
+    (message,) = errors_of('[models]\navailable = 5\ndefault = "own-model"')
     assert "models.available: must list model ids" in message
 
 
@@ -307,7 +307,7 @@ def test_an_ipv4_loopback_address_in_ipv6_clothes_is_loopback() -> None:
 
 
 def test_loading_refuses_exposure_with_the_hosts_source() -> None:
-    (message,) = refusals(SERVER__HOST="0.0.0.0")
+    (message,) = errors_of(SERVER__HOST="0.0.0.0")
     assert message.startswith("environment CLAUDE_CODE__SERVER__HOST: server.host: 0.0.0.0 can be")
     assert load(SERVER__HOST="0.0.0.0", AUTH__API_KEYS='["k"]').settings.auth.api_keys == ("k",)
 
@@ -436,13 +436,13 @@ def test_booleans_in_the_environment(text: str, value: bool) -> None:
     ],
 )
 def test_text_that_does_not_mean_the_type_is_refused(variable: str, text: str, reason: str) -> None:
-    (message,) = refusals("", None, **{variable: text})
+    (message,) = errors_of("", None, **{variable: text})
     assert message.startswith(f"environment CLAUDE_CODE__{variable}: ")
     assert reason in message
 
 
 def test_unknown_names_are_refused_with_the_nearest_known_one() -> None:
-    found = refusals(
+    found = errors_of(
         "[server]\nprot = 1\n[sever]\nport = 1\n[a.b]\nc = 1\n", {"log.levle": 1}, SERVER__PRT="1"
     )
     assert found == [
@@ -458,15 +458,15 @@ def test_unknown_names_are_refused_with_the_nearest_known_one() -> None:
 
 
 def test_names_count_in_their_exact_case() -> None:
-    assert "unknown setting" in refusals(server__port="1")[0]
-    assert "unknown section" in refusals("[Server]\nport = 1")[0]
+    assert "unknown setting" in errors_of(server__port="1")[0]
+    assert "unknown section" in errors_of("[Server]\nport = 1")[0]
     write("")
     others = {"CLAUDE_CODE_MAX_RETRIES": "9", "claude_code__server__port": "1"}
     assert load_settings(environ=HOME | others) == load_settings(environ=HOME)
 
 
 def test_all_problems_of_all_sources_are_reported_at_once_even_of_overridden_values() -> None:
-    found = refusals(
+    found = errors_of(
         'server = 5\n[cache]\nmax_entries = 0\nenabled = "x"\n[models]\ndefault = "nope"\n',
         {"cache.max_entries": 5},
         SERVER__HOST="not a host",
@@ -483,7 +483,7 @@ def test_all_problems_of_all_sources_are_reported_at_once_even_of_overridden_val
 
 
 def test_a_file_that_is_not_toml_is_refused_with_its_line() -> None:
-    (message,) = refusals("[server]\nport = \n")
+    (message,) = errors_of("[server]\nport = \n")
     assert message.startswith("file config/local.toml: is not valid TOML: ")
     assert "line 2" in message
 
@@ -541,14 +541,14 @@ def test_no_secret_appears_in_anything_that_is_shown() -> None:
     ],
 )
 def test_a_refused_secret_is_not_quoted(toml: str, env: dict[str, str]) -> None:
-    messages = refusals(toml, None, **env)
+    messages = errors_of(toml, None, **env)
     assert messages
     assert SECRET not in "".join(messages)
 
 
 def test_the_mask_is_refused_as_a_secret() -> None:
     shown = render_toml(load(AUTH__API_KEYS='["k"]', CLAUDE__ENV='{"A": "b"}'))
-    found = refusals(shown)
+    found = errors_of(shown)
     assert [message.split(": ")[1] for message in found] == ["claude.env", "auth.api_keys"]
     assert all("mask" in message for message in found)
 

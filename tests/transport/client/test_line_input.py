@@ -74,7 +74,7 @@ async def test_a_line_without_end_is_not_kept(
 
 
 async def type_at(fd: int, text: str) -> None:
-    """A terminal takes about 4 KB before somebody reads them."""
+    """A terminal takes about 4 KB before a program reads them."""
     data = text.encode()
     while data:
         await trio.lowlevel.wait_writable(fd)

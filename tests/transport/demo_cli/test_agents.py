@@ -1,4 +1,4 @@
-"""The demo CLI as an agent: it pretends to use Claude Code's tools, and asks for leave."""
+"""The demo CLI as an agent: it pretends to use Claude Code's tools, and asks for permission."""
 
 from __future__ import annotations
 
@@ -62,7 +62,7 @@ def write(path: Any) -> Frame:
 
 
 async def ask(child: DemoCli, *activity: Any, uuid: str | None = None) -> Frame:
-    """A turn that does this; its first question for leave."""
+    """A turn that does this; its first request for permission."""
     await child.send(user(does(*activity), uuid))
     return (await child.until(asks_permission))[-1]
 
@@ -76,7 +76,7 @@ async def finish(child: DemoCli, *replies: Frame) -> list[Frame]:
 
 
 async def play(child: Any, texts: list[str]) -> list[Frame]:
-    """Turns that look, write with leave, write in vain, and are interrupted in a question."""
+    """Turns that look, write with permission, write in vain, and are interrupted in a question."""
     frames: list[Frame] = []
     (uuid,) = new_uuids(1)
     looks, writes, fails, hangs = texts
@@ -240,7 +240,7 @@ async def test_what_takes_time_can_be_interrupted(tmp_path: Path) -> None:
         assert (await child.turn("repeat: fine"))[-1]["result"] == "fine"
 
 
-# --- leave --------------------------------------------------------------------------------------
+# --- permission ---------------------------------------------------------------------------------
 
 
 async def test_the_question_and_its_answers(tmp_path: Path) -> None:

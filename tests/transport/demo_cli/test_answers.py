@@ -21,11 +21,7 @@ from tests.support.demo_cli import (
     text_of,
     user,
 )
-
-
-def script(text: str = "", **switches: Any) -> str:
-    return f"!script {json.dumps(switches)} {text}"
-
+from tests.support.embedded import script
 
 # --- what is answered ---------------------------------------------------------------------------
 

@@ -32,7 +32,7 @@ HELLO = {"id": "msg_1", "role": "assistant", "content": [{"type": "text", "text"
 
 # --- like the real one --------------------------------------------------------------------------
 
-TURNS: list[tuple[str, Any]] = [  # what the demo CLI is told, what the real one's API says
+TURNS: list[tuple[str, Any]] = [  # what the demo CLI receives, what the real one's API says
     ('!script {"answer": "one two three"}', stub_words.say("one two three", chunks=3)),
     (
         '!script {"answer": "one two", "thinking": 2}',

@@ -107,7 +107,7 @@ async def test_only_the_last_user_message_can_be_rewound(tmp_path: Path) -> None
     async with open_demo_cli(tmp_path) as child:
         said = [await child.turn(f"repeat: {u}", u) for u in (first, second, third)]
         assistants = [next(f for f in turn if f["type"] == "assistant")["uuid"] for turn in said]
-        assert (await rewind("nobody"))["error"] == "target not found"
+        assert (await rewind("unknown"))["error"] == "target not found"
         assert (await rewind(second))["error"] == "stale target"
         assert await rewind(third) == {
             "rewound": True,
@@ -195,7 +195,7 @@ async def test_permission_modes(tmp_path: Path) -> None:
 async def test_an_unknown_request_is_an_error_and_other_frames_are_ignored(tmp_path: Path) -> None:
     async with open_demo_cli(tmp_path) as child:
         await child.send_bytes(b'[1]\n3\nnull\n{"type":"keep_alive"}\n{"type":"zonk"}\n{}\n')
-        await child.send({"type": "control_response", "response": {"request_id": "nobody's"}})
+        await child.send({"type": "control_response", "response": {"request_id": "unknown"}})
         answer = await child.ask("zonk", request_id="q")
         assert (answer["subtype"], answer["request_id"]) == ("error", "q")
         assert answer["error"] == "Unsupported control request subtype: zonk"

@@ -24,7 +24,7 @@ async def live(tmp_path: Path) -> AsyncIterator[Live]:
 
 @pytest.fixture
 async def one(live: Live) -> AsyncIterator[Joined]:
-    """Somebody who has joined a new agent's conversation."""
+    """A client that has joined a new agent's conversation."""
     conversation_id = await new_conversation(live.url, model=MODEL)
     async with open_joined(live.url, conversation_id) as joined:
         yield joined

@@ -1,4 +1,4 @@
-"""The demo CLI ends as the Claude Code CLI does, and what it was told outlives it."""
+"""The demo CLI ends as the Claude Code CLI does, and what it received outlives it."""
 
 from __future__ import annotations
 

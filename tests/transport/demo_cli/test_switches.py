@@ -1,4 +1,4 @@
-"""The demo CLI misbehaves as it is told, and in no other way."""
+"""The demo CLI misbehaves as its switches say, and in no other way."""
 
 from __future__ import annotations
 
@@ -9,7 +9,6 @@ import subprocess
 import sys
 from itertools import groupby
 from pathlib import Path
-from typing import Any
 
 import pytest
 import trio
@@ -33,10 +32,7 @@ from tests.support.demo_cli import (
     text_of,
     user,
 )
-
-
-def script(text: str = "", **switches: Any) -> str:
-    return f"!script {json.dumps(switches)} {text}"
+from tests.support.embedded import script
 
 
 def deltas(child: DemoCli) -> int:

@@ -230,7 +230,7 @@ async def test_a_body_that_stops_coming_is_timed_out() -> None:
         received.append(await receive())
         received.append(await receive())
         received.append(await receive())
-        await respond(send, "nobody hears this")
+        await respond(send, "no client reads this")
         ended.set()
 
     async with open_door(app, stall_seconds=0.2) as port, knock(port) as client:
@@ -249,8 +249,8 @@ async def test_a_long_silence_in_a_response_is_no_stall() -> None:
         await send({"type": "http.response.start", "status": 200, "headers": []})
         for _ in range(3):
             with trio.move_on_after(0.2):
-                assert not await receive(), "nobody hung up"
-            await wait_all_tasks_blocked()  # nobody is busy waiting
+                assert not await receive(), "the client did not hang up"
+            await wait_all_tasks_blocked()  # no task is busy waiting
             await send({"type": "http.response.body", "body": b"tick ", "more_body": True})
         await send({"type": "http.response.body", "body": b"done"})
 
@@ -281,7 +281,7 @@ async def test_a_client_that_reads_slowly_gets_every_byte_once() -> None:
 
 
 async def test_a_response_is_on_its_way_before_its_application_is_told_of_the_end() -> None:
-    """The application is told that nothing follows, and then may cancel what it is doing."""
+    """The application learns that nothing follows, and then may cancel what it is doing."""
     said = b"x" * 8_000_000
 
     async def app(scope: Scope, receive: Receive, send: Send) -> None:
@@ -359,29 +359,16 @@ async def test_an_application_that_never_waits_lets_others_run() -> None:
 # -- clients that go away, or do not read --------------------------------------------------------
 
 
-async def test_an_application_learns_that_its_client_hung_up() -> None:
-    app = Streamer(b"x", pause=0.01)
+@pytest.mark.parametrize(
+    ("pause", "sent"),
+    [(0.01, GET), (1000, GET), (1000, GET + GET + b"GET /half")],
+    ids=["sending", "silent", "with another request waiting"],
+)
+async def test_an_application_learns_that_its_client_hung_up(pause: float, sent: bytes) -> None:
+    app = Streamer(b"x", pause=pause)
     async with open_door(app) as port:
         async with knock(port) as client:
-            await client.send(GET)
-            await app.streaming.wait()
-        await app.told.wait()
-
-
-async def test_it_learns_so_while_it_sends_nothing() -> None:
-    app = Streamer(b"x", pause=1000)
-    async with open_door(app) as port:
-        async with knock(port) as client:
-            await client.send(GET)
-            await app.streaming.wait()
-        await app.told.wait()
-
-
-async def test_it_learns_so_though_another_request_is_waiting() -> None:
-    app = Streamer(b"x", pause=1000)
-    async with open_door(app) as port:
-        async with knock(port) as client:
-            await client.send(GET + GET + b"GET /half")
+            await client.send(sent)
             await app.streaming.wait()
         await app.told.wait()
 

@@ -419,7 +419,7 @@ async def test_clients_that_never_read_do_not_hold_up_cancellation(
 
 
 class Stopping:
-    """A front door that is told to stop."""
+    """A front door that is asked to stop."""
 
     def __init__(self, app: ASGIApp, **limits: Any) -> None:
         self.stop = trio.Event()

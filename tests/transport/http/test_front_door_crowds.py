@@ -81,7 +81,7 @@ async def test_a_place_is_free_again_after_its_connection(not_loopback: None) ->
 
 
 async def test_this_machine_leaves_a_tenth_to_others() -> None:
-    """A reverse proxy here brings everybody's connections from one address."""
+    """A reverse proxy here brings all clients' connections from one address."""
     async with (
         open_door(echo, max_connections=10, max_per_address=1) as port,
         AsyncExitStack() as stack,
@@ -107,7 +107,7 @@ def test_whose_address_it_is() -> None:
 
 
 class Listener:
-    """Receives when it is told to; what a message holds of the room is kept or not."""
+    """Receives when the test says so; what a message holds of the room is kept or not."""
 
     def __init__(self, bodies: Bodies, *, keeps: bool = False) -> None:
         self.bodies = bodies
@@ -192,7 +192,7 @@ async def test_the_rest_of_a_message_must_come_in_time() -> None:
                     await trio.sleep(0.02)
                     await client.send(client_frame(CONTINUATION, b"b", fin=False))
             assert trio.current_time() < begun + 8
-        async with open_raw_websocket(port) as client:  # silence between messages is none's fault
+        async with open_raw_websocket(port) as client:  # silence between messages is no error
             await client.send(text(b"one"))
             assert await client.message() == "3"
             await trio.sleep(0.4)

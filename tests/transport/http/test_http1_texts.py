@@ -1,4 +1,5 @@
-"""What a client is told of a request that is not HTTP: words, and nothing in Python's notation."""
+"""What a client receives for a request that is not HTTP: words, and nothing in Python's
+notation."""
 
 from __future__ import annotations
 

@@ -51,7 +51,7 @@ def policy(*folders: object, **images: object) -> AttachmentPolicy:
     )
 
 
-async def refusal(policy: AttachmentPolicy, *attachments: Attachment) -> InvalidRequest:
+async def error_of(policy: AttachmentPolicy, *attachments: Attachment) -> InvalidRequest:
     with pytest.raises(InvalidRequest) as caught:
         await resolve_all(attachments, policy)
     assert caught.value.status == 400
@@ -106,7 +106,7 @@ async def test_what_the_request_holds_itself() -> None:
     document = Document("application/pdf", encoded(PDF), "a.pdf")
     assert await resolve(file(data_url(PDF, "application/pdf"), "a.pdf"), policy()) == document
     assert await resolve(file(encoded(PDF), "a.pdf"), policy()) == document
-    error = await refusal(policy(), image(data_url(b"no picture")))
+    error = await error_of(policy(), image(data_url(b"no picture")))
     assert (error.code, error.param) == ("invalid_image", image("").path)
 
 
@@ -116,22 +116,22 @@ async def test_a_file_of_this_machine(tmp_path: Path) -> None:
     expected = Image("image/png", encoded(PNG))
     assert await resolve(image(f"{tmp_path}/a.png"), policy(tmp_path)) == expected
     assert await resolve(image(f"file://{tmp_path}/a.png"), policy(tmp_path)) == expected
-    found = await refusal(policy(), image(f"{tmp_path}/a.png"))
-    missing = await refusal(policy(tmp_path), image(f"{tmp_path}/b.png"))
+    found = await error_of(policy(), image(f"{tmp_path}/a.png"))
+    missing = await error_of(policy(tmp_path), image(f"{tmp_path}/b.png"))
     assert found.body() == missing.body()
     assert found.code == "file_not_allowed"
     assert "file_access.additional_dirs" in found.message
-    text = await refusal(policy(tmp_path), image(f"{tmp_path}/a.txt"))
+    text = await error_of(policy(tmp_path), image(f"{tmp_path}/a.txt"))
     assert text.code == "invalid_image"
     assert "secret" not in text.message
 
 
 async def test_a_url_is_not_fetched_unless_the_operator_wants_it() -> None:
-    error = await refusal(policy(), image("https://a.example/b.png"))
+    error = await error_of(policy(), image("https://a.example/b.png"))
     assert error.code == "remote_images_disabled"
     assert "images.allow_remote" in error.message
     assert (
-        await refusal(policy(), file("https://a.example/b.pdf"))
+        await error_of(policy(), file("https://a.example/b.pdf"))
     ).code == "remote_files_disabled"
 
 
@@ -141,10 +141,10 @@ async def test_a_url_is_fetched_over_real_sockets() -> None:
         url = server.world.url("/a.png?sig=secret")
         remote = attrs.evolve(policy(), fetcher=server.world.fetcher())
         assert await resolve(image(url), remote) == Image("image/png", encoded(PNG))
-        assert (await refusal(remote, file(url))).code == "invalid_file"
+        assert (await error_of(remote, file(url))).code == "invalid_file"
         small = attrs.evolve(remote, max_bytes=len(PNG) - 1)
-        assert (await refusal(small, image(url))).code == "image_too_large"
-    error = await refusal(remote, image(url))
+        assert (await error_of(small, image(url))).code == "image_too_large"
+    error = await error_of(remote, image(url))
     assert error.code == "image_fetch_failed"
     assert "secret" not in error.message
 
@@ -152,7 +152,7 @@ async def test_a_url_is_fetched_over_real_sockets() -> None:
 async def test_what_the_operator_set_is_what_the_fetcher_does() -> None:
     fetcher = policy(allow_remote=True, fetch_timeout_seconds=2.5, max_redirects=1).fetcher
     assert fetcher == RemoteFetcher(timeout_seconds=2.5, max_redirects=1)
-    inside = await refusal(policy(allow_remote=True), image("http://127.0.0.1/a.png"))
+    inside = await error_of(policy(allow_remote=True), image("http://127.0.0.1/a.png"))
     assert inside.code == "invalid_image_url"
 
 
@@ -166,13 +166,13 @@ async def test_what_the_operator_set_is_what_the_fetcher_does() -> None:
 )
 async def test_how_a_fetch_that_failed_is_reported(end: str, code: str, words: str) -> None:
     async with site() as (_, server, remote):
-        error = await refusal(remote, image(server.world.url(f"/{end}")))
+        error = await error_of(remote, image(server.world.url(f"/{end}")))
     assert (error.code, error.message) == (code, f"{image('').path} {words}")
 
 
 async def test_a_document_is_fetched_too_and_a_page_of_text_is_none() -> None:
     async with site() as (_, server, remote):
-        error = await refusal(remote, file(server.world.url("/text")))
+        error = await error_of(remote, file(server.world.url("/text")))
         assert (error.code, "secret" in error.message) == ("invalid_file", False)
         url = server.world.url("/pdf")
         document = Document("application/pdf", encoded(PDF), "a.pdf")
@@ -181,8 +181,8 @@ async def test_a_document_is_fetched_too_and_a_page_of_text_is_none() -> None:
 
 @pytest.mark.parametrize("source", ["", "a.png", "ftp://a.example/a.png", "javascript:1"])
 async def test_other_sources_are_refused(source: str) -> None:
-    assert (await refusal(policy("/"), image(source))).code == "invalid_image_url"
-    assert (await refusal(policy("/"), file("ftp://a.example/a.pdf"))).code == "invalid_file_url"
+    assert (await error_of(policy("/"), image(source))).code == "invalid_image_url"
+    assert (await error_of(policy("/"), file("ftp://a.example/a.pdf"))).code == "invalid_file_url"
 
 
 # -- limits
@@ -193,7 +193,7 @@ async def test_the_size_of_one(tmp_path: Path) -> None:
     sources = (data_url(PNG), f"{tmp_path}/a.png")
     for source in sources:
         await resolve(image(source), policy(tmp_path, max_bytes=len(PNG)))
-        error = await refusal(policy(tmp_path, max_bytes=len(PNG) - 1), image(source))
+        error = await error_of(policy(tmp_path, max_bytes=len(PNG) - 1), image(source))
         assert error.code == "image_too_large"
         assert f"{len(PNG) - 1} bytes (images.max_bytes)" in error.message
 
@@ -203,7 +203,7 @@ async def test_the_size_of_all(tmp_path: Path) -> None:
     both = (image(f"{tmp_path}/a.png", 0), image(data_url(PNG), 1))
     blocks = await resolve_all(both, policy(tmp_path, max_total_bytes=2 * len(PNG)))
     assert blocks == (Image("image/png", encoded(PNG)),) * 2
-    error = await refusal(policy(tmp_path, max_total_bytes=2 * len(PNG) - 1), *both)
+    error = await error_of(policy(tmp_path, max_total_bytes=2 * len(PNG) - 1), *both)
     assert (error.code, error.param) == ("image_too_large", both[0].path)
     assert "images.max_total_bytes" in error.message
 
@@ -211,7 +211,7 @@ async def test_the_size_of_all(tmp_path: Path) -> None:
 async def test_the_number_of_all() -> None:
     three = [image(data_url(GIF), index) for index in range(3)]
     assert len(await resolve_all(three, policy(max_count=3))) == 3
-    error = await refusal(policy(max_count=2), *three)
+    error = await error_of(policy(max_count=2), *three)
     assert (error.code, error.param) == ("too_many_attachments", three[2].path)
     assert await resolve_all((), policy(max_count=0)) == ()
 
@@ -241,13 +241,13 @@ async def test_the_first_failure_ends_the_others() -> None:
     async with site() as (_, server, remote):
         paths = ("/slow", "/gone", "/slow")
         attachments = [image(server.world.url(path), n) for n, path in enumerate(paths)]
-        error = await refusal(remote, *attachments)
+        error = await error_of(remote, *attachments)
     assert (error.code, error.param) == ("image_fetch_failed", attachments[1].path)
 
 
 async def test_errors_that_need_no_fetch_are_raised_before_one() -> None:
     async with site() as (_, server, remote):
-        error = await refusal(remote, image(server.world.url("/x"), 0), image("data:,x", 1))
+        error = await error_of(remote, image(server.world.url("/x"), 0), image("data:,x", 1))
         assert error.code == "invalid_image"
         assert server.world.asked == []
 

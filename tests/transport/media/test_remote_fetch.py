@@ -342,7 +342,7 @@ async def test_a_name_that_does_not_exist_looks_like_one_that_is_inside(error: E
 
 
 async def test_the_name_is_resolved_once_and_the_connection_goes_to_what_was_checked() -> None:
-    """DNS rebinding: a second answer would lead inside, and nobody asks for it."""
+    """DNS rebinding: a second answer would lead inside, and the gateway does not ask for it."""
     async with serving(saying(OK)) as server:
         server.world.names["pictures.test"] = [[OUTSIDE], [INSIDE]]
         assert await server.fetch() == BODY

@@ -69,9 +69,9 @@ async def test_any_split_of_its_bytes_gives_the_same_frames(tmp_path: Path, size
         say(child, "", answer=answer)
         seen = await read_turn(child)
         child.retire()
-        rest, fault = await read_all(child)
+        rest, error = await read_all(child)
     assert text_of(seen) == answer
-    assert fault is None
+    assert error is None
     assert not [frame for frame in rest if not isinstance(frame, Noise)]
 
 
@@ -93,37 +93,37 @@ async def test_long_lines_and_short_ones_are_written_in_their_order(tmp_path: Pa
         for length in lengths:
             child.write(lines.line({"text": "x" * length}))
         child.retire()
-        seen, fault = await read_all(child)
-    assert fault is None
+        seen, error = await read_all(child)
+    assert error is None
     told = [frame.text for frame in seen if isinstance(frame, TurnResult)]
     assert told == [str(length) for length in lengths]
 
 
 async def test_a_line_over_the_limit_is_an_error_and_the_end(tmp_path: Path) -> None:
     async with running(demo_command(tmp_path, max_line_bytes=65536)) as child:
-        say(child, "", answer="never heard", long_line_bytes=100_000)
-        seen, fault = await read_all(child)
+        say(child, "", answer="never read", long_line_bytes=100_000)
+        seen, error = await read_all(child)
         await gone(child)
-    assert isinstance(fault, ChildProtocolError)
-    assert "65536" in fault.message
+    assert isinstance(error, ChildProtocolError)
+    assert "65536" in error.message
     assert text_of(seen) == ""
     assert child.returncode == -signal.SIGKILL
 
 
 @pytest.mark.parametrize("size", [1, 65536])
 async def test_garbage_is_an_error_after_the_frames_before_it(tmp_path: Path, size: int) -> None:
-    # Written at once or byte by byte: what came before the garbage is heard either way.
+    # Written at once or byte by byte: what came before the garbage is read either way.
     program = (
         "import sys, time; n = int(sys.argv[1]);"
-        'data = b\'{"type":"result","result":"heard"}\\nNo JSON!\\n{"type":"result"}\\n\';'
+        'data = b\'{"type":"result","result":"read"}\\nNo JSON!\\n{"type":"result"}\\n\';'
         "[sys.stdout.buffer.raw.write(data[i:i+n]) for i in range(0, len(data), n)];"
         "time.sleep(60)"
     )
     async with running(python(tmp_path, program, str(size))) as child:
-        seen, fault = await read_all(child)
+        seen, error = await read_all(child)
         await gone(child)
-    assert [frame.text for frame in seen if isinstance(frame, TurnResult)] == ["heard"]
-    assert isinstance(fault, ChildProtocolError)
+    assert [frame.text for frame in seen if isinstance(frame, TurnResult)] == ["read"]
+    assert isinstance(error, ChildProtocolError)
     assert child.returncode == -signal.SIGKILL
 
 
@@ -137,10 +137,10 @@ async def test_an_error_stays_an_error(tmp_path: Path) -> None:
 async def test_half_a_line_and_then_the_end(tmp_path: Path) -> None:
     async with running(demo_command(tmp_path)) as child:
         say(child, "", answer="a b c", garbage="half_line", after=1)
-        seen, fault = await read_all(child)
+        seen, error = await read_all(child)
         await gone(child)
     assert text_of(seen) == "a "
-    assert fault is None
+    assert error is None
     assert "in the middle of a line" in child.post_mortem().message
 
 
@@ -150,10 +150,10 @@ async def test_what_it_wrote_before_it_went_is_read_after_it_has_gone(tmp_path: 
         await read_until(child, lambda frame: isinstance(frame, ControlAnswer))
         say(child, "", answer="last words", die_at="result", exit_code=3)
         await gone(child)
-        seen, fault = await read_all(child)
+        seen, error = await read_all(child)
     assert text_of(seen) == "last words"
     assert isinstance(seen[-1], TurnResult)
-    assert fault is None
+    assert error is None
     assert child.returncode == 3
 
 
@@ -219,7 +219,8 @@ async def test_a_post_mortem_names_the_signal(tmp_path: Path) -> None:
     assert not child.expected
 
 
-# --- what it is told ------------------------------------------------------------------------------
+# --- what is written to it
+# -------------------------------------------------------------------------
 
 
 async def test_a_child_that_reads_nothing_is_killed_when_too_much_waits(tmp_path: Path) -> None:
@@ -348,10 +349,10 @@ async def test_a_grandchild_left_behind_is_ended(tmp_path: Path) -> None:
 async def test_a_grandchild_that_holds_stdout_hangs_no_reader(tmp_path: Path) -> None:
     async with running(demo_command(tmp_path)) as child:
         say(child, "", grandchild="open", answer="x", die_at="result")
-        seen, fault = await read_all(child)
+        seen, error = await read_all(child)
         await gone(child)
     assert text_of(seen) == "x"
-    assert fault is None
+    assert error is None
     await eventually(lambda: not group(child.pid))
 
 
@@ -363,12 +364,12 @@ async def test_who_left_the_group_with_stdout_in_hand_hangs_no_reader(tmp_path: 
         'print(\'{"type":"result","result":"\' + str(p.pid) + \'"}\', flush=True)'
     )
     async with running(python(tmp_path, program)) as child:
-        seen, fault = await read_all(child)
+        seen, error = await read_all(child)
         await gone(child)
     assert isinstance(seen[0], TurnResult)
     daemon = int(seen[0].text)
     try:
-        assert fault is None
+        assert error is None
         assert lives(daemon)
     finally:
         os.kill(daemon, signal.SIGKILL)
@@ -377,9 +378,9 @@ async def test_who_left_the_group_with_stdout_in_hand_hangs_no_reader(tmp_path: 
 async def test_a_child_that_closes_stdout_and_stays_is_ended(tmp_path: Path) -> None:
     program = "import os, time; os.close(1); time.sleep(60)"
     async with running(python(tmp_path, program, stop_seconds=0.1)) as child:
-        seen, fault = await read_all(child)
+        seen, error = await read_all(child)
         await gone(child)
-    assert (seen, fault) == ([], None)
+    assert (seen, error) == ([], None)
     assert child.returncode == -signal.SIGTERM
 
 

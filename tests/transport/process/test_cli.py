@@ -243,7 +243,7 @@ def test_a_directory_that_cannot_be_made_again_fails_the_child(tmp_path: Path) -
         cli.command()
 
 
-@pytest.mark.parametrize("path", ["/proc/x", "file", "file/x", "~nobody-of-that-name/x"])
+@pytest.mark.parametrize("path", ["/proc/x", "file", "file/x", "~no-user-of-that-name/x"])
 def test_a_storage_path_that_cannot_be_used_is_a_refused_setting(tmp_path: Path, path: str) -> None:
     (tmp_path / "file").write_text("in the way")
     where = Path(path) if path.startswith("~") else tmp_path / path

@@ -10,21 +10,14 @@ from pathlib import Path
 
 import pytest
 
-from ccapi.schemas.message import Block, Image, Message, ToolCall, ToolResult
+from ccapi.schemas.message import Image, Message, ToolCall, ToolResult
 from ccapi.transport.process.transcript import transcript_entries, transcript_path, write_transcript
+from tests.support.messages import assistant, user
 from tests.support.messages_stub import open_messages_stub
 from tests.support.raw_cli import CHILD_ENVIRONMENT, GENERIC_FLAGS, cli_environment, open_raw_cli
 
 MOMENT = datetime(2026, 1, 2, 3, 4, 5, 678_901, tzinfo=UTC)
 PIXEL = Image("image/png", "iVBORw0KGgo=")
-
-
-def user(*content: Block) -> Message:
-    return Message("user", content)
-
-
-def assistant(*content: Block) -> Message:
-    return Message("assistant", content)
 
 
 PLAIN = (user("one"), assistant("first"), user("two"), assistant("second"))

@@ -19,7 +19,7 @@ NEW = NewConversation(setup=Setup("claude-sonnet"))
 
 
 class Clock:
-    """Seconds that pass when they are told to, and a little with each look."""
+    """Seconds that pass when a test says so, and a little with each look."""
 
     def __init__(self, now: float = 1_000_000.0) -> None:
         self.now = now

@@ -425,7 +425,7 @@ class Stores:
         return [answers[number] for number in range(len(changes))]
 
     def settle(self, is_done: bool) -> None:
-        """The callers whose change was stopped are told whether it was done."""
+        """The callers whose change was stopped learn whether it was done."""
         for place, lease in [*self.kept.leases.items()]:
             if lease.unsettled is not None:
                 found = self.run(outcome, lambda _, lease=lease: self._resolve(lease), self.kept)
@@ -434,7 +434,7 @@ class Stores:
                 else:
                     assert found == is_done
                     assert shown(lease) == shown(self.model.leases[place])
-        # A lease whose grant was stopped is nobody's.
+        # A lease whose grant was stopped has no holder.
         self.model.leases = copy.deepcopy(self.kept.leases)
 
     def drop(self, place: tuple[str, int]) -> None:

@@ -111,7 +111,7 @@ async def test_an_older_lease_is_fenced(store: Store) -> None:
     await store.lose_turn(new, "restart")
     await store.release(new)
     assert (await store.head("conv_1")).owner is None
-    await store.append(new, [user("still mine: nobody else took it")])
+    await store.append(new, [user("still mine: no other took it")])
 
 
 async def test_a_lease_that_has_not_seen_the_head_is_fenced(store: Store) -> None:
