@@ -21,9 +21,10 @@ before the model was asked without it, the child keeps the old tools beside the 
 then free again (`model_began`). A child without a free name cannot change its tools any more.
 
 **Definitions of tools.** The CLI keeps what it first made of a tool for as long as it runs, by the
-tool's name and schema: another description under the same name never reaches the API, whichever
-server it comes from (measured, always). So a child takes no tool that it knows otherwise
-(`_knows_otherwise`): it would show one conversation the words of another.
+tool's name and schema: another description under the same name and schema never reaches the API,
+whichever server it comes from (measured, always). So a child takes no tool that it knows otherwise
+(`_knows_otherwise`): it would show one conversation the words of another. A tool with another
+schema is another one to it: children that give answers by a schema serve one schema after another.
 """
 
 from __future__ import annotations
@@ -43,7 +44,7 @@ from ...schemas.claude.output import ControlAnswer, ControlAsked, LimitState, Tu
 from ...schemas.claude.sampling import PLAIN, encode_settings
 from ...schemas.claude.upstream import NO_LIMIT
 from ...schemas.message import Message, ToolResult, digest
-from ...schemas.turn import ChildSource, Options, Setup, Tool, Usage
+from ...schemas.turn import ChildSource, Options, Setup, Usage
 from .events import (
     Action,
     PermissionReply,
@@ -65,6 +66,14 @@ MAX_CUT_TRIES = 3
 
 CUT_PAUSE = 0.03
 """Seconds before a busy child is asked for a cut again."""
+
+MOST_TOOLS = 4096
+"""Tools that a child remembers. One that received so many serves no more conversations with any."""
+
+Signature = tuple[str, int, int]
+"""A tool's name, and its schema as far as it can be told from others: `_signed`."""
+
+_NOT_COUNTED = str.maketrans("", "", "0123456789+-.eE \n\r\t")
 
 CutOutcome = Literal["done", "look", "busy", "refused"]
 """Of a release: it is done, it lacks a look at the context, it is to be asked for again in a
@@ -143,7 +152,7 @@ class ChildState:
     _agent: str = cli_input.AGENT  # whose prompt it has, of the palette
     _server: str | None = None  # the MCP server that has the client's tools
     _names: deque[str] = field(factory=lambda: deque(cli_input.TOOL_SERVERS))  # free ones
-    _told: dict[str, bytes] = field(factory=dict)  # tools, by the names that the model knows
+    _told: dict[Signature, bytes] = field(factory=dict)  # what it received of each tool
     _stale: list[str] = field(factory=list)  # to be free once the model was asked without them
     _shows_thinking: bool = False
     _billed_part: Usage = field(
@@ -194,18 +203,19 @@ class ChildState:
 
     def _can_take_tools(self, setup: Setup) -> bool:
         """Whether it has a name for their server, and knows none of them otherwise."""
+        if not _has_server(setup):
+            return True
         named = bool(self._names) or not self._needs_server(setup)
-        return named and not self._knows_otherwise(setup)
+        return named and len(self._told) < MOST_TOOLS and not self._knows_otherwise(setup)
 
     def _knows_otherwise(self, setup: Setup) -> bool:
-        """Whether it received one of these tools with another description, schema or strictness."""
-        if not self._told or not _has_server(setup):
+        """Whether it received one of these tools with another description or strictness."""
+        if not self._told:
             return False
-        offered = mcp.offered(setup).items()
-        return any(self._told.get(name, found := _digest(tool)) != found for name, tool in offered)
+        return any(self._told.get(sign, found) != found for sign, found in _signed(setup))
 
     def _tell(self) -> None:
-        self._told |= {name: _digest(tool) for name, tool in mcp.offered(self.setup).items()}
+        self._told |= _signed(self.setup)
 
     def _needs_server(self, setup: Setup) -> bool:
         same = (setup.tools, setup.schema) == (self.setup.tools, self.setup.schema)
@@ -503,8 +513,15 @@ def palette_of(system: str, others: Iterable[str]) -> Mapping[str, str] | None:
     return {cli_input.AGENT: system} | {f"p{n}": prompt for n, prompt in enumerate(rest, 1)}
 
 
-def _digest(tool: Tool) -> bytes:
-    """What the model learns of a tool, in few bytes: a child remembers the tools of all its
-    conversations."""
-    learned = "\0".join((tool.description, tool.parameters, str(tool.strict)))
-    return hashlib.blake2b(learned.encode("utf-8", "surrogatepass"), digest_size=16).digest()
+def _signed(setup: Setup) -> list[tuple[Signature, bytes]]:
+    """What the model learns of each tool beside its schema, in few bytes: a child remembers the
+    tools of all its conversations."""
+    signed = []
+    for name, tool in mcp.offered(setup).items():
+        # The CLI reads schemas: neither the order of their keys nor the form of a number counts
+        # (measured). Two schemas that only look alike here cost a child, and no more.
+        schema = tool.parameters.translate(_NOT_COUNTED).encode("utf-8", "surrogatepass")
+        learned = f"{tool.strict}\0{tool.description}".encode("utf-8", "surrogatepass")
+        digest = hashlib.blake2b(learned, digest_size=16).digest()
+        signed.append(((name, len(schema), sum(schema)), digest))
+    return signed

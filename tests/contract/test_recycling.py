@@ -12,6 +12,7 @@ import os
 import random
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
+from typing import Any
 
 import pytest
 
@@ -233,7 +234,7 @@ async def test_where_the_prompt_came_as_such_it_stays(
 
 
 @by_key_and_token
-@pytest.mark.parametrize("differs", ["description", "schema"])
+@pytest.mark.parametrize("differs", ["description", "schema", "order", "number"])
 async def test_a_description_stays_with_the_name_and_schema_of_its_tool(
     open_child: OpenChild, stub: MessagesStub, differs: str
 ) -> None:
@@ -241,7 +242,13 @@ async def test_a_description_stays_with_the_name_and_schema_of_its_tool(
     async with recycled(open_child, stub) as child:
         shown = []
         for server, word in zip(SERVERS, ("first", "second", "third"), strict=False):
-            schema = {"type": "object", "properties": {word: {}} if differs == "schema" else {}}
+            schema: dict[str, Any] = {"type": "object", "properties": {}}
+            if differs == "schema":
+                schema["properties"] = {word: {}}
+            if differs == "order" and word != "first":
+                schema = dict(reversed(schema.items()))
+            if differs == "number":
+                schema["properties"] = {"n": {"maximum": 1 if word == "first" else 1.0}}
             look = tool("look", description=word, inputSchema=schema)
             servers = {server: {"type": "sdk", "name": server}}
             await child.cli.send(child.cli.control_frame("mcp_set_servers", servers=servers))

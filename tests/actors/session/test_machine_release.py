@@ -7,7 +7,8 @@ from __future__ import annotations
 
 import pytest
 
-from ccapi.actors.session.child import CUT_PAUSE, MAX_CUT_TRIES, ChildState
+from ccapi.actors.session.child import CUT_PAUSE, MAX_CUT_TRIES, MOST_TOOLS, ChildState
+from ccapi.actors.session.child import _signed as signed
 from ccapi.actors.session.events import StartTurn
 from ccapi.actors.session.machine import AT_ONCE_SECONDS
 from ccapi.actors.session.phases import Limits
@@ -374,6 +375,19 @@ def test_a_child_that_knows_a_tool_otherwise_does_not_serve_the_conversation() -
     assert child.cut_for(other, digests) == 0
     assert child.knows(same)
     assert not child.knows(other)
+    # Another schema makes it another tool; its keys' order, and how a number is written, do not.
+    one, two = '{"type":"object","n":1}', '{"n":1.0,"type":"object"}'
+    child._told.clear()
+    child._told |= signed(Setup("sonnet", tools=(Tool("look", "It is Ada's.", one),)))
+    assert child.knows(other)
+    assert not child.knows(Setup("sonnet", tools=(Tool("look", "It is Eve's.", two),)))
+    assert child.knows(Setup("sonnet", tools=(Tool("look", "It is Ada's.", two),)))
+    assert child.knows(Setup("sonnet", schema='{"type":"object"}'))
+    child._told |= {("look", 0, number): b"" for number in range(MOST_TOOLS)}
+    assert child.knows(Setup("sonnet"))
+    assert not child.knows(Setup("sonnet", schema='{"type":"object"}')), "its memory is bounded"
+    child._told.clear()
+    child._told |= signed(Setup("sonnet", tools=(Tool("look", "It is Ada's."),)))
     # In its own conversation too, another child takes the turn.
     words = talk.turn("three", tools=[Tool("look", "Anew.")])
     assert words == ["started three", "cut one to two", "look"]
