@@ -596,9 +596,16 @@ def trim(messages: Sequence[Message], limit: int) -> tuple[Message, ...]:
     begin = max(0, len(messages) - limit)
     if begin == 0:
         return tuple(messages)
-    opens = [n for n, each in enumerate(messages) if each.role == "user" and not each.results]
-    start = next((n for n in opens if n >= begin), opens[-1] if opens else 0)
+    places = chain(range(begin, len(messages)), range(begin - 1, -1, -1))
+    start = next((n for n in places if _opens(messages[n])), 0)
     return tuple(messages[start:])
+
+
+def _opens(message: Message) -> bool:
+    """Whether it is a user's that answers no tool call."""
+    if message.role != "user":
+        return False
+    return message.is_one_text or not any(isinstance(each, ToolResult) for each in message.content)
 
 
 def merge_turns(messages: Iterable[Message]) -> tuple[Message, ...]:

@@ -27,6 +27,13 @@ Frame = dict[str, Any]
 
 
 @frozen(eq=False)
+class LongText:
+    """A text in a frame that is not made yet: `pieces` begins to make it, piece by piece."""
+
+    pieces: Callable[[], Iterator[str]]
+
+
+@frozen(eq=False)
 class LongLine:
     """A line that is not made yet; `make` returns its frame.
 
@@ -52,14 +59,15 @@ class LongLine:
         return b"".join(self.pieces())
 
     def _bits(self) -> Iterator[bytes]:
-        texts: list[str] = []
+        texts: list[str | LongText] = []
         mark = uuid4().hex  # stands for a text; no client can know it
         around = _dumps(_without_long(self.make(), mark, texts)).split(b'"%s"' % mark.encode())
         yield around[0]
         for text, rest in zip(texts, around[1:], strict=True):
             yield b'"'
-            for begin in range(0, len(text), _CHUNK):
-                yield _dumps(text[begin : begin + _CHUNK])[1:-1]
+            for piece in (text,) if isinstance(text, str) else text.pieces():
+                for begin in range(0, len(piece), _CHUNK):
+                    yield _dumps(piece[begin : begin + _CHUNK])[1:-1]
             yield b'"'
             yield rest
 
@@ -88,6 +96,8 @@ def weigh(value: Any) -> int:
     """About how many characters a JSON value has; O(values)."""
     if isinstance(value, str):
         return len(value)
+    if isinstance(value, LongText):
+        return LONG
     if isinstance(value, dict):
         return sum(map(weigh, value.values())) + 8 * len(value)
     if isinstance(value, list | tuple):
@@ -103,9 +113,9 @@ def _dumps(value: Any) -> bytes:
         return json.dumps(value, ensure_ascii=True).encode()
 
 
-def _without_long(value: Any, mark: str, texts: list[str]) -> Any:
+def _without_long(value: Any, mark: str, texts: list[str | LongText]) -> Any:
     """A copy of `value` with `mark` for each long text, all of which go to `texts`."""
-    if isinstance(value, str) and len(value) >= LONG:
+    if (isinstance(value, str) and len(value) >= LONG) or isinstance(value, LongText):
         texts.append(value)
         return mark
     if isinstance(value, dict):
