@@ -202,6 +202,14 @@ class Message:
         return tuple([block for block in self.content if isinstance(block, ToolResult)])
 
     @cached_property
+    def opens(self) -> bool:
+        """Whether it is a user's that answers no tool call: what stands before it can be left
+        out. Kept: a long history is searched for such messages several times."""
+        return self.role == "user" and not any(
+            isinstance(block, ToolResult) for block in self.content
+        )
+
+    @cached_property
     def _digest(self) -> bytes:
         """Kept: the cache, lineage and memory all ask for it, and a picture takes its time."""
         kind, said = b"\0", self.text
@@ -597,15 +605,8 @@ def trim(messages: Sequence[Message], limit: int) -> tuple[Message, ...]:
     if begin == 0:
         return tuple(messages)
     places = chain(range(begin, len(messages)), range(begin - 1, -1, -1))
-    start = next((n for n in places if _opens(messages[n])), 0)
+    start = next((n for n in places if messages[n].opens), 0)
     return tuple(messages[start:])
-
-
-def _opens(message: Message) -> bool:
-    """Whether it is a user's that answers no tool call."""
-    if message.role != "user":
-        return False
-    return message.is_one_text or not any(isinstance(each, ToolResult) for each in message.content)
 
 
 def merge_turns(messages: Iterable[Message]) -> tuple[Message, ...]:
