@@ -107,7 +107,7 @@ async def accept(
     _name_ignored(request, choice, held, owner, without_effect, headers)
     messages = await attach(gateway, request)
     system = request.system
-    if system is not None and len(system) >= LONG:
+    if system is not None and len(system) >= LONG and not isinstance(system, DigestedText):
         system = await gateway.bodies.read(len(system), partial(DigestedText.of, system))
     return evolve(
         request,

@@ -16,12 +16,15 @@ from functools import cached_property
 from itertools import chain, pairwise
 from operator import attrgetter
 from types import MappingProxyType
-from typing import Any, Literal, NoReturn, cast
+from typing import Any, Literal, NoReturn, Protocol, cast
 
 from attrs import evolve, field, frozen
 
 from .claude.tool_names import entry_of, respell, wire_id
 from .errors import InvalidRequest
+
+PIECE = 65536
+"""Characters that are encoded at once, to be counted or digested: there is no copy of megabytes."""
 
 Role = Literal["user", "assistant"]
 
@@ -217,7 +220,7 @@ class Message:
             kind, said = b"\1", _CANONICAL.encode(_canonical(self))
         # surrogatepass: a lone surrogate is legal in JSON, and must not fail here of all places.
         made = hashlib.sha256(self.role.encode() + kind)
-        made.update(said.encode("utf-8", "surrogatepass"))
+        digest_text(made, said)
         return made.digest()
 
     @cached_property
@@ -232,6 +235,18 @@ class Message:
     @property
     def _says_only_text(self) -> bool:
         return all(isinstance(block, _TEXT_OR_THINKING) for block in self.content)
+
+
+class Hash(Protocol):
+    """One of `hashlib`."""
+
+    def update(self, data: bytes, /) -> None: ...
+
+
+def digest_text(made: Hash, text: str) -> None:
+    """Have `made` take in the UTF-8 of `text`, of which there is no copy, if it is long."""
+    for begin in range(0, len(text), PIECE):
+        made.update(text[begin : begin + PIECE].encode("utf-8", "surrogatepass"))
 
 
 def is_blank(text: str) -> bool:
@@ -534,10 +549,6 @@ def _check_types(message: object, path: str) -> None:
 
 BESIDE = 100
 """What a message or a block counts for beside its texts, in bytes: about what the objects take."""
-
-
-PIECE = 65536
-"""Characters that are encoded at once to be counted: there is no copy of megabytes."""
 
 
 def utf8_size(text: str) -> int:

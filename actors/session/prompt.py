@@ -14,7 +14,7 @@ from typing import Any
 from attrs import evolve
 
 from ...schemas.claude import input as cli_input
-from ...schemas.claude.lines import LONG
+from ...schemas.json_bytes import LONG
 from ...schemas.message import (
     BESIDE,
     Message,

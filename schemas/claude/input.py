@@ -14,6 +14,7 @@ from collections.abc import Callable, Iterator, Mapping, Sequence
 from functools import partial
 from typing import Any
 
+from ..json_bytes import LONG
 from ..message import (
     Block,
     Document,
@@ -27,7 +28,7 @@ from ..message import (
     length_of,
 )
 from ..turn import Setup
-from .lines import LONG, Frame, Line, LongLine, encode, line
+from .lines import Frame, Line, LongLine, encode, line
 from .tool_names import wire_id, wire_name
 
 AGENT = "gw"

@@ -9,28 +9,15 @@ from __future__ import annotations
 import json
 from collections.abc import Callable, Iterable, Iterator
 from typing import Any
-from uuid import uuid4
 
 from attrs import frozen
 
-from ..json_bytes import kept_json
-
-LONG = 65536
-"""Characters from which on a line is made in pieces."""
+from ..json_bytes import LONG, LongText, json_pieces, kept_json
 
 PIECE = 256 * 1024
 """About how many bytes a piece has."""
 
-_CHUNK = 32 * 1024
-
 Frame = dict[str, Any]
-
-
-@frozen(eq=False)
-class LongText:
-    """A text in a frame that is not made yet: `pieces` begins to make it, piece by piece."""
-
-    pieces: Callable[[], Iterator[str]]
 
 
 @frozen(eq=False)
@@ -47,7 +34,7 @@ class LongLine:
         what is in the frame: long texts are encoded bit by bit."""
         held: list[bytes] = []
         size = 0
-        for bit in self._bits():
+        for bit in json_pieces(self.make(), _dumps):
             held.append(bit)
             size += len(bit)
             if size >= PIECE:
@@ -57,19 +44,6 @@ class LongLine:
 
     def __bytes__(self) -> bytes:
         return b"".join(self.pieces())
-
-    def _bits(self) -> Iterator[bytes]:
-        texts: list[str | LongText] = []
-        mark = uuid4().hex  # stands for a text; no client can know it
-        around = _dumps(_without_long(self.make(), mark, texts)).split(b'"%s"' % mark.encode())
-        yield around[0]
-        for text, rest in zip(texts, around[1:], strict=True):
-            yield b'"'
-            for piece in (text,) if isinstance(text, str) else text.pieces():
-                for begin in range(0, len(piece), _CHUNK):
-                    yield _dumps(piece[begin : begin + _CHUNK])[1:-1]
-            yield b'"'
-            yield rest
 
 
 Line = bytes | LongLine
@@ -111,15 +85,3 @@ def _dumps(value: Any) -> bytes:
     except TypeError:
         # A lone surrogate has no UTF-8, but it has an escape; the CLI reads it as U+FFFD.
         return json.dumps(value, ensure_ascii=True).encode()
-
-
-def _without_long(value: Any, mark: str, texts: list[str | LongText]) -> Any:
-    """A copy of `value` with `mark` for each long text, all of which go to `texts`."""
-    if (isinstance(value, str) and len(value) >= LONG) or isinstance(value, LongText):
-        texts.append(value)
-        return mark
-    if isinstance(value, dict):
-        return {name: _without_long(each, mark, texts) for name, each in value.items()}
-    if isinstance(value, list | tuple):
-        return [_without_long(each, mark, texts) for each in value]
-    return value

@@ -17,8 +17,8 @@ from collections.abc import Callable, Iterable, Iterator, Mapping
 from functools import partial
 from typing import Any
 
+from ..json_bytes import LongText
 from ..turn import Effort, Options, Setup
-from .lines import LongText
 from .model_traits import traits_of
 from .tool_names import ANSWER_TOOL, wire_name
 

@@ -19,7 +19,7 @@ from typing import Any
 import orjson
 from attrs import astuple, frozen
 
-from ..json_bytes import kept_json
+from ..json_bytes import LONG, kept_json, long_json
 from ..message import (
     Block,
     Document,
@@ -68,7 +68,9 @@ def encode(record: Record) -> Encoded:
             body: dict[str, Any] = {"content": encode_blocks(message.content, parts)}
             if message.id is not None:
                 body["id"] = message.id
-            return Encoded(message.role, dumps(body), parts)
+            is_long = any(isinstance(each, str) and len(each) >= LONG for each in message.content)
+            write = long_json if is_long else kept_json
+            return Encoded(message.role, dumps(body, write), parts)
         case TurnEnd(turn_id, finish_reason, usage, output, resume, reasoning):
             body = {"turn": turn_id, "reason": finish_reason, "usage": encode_usage(usage)}
             if output is not None:
@@ -258,10 +260,10 @@ def decode_setup(body: bytes) -> Setup:
 # -- JSON ------------------------------------------------------------------------------------------
 
 
-def dumps(value: Any) -> bytes:
+def dumps(value: Any, write: Callable[[Any], bytes] = kept_json) -> bytes:
     """Compact JSON, as `loads` takes it."""
     try:
-        return kept_json(value)
+        return write(value)
     except TypeError:  # a lone surrogate, or an integer beyond 64 bits
         text = json.dumps(value, ensure_ascii=False, separators=(",", ":"))
         return _BY_STANDARD_LIBRARY + text.encode("utf-8", "surrogatepass")

@@ -52,6 +52,14 @@ _SUMMARY = (
 )
 
 
+LONG_BODY = 1024 * 1024
+"""Bytes of a record from which on it is written in pieces."""
+
+WRITTEN_AT_ONCE = 256 * 1024
+
+LONG_CACHE_KIB = 1024
+
+
 class SqliteEngine:
     """See `engine.Engine`."""
 
@@ -183,16 +191,31 @@ class SqliteEngine:
         self._db.executemany(
             "insert into log values(?, ?, ?, ?, ?, ?)",
             [
-                (begin + offset, change.token, number, change.now, each.kind, each.body)
+                (begin + offset, change.token, number, change.now, each.kind, _short(each.body))
                 for offset, each in enumerate(change.records)
             ],
         )
+        for offset, each in enumerate(change.records):
+            if len(each.body) >= LONG_BODY:
+                self._insert_long(begin + offset, each.body)
         if change.units:
             self._db.executemany(
                 "insert into unit values(?, ?, 0)",
                 [(begin + first, begin + last) for first, last in change.units],
             )
         self._keep_parts(change.conversation_id, change.parts)
+
+    def _insert_long(self, row: int, body: bytes) -> None:
+        """A statement would copy it twice, and the cache keep all of its pages."""
+        (usual,) = self._db.execute("pragma cache_size").fetchone()
+        self._db.execute(f"pragma cache_size = -{LONG_CACHE_KIB}")
+        try:
+            self._db.execute("update log set body = zeroblob(?) where id = ?", (len(body), row))
+            with self._db.blobopen("log", "body", row) as blob, memoryview(body) as view:
+                for at in range(0, len(body), WRITTEN_AT_ONCE):
+                    blob.write(view[at : at + WRITTEN_AT_ONCE])
+        finally:
+            self._db.execute(f"pragma cache_size = {usual}")
 
     def _close(
         self, n: int, number: int, closing: Closing, last: int, lost: str | None
@@ -604,6 +627,10 @@ class SqliteEngine:
     def check(self) -> list[str]:
         found = [row[0] for row in self._db.execute("pragma integrity_check(20)")]
         return [] if found == ["ok"] else found
+
+
+def _short(body: bytes) -> bytes:
+    return body if len(body) < LONG_BODY else b""
 
 
 def _fenced(conversation_id: str) -> Fenced:

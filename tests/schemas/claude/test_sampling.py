@@ -13,8 +13,9 @@ import pytest
 from attrs import evolve
 
 from ccapi.schemas.claude.input import api_messages, apply_settings
-from ccapi.schemas.claude.lines import LONG, LongLine
+from ccapi.schemas.claude.lines import LongLine
 from ccapi.schemas.claude.sampling import MOST_FOR_ALL, PLAIN, encode_settings, without_effect
+from ccapi.schemas.json_bytes import LONG
 from ccapi.schemas.message import Message
 from ccapi.schemas.turn import Options, Setup, Tool, ToolChoice
 
