@@ -94,21 +94,24 @@ class SqliteEngine:
     def acquire(
         self, conversation_id: str, key_id: str, create: Created | None, now: float
     ) -> State:
+        token = self._next("token")
         if create is not None:
-            self._db.execute(
+            created = self._db.execute(
                 "insert into conversation(id, key_id, setup, model, profile, workspace, metadata, "
-                "private, grants, created_at, used_at, token, usage) "
-                "values(?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, 0, ?) on conflict(id) do nothing",
+                "private, grants, created_at, used_at, owner, token, usage) "
+                "values(?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?) on conflict(id) do nothing",
                 (
                     *(conversation_id, key_id, create.setup, create.model, create.profile),
                     *(create.workspace, create.metadata, create.private, b"[]", now, now),
-                    _NO_USAGE,
+                    *(self.node_id, token, _NO_USAGE),
                 ),
             )
+            if created.rowcount:  # an update would write all of it again, and a setup can be long
+                return self.state(conversation_id)
         self._number(conversation_id, key_id)
         self._db.execute(
             "update conversation set owner = ?, token = ? where id = ?",
-            (self.node_id, self._next("token"), conversation_id),
+            (self.node_id, token, conversation_id),
         )
         return self.state(conversation_id)
 
