@@ -193,10 +193,10 @@ class SqliteEngine:
         begin = (n << SEQ_BITS) + change.head + 1
         self._db.executemany(
             "insert into log values(?, ?, ?, ?, ?, ?)",
-            [
+            (
                 (begin + offset, change.token, number, change.now, each.kind, _short(each.body))
                 for offset, each in enumerate(change.records)
-            ],
+            ),
         )
         for offset, each in enumerate(change.records):
             if len(each.body) >= LONG_BODY:
