@@ -14,7 +14,6 @@ import binascii
 import hashlib
 import json
 from collections.abc import Callable, Iterable, Mapping
-from types import MappingProxyType
 from typing import Any
 
 import orjson
@@ -61,7 +60,7 @@ class Encoded:
         return len(self.body) + sum(map(len, self.parts.values()))
 
 
-NO_PARTS: Mapping[bytes, bytes] = MappingProxyType({})
+NO_PARTS: Mapping[bytes, bytes] = {}
 """One for all records that have none: ten thousand of their own are half a megabyte."""
 
 
