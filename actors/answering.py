@@ -60,6 +60,9 @@ if TYPE_CHECKING:
 Headers = dict[str, str]
 """Headers of the response, written as they become known."""
 
+MANY = 100
+"""Messages from which on it counts what is found out of each on the event loop."""
+
 Request = TypeVar("Request", bound=TurnRequest)
 
 
@@ -104,7 +107,7 @@ async def accept(
     _name_ignored(request, choice, held, owner, without_effect, headers)
     messages = await attach(gateway, request)
     system = request.system
-    if system is not None and len(system) >= LONG:
+    if system is not None and len(system) >= LONG and not isinstance(system, DigestedText):
         system = await gateway.bodies.read(len(system), partial(DigestedText.of, system))
     return evolve(
         request,
@@ -193,6 +196,9 @@ def _put_together(
     messages = request.filled(blocks)
     for message in messages:
         digest(message)  # kept by the message: the cache and lineage will ask for it
+    if len(messages) > MANY:
+        for message in messages:
+            message.opens  # noqa: B018 (kept as well: what is trimmed asks for it)
     size_of(messages)  # kept as well: what holds them counts it
     with suppress(InvalidRequest):  # which is raised where the conversation is known
         return Checked(messages_of(messages))

@@ -19,6 +19,7 @@ import attrs
 import orjson
 from cattrs import Converter
 
+from . import long_texts
 from .errors import InvalidRequest
 from .json_bounds import check_json
 
@@ -127,7 +128,7 @@ def weigh_json(body: bytes | bytearray) -> int:
 
 
 def parse_json(body: bytes | bytearray) -> object:
-    """As `read_json`, of what `weigh_json` has looked at."""
+    """As `read_json`, of what `weigh_json` has looked at. A bytearray may be empty afterwards."""
     try:
         return _parse(body)
     except orjson.JSONDecodeError as error:
@@ -145,7 +146,7 @@ def _parse(body: bytes | bytearray) -> object:
         return orjson.loads(body)
     gc.disable()
     try:
-        return orjson.loads(body)
+        return long_texts.parse(body)
     finally:
         gc.enable()
 

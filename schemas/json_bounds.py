@@ -71,7 +71,7 @@ class JsonMeter:
 
     def feed(self, piece: bytes) -> None:
         """Raises `TooMuchJson`."""
-        piece = self._without_escapes(self._escape + piece)
+        piece, self._escape = drop_escapes(self._escape + piece)
         parts = piece.split(b'"')
         outside = b"".join(parts[self._in_string :: 2])
         self._in_string = (self._in_string + len(parts) - 1) % 2
@@ -88,16 +88,6 @@ class JsonMeter:
         strings at most."""
         return self._quotes <= 4 * self.values + 4
 
-    def _without_escapes(self, piece: bytes) -> bytes:
-        """`piece` without what is escaped in it that could be taken for the end of a string, or of
-        an escape. A backslash at its end is kept for the next one."""
-        backslashes = len(piece) - len(piece.rstrip(b"\\"))
-        self._escape = b"\\" if backslashes % 2 else b""
-        if b"\\" not in piece:
-            return piece
-        piece = piece[: len(piece) - len(self._escape)]
-        return piece.replace(b"\\\\", b"").replace(b'\\"', b"")
-
     def _sink(self, outside: bytes, opened: int) -> None:
         brackets = outside.translate(None, _NO_BRACKET)
         if self.depth + opened > self._deepest:
@@ -108,6 +98,17 @@ class JsonMeter:
                     code="invalid_json",
                 )
         self.depth += 2 * opened - len(brackets)
+
+
+def drop_escapes(piece: bytes) -> tuple[bytes, bytes]:
+    """`piece` without what is escaped in it that could be taken for the end of a string, or of an
+    escape; and a backslash at its end, which belongs before the next piece."""
+    if b"\\" not in piece:
+        return piece, b""
+    backslashes = len(piece) - len(piece.rstrip(b"\\"))
+    escape = b"\\" if backslashes % 2 else b""
+    piece = piece[: len(piece) - len(escape)]
+    return piece.replace(b"\\\\", b"").replace(b'\\"', b""), escape
 
 
 VALUE_BYTES = 250

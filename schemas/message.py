@@ -16,12 +16,15 @@ from functools import cached_property
 from itertools import chain, pairwise
 from operator import attrgetter
 from types import MappingProxyType
-from typing import Any, Literal, NoReturn, cast
+from typing import Any, Literal, NoReturn, Protocol, cast
 
 from attrs import evolve, field, frozen
 
 from .claude.tool_names import entry_of, respell, wire_id
 from .errors import InvalidRequest
+
+PIECE = 65536
+"""Characters that are encoded at once, to be counted or digested: there is no copy of megabytes."""
 
 Role = Literal["user", "assistant"]
 
@@ -202,6 +205,14 @@ class Message:
         return tuple([block for block in self.content if isinstance(block, ToolResult)])
 
     @cached_property
+    def opens(self) -> bool:
+        """Whether it is a user's that answers no tool call: what stands before it can be left
+        out. Kept: a long history is searched for such messages several times."""
+        return self.role == "user" and not any(
+            isinstance(block, ToolResult) for block in self.content
+        )
+
+    @cached_property
     def _digest(self) -> bytes:
         """Kept: the cache, lineage and memory all ask for it, and a picture takes its time."""
         kind, said = b"\0", self.text
@@ -209,7 +220,7 @@ class Message:
             kind, said = b"\1", _CANONICAL.encode(_canonical(self))
         # surrogatepass: a lone surrogate is legal in JSON, and must not fail here of all places.
         made = hashlib.sha256(self.role.encode() + kind)
-        made.update(said.encode("utf-8", "surrogatepass"))
+        digest_text(made, said)
         return made.digest()
 
     @cached_property
@@ -224,6 +235,18 @@ class Message:
     @property
     def _says_only_text(self) -> bool:
         return all(isinstance(block, _TEXT_OR_THINKING) for block in self.content)
+
+
+class Hash(Protocol):
+    """One of `hashlib`."""
+
+    def update(self, data: bytes, /) -> None: ...
+
+
+def digest_text(made: Hash, text: str) -> None:
+    """Have `made` take in the UTF-8 of `text`, of which there is no copy, if it is long."""
+    for begin in range(0, len(text), PIECE):
+        made.update(text[begin : begin + PIECE].encode("utf-8", "surrogatepass"))
 
 
 def is_blank(text: str) -> bool:
@@ -528,10 +551,6 @@ BESIDE = 100
 """What a message or a block counts for beside its texts, in bytes: about what the objects take."""
 
 
-PIECE = 65536
-"""Characters that are encoded at once to be counted: there is no copy of megabytes."""
-
-
 def utf8_size(text: str) -> int:
     """The bytes of `text` in UTF-8: O(1) for ASCII, else O(characters), about 1 ms for each MB. A
     lone surrogate has three."""
@@ -596,8 +615,8 @@ def trim(messages: Sequence[Message], limit: int) -> tuple[Message, ...]:
     begin = max(0, len(messages) - limit)
     if begin == 0:
         return tuple(messages)
-    opens = [n for n, each in enumerate(messages) if each.role == "user" and not each.results]
-    start = next((n for n in opens if n >= begin), opens[-1] if opens else 0)
+    places = chain(range(begin, len(messages)), range(begin - 1, -1, -1))
+    start = next((n for n in places if messages[n].opens), 0)
     return tuple(messages[start:])
 
 

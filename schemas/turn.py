@@ -17,7 +17,7 @@ from attrs import astuple, evolve, field, fields, frozen
 
 from .errors import GatewayError
 from .media import Attachment, fill
-from .message import Document, Image, Message, ToolCall, ToolForm, digest
+from .message import Document, Image, Message, ToolCall, ToolForm, digest, digest_text
 
 FinishReason = Literal["stop", "length", "content_filter", "tool_calls"]
 EndReason = FinishReason | Literal["interrupted"]
@@ -87,6 +87,9 @@ class DigestedText(str):
 
     @classmethod
     def of(cls, text: str) -> DigestedText:
+        """`text` itself, if it is one. Else a copy, which takes as much memory."""
+        if isinstance(text, DigestedText):
+            return text
         made = cls(text)
         made.digested = _digested(text)
         return made
@@ -95,7 +98,9 @@ class DigestedText(str):
 def _digested(text: str) -> str:
     if isinstance(text, DigestedText):
         return text.digested
-    return hashlib.sha256(text.encode("utf-8", "surrogatepass")).hexdigest()
+    made = hashlib.sha256()
+    digest_text(made, text)
+    return made.hexdigest()
 
 
 def named(setup: Setup, **changes: Any) -> list[Any]:

@@ -11,6 +11,7 @@ with (`seed`) goes before that.
 from __future__ import annotations
 
 from collections.abc import Callable, Coroutine, Sequence
+from functools import partial
 from typing import Any
 from uuid import UUID, uuid5
 
@@ -35,12 +36,16 @@ from ...transport.store.interface import (
     StoreError,
     Unknown,
 )
+from ...transport.workers import work
 from .lineage import lineage_key
 
 log = get_logger("ccapi.journal")
 
 RETRY_SECONDS = 5.0
 """When a client may try again where the store takes nothing."""
+
+MANY = 500
+"""Messages of a turn from which on a thread makes their records."""
 
 ADDED = UUID("a9f6f6c2-38a3-5f63-9d0c-2f2f2d4b0c11")
 """The namespace of the ids of messages that were added without a turn."""
@@ -108,9 +113,11 @@ class Journal:
         if (
             lease is None or self.is_closed or self._is_claimed
             or lease.unsettled is not None or lease.open_turn is not None
+            or len(messages) > MANY
         ):  # fmt: skip
             return self._begin_slowly(*turns, replaces=replaces)
-        return self._begun(*self._submit(lease, *turns, replaces=replaces))
+        prompts = _said_all(messages)
+        return self._begun(*self._submit(lease, turn_id, model, prompts, memory, replaces=replaces))
 
     @property
     def _is_claimed(self) -> bool:
@@ -132,13 +139,15 @@ class Journal:
                 self.was_private = True
         except StoreError as error:
             raise self._failed(error) from error
+        many = len(messages) > MANY
+        prompts = await work(partial(_said_all, messages)) if many else _said_all(messages)
         return await self._begun(
-            *self._submit(lease, turn_id, model, messages, memory, replaces=replaces)
+            *self._submit(lease, turn_id, model, prompts, memory, replaces=replaces)
         )
 
     def _submit(
-        self, lease: Lease, turn_id: str, model: str, messages: tuple[Message, ...],
-        memory: Memory, *, replaces: bool,
+        self, lease: Lease, turn_id: str, model: str, prompts: Sequence[Said], memory: Memory, *,
+        replaces: bool,
     ) -> tuple[Place, Coroutine[Any, Any, Begun | Known]]:  # fmt: skip
         rewound = None
         if replaces:
@@ -147,7 +156,7 @@ class Journal:
         before = Place(lease.head + (rewound is not None), len(memory.digests), memory.turns)
         return before, self.store.begin_turn(
             lease, turn_id=turn_id, request_id=turn_id, model=model,
-            prompts=[_said(message) for message in messages], rewound=rewound,
+            prompts=prompts, rewound=rewound,
         )  # fmt: skip
 
     async def _begun(
@@ -217,7 +226,7 @@ class Journal:
     async def add(self, messages: tuple[Message, ...]) -> Sequence[str]:
         try:
             lease = await self.open(None)
-            head = await self.store.append(lease, [_said(message) for message in messages])
+            head = await self.store.append(lease, _said_all(messages))
         except StoreError as error:
             raise self._failed(error) from error
         first = head - len(messages) + 1
@@ -246,7 +255,7 @@ class Journal:
             lease = await self.store.acquire(self.conversation_id, self.owner, create)
             self.setup, self.was_private = setup, private
             if self.seed and not lease.head:
-                await self.store.append(lease, [_said(message) for message in self.seed])
+                await self.store.append(lease, _said_all(self.seed))
             self.lease, self.seed = lease, ()
         return self.lease
 
@@ -283,5 +292,5 @@ def failure_of(error: StoreError, conversation_id: str) -> GatewayError:
     )
 
 
-def _said(message: Message) -> Said:
-    return Said(ExactMessage.of(message))
+def _said_all(messages: Sequence[Message]) -> list[Said]:
+    return [Said(ExactMessage.of(message)) for message in messages]

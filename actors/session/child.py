@@ -41,7 +41,7 @@ from ...schemas.claude import input as cli_input
 from ...schemas.claude import mcp
 from ...schemas.claude.lines import Line
 from ...schemas.claude.output import ControlAnswer, ControlAsked, LimitState, TurnResult
-from ...schemas.claude.sampling import PLAIN, encode_settings
+from ...schemas.claude.sampling import PLAIN, ApiMessages, encode_settings
 from ...schemas.claude.upstream import NO_LIMIT
 from ...schemas.message import Message, ToolResult, digest
 from ...schemas.turn import ChildSource, Options, Setup, Usage
@@ -249,12 +249,12 @@ class ChildState:
             self._stale.clear()
 
     def configure(
-        self, options: Options, messages: Sequence[Mapping[str, Any]] | None = None
+        self, options: Options, messages: ApiMessages | None = None, *, later: bool = False
     ) -> list[Write]:
         """Write the settings of a turn that differ from its own. With `messages` it sends the API
-        these in place of its own."""
+        these in place of its own; with `later` they are made when they are written."""
         written = []
-        settings = encode_settings(options, self.setup, messages)
+        settings = encode_settings(options, self.setup, messages, later=later)
         if settings != self._settings:
             self._settings = settings
             written.append(self.write(cli_input.apply_settings(SETTINGS, settings)))

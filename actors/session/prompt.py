@@ -6,16 +6,21 @@ began with (`ChildState.held`). Refuses to know: phases, and the answer.
 
 from __future__ import annotations
 
-from collections.abc import Sequence
-from itertools import islice
+from collections.abc import Iterable, Mapping, Sequence
+from functools import partial
+from itertools import accumulate, islice
+from typing import Any
 
 from attrs import evolve
 
 from ...schemas.claude import input as cli_input
+from ...schemas.json_bytes import LONG
 from ...schemas.message import (
+    BESIDE,
     Message,
     ToolResult,
     digest,
+    length_of,
     merge_turns,
     spell_calls,
     trim,
@@ -139,13 +144,26 @@ def _write_in_body(
     CLI has no frame."""
     limit = turn.request.history_limit
     sent = messages if limit is None else trim(messages, limit)
-    begun = cli_input.api_messages(merge_turns(spell_calls(sent, memory.called)))
     first = next(iter(messages[0].content), None) if messages[0].role == "user" else None
     own = first if isinstance(first, str) and first.strip() else IN_PLACE
     turn.ask(compose((Message("user", (own,)),), turn.namespace, turn.setup.model))
     turn.batches[-1] = evolve(turn.batches[-1], held=len(child.held))
     child.before = child.held
-    return [*child.configure(turn.request.options, begun), *write_next(turn, child)]
+    make = partial(_in_api_words, sent, memory.called)
+    configured = child.configure(turn.request.options, make, later=_are_long(sent))
+    return [*configured, *write_next(turn, child)]
+
+
+def _in_api_words(
+    messages: Sequence[Message], called: Sequence[str]
+) -> Iterable[Mapping[str, Any]]:
+    return cli_input.api_messages(merge_turns(spell_calls(messages, called)))
+
+
+def _are_long(messages: Sequence[Message]) -> bool:
+    """Whether putting them into words would keep the event loop from others."""
+    sizes = accumulate(BESIDE + length_of(message.content) for message in messages)
+    return any(size >= LONG for size in sizes)
 
 
 def write_next(turn: TurnState, child: ChildState) -> list[Write]:

@@ -10,10 +10,11 @@ Source: measured on the real CLI; the contract suite in tests/contract holds one
 from __future__ import annotations
 
 import base64
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from functools import partial
 from typing import Any
 
+from ..json_bytes import LONG
 from ..message import (
     Block,
     Document,
@@ -27,7 +28,7 @@ from ..message import (
     length_of,
 )
 from ..turn import Setup
-from .lines import LONG, Frame, Line, LongLine, encode, line
+from .lines import Frame, Line, LongLine, encode, line
 from .tool_names import wire_id, wire_name
 
 AGENT = "gw"
@@ -134,19 +135,24 @@ def show_thinking(request_id: str, *, shown: bool = True) -> bytes:
     return _control(request_id, request)
 
 
-def api_messages(messages: Sequence[Message]) -> list[dict[str, Any]]:
+def api_messages(messages: Sequence[Message]) -> Iterator[dict[str, Any]]:
     """Messages in the words of the Messages API, without blank texts, which it refuses. Where the
     last one is the assistant's, it does not end with white space: that is refused too."""
-    encoded: list[dict[str, Any]] = []
-    for message in messages:
-        kept = [each for each in message.content if not (isinstance(each, str) and is_blank(each))]
-        encoded.append({"role": message.role, "content": encode_blocks(kept)})
-    last = encoded[-1]["content"][-1]
-    if encoded[-1]["role"] == "user":
+    *earlier, final = messages
+    for message in earlier:
+        yield _api_message(message)
+    encoded = _api_message(final)
+    last = encoded["content"][-1]
+    if final.role == "user":
         last["cache_control"] = {"type": "ephemeral"}  # as the CLI marks the end of its own
     elif last["type"] == "text":
         last["text"] = last["text"].rstrip()
-    return encoded
+    yield encoded
+
+
+def _api_message(message: Message) -> dict[str, Any]:
+    kept = [each for each in message.content if not (isinstance(each, str) and is_blank(each))]
+    return {"role": message.role, "content": encode_blocks(kept)}
 
 
 def context_usage(request_id: str) -> bytes:

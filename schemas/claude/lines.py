@@ -9,19 +9,13 @@ from __future__ import annotations
 import json
 from collections.abc import Callable, Iterable, Iterator
 from typing import Any
-from uuid import uuid4
 
 from attrs import frozen
 
-from ..json_bytes import kept_json
-
-LONG = 65536
-"""Characters from which on a line is made in pieces."""
+from ..json_bytes import LONG, LongText, json_pieces, kept_json
 
 PIECE = 256 * 1024
 """About how many bytes a piece has."""
-
-_CHUNK = 32 * 1024
 
 Frame = dict[str, Any]
 
@@ -40,7 +34,7 @@ class LongLine:
         what is in the frame: long texts are encoded bit by bit."""
         held: list[bytes] = []
         size = 0
-        for bit in self._bits():
+        for bit in json_pieces(self.make(), _dumps):
             held.append(bit)
             size += len(bit)
             if size >= PIECE:
@@ -50,18 +44,6 @@ class LongLine:
 
     def __bytes__(self) -> bytes:
         return b"".join(self.pieces())
-
-    def _bits(self) -> Iterator[bytes]:
-        texts: list[str] = []
-        mark = uuid4().hex  # stands for a text; no client can know it
-        around = _dumps(_without_long(self.make(), mark, texts)).split(b'"%s"' % mark.encode())
-        yield around[0]
-        for text, rest in zip(texts, around[1:], strict=True):
-            yield b'"'
-            for begin in range(0, len(text), _CHUNK):
-                yield _dumps(text[begin : begin + _CHUNK])[1:-1]
-            yield b'"'
-            yield rest
 
 
 Line = bytes | LongLine
@@ -88,6 +70,8 @@ def weigh(value: Any) -> int:
     """About how many characters a JSON value has; O(values)."""
     if isinstance(value, str):
         return len(value)
+    if isinstance(value, LongText):
+        return LONG
     if isinstance(value, dict):
         return sum(map(weigh, value.values())) + 8 * len(value)
     if isinstance(value, list | tuple):
@@ -101,15 +85,3 @@ def _dumps(value: Any) -> bytes:
     except TypeError:
         # A lone surrogate has no UTF-8, but it has an escape; the CLI reads it as U+FFFD.
         return json.dumps(value, ensure_ascii=True).encode()
-
-
-def _without_long(value: Any, mark: str, texts: list[str]) -> Any:
-    """A copy of `value` with `mark` for each long text, all of which go to `texts`."""
-    if isinstance(value, str) and len(value) >= LONG:
-        texts.append(value)
-        return mark
-    if isinstance(value, dict):
-        return {name: _without_long(each, mark, texts) for name, each in value.items()}
-    if isinstance(value, list | tuple):
-        return [_without_long(each, mark, texts) for each in value]
-    return value

@@ -13,9 +13,11 @@ from __future__ import annotations
 import hashlib
 import json
 import re
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping
+from functools import partial
 from typing import Any
 
+from ..json_bytes import LongText
 from ..turn import Effort, Options, Setup
 from .model_traits import traits_of
 from .tool_names import ANSWER_TOOL, wire_name
@@ -34,24 +36,40 @@ MOST_FOR_ALL = 32_000
 the CLI lowers what it receives."""
 
 
+ApiMessages = Callable[[], Iterable[Mapping[str, Any]]]
+"""Messages in the words of the Messages API, once they are made: for thousands that takes long."""
+
+
 def encode_settings(
-    options: Options, setup: Setup, messages: Sequence[Mapping[str, Any]] | None = None
+    options: Options, setup: Setup, messages: ApiMessages | None = None, *, later: bool = False
 ) -> dict[str, Any]:
-    """The settings for one turn, whole: what an earlier turn set is taken back by them. `messages`,
-    in the words of the Messages API, stand in place of those that the CLI would send."""
+    """The settings for one turn, whole: what an earlier turn set is taken back by them. `messages`
+    stand in place of those that the CLI would send; with `later` they are made while the settings
+    are written, and such settings are equal to no others."""
     body = _body(options, setup)
+    text: str | LongText = json.dumps(body) if body else ""
     if messages is not None:
-        body["messages"] = list(messages)
+        text = LongText(partial(_with_messages, body, messages))
+        text = text if later else "".join(text.pieces())
     # The body's figure is the one that counts, and it counts in the middle of a turn too; from
     # the variable the CLI works out how much of it may be thinking, and lowers what is too much.
     limit = "" if options.max_tokens is None else str(options.max_tokens)
     return {
         "env": {
-            "CLAUDE_CODE_EXTRA_BODY": json.dumps(body) if body else "",
+            "CLAUDE_CODE_EXTRA_BODY": text,
             "CLAUDE_CODE_MAX_OUTPUT_TOKENS": limit,
         },
         "effortLevel": _effort(options, setup, body),
     }
+
+
+def _with_messages(body: Mapping[str, Any], messages: ApiMessages) -> Iterator[str]:
+    """`body` and the messages as JSON. One message of it is in memory at a time."""
+    before = json.dumps({**body, "messages": []})[:-2]
+    for message in messages():
+        yield before + json.dumps(message)
+        before = ", "
+    yield "]}"
 
 
 def without_effect(options: Options, model: str = "", *, in_words: bool = False) -> tuple[str, ...]:

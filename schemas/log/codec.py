@@ -19,7 +19,8 @@ from typing import Any
 import orjson
 from attrs import astuple, frozen
 
-from ..json_bytes import kept_json
+from .. import long_texts
+from ..json_bytes import LONG, kept_json, long_json
 from ..message import (
     Block,
     Document,
@@ -59,16 +60,22 @@ class Encoded:
         return len(self.body) + sum(map(len, self.parts.values()))
 
 
+NO_PARTS: Mapping[bytes, bytes] = {}
+"""One for all records that have none: ten thousand of their own are half a megabyte."""
+
+
 def encode(record: Record) -> Encoded:
     parts: dict[bytes, bytes] = {}
     match record:
         case TurnStart(turn_id, request_id, model, prompts):
-            return Encoded("start", dumps([turn_id, request_id, model, prompts]), parts)
+            return Encoded("start", dumps([turn_id, request_id, model, prompts]), parts or NO_PARTS)
         case Said(message):
             body: dict[str, Any] = {"content": encode_blocks(message.content, parts)}
             if message.id is not None:
                 body["id"] = message.id
-            return Encoded(message.role, dumps(body), parts)
+            is_long = any(isinstance(each, str) and len(each) >= LONG for each in message.content)
+            write = long_json if is_long else kept_json
+            return Encoded(message.role, dumps(body, write), parts or NO_PARTS)
         case TurnEnd(turn_id, finish_reason, usage, output, resume, reasoning):
             body = {"turn": turn_id, "reason": finish_reason, "usage": encode_usage(usage)}
             if output is not None:
@@ -77,13 +84,13 @@ def encode(record: Record) -> Encoded:
                 body["resume"] = [resume.session_id, resume.assistant_uuid]
             if not reasoning:
                 body["reasoning"] = False
-            return Encoded("end", dumps(body), parts)
+            return Encoded("end", dumps(body), parts or NO_PARTS)
         case TurnFailed(turn_id, code, reason):
-            return Encoded("failed", dumps([turn_id, code, reason]), parts)
+            return Encoded("failed", dumps([turn_id, code, reason]), parts or NO_PARTS)
         case TurnLost(turn_id, reason):
-            return Encoded("lost", dumps([turn_id, reason]), parts)
+            return Encoded("lost", dumps([turn_id, reason]), parts or NO_PARTS)
         case Rewound(to, messages, turns):
-            return Encoded("rewound", dumps([to, messages, turns]), parts)
+            return Encoded("rewound", dumps([to, messages, turns]), parts or NO_PARTS)
 
 
 def decode(kind: str, body: bytes, blobs: Blobs) -> Record:
@@ -258,10 +265,10 @@ def decode_setup(body: bytes) -> Setup:
 # -- JSON ------------------------------------------------------------------------------------------
 
 
-def dumps(value: Any) -> bytes:
+def dumps(value: Any, write: Callable[[Any], bytes] = kept_json) -> bytes:
     """Compact JSON, as `loads` takes it."""
     try:
-        return kept_json(value)
+        return write(value)
     except TypeError:  # a lone surrogate, or an integer beyond 64 bits
         text = json.dumps(value, ensure_ascii=False, separators=(",", ":"))
         return _BY_STANDARD_LIBRARY + text.encode("utf-8", "surrogatepass")
@@ -270,4 +277,4 @@ def dumps(value: Any) -> bytes:
 def loads(body: bytes) -> Any:
     if body.startswith(_BY_STANDARD_LIBRARY):
         return json.loads(body.decode("utf-8", "surrogatepass"))
-    return orjson.loads(body)
+    return orjson.loads(body) if len(body) < LONG else long_texts.parse(body)

@@ -11,7 +11,7 @@ from __future__ import annotations
 
 import re
 import unicodedata
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterator, Sequence
 
 MAX_WORD = 64
 """Characters of a word that count."""
@@ -34,23 +34,44 @@ _WORD = re.compile(
 )
 
 
+PIECE = 16_384
+"""Characters that are looked at in one go, at least."""
+
+_CUT = re.compile("[\\s,.;:!?\u3400-\u4dbf\u4e00-\u9fff]")
+"""A letter before which no word is cut: it begins one, or stands in none."""
+
+
 def words_of(text: str, limit: int = MAX_WORDS) -> list[str]:
     """The first `limit` words of a text, in order, in the form in which they are compared."""
-    if text.isascii():
-        found: Iterable[re.Match[str]] = _ASCII.finditer(text.lower())
-    else:
-        bare = "".join(
-            letter
-            for letter in unicodedata.normalize("NFKD", text.casefold())
-            if unicodedata.category(letter) != "Mn"
-        )
-        found = _WORD.finditer(bare.casefold())
     words: list[str] = []
-    for match in found:
-        if len(words) == limit:
-            break
-        words.append(match[0][:MAX_WORD])
+    for piece in _pieces(text):
+        for match in _found(piece):
+            if len(words) == limit:
+                return words
+            words.append(match[0][:MAX_WORD])
     return words
+
+
+def _pieces(text: str) -> Iterator[str]:
+    """The text in pieces, so that no more of it is looked at than is needed: megabytes would take
+    many times their length."""
+    begin = 0
+    while begin < len(text):
+        cut = _CUT.search(text, begin + PIECE)
+        end = len(text) if cut is None else cut.start()
+        yield text[begin:end]
+        begin = end
+
+
+def _found(text: str) -> Iterator[re.Match[str]]:
+    if text.isascii():
+        return _ASCII.finditer(text.lower())
+    bare = "".join(
+        letter
+        for letter in unicodedata.normalize("NFKD", text.casefold())
+        if unicodedata.category(letter) != "Mn"
+    )
+    return _WORD.finditer(bare.casefold())
 
 
 def terms_of(query: str) -> tuple[tuple[str, ...], ...]:

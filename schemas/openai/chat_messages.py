@@ -14,6 +14,7 @@ from attrs import evolve, field, frozen
 
 from ..errors import InvalidRequest, invalid, missing, unsupported
 from ..json_bounds import ArgumentsMeter
+from ..json_bytes import LONG
 from ..media import Attachment, Slot, fill
 from ..message import (
     Block,
@@ -28,6 +29,7 @@ from ..message import (
     settle_results,
     without_void,
 )
+from ..turn import DigestedText
 
 # -- the words -----------------------------------------------------------------------------------
 
@@ -140,8 +142,7 @@ def read_messages(given: Sequence[ChatMessage], *, continues: bool) -> History:
         begun = f"{_path(places[indexes[-1]])}.role"
         check_begun(messages, begun, continues=continues)
     check_results(messages, None if continues else (), lambda index: _path(places[indexes[index]]))
-    system = "\n\n".join(reading.system) if reading.system else None
-    return History(system, messages, tuple(reading.attachments), begun)
+    return History(reading.whole_system(), messages, tuple(reading.attachments), begun)
 
 
 def _path(index: int) -> str:
@@ -204,6 +205,13 @@ class _Reading:
                     f"{path}.role must be system, developer, user, assistant or tool.",
                     f"{path}.role",
                 )
+
+    def whole_system(self) -> str | None:
+        """A long one with its digest, made while there is no other copy of it yet."""
+        if not self.system:
+            return None
+        system = "\n\n".join(self.system)
+        return DigestedText.of(system) if len(system) >= LONG else system
 
     def say_system(self) -> None:
         """Only the system speaks: its last message is what the model answers, as the

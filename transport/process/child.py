@@ -10,12 +10,14 @@ started too, and nothing of it is left behind.
 
 from __future__ import annotations
 
+import fcntl
 import os
 import signal
 import socket
 import subprocess
+import sys
 from collections import deque
-from collections.abc import AsyncIterator, Mapping, Sequence
+from collections.abc import AsyncIterator, Iterator, Mapping, Sequence
 from contextlib import asynccontextmanager, suppress
 from functools import partial
 from pathlib import Path
@@ -286,10 +288,19 @@ class Child:
                     if isinstance(line, bytes):
                         await stdin.send_all(line)
                     else:
-                        pieces = line.pieces()
-                        while piece := await work(partial(next, pieces, b"")):
-                            await stdin.send_all(piece)
+                        await self._write_long(stdin.fileno(), line.pieces())
                     self._unwritten -= 1
+
+    async def _write_long(self, pipe: int, pieces: Iterator[bytes]) -> None:
+        """Write a line that is made meanwhile: in a thread, as much at once as the pipe takes."""
+        _widen(pipe)
+        rest = b""
+        while True:
+            # Not given up when cancelled: the pipe is not closed while the thread writes.
+            rest = await work(partial(_write_on, pipe, rest, pieces))
+            if not rest:
+                return
+            await trio.lowlevel.wait_writable(pipe)
 
     async def _await_exit(self) -> None:
         await self._process.wait()
@@ -326,6 +337,28 @@ class Child:
             self._stdout.close()
         _fd(self._process.stdin).close()
         _fd(self._process.stderr).close()
+
+
+def _widen(pipe: int) -> None:
+    """Have the pipe take more at once, where the system lets it."""
+    if sys.platform == "linux":
+        with suppress(OSError):
+            fcntl.fcntl(pipe, fcntl.F_SETPIPE_SZ, PIPE_BYTES)
+
+
+def _write_on(pipe: int, rest: bytes, pieces: Iterator[bytes]) -> bytes:
+    """Write until the pipe is full, or all is written. Returns what is left of the last piece.
+
+    Raises `trio.BrokenResourceError` where nothing reads the pipe any more.
+    """
+    while rest or (rest := next(pieces, b"")):
+        try:
+            rest = rest[os.write(pipe, rest) :]
+        except BlockingIOError:
+            return rest
+        except OSError as error:
+            raise trio.BrokenResourceError from error
+    return b""
 
 
 def _fd(pipe: object) -> trio.lowlevel.FdStream:

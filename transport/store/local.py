@@ -118,7 +118,10 @@ class LocalStore:
     async def acquire(
         self, conversation_id: str, key_id: str, create: NewConversation | None = None
     ) -> Lease:
-        created = None if create is None else _created(create)
+        created: Created | None = None
+        if create is not None:
+            is_long = len(create.setup.system) > LONG_CHARACTERS
+            created = await work(partial(_created, create)) if is_long else _created(create)
         now = self._clock()
         state = await self._runner.write(
             lambda engine: engine.acquire(conversation_id, key_id, created, now)

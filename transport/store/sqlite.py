@@ -52,6 +52,14 @@ _SUMMARY = (
 )
 
 
+LONG_BODY = 1024 * 1024
+"""Bytes of a record from which on it is written in pieces."""
+
+WRITTEN_AT_ONCE = 256 * 1024
+
+LONG_CACHE_KIB = 1024
+
+
 class SqliteEngine:
     """See `engine.Engine`."""
 
@@ -86,21 +94,24 @@ class SqliteEngine:
     def acquire(
         self, conversation_id: str, key_id: str, create: Created | None, now: float
     ) -> State:
+        token = self._next("token")
         if create is not None:
-            self._db.execute(
+            created = self._db.execute(
                 "insert into conversation(id, key_id, setup, model, profile, workspace, metadata, "
-                "private, grants, created_at, used_at, token, usage) "
-                "values(?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, 0, ?) on conflict(id) do nothing",
+                "private, grants, created_at, used_at, owner, token, usage) "
+                "values(?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?) on conflict(id) do nothing",
                 (
                     *(conversation_id, key_id, create.setup, create.model, create.profile),
                     *(create.workspace, create.metadata, create.private, b"[]", now, now),
-                    _NO_USAGE,
+                    *(self.node_id, token, _NO_USAGE),
                 ),
             )
+            if created.rowcount:  # an update would write all of it again, and a setup can be long
+                return self.state(conversation_id)
         self._number(conversation_id, key_id)
         self._db.execute(
             "update conversation set owner = ?, token = ? where id = ?",
-            (self.node_id, self._next("token"), conversation_id),
+            (self.node_id, token, conversation_id),
         )
         return self.state(conversation_id)
 
@@ -182,17 +193,32 @@ class SqliteEngine:
         begin = (n << SEQ_BITS) + change.head + 1
         self._db.executemany(
             "insert into log values(?, ?, ?, ?, ?, ?)",
-            [
-                (begin + offset, change.token, number, change.now, each.kind, each.body)
+            (
+                (begin + offset, change.token, number, change.now, each.kind, _short(each.body))
                 for offset, each in enumerate(change.records)
-            ],
+            ),
         )
+        for offset, each in enumerate(change.records):
+            if len(each.body) >= LONG_BODY:
+                self._insert_long(begin + offset, each.body)
         if change.units:
             self._db.executemany(
                 "insert into unit values(?, ?, 0)",
                 [(begin + first, begin + last) for first, last in change.units],
             )
         self._keep_parts(change.conversation_id, change.parts)
+
+    def _insert_long(self, row: int, body: bytes) -> None:
+        """A statement would copy it twice, and the cache keep all of its pages."""
+        (usual,) = self._db.execute("pragma cache_size").fetchone()
+        self._db.execute(f"pragma cache_size = -{LONG_CACHE_KIB}")
+        try:
+            self._db.execute("update log set body = zeroblob(?) where id = ?", (len(body), row))
+            with self._db.blobopen("log", "body", row) as blob, memoryview(body) as view:
+                for at in range(0, len(body), WRITTEN_AT_ONCE):
+                    blob.write(view[at : at + WRITTEN_AT_ONCE])
+        finally:
+            self._db.execute(f"pragma cache_size = {usual}")
 
     def _close(
         self, n: int, number: int, closing: Closing, last: int, lost: str | None
@@ -604,6 +630,10 @@ class SqliteEngine:
     def check(self) -> list[str]:
         found = [row[0] for row in self._db.execute("pragma integrity_check(20)")]
         return [] if found == ["ok"] else found
+
+
+def _short(body: bytes) -> bytes:
+    return body if len(body) < LONG_BODY else b""
 
 
 def _fenced(conversation_id: str) -> Fenced:

@@ -7,7 +7,7 @@ from typing import Any
 
 import pytest
 
-from ccapi.actors.conversations.journal import Journal, seed_ids
+from ccapi.actors.conversations.journal import MANY, Journal, seed_ids
 from ccapi.schemas.errors import Conflict, Overloaded, TurnInterrupted
 from ccapi.schemas.log.fold import fold, messages_of
 from ccapi.schemas.log.records import TurnEnd
@@ -166,3 +166,16 @@ async def test_an_answer_is_kept_with_its_thinking(store: Store, shown: bool) ->
     end = log[-1].record
     assert isinstance(end, TurnEnd)
     assert end.output is None, "nothing is written twice"
+
+
+async def test_a_turn_of_very_many_messages_is_kept_like_any_other(store: Store) -> None:
+    journal, memory = journal_in(store), Memory(SETUP)
+    await turn(journal, 1, memory)
+    asked = tuple(user(f"question {number}") for number in range(MANY + 1))
+    await journal.begin("turn 2", "haiku", asked, memory, replaces=False)
+    await journal.end("turn 2", Completed("stop", USAGE), (TextDelta("done"),), memory)
+    kept = await store.read("conv_1", KEY, 1, 2 * MANY)
+    assert [each.text for each in messages_of(fold(kept))][2:] == [
+        *(each.text for each in asked),
+        "done",
+    ]

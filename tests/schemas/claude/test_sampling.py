@@ -5,13 +5,18 @@ Messages API's rules are kept."""
 
 import json
 import re
+from functools import partial
 from itertools import product
 from typing import Any
 
 import pytest
 from attrs import evolve
 
+from ccapi.schemas.claude.input import api_messages, apply_settings
+from ccapi.schemas.claude.lines import LongLine
 from ccapi.schemas.claude.sampling import MOST_FOR_ALL, PLAIN, encode_settings, without_effect
+from ccapi.schemas.json_bytes import LONG
+from ccapi.schemas.message import Message
 from ccapi.schemas.turn import Options, Setup, Tool, ToolChoice
 
 TOOLS = (Tool("now"), Tool("get weather"))
@@ -258,3 +263,17 @@ def test_a_model_that_must_not_think_is_not_asked_for_too_much() -> None:
     assert encode_settings(short, BARE)["effortLevel"] == "high"
     assert encode_settings(Options(effort="max"), BARE)["effortLevel"] == "max"
     assert encode_settings(Options(effort="xhigh"), SHAPED)["effortLevel"] == "high"
+
+
+def test_messages_that_are_made_later_are_the_same_line() -> None:
+    said = [Message("user", ("hi \U0001f600", "you")), Message("assistant", ("x" * LONG, "end \n"))]
+    for options in (Options(), Options(temperature=0.5, stop=("x",))):
+        at_once = encode_settings(options, BARE, partial(api_messages, said))
+        later = encode_settings(options, BARE, partial(api_messages, said), later=True)
+        body = json.loads(at_once["env"]["CLAUDE_CODE_EXTRA_BODY"])
+        assert at_once["env"]["CLAUDE_CODE_EXTRA_BODY"] == json.dumps(body)
+        assert body["messages"] == [*api_messages(said)]
+        assert later != at_once, "what is not made yet is equal to nothing"
+        made, whole = apply_settings("s", later), apply_settings("s", at_once)
+        assert isinstance(made, LongLine)
+        assert bytes(made) == bytes(whole)

@@ -2,8 +2,13 @@
 
 from __future__ import annotations
 
-import pytest
+import tracemalloc
 
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from ccapi.schemas.log import words
 from ccapi.schemas.log.words import MAX_WORD, TITLE, matches, terms_of, title_of, words_of
 
 
@@ -46,3 +51,25 @@ def test_titles() -> None:
     assert title_of("a" * 100) == "a" * (TITLE - 1) + "…"
     assert title_of("\ud800 hello") == "? hello"
     assert title_of(" " * 5000 + "late") == "late"
+
+
+LETTERS = st.sampled_from("aZé ß.ﬁ\u0301\u0345\u3099がか東京本ไ1_\u00a0…\U0001f600,Σς\n")
+
+
+@given(st.text(LETTERS | st.characters(codec="utf-8"), max_size=60), st.integers(1, 9))
+def test_the_words_are_the_same_in_pieces(text: str, piece: int) -> None:
+    whole = words_of(text)
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(words, "PIECE", piece)
+        assert words_of(text) == whole
+
+
+@pytest.mark.parametrize("unit", ["hello, ", "\u4f60\u597d", "hello \U0001f600 "])
+def test_no_more_is_looked_at_than_is_needed(unit: str) -> None:
+    text = unit * 500_000
+    tracemalloc.start()
+    try:
+        assert len(words_of(text, 1000)) == 1000
+        assert tracemalloc.get_traced_memory()[1] < 2_000_000
+    finally:
+        tracemalloc.stop()

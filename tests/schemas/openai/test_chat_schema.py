@@ -16,7 +16,7 @@ from ccapi.schemas.errors import InvalidRequest
 from ccapi.schemas.message import Message
 from ccapi.schemas.openai.chat import MAX_MESSAGES, MAX_PARTS, ChatTurn, parse_chat
 from ccapi.schemas.openai.parameters import one_conversation
-from ccapi.schemas.turn import Options, Tool, ToolChoice
+from ccapi.schemas.turn import DigestedText, Options, Tool, ToolChoice
 
 HI = {"role": "user", "content": "Hi"}
 
@@ -616,3 +616,11 @@ def test_a_stop_text_and_a_form_do_not_go_together() -> None:
 def test_thinking_may_be_given_to_those_who_do_not_say(fields: dict[str, Any], shown: bool) -> None:
     raw = {"messages": [{"role": "user", "content": "a"}], **fields}
     assert parse_chat(raw, reasoning=True).options.reasoning is shown
+
+
+def test_a_long_system_prompt_brings_its_digest() -> None:
+    long = "Be brief. " * 10_000
+    turn = parse_chat({"messages": [{"role": "system", "content": long}, HI]})
+    assert turn.system == long
+    assert isinstance(turn.system, DigestedText)
+    assert DigestedText.of(turn.system) is turn.system, "no other copy is made of it"

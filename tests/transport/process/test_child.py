@@ -16,6 +16,7 @@ from trio.testing import wait_all_tasks_blocked
 
 from ccapi.schemas.claude import input as cli_input
 from ccapi.schemas.claude import lines
+from ccapi.schemas.claude.lines import Line
 from ccapi.schemas.claude.output import AssistantDone, ControlAnswer, Noise, TurnResult
 from ccapi.schemas.errors import ChildDied, ChildProtocolError, GatewayError, Overloaded
 from ccapi.schemas.turn import Setup
@@ -237,13 +238,26 @@ async def test_a_child_that_reads_nothing_is_killed_when_too_much_waits(tmp_path
     assert child.returncode == -signal.SIGKILL
 
 
-async def test_a_stop_is_bounded_when_the_writer_is_stuck(tmp_path: Path) -> None:
-    async with running(python(tmp_path, SLEEPS, stop_seconds=0.1)) as child:
-        child.write(b"x" * 200_000 + b"\n")
-        await wait_all_tasks_blocked()
-        child.retire()
-        await gone(child)
+@pytest.mark.parametrize(
+    "line", [b"x" * 200_000 + b"\n", lines.line({"text": "x" * 3_000_000})], ids=["at once", "long"]
+)
+async def test_a_stop_is_bounded_when_the_writer_is_stuck(tmp_path: Path, line: Line) -> None:
+    with trio.fail_after(20):
+        async with running(python(tmp_path, SLEEPS, stop_seconds=0.1)) as child:
+            child.write(line)
+            await trio.sleep(0.1)
+            child.retire()
+            await gone(child)
     assert child.returncode == -signal.SIGTERM
+
+
+async def test_a_child_that_ends_while_a_long_line_is_written(tmp_path: Path) -> None:
+    program = "import sys; sys.stdin.buffer.read(100_000); print('{}')"
+    with trio.fail_after(20):
+        async with running(python(tmp_path, program)) as child:
+            child.write(lines.line({"text": "x" * 3_000_000}))
+            await gone(child)
+    assert child.returncode == 0
 
 
 async def test_what_was_handed_over_is_written_before_stdin_is_closed(tmp_path: Path) -> None:

@@ -571,3 +571,32 @@ async def test_many_at_once(store: Store) -> None:
     for lease in leases:
         said = [each.text for each in messages_of(fold(await log_of(store, lease.conversation_id)))]
         assert said == [f"{number}{mark}" for number in range(5) for mark in "?!"]
+
+
+LONG_TEXTS = {
+    "plain": "hello, " * 300_000,
+    "one emoji": "\U0001f600" + "hello, " * 300_000,
+    "half a pair": "\ud83d" + "hello, " * 300_000,
+    "quotes": '"\\\n' * 400_000,
+}
+
+
+@pytest.mark.parametrize("text", LONG_TEXTS.values(), ids=LONG_TEXTS)
+async def test_a_long_message_is_kept_exactly(store: Store, text: str) -> None:
+    """SQLite gets it in pieces."""
+    lease = await new_lease(store)
+    turn_id = await begin(store, lease, text)
+    await store.end_turn(lease, end(turn_id), [assistant("Short."), assistant(text)])
+    await turn(store, lease)
+    kept = messages_of(fold(await log_of(store)))
+    assert [each.text for each in kept] == [text, "Short.", text, "What?", "That."]
+    found = await store.get("conv_1", KEY)
+    assert found.bytes > 2 * len(text)
+    await store.delete("conv_1", KEY)
+    assert not await store.check()
+
+
+async def test_a_long_system_prompt_is_kept_exactly(store: Store) -> None:
+    setup = Setup("opus", "\U0001f600" + "Be brief. " * 200_000)
+    await store.acquire("conv_1", KEY, NewConversation(setup=setup))
+    assert (await store.get("conv_1", KEY)).setup == setup
