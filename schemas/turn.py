@@ -340,15 +340,25 @@ class Recording:
 class AgentOrigin:
     """What an agent's process is started with: it cannot change later. `workspace` is a path
     relative to ``workspaces.root`` (empty: the conversation's own), `grants` are rules that allow
-    tools, `history` is what it takes up."""
+    tools, `history` is what it takes up. `is_cold`: a spare (`AgentSpare`) will not do."""
 
     model: str
     workspace: str
     grants: tuple[str, ...] = ()
     history: ResumePoint | Recording | None = None
+    is_cold: bool = False
 
 
-Origin = ResumePoint | Recording | AgentOrigin
+@frozen
+class AgentSpare:
+    """An agent's process ahead of its conversation, which brings the model, the prompt and the
+    grants. `workspace` is where it will work, a new folder relative to ``workspaces.root``; empty:
+    the conversation brings that too."""
+
+    workspace: str = ""
+
+
+Origin = ResumePoint | Recording | AgentOrigin | AgentSpare
 """What a child that is not generic begins with."""
 
 

@@ -98,7 +98,7 @@ and with children that write anything.
     session; STOPPING, RELEASING and INTERRUPTING where it waits for that to be over; elsewhere
     never.
  5. A child that was stopped gets nothing more: no `Write`, no second `Retire` or `Kill`.
- 6. A prompt is at-most-once. See below for the two exceptions, which cannot repeat an effect.
+ 6. A prompt is at-most-once. See below for the three exceptions, which cannot repeat an effect.
  7. Only a turn with an answer changes the memory (an answer that a person stopped and keeps is
     one). A turn that failed leaves no trace, in the memory or in a child.
  8. What the client received is what the memory holds; and what a child in IDLE holds is a
@@ -258,13 +258,14 @@ At-most-once
 ============
 
 A prompt may cost money and have effects, so it is written to one child, once. A second child gets
-it in two cases (invariant 6):
+it in three cases (invariant 6):
 
 * The child dies, and `TurnState.is_repeatable`: it has no tools or the model has not begun, the
   client has received nothing, and this is the first repeat. Example: an idle child is killed by the
   operating system, and the prompt is written before its exit is noticed.
 * The child could not resume its transcript (`_retry_without_transcript`). Then the CLI refused the
   prompt before it reached the model.
+* An agent's child that was started ahead refuses the conversation (`_claim_refused`): see below.
 
 The uuids of the second child's messages differ (`TurnState.namespace`): the CLI drops a message
 whose uuid is in the transcript it resumes.
@@ -284,6 +285,28 @@ The client's tools are above. An *agent* also has the CLI's own tools, and may n
 While a request is open PERMISSION_TIMEOUT runs instead of STALLED: the child may be silent, since
 it waits for a person. Once an agent has used a tool, or a child has got a client's results, the
 turn `has_effects`: then its error asks the client not to repeat it.
+
+
+An agent's child that was started ahead
+=======================================
+
+A new agent's conversation may get a *spare*: a child that was started with ``--await-claim``, and
+runs no turn before it is told where it works. `ChildReady.claim` names that directory. The session
+says in one go what a child that is started for the conversation gets by its flags:
+
+    > {"type": "control_request", "request_id": "claim", "request": {"subtype": "claim_session",
+       "cwd": "/…/conv_462e…"}}
+    > {"type": "control_request", "request_id": "initialize", "request": {"subtype": "initialize",
+       "appendSystemPrompt": "Be brief.", "systemPromptSnapshot": false}}
+    > {"type": "control_request", "request_id": "settings", "request": {"subtype": "set_model",
+       "model": "sonnet"}}
+    > {"type": "user", "uuid": "462e…", …}
+    < {"type": "control_response", "response": {"request_id": "claim", "response":
+       {"status": "ok", …}}}
+
+The API's requests are then those of a child that was started for it. A spare that refuses the claim
+refuses the prompt too, and asks no model. So it is killed, and the turn gets a child that is
+started for it (`AgentOrigin.is_cold`).
 
 
 Timers

@@ -48,6 +48,7 @@ from .events import (
     ChildChosen,
     ChildGone,
     ChoiceReported,
+    ClaimRefused,
     Close,
     Deliver,
     End,
@@ -465,6 +466,8 @@ class _Session(Generic[C]):
                     held=action.held,
                     kept=action.kept,
                 )
+            case ClaimRefused(error):
+                log.warning("a spare was refused", conversation_id=self.id, error=error)
             case Freeze():
                 assert self._child is not None
                 self._pool.freeze(self._child)

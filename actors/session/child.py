@@ -58,6 +58,7 @@ from .tools import ToolCalls
 from .usage import Ledger
 
 INITIALIZE = "initialize"
+CLAIM = "claim"
 SETTINGS = "settings"
 CONTEXT = "context"
 
@@ -123,7 +124,8 @@ class ChildState:
     `source`: where it came from, for the turn that it gets next. `served` counts the conversations
     before the present one. `is_fixed`: it cannot serve another, because it began with a transcript,
     or because the API refused a request of it in a way that it may remember. `is_partial`: it
-    holds less than `held`, whose beginning it was spared.
+    holds less than `held`, whose beginning it was spared. `is_claiming`: it is a spare that has not
+    said yet whether it takes the conversation.
     """
 
     setup: Setup
@@ -145,6 +147,7 @@ class ChildState:
     served: int = 0
     is_fixed: bool = False
     is_partial: bool = False
+    is_claiming: bool = False
     releasing: Release | None = None
     tool_calls: ToolCalls = field(init=False)
     permissions: PermissionRequests = field(factory=PermissionRequests)
@@ -176,6 +179,27 @@ class ChildState:
 
     def initialize(self) -> Write:
         return self.write(cli_input.initialize(INITIALIZE, self.setup, self.palette))
+
+    def claim(self, place: str, grants: Sequence[str]) -> list[Write]:
+        """Make a spare the agent of its setup, which works in `place` and may do what `grants`
+        allow: what a child that is started for the conversation gets by its flags, and its
+        initialize."""
+        self.is_claiming = True
+        lines: list[Line] = [
+            cli_input.claim_session(CLAIM, place),
+            cli_input.initialize(INITIALIZE, self.setup),
+            cli_input.set_model(SETTINGS, self.setup.model),
+        ]
+        if grants:
+            lines.append(cli_input.allow_tools(SETTINGS, grants))
+        return self.write_all(lines)
+
+    def take_claim(self, answer: ControlAnswer) -> str | None:
+        """Why it does not take the conversation, if this answer says so."""
+        if answer.request_id != CLAIM or not self.is_claiming:
+            return None
+        self.is_claiming = False
+        return answer.error
 
     def can_reconfigure(self, setup: Setup) -> bool:
         """Whether it can change to this setup: other tools, or another answer schema; and while it

@@ -62,12 +62,13 @@ class Resident(Protocol):
 @frozen
 class ChildReady:
     """The pool has lent a child. `state` says what it holds, if another conversation had it; else
-    it waits for its initialize, and may learn the system prompts in `palette`. `source`: how the
-    session got it."""
+    it waits for its initialize, and may learn the system prompts in `palette`. `claim`: it is an
+    agent's spare, to be claimed for this directory. `source`: how the session got it."""
 
     state: Resident | None = None
     palette: tuple[str, ...] = ()
     source: ChildSource = "new"
+    claim: str | None = None
 
 
 @frozen
@@ -257,6 +258,14 @@ class TranscriptLost:
 
 
 @frozen
+class ClaimRefused:
+    """A spare does not take the conversation, for the reason in `error`. It goes, and a new child
+    gets the turn."""
+
+    error: str
+
+
+@frozen
 class Freeze:
     """Stop the child's process (SIGSTOP) until the next `Write`."""
 
@@ -293,5 +302,5 @@ class ChildChosen:
 
 Action = (
     Wake | CancelWake | HandOver | ChildChosen | Write | Deliver | ChoiceReported | Started | End
-    | RequestPermission | PermissionSettled | TranscriptLost | Freeze | Retire | Kill
+    | RequestPermission | PermissionSettled | TranscriptLost | ClaimRefused | Freeze | Retire | Kill
 )  # fmt: skip

@@ -12,6 +12,8 @@ import math
 from collections.abc import Callable, Iterator, Sequence
 from operator import itemgetter
 
+from attrs import evolve
+
 from ...schemas.claude.output import (
     ControlAnswer,
     ControlAsked,
@@ -22,7 +24,7 @@ from ...schemas.claude.output import (
 from ...schemas.claude.upstream import is_not_resumed, is_remembered
 from ...schemas.errors import GatewayError, HistoryNotWritten, NotLoggedIn
 from ...schemas.message import Message
-from ...schemas.turn import Completed, Failed, Memory, ResumePoint, Setup
+from ...schemas.turn import AgentOrigin, Completed, Failed, Memory, ResumePoint, Setup
 from ...schemas.turn_items import Refused, TextDelta
 from ..runtime.restart_budget import RestartBudget
 from . import errors, events, finish_reason, prompt
@@ -70,6 +72,7 @@ class Machine:
         self._ledger = Ledger()
         self._is_named = False  # a client has used the conversation's id
         self._came_after = math.inf  # the last turn, behind the one before
+        self._is_refused = False  # a spare did not take the conversation: no other is asked to
 
     def __repr__(self) -> str:
         return f"<Machine {self.phase.name} {self._turns!r}>"
@@ -296,6 +299,8 @@ class Machine:
         self._enter(Phase.WAKING, now)
         turn = self._turns.current
         origin, _ = prompt.choose_origin(self.memory, turn)
+        if isinstance(origin, AgentOrigin):
+            origin = evolve(origin, is_cold=self._is_refused)
         return [events.Wake(origin, prompt.wants_of(self.memory, turn))]
 
     def _wake_failed(self, error: GatewayError, now: float) -> Actions:
@@ -312,6 +317,8 @@ class Machine:
         if event.state is None:
             child = self._new_child(setup, event, now)
             written: Actions = [child.initialize()]
+            if event.claim is not None:
+                written = [*child.claim(event.claim, self.memory.grants)]
         else:  # it served another conversation
             assert isinstance(event.state, ChildState)
             child = event.state
@@ -349,6 +356,9 @@ class Machine:
 
     def _control_answer(self, answer: ControlAnswer, now: float) -> Actions:
         child, was_set_up = self._present, self._present.initialized
+        refusal = child.take_claim(answer)
+        if refusal is not None:
+            return self._claim_refused(refusal, now)
         reason = child.take_answer(answer)
         if reason is None:
             return []
@@ -357,6 +367,17 @@ class Machine:
             return self._stop_child(events.Kill(), now)
         error = errors.not_set_up(reason)
         return self._fail_turn(error, now) if was_set_up else self._abort_startup(error, now)
+
+    def _claim_refused(self, reason: str, now: float) -> Actions:
+        """The spare does not take the conversation, so it did not ask the model for the turn: a new
+        child gets it (invariant 6)."""
+        turn = self._turns.current
+        if turn is not None and (turn.model_began or turn.first_delta is not None):
+            return self._abort_startup(errors.not_set_up(reason), now)
+        if turn is not None:
+            turn.restart()
+        self._is_refused = True
+        return [events.ClaimRefused(reason), *self._stop_child(events.Kill(), now)]
 
     # -- the answer comes ------------------------------------------------------------------------
 
@@ -377,6 +398,8 @@ class Machine:
         if not turn.is_meant(result):
             return []
         failed = result.is_error or result.subtype != "success"
+        if failed and child.is_claiming:
+            return self._claim_refused(result.text, now)
         child.is_fixed |= failed and is_remembered(result.api_error_status)
         if failed and not child.initialized:
             if self._is_not_resumed(result):

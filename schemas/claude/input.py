@@ -77,6 +77,28 @@ def initialize(request_id: str, setup: Setup, palette: Mapping[str, str] | None 
     return line(_control_frame(request_id, request))
 
 
+def claim_session(request_id: str, cwd: str) -> bytes:
+    """Give a spare, a child that was started with ``--await-claim``, the directory that it works
+    in, once and for all. Its flags hold. Initialize, `set_model`, settings and a user frame may
+    follow without waiting for the answer.
+
+    Where the spare refuses, the answer is an error (``cwd_not_found: …``). What follows is then
+    refused too: a user frame ends with an error result of no turns, and the API is not asked.
+    """
+    return _control(request_id, {"subtype": "claim_session", "cwd": cwd})
+
+
+def set_model(request_id: str, model: str) -> bytes:
+    """Name the model of a spare, behind its claim: its API requests are then those of a child that
+    was started with ``--model``."""
+    return _control(request_id, {"subtype": "set_model", "model": model})
+
+
+def allow_tools(request_id: str, rules: Sequence[str]) -> Line:
+    """Let an agent do what these rules allow, beside what it was started with."""
+    return apply_settings(request_id, {"permissions": {"allow": list(rules)}})
+
+
 def apply_settings(request_id: str, settings: Mapping[str, Any]) -> Line:
     """Change the child's settings from its next call of the API on, until they are changed again.
 

@@ -185,9 +185,13 @@ class Talk:
 
     def ready(
         self, state: ChildState | None = None, *, palette: tuple[str, ...] = (),
-        source: ChildSource = "new",
+        source: ChildSource = "new", claim: str | None = None,
     ) -> list[str]:  # fmt: skip
-        return self.feed(ChildReady(state, palette, source))
+        return self.feed(ChildReady(state, palette, source, claim))
+
+    def claimed(self, error: str | None = None) -> list[str]:
+        """A spare takes the conversation, or refuses it for this reason."""
+        return self.feed(ControlAnswer("claim", {} if error else {"status": "ok"}, error))
 
     def wake_failed(self) -> list[str]:
         return self.feed(WakeFailed(Overloaded("There is no CLI.", code="cli_not_found")))
@@ -391,6 +395,12 @@ class Talk:
                 return f"answer {response['request_id']}: {_spell_answer(answer)}"
             case {"type": "control_request", "request": {"servers": servers}}:
                 return f"tools of {', '.join(servers)}"
+            case {"type": "control_request", "request": {"subtype": "claim_session", "cwd": cwd}}:
+                return f"claim {cwd}"
+            case {"type": "control_request", "request": {"subtype": "set_model", "model": model}}:
+                return f"set model {model}"
+            case {"type": "control_request", "request": {"settings": {"permissions": given}}}:
+                return f"allow {', '.join(given['allow'])}"
             case {"type": "control_request", "request": {"settings": {"model": model} as settings}}:
                 agent = settings.get("agent")
                 return f"model {model}" if agent is None else f"agent {agent}, {model}"

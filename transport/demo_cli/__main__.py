@@ -56,6 +56,7 @@ def main() -> NoReturn:
         wire,
         scripted=scripted is not None,
         resumed=bool(flags.resume),
+        parked=flags.await_claim,
     )
     sys.exit(child.run())
 
@@ -76,6 +77,8 @@ def _boot(wire: Wire) -> None:
 def _open_history(flags: Flags, wire: Wire) -> tuple[str, History]:
     """The session's id, and what it remembers: nothing, or what `--resume` restores."""
     new_id = flags.session_id or new_uuid()
+    if flags.resume and flags.await_claim:
+        fatal("Error: --await-claim cannot be used with --resume.")
     if not flags.resume:
         if os.path.exists(transcript_path(new_id)):  # noqa: PTH110
             fatal(f"Error: Session ID {new_id} is already in use.")

@@ -115,6 +115,11 @@ class History:
             # No home, or a read-only one: the conversation goes on, it cannot be resumed.
             self._path = None
 
+    def move(self, path: str) -> None:
+        """Keep what follows in another file, unless none is kept."""
+        if self._path is not None:
+            self._path = path
+
     def cost(self) -> float:
         """US dollars spent on what is remembered."""
         return sum(float(entry.get("cost", 0.0)) for entry in self.entries)

@@ -17,7 +17,7 @@ import time
 from typing import Any, NamedTuple
 
 from .frames import Frames, Json, new_uuid, synthetic
-from .history import refused, text_of
+from .history import refused, text_of, transcript_path
 from .permissions import PermissionRequests
 from .session import BLANK, Session, refused_command
 from .steps import (
@@ -35,6 +35,10 @@ from .tools import ToolCalls
 from .turn import Turn
 from .wire import Wire, die, fatal, hang, ignore_sigterm, leave_grandchild
 
+NOT_CLAIMED = "not_claimed: this process is a spare waiting for claim_session"
+_NOT_PARKED = frozenset({"set_model", "apply_flag_settings", "rewind_conversation"})
+"""What a spare refuses until it is claimed."""
+
 
 class Queued(NamedTuple):
     """A user frame that waits for its turn. `named`: the uuid is the sender's own."""
@@ -49,9 +53,11 @@ class Child:
     """One conversation over the standard streams. `run` returns the exit status."""
 
     def __init__(
-        self, session: Session, frames: Frames, wire: Wire, *, scripted: bool, resumed: bool
-    ) -> None:
-        """`scripted`: obey directives in user texts. `resumed`: the CLI then skips its greeting."""
+        self, session: Session, frames: Frames, wire: Wire, *, scripted: bool, resumed: bool,
+        parked: bool = False,
+    ) -> None:  # fmt: skip
+        """`scripted`: obey directives in user texts. `resumed`: the CLI then skips its greeting.
+        `parked`: it waits for ``claim_session``, and runs no turn before that."""
         self._switches = wire.switches
         self._scripted = scripted
         self._wire = wire
@@ -68,6 +74,7 @@ class Child:
         self._greeted = resumed
         self._adopted = False
         self._poisoned = False
+        self._parked = parked
 
     def run(self) -> int:
         """Serve until stdin or the session ends; a turn that runs then is finished first."""
@@ -158,7 +165,13 @@ class Child:
             fatal("Error: Missing request on control_request")
         request_id = frame.get("request_id")
         body: Json | None = None
+        if self._parked and request.get("subtype") in _NOT_PARKED:
+            self._wire.write(self._frames.failure(request_id, NOT_CLAIMED, "not_claimed"))
+            return
         match request.get("subtype"):
+            case "claim_session":
+                self._claim(request_id, request.get("cwd"))
+                return
             case "initialize":
                 body = self._initialize(request)
             case "interrupt":
@@ -203,6 +216,30 @@ class Child:
                 self._wire.write(self._frames.system("session_title_changed", title=title))
             self._desk.connect(list(request.get("sdkMcpServers") or []))
         return self._session.greeting()
+
+    def _claim(self, request_id: Any, cwd: Any) -> None:
+        """Become the session that works in `cwd`; once, and only where it was started for that."""
+        if refusal := self._refused_claim(cwd):
+            self._wire.write(self._frames.failure(request_id, *refusal))
+            return
+        self._parked = False
+        self._history.move(transcript_path(self._frames.session_id))
+        body = {"status": "ok", "cwd": os.getcwd(), "session_id": self._frames.session_id}  # noqa: PTH109
+        self._wire.write(self._frames.success(request_id, body))
+
+    def _refused_claim(self, cwd: Any) -> tuple[str, str] | None:
+        if not self._parked:
+            return "not_a_spare: this process waits for no claim_session", "not_a_spare"
+        if self._switches.refuse_claim:
+            return "refused: a switch says so", "refused"
+        try:
+            os.chdir(str(cwd))
+        except OSError:
+            return (
+                "cwd_not_found: the claim cwd does not exist or is not accessible",
+                "cwd_not_found",
+            )
+        return None
 
     def _interrupt(self, request_id: Any) -> None:
         if self._turn is not None:
@@ -273,6 +310,13 @@ class Child:
         self._lifecycle(self._queue, "discarded")
 
     def _run_batch(self, batch: list[Queued]) -> None:
+        if self._parked:
+            errors = [NOT_CLAIMED]
+            self._wire.write(
+                self._frames.result(subtype="error_during_execution", is_error=True, errors=errors)
+            )
+            self._lifecycle(batch, "completed")
+            return
         self._lifecycle(batch, "started")
         uuids = [each.uuid for each in batch if each.named]
         self._wire.write(

@@ -53,6 +53,7 @@ class Flags(NamedTuple):
     resume_session_at: str = ""
     fork_session: bool = False
     no_session_persistence: bool = False
+    await_claim: bool = False
     permission_prompt_tool: str = ""
     tools: str = "default"
     dangerously_skip_permissions: bool = False
@@ -156,6 +157,7 @@ class Session:
         """`apply_flag_settings`: merged, its `env` key by key; an empty value resets one."""
         env = {**self.settings.get("env", {}), **(settings.get("env") or {})}
         self.settings = {**self.settings, **settings, "env": env}
+        self.allowed += (settings.get("permissions") or {}).get("allow", [])
         if (agent := self.agents.get(settings.get("agent") or "")) is not None:
             self._agent = settings["agent"]
             if self._prompt_is_agents:

@@ -47,6 +47,7 @@ class Switches(NamedTuple):
     after: int = 0  # text deltas before `die_at`/`hang_at` "delta", `garbage` or an error
     exit_code: int = 1  # negative: the process sends itself that signal
     ignore_sigterm: bool = False
+    refuse_claim: bool = False  # of a spare: answer claim_session with an error
     ignore_interrupt: bool = False  # neither acknowledged nor honoured
     rewind_first: bool = True  # let the first message be rewound, as CLIs from 2.1.330 do
 

@@ -87,6 +87,11 @@ class Agents:
         rules = dict.fromkeys((*self.allowed, *origin.grants))
         return [*AGENT_FLAGS, *self.flags, "--model", origin.model, "--allowedTools", *rules]
 
+    def spare_arguments(self) -> list[str]:
+        """The flags of a child that any new agent's conversation can have: model and grants come
+        behind its claim."""
+        return [*AGENT_FLAGS, *self.flags, "--await-claim", "--allowedTools", *self.allowed]
+
 
 def agents_of(settings: Settings, root: Path) -> Agents:
     """Raises `SettingsError` where `file_access.skip_permissions` cannot be had."""

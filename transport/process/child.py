@@ -58,7 +58,7 @@ class ChildCommand:
     `runs_others`: it starts processes in groups of their own. `egress`: it has no network but
     this, and `argv` has the word `CONTROL`. `filter`: what is to be read from the descriptor whose
     number stands for the word `FILTER`. `scratch` is removed when it has gone. `trace`
-    is the session that it writes."""
+    is the session that it writes. `ahead` are lines that it gets at once."""
 
     argv: Sequence[str]
     env: Mapping[str, str]
@@ -70,6 +70,7 @@ class ChildCommand:
     filter: bytes | None = None
     scratch: Path | None = None
     trace: Trace | None = None
+    ahead: bytes = b""
 
 
 class Child:
@@ -389,6 +390,8 @@ async def open_child(command: ChildCommand, guardian: Guardian) -> AsyncIterator
                 nursery.start_soon(child._await_exit)  # noqa: SLF001
                 if command.egress is not None and ours is not None:
                     nursery.start_soon(command.egress.serve, ours)
+                if command.ahead:
+                    child.write(command.ahead)
                 try:
                     yield child
                 finally:

@@ -18,11 +18,11 @@ from uuid import uuid4
 import trio
 from attrs import evolve, frozen
 
-from ...schemas.claude.input import AGENT, TOOL_SERVERS
+from ...schemas.claude.input import AGENT, TOOL_SERVERS, context_summary
 from ...schemas.errors import ChildDied, CliUnusable, HistoryNotWritten
 from ...schemas.settings.rules import Problem, SettingsError
 from ...schemas.settings.settings import Settings
-from ...schemas.turn import AgentOrigin, Origin, Recording, ResumePoint
+from ...schemas.turn import AgentOrigin, AgentSpare, Origin, Recording, ResumePoint
 from ..sandbox.sandbox import Sandbox, find_sandbox
 from .agent_cli import Agents, agent_environment, agents_of
 from .child import ChildCommand
@@ -31,6 +31,11 @@ from .leftovers import Trace
 from .login import DEMO_CLI as NO_LOGIN_NEEDED
 from .login import LEAN, SUBSCRIPTION_FLAGS, Login, ask_login, chat_environment
 from .transcript import transcript_path, write_transcript
+
+AHEAD = "ahead"
+"""The id of what a spare is asked as soon as it runs (`Cli.prepare`). Nothing needs the answer: to
+find it, the CLI loads what its first turn needs, and asks the API for nothing. (It saves a fifth of
+the time to the first delta.)"""
 
 GENERIC_FLAGS = (
     "-p",
@@ -114,21 +119,45 @@ class Cli:
     async def prepare(self, origin: Origin | None, login: Login = LEAN) -> ChildCommand:
         """The child that begins with `origin`, or a generic one. What it needs on the disk is
         written. Raises `ChildDied`."""
+        if isinstance(origin, AgentSpare):
+            return await self._prepare_spare(origin)
         if not isinstance(origin, AgentOrigin):
             env = self.environment(login)
             resume = await self._take_up(origin, self.cwd, env)
             command = self.command(resume, login)
             # A child that resumes nothing writes nothing: there is nothing to be removed later.
             return command if resume is None else _named(command, resume)
-        try:
-            place = self.agents.workspace(origin.workspace)
-        except OSError as error:
-            raise ChildDied(
-                f"The agent's workspace {origin.workspace} cannot be used ({error.strerror})."
-            ) from error
+        place = self.workspace(origin.workspace)
         resume = await self._take_up(origin.history, place, self.env)
         argv = [*self.program, *self.agents.arguments(origin), *_resume_flags(resume)]
-        command = ChildCommand(
+        command = _named(self._agent_command(argv, place), resume)
+        return command if self.sandbox is None else await self._confine(command, self.sandbox)
+
+    @property
+    def binds_workspaces(self) -> bool:
+        """Whether an agent's child can work in no other directory than it is started for."""
+        return self.sandbox is not None
+
+    def workspace(self, name: str) -> Path:
+        """The working directory called `name`, as `Agents.workspace`. Raises `ChildDied`."""
+        try:
+            return self.agents.workspace(name)
+        except OSError as error:
+            raise ChildDied(
+                f"The agent's workspace {name} cannot be used ({error.strerror})."
+            ) from error
+
+    async def _prepare_spare(self, spare: AgentSpare) -> ChildCommand:
+        """A child that waits for an agent's conversation: in its workspace, or in the directory of
+        plain models' children, where nothing is, until it learns its own."""
+        place = self.workspace(spare.workspace) if spare.workspace else self._own_directory()
+        argv = [*self.program, *self.agents.spare_arguments()]
+        command = _named(self._agent_command(argv, place), None)
+        command = evolve(command, ahead=context_summary(AHEAD))
+        return command if self.sandbox is None else await self._confine(command, self.sandbox)
+
+    def _agent_command(self, argv: Sequence[str], place: Path) -> ChildCommand:
+        return ChildCommand(
             argv,
             agent_environment(self.env),
             place,
@@ -136,8 +165,11 @@ class Cli:
             self.max_line_bytes,
             runs_others=True,
         )
-        command = _named(command, resume)
-        return command if self.sandbox is None else await self._confine(command, self.sandbox)
+
+    def moved(self, trace: Trace, place: Path) -> Trace:
+        """The trace of a spare that works in `place` from now on."""
+        projects = Path(trace.config, "projects")
+        return evolve(trace, folder=transcript_path(projects, place, trace.session_id).parent.name)
 
     async def _confine(self, command: ChildCommand, sandbox: Sandbox) -> ChildCommand:
         place = transcript_path(_projects(self.env), command.cwd, "any").parent
@@ -182,6 +214,16 @@ class Cli:
 
         Raises `ChildDied` if the working directory is gone and cannot be made again.
         """
+        cwd = self._own_directory(login)
+        flags = GENERIC_FLAGS if login.is_lean else (*GENERIC_FLAGS, *SUBSCRIPTION_FLAGS)
+        if resume is None:  # it may serve many conversations, which the gateway keeps itself
+            flags = (*flags, "--no-session-persistence")
+        argv = [*self.program, *flags, *_resume_flags(resume)]
+        env = self.environment(login)
+        return ChildCommand(argv, env, cwd, self.stop_seconds, self.max_line_bytes)
+
+    def _own_directory(self, login: Login = LEAN) -> Path:
+        """Where children run that work in no workspace. Raises `ChildDied`."""
         try:
             # State directories are cleaned up while servers run; what starts next needs one.
             _make_private(self.cwd)
@@ -192,12 +234,7 @@ class Cli:
                 "The CLI process could not be started: there is no directory "
                 f"{error.filename}, and none can be made ({error.strerror})."
             ) from error
-        flags = GENERIC_FLAGS if login.is_lean else (*GENERIC_FLAGS, *SUBSCRIPTION_FLAGS)
-        if resume is None:  # it may serve many conversations, which the gateway keeps itself
-            flags = (*flags, "--no-session-persistence")
-        argv = [*self.program, *flags, *_resume_flags(resume)]
-        env = self.environment(login)
-        return ChildCommand(argv, env, self.cwd, self.stop_seconds, self.max_line_bytes)
+        return self.cwd
 
 
 def _projects(env: Mapping[str, str]) -> Path:

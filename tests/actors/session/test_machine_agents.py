@@ -5,7 +5,9 @@ from __future__ import annotations
 
 import math
 
+from ccapi.actors.session.child import ChildState
 from ccapi.actors.session.events import (
+    ChildGone,
     Extend,
     PermissionReply,
     PermissionRequested,
@@ -23,6 +25,7 @@ from ccapi.schemas.claude.output import (
     ToolsReturned,
     ToolUseStarted,
 )
+from ccapi.schemas.errors import ChildDied
 from ccapi.schemas.message import Message, ToolCall
 from ccapi.schemas.turn import AgentOrigin, Memory, ResumePoint, Setup, TurnRequest
 from tests.support.talk import (
@@ -30,6 +33,7 @@ from tests.support.talk import (
     BUSY,
     IDLE,
     INTERRUPTING,
+    STOPPING,
     WAKING,
     Talk,
     turn_id,
@@ -260,3 +264,100 @@ def test_nothing_is_added_in_the_middle() -> None:
     held = talk.machine.memory
     talk.feed(Extend((user("by the way"),)))
     assert talk.machine.memory == held
+
+
+# -- a child that was started ahead ----------------------------------------------------------------
+
+REFUSED = "cwd_not_found: the claim cwd does not exist or is not accessible"
+
+
+def claiming(memory: Memory = AGENT) -> Talk:
+    """An agent that gets the turn ``one``, and a spare for it."""
+    talk = Talk(Limits(permission=PERMISSION, silence=120), memory)
+    talk.turn("one")
+    words = talk.ready(source="prewarmed", claim="/w/mine")
+    assert words[:3] == ["claim /w/mine", "initialize agent", "set model sonnet"]
+    assert words[-1] == "ask one"
+    return talk
+
+
+def test_a_spare_gets_its_directory_prompt_and_model_with_the_turn() -> None:
+    talk = claiming(Memory(Setup("sonnet", "Be brief.", profile="agent", workspace="mine")))
+    assert talk.written[1]["request"]["appendSystemPrompt"] == "Be brief."
+    assert talk.claimed() == []
+    talk.set_up()
+    assert talk.answer("yes")[-1] == "end one: completed stop, yes"
+    assert talk.sources == ["prewarmed"]
+    resume = ResumePoint("cli-session", "uuid of yes")
+    assert talk.machine.memory.resume == resume
+
+
+def test_a_spare_gets_what_was_allowed_before() -> None:
+    talk = Talk(memory=AGENT.granted(["Bash(touch *)"]))
+    talk.turn("one")
+    words = talk.ready(claim="/w/mine")
+    assert words[2:4] == ["set model sonnet", "allow Bash(touch *)"]
+
+
+def test_the_lines_of_a_claim_byte_by_byte() -> None:
+    state = ChildState(Setup("sonnet", profile="agent", workspace="mine"), 0.0, 0.0, 0.0)
+    written = b"".join(bytes(each.line) for each in state.claim("/w/mine", ("Bash(touch *)",)))
+    assert written == (
+        b'{"type":"control_request","request_id":"claim","request":{"subtype":"claim_session",'
+        b'"cwd":"/w/mine"}}\n'
+        b'{"type":"control_request","request_id":"initialize","request":{"subtype":"initialize",'
+        b'"systemPromptSnapshot":false}}\n'
+        b'{"type":"control_request","request_id":"settings","request":{"subtype":"set_model",'
+        b'"model":"sonnet"}}\n'
+        b'{"type":"control_request","request_id":"settings","request":{"subtype":'
+        b'"apply_flag_settings","settings":{"permissions":{"allow":["Bash(touch *)"]}}}}\n'
+    )
+
+
+def test_a_spare_that_refuses_is_killed_and_a_new_child_gets_the_turn() -> None:
+    talk = claiming()
+    first = talk.last_user_uuid
+    assert talk.claimed(REFUSED) == ["claimrefused", "kill"]
+    assert talk.phase is STOPPING
+    # What it had written meanwhile comes late.
+    assert talk.set_up() == []
+    assert talk.result(is_error=True, num_turns=0, subtype="error_during_execution") == []
+    actions = talk.machine.advance(ChildGone(ChildDied("It ended.")), talk.now)
+    assert actions == [Wake(AgentOrigin("sonnet", "mine", is_cold=True))]
+    assert talk.ready() == ["initialize agent", "ask one"]
+    assert talk.last_user_uuid != first
+    talk.set_up()
+    assert talk.answer("yes")[-1] == "end one: completed stop, yes"
+    assert talk.sources == ["prewarmed", "new"]
+
+
+def test_a_spare_that_fails_the_turn_before_it_says_why_has_refused() -> None:
+    talk = claiming()
+    assert talk.result(is_error=True, num_turns=0)[0] == "claimrefused"
+    talk.gone()
+    assert talk.phase is WAKING
+
+
+def test_a_turn_that_has_begun_is_not_told_to_another_child() -> None:
+    talk = claiming()
+    talk.says("a")
+    assert talk.claimed(REFUSED) == ["end one: upstream_failed", "kill"]
+    talk.gone()
+    assert talk.phase is ASLEEP
+
+
+def test_a_failed_turn_of_a_claimed_spare_is_one_of_its_own() -> None:
+    talk = claiming()
+    talk.claimed()
+    talk.set_up()
+    assert talk.fails()[0] == "end one: upstream_failed"
+
+
+def test_a_spare_that_comes_ahead_of_the_turn_and_refuses() -> None:
+    talk = Talk(memory=AGENT)
+    talk.feed(Warm())
+    assert talk.ready(claim="/w/mine") == ["claim /w/mine", "initialize agent", "set model sonnet"]
+    assert talk.phase is IDLE
+    assert talk.claimed(REFUSED) == ["claimrefused", "kill"]
+    talk.gone()
+    assert talk.phase is ASLEEP

@@ -50,6 +50,27 @@ def test_initialize_names_the_tool_server_where_there_are_tools(setup: Setup) ->
     assert "sdkMcpServers" not in json.loads(bytes(lines.initialize("r", Setup("m"))))["request"]
 
 
+def test_claim_session() -> None:
+    assert lines.claim_session("claim", "/w/a") == (
+        b'{"type":"control_request","request_id":"claim","request":{"subtype":"claim_session",'
+        b'"cwd":"/w/a"}}\n'
+    )
+
+
+def test_set_model() -> None:
+    assert lines.set_model("r", "haiku") == (
+        b'{"type":"control_request","request_id":"r","request":{"subtype":"set_model",'
+        b'"model":"haiku"}}\n'
+    )
+
+
+def test_allow_tools() -> None:
+    assert lines.allow_tools("r", ("Bash(touch *)", "Read")) == (
+        b'{"type":"control_request","request_id":"r","request":{"subtype":"apply_flag_settings",'
+        b'"settings":{"permissions":{"allow":["Bash(touch *)","Read"]}}}}\n'
+    )
+
+
 def test_apply_settings() -> None:
     said = lines.apply_settings("settings", {"env": {"A": "1"}, "effortLevel": None})
     assert said == (

@@ -216,3 +216,52 @@ async def test_end_session_in_a_turn_interrupts_it_and_drops_what_waits(tmp_path
         frames = await child.rest()
         assert [kind(f) for f in frames][-2:] == ["error_during_execution", "discarded"]
         assert await child.wait() == 1
+
+
+# --- a spare ------------------------------------------------------------------------------------
+
+
+def transcripts(home: Path) -> list[Path]:
+    """The folders of transcripts, one for each working directory."""
+    return list(home.glob("**/scripted/*"))
+
+
+async def test_a_spare_works_where_its_claim_says_with_the_model_set_behind_it(
+    tmp_path: Path,
+) -> None:
+    place = tmp_path / "claimed"
+    place.mkdir()
+    async with open_demo_cli(tmp_path, "--await-claim") as child:
+        await child.send(
+            control("claim_session", cwd=str(place)),
+            control("initialize", appendSystemPrompt="Be brief."),
+            control("set_model", model="some-model"),
+            control("apply_flag_settings", settings={"permissions": {"allow": ["Bash"]}}),
+            user("repeat: on"),
+        )
+        frames = await child.until(is_result)
+        init = next(frame for frame in frames if kind(frame) == "init")
+        assert (init["cwd"], init["model"]) == (str(place), "some-model")
+        assert frames[-1]["result"] == "on"
+        again = await child.ask("claim_session", cwd=str(place))
+        assert again["error"].startswith("not_a_spare")
+    assert [folder.name.rpartition("-")[2] for folder in transcripts(tmp_path)] == ["claimed"]
+
+
+async def test_a_spare_that_is_not_claimed_runs_no_turn(tmp_path: Path) -> None:
+    async with open_demo_cli(tmp_path, "--await-claim") as child:
+        refused = await child.ask("claim_session", cwd=str(tmp_path / "nowhere"))
+        assert refused["error"].startswith("cwd_not_found")
+        refused = await child.ask("set_model", model="some-model")
+        assert refused["error"].startswith("not_claimed")
+        (result,) = [each for each in await child.turn("repeat: on") if is_result(each)]
+        assert (result["subtype"], result["num_turns"]) == ("error_during_execution", 0)
+        # It can still be claimed.
+        assert (await child.ask("claim_session", cwd=str(tmp_path)))["subtype"] == "success"
+        assert (await child.turn("repeat: on"))[-1]["result"] == "on"
+
+
+async def test_a_spare_resumes_nothing(tmp_path: Path) -> None:
+    flags = ("--await-claim", "--resume", "462e7a2c-0000-4000-8000-000000000000")
+    async with open_demo_cli(tmp_path, *flags) as child:
+        assert await child.wait() == 1
