@@ -47,6 +47,7 @@ from .conversations.lineage import new_from
 from .conversations.models import ModelCatalog
 from .conversations.supervisor import Supervisor, open_supervisor
 from .conversations.turn_service import TurnService
+from .conversations.workspace_paths import new_conversation_id
 from .conversations.workspaces import LOCAL, check_tools, place_of
 from .listeners.cache import Cache, open_cache
 from .listeners.overview import GatewayStatistics, SessionInfo, session_info
@@ -156,7 +157,10 @@ class Gateway:
         )
         now = time.time()
         self._make_room(owner)
-        entry = self._directory.create(owner, memory, now, private=private)
+        # An agent that works in no other's workspace works in one of the conversation's name.
+        is_new_agent = setup.profile == "agent" and not (setup.workspace or seed)
+        name = self._pool.reserve_agent() if is_new_agent else ""
+        entry = self._directory.create(owner, memory, now, private=private, conversation_id=name)
         entry.metadata = metadata or {}
         journal = self.archive.journal_of(entry) if kept else None
         if seed:
@@ -397,7 +401,14 @@ async def open_gateway(
                     archive.workspaces,
                     archive.agents,
                 ) as cleanup,
-                open_pool(cli, settings.claude, bus, watch, cleanup) as pool,
+                open_pool(
+                    cli,
+                    settings.claude,
+                    bus,
+                    watch,
+                    cleanup,
+                    new_conversation_id if settings.models.agents else None,
+                ) as pool,
                 open_supervisor(settings, directory, pool, bus, cli.program[0]) as supervisor,
                 open_background(BACKGROUND_TURNS) as background,
             ):

@@ -25,6 +25,7 @@ from ...transport.process.leftovers import (
     mark_used,
     remove_left,
     remove_traces,
+    remove_unused,
     remove_workspaces,
 )
 from .workspace_paths import OWN
@@ -60,6 +61,8 @@ class Cleanup:
         self._open: Counter[Trace] = Counter()
         self._going: set[Trace] = set()
         self._ended: set[str] = set()  # workspaces whose days begin
+        self._spares: set[str] = set()  # workspaces of children that wait for a conversation
+        self._unused: set[str] = set()  # of those that no conversation came for
         self._more = trio.Event()
         self._list: SessionList | None = None
 
@@ -68,14 +71,25 @@ class Cleanup:
 
     # -- children --------------------------------------------------------------------------------
 
-    async def begin(self, trace: Trace | None) -> None:
-        """A child will write this session. Comes before its process does."""
+    async def begin(self, trace: Trace | None, spare: str = "") -> None:
+        """A child will write this session. Comes before its process does. `spare`: the child waits
+        for a conversation, in this new workspace."""
         if trace is None:
             return
         self._open[trace] += 1
+        if spare:
+            self._spares.add(spare)
         if self._list is not None:
             with trio.CancelScope(shield=True):  # a short line
-                await trio.to_thread.run_sync(self._write, self._list, trace)
+                await trio.to_thread.run_sync(self._begin, self._list, trace, spare)
+
+    def _begin(self, sessions: SessionList, trace: Trace, spare: str) -> None:
+        self._write(sessions, trace)
+        if spare:
+            try:
+                sessions.add_spare(spare)
+            except OSError as error:
+                log.warning("a spare's workspace could not be listed", error=error.strerror)
 
     def _write(self, sessions: SessionList, trace: Trace, conversation_id: str = "") -> None:
         try:
@@ -95,10 +109,23 @@ class Cleanup:
         self._owners[trace] = conversation_id
         self._of.setdefault(conversation_id, set()).add(trace)
 
-    def end(self, trace: Trace | None) -> None:
-        """The child has gone."""
+    def move(self, trace: Trace, other: Trace) -> None:
+        """The child that was to write the former session writes the latter: of the same id, in
+        another directory. It has written nothing yet."""
+        self._open[trace] -= 1
+        if not self._open[trace]:
+            del self._open[trace]
+        self._open[other] += 1
+
+    def end(self, trace: Trace | None, spare: str = "") -> None:
+        """The child has gone. `spare`: it was begun as one."""
         if trace is None:
             return
+        self._spares.discard(spare)
+        # The workspace has the name of the conversation that takes it.
+        if spare and not (self._lives(spare) or spare in self._asleep):
+            self._unused.add(spare)
+            self._more.set()
         self._open[trace] -= 1
         if not self._open[trace]:
             del self._open[trace]
@@ -148,14 +175,16 @@ class Cleanup:
         """Remove what is not needed any more, and first what was left by others."""
         await self._take_over()
         while True:
-            going, ended = self._going, self._ended
-            self._going, self._ended, self._more = set(), set(), trio.Event()
+            going, ended, unused = self._going, self._ended, self._unused
+            self._going, self._ended, self._unused, self._more = set(), set(), set(), trio.Event()
             try:
+                used = {*await self._used(), *self._spares}
                 await trio.to_thread.run_sync(
-                    self._remove, going, ended, await self._used(), abandon_on_cancel=True
+                    self._remove, going, ended, unused, used, abandon_on_cancel=True
                 )
             except trio.Cancelled:
                 self._going |= going
+                self._unused |= unused
                 raise
             with trio.move_on_after(SWEEP_SECONDS):
                 await self._more.wait()
@@ -169,15 +198,16 @@ class Cleanup:
         if kept is None:
             return  # a later gateway sees to it: what an agent needs must not go
         found = await trio.to_thread.run_sync(
-            remove_left, self._storage, kept, sessions.add, abandon_on_cancel=True
+            remove_left, self._storage, self._root, kept, sessions.add, abandon_on_cancel=True
         )
         for trace, owner in found.items():
             self._own(trace, owner)
             if not self._lives(owner):
                 self._asleep.add(owner)
 
-    def _remove(self, going: set[Trace], ended: set[str], used: set[str]) -> None:
+    def _remove(self, going: set[Trace], ended: set[str], unused: set[str], used: set[str]) -> None:
         remove_traces(going)
+        remove_unused(self._root, unused)
         for workspace in ended - used:
             if workspace.startswith(OWN):
                 mark_used(self._root / workspace)
@@ -193,7 +223,10 @@ class Cleanup:
             }
             left = {*self._going, *self._owners, *self._open} - stays
             ended = {*self._ended, *await self._used()}
-            await trio.to_thread.run_sync(self._remove, left, ended, set(), abandon_on_cancel=True)
+            unused = {*self._unused, *self._spares}
+            await trio.to_thread.run_sync(
+                self._remove, left, ended, unused, set(), abandon_on_cancel=True
+            )
             finished = not stays
         if self._list is not None:
             self._list.close(finished=finished)

@@ -8,7 +8,6 @@ operation.
 from __future__ import annotations
 
 import math
-import secrets
 from collections.abc import Callable, Mapping, Sequence
 
 from attrs import define, field
@@ -24,7 +23,7 @@ from ..session.replay import RECORDED_FROM
 from ..watching.broadcast import Broadcast
 from .journal import Journal
 from .lineage import LineageTable, likeness, lineage_key
-from .workspace_paths import OWN
+from .workspace_paths import new_conversation_id
 
 
 def not_found() -> NotFound:
@@ -122,9 +121,13 @@ class Directory:
     def __contains__(self, entry: Entry) -> bool:
         return self._entries.get(entry.conversation_id) is entry
 
-    def create(self, owner: str, memory: Memory, now: float, *, private: bool = True) -> Entry:
-        """A new conversation. Raises `RateLimited` when there are too many."""
-        conversation_id = f"{OWN}{secrets.token_hex(16)}"
+    def create(
+        self, owner: str, memory: Memory, now: float, *, private: bool = True,
+        conversation_id: str = "",
+    ) -> Entry:  # fmt: skip
+        """A new conversation, of that id or a new one. Raises `RateLimited` when there are too
+        many."""
+        conversation_id = conversation_id or new_conversation_id()
         state = SessionState(memory, Broadcast(), owner)
         entry = Entry(conversation_id, owner, state, now, now, private)
         self.insert(entry)

@@ -5,9 +5,16 @@ A path is relative to ``workspaces.root``. Nothing here touches the disk.
 
 from __future__ import annotations
 
+import secrets
+
 OWN = "conv_"
 """What the names of the gateway's own workspaces begin with: each is that of the conversation for
 which it was made."""
+
+
+def new_conversation_id() -> str:
+    """The name of a new conversation, and so of its own workspace."""
+    return f"{OWN}{secrets.token_hex(16)}"
 
 
 def name_of_place(place: str) -> str | None:

@@ -24,7 +24,8 @@ prompt, if no client is likely to come back to its conversation: it is emptied. 
 children of the same key are emptied or cut back (``claude.recycle``). Example: a client begins a
 conversation each time, with one of three system prompts. The first three take warm children, each
 of which learns the prompts asked for so far. Every further one finds an idle child, whose session
-empties it within some milliseconds, and boots nothing.
+empties it within some milliseconds, and boots nothing. A new agent's conversation takes a spare,
+if one suits (`actors.pool.spare_agents`), else a new child.
 
 **A release** is asked of the child's session: `_ask_release` calls its ``give_way``, synchronously,
 and the session that wants the child waits in `_releasing`, bound to that child. It ends in
@@ -32,9 +33,9 @@ and the session that wants the child waits in `_releasing`, bound to that child.
 comes to the head of the queue, where it gets that child's place.
 
 **Which child must go** when a session needs one, no place is free, and no idle child can serve it
-(`_make_way`): a free or a warm child that it cannot use, else the idle child used least recently,
-else a child suspended in the middle of a turn. Never a busy one. Example: three places; A is busy,
-B has been idle for a minute, C for an hour; D resumes an agent's conversation. D queues;
+(`_make_way`): a free or a warm child or a spare that it cannot use, else the idle child used least
+recently, else a child suspended in the middle of a turn. Never a busy one. Example: three places; A
+is busy, B has been idle for a minute, C for an hour; D resumes an agent's conversation. D queues;
 `_make_way` calls C's ``give_way``, synchronously; C's session retires its child, and C is in
 `_making_way` until it is buried. A second waiter E makes B go. A third, F, finds no idle child, and
 waits until A's turn ends and A's session offers its child. `len(_making_way)` is the number of
@@ -60,10 +61,11 @@ from __future__ import annotations
 
 import math
 from collections import deque
-from collections.abc import AsyncIterator, Awaitable, Callable
+from collections.abc import AsyncIterator, Awaitable, Callable, Sized
 from contextlib import AbstractAsyncContextManager, asynccontextmanager
 from functools import partial
 from itertools import islice
+from pathlib import Path
 from typing import Protocol
 
 import trio
@@ -80,7 +82,7 @@ from ...schemas.errors import (
 )
 from ...schemas.events import ChildAdopted, ChildExited, ChildFrozen, ChildSpawned
 from ...schemas.settings.settings import ClaudeSettings
-from ...schemas.turn import AgentOrigin, ChildSource, Origin
+from ...schemas.turn import AgentOrigin, AgentSpare, ChildSource, Origin
 from ...transport.loggers import get_logger
 from ...transport.process.child import Child, open_child
 from ...transport.process.cli import Cli
@@ -96,6 +98,7 @@ from ..session.replay import RECORDED_FROM
 from .cli_watch import CliWatch
 from .demand import Demand
 from .prompts import PromptUse
+from .spare_agents import SpareAgents
 from .wait_estimate import WaitEstimate
 
 log = get_logger("ccapi.pool")
@@ -105,6 +108,12 @@ REFILL_PAUSE = 0.5, 30.0
 
 REFILL_DELAY = 0.25
 """Seconds between an adoption and the boot of the next warm child."""
+
+SPARE_DELAY = 1.0
+"""The same for an agent's spare: an agent's first turn takes longer to begin."""
+
+SPARE_PAUSE_MOST = 300.0
+"""Longest pause, in seconds, before the next spare when the last ones died."""
 
 REFILL_PATIENCE = 5.0
 """Seconds that this boot waits for a moment in which no child works, as long as one is ready."""
@@ -131,8 +140,20 @@ The block ends when `Child.leave` is set; `Child.gone` is set when the context h
 
 
 @frozen
+class SpareWishes:
+    """How many agents' spares there shall be. `new_workspace` names the workspace that one is
+    started in; None: it works where its conversation says. `claim` makes the workspace of that name
+    the directory that a spare is claimed for, and returns it; raises `GatewayError`."""
+
+    wanted: int = 0
+    new_workspace: Callable[[], str] | None = None
+    claim: Callable[[Child, str], Path] = lambda _, workspace: Path(workspace)
+
+
+@frozen
 class PoolStatistics:
-    """Children by state, and sessions that wait for one. `limit` bounds `live`."""
+    """Children by state, and sessions that wait for one. `limit` bounds `live`; `warm` counts
+    agents' spares too."""
 
     limit: int
     live: int
@@ -179,6 +200,7 @@ class ChildPool:
         self, open_one: OpenChild, settings: ClaudeSettings, bus: Bus, nursery: trio.Nursery,
         known: Callable[[], Awaitable[object]],
         taken: Callable[[Trace | None, str], None] | None = None,
+        spares: SpareWishes = SpareWishes(),
     ) -> None:  # fmt: skip
         self._taken = taken
         self._open = open_one
@@ -201,6 +223,11 @@ class ChildPool:
         self._making_way: set[Child] = set()
         self._waiters: deque[_Waiter] = deque()
         self._refill = trio.Event()
+        self._claim = spares.claim
+        # As for warm children, a quarter of the places at most.
+        wanted = min(spares.wanted, settings.max_concurrent_sessions // 4)
+        self._spares = SpareAgents(wanted, spares.new_workspace)
+        self._refill_spares = trio.Event()
         self._warming = 0  # warm children on their way
         self._failures = 0  # warm children that died since one was adopted
         self._born: dict[Child, float] = {}
@@ -220,7 +247,7 @@ class ChildPool:
         return PoolStatistics(
             limit=self._settings.max_concurrent_sessions,
             live=self._places,
-            warm=len(self._warm),
+            warm=len(self._warm) + len(self._spares),
             idle=len(self._idle) + len(self._free) + len(self._slices),
             waiting=len(self._waiters),
         )
@@ -246,14 +273,17 @@ class ChildPool:
         for child in tuple(self._warm):
             self._warm.remove(child)
             child.retire()
+        for child in self._spares.remove_all():
+            child.retire()
         for child in tuple(self._free):
             del self._free[child]
             child.retire()
         for child, resting in tuple(self._idle.items()):
             if self._idle.pop(child, None) is not None:
                 _go(resting)
-        self._failures = 0
+        self._failures = self._spares.failures = 0
         self._refill.set()
+        self._refill_spares.set()
 
     # -- for sessions ------------------------------------------------------------------------------
 
@@ -299,6 +329,9 @@ class ChildPool:
         child = self._take_warm() if waiter.takes_warm else None
         if child is not None:
             return self._lend_warm(waiter, child)
+        spare = self._lend_spare(waiter)
+        if spare is not None:
+            return spare
         if self._places < self._settings.max_concurrent_sessions:
             self._places += 1
             return await self._lend_new(waiter)
@@ -321,6 +354,20 @@ class ChildPool:
     def _lend_warm(self, waiter: _Waiter, child: Child) -> Lent[Child]:
         palette = self._prompts.palette(waiter.owner)
         return Lent(child, ChildReady(palette=palette, source="prewarmed"))
+
+    def _lend_spare(self, waiter: _Waiter) -> Lent[Child] | None:
+        """For a new agent's conversation. Raises `ChildDied` where its workspace cannot be used."""
+        child = self._spares.take(waiter.origin)
+        if child is None:
+            return None
+        assert isinstance(waiter.origin, AgentOrigin)
+        self._refill_spares.set()
+        try:
+            place = self._claim(child, waiter.origin.workspace)
+        except GatewayError:
+            child.retire()
+            raise
+        return Lent(child, ChildReady(source="prewarmed", claim=str(place)))
 
     async def _lend_new(self, waiter: _Waiter) -> Lent[Child]:
         """On a counted place."""
@@ -557,7 +604,7 @@ class ChildPool:
         limit, queue = self._settings.max_concurrent_sessions, self._waiters
         # A waiter that gets the place of an unused child does not count as queued for a busy one.
         resting = len(self._idle) + len(self._suspended) + len(self._free) + len(self._slices)
-        unused = len(self._warm) + resting + len(self._making_way)
+        unused = len(self._warm) + len(self._spares) + resting + len(self._making_way)
         if len(queue) >= self._settings.max_waiting_turns + unused:
             message = f"All {limit} children are busy, and {len(queue)} turns are queued."
             raise self._full(message, len(queue) + 1)
@@ -593,6 +640,8 @@ class ChildPool:
             self._releasing[child] = None, "recycled"
         elif waiter.lent is None:
             self._give_back()
+        elif waiter.lent.ready.claim is not None:
+            waiter.lent.child.retire()
         elif waiter.lent.ready.state is None:
             self._welcome(waiter.lent.child)
         else:
@@ -610,6 +659,7 @@ class ChildPool:
             self._places += 1
             self._waiters.popleft().served.set()
         self._refill.set()
+        self._refill_spares.set()
 
     def _make_way(self) -> None:
         """For each waiter, have one unused child released, or go."""
@@ -631,6 +681,9 @@ class ChildPool:
             elif self._warm:
                 # The waiters cannot use it: they need a child that resumes.
                 child = self._warm.pop()
+                child.kill()
+            elif (spare := self._spares.remove_any()) is not None:
+                child = spare
                 child.kill()
             elif group := self._idle or self._suspended:
                 child = next(iter(group))
@@ -685,7 +738,7 @@ class ChildPool:
                 task_status.started(child)
                 with trio.move_on_after(self._settings.freeze_after_seconds or math.inf):
                     await child.leave.wait()
-                if child in self._warm:
+                if child in self._warm or child in self._spares:
                     self.freeze(child)
                 await child.leave.wait()
                 self._estimate.released(child, trio.current_time())
@@ -719,7 +772,9 @@ class ChildPool:
             self._waiters.appendleft(waiter)
         if not child.expected:
             self._died(child)
-        if child in self._warm:
+        if self._spares.remove(child):
+            self._spare_died()
+        elif child in self._warm:
             self._warm.remove(child)
             if not child.expected:
                 self._warm_died(child)
@@ -743,6 +798,10 @@ class ChildPool:
         if self._failures > 1:  # one may be an accident
             self._trouble = child.post_mortem()
             self._trouble_since = trio.current_time()
+
+    def _spare_died(self) -> None:
+        self._spares.failures += 1
+        self._refill_spares.set()
 
     def _start_failed(self, error: GatewayError, origin: Origin | None) -> None:
         """A child could not be started."""
@@ -794,11 +853,12 @@ class ChildPool:
                 self._warming -= 1
             self._welcome(child)
 
-    async def _wait_for_calm(self) -> None:
-        """Until no child works, or none is ready any more: booting one takes a core for half a
-        second, while clients wait for it."""
+    async def _wait_for_calm(self, ready: Sized | None = None) -> None:
+        """Until no child works, or none is `ready` (None: of the warm ones) any more: booting one
+        takes a core for half a second, while clients wait for it."""
+        ready = self._warm if ready is None else ready
         with trio.move_on_after(REFILL_PATIENCE):
-            while self._warm and self._working:
+            while len(ready) and self._working:
                 self._calm = trio.Event()
                 await self._calm.wait()
 
@@ -807,6 +867,7 @@ class ChildPool:
         """How many children work on a turn, about."""
         resting = len(self._idle) + len(self._free) + len(self._slices)
         unused = len(self._warm) + self._warming + resting
+        unused += len(self._spares) + self._spares.coming
         return self._places - unused - len(self._suspended) - len(self._making_way)
 
     def _look_for_calm(self) -> None:
@@ -821,6 +882,59 @@ class ChildPool:
             and self._places < self._settings.max_concurrent_sessions
             and not self._closing
         )
+
+    async def keep_spares(self) -> None:
+        """Keep as many agents' spares as there shall be, as far as the bound leaves room, and end
+        those that no conversation came for. Never ends."""
+        spares = self._spares
+        while True:
+            while not self._wants_spare():
+                self._refill_spares = trio.Event()
+                with trio.CancelScope(deadline=spares.next_end):
+                    await self._refill_spares.wait()
+                for child in spares.remove_overdue(trio.current_time()):
+                    child.retire()
+            pause = SPARE_DELAY
+            if spares.failures:
+                pause = REFILL_PAUSE[0] * 2 ** min(spares.failures, 10)
+            await trio.sleep(min(pause, SPARE_PAUSE_MOST))
+            await self._wait_for_calm(spares)
+            try:
+                await self._known()
+            except GatewayError:
+                spares.failures += 1
+                continue
+            if self._wants_spare():
+                await self._start_spare()
+
+    async def _start_spare(self) -> None:
+        self._places += 1
+        self._spares.coming += 1
+        origin = self._spares.make_origin()
+        try:
+            child = await self._spawn(origin)
+        except GatewayError:
+            self._spares.failures += 1
+            return
+        finally:
+            self._spares.coming -= 1
+        if child.leave.is_set():
+            self._spares.failures += not child.expected
+        elif child in self._outdated:
+            child.retire()
+        else:
+            self._spares.add(child, origin)
+            self._make_way()
+
+    def _wants_spare(self) -> bool:
+        limit = self._settings.max_concurrent_sessions
+        free = self._places < limit and not self._waiters
+        return self._spares.lacks and free and not self._closing
+
+    def reserve_agent(self) -> str:
+        """The name for a new agent's conversation that works in a workspace of its own, so that its
+        first turn gets a child that is ready; empty: any name will do."""
+        return self._spares.reserve(trio.current_time())
 
     def close(self) -> None:
         """Start no more children."""
@@ -840,6 +954,8 @@ def _go(resting: Resting) -> None:
 
 
 def _resumes(origin: Origin | None) -> bool:
+    if isinstance(origin, AgentSpare):
+        return False
     history = origin.history if isinstance(origin, AgentOrigin) else origin
     return history is not None
 
@@ -851,16 +967,18 @@ async def run_pool(
     bus: Bus,
     known: Callable[[], Awaitable[object]] = trio.lowlevel.checkpoint,
     taken: Callable[[Trace | None, str], None] | None = None,
+    spares: SpareWishes = SpareWishes(),
 ) -> AsyncIterator[ChildPool]:
     """A pool of the children that `open_one` makes. Ends when the last of them is gone.
 
     The pool awaits `known` before it gives or starts a child: it makes at least one checkpoint, and
     raises `GatewayError` where no child may be used. The pool calls `taken` with the conversation
-    that gets a child.
+    that gets a child. `spares`: which agents' children it keeps ready.
     """
     async with trio.open_nursery() as nursery:
-        pool = ChildPool(open_one, settings, bus, nursery, known, taken)
+        pool = ChildPool(open_one, settings, bus, nursery, known, taken, spares)
         nursery.start_soon(pool.keep_warm)
+        nursery.start_soon(pool.keep_spares)
         try:
             yield pool
         finally:
@@ -872,13 +990,16 @@ class TraceKeeper(Protocol):
     """What a pool needs of the part that removes a CLI session's files
     (`actors.conversations.cleanup`)."""
 
-    async def begin(self, trace: Trace | None) -> None:
-        """A child is about to write these files."""
+    async def begin(self, trace: Trace | None, spare: str = "") -> None:
+        """A child is about to write these files. `spare`: it is a spare, in this new workspace."""
+
+    def move(self, trace: Trace, other: Trace) -> None:
+        """The child that was to write the former writes the latter."""
 
     def adopt(self, trace: Trace | None, conversation_id: str) -> None:
         """The files are this conversation's from now on."""
 
-    def end(self, trace: Trace | None) -> None:
+    def end(self, trace: Trace | None, spare: str = "") -> None:
         """The child that wrote the files has gone."""
 
 
@@ -889,11 +1010,13 @@ async def open_pool(
     bus: Bus,
     watch: CliWatch | None = None,
     traces: TraceKeeper | None = None,
+    new_workspace: Callable[[], str] | None = None,
 ) -> AsyncIterator[ChildPool]:
     """Run a pool while the block runs; after it no child process is left, nor any of its own.
 
     `watch` asks for the login that the children get (None: it is a key). `traces` removes what
-    they leave on the disk.
+    they leave on the disk. `new_workspace` names a new agent's conversation, and so its workspace
+    (None: clients can ask for no agents).
     """
 
     async def known() -> Login:
@@ -904,6 +1027,18 @@ async def open_pool(
 
     taken = None if traces is None else traces.adopt
 
+    def claim(child: Child, workspace: str) -> Path:
+        place = cli.workspace(workspace).resolve()
+        if child.trace is not None and not cli.binds_workspaces:
+            other = cli.moved(child.trace, place)
+            if traces is not None:
+                traces.move(child.trace, other)
+            child.trace = other
+        return place
+
+    wanted = 0 if new_workspace is None else settings.prewarm_agents
+    spares = SpareWishes(wanted, new_workspace if cli.binds_workspaces else None, claim)
+
     async with open_guardian() as guardian:
 
         @asynccontextmanager
@@ -913,15 +1048,20 @@ async def open_pool(
                 async with open_child(command, guardian) as child:
                     yield child
                 return
+            trace = command.trace
+            spare = origin.workspace if isinstance(origin, AgentSpare) else ""
             try:
-                await traces.begin(command.trace)
+                await traces.begin(trace, spare)
                 async with open_child(command, guardian) as child:
-                    yield child
+                    try:
+                        yield child
+                    finally:
+                        trace = child.trace  # a spare may have moved
             finally:
-                traces.end(command.trace)
+                traces.end(trace, spare)
 
         async with (
-            run_pool(open_one, settings, bus, known, taken) as pool,
+            run_pool(open_one, settings, bus, known, taken, spares) as pool,
             trio.open_nursery() as nursery,
         ):
             if watch is not None:

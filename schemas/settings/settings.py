@@ -243,6 +243,12 @@ class ClaudeSettings(Section):
     prewarm: int = key(
         2, rules.whole(0), "Children kept ready for new conversations, as far as there is room."
     )
+    prewarm_agents: int = key(
+        1,
+        rules.whole(0),
+        "Agents kept ready for new conversations, in at most a quarter of "
+        "`claude.max_concurrent_sessions`. In a sandbox they serve those that name no workspace.",
+    )
     recycle: Literal["key", "all", "off"] = key(
         "key",
         rules.one_of("key", "all", "off"),

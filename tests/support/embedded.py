@@ -75,7 +75,9 @@ async def open_embedded(
         env = {"HOME": str(tmp_path), MARK: mark}
         env["DEMO_CLI_SWITCHES"] = json.dumps({"pace_ms": 0, **(switches or {})})
         settings = Settings(
-            claude=ClaudeSettings(**{"env": env, "prewarm": 1, **(claude or {})}),
+            claude=ClaudeSettings(
+                **{"env": env, "prewarm": 1, "prewarm_agents": 0, **(claude or {})}
+            ),
             storage=StorageSettings(path=tmp_path / "state", **sections.pop("storage", {})),
             **sections,
         )
@@ -89,7 +91,9 @@ async def open_embedded_cli(tmp_path: Path) -> AsyncIterator[tuple[Gateway, Mess
     async with leaving_nothing() as mark, open_messages_stub() as stub:
         env = {**cli_environment(tmp_path, stub.url), MARK: mark}
         settings = Settings(
-            claude=ClaudeSettings(command=cli_binary(), env=env, prewarm=0, max_retries=0),
+            claude=ClaudeSettings(
+                command=cli_binary(), env=env, prewarm=0, prewarm_agents=0, max_retries=0
+            ),
             storage=StorageSettings(path=tmp_path / "state"),
         )
         async with open_gateway(settings, environ={"PATH": "/usr/bin:/bin"}) as gateway:

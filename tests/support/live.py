@@ -44,9 +44,11 @@ class Live:
 def settings_for(
     tmp_path: Path, env: Mapping[str, str], command: str = "claude", **sections: Any
 ) -> Settings:
-    """Settings with everything in `tmp_path`, a free port, and `claude`/`server`/`storage`
-    keys replaced by ``claude={…}`` and so on; other sections are given whole."""
-    claude = ClaudeSettings(env=dict(env), command=command, **sections.pop("claude", {}))
+    """Settings with everything in `tmp_path`, a free port, no agent ahead of its conversation, and
+    `claude`/`server`/`storage` keys replaced by ``claude={…}`` and so on; other sections are given
+    whole."""
+    given = {"prewarm_agents": 0, **sections.pop("claude", {})}
+    claude = ClaudeSettings(env=dict(env), command=command, **given)
     server = ServerSettings(port=0, **sections.pop("server", {}))
     storage = StorageSettings(path=tmp_path / "state", **sections.pop("storage", {}))
     return Settings(claude=claude, server=server, storage=storage, **sections)

@@ -68,6 +68,10 @@ class SessionList:
         line = asdict(trace) | {"conversation_id": conversation_id}
         self._file.write(json.dumps(line).encode() + b"\n")
 
+    def add_spare(self, workspace: str) -> None:
+        """A child waits in this new workspace for a conversation that will have its name."""
+        self._file.write(json.dumps({"spare": workspace}).encode() + b"\n")
+
     def close(self, *, finished: bool) -> None:
         """`finished`: nothing of them is left."""
         if finished:
@@ -76,15 +80,17 @@ class SessionList:
 
 
 def remove_left(
-    place: Path, kept: Collection[str], adopt: Callable[[Trace, str], None]
+    place: Path, root: Path, kept: Collection[str], adopt: Callable[[Trace, str], None]
 ) -> dict[Trace, str]:
     """Remove what sessions left whose gateways have ended, but for those of the conversations
-    `kept`: `adopt` is called for each before the list of its gateway goes. Returns them."""
+    `kept`: `adopt` is called for each before the list of its gateway goes. Returns them. `root` is
+    the folder of workspaces."""
     found: dict[Trace, str] = {}
     for path in sorted(place.glob("*.list")):
         with suppress(OSError), path.open() as file:
             fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)  # else it lives
-            owners = _read(file)
+            owners, spares = _read(file)
+            remove_unused(root, spares)
             stays = {trace: owner for trace, owner in owners.items() if owner in kept}
             remove_traces(owners.keys() - stays.keys())
             for trace, owner in stays.items():
@@ -94,17 +100,24 @@ def remove_left(
     return found
 
 
-def _read(lines: Iterable[str]) -> dict[Trace, str]:
-    """The sessions of a list, and whose each of them is, as the last line about it has it."""
+def _read(lines: Iterable[str]) -> tuple[dict[Trace, str], set[str]]:
+    """The sessions of a list, and whose each of them is, as the last line about it has it; and the
+    workspaces in which children waited."""
     owners: dict[Trace, str] = {}
+    spares: set[str] = set()
     for line in lines:
         with suppress(ValueError, TypeError):  # the last line may be cut
             value = json.loads(line)
+            if spare := value.pop("spare", ""):
+                spares.add(spare)
+                continue
             owner = value.pop("conversation_id", "")
             trace = Trace(**value)
             if _SESSION.fullmatch(trace.session_id) and "/" not in trace.folder:
                 owners[trace] = owner or owners.get(trace, "")
-    return owners
+    # A spare may have been given another directory: it is one session, and has one owner.
+    by_id = {trace.session_id: owner for trace, owner in owners.items() if owner}
+    return {t: owner or by_id.get(t.session_id, "") for t, owner in owners.items()}, spares
 
 
 def remove_traces(traces: Iterable[Trace]) -> None:
@@ -156,6 +169,14 @@ def remove_workspaces(root: Path, keep_days: float, used: Iterable[str]) -> None
             with suppress(OSError):
                 if path.stat().st_mtime <= before:
                     remove_tree(path)
+
+
+def remove_unused(root: Path, workspaces: Iterable[str]) -> None:
+    """Remove those of these workspaces of the gateway's own in which nothing is."""
+    for name in workspaces:
+        if _WORKSPACE.fullmatch(name):
+            with suppress(OSError):
+                (root / name).rmdir()
 
 
 def mark_used(workspace: Path) -> None:
