@@ -733,6 +733,8 @@ class ChildPool:
         try:
             async with self._open(origin) as child:
                 self._admit(child, resumed=_resumes(origin))
+                if isinstance(origin, AgentSpare):
+                    self._spares.add(child, origin)
                 if renewals != self._renewals:
                     self._outdated.add(child)
                 task_status.started(child)
@@ -773,7 +775,8 @@ class ChildPool:
         if not child.expected:
             self._died(child)
         if self._spares.remove(child):
-            self._spare_died()
+            self._spares.failures += not child.expected
+            self._refill_spares.set()
         elif child in self._warm:
             self._warm.remove(child)
             if not child.expected:
@@ -798,10 +801,6 @@ class ChildPool:
         if self._failures > 1:  # one may be an accident
             self._trouble = child.post_mortem()
             self._trouble_since = trio.current_time()
-
-    def _spare_died(self) -> None:
-        self._spares.failures += 1
-        self._refill_spares.set()
 
     def _start_failed(self, error: GatewayError, origin: Origin | None) -> None:
         """A child could not be started."""
@@ -918,13 +917,11 @@ class ChildPool:
             return
         finally:
             self._spares.coming -= 1
-        if child.leave.is_set():
-            self._spares.failures += not child.expected
-        elif child in self._outdated:
+        if child in self._outdated:
+            self._spares.remove(child)
             child.retire()
         else:
-            self._spares.add(child, origin)
-            self._make_way()
+            self._make_way()  # a client may have begun to wait
 
     def _wants_spare(self) -> bool:
         limit = self._settings.max_concurrent_sessions
@@ -934,7 +931,10 @@ class ChildPool:
     def reserve_agent(self) -> str:
         """The name for a new agent's conversation that works in a workspace of its own, so that its
         first turn gets a child that is ready; empty: any name will do."""
-        return self._spares.reserve(trio.current_time())
+        name = self._spares.reserve(trio.current_time())
+        if name:
+            self._refill_spares.set()  # the promise has an end
+        return name
 
     def close(self) -> None:
         """Start no more children."""

@@ -28,6 +28,7 @@ from tests.support.raw_cli import (
 
 CLIENTS = 8
 PROMPTS = ("You are brief.", "You are kind.", "You are bold.")
+AGENT_ROUNDS = 11
 NO_STORE = "cache-control: no-store"
 
 
@@ -198,11 +199,36 @@ async def long_history(world: World) -> list[Row]:
     return rows
 
 
+SPARE_BOOTS = 4.0
+"""Seconds after which an agent's spare is there again, and has booted."""
+
+
+async def agents(world: World) -> list[Row]:
+    """A new agent's first delta: from a child that was started ahead, and from a new one. In a
+    sandbox a request that names its workspace gets a new one."""
+    client = await world.connect()
+    took: dict[str, list[float]] = {"prewarmed": [], "new": []}
+    for number in range(AGENT_ROUNDS + 1):
+        for expected, fields in (("prewarmed", {}), ("new", {"workspace": f"w{number}"})):
+            await trio.sleep(SPARE_BOOTS)
+            began = perf_counter()
+            request = {**ask(f"agent {number}", **fields), "model": "agent/haiku"}
+            answered = await client.post(request, NO_STORE)
+            assert source_of(answered) == expected, f"{expected}: {answered.head!r}"
+            if number:
+                took[expected].append(answered.first_delta - began)
+    ahead, cold = median(took["prewarmed"]) * 1000, median(took["new"]) * 1000
+    figure = f"{ahead:.0f} / {cold:.0f} ms = {ahead / cold:.2f} (n={AGENT_ROUNDS})"
+    name = "first delta of a new agent, started ahead / cold"
+    return [(name, figure, "<= 0.35", ahead / cold <= 0.35)]
+
+
 PARTS: dict[str, tuple[Callable[[World], Awaitable[list[Row]]], dict[str, str]]] = {
     "new": (new_conversation, {}),
     "warm": (warm_turn, {}),
     "history": (long_history, {"CLAUDE_CODE__CONVERSATION__MAX_HISTORY_MESSAGES": "1000"}),
     "by_id": (many_by_id, {"CLAUDE_CODE__CLAUDE__MAX_CONCURRENT_SESSIONS": "8"}),
+    "agents": (agents, {"CLAUDE_CODE__CLAUDE__USE_INTERACTIVE_SESSIONS": "false"}),
     "throughput": (throughput, {"CLAUDE_CODE__CLAUDE__MAX_CONCURRENT_SESSIONS": "10"}),
 }
 

@@ -17,7 +17,7 @@ import trio
 from attrs import define
 from trio.testing import wait_all_tasks_blocked
 
-from ccapi.actors.pool.pool import ChildPool, run_pool
+from ccapi.actors.pool.pool import ChildPool, SpareWishes, run_pool
 from ccapi.actors.runtime.bus import Bus, Subscription
 from ccapi.actors.session.events import Wants
 from ccapi.actors.session.messages import Lent
@@ -44,6 +44,7 @@ class HandMade(Child):
         self._lines = LineSplitter(1)
         self._frozen = False
         self._runs_others = False
+        self.trace = None
         self.leave = trio.Event()
         self.gone = trio.Event()
         self.expected = False
@@ -166,12 +167,15 @@ class World:
 
 
 @asynccontextmanager
-async def open_world(works: Works | None = None, **claude: Any) -> AsyncIterator[World]:
+async def open_world(
+    works: Works | None = None, spares: SpareWishes | None = None, **claude: Any
+) -> AsyncIterator[World]:
     works = works or Works()
     bus = Bus()
     given = {"prewarm": 0, "max_concurrent_sessions": 3, "freeze_after_seconds": 0.0, **claude}
+    settings, wishes = ClaudeSettings(**given), spares or SpareWishes()
     with bus.subscribe(buffer=10_000) as events:
-        async with run_pool(works.open_one, ClaudeSettings(**given), bus) as pool:
+        async with run_pool(works.open_one, settings, bus, spares=wishes) as pool:
             yield World(pool, works, events)
     assert works.count == 0
     assert works.most <= given["max_concurrent_sessions"]
