@@ -10,6 +10,7 @@ from typing import Any
 from urllib.parse import urlsplit
 
 import pytest
+import trio
 
 from ccapi.schemas.settings.settings import PermissionSettings, WorkspaceSettings
 from tests.security.scene import open_scene
@@ -54,19 +55,41 @@ async def do(live: Live, conversation_id: str, *commands: str) -> list[str]:
     return [item["output"] for item in ended["items"] if item["type"] == "mcp_call"]
 
 
+async def begin(live: Live, *, spare: bool) -> str:
+    """A conversation in the workspace ``own``; or in one of its own, with a child that waits."""
+    if not spare:
+        return await new_conversation(live.url, model=MODEL, workspace="own")
+    with trio.fail_after(30):
+        while not live.gateway._pool._spares:
+            await trio.sleep(0.02)
+    return await new_conversation(live.url, model=MODEL)
+
+
+async def taken_spares(live: Live) -> int:
+    """How many turns got a child that was started ahead."""
+    count: int = (await get(live.url, "/stats"))["children"]["turns"]["prewarmed"]
+    return count
+
+
+@pytest.mark.parametrize("spare", [False, True], ids=["cold", "spare"])
 @pytest.mark.parametrize("kind", KINDS)
-async def test_no_way_leads_out_of_its_workspace(kind: str, tmp_path: Path) -> None:
+async def test_no_way_leads_out_of_its_workspace(kind: str, spare: bool, tmp_path: Path) -> None:
     """What leads out of no sandbox is shown in `test_sandbox`."""
-    async with open_confined(tmp_path, kind, {"CLAUDE_CODE__LOG__LEVEL": "info"}) as live:
+    environ, claude = {"CLAUDE_CODE__LOG__LEVEL": "info"}, {"prewarm_agents": int(spare)}
+    async with open_confined(tmp_path, kind, environ, claude=claude) as live:
         port = urlsplit(live.url).port
         assert (await get(live.url, "/v1/models"))["object"] == "list", "it asks for no key"
         async with open_scene(tmp_path, port or 0, tmp_path / "config") as scene:
-            (scene.own / "try.sh").write_text(script_of(WAYS, scene.variables))
-            conversation_id = await new_conversation(live.url, model=MODEL, workspace="own")
+            conversation_id = await begin(live, spare=spare)
+            own = scene.state / "workspaces" / conversation_id if spare else scene.own
+            if spare:
+                (own / "planted").symlink_to(scene.own / "planted")
+            (own / "try.sh").write_text(script_of(WAYS, scene.variables))
             [told] = await do(live, conversation_id, "sh try.sh > out.txt 2>&1; echo ended")
             assert "ended" in told
-            assert outs((scene.own / "out.txt").read_text()) == []
+            assert outs((own / "out.txt").read_text()) == []
             scene.assert_untouched()
+            assert await taken_spares(live) == spare
 
 
 @pytest.mark.parametrize("kind", KINDS)

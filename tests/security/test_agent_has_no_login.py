@@ -10,9 +10,8 @@ import pytest
 import trio
 
 from ccapi.schemas.settings.settings import PermissionSettings, WorkspaceSettings
-from tests.security.test_agent import MODEL, do
+from tests.security.test_agent import begin, do, taken_spares
 from tests.security.test_sandbox import KINDS
-from tests.support.joined import new_conversation
 from tests.support.live import Live, open_live, settings_for
 from tests.support.logins import (
     AUTHORIZATION,
@@ -94,8 +93,12 @@ print("END")
 
 
 @pytest.mark.parametrize("kind", KINDS)
-@pytest.mark.parametrize("login", LOGINS)
-async def test_the_login_is_nowhere(kind: str, login: LoginName, tmp_path: Path) -> None:
+@pytest.mark.parametrize(
+    ("login", "spare"), [*((login, False) for login in LOGINS), (LOGINS[0], True)]
+)
+async def test_the_login_is_nowhere(
+    kind: str, login: LoginName, spare: bool, tmp_path: Path
+) -> None:
     secret = SECRETS[login]
     async with open_messages_stub() as stub, open_refusing_proxy() as proxy:
         env = login_environment(login, tmp_path, stub.url, proxy.url)
@@ -107,15 +110,16 @@ async def test_the_login_is_nowhere(kind: str, login: LoginName, tmp_path: Path)
             cli_binary(),
             workspaces=workspaces,
             permissions=PermissionSettings(allow=("Bash", "Read")),
-            claude={"prewarm": 0},
+            claude={"prewarm": 0, "prewarm_agents": int(spare)},
         )
         with trio.fail_after(90):
             async with open_live(settings) as opened:
                 live = Live(opened.url, opened.gateway, opened.stop, stub)
-                name = await new_conversation(live.url, model=MODEL, workspace="own")
+                name = await begin(live, spare=spare)
                 hexed = secret.encode()[::-1].hex()
                 command = f"python3 - {hexed} {VARIABLES[login]} <<'SEARCH'\n{SEARCH}\nSEARCH"
                 (said,) = await do(live, name, command)
+                assert await taken_spares(live) == spare
         assert "END" in said, said
         found = {line for line in said.splitlines() if line.startswith("FOUND")}
         asked = [shows(request) for request in stub.requests]
