@@ -362,6 +362,7 @@ class ChildPool:
             return None
         assert isinstance(waiter.origin, AgentOrigin)
         self._refill_spares.set()
+        self._make_way_for_warm()
         try:
             place = self._claim(child, waiter.origin.workspace)
         except GatewayError:
@@ -694,17 +695,19 @@ class ChildPool:
         self._make_way_for_warm()
 
     def _make_way_for_warm(self) -> None:
-        """Have idle children go while they leave no place for warm ones, the least recently used
-        first.
+        """Have idle children go while they leave no place for warm ones and spares, the least
+        recently used first.
 
         Without this a gateway full of idle conversations could never warm a child again, and every
-        new conversation would wait for a cold start. At most a quarter of the places is reserved,
-        and idle children keep at least as many places as are ready.
+        new conversation would wait for a cold start. At most a quarter of the places is reserved
+        for either kind, and idle children keep at least as many places as are ready.
         """
         reserve = min(self._settings.prewarm, self._settings.max_concurrent_sessions // 4)
+        reserve += self._spares.wanted
         while True:
             free = self._settings.max_concurrent_sessions - self._places
-            ready = len(self._warm) + self._warming + free + len(self._making_way)
+            spares = len(self._spares) + self._spares.coming
+            ready = len(self._warm) + self._warming + spares + free + len(self._making_way)
             if ready >= reserve or len(self._idle) <= ready:
                 return
             child = next(iter(self._idle))

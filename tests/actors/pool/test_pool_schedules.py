@@ -4,6 +4,7 @@ a child that it could use, and no child serves two keys, or two sessions at once
 from __future__ import annotations
 
 from collections.abc import Callable
+from itertools import count
 from typing import Any
 
 import trio
@@ -12,8 +13,9 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from trio.testing import MockClock, wait_all_tasks_blocked
 
+from ccapi.actors.pool.pool import SpareWishes
 from ccapi.actors.session.events import Wants
-from ccapi.schemas.turn import Setup
+from ccapi.schemas.turn import AgentOrigin, Setup
 from tests.support.pool_world import POINT, HandMade, Holds, Seeker, World, open_world
 
 STEPS = st.lists(
@@ -21,6 +23,7 @@ STEPS = st.lists(
         st.sampled_from(
             [
                 *("ask", "ask", "ask", "acquire", "resume", "cancel", "kill", "retire", "die"),
+                *("agent", "agent"),
                 *("offer", "offer", "suspend", "use", "answer", "answer", "refuse", "renew"),
             ]
         ),
@@ -39,6 +42,7 @@ def consistent(world: World) -> None:
     assert pool._children == set(works.alive)
     assert pool._making_way <= pool._children
     assert set(pool._warm) <= pool._children
+    assert set(pool._spares._spares) <= pool._children
     groups = (pool._idle, pool._suspended, pool._free, pool._slices, pool._releasing)
     resting = [set(each) for each in groups]
     for number, group in enumerate(resting):
@@ -126,10 +130,14 @@ def wanted(number: int) -> tuple[Wants, str]:
     return Wants(setup, digests), f"key {number // 3 % 2}"
 
 
-async def _play(steps: list[tuple[str, int, float]], limit: int, prewarm: int) -> None:
+async def _play(
+    steps: list[tuple[str, int, float]], limit: int, prewarm: int, wishes: SpareWishes
+) -> None:
     async with (
         trio.open_nursery() as nursery,
-        open_world(max_concurrent_sessions=limit, prewarm=prewarm, max_waiting_turns=4) as world,
+        open_world(
+            spares=wishes, max_concurrent_sessions=limit, prewarm=prewarm, max_waiting_turns=4
+        ) as world,
     ):
         sessions = Sessions(world, nursery)
         for order, number, pause in steps:
@@ -142,6 +150,11 @@ async def _play(steps: list[tuple[str, int, float]], limit: int, prewarm: int) -
                 case "acquire" | "resume":
                     origin = POINT if order == "resume" else None
                     sessions.seekers.append(Seeker(world, nursery, origin))
+                case "agent":
+                    name = world.pool.reserve_agent() if number % 3 else ""
+                    if number % 7:  # else its first turn never comes
+                        agent = AgentOrigin("sonnet", name or "mine")
+                        sessions.seekers.append(Seeker(world, nursery, agent))
                 case "cancel" if sessions.seekers:
                     seeker = sessions.seekers[-1 - number % len(sessions.seekers)]
                     if not seeker.got.is_set():
@@ -188,10 +201,12 @@ async def _play(steps: list[tuple[str, int, float]], limit: int, prewarm: int) -
 
 
 @settings(max_examples=300, deadline=None)
-@given(STEPS, st.integers(1, 4), st.integers(0, 2))
+@given(STEPS, st.integers(1, 8), st.integers(0, 2), st.integers(0, 2), st.booleans())
 def test_in_any_order_nothing_is_lost_and_nothing_is_stuck(
-    steps: list[tuple[str, int, float]], limit: int, prewarm: int
+    steps: list[tuple[str, int, float]], limit: int, prewarm: int, agents: int, binds: bool
 ) -> None:
     play: Callable[..., Any] = _play
     clock = MockClock(autojump_threshold=0)
-    trio.run(play, steps, limit, min(prewarm, limit), clock=clock)
+    names = (f"conv_{number}" for number in count())
+    wishes = SpareWishes(agents, names.__next__ if binds else None)
+    trio.run(play, steps, limit, min(prewarm, limit), wishes, clock=clock)

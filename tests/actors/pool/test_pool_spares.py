@@ -170,6 +170,19 @@ async def test_a_spare_makes_room_for_a_client_that_waits(autojump_clock: MockCl
         assert len(spares(world)) == 1, "one is"
 
 
+async def test_a_house_full_of_idle_conversations_has_a_spare(autojump_clock: MockClock) -> None:
+    async with open_world(spares=free(), max_concurrent_sessions=8) as world:
+        await settle(world)
+        for number in range(20):
+            assert world.pool.statistics().warm == 1
+            origin = agent("mine") if number % 2 else None
+            lent = await world.pool.acquire("c", origin)
+            assert (lent.ready.source == "prewarmed") == (number % 2 == 1)
+            rest(world.pool, lent.child, lent.child.retire)
+            await trio.sleep(10)
+            assert world.pool.statistics().live <= 8
+
+
 async def test_a_waiter_that_gave_up_leaves_no_place_taken(autojump_clock: MockClock) -> None:
     async with open_world(spares=bound(), max_concurrent_sessions=4) as world:
         await settle(world)
