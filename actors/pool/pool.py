@@ -641,8 +641,6 @@ class ChildPool:
             self._releasing[child] = None, "recycled"
         elif waiter.lent is None:
             self._give_back()
-        elif waiter.lent.ready.claim is not None:
-            waiter.lent.child.retire()
         elif waiter.lent.ready.state is None:
             self._welcome(waiter.lent.child)
         else:

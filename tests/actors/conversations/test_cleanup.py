@@ -20,7 +20,7 @@ OTHER = f"conv_{'2' * 32}"
 
 @define(eq=False)
 class House:
-    """`alive`: the conversations in memory. No workspace stays after its last conversation."""
+    """`alive`: the conversations in memory."""
 
     place: Path
     cleanup: Cleanup = field(init=False)
@@ -54,11 +54,11 @@ class House:
 
 
 @asynccontextmanager
-async def open_house(tmp_path: Path) -> AsyncIterator[House]:
+async def open_house(tmp_path: Path, keep_days: float = 0.0) -> AsyncIterator[House]:
     house = House(tmp_path)
     house.root.mkdir()
     async with open_cleanup(
-        tmp_path / "state", house.root, 0.0, house.alive.__contains__, house.used, house.kept
+        tmp_path / "state", house.root, keep_days, house.alive.__contains__, house.used, house.kept
     ) as house.cleanup:
         yield house
 
@@ -104,7 +104,7 @@ async def test_the_workspace_of_a_claimed_spare_is_the_conversations(house: Hous
 
 
 async def test_a_spare_that_waits_at_the_end_leaves_nothing(tmp_path: Path) -> None:
-    async with open_house(tmp_path) as house:
+    async with open_house(tmp_path, keep_days=30.0) as house:
         trace, place = house.trace("there"), house.workspace(SPARE)
         await house.cleanup.begin(trace, SPARE)
     assert not place.exists()
