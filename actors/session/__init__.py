@@ -291,7 +291,7 @@ An agent's child that was started ahead
 =======================================
 
 A new agent's conversation may get a *spare*: a child that was started with ``--await-claim``, and
-runs no turn before it is told where it works. `ChildReady.claim` names that directory. The session
+runs no turn before it knows where it works. `ChildReady.claim` names that directory. The session
 says in one go what a child that is started for the conversation gets by its flags:
 
     > {"type": "control_request", "request_id": "claim", "request": {"subtype": "claim_session",

@@ -24,7 +24,7 @@ either = pytest.mark.parametrize("options", [SANDBOXED, FREE], ids=["sandboxed",
 
 
 @asynccontextmanager
-async def open_house(tmp_path: Path, **options: Any) -> AsyncIterator[Live]:
+async def open_spares(tmp_path: Path, **options: Any) -> AsyncIterator[Live]:
     permissions = PermissionSettings(allow=("Bash(touch:*)", "Bash(ls:*)", "Bash(pwd)"))
     options["claude"] = {**SPARE, **options.get("claude", {})}
     async with open_live_cli(tmp_path, permissions=permissions, **options) as live:
@@ -60,7 +60,7 @@ def left(tmp_path: Path) -> list[Path]:
 async def test_a_new_agent_takes_the_spare_and_its_files_are_the_conversations(
     options: dict[str, Any], tmp_path: Path
 ) -> None:
-    async with open_house(tmp_path, **options) as live:
+    async with open_spares(tmp_path, **options) as live:
         await spare_ready(live)
         first = await ask(live, [system("Be brief."), *FIRST], tools=[TOOL])
         assert text_of(first) == DONE
@@ -90,7 +90,7 @@ async def test_a_new_agent_takes_the_spare_and_its_files_are_the_conversations(
 async def test_a_named_workspace_gets_a_spare_where_no_sandbox_binds_one(
     options: dict[str, Any], tmp_path: Path
 ) -> None:
-    async with open_house(tmp_path, **options) as live:
+    async with open_spares(tmp_path, **options) as live:
         await spare_ready(live)
         named = await ask(live, FIRST, workspace="mine")
         assert text_of(named) == DONE
@@ -103,7 +103,7 @@ async def test_a_named_workspace_gets_a_spare_where_no_sandbox_binds_one(
 async def test_what_is_resumed_or_in_anothers_workspace_gets_a_new_child_in_a_sandbox(
     options: dict[str, Any], tmp_path: Path
 ) -> None:
-    async with open_house(tmp_path, **options) as live:
+    async with open_spares(tmp_path, **options) as live:
         await spare_ready(live)
         first = await ask(live, [system("It is 10:01."), *FIRST])
         await spare_ready(live)
@@ -116,7 +116,7 @@ async def test_what_is_resumed_or_in_anothers_workspace_gets_a_new_child_in_a_sa
 
 @either
 async def test_an_unused_spare_leaves_no_workspace(options: dict[str, Any], tmp_path: Path) -> None:
-    async with open_house(tmp_path, **options) as live:
+    async with open_spares(tmp_path, **options) as live:
         await spare_ready(live)
         assert len(workspaces(tmp_path)) == (options is SANDBOXED)
         live.gateway._pool.renew()
@@ -131,7 +131,7 @@ async def test_an_unused_spare_leaves_no_workspace(options: dict[str, Any], tmp_
 
 async def test_a_refused_spare_costs_no_turn(tmp_path: Path) -> None:
     """The directory of its claim has vanished: a new child gets the turn."""
-    async with open_house(tmp_path, **FREE) as live:
+    async with open_spares(tmp_path, **FREE) as live:
         await spare_ready(live)
         pool = live.gateway._pool
         claim = pool._claim

@@ -19,7 +19,7 @@ OTHER = f"conv_{'2' * 32}"
 
 
 @define(eq=False)
-class House:
+class Disk:
     """`alive`: the conversations in memory."""
 
     place: Path
@@ -54,19 +54,19 @@ class House:
 
 
 @asynccontextmanager
-async def open_house(tmp_path: Path, keep_days: float = 0.0) -> AsyncIterator[House]:
-    house = House(tmp_path)
-    house.root.mkdir()
+async def open_disk(tmp_path: Path, keep_days: float = 0.0) -> AsyncIterator[Disk]:
+    disk = Disk(tmp_path)
+    disk.root.mkdir()
     async with open_cleanup(
-        tmp_path / "state", house.root, keep_days, house.alive.__contains__, house.used, house.kept
-    ) as house.cleanup:
-        yield house
+        tmp_path / "state", disk.root, keep_days, disk.alive.__contains__, disk.used, disk.kept
+    ) as disk.cleanup:
+        yield disk
 
 
 @pytest.fixture
-async def house(tmp_path: Path) -> AsyncIterator[House]:
-    async with open_house(tmp_path) as house:
-        yield house
+async def disk(tmp_path: Path) -> AsyncIterator[Disk]:
+    async with open_disk(tmp_path) as disk:
+        yield disk
 
 
 async def wait_until(condition: Callable[[], object]) -> None:
@@ -75,53 +75,53 @@ async def wait_until(condition: Callable[[], object]) -> None:
             await trio.sleep(0.005)
 
 
-async def sweep(house: House) -> None:
+async def sweep(disk: Disk) -> None:
     """A conversation is forgotten, and what belongs to none has gone."""
-    other = house.workspace(OTHER)
-    house.cleanup.release("c", OTHER)
+    other = disk.workspace(OTHER)
+    disk.cleanup.release("c", OTHER)
     await wait_until(lambda: not other.exists())
 
 
-async def test_the_workspace_of_a_spare_stays_as_long_as_it_waits(house: House) -> None:
-    trace, place = house.trace("there"), house.workspace(SPARE)
-    await house.cleanup.begin(trace, SPARE)
-    await sweep(house)
+async def test_the_workspace_of_a_spare_stays_as_long_as_it_waits(disk: Disk) -> None:
+    trace, place = disk.trace("there"), disk.workspace(SPARE)
+    await disk.cleanup.begin(trace, SPARE)
+    await sweep(disk)
     assert place.exists()
-    house.cleanup.end(trace, SPARE)
+    disk.cleanup.end(trace, SPARE)
     await wait_until(lambda: not place.exists())
 
 
-async def test_the_workspace_of_a_claimed_spare_is_the_conversations(house: House) -> None:
-    trace, place = house.trace("there"), house.workspace(SPARE)
-    await house.cleanup.begin(trace, SPARE)
-    house.alive.add(SPARE)
-    house.cleanup.adopt(trace, SPARE)
-    transcript = house.transcript(trace)
-    house.cleanup.end(trace, SPARE)
-    await sweep(house)
+async def test_the_workspace_of_a_claimed_spare_is_the_conversations(disk: Disk) -> None:
+    trace, place = disk.trace("there"), disk.workspace(SPARE)
+    await disk.cleanup.begin(trace, SPARE)
+    disk.alive.add(SPARE)
+    disk.cleanup.adopt(trace, SPARE)
+    transcript = disk.transcript(trace)
+    disk.cleanup.end(trace, SPARE)
+    await sweep(disk)
     assert place.exists()
     assert transcript.exists()
 
 
 async def test_a_spare_that_waits_at_the_end_leaves_nothing(tmp_path: Path) -> None:
-    async with open_house(tmp_path, keep_days=30.0) as house:
-        trace, place = house.trace("there"), house.workspace(SPARE)
-        await house.cleanup.begin(trace, SPARE)
+    async with open_disk(tmp_path, keep_days=30.0) as disk:
+        trace, place = disk.trace("there"), disk.workspace(SPARE)
+        await disk.cleanup.begin(trace, SPARE)
     assert not place.exists()
     assert list((tmp_path / "state" / "sessions").iterdir()) == []
 
 
-async def test_a_spare_that_got_another_directory_leaves_nothing_in_either(house: House) -> None:
-    started = house.trace("parked")
-    await house.cleanup.begin(started)
+async def test_a_spare_that_got_another_directory_leaves_nothing_in_either(disk: Disk) -> None:
+    started = disk.trace("parked")
+    await disk.cleanup.begin(started)
     worked = evolve(started, folder="there")
-    house.cleanup.move(started, worked)
-    house.alive.add("c")
-    house.cleanup.adopt(worked, "c")
-    transcript = house.transcript(worked)
-    house.alive.remove("c")
-    house.cleanup.release("c", "")
-    await sweep(house)
+    disk.cleanup.move(started, worked)
+    disk.alive.add("c")
+    disk.cleanup.adopt(worked, "c")
+    transcript = disk.transcript(worked)
+    disk.alive.remove("c")
+    disk.cleanup.release("c", "")
+    await sweep(disk)
     assert transcript.exists(), "its child still writes it"
-    house.cleanup.end(worked)
+    disk.cleanup.end(worked)
     await wait_until(lambda: not transcript.exists())

@@ -68,7 +68,7 @@ async def test_a_new_agent_of_a_spares_name_gets_it(autojump_clock: MockClock) -
         assert world.pool.reserve_agent() == "", "it is promised"
         got = await lend(world.pool, agent(name))
         assert got == (spare, "prewarmed", f"/w/{name}")
-        assert [e.warm for e in world.heard() if isinstance(e, ChildAdopted)] == [True]
+        assert [e.warm for e in world.published() if isinstance(e, ChildAdopted)] == [True]
         await settle(world)
         assert spares(world) != [spare], "another is started"
         assert world.pool.statistics().warm == 1
@@ -170,7 +170,7 @@ async def test_a_spare_makes_room_for_a_client_that_waits(autojump_clock: MockCl
         assert len(spares(world)) == 1, "one is"
 
 
-async def test_a_house_full_of_idle_conversations_has_a_spare(autojump_clock: MockClock) -> None:
+async def test_a_pool_full_of_idle_conversations_has_a_spare(autojump_clock: MockClock) -> None:
     async with open_world(spares=free(), max_concurrent_sessions=8) as world:
         await settle(world)
         for number in range(20):
