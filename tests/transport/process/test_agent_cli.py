@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import json
 import os
 from pathlib import Path
+from typing import Literal
 
 import pytest
 import structlog.testing
@@ -21,9 +23,12 @@ from ccapi.schemas.settings.settings import (
     StorageSettings,
     WorkspaceSettings,
 )
-from ccapi.schemas.turn import AgentOrigin
+from ccapi.schemas.turn import AgentOrigin, AgentSpare
 from ccapi.transport.process.agent_cli import agent_environment, agents_of
+from ccapi.transport.process.cli import find_cli
+from ccapi.transport.sandbox.files import remove_tree
 
+SPARE = f"conv_{'1' * 32}"
 ORIGIN = AgentOrigin("sonnet", "mine", ("Bash(ls:*)",))
 
 
@@ -49,6 +54,39 @@ def test_rules_and_folders_are_the_clis_to_apply(tmp_path: Path) -> None:
     assert value_of(arguments, "--setting-sources") == ["project"]
     allowed = value_of(arguments, "--allowedTools")
     assert allowed == [*(f"mcp__client{n}" for n in range(12)), "Read", "Bash(ls:*)"]
+
+
+def test_a_spare_has_all_flags_of_an_agent_but_what_its_claim_brings(tmp_path: Path) -> None:
+    settings = Settings(
+        file_access=FileAccessSettings(additional_dirs=("/data",)),
+        permissions=PermissionSettings(mode="plan", allow=("Read",), deny=("Bash(rm:*)",)),
+    )
+    agents = agents_of(settings, tmp_path)
+    cold, spare = agents.arguments(AgentOrigin("sonnet", "mine")), agents.spare_arguments()
+    model = cold.index("--model")
+    assert [each for each in spare if each != "--await-claim"] == cold[:model] + cold[model + 2 :]
+
+
+@pytest.mark.parametrize("sandbox", ["off", "auto"])
+async def test_a_spare_waits_in_its_workspace_or_where_nothing_is(
+    sandbox: Literal["off", "auto"], tmp_path: Path
+) -> None:
+    settings = Settings(
+        storage=StorageSettings(path=tmp_path), workspaces=WorkspaceSettings(sandbox=sandbox)
+    )
+    cli = find_cli(settings, {"PATH": "/usr/bin:/bin"}, demo=True)
+    binds = cli.binds_workspaces
+    command = await cli.prepare(AgentSpare(SPARE if binds else ""))
+    if command.scratch is not None:
+        remove_tree(command.scratch)
+    assert command.cwd == (tmp_path / "workspaces" / SPARE if binds else tmp_path / "chat")
+    assert command.runs_others
+    assert json.loads(command.ahead)["request"]["subtype"] == "get_context_usage"
+    assert command.trace is not None
+    assert command.trace.session_id in command.argv
+    moved = cli.moved(command.trace, tmp_path / "workspaces" / "mine")
+    assert moved.folder.endswith("-workspaces-mine")
+    assert moved.session_id == command.trace.session_id
 
 
 def test_nothing_is_skipped_unless_it_is_asked_for(tmp_path: Path) -> None:
