@@ -72,7 +72,7 @@ MOST_TOOLS = 4096
 """Tools that a child remembers. One that received so many serves no more conversations with any."""
 
 Signature = tuple[str, int, int]
-"""A tool's name, and its schema as far as it can be told from others: `_signed`."""
+"""A tool's name, and its schema as far as it tells it from others: `_signed`."""
 
 _NOT_COUNTED = str.maketrans("", "", "0123456789+-.eE \n\r\t")
 

@@ -12,7 +12,8 @@ from hypothesis import strategies as st
 
 from ccapi.schemas.claude import lines
 from ccapi.schemas.claude.input import assistant, initialize, user
-from ccapi.schemas.claude.lines import LONG, PIECE, LongLine, encode, line, pieces_of
+from ccapi.schemas.claude.lines import PIECE, LongLine, encode, line, pieces_of
+from ccapi.schemas.json_bytes import LONG
 from ccapi.schemas.message import Image, ToolCall
 from ccapi.schemas.turn import Setup
 
