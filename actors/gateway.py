@@ -350,6 +350,12 @@ class Gateway:
             await self._turns.tell(entry, GiveWay())
 
 
+def _serves_agents(settings: Settings) -> bool:
+    """Whether any client may use agents: then one is started ahead."""
+    auth = settings.auth
+    return settings.models.agents and bool(auth.agent_keys or not auth.api_keys)
+
+
 def _leave_memory(cleanup: Cleanup, archive: Archive, entry: Entry) -> None:
     """What a stored agent has on the disk stays until its conversation is deleted."""
     archive.leave(entry)
@@ -407,7 +413,7 @@ async def open_gateway(
                     bus,
                     watch,
                     cleanup,
-                    new_conversation_id if settings.models.agents else None,
+                    new_conversation_id if _serves_agents(settings) else None,
                 ) as pool,
                 open_supervisor(settings, directory, pool, bus, cli.program[0]) as supervisor,
                 open_background(BACKGROUND_TURNS) as background,

@@ -11,13 +11,16 @@ from pathlib import Path
 from typing import Any
 
 import httpx
+import pytest
 import trio
 
-from ccapi.schemas.settings.settings import WorkspaceSettings
+from ccapi.actors.gateway import _serves_agents as serves_agents
+from ccapi.schemas.settings.settings import AuthSettings, ModelSettings, WorkspaceSettings
 from tests.support.live import Live, open_live, settings_for
 
 CLAUDE = {"prewarm": 0, "prewarm_agents": 1, "max_concurrent_sessions": 8}
 PATIENCE = 20.0
+ONE, TWO = "first-key-of-a-test-0001", "second-key-of-a-test-002"
 
 
 @asynccontextmanager
@@ -74,3 +77,21 @@ async def test_one_that_is_killed_after_it_was_promised(tmp_path: Path) -> None:
             live, "repeat: on", conversation_id=conversation.conversation_id
         )
         assert (said, source) == ("on", "new")
+
+
+@pytest.mark.parametrize(
+    ("auth", "agents", "expected"),
+    [
+        ({}, True, True),
+        ({}, False, False),
+        ({"api_keys": (ONE, TWO)}, True, False),
+        ({"api_keys": (ONE, TWO), "agent_keys": (TWO,)}, True, True),
+    ],
+)
+def test_where_no_client_may_use_agents_none_is_started_ahead(
+    tmp_path: Path, auth: dict[str, Any], agents: bool, expected: bool
+) -> None:
+    settings = settings_for(
+        tmp_path, {}, auth=AuthSettings(**auth), models=ModelSettings(agents=agents)
+    )
+    assert serves_agents(settings) is expected

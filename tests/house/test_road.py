@@ -1,5 +1,9 @@
-"""How many of the gateway's frames a streamed request and each of its tokens pass. The figures do
-not depend on the machine's speed; `python -m tests.bench.road` prints which frames they are."""
+"""How many of the gateway's frames a streamed request and each of its tokens pass.
+
+`python -m tests.bench.road` prints which frames they are. The figures hardly depend on the speed of
+the machine: a few frames are of timers that a busy one lets run in between, so the shortest of a
+few walks counts.
+"""
 
 from functools import partial
 
@@ -8,6 +12,7 @@ import trio
 
 from ..bench.road import Road, walk
 
+WALKS = 3
 TOKEN_CALLS = 25
 REQUEST_CALLS = {False: 350, True: 370}
 """By whether the turn is stored before its prompt is written."""
@@ -16,19 +21,20 @@ REQUEST_FILES = {False: 61, True: 65}
 
 
 @pytest.fixture(scope="module", params=[False, True], ids=["in memory", "stored"])
-def walked(request: pytest.FixtureRequest) -> tuple[bool, Road]:
+def walked(request: pytest.FixtureRequest) -> tuple[bool, list[Road]]:
     persist = bool(request.param)
-    return persist, trio.run(partial(walk, persist=persist))
+    return persist, [trio.run(partial(walk, persist=persist)) for _ in range(WALKS)]
 
 
-def test_a_token_passes_few_calls(walked: tuple[bool, Road]) -> None:
-    _, road = walked
-    assert road.tokens >= 10
-    assert road.per_token <= TOKEN_CALLS
+def test_a_token_passes_few_calls(walked: tuple[bool, list[Road]]) -> None:
+    _, roads = walked
+    assert min(road.tokens for road in roads) >= 10
+    assert min(road.per_token for road in roads) <= TOKEN_CALLS
 
 
-def test_a_request_passes_few_calls_and_files(walked: tuple[bool, Road]) -> None:
-    persist, road = walked
+def test_a_request_passes_few_calls_and_files(walked: tuple[bool, list[Road]]) -> None:
+    persist, roads = walked
+    road = min(roads, key=lambda each: len(each.request))
     files = {place for place, _, _ in road.request}
     assert len(road.request) <= REQUEST_CALLS[persist]
     assert len(files) <= REQUEST_FILES[persist]
