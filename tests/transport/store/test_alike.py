@@ -10,6 +10,7 @@ another one opens what a SIGKILL at that moment leaves on the disk. Readers look
 from __future__ import annotations
 
 import copy
+import os
 import shutil
 import sqlite3
 import tempfile
@@ -62,6 +63,9 @@ DIGESTS = (b"one", b"two", b"three")
 WORDS = ("bread", "flour", "brot", "日本")
 PICTURES = tuple(Image("image/png", letters * 2000) for letters in ("QUJD", "REVG"))
 COMMIT = 0
+EXAMPLES = int(os.environ.get("CCAPI_TEST_EXAMPLES", "20"))
+"""By hand some hundreds: each takes half a second, and several where the machine is busy."""
+
 MOST_STATEMENTS = 14
 """About as many as a change has, with those of its transaction."""
 
@@ -811,5 +815,5 @@ class Machine(RuleBasedStateMachine):
         self.stores.begin_another_life(folder)
 
 
-Machine.TestCase.settings = settings(max_examples=40, stateful_step_count=30, deadline=None)
+Machine.TestCase.settings = settings(max_examples=EXAMPLES, stateful_step_count=25, deadline=None)
 TestAlike = Machine.TestCase
