@@ -118,6 +118,9 @@ SPARE_PAUSE_MOST = 300.0
 REFILL_PATIENCE = 5.0
 """Seconds that this boot waits for a moment in which no child works, as long as one is ready."""
 
+ROOM_SECONDS = 5.0
+"""How often, at most, idle children go to make room for warm ones."""
+
 SLICE_SECONDS = 2.0
 """How long one session may keep a child in this way."""
 
@@ -216,6 +219,7 @@ class ChildPool:
         self._free: dict[Child, Resting] = {}  # emptied, and no session's
         self._slices: dict[Child, Resting] = {}  # idle, and soon to go on
         self._lent_at: dict[Child, float] = {}
+        self._made_room_at = -math.inf
         self._releasing: dict[Child, tuple[_Waiter | None, ChildSource]] = {}
         self._prompts = PromptUse(settings.palette if settings.recycle != "off" else 0)
         self._demand = Demand(settings.prewarm)
@@ -698,19 +702,46 @@ class ChildPool:
 
         Without this a gateway full of idle conversations could never warm a child again, and every
         new conversation would wait for a cold start. At most a quarter of the places is reserved
-        for either kind, and idle children keep at least as many places as are ready.
+        for either kind, and idle children keep at least as many places as are ready. Children that
+        serve another conversation once they are emptied are as good as warm ones, so they count.
+        Example: 8 clients that begin one conversation after the other, on 10 places. Were the idle
+        child of one of them to make room for a warm one, the client's next conversation would take
+        that, and the next idle child would have to go: a boot for each conversation. Where several
+        keys share the places, one of them may be short of children again and again: so where idle
+        children could be emptied, room is made once in `ROOM_SECONDS`.
         """
+        now = trio.current_time()
+        if now - self._made_room_at < ROOM_SECONDS and self._is_emptied_any():
+            return
         reserve = min(self._settings.prewarm, self._settings.max_concurrent_sessions // 4)
         reserve += self._spares.wanted
         while True:
             free = self._settings.max_concurrent_sessions - self._places
             spares = len(self._spares) + self._spares.coming
             ready = len(self._warm) + self._warming + spares + free + len(self._making_way)
-            if ready >= reserve or len(self._idle) <= ready:
+            if ready + self._soon_emptied() >= reserve or len(self._idle) <= ready:
                 return
             child = next(iter(self._idle))
             _go(self._idle.pop(child))
             self._making_way.add(child)
+            self._made_room_at = now
+
+    def _is_emptied_any(self) -> bool:
+        """Whether any idle child could serve another conversation."""
+        recycles = self._settings.recycle != "off"
+        return recycles and any(each.state.can_be_released for each in self._idle.values())
+
+    def _soon_emptied(self) -> int:
+        """How many children serve another conversation of their key at once, of the key that has
+        the fewest of them."""
+        if self._settings.recycle == "off":
+            return 0
+        found = dict.fromkeys(self._owners.values(), 0)
+        for resting in (*self._idle.values(), *self._free.values()):
+            usable = resting.give_way is None or resting.state.can_be_released
+            if usable and not resting.valued and resting.owner in found:
+                found[resting.owner] += 1
+        return min(found.values(), default=0)
 
     # -- keeping -----------------------------------------------------------------------------------
 

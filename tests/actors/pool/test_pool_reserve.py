@@ -2,9 +2,14 @@
 
 from __future__ import annotations
 
+import trio
 from trio.testing import MockClock
 
-from tests.support.pool_world import World, open_world, rest, take
+from ccapi.actors.pool.pool import ROOM_SECONDS
+from ccapi.actors.session.events import Wants
+from ccapi.schemas.turn import Setup
+from ccapi.transport.process.child import Child
+from tests.support.pool_world import Holds, World, open_world, rest, take
 
 
 async def use_and_rest(world: World) -> None:
@@ -70,3 +75,53 @@ async def test_one_that_waits_for_its_tools_goes_last(autojump_clock: MockClock)
         assert not waits.leave.is_set()
         await take(world.pool, "d", None)
         assert waits.leave.is_set()
+
+
+# -- children that can be emptied ------------------------------------------------------------------
+
+
+def rest_emptied(world: World, child: Child, *, valued: bool = False) -> None:
+    """The child's session offers it, and empties it for another if it has to."""
+
+    def give_way(keep: int | None) -> None:
+        if keep is None:
+            child.retire()
+        else:
+            world.pool.take_back(child, Holds(("",)))
+
+    world.pool.offer(child, give_way, Holds(("",), (b"said",)), valued=valued)
+
+
+async def begin(world: World) -> Child:
+    """A conversation without a system prompt begins."""
+    return (await world.pool.acquire("c", None, Wants(Setup("sonnet"), ()))).child
+
+
+async def test_children_that_can_be_emptied_make_no_room(autojump_clock: MockClock) -> None:
+    """Clients that begin one conversation after the other start no process."""
+    async with open_world(prewarm=2, max_concurrent_sessions=8) as world:
+        await world.settle()
+        clients = [await begin(world) for _ in range(7)]
+        await world.settle()
+        made = len(world.works.made)
+        for _ in range(20):
+            for child in clients[:2]:
+                rest_emptied(world, child)
+            await world.settle()
+            clients[:2] = [await begin(world), await begin(world)]
+            await world.settle()
+        assert len(world.works.made) == made
+        assert len(world.works.alive) == 8
+
+
+async def test_room_is_made_once_in_a_while(autojump_clock: MockClock) -> None:
+    """Clients may come back to all of these conversations: their children are not counted."""
+    async with open_world(prewarm=2, max_concurrent_sessions=8) as world:
+        await world.settle()
+        began = trio.current_time()
+        for _ in range(40):
+            rest_emptied(world, await begin(world), valued=True)
+            await world.settle()
+        rooms = (trio.current_time() - began) / ROOM_SECONDS
+        gone = sum(child.leave.is_set() for child in world.works.made)
+        assert rooms / 2 < gone <= 2 * rooms
