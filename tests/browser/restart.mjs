@@ -8,6 +8,8 @@ const { CCAPI_TEST_GATEWAY: command, CCAPI_TEST_PORT: port, CCAPI_TEST_GATEWAY_E
 const url = `http://127.0.0.1:${port}`;
 const json = async (path) => (await fetch(`${url}${path}`)).json();
 let gateway = null;
+// However this process ends, but for a SIGKILL: none of its gateways outlives it.
+process.on("exit", () => gateway?.kill("SIGKILL"));
 
 async function start() {
   const [program, ...args] = JSON.parse(command);
