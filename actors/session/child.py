@@ -33,6 +33,7 @@ import hashlib
 import math
 from collections import deque
 from collections.abc import Iterable, Mapping, Sequence
+from functools import lru_cache
 from typing import Any, Literal
 
 from attrs import define, evolve, field, frozen
@@ -537,6 +538,7 @@ def palette_of(system: str, others: Iterable[str]) -> Mapping[str, str] | None:
     return {cli_input.AGENT: system} | {f"p{n}": prompt for n, prompt in enumerate(rest, 1)}
 
 
+@lru_cache(maxsize=1)  # the choice of a child asks each one for the same setup
 def _signed(setup: Setup) -> list[tuple[Signature, bytes]]:
     """What the model learns of each tool beside its schema, in few bytes: a child remembers the
     tools of all its conversations."""
