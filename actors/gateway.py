@@ -52,6 +52,7 @@ from .conversations.workspaces import LOCAL, check_tools, place_of
 from .listeners.cache import Cache, open_cache
 from .listeners.overview import GatewayStatistics, SessionInfo, session_info
 from .listeners.stats import Stats, open_stats
+from .mcp.servers import McpServers
 from .pool.cli_watch import CliWatch
 from .pool.pool import ChildPool, open_pool
 from .pool.token_count import count_tokens
@@ -83,9 +84,10 @@ class Gateway:
     def __init__(
         self, settings: Settings, bus: Bus, stats: Stats, cache: Cache, directory: Directory,
         pool: ChildPool, supervisor: Supervisor, background: Background, watch: CliWatch,
-        archive: Archive,
+        archive: Archive, mcp: McpServers,
     ) -> None:  # fmt: skip
         self.settings = settings
+        self.mcp = mcp
         self.bus = bus
         self.stats = stats
         self.cache = cache
@@ -433,6 +435,7 @@ async def open_gateway(
                         background,
                         watch,
                         archive,
+                        McpServers(),
                     )
                 except Exception as error:  # noqa: BLE001 (raised again, past the nurseries)
                     failure = error

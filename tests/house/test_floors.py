@@ -111,9 +111,9 @@ def test_imports_only_go_down(module: str) -> None:
 ROOMS = {
     "actors": (
         "commands", "websocket", "http", "responses", "listeners", "conversations", "watching",
-        "pool", "session", "runtime",
+        "pool", "session", "mcp", "runtime",
     ),
-    "transport": ("demo_cli", "client", "process", "sandbox", "media", "http"),
+    "transport": ("demo_cli", "client", "mcp", "process", "sandbox", "media", "http"),
     "schemas": ("openai", "claude", "json_schema"),
 }  # fmt: skip
 """The folders of each floor, from the top. A folder imports only those below it."""
