@@ -52,6 +52,7 @@ from .conversations.workspaces import LOCAL, check_tools, place_of
 from .listeners.cache import Cache, open_cache
 from .listeners.overview import GatewayStatistics, SessionInfo, session_info
 from .listeners.stats import Stats, open_stats
+from .mcp.host import McpHost
 from .mcp.servers import McpServers
 from .pool.cli_watch import CliWatch
 from .pool.pool import ChildPool, open_pool
@@ -394,6 +395,7 @@ async def open_gateway(
     watch = CliWatch(cli.program[0], settings)
     directory = Directory(bounds.max_conversations, bounds.max_held_bytes, bounds.max_items_bytes)
     failure: Exception | None = None
+    mcp = McpServers()
     async with (
         open_stats(bus) as stats,
         open_cache(settings.cache, bus) as cache,
@@ -417,7 +419,9 @@ async def open_gateway(
                     cleanup,
                     new_conversation_id if _serves_agents(settings) else None,
                 ) as pool,
-                open_supervisor(settings, directory, pool, bus, cli.program[0]) as supervisor,
+                open_supervisor(
+                    settings, directory, pool, bus, cli.program[0], McpHost(mcp, settings)
+                ) as supervisor,
                 open_background(BACKGROUND_TURNS) as background,
             ):
                 directory.removed = partial(_leave_memory, cleanup, archive)
@@ -435,7 +439,7 @@ async def open_gateway(
                         background,
                         watch,
                         archive,
-                        McpServers(),
+                        mcp,
                     )
                 except Exception as error:  # noqa: BLE001 (raised again, past the nurseries)
                     failure = error

@@ -25,7 +25,7 @@ from ...schemas.claude.tool_names import ANSWER_TOOL
 from ...schemas.errors import GatewayError
 from ...schemas.json_schema.check import misfit
 from ...schemas.message import Block, Message, ToolCall, is_blank
-from ...schemas.turn import Options, Setup, Tool, Usage
+from ...schemas.turn import HostedTool, Options, Setup, Tool, Usage
 from ...schemas.turn_items import (
     ActivityDelta,
     ActivityEnded,
@@ -64,12 +64,13 @@ class AnswerState:
 
     `pieces` is the text, `calls` the complete tool calls, `usage` that of the messages that have
     ended. `answered`: the model gave an answer that matches the schema. `malformed`: the error for
-    a call that the client has received, and whose arguments are no JSON object.
-    `is_cut`: a stop text has cut the answer, while the model still writes; not after a tool call,
-    for then the calls end the answer. `is_partial`: the present message has an incomplete call of a
-    client's tool. `hit_token_limit`: the model met its token limit as often as the CLI has it
-    continue. `is_empty`: the last message had no text and no call. `has_acted`: an agent has begun
-    to use a tool of its own. `error` is set once the turn can only fail.
+    a call that the client has received, and whose arguments are no JSON object. `is_cut`: a stop
+    text has cut the answer, while the model still writes; not after a tool call, for then the calls
+    end the answer. `is_partial`: the present message has an incomplete call of a client's tool.
+    `hit_token_limit`: the model met its token limit as often as the CLI has it continue.
+    `is_empty`: the last message had no text and no call. `has_acted`: the model has begun to use a
+    tool that is not the client's: an agent's own, or an MCP server's. `error` is set once the turn
+    can only fail.
     """
 
     def __init__(self, options: Options, setup: Setup) -> None:
@@ -92,9 +93,10 @@ class AnswerState:
         self.is_agent = setup.profile == "agent"
         self.may_be_long = self.is_agent and options.max_tokens is None
         self._plain = self._stops is None and setup.schema is None and not self.is_agent
-        self._acts: list[str] = []  # an agent's uses of its own tools
-        self._acting: set[str] = set()  # an agent's tool uses that run, by call id
-        self._acted = False  # an agent used a tool since its last text
+        self._acts: list[str] = []  # the uses of such tools
+        self._acting: set[str] = set()  # those that run, by call id
+        self._acted = False  # such a tool was used since the last text
+        self._is_act = False  # the present block is such a use
         self._tools = offered(setup)
         self._answer_tool = None if setup.schema is None else self._tools[ANSWER_TOOL]
         self._misfits = 0
@@ -239,8 +241,11 @@ class AnswerState:
     def _begin_call(self, call_id: str, name: str) -> list[TurnItem]:
         self._call_id, self._input = call_id, []
         self._tool = self._tools.get(name)  # the CLI refuses a name that was not offered
-        if self._tool is None and self.is_agent:
+        self._is_act = isinstance(self._tool, HostedTool) or (self._tool is None and self.is_agent)
+        if self._is_act:
+            self._tool = None
             self._acted = self.has_acted = True
+            self._plain = False
             self._acting.add(call_id)
             return [ActivityStarted(call_id, name)]
         if self._tool is None or self._tool is self._answer_tool or self._tool.strict:
@@ -248,7 +253,7 @@ class AnswerState:
         return [_started(len(self.calls), call_id, self._tool)]
 
     def _take_input(self, fragment: str) -> list[TurnItem]:
-        if not fragment or (self._tool is None and not self.is_agent):
+        if not fragment or (self._tool is None and not self._is_act):
             return []
         self._input.append(fragment)
         if self._tool is None:
@@ -283,7 +288,7 @@ class AnswerState:
         tool, arguments = self._tool, "".join(self._input) or "{}"
         self._tool = self._call_id = None
         if tool is None:
-            if self.is_agent and len(self._acts) < MAX_ACTS:
+            if self._is_act and len(self._acts) < MAX_ACTS:
                 self._acts.append(f"{call.name} {arguments[:ACT_CHARACTERS]}")
             return []
         if tool is self._answer_tool:

@@ -17,6 +17,7 @@ from ...schemas.errors import GatewayError
 from ...schemas.message import Message
 from ...schemas.turn import Answer, ChildSource, ChoiceFate, Origin, Outcome, Setup, TurnRequest
 from ...schemas.turn_items import TurnItem
+from .tools import HostedCall
 
 # -- events; the child's frames are events too -----------------------------------------------------
 
@@ -144,9 +145,17 @@ class PermissionReply:
     by: str = "watcher"
 
 
+@frozen
+class HostedEnded:
+    """An MCP server has answered the call, with this ``CallToolResult``."""
+
+    call_id: str
+    result: Mapping[str, Any]
+
+
 Event = (
     StartTurn | Interrupt | ChildReady | WakeFailed | ChildGone | TimedOut | GiveWay | Close
-    | PermissionRequested | PermissionReply | Warm | Extend | Frame
+    | PermissionRequested | PermissionReply | HostedEnded | Warm | Extend | Frame
 )  # fmt: skip
 
 
@@ -247,6 +256,14 @@ class PermissionSettled:
 
 
 @frozen
+class CallHosted:
+    """Call a tool of an MCP server; `HostedEnded` follows. The call is given up where the child no
+    longer works on the turn."""
+
+    call: HostedCall
+
+
+@frozen
 class TranscriptLost:
     """The transcript that a child was to resume is gone, or could not be written, for the reason in
     `error`. A new child gets the last `kept` of the conversation's `held` messages."""
@@ -302,5 +319,6 @@ class ChildChosen:
 
 Action = (
     Wake | CancelWake | HandOver | ChildChosen | Write | Deliver | ChoiceReported | Started | End
-    | RequestPermission | PermissionSettled | TranscriptLost | ClaimRefused | Freeze | Retire | Kill
+    | RequestPermission | PermissionSettled | CallHosted | TranscriptLost | ClaimRefused | Freeze
+    | Retire | Kill
 )  # fmt: skip

@@ -24,21 +24,33 @@ from ...schemas.claude.output import (
 from ...schemas.claude.upstream import is_not_resumed, is_remembered
 from ...schemas.errors import GatewayError, HistoryNotWritten, NotLoggedIn
 from ...schemas.message import Message
-from ...schemas.turn import AgentOrigin, Completed, Failed, Memory, ResumePoint, Setup
+from ...schemas.turn import (
+    AgentOrigin,
+    Completed,
+    Failed,
+    Memory,
+    ResumePoint,
+    Setup,
+    TurnRequest,
+)
 from ...schemas.turn_items import Refused, TextDelta
 from ..runtime.restart_budget import RestartBudget
 from . import errors, events, finish_reason, prompt
 from .child import CUT_PAUSE, ChildState, palette_of
 from .events import Action, Event
+from .hosted import Host, NoHost
 from .late import UnexpectedEvent, late_because
 from .phases import Limits, Phase
 from .queue import TurnQueue
 from .timers import Timer, timers
+from .tools import HostedCall
 from .turn import AnswerFrame, TurnState
 from .usage import Ledger
 
 Actions = list[Action]
 
+
+NO_HOST = NoHost()
 
 AT_ONCE_SECONDS = 0.25
 """A client that sends the next turn within this is a program, and likely to do so again."""
@@ -53,15 +65,19 @@ class Machine:
     `memory` outlives the machine. The shell reads `phase`, `closing` (why the conversation ends,
     once it does), `turn` and `deadline`. Invariant 4 says in which phases there is a turn
     (`_turns.current`) and a child (`_child`). `kept` returns the last messages of the conversation,
-    as far as its history has their text.
+    as far as its history has their text. `host` offers tools of MCP servers, and decides who may
+    call them; `is_heard`: whether a client is connected that can be asked.
     """
 
     def __init__(
         self, memory: Memory, limits: Limits, now: float,
         kept: Callable[[], Sequence[Message]] = tuple,
+        host: Host = NO_HOST, is_heard: Callable[[], bool] = bool,
     ) -> None:  # fmt: skip
         self.memory = memory
         self._kept = kept
+        self._host = host
+        self._is_heard = is_heard
         self.limits = limits
         self.phase = Phase.ASLEEP
         self.closing: GatewayError | None = None
@@ -205,6 +221,9 @@ class Machine:
             case events.Extend(messages):
                 self._extend(messages)
                 return []
+            case events.HostedEnded(call_id, result):
+                waits = self.phase in (Phase.BUSY, Phase.AWAITING_TOOLS)
+                return [*self._present.take_hosted(call_id, result, now)] if waits else []
         return None
 
     def _with_a_child(self, child: ChildState, event: Event, now: float) -> Actions | None:
@@ -213,7 +232,10 @@ class Machine:
             case events.ChildGone(error):
                 return self._died(error, now)
             case ControlAsked():
-                return [*child.serve(event)]
+                served = child.serve(event)
+                if isinstance(served, HostedCall):
+                    return self._serve_hosted(child, served, now)
+                return [*served]
             case events.PermissionRequested():
                 return child.refuse_permission(event)  # no turn runs that could need it
             case LimitState():
@@ -224,12 +246,25 @@ class Machine:
                 return []
         return None
 
+    def _serve_hosted(self, child: ChildState, call: HostedCall, now: float) -> Actions:
+        """The model calls a tool of an MCP server: now, after a client has permitted it, or not."""
+        decision = self._host.decide(call.tool, self.memory.grants)
+        turn = self._turns.current if self.phase is Phase.BUSY and self._is_heard() else None
+        turn_id = None if turn is None else turn.turn_id
+        return child.serve_hosted(call, decision, turn_id, now, self.limits.permission)
+
+    def _equipped(self, setup: Setup, request: TurnRequest | None = None) -> Setup:
+        """`setup`, with the tools of MCP servers that a turn of it has."""
+        chosen = None if request is None else request.hosted
+        return evolve(setup, hosted=self._host.offers(setup) if chosen is None else chosen)
+
     # -- a turn starts ---------------------------------------------------------------------------
 
     def _start_turn(self, event: events.StartTurn, now: float) -> Actions:
         request = event.request
         self._is_named |= request.conversation_id is not None
-        setup, due = request.setup(self.memory.setup), now + self.limits.turn
+        setup = self._equipped(request.setup(self.memory.setup), request)
+        due = now + self.limits.turn
         turn = TurnState(event.turn_id, request, setup, now, due)
         replaces = request.back_to is not None
         full = self._turns.refusal(reject_if_busy=request.reject_if_busy or replaces)
@@ -301,7 +336,8 @@ class Machine:
         origin, _ = prompt.choose_origin(self.memory, turn)
         if isinstance(origin, AgentOrigin):
             origin = evolve(origin, is_cold=self._is_refused)
-        return [events.Wake(origin, prompt.wants_of(self.memory, turn))]
+        setup = self._equipped(self.memory.setup) if turn is None else turn.setup
+        return [events.Wake(origin, prompt.wants_of(self.memory, turn, setup))]
 
     def _wake_failed(self, error: GatewayError, now: float) -> Actions:
         turn = self._turns.current
@@ -313,10 +349,10 @@ class Machine:
 
     def _child_ready(self, event: events.ChildReady, now: float) -> Actions:
         turn = self._turns.current
-        setup = self.memory.setup if turn is None else turn.setup
+        setup = self._equipped(self.memory.setup) if turn is None else turn.setup
         if event.state is None:
             child = self._new_child(setup, event, now)
-            written: Actions = [child.initialize()]
+            written: Actions = [*child.initialize()]
             if event.claim is not None:
                 written = [*child.claim(event.claim, self.memory.grants)]
         else:  # it served another conversation
@@ -340,8 +376,9 @@ class Machine:
         is_fixed = origin is not None or not self.limits.recycle
         palette = None if is_fixed else palette_of(setup.system, event.palette)
         return ChildState(
-            setup, now, now, billed, bases, source=event.source, palette=palette, is_fixed=is_fixed
-        )
+            setup, now, now, billed, bases, source=event.source, palette=palette, is_fixed=is_fixed,
+            beside=self._host.started_by(setup),
+        )  # fmt: skip
 
     def _work(self, written: Sequence[Action], now: float) -> Actions:
         """The child works on the turn from now on."""

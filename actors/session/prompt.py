@@ -26,7 +26,7 @@ from ...schemas.message import (
     trim,
     turn_starts,
 )
-from ...schemas.turn import AgentOrigin, Memory, Origin, Recording, ResumePoint
+from ...schemas.turn import AgentOrigin, Memory, Origin, Recording, ResumePoint, Setup
 from .child import ChildState, Cut
 from .events import Wants, Write
 from .replay import IN_BODY_FROM, compose, split
@@ -49,11 +49,11 @@ def choose_origin(
     return history, known
 
 
-def wants_of(memory: Memory, turn: TurnState | None) -> Wants | None:
+def wants_of(memory: Memory, turn: TurnState | None, setup: Setup) -> Wants | None:
     """What a plain model's child has to hold for this turn; None: it has to be a new one. Of a
-    child that comes ahead of the first turn, the setup is all that is known."""
+    child that comes ahead of the first turn, `setup` is all that is known."""
     if turn is None:
-        return Wants(memory.setup, ()) if memory.setup.profile == "chat" else None
+        return Wants(setup, ()) if setup.profile == "chat" else None
     if turn.setup.profile != "chat":
         return None
     if turn.request.options.begun:

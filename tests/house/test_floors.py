@@ -18,6 +18,7 @@ PURE = {
     # The session's machine and all it is made of.
     "actors/conversations/workspace_paths.py",
     "actors/session/machine.py",
+    "actors/session/hosted.py",
     "actors/session/late.py",
     "actors/session/permissions.py",
     "actors/watching/history.py",
