@@ -35,6 +35,7 @@ from ...schemas.message import (
     Thinking,
     ToolCall,
     ToolResult,
+    ToolRound,
 )
 from ...schemas.turn import Setup, Usage
 from ..workers import work
@@ -469,6 +470,8 @@ def _length(block: Block) -> int:
             return len(text)
         case RedactedThinking(data):
             return len(data)
+        case ToolRound(calls, results):
+            return sum(map(_length, calls)) + sum(map(_length, results))
 
 
 def _append(
