@@ -1,0 +1,180 @@
+"""Tools of MCP servers, whichever serves them: what the model is offered, receives and remembers.
+
+The servers are stand-ins here (tests/fidelity/test_mcp.py has real ones).
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Mapping
+from typing import Any
+
+import pytest
+import trio
+
+from ccapi.schemas.mcp_tools import ServerTool
+from ccapi.schemas.settings.settings import PermissionSettings
+from tests.support.messages_stub import ToolUse, call, say
+
+from .served import JSON, Served, function, open_served, tool, user
+
+SCHEMA = '{"type":"object","properties":{"text":{"type":"string"}}}'
+BIG = "x" * 300_000
+
+
+def hosted(name: str, *, read_only: bool = True) -> ServerTool:
+    return ServerTool("a", name, f"mcp__a__{name}", f"Tool {name}.", SCHEMA, read_only)
+
+
+class StandIn:
+    """What takes the place of the gateway's servers; `asked` is what they were asked."""
+
+    def __init__(self) -> None:
+        self.listed = (hosted("echo"), hosted("write", read_only=False), hosted("big"))
+        self.asked: list[tuple[str, dict[str, Any]]] = []
+        self.given_up = 0
+
+    def tools(self) -> tuple[ServerTool, ...]:
+        return self.listed
+
+    async def call(self, tool: ServerTool, arguments: Mapping[str, Any]) -> dict[str, Any]:
+        self.asked.append((tool.name, dict(arguments)))
+        if arguments.get("text") == "never":
+            try:
+                await trio.sleep_forever()
+            finally:
+                self.given_up += 1
+        text = BIG if tool.name == "big" else f"{arguments.get('text')} again"
+        return {"content": [{"type": "text", "text": text}]}
+
+
+@pytest.fixture(scope="module")
+def world(tmp_path_factory: pytest.TempPathFactory) -> Iterator[tuple[Served, StandIn]]:
+    rules = PermissionSettings(allow=("mcp__a__echo", "mcp__a__big"))
+    with open_served(tmp_path_factory.mktemp("hosted"), permissions=rules) as served:
+        servers, stand_in = served.live.gateway.mcp, StandIn()
+        servers.tools = stand_in.tools  # type: ignore[method-assign]
+        servers.call = stand_in.call  # type: ignore[method-assign]
+        servers.version += 1
+        yield served, stand_in
+
+
+@pytest.fixture
+def served(world: tuple[Served, StandIn]) -> Served:
+    world[0].begin()
+    world[1].asked.clear()
+    return world[0]
+
+
+@pytest.fixture
+def stand_in(world: tuple[Served, StandIn]) -> StandIn:
+    return world[1]
+
+
+def use(name: str, call_id: str, text: str = "hi") -> ToolUse:
+    return ToolUse(f"mcp__a__{name}", {"text": text}, call_id)
+
+
+def blocks(message: JSON) -> list[JSON]:
+    """The blocks of a message to the API, without marks of caching."""
+    content = message["content"]
+    listed = [{"type": "text", "text": content}] if isinstance(content, str) else content
+    return [{key: each[key] for key in each if key != "cache_control"} for each in listed]
+
+
+def test_a_plain_model_is_offered_the_tools_and_gets_the_results(
+    served: Served, stand_in: StandIn
+) -> None:
+    served.answers(call(use("echo", "toolu_a1"), text="Let me see."), say("So."))
+    answer = served.ask(user("Echo."))
+    assert (answer.text, answer.finish_reason) == ("Let me see.\n\nSo.", "stop")
+    assert answer.calls == []
+    assert stand_in.asked == [("echo", {"text": "hi"})]
+    offered = [each["name"] for each in served.last.body["tools"]]
+    assert sorted(offered) == ["mcp__a__big", "mcp__a__echo", "mcp__a__write"]
+    [result] = blocks(served.last.body["messages"][-1])
+    assert result["content"] == [{"type": "text", "text": "hi again"}]
+
+
+def test_calls_of_one_answer_run_beside_each_other_and_big_results_come_whole(
+    served: Served, stand_in: StandIn
+) -> None:
+    served.answers(call(use("echo", "toolu_b1"), use("big", "toolu_b2")), say("Done."))
+    served.ask(user("Both."))
+    echo, big = blocks(served.last.body["messages"][-1])
+    assert echo["tool_use_id"] == "toolu_b1"
+    assert big["content"] == [{"type": "text", "text": BIG}]
+
+
+def test_the_clients_tools_stand_beside_them(served: Served) -> None:
+    served.answers(call(ToolUse("look", {}, "toolu_c1"), use("echo", "toolu_c2")), say("Seen."))
+    first = served.ask(user("Look."), tools=[function("look")])
+    assert [each["function"]["name"] for each in first.calls] == ["look"]
+    second = served.ask(
+        tool("toolu_c1", "a cat"), conversation_id=first.conversation_id, tools=[function("look")]
+    )
+    assert second.text == "Seen."
+    results = blocks(served.last.body["messages"][-1])
+    # In the order in which they came: the gateway does not wait for the client.
+    assert sorted(each["tool_use_id"] for each in results) == ["toolu_c1", "toolu_c2"]
+
+
+def test_what_no_rule_allows_is_refused_where_no_client_can_be_asked(
+    served: Served, stand_in: StandIn
+) -> None:
+    served.answers(call(use("write", "toolu_d1")), say("Not done."))
+    served.ask(user("Write."))
+    assert stand_in.asked == []
+    [result] = blocks(served.last.body["messages"][-1])
+    assert result["is_error"]
+    assert "No client is connected" in str(result["content"])
+
+
+def test_another_child_receives_what_the_tools_said(served: Served) -> None:
+    served.answers(
+        call(use("echo", "toolu_e1", "one"), text="First."), call(use("echo", "toolu_e2", "two")),
+        say("So."),
+    )  # fmt: skip
+    answer = served.ask(user("Twice."))
+    held = [blocks(message) for message in served.last.body["messages"]]
+    served.kill_child(answer.conversation_id)
+    again = served.ask(user("And?"), conversation_id=answer.conversation_id)
+    assert len(served.adopted(answer.conversation_id)) == 2
+    assert again.text is not None
+    said = [blocks(message) for message in served.last.body["messages"]]
+    assert said[:-2] == held
+    assert said[-2] == [{"type": "text", "text": "So."}]
+
+
+def test_a_call_ends_with_its_turn(served: Served, stand_in: StandIn) -> None:
+    before = stand_in.given_up
+    served.answers(call(use("echo", "toolu_f1", "never"), text="Wait."))
+    with served.streaming(user("Forever.")) as response:
+        next(response.iter_bytes())
+        served.wait(lambda: stand_in.asked)
+    served.wait(lambda: stand_in.given_up > before)
+
+
+def test_an_answer_in_a_schema_may_use_tools_first(served: Served) -> None:
+    schema = {"type": "object", "properties": {"n": {"type": "integer"}}, "required": ["n"]}
+    form = {"type": "json_schema", "json_schema": {"name": "n", "schema": schema}}
+    served.answers(
+        call(use("echo", "toolu_g1")), call(ToolUse("StructuredOutput", {"n": 1}, "toolu_g2"))
+    )
+    answer = served.ask(user("Count."), response_format=form)
+    assert answer.text is not None
+    assert '"n"' in answer.text
+
+
+def test_another_list_reaches_a_conversation_that_goes_on(
+    served: Served, stand_in: StandIn
+) -> None:
+    first = served.ask(user("Hello."))
+    before, stand_in.listed = stand_in.listed, (hosted("later"),)
+    served.live.gateway.mcp.version += 1
+    try:
+        served.ask(user("And now?"), conversation_id=first.conversation_id)
+        assert [each["name"] for each in served.last.body["tools"]] == ["mcp__a__later"]
+        assert served.adopted(first.conversation_id) == served.adopted(first.conversation_id)[:1]
+    finally:
+        stand_in.listed = before
+        served.live.gateway.mcp.version += 1
