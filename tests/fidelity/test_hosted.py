@@ -29,7 +29,11 @@ class StandIn:
     """What takes the place of the gateway's servers; `asked` is what they were asked."""
 
     def __init__(self) -> None:
-        self.listed = (hosted("echo"), hosted("write", read_only=False), hosted("big"))
+        self.listed: tuple[ServerTool, ...] = (
+            hosted("echo"),
+            hosted("write", read_only=False),
+            hosted("big"),
+        )
         self.asked: list[tuple[str, dict[str, Any]]] = []
         self.given_up = 0
 
