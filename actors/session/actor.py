@@ -68,6 +68,7 @@ from .events import (
     RequestPermission,
     Resident,
     Retire,
+    ServersFailed,
     Started,
     StartTurn,
     TimedOut,
@@ -471,6 +472,14 @@ class _Session(Generic[C]):
             case CallHosted(call):
                 self._hosted[call.call_id] = trio.CancelScope()
                 self._nursery.start_soon(self._call, call, self._hosted[call.call_id])
+            case ServersFailed(reasons):
+                for server, reason in reasons.items():
+                    log.warning(
+                        "an agent goes on without an MCP server",
+                        conversation_id=self.id,
+                        server=server,
+                        reason=reason[:500],
+                    )
             case TranscriptLost():
                 log.warning(
                     "transcript lost, a new child gets the kept messages",

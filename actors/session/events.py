@@ -264,6 +264,14 @@ class CallHosted:
 
 
 @frozen
+class ServersFailed:
+    """The child could not start these MCP servers of its own, for these reasons; it goes on without
+    their tools."""
+
+    reasons: Mapping[str, str]
+
+
+@frozen
 class TranscriptLost:
     """The transcript that a child was to resume is gone, or could not be written, for the reason in
     `error`. A new child gets the last `kept` of the conversation's `held` messages."""
@@ -319,6 +327,6 @@ class ChildChosen:
 
 Action = (
     Wake | CancelWake | HandOver | ChildChosen | Write | Deliver | ChoiceReported | Started | End
-    | RequestPermission | PermissionSettled | CallHosted | TranscriptLost | ClaimRefused | Freeze
-    | Retire | Kill
+    | RequestPermission | PermissionSettled | CallHosted | ServersFailed | TranscriptLost
+    | ClaimRefused | Freeze | Retire | Kill
 )  # fmt: skip

@@ -38,7 +38,7 @@ from ..runtime.restart_budget import RestartBudget
 from . import errors, events, finish_reason, prompt
 from .child import CUT_PAUSE, ChildState, palette_of
 from .events import Action, Event
-from .hosted import Host, NoHost
+from .hosted import TURN_IS_OVER, Host, NoHost
 from .late import UnexpectedEvent, late_because
 from .phases import Limits, Phase
 from .queue import TurnQueue
@@ -248,6 +248,9 @@ class Machine:
 
     def _serve_hosted(self, child: ChildState, call: HostedCall, now: float) -> Actions:
         """The model calls a tool of an MCP server: now, after a client has permitted it, or not."""
+        if self.phase not in (Phase.BUSY, Phase.AWAITING_TOOLS):
+            # The child wrote this before it read that its turn is over: nothing may be done for it.
+            return [*child.write_all(child.tool_calls.reject(call.call_id, TURN_IS_OVER))]
         decision = self._host.decide(call.tool, self.memory.grants)
         turn = self._turns.current if self.phase is Phase.BUSY and self._is_heard() else None
         turn_id = None if turn is None else turn.turn_id
@@ -398,7 +401,8 @@ class Machine:
             return self._claim_refused(refusal, now)
         reason = child.take_answer(answer)
         if reason is None:
-            return []
+            failed = child.take_servers(answer)
+            return [events.ServersFailed(failed)] if failed else []
         if self.phase is Phase.IDLE:
             self._budget.spend(now)
             return self._stop_child(events.Kill(), now)

@@ -5,17 +5,20 @@ The servers are stand-ins here (tests/fidelity/test_mcp.py has real ones).
 
 from __future__ import annotations
 
+import sys
 from collections.abc import Iterator, Mapping
+from pathlib import Path
 from typing import Any
 
 import pytest
 import trio
 
 from ccapi.schemas.mcp_tools import ServerTool
-from ccapi.schemas.settings.settings import PermissionSettings
+from ccapi.schemas.settings.settings import PermissionSettings, WorkspaceSettings
+from tests.support.live import open_live_cli
 from tests.support.messages_stub import ToolUse, call, say
 
-from .served import JSON, Served, function, open_served, tool, user
+from .served import JSON, MODEL, Served, function, open_served, tool, user
 
 SCHEMA = '{"type":"object","properties":{"text":{"type":"string"}}}'
 BIG = "x" * 300_000
@@ -182,3 +185,49 @@ def test_another_list_reaches_a_conversation_that_goes_on(
     finally:
         stand_in.listed = before
         served.live.gateway.mcp.version += 1
+
+
+STDIO = """
+import json, os, sys
+said = f"{os.getcwd()} {'ANTHROPIC_API_KEY' in os.environ} {os.environ.get('EXTRA')}"
+for line in sys.stdin:
+    asked = json.loads(line)
+    match asked.get("method"):
+        case "initialize":
+            info = {"name": "files", "version": "1"}
+            version = asked["params"]["protocolVersion"]
+            result = {"protocolVersion": version, "capabilities": {"tools": {}}, "serverInfo": info}
+        case "tools/list":
+            result = {"tools": [{"name": "where", "inputSchema": {"type": "object"}}]}
+        case "tools/call":
+            result = {"content": [{"type": "text", "text": said}]}
+        case _:
+            continue
+    print(json.dumps({"jsonrpc": "2.0", "id": asked["id"], "result": result}), flush=True)
+"""
+
+
+async def test_an_agent_starts_servers_of_its_own(tmp_path: Path) -> None:
+    """In its workspace, with its own variables and none of the gateway's; one that cannot be
+    started keeps it from nothing."""
+    rules = PermissionSettings(allow=("mcp__files",))
+    sandbox = WorkspaceSettings(sandbox="off")  # in which this Python may not be
+    async with open_live_cli(tmp_path, permissions=rules, workspaces=sandbox) as live:
+        assert live.stub is not None
+        live.gateway.mcp.per_conversation = {
+            "files": {
+                "type": "stdio", "command": sys.executable, "args": ["-c", STDIO],
+                "env": {"EXTRA": "yes"},
+            },
+            "broken": {"type": "stdio", "command": "/nowhere/at/all", "args": [], "env": {}},
+        }  # fmt: skip
+        live.stub.queue += [call(ToolUse("mcp__files__where", {}, "toolu_1")), say("There.")]
+        conversation = live.gateway.conversation(model=f"agent/{MODEL}")
+        with trio.fail_after(60):
+            reply = await conversation.ask("Where?")
+        assert reply.text.endswith("There.")
+        [result] = blocks(live.stub.requests[-1].body["messages"][-1])
+        place = tmp_path / "state" / "workspaces" / conversation.conversation_id
+        assert result["content"] == f"{place} False yes" or result["content"] == [
+            {"type": "text", "text": f"{place} False yes"}
+        ]

@@ -16,6 +16,7 @@ from ccapi.actors.session.events import (
     PermissionReply,
     PermissionSettled,
     RequestPermission,
+    ServersFailed,
     StartTurn,
 )
 from ccapi.actors.session.hosted import DENIED_BY_RULE
@@ -24,6 +25,7 @@ from ccapi.actors.session.permissions import NO_CLIENT, TOO_LATE
 from ccapi.actors.session.phases import Limits
 from ccapi.schemas.claude.output import (
     AssistantDone,
+    ControlAnswer,
     ToolInput,
     ToolReturned,
     ToolsReturned,
@@ -198,6 +200,20 @@ def test_servers_that_the_child_starts_come_behind_its_initialize() -> None:
     assert made.ready()[:2] == ["initialize sonnet", "tools of client0, files"]
     assert "sdkMcpServers" not in made.written[0]["request"]
     assert made.written[1]["request"]["servers"]["files"]["command"] == "files"
+
+
+def test_a_server_that_the_child_cannot_start_is_told_to_the_operator() -> None:
+    host = Rules(ECHO)
+    host.own = {"files": {"type": "stdio", "command": "files", "args": [], "env": {}}}
+    made = Hosted(host)
+    made.turn("one")
+    made.ready()
+    errors = {"files": "ENOENT", "client0": "not the child's own"}
+    assert made.feed(ControlAnswer("servers", {"errors": errors}, None)) == ["serversfailed"]
+    [failed] = [each for each in made.actions if isinstance(each, ServersFailed)]
+    assert failed.reasons == {"files": "ENOENT"}
+    assert made.feed(ControlAnswer("servers", {"errors": {}}, None)) == []
+    assert made.phase is BUSY
 
 
 # -- called ----------------------------------------------------------------------------------------
