@@ -249,7 +249,7 @@ class Machine:
     def _serve_hosted(self, child: ChildState, call: HostedCall, now: float) -> Actions:
         """The model calls a tool of an MCP server: now, after a client has permitted it, or not."""
         if self.phase not in (Phase.BUSY, Phase.AWAITING_TOOLS):
-            # The child wrote this before it read that its turn is over: nothing may be done for it.
+            # Invariant 14: the child wrote this before it read that its turn is over.
             return [*child.write_all(child.tool_calls.reject(call.call_id, TURN_IS_OVER))]
         decision = self._host.decide(call.tool, self.memory.grants)
         turn = self._turns.current if self.phase is Phase.BUSY and self._is_heard() else None

@@ -156,7 +156,8 @@ def test_a_call_ends_with_its_turn(served: Served, stand_in: StandIn) -> None:
     before = stand_in.given_up
     served.answers(call(use("echo", "toolu_f1", "never"), text="Wait."))
     with served.streaming(user("Forever.")) as response:
-        next(response.iter_bytes())
+        chunks = response.iter_bytes()  # which closes the response when it is dropped
+        next(chunks)
         served.wait(lambda: stand_in.asked)
     served.wait(lambda: stand_in.given_up > before)
 

@@ -531,7 +531,7 @@ class World:
                 assert self.seeking
                 self.seeking = False
             case CallHosted(call):
-                assert self.machine.phase in (Phase.BUSY, Phase.AWAITING_TOOLS)
+                assert self.machine.phase in (Phase.BUSY, Phase.AWAITING_TOOLS), "invariant 14"
                 assert not self.stopped
                 self.calls.append(call)
             case RequestPermission(turn_id, asked):
