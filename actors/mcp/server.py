@@ -91,8 +91,6 @@ class Server:
         self.entry = entry
         self.tools: tuple[ServerTool, ...] = ()
         """What it had when it was connected last."""
-        self.detail = ""
-        """What it wrote last to stderr before it failed; the operator's alone."""
         self.scope = trio.CancelScope()
         """Ends the actor."""
         self._settings = settings
@@ -202,7 +200,6 @@ class Server:
                 failure = await self._connected(connect, guardian)
                 if self._state == "ready" and trio.current_time() - since >= STEADY_SECONDS:
                     pause = first
-                self.detail = covered(failure.detail, self.entry.hidden)
                 if isinstance(failure, NeedsAuth):
                     self._enter("needs_auth", failure.reason)
                     self._settled.set()

@@ -217,7 +217,8 @@ async def serve_http(port: int) -> None:
 
 
 def serve_bad() -> None:
-    """Every answer by hand."""
+    """Every answer by hand. It says a secret on stderr, as some do."""
+    print("my token is", os.environ.get("TOKEN"), file=sys.stderr, flush=True)
     for line in sys.stdin:
         asked = json.loads(line)
         match asked.get("method"):

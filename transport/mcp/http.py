@@ -68,7 +68,8 @@ class GuardedTransport(httpx2.AsyncBaseTransport):
             response = await self._inner.handle_async_request(request)
         except (httpx2.ConnectError, httpx2.ConnectTimeout) as error:
             why = "in time" if isinstance(error, httpx2.TimeoutException) else "(no connection)"
-            self._state.end(LinkError(f"the server cannot be reached {why}"))
+            cure = "start it, or correct its url"
+            self._state.end(LinkError(f"the server cannot be reached {why}", cure=cure))
             return _answer_error(request, "the server cannot be reached")
         except httpx2.TransportError:
             if request.method == "GET":
@@ -88,7 +89,7 @@ class GuardedTransport(httpx2.AsyncBaseTransport):
             given = "authorization" in request.headers
             what = "refuses the Authorization header" if given else "asks for authorization"
             return NeedsAuth(
-                f"the server {what} (HTTP {status}): set headers.Authorization in its entry"
+                f"the server {what} (HTTP {status})", cure="set headers.Authorization in its entry"
             )
         if status == 404 and "mcp-session-id" in request.headers and request.method == "POST":
             return LinkError("the server has forgotten the session")

@@ -18,13 +18,15 @@ from ..process.guardian import Guardian
 
 
 class LinkError(Exception):
-    """The server cannot be reached, or no longer. The text is for people and has no secret in it;
-    `detail` is what the server wrote last to stderr, which only the operator may see."""
+    """The server cannot be reached, or no longer. `reason` is for people and has no secret in it;
+    `cure` is what the operator can do, where that is known; `detail` is what the server wrote last
+    to stderr, which only the operator may see."""
 
-    def __init__(self, reason: str, detail: str = "") -> None:
+    def __init__(self, reason: str, detail: str = "", cure: str = "") -> None:
         super().__init__(reason)
         self.reason = reason
         self.detail = detail
+        self.cure = cure
 
 
 class NeedsAuth(LinkError):

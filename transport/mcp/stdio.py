@@ -145,7 +145,9 @@ class _Pipes:
         """Why it is gone; None where it is only gone because it was asked to go."""
         if self.trouble:
             return LinkError(self.trouble)
-        return None if self.returncode is None else LinkError(_how(self.returncode))
+        if self.returncode is None:
+            return None
+        return LinkError(_how(self.returncode), cure="run its command by hand to see why")
 
 
 def _message(line: bytes | TooLong) -> SessionMessage | None:
@@ -183,7 +185,7 @@ async def open_program(
             start_new_session=True,
         )
     except OSError as error:
-        raise LinkError(_not_started(entry, error)) from error
+        raise _not_started(entry, error) from error
     except ValueError as error:  # its words may quote a value
         raise LinkError("the program cannot be started with such words") from error
     guardian.watch(process.pid)
@@ -254,11 +256,12 @@ def _how(returncode: int) -> str:
 _WORD = re.compile(r"[\w./+-]{1,100}")
 
 
-def _not_started(entry: StdioEntry, error: OSError) -> str:
+def _not_started(entry: StdioEntry, error: OSError) -> LinkError:
     command = entry.command if _WORD.fullmatch(entry.command) else "its command"
     command = covered(command, entry.hidden)
     if entry.cwd is not None and not os.path.isdir(entry.cwd):  # noqa: PTH112 (one look, no I/O)
-        return "its directory (cwd) does not exist"
+        return LinkError("its directory (cwd) does not exist", cure="make it, or correct its cwd")
     if isinstance(error, FileNotFoundError):
-        return f"there is no program {command}"
-    return f"{command} cannot be started: {error.strerror}"
+        cure = "install it, or give its whole path as command"
+        return LinkError(f"there is no program {command}", cure=cure)
+    return LinkError(f"{command} cannot be started: {error.strerror}", cure="correct its command")
