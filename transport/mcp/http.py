@@ -11,8 +11,10 @@ session, that it asks for authorization. Nothing is ever registered with an auth
 from __future__ import annotations
 
 import json
+import ssl
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
+from functools import cache
 
 import httpx2
 import trio
@@ -51,8 +53,9 @@ class GuardedTransport(httpx2.AsyncBaseTransport):
     """Sends requests, and answers those that cannot be sent. A body in JSON of more than
     `max_bytes` is an error of its reader."""
 
-    def __init__(self, state: HttpState, max_bytes: int) -> None:
-        self._inner = httpx2.AsyncHTTPTransport(limits=httpx2.Limits(max_connections=None))
+    def __init__(self, state: HttpState, max_bytes: int, tls: ssl.SSLContext) -> None:
+        limits = httpx2.Limits(max_connections=None)
+        self._inner = httpx2.AsyncHTTPTransport(verify=tls, limits=limits)
         self._state = state
         self._max_bytes = max_bytes
 
@@ -127,13 +130,23 @@ def _answer_error(request: httpx2.Request, reason: str) -> httpx2.Response:
     return httpx2.Response(503, headers=headers, content=body, request=request)
 
 
-def make_client(entry: UrlEntry, options: LinkOptions, state: HttpState) -> httpx2.AsyncClient:
+@cache
+def _trust() -> ssl.SSLContext:
+    """The certificates that are trusted; read once, which takes tens of milliseconds."""
+    return httpx2.create_ssl_context()
+
+
+async def make_client(
+    entry: UrlEntry, options: LinkOptions, state: HttpState
+) -> httpx2.AsyncClient:
     """A client with the entry's headers, whose requests `state` learns from."""
+    # For http too: a server there may lead to its https.
+    tls = await trio.to_thread.run_sync(_trust)
     patience = options.call_timeout_seconds + MARGIN_SECONDS
     return httpx2.AsyncClient(
         headers=dict(entry.headers),
         timeout=httpx2.Timeout(CONNECT_SECONDS, read=patience, write=patience),
-        transport=GuardedTransport(state, options.max_message_bytes),
+        transport=GuardedTransport(state, options.max_message_bytes, tls),
         trust_env=False,
     )
 
@@ -143,7 +156,7 @@ async def open_http(entry: UrlEntry, options: LinkOptions) -> AsyncIterator[Stre
     """The streams to the server at the entry's URL, while the block runs."""
     state = HttpState()
     async with (
-        make_client(entry, options, state) as client,
+        await make_client(entry, options, state) as client,
         streamable_http_client(
             entry.url, http_client=client, max_sse_event_size=options.max_message_bytes
         ) as (read, write),

@@ -11,7 +11,7 @@ from contextlib import AbstractAsyncContextManager
 from typing import Any, Protocol
 
 import trio
-from attrs import frozen
+from attrs import field, frozen
 
 from ...schemas.mcp_config import ServerEntry
 from ..process.guardian import Guardian
@@ -44,7 +44,7 @@ class LinkOptions:
     `call_timeout_seconds` has the call's connection closed. `debug`: log all of its stderr and the
     names of messages. `changed` is called when the server says that its tools are others."""
 
-    environ: Mapping[str, str]
+    environ: Mapping[str, str] = field(repr=False)
     max_message_bytes: int
     call_timeout_seconds: float
     debug: bool

@@ -118,7 +118,7 @@ async def open_events(entry: UrlEntry, options: LinkOptions) -> AsyncIterator[St
     """The streams to the server at the entry's URL, while the block runs. Raises `LinkError`."""
     state = HttpState()
     async with (
-        make_client(entry, options, state) as client,
+        await make_client(entry, options, state) as client,
         client.stream("GET", entry.url, headers={"accept": "text/event-stream"}) as response,
     ):
         if response.is_error or state.failure is not None:
