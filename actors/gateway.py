@@ -53,7 +53,7 @@ from .listeners.cache import Cache, open_cache
 from .listeners.overview import GatewayStatistics, SessionInfo, session_info
 from .listeners.stats import Stats, open_stats
 from .mcp.host import McpHost
-from .mcp.servers import McpServers
+from .mcp.servers import McpServers, open_mcp_servers
 from .pool.cli_watch import CliWatch
 from .pool.pool import ChildPool, open_pool
 from .pool.token_count import count_tokens
@@ -384,6 +384,8 @@ async def open_gateway(
     it as it is, never in an exception group.
     """
     settings = without_keys(settings or Settings())
+    if settings.mcp.enabled:  # it holds the servers' keys
+        hidden = [*hidden, settings.mcp.config_file]
     cli = find_cli(settings, os.environ if environ is None else environ, demo=demo, hidden=hidden)
     if settings.file_access.skip_permissions:
         log.warning(
@@ -395,7 +397,6 @@ async def open_gateway(
     watch = CliWatch(cli.program[0], settings)
     directory = Directory(bounds.max_conversations, bounds.max_held_bytes, bounds.max_items_bytes)
     failure: Exception | None = None
-    mcp = McpServers()
     async with (
         open_stats(bus) as stats,
         open_cache(settings.cache, bus) as cache,
@@ -411,6 +412,7 @@ async def open_gateway(
                     archive.workspaces,
                     archive.agents,
                 ) as cleanup,
+                open_mcp_servers(settings.mcp, bus, environ) as mcp,
                 open_pool(
                     cli,
                     settings.claude,

@@ -125,6 +125,24 @@ class CacheAsked:
 
 
 @frozen
+class McpServerChanged:
+    """An MCP server of the operator's is ``connecting``, ``ready``, ``needs_auth``, ``failed``, or
+    ``gone`` from the file."""
+
+    server: str
+    state: str
+
+
+@frozen
+class McpCalled:
+    """A tool of an MCP server was called: ``done``, or ``error``, error results among them."""
+
+    server: str
+    outcome: str
+    seconds: float
+
+
+@frozen
 class EventsLost:
     """For one listener that lagged: how many events it did not get, and will not."""
 
@@ -145,5 +163,7 @@ Event = (
     | ChildExited
     | ChildFrozen
     | CacheAsked
+    | McpServerChanged
+    | McpCalled
     | EventsLost
 )

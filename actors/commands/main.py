@@ -1,4 +1,4 @@
-"""The command line: `ccapi serve`, `config`, `chat`, `export` and `import`.
+"""The command line: `ccapi serve`, `config`, `chat`, `export`, `import` and `mcp`.
 
 Knows how settings are spelled as options, and how their errors reach a person: one line for each
 reason on stderr, exit code 2 for settings, 1 for a gateway that could not run, never a traceback.
@@ -6,6 +6,7 @@ Refuses to know how to serve: `serve.run_server` is imported only when it is nee
 a person at a terminal waits for everything here.
 """
 
+import json
 import sys
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
@@ -248,6 +249,46 @@ def import_command(url: str, api_key: str | None, file: TextIO) -> None:
     except BadLine as error:
         raise click.ClickException(str(error)) from None
     click.echo(f"{count} conversations imported", err=True)
+
+
+@main.group()
+def mcp() -> None:
+    """The MCP servers whose tools conversations have."""
+
+
+@mcp.command(name="list")
+@url_option
+@api_key_option
+@click.option("--json", "as_json", is_flag=True, help="Print the answer of GET /v1/mcp.")
+def mcp_list(url: str, api_key: str | None, as_json: bool) -> None:
+    """Show the servers of a running gateway."""
+    from ...transport.client.gateway_client import GatewayClient
+    from .mcp import list_lines, run_list
+
+    with _talking_to_a_gateway():
+        told = run_list(GatewayClient(url, api_key))
+    lines = [json.dumps(told, indent=2)] if as_json else [*list_lines(told)] or ["no MCP servers"]
+    click.echo("\n".join(lines))
+
+
+@mcp.command(name="check", cls=SettingsCommand)
+@config_option
+@click.pass_context
+def mcp_check(context: click.Context, config_file: Path | None) -> None:
+    """Connect to every server of mcp.config_file, and say what is wrong with it.
+
+    Exit code: 0 where all are ready, 1 where one is not, 2 where the file is refused.
+    """
+    with _settings_errors():
+        settings = _load(context, config_file).settings.mcp
+        from .mcp import run_check
+
+        checked = run_check(settings)
+    for each in checked:
+        click.echo("\n".join(each.lines()))
+    if not settings.enabled:
+        click.echo("mcp.enabled is false: no conversation has these tools", err=True)
+    context.exit(int(any(each.failure is not None for each in checked)))
 
 
 if __name__ == "__main__":

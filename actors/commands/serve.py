@@ -5,7 +5,8 @@ to know: requests.
 
 Stopping: the first SIGTERM or SIGINT drains. New turns are refused (`/ready` says so while the
 port is still open), running ones may finish within `server.graceful_seconds`; then the fronts
-close, then the sessions, then the children. A second signal ends all of it at once.
+close, then the sessions, then the children. A second signal ends all of it at once. SIGHUP has the
+file of MCP servers read again.
 """
 
 from __future__ import annotations
@@ -16,7 +17,7 @@ import os
 import signal
 import sys
 from collections.abc import Iterator, Mapping, Sequence
-from contextlib import AsyncExitStack
+from contextlib import AsyncExitStack, suppress
 from functools import partial
 from pathlib import Path
 from typing import Any
@@ -79,9 +80,11 @@ async def serve(
     hidden: Sequence[Path] = (),
     stop: trio.Event,
     abort: trio.Event | None = None,
+    hang_up: trio.MemoryReceiveChannel[None] | None = None,
     task_status: trio.TaskStatus[tuple[str, Gateway]] = trio.TASK_STATUS_IGNORED,
 ) -> None:
-    """Serve until `stop` is set, then drain and return; `abort` cuts that short.
+    """Serve until `stop` is set, then drain and return; `abort` cuts that short. With each item of
+    `hang_up` the file of MCP servers is read again.
 
     Started with the URL and the gateway.
     """
@@ -107,6 +110,8 @@ async def serve(
         async with trio.open_nursery() as fronts:
             if abort is not None:
                 fronts.start_soon(_end_at_once, abort, gateway, fronts.cancel_scope)
+            if hang_up is not None:
+                fronts.start_soon(_reload, hang_up, gateway)
             async with trio.open_nursery() as doors:
                 close_doors = trio.Event()
                 await doors.start(
@@ -136,6 +141,11 @@ async def _drain(gateway: Gateway) -> None:
     gateway.drain()
     with trio.move_on_after(gateway.settings.server.graceful_seconds):
         await gateway.wait_drained()
+
+
+async def _reload(hang_up: trio.MemoryReceiveChannel[None], gateway: Gateway) -> None:
+    async for _ in hang_up:
+        await gateway.mcp.reload()
 
 
 async def _end_at_once(abort: trio.Event, gateway: Gateway, fronts: trio.CancelScope) -> None:
@@ -169,15 +179,27 @@ def limits_of(settings: Settings) -> FrontDoorLimits:
 
 async def _serve_until_signalled(settings: Settings, *, demo: bool, hidden: Sequence[Path]) -> None:
     stop, abort = trio.Event(), trio.Event()
+    # One that waits is enough: what is read then is as new as it gets.
+    send, hang_up = trio.open_memory_channel[None](1)
+
+    numbers = [signal.SIGTERM, signal.SIGINT]
+    if settings.mcp.enabled:
+        numbers.append(signal.SIGHUP)
+    at_terminal = sys.stderr.isatty()
 
     async def obey() -> None:
-        async for _ in signals:
-            (abort if stop.is_set() else stop).set()
+        async for number in signals:
+            # A terminal that closes sends it too, and then is none any more.
+            if number == signal.SIGHUP and sys.stderr.isatty() == at_terminal:
+                with suppress(trio.WouldBlock):
+                    send.send_nowait(None)
+            else:
+                (abort if stop.is_set() else stop).set()
 
-    with trio.open_signal_receiver(signal.SIGTERM, signal.SIGINT) as signals:
+    with trio.open_signal_receiver(*numbers) as signals:
         async with trio.open_nursery() as nursery:
             nursery.start_soon(obey)
-            await serve(settings, demo=demo, hidden=hidden, stop=stop, abort=abort)
+            await serve(settings, demo=demo, hidden=hidden, stop=stop, abort=abort, hang_up=hang_up)
             nursery.cancel_scope.cancel()
 
 

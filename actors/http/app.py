@@ -17,6 +17,7 @@ from ...schemas.errors import NotFound, UpgradeRequired
 from ...transport.http.asgi import send_response
 from ..conversations.models import Model
 from ..conversations.workspaces import LOCAL
+from ..mcp.servers import list_mcp_servers
 from .auth import KeyRing
 from .chat import complete_chat, complete_text
 from .conversations import (
@@ -142,6 +143,7 @@ def _keyed_routes(gateway: Gateway, keys: KeyRing) -> list[Route]:
         route(gateway, f"{conversation}/permissions", keys, GET=list_permissions),
         route(gateway, f"{conversation}/permissions/{{request_id}}", keys, POST=reply_permission),
         *(route(gateway, path, keys, GET=only_websocket) for path in ONLY_WEBSOCKET),
+        route(gateway, "/v1/mcp", keys, GET=show_mcp_servers),
         route(gateway, "/stats", keys, GET=tell_statistics),
         route(gateway, "/metrics", keys, GET=tell_metrics),
     ]
@@ -187,7 +189,18 @@ async def tell_readiness(call: Call) -> None:
 
 async def tell_statistics(call: Call) -> None:
     gateway = call.gateway
-    await call.answer({**gateway.stats.snapshot(), "gateway": asdict(gateway.statistics())})
+    await call.answer(
+        {
+            **gateway.stats.snapshot(),
+            "gateway": asdict(gateway.statistics()),
+            "mcp": [asdict(state) for state in gateway.mcp.states()],
+        }
+    )
+
+
+async def show_mcp_servers(call: Call) -> None:
+    """The operator's MCP servers: how each stands, and its tools."""
+    await call.answer(list_mcp_servers(call.gateway.mcp))
 
 
 async def tell_metrics(call: Call) -> None:

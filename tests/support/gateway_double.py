@@ -22,6 +22,7 @@ from ccapi.actors.gateway import COMPACTION_KEY, Gateway
 from ccapi.actors.http.app import http_app
 from ccapi.actors.listeners.cache import Cache, open_cache
 from ccapi.actors.listeners.overview import GatewayStatistics, SessionInfo
+from ccapi.actors.mcp.servers import McpServers
 from ccapi.actors.pool.pool import PoolStatistics
 from ccapi.actors.responses.kept_responses import KeptResponses
 from ccapi.actors.responses.store import ResponseStore
@@ -201,6 +202,7 @@ class GatewayDouble:
     responses: ResponseStore
     background: Background
     stats: StatsDouble = field(factory=StatsDouble)
+    mcp: McpServers = field(factory=McpServers)
     draining: bool = False
     abandoned: list[str] = field(factory=list)
     script: Script = field(factory=saying)

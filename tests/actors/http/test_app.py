@@ -108,6 +108,9 @@ async def test_health_readiness_statistics_and_metrics(
     stats = (await client.request("GET", "/stats")).json()
     assert stats["turns"] == {"finished": 7}
     assert stats["gateway"]["children"]["live"] == 2
+    assert stats["mcp"] == []
+    mcp = (await client.request("GET", "/v1/mcp")).json()
+    assert mcp == {"object": "list", "data": [], "per_conversation": []}
     metrics = await client.request("GET", "/metrics")
     assert metrics.headers["content-type"].startswith("text/plain; version=")
     assert metrics.body == b"ccapi_turns_total 7.0\n"
