@@ -331,6 +331,10 @@ class Gateway:
         """See `CliWatch.check_exposure`."""
         await self._watch.check_exposure()
 
+    async def check_version(self) -> None:
+        """See `CliWatch.check_version`."""
+        await self._watch.check_version()
+
     @property
     def draining(self) -> bool:
         return self._turns.draining

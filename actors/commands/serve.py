@@ -46,6 +46,10 @@ log = get_logger("ccapi.serve")
 
 LEVELS = {"debug": 10, "info": 20, "warning": 30, "error": 40}
 
+VERSION_PATIENCE = 2.0
+"""Seconds that the port waits for the CLI's version. A CLI that takes longer and turns out to be
+too old is reported by `/ready`."""
+
 DRAIN_MARGIN = 1.0
 """Seconds that the fronts have, after the last turn has ended, to send what is left."""
 
@@ -102,6 +106,8 @@ async def serve(
                 hidden=hidden,
             )
         )
+        with trio.move_on_after(VERSION_PATIENCE):
+            await gateway.check_version()
         await gateway.check_exposure()
         sockets = await stack.enter_async_context(open_websocket_front(gateway))
         async with trio.open_nursery() as fronts:

@@ -1,4 +1,4 @@
-"""Whether the CLI can answer turns: how it is logged in, and whether turns succeed.
+"""Whether the CLI can answer turns: its version, how it is logged in, and whether turns succeed.
 
 Knows: the login that new children get, when to ask for it again, and what keeps turns from being
 answered, for `/ready` and for the log. Refuses to know: how the CLI is asked
@@ -7,7 +7,7 @@ answered, for `/ready` and for the log. Refuses to know: how the CLI is asked
 The gateway asks for the login once when it opens; no child starts before the answer, and the port
 does not wait for it. It asks again when a turn fails for lack of a login, and every
 `RECHECK_SECONDS` while there is none. A login from environment variables cannot change: then only
-turns show whether the API accepts it.
+turns show whether the API accepts it. It asks for the version once.
 """
 
 from __future__ import annotations
@@ -31,6 +31,7 @@ from ...schemas.events import TurnFailed, TurnFinished
 from ...schemas.settings.rules import Problem, SettingsError, is_loopback
 from ...schemas.settings.settings import Settings
 from ...transport.loggers import get_logger
+from ...transport.process.cli_version import Version, too_old, version_text
 from ...transport.process.login import Login, Means
 from ..runtime.bus import Bus, Subscription
 from ..runtime.once_log import OnceLog
@@ -49,6 +50,11 @@ DOUBT_SECONDS = 30.0
 ACCOUNT_SETTING = "claude.allow_credentials_file"
 
 
+async def _unknown_version() -> Version | None:
+    await trio.lowlevel.checkpoint()
+    return None
+
+
 class CliWatch:
     """Made by the gateway. `run` asks, `listen` follows the ends of turns; the rest never waits."""
 
@@ -57,7 +63,9 @@ class CliWatch:
         self._exposed = not is_loopback(settings.server.host)
         self._allowed = settings.claude.allow_credentials_file
         self.login: Login | None = None
+        self.version: Version | None = None
         self._known = trio.Event()
+        self._version_known = trio.Event()
         self._doubt = trio.Event()
         self._refused: NotLoggedIn | None = None  # by the API, as a turn said
         self._refused_until = -math.inf
@@ -71,9 +79,10 @@ class CliWatch:
     async def known(self) -> Login:
         """The login that a child gets that starts now; waits for the first answer.
 
-        Raises `NotLoggedIn` where that login must not be used.
+        Raises `NotLoggedIn` where that login must not be used, `CliUnusable` (``cli_too_old``).
         """
         await trio.lowlevel.checkpoint()
+        await self.check_version()
         await self._known.wait()
         assert self.login is not None
         if self._is_forbidden(self.login):
@@ -83,6 +92,9 @@ class CliWatch:
     @property
     def trouble(self) -> GatewayError | None:
         """Why turns cannot be answered, as far as is known."""
+        outdated = too_old(self._program, self.version)
+        if outdated is not None:
+            return outdated
         if self.login is None:
             return Overloaded("The gateway is asking the CLI for its login.", code="starting")
         if self._is_forbidden(self.login):
@@ -90,6 +102,18 @@ class CliWatch:
         if self.login.is_missing:
             return self._missing(self.login)
         return self._refused if trio.current_time() < self._refused_until else None
+
+    async def check_version(self) -> None:
+        """Wait until the CLI's version is known. Raises `CliUnusable` (``cli_too_old``)."""
+        await self._version_known.wait()
+        outdated = too_old(self._program, self.version)
+        if outdated is not None:
+            raise outdated
+
+    async def wait_known(self) -> None:
+        """Wait until version and login are known, or known to be unknown."""
+        await self._version_known.wait()
+        await self._known.wait()
 
     async def check_exposure(self) -> None:
         """Raises `SettingsError` where the gateway would serve other machines with a login that
@@ -128,9 +152,30 @@ class CliWatch:
 
     # -- asking ------------------------------------------------------------------------------------
 
-    async def run(self, ask: Callable[[], Awaitable[Login]], renew: Callable[[], None]) -> None:
+    async def run(
+        self,
+        ask: Callable[[], Awaitable[Login]],
+        renew: Callable[[], None],
+        ask_version: Callable[[], Awaitable[Version | None]] = _unknown_version,
+    ) -> None:
         """Ask now, and again whenever there is reason to. Never ends. Calls `renew` when the login
         has changed, so that no child that started before may be used any more."""
+        async with trio.open_nursery() as nursery:
+            nursery.start_soon(self._learn_version, ask_version)
+            nursery.start_soon(self._learn_login, ask, renew)
+
+    async def _learn_version(self, ask: Callable[[], Awaitable[Version | None]]) -> None:
+        self.version = await ask()
+        self._version_known.set()
+        outdated = too_old(self._program, self.version)
+        if outdated is not None:
+            log.error("no turn is answered", reason=outdated.message)
+        elif self.version is not None:
+            log.info("the CLI was found", program=self._program, version=version_text(self.version))
+
+    async def _learn_login(
+        self, ask: Callable[[], Awaitable[Login]], renew: Callable[[], None]
+    ) -> None:
         while True:
             doubted = self._doubt.is_set()
             self._doubt = trio.Event()

@@ -1098,6 +1098,11 @@ async def open_pool(
         ):
             if watch is not None:
                 nursery.start_soon(watch.listen, bus)
-                nursery.start_soon(watch.run, partial(cli.ask_login, guardian), pool.renew)
+                nursery.start_soon(
+                    watch.run,
+                    partial(cli.ask_login, guardian),
+                    pool.renew,
+                    partial(cli.ask_version, guardian),
+                )
             yield pool
             nursery.cancel_scope.cancel()

@@ -26,6 +26,7 @@ from ...schemas.turn import AgentOrigin, AgentSpare, Origin, Recording, ResumePo
 from ..sandbox.sandbox import Sandbox, find_sandbox
 from .agent_cli import Agents, agent_environment, agents_of
 from .child import ChildCommand
+from .cli_version import Version, ask_version
 from .guardian import Guardian
 from .leftovers import Trace
 from .login import DEMO_CLI as NO_LOGIN_NEEDED
@@ -111,6 +112,12 @@ class Cli:
         if self.program == DEMO_CLI:
             return NO_LOGIN_NEEDED
         return await ask_login(self.program, self.env, self.cwd, guardian)
+
+    async def ask_version(self, guardian: Guardian) -> Version | None:
+        """The program's version; None where it has none that can be read, and for the demo CLI."""
+        if self.program == DEMO_CLI:
+            return None
+        return await ask_version(self.program, self.env, self.cwd, guardian)
 
     def environment(self, login: Login) -> Mapping[str, str]:
         """What a plain model's child sees."""

@@ -14,11 +14,7 @@ Source: measured on the real CLI; tests/contract/test_login.py holds one test pe
 from __future__ import annotations
 
 import enum
-import os
-import signal
-import subprocess
 from collections.abc import Mapping, Sequence
-from contextlib import suppress
 from functools import partial
 from pathlib import Path
 from typing import Any
@@ -29,13 +25,11 @@ from attrs import frozen
 
 from ...schemas.claude.input import AGENT
 from .guardian import Guardian
+from .short_run import output_of
 
 PROBE_SECONDS = 10.0
 """Longest wait for the CLI's answer, usually a quarter of a second. An expired login and a network
 that hangs make it 8.5 seconds."""
-
-STATUS_BYTES = 65536
-"""More than any answer: about 400 bytes."""
 
 STATUS = ("auth", "status", "--json")
 
@@ -186,36 +180,8 @@ async def _ask_status(
     argv: Sequence[str], env: Mapping[str, str], cwd: Path, guardian: Guardian
 ) -> Status | None:
     """Run a program to its end, and read the status that it prints. Its group goes with it."""
-    try:
-        process = await trio.lowlevel.open_process(
-            list(argv),
-            stdin=subprocess.DEVNULL,
-            stdout=subprocess.PIPE,
-            stderr=subprocess.DEVNULL,
-            cwd=cwd,
-            env=dict(env),
-            start_new_session=True,
-        )
-    except OSError:
-        return None  # the next start of a child says why
-    guardian.watch(process.pid)
-    stdout = process.stdout
-    assert isinstance(stdout, trio.lowlevel.FdStream)
-    printed = bytearray()
-    try:
-        while len(printed) <= STATUS_BYTES and (data := await stdout.receive_some()):
-            printed += data
-        if len(printed) <= STATUS_BYTES:
-            await process.wait()
-    finally:
-        if process.returncode is None:
-            with suppress(ProcessLookupError, PermissionError):
-                os.killpg(process.pid, signal.SIGKILL)
-            with trio.move_on_after(5, shield=True):
-                await process.wait()
-        guardian.forget(process.pid)
-        stdout.close()
-    return read_status(bytes(printed))
+    printed = await output_of(argv, env, cwd, guardian)
+    return None if printed is None else read_status(printed)
 
 
 def read_status(printed: bytes) -> Status | None:

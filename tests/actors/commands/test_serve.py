@@ -194,6 +194,17 @@ def test_a_missing_cli_refuses_to_start_and_says_how_to_get_it(tmp_path: Path) -
     assert "Traceback" not in refused.stderr
 
 
+def test_a_cli_that_is_too_old_refuses_to_start_and_says_what_is_needed(tmp_path: Path) -> None:
+    program = tmp_path / "claude"
+    program.write_text('#!/bin/sh\n[ "$*" = --version ] && echo "2.1.197 (Claude Code)"\nexit 1\n')
+    program.chmod(0o700)
+    refused = refused_start(tmp_path, "--claude-command", str(program), "--port", "0")
+    assert refused.returncode == 1
+    last = refused.stderr.splitlines()[-1]
+    assert f"{program} is version 2.1.197; this gateway needs 2.1.330 or newer" in last
+    assert "Traceback" not in refused.stderr
+
+
 @pytest.mark.parametrize("path", ["/proc/x", "/dev/null", "/dev/null/x"])
 def test_a_storage_path_that_cannot_be_used_refuses_to_start(tmp_path: Path, path: str) -> None:
     refused = refused_start(tmp_path, "--demo", "--port", "0", STORAGE__PATH=path)

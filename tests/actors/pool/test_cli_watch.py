@@ -269,3 +269,30 @@ def test_the_causes_that_are_remembered_are_bounded() -> None:
             once.warn("it failed", "x" * number)
     assert len(lines) == MOST_CAUSES + 2 * 10
     assert repr(once) == f"<OnceLog {MOST_CAUSES}>"
+
+
+async def test_a_cli_that_is_too_old_answers_no_turn(autojump_clock: MockClock) -> None:
+    watch = CliWatch("/opt/claude", Settings())
+
+    async def ask() -> Login:
+        await trio.sleep(1)
+        return Login(Means.KEY)
+
+    async def ask_version() -> tuple[int, int, int]:
+        await trio.sleep(0.5)
+        return (2, 1, 9)
+
+    async with trio.open_nursery() as nursery:
+        with capture_logs() as lines:
+            nursery.start_soon(watch.run, ask, lambda: None, ask_version)
+            with trio.fail_after(5):
+                for wait in (watch.check_version, watch.known):
+                    with pytest.raises(CliUnusable, match="this gateway needs"):
+                        await wait()
+                await watch.wait_known()
+        assert trio.current_time() >= 1
+        trouble = watch.trouble
+        assert trouble is not None
+        assert (trouble.status, trouble.code) == (503, "cli_too_old")
+        assert next(line["event"] for line in lines) == "no turn is answered"
+        nursery.cancel_scope.cancel()
