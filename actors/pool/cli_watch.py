@@ -132,7 +132,7 @@ class CliWatch:
         return (
             "the gateway does not serve other machines with the login in the CLI's credentials "
             "file: the CLI gives the model the account's e-mail address in every conversation, and "
-            f"any client can ask for it. Run `{self._program} setup-token` and set "
+            f"any client can ask for it. Run `ccapi login --token` and set "
             "CLAUDE_CODE_OAUTH_TOKEN to what it prints, or set ANTHROPIC_API_KEY; or listen on "
             f"127.0.0.1, or set {ACCOUNT_SETTING}"
         )
@@ -206,9 +206,8 @@ class CliWatch:
                 log.warning(
                     "the CLI is logged in by its credentials file: it gives the model the "
                     "account's e-mail address and the path of its working directory in every "
-                    "conversation, and any client can ask for them; run setup-token and set "
-                    "CLAUDE_CODE_OAUTH_TOKEN to what it prints",
-                    setup_token=f"{self._program} setup-token",
+                    "conversation, and any client can ask for them; run ccapi login --token and "
+                    "set CLAUDE_CODE_OAUTH_TOKEN to what it prints",
                 )
             case Means.NOTHING | Means.KEY_HELPER:
                 self._once.warn(

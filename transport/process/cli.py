@@ -297,7 +297,7 @@ def find_cli(
         raise SettingsError([Problem("storage.path", reason)]) from error
     except RuntimeError as error:  # a "~" of a user without a home
         raise SettingsError([Problem("storage.path", str(error))]) from error
-    program = DEMO_CLI if demo else (_find_program(settings.claude.command, environ),)
+    program = DEMO_CLI if demo else (find_program(settings.claude.command, environ),)
     env = child_environment(settings, environ)
     agents = agents_of(settings, storage)
     return Cli(
@@ -340,7 +340,8 @@ def child_environment(settings: Settings, environ: Mapping[str, str]) -> dict[st
     return {**inherited, **ours, **settings.claude.env, **FIXED_ENVIRONMENT}
 
 
-def _find_program(command: str, environ: Mapping[str, str]) -> str:
+def find_program(command: str, environ: Mapping[str, str]) -> str:
+    """The path of the CLI that `claude.command` means. Raises `CliUnusable` (``cli_not_found``)."""
     name = str(Path(command).expanduser()) if command.startswith("~") else command
     found = shutil.which(name, path=environ.get("PATH", ""))
     if found is not None:

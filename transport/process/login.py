@@ -164,7 +164,7 @@ async def ask_login(
         asked = {name: value for name, value in env.items() if name != "CLAUDE_CODE_SIMPLE"}
         if lean:
             asked["CLAUDE_CODE_SIMPLE"] = "1"
-        answer = await _ask_status([*program, *STATUS], asked, cwd, guardian)
+        answer = await ask_status(program, asked, cwd, guardian)
         if answer is not None:
             answers[lean] = answer
 
@@ -176,11 +176,12 @@ async def ask_login(
     return login_by_status(env, answers.get(True), answers.get(False))
 
 
-async def _ask_status(
-    argv: Sequence[str], env: Mapping[str, str], cwd: Path, guardian: Guardian
+async def ask_status(
+    program: Sequence[str], env: Mapping[str, str], cwd: Path, guardian: Guardian
 ) -> Status | None:
-    """Run a program to its end, and read the status that it prints. Its group goes with it."""
-    printed = await output_of(argv, env, cwd, guardian)
+    """What the CLI says of its login, seeing `env` as it is; None where it gives no answer that can
+    be read. Takes as long as the CLI does."""
+    printed = await output_of([*program, *STATUS], env, cwd, guardian)
     return None if printed is None else read_status(printed)
 
 

@@ -89,7 +89,7 @@ async def test_readiness_by_login(autojump_clock: MockClock, means: Means) -> No
         missing = means in (Means.NOTHING, Means.KEY_HELPER)
         assert isinstance(world.watch.trouble, NotLoggedIn if missing else type(None))
         if missing:
-            assert "/opt/claude setup-token" in str(world.watch.trouble)
+            assert "ccapi login --token" in str(world.watch.trouble)
 
 
 async def test_without_a_login_it_is_asked_for_until_there_is_one(
@@ -186,7 +186,7 @@ async def test_a_credentials_file_is_refused_beyond_loopback(autojump_clock: Moc
             await world.watch.check_exposure()
         (problem,) = refused.value.problems
         assert problem.key == "server.host"
-        for word in ("e-mail", "/opt/claude setup-token", "claude.allow_credentials_file"):
+        for word in ("e-mail", "ccapi login --token", "claude.allow_credentials_file"):
             assert word in problem.reason
         # A program may serve all the same, or the file may come later: no child is started then.
         with pytest.raises(NotLoggedIn, match="e-mail"):
