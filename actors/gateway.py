@@ -28,7 +28,7 @@ from typing import TypeVar
 
 import trio
 
-from ..schemas.errors import GatewayError, Overloaded, draining
+from ..schemas.errors import CliUnusable, GatewayError, Overloaded, draining
 from ..schemas.events import ConversationOpened
 from ..schemas.message import Message, check_results, digest
 from ..schemas.settings.settings import Settings, without_keys
@@ -36,7 +36,7 @@ from ..schemas.turn import Memory, Reply, Setup, Tool
 from ..transport.http.bodies import Bodies
 from ..transport.loggers import get_logger
 from ..transport.media.attachments import AttachmentPolicy
-from ..transport.process.cli import find_cli
+from ..transport.process.cli import Cli, find_cli
 from ..transport.seals import Seals
 from .conversations.archive import Archive, Listed, open_archive
 from .conversations.cleanup import Cleanup, open_cleanup
@@ -85,7 +85,7 @@ class Gateway:
     def __init__(
         self, settings: Settings, bus: Bus, stats: Stats, cache: Cache, directory: Directory,
         pool: ChildPool, supervisor: Supervisor, background: Background, watch: CliWatch,
-        archive: Archive, mcp: McpServers,
+        archive: Archive, mcp: McpServers, cli: Cli,
     ) -> None:  # fmt: skip
         self.settings = settings
         self.mcp = mcp
@@ -106,6 +106,7 @@ class Gateway:
         self._pool = pool
         self._supervisor = supervisor
         self._watch = watch
+        self._cli = cli
         self._turns = TurnService(directory, supervisor, self.models)
         archive.make_room = self._make_room
         supervisor.abandoned = archive.discard
@@ -325,7 +326,16 @@ class Gateway:
         if self.archive.trouble is not None:
             message = f"Conversations cannot be kept: {self.archive.trouble}"
             return Overloaded(message, code="storage_unavailable")
-        return self._watch.trouble or self._pool.trouble
+        return self._watch.trouble or self._pool.trouble or self._missing_cli
+
+    @property
+    def _missing_cli(self) -> GatewayError | None:
+        """The CLI is gone, and no child is left: without warm children no start has shown it."""
+        program = self._cli.program[0]
+        if self._pool.statistics().live or os.access(program, os.X_OK):
+            return None
+        message = f"The CLI was not found: there is no {program} that can be executed."
+        return CliUnusable(message, code="cli_not_found")
 
     async def check_exposure(self) -> None:
         """See `CliWatch.check_exposure`."""
@@ -444,6 +454,7 @@ async def open_gateway(
                         watch,
                         archive,
                         mcp,
+                        cli,
                     )
                 except Exception as error:  # noqa: BLE001 (raised again, past the nurseries)
                     failure = error

@@ -5,6 +5,7 @@ Knows: the settings loader's sources, file modes. Refuses to know: what a settin
 
 from __future__ import annotations
 
+import json
 import shlex
 import stat
 from collections.abc import Iterable, Mapping
@@ -20,6 +21,8 @@ from .case import Case
 from .finding import Finding, failed, ok, warning
 
 SETTINGS = "settings"
+
+MCP_CURE = "Mend mcp.config_file, or set mcp.enabled to false."
 
 OTHERS = stat.S_IRWXG | stat.S_IRWXO
 
@@ -72,9 +75,21 @@ def _texts(value: Any) -> Iterable[str]:
 
 
 async def check_mcp(case: Case) -> Finding:
-    """Whether the MCP servers' file can be read, where there is one."""
-    await trio.lowlevel.checkpoint()
-    section: Any = getattr(case.settings, "mcp", None)
-    if section is None or not section.enabled:
-        return ok("mcp", "no MCP servers are asked for")
-    return ok("mcp", "`ccapi mcp check` looks at the servers")
+    """Whether the file of the MCP servers can be read, where it is wanted. Starts none of them."""
+    settings = case.settings.mcp
+    if not settings.enabled:
+        await trio.lowlevel.checkpoint()
+        return ok("mcp", "not asked for (mcp.enabled)")
+    file = settings.config_file.expanduser()
+    try:
+        document = json.loads(await trio.to_thread.run_sync(file.read_bytes))
+        servers = document["mcpServers"]
+        if not isinstance(servers, dict):
+            raise TypeError
+    except OSError as error:
+        return failed("mcp", f"{file} cannot be read: {error.strerror}", MCP_CURE)
+    except (KeyError, TypeError):
+        return failed("mcp", f"{file} has no object mcpServers", MCP_CURE)
+    except (ValueError, RecursionError) as error:
+        return failed("mcp", f"{file} is no JSON: {error}", MCP_CURE)
+    return ok("mcp", f"{len(servers)} servers in {file}")

@@ -45,7 +45,12 @@ LEAST_SECONDS = 2.0
 """Between two questions, however many turns fail for lack of a login."""
 
 DOUBT_SECONDS = 30.0
-"""How long `/ready` reports that the API refused the login, unless a turn succeeds meanwhile."""
+"""How long `/ready` reports that the API refused the login, or that children never become ready,
+unless a turn succeeds meanwhile."""
+
+NEVER_READY = "child_start_timeout"
+SLOW_STARTS = 2
+"""Children in a row that never became ready, until `/ready` reports it: one may be an accident."""
 
 ACCOUNT_SETTING = "claude.allow_credentials_file"
 
@@ -67,8 +72,9 @@ class CliWatch:
         self._known = trio.Event()
         self._version_known = trio.Event()
         self._doubt = trio.Event()
-        self._refused: NotLoggedIn | None = None  # by the API, as a turn said
+        self._refused: GatewayError | None = None  # as turns said
         self._refused_until = -math.inf
+        self._slow_starts = 0  # one after the other, without a turn that succeeded
         self._once = OnceLog(log)
 
     def __repr__(self) -> str:
@@ -239,7 +245,13 @@ class CliWatch:
 
     def _worked(self) -> None:
         self._refused, self._refused_until = None, -math.inf
+        self._slow_starts = 0
         self._once.forget()
+
+    def _refuse(self, error: GatewayError) -> None:
+        """Report `error` as what keeps turns from being answered, for a while."""
+        self._refused = error
+        self._refused_until = trio.current_time() + DOUBT_SECONDS
 
     def _failed(self, error: GatewayError) -> None:
         login = self.login
@@ -252,8 +264,11 @@ class CliWatch:
                 "a turn failed", f"{error.code} {error.message}", code=error.code,
                 reason=error.message,
             )  # fmt: skip
+        if error.code == NEVER_READY:
+            self._slow_starts += 1
+            if self._slow_starts >= SLOW_STARTS:
+                self._refuse(CliUnusable(error.message, code=error.code))
         if isinstance(error, NotLoggedIn):
-            self._refused = error
-            self._refused_until = trio.current_time() + DOUBT_SECONDS
+            self._refuse(error)
             if login is not None and not login.is_fixed:
                 self._doubt.set()

@@ -131,6 +131,15 @@ async def test_one_that_goes_missing_is_reported_once_and_may_come_back(tmp_path
     assert len(told) == len(set(told))  # another may come of its coming back at that moment
 
 
+async def test_one_that_goes_missing_is_seen_without_a_warm_child_too(tmp_path: Path) -> None:
+    async with serving(tmp_path, WORKS, prewarm=0) as (_, client, program):
+        await until(client, is_ready)
+        program.unlink()
+        await until(client, because("cli_not_found"))
+        write(program, WORKS)
+        await until(client, is_ready)
+
+
 async def test_one_that_writes_nothing_is_reported_once(tmp_path: Path) -> None:
     silent = f"{STATUS} exit 0;; esac\nexec sleep 1000"
     bounds = {"start_timeout_seconds": 0.3, "stop_seconds": 0.1}
@@ -139,6 +148,7 @@ async def test_one_that_writes_nothing_is_reported_once(tmp_path: Path) -> None:
             for _ in range(3):
                 answer = await ask(client)
                 assert answer.json()["error"]["code"] == "child_start_timeout"
+            await until(client, because("child_start_timeout"))
     assert warnings(lines) == ["a turn failed"]
 
 

@@ -24,6 +24,7 @@ from ccapi.actors.doctor.finding import Finding, State, is_well, render_json
 from ccapi.schemas.settings.settings import (
     AuthSettings,
     ClaudeSettings,
+    McpSettings,
     ModelSettings,
     ServerSettings,
     Settings,
@@ -389,6 +390,27 @@ async def test_a_settings_file_with_keys_is_for_its_owner(
     if state is State.WARNING:
         assert finding.cure == f"chmod 600 {file}"
         assert stat.S_IMODE(file.stat().st_mode) == mode
+
+
+@pytest.mark.parametrize(
+    ("text", "words"),
+    [
+        ('{"mcpServers": {"a": {"command": "x"}}}', "1 servers in"),
+        ('{"mcpServers": []}', "has no object mcpServers"),
+        ("[]", "has no object mcpServers"),
+        ('{"mcpServers": {"a": {"env": {"KEY": "secret-word"}}', "is no JSON"),
+        (None, "cannot be read: No such file"),
+    ],
+)
+async def test_the_file_of_the_mcp_servers(tmp_path: Path, text: str | None, words: str) -> None:
+    file = tmp_path / "mcp.json"
+    if text is not None:
+        file.write_text(text)
+    settings = settings_for(tmp_path, mcp=McpSettings(enabled=True, config_file=file))
+    finding = (await found(settings, "mcp"))["mcp"]
+    assert words in finding.text
+    assert "secret-word" not in finding.text
+    assert finding.state is (State.OK if "servers in" in words else State.FAILED)
 
 
 # -- a turn ----------------------------------------------------------------------------------------

@@ -271,6 +271,29 @@ def test_the_causes_that_are_remembered_are_bounded() -> None:
     assert repr(once) == f"<OnceLog {MOST_CAUSES}>"
 
 
+async def test_children_that_never_become_ready_are_reported_from_the_second_on(
+    autojump_clock: MockClock,
+) -> None:
+    async with open_world(Means.KEY) as world:
+        await world.watch.known()
+        slow = TurnTimeout("It was not ready within 30 seconds.", code="child_start_timeout")
+        await world.fail(slow)
+        assert world.watch.trouble is None
+        await world.finish()
+        await world.fail(slow)
+        assert world.watch.trouble is None
+        await world.fail(slow)
+        trouble = world.watch.trouble
+        assert trouble is not None
+        assert (trouble.status, trouble.code) == (503, "child_start_timeout")
+        await world.finish()
+        assert world.watch.trouble is None
+        await world.fail(slow)
+        await world.fail(slow)
+        await trio.sleep(DOUBT_SECONDS + 0.1)
+        assert world.watch.trouble is None
+
+
 async def test_a_cli_that_is_too_old_answers_no_turn(autojump_clock: MockClock) -> None:
     watch = CliWatch("/opt/claude", Settings())
 
