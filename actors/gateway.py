@@ -37,6 +37,8 @@ from ..transport.http.bodies import Bodies
 from ..transport.loggers import get_logger
 from ..transport.media.attachments import AttachmentPolicy
 from ..transport.process.cli import Cli, find_cli
+from ..transport.process.cli_version import Version
+from ..transport.process.login import Login
 from ..transport.seals import Seals
 from .conversations.archive import Archive, Listed, open_archive
 from .conversations.cleanup import Cleanup, open_cleanup
@@ -336,6 +338,25 @@ class Gateway:
             return None
         message = f"The CLI was not found: there is no {program} that can be executed."
         return CliUnusable(message, code="cli_not_found")
+
+    @property
+    def cli(self) -> Cli:
+        """The CLI that runs."""
+        return self._cli
+
+    @property
+    def login(self) -> Login | None:
+        """How the CLI is logged in; None until that is known."""
+        return self._watch.login
+
+    @property
+    def cli_version(self) -> Version | None:
+        """The CLI's version; None until it is known, and where it has none that can be read."""
+        return self._watch.version
+
+    async def wait_known(self) -> None:
+        """Wait until the CLI has said its version and its login, or does not."""
+        await self._watch.wait_known()
 
     async def check_exposure(self) -> None:
         """See `CliWatch.check_exposure`."""
