@@ -46,7 +46,7 @@ from .conversations.conversation import Conversation, ConversationInfo, info_of
 from .conversations.directory import Directory, Entry, not_found
 from .conversations.journal import seed_ids
 from .conversations.lineage import new_from
-from .conversations.models import ModelCatalog
+from .conversations.models import ModelCatalog, open_learning
 from .conversations.supervisor import Supervisor, open_supervisor
 from .conversations.turn_service import TurnService
 from .conversations.workspace_paths import new_conversation_id
@@ -87,7 +87,7 @@ class Gateway:
     def __init__(
         self, settings: Settings, bus: Bus, stats: Stats, cache: Cache, directory: Directory,
         pool: ChildPool, supervisor: Supervisor, background: Background, watch: CliWatch,
-        archive: Archive, mcp: McpServers, cli: Cli,
+        archive: Archive, mcp: McpServers, cli: Cli, models: ModelCatalog,
     ) -> None:  # fmt: skip
         self.settings = settings
         self.mcp = mcp
@@ -100,7 +100,7 @@ class Gateway:
         self.kept_responses = KeptResponses(
             archive.store, self.responses, settings.responses.ttl_seconds
         )
-        self.models = ModelCatalog(settings.models, settings.auth)
+        self.models = models
         self.attachments = AttachmentPolicy.of(settings)
         self.seals = Seals(settings.storage.path.expanduser() / COMPACTION_KEY)
         self.bodies = Bodies(settings.server.max_bodies_bytes)
@@ -429,11 +429,13 @@ async def open_gateway(
     bounds = settings.conversation
     watch = CliWatch(cli.program[0], settings)
     directory = Directory(bounds.max_conversations, bounds.max_held_bytes, bounds.max_items_bytes)
+    models = ModelCatalog(settings.models, settings.auth)
     failure: Exception | None = None
     mcp = McpServers()
     async with (
         open_stats(bus) as stats,
         open_cache(settings.cache, bus) as cache,
+        open_learning(models, bus),
     ):
         try:
             async with (
@@ -476,6 +478,7 @@ async def open_gateway(
                         archive,
                         mcp,
                         cli,
+                        models,
                     )
                 except Exception as error:  # noqa: BLE001 (raised again, past the nurseries)
                     failure = error

@@ -264,6 +264,8 @@ class Stats:
                 self._conversations.move(event)
             case events.CacheAsked(outcome):
                 self._cache.add(outcome)
+            case events.ModelsListed():
+                pass
             case events.EventsLost(missed):
                 # Ends may be among what was missed. What is under way is better counted anew, from
                 # each one's next event, than wrong for good.

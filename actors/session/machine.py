@@ -402,7 +402,9 @@ class Machine:
         reason = child.take_answer(answer)
         if reason is None:
             failed = child.take_servers(answer)
-            return [events.ServersFailed(failed)] if failed else []
+            if failed:
+                return [events.ServersFailed(failed)]
+            return child.report_models(answer)
         if self.phase is Phase.IDLE:
             self._budget.spend(now)
             return self._stop_child(events.Kill(), now)
