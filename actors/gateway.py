@@ -28,7 +28,7 @@ from typing import TypeVar
 
 import trio
 
-from ..schemas.errors import GatewayError, Overloaded, draining
+from ..schemas.errors import CliUnusable, GatewayError, Overloaded, draining
 from ..schemas.events import ConversationOpened
 from ..schemas.message import Message, check_results, digest
 from ..schemas.settings.settings import Settings, without_keys
@@ -36,7 +36,9 @@ from ..schemas.turn import Memory, Reply, Setup, Tool
 from ..transport.http.bodies import Bodies
 from ..transport.loggers import get_logger
 from ..transport.media.attachments import AttachmentPolicy
-from ..transport.process.cli import find_cli
+from ..transport.process.cli import Cli, find_cli
+from ..transport.process.cli_version import Version
+from ..transport.process.login import Login
 from ..transport.seals import Seals
 from .conversations.archive import Archive, Listed, open_archive
 from .conversations.cleanup import Cleanup, open_cleanup
@@ -44,7 +46,7 @@ from .conversations.conversation import Conversation, ConversationInfo, info_of
 from .conversations.directory import Directory, Entry, not_found
 from .conversations.journal import seed_ids
 from .conversations.lineage import new_from
-from .conversations.models import ModelCatalog
+from .conversations.models import ModelCatalog, open_learning
 from .conversations.supervisor import Supervisor, open_supervisor
 from .conversations.turn_service import TurnService
 from .conversations.workspace_paths import new_conversation_id
@@ -85,7 +87,7 @@ class Gateway:
     def __init__(
         self, settings: Settings, bus: Bus, stats: Stats, cache: Cache, directory: Directory,
         pool: ChildPool, supervisor: Supervisor, background: Background, watch: CliWatch,
-        archive: Archive, mcp: McpServers,
+        archive: Archive, mcp: McpServers, cli: Cli, models: ModelCatalog,
     ) -> None:  # fmt: skip
         self.settings = settings
         self.mcp = mcp
@@ -98,7 +100,7 @@ class Gateway:
         self.kept_responses = KeptResponses(
             archive.store, self.responses, settings.responses.ttl_seconds
         )
-        self.models = ModelCatalog(settings.models, settings.auth)
+        self.models = models
         self.attachments = AttachmentPolicy.of(settings)
         self.seals = Seals(settings.storage.path.expanduser() / COMPACTION_KEY)
         self.bodies = Bodies(settings.server.max_bodies_bytes)
@@ -106,6 +108,7 @@ class Gateway:
         self._pool = pool
         self._supervisor = supervisor
         self._watch = watch
+        self._cli = cli
         self._turns = TurnService(directory, supervisor, self.models)
         archive.make_room = self._make_room
         supervisor.abandoned = archive.discard
@@ -325,11 +328,43 @@ class Gateway:
         if self.archive.trouble is not None:
             message = f"Conversations cannot be kept: {self.archive.trouble}"
             return Overloaded(message, code="storage_unavailable")
-        return self._watch.trouble or self._pool.trouble
+        return self._watch.trouble or self._pool.trouble or self._missing_cli
+
+    @property
+    def _missing_cli(self) -> GatewayError | None:
+        """The CLI is gone, and no child is left: without warm children no start has shown it."""
+        program = self._cli.program[0]
+        if self._pool.statistics().live or os.access(program, os.X_OK):
+            return None
+        message = f"The CLI was not found: there is no {program} that can be executed."
+        return CliUnusable(message, code="cli_not_found")
+
+    @property
+    def cli(self) -> Cli:
+        """The CLI that runs."""
+        return self._cli
+
+    @property
+    def login(self) -> Login | None:
+        """How the CLI is logged in; None until that is known."""
+        return self._watch.login
+
+    @property
+    def cli_version(self) -> Version | None:
+        """The CLI's version; None until it is known, and where it has none that can be read."""
+        return self._watch.version
+
+    async def wait_known(self) -> None:
+        """Wait until the CLI has said its version and its login, or does not."""
+        await self._watch.wait_known()
 
     async def check_exposure(self) -> None:
         """See `CliWatch.check_exposure`."""
         await self._watch.check_exposure()
+
+    async def check_version(self) -> None:
+        """See `CliWatch.check_version`."""
+        await self._watch.check_version()
 
     @property
     def draining(self) -> bool:
@@ -396,10 +431,12 @@ async def open_gateway(
     bounds = settings.conversation
     watch = CliWatch(cli.program[0], settings)
     directory = Directory(bounds.max_conversations, bounds.max_held_bytes, bounds.max_items_bytes)
+    models = ModelCatalog(settings.models, settings.auth)
     failure: Exception | None = None
     async with (
         open_stats(bus) as stats,
         open_cache(settings.cache, bus) as cache,
+        open_learning(models, bus),
     ):
         try:
             async with (
@@ -442,6 +479,8 @@ async def open_gateway(
                         watch,
                         archive,
                         mcp,
+                        cli,
+                        models,
                     )
                 except Exception as error:  # noqa: BLE001 (raised again, past the nurseries)
                     failure = error

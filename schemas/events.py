@@ -7,6 +7,7 @@ from __future__ import annotations
 
 from attrs import frozen
 
+from .claude.models import ListedModel
 from .errors import GatewayError
 from .turn import Answer, ChildSource, Usage
 
@@ -118,6 +119,13 @@ class ChildFrozen:
 
 
 @frozen
+class ModelsListed:
+    """A child has listed the models that its login may use."""
+
+    models: tuple[ListedModel, ...]
+
+
+@frozen
 class CacheAsked:
     """The cache looked up an answer: ``hit``, ``miss`` or ``joined`` (another request's turn)."""
 
@@ -162,6 +170,7 @@ Event = (
     | ChildTaken
     | ChildExited
     | ChildFrozen
+    | ModelsListed
     | CacheAsked
     | McpServerChanged
     | McpCalled

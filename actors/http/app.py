@@ -6,6 +6,7 @@ know: servers, sockets and TLS; any ASGI server that runs on trio can serve the 
 
 from __future__ import annotations
 
+from collections.abc import Iterator
 from typing import TYPE_CHECKING, Any, NoReturn
 
 from attrs import asdict
@@ -162,12 +163,44 @@ async def show_model(call: Call) -> None:
 
 
 def _encode_model(model: Model) -> dict[str, Any]:
-    return {
+    """OpenAI's four fields, and what clients of other gateways look for (README.md, "Models")."""
+    known: dict[str, Any] = {
         "id": model.id,
         "object": "model",
         "created": model.created,
         "owned_by": model.owned_by,
+        "name": model.name,
+        "description": model.description,
+        "profile": model.profile,
+        "resolved_model": model.means,
+        "source": "cli" if model.listed else "table",
     }
+    if model.sizes is None:
+        return known
+    context, output = model.sizes.context, model.sizes.output
+    return known | {
+        "context_length": context,
+        "context_window": context,
+        "max_output_tokens": output,
+        "max_completion_tokens": output,
+        "architecture": {
+            "modality": "text+image+file->text",
+            "input_modalities": ["text", "image", "file"],
+            "output_modalities": ["text"],
+        },
+        "supported_parameters": [*_parameters(model)],
+        "supported_reasoning_efforts": [*model.efforts] or None,
+    }
+
+
+def _parameters(model: Model) -> Iterator[str]:
+    """The parameters that have an effect, by the names that OpenRouter's clients know."""
+    yield from ("max_tokens", "max_completion_tokens", "stop", "tools", "tool_choice")
+    yield from ("parallel_tool_calls", "response_format", "structured_outputs")
+    if model.sizes is not None and model.sizes.thinks:
+        yield from ("reasoning", "include_reasoning", "reasoning_effort")
+    if model.takes_sampling:
+        yield from ("temperature", "top_p")
 
 
 # -- for operators -------------------------------------------------------------------------------

@@ -293,6 +293,8 @@ class Stats:
                 self._mcp.call(event)
             case events.McpServerChanged():
                 self._mcp.move(event)
+            case events.ModelsListed():
+                pass
             case events.EventsLost(missed):
                 # Ends may be among what was missed. What is under way is better counted anew, from
                 # each one's next event, than wrong for good.

@@ -25,7 +25,14 @@ from attrs import define, evolve
 from ...schemas.claude.lines import Line
 from ...schemas.claude.output import Frame, Noise, PermissionAsked
 from ...schemas.errors import ChildProtocolError, GatewayError, InternalError, draining
-from ...schemas.events import ChildTaken, PhaseChanged, TurnAccepted, TurnFailed, TurnFinished
+from ...schemas.events import (
+    ChildTaken,
+    ModelsListed,
+    PhaseChanged,
+    TurnAccepted,
+    TurnFailed,
+    TurnFinished,
+)
 from ...schemas.message import Message
 from ...schemas.turn import (
     AgentOrigin,
@@ -489,6 +496,8 @@ class _Session(Generic[C]):
                     held=action.held,
                     kept=action.kept,
                 )
+            case ModelsListed():
+                self._bus.publish(action)
             case ClaimRefused(error):
                 log.warning("a spare was refused", conversation_id=self.id, error=error)
             case Freeze():

@@ -41,9 +41,11 @@ from attrs import define, evolve, field, frozen
 from ...schemas.claude import input as cli_input
 from ...schemas.claude import mcp
 from ...schemas.claude.lines import Line
+from ...schemas.claude.models import listed_models
 from ...schemas.claude.output import ControlAnswer, ControlAsked, LimitState, TurnResult
 from ...schemas.claude.sampling import PLAIN, ApiMessages, encode_settings
 from ...schemas.claude.upstream import NO_LIMIT
+from ...schemas.events import ModelsListed
 from ...schemas.mcp_rules import Decision
 from ...schemas.message import Message, ToolResult, digest
 from ...schemas.turn import ChildSource, Options, Setup, Usage
@@ -527,6 +529,11 @@ class ChildState:
         if not isinstance(failed, dict):
             return {}
         return {name: str(why) for name, why in failed.items() if name in self.beside}
+
+    def report_models(self, answer: ControlAnswer) -> list[Action]:
+        """The models that it has listed in its answer to the initialize."""
+        models = listed_models(answer.body) if answer.request_id == INITIALIZE else ()
+        return [ModelsListed(models)] if models else []
 
     def awaits_rewind(self, answer: ControlAnswer) -> bool:
         return answer.request_id == self.rewinding

@@ -14,6 +14,7 @@ from attrs import frozen
 from ...schemas.claude.lines import Line
 from ...schemas.claude.output import Frame, PermissionAsked
 from ...schemas.errors import GatewayError
+from ...schemas.events import ModelsListed
 from ...schemas.message import Message
 from ...schemas.turn import Answer, ChildSource, ChoiceFate, Origin, Outcome, Setup, TurnRequest
 from ...schemas.turn_items import TurnItem
@@ -328,5 +329,5 @@ class ChildChosen:
 Action = (
     Wake | CancelWake | HandOver | ChildChosen | Write | Deliver | ChoiceReported | Started | End
     | RequestPermission | PermissionSettled | CallHosted | ServersFailed | TranscriptLost
-    | ClaimRefused | Freeze | Retire | Kill
+    | ClaimRefused | Freeze | Retire | Kill | ModelsListed
 )  # fmt: skip

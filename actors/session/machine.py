@@ -21,7 +21,7 @@ from ...schemas.claude.output import (
     LimitState,
     TurnResult,
 )
-from ...schemas.claude.upstream import is_not_resumed, is_remembered
+from ...schemas.claude.upstream import is_not_resumed, is_remembered, plain
 from ...schemas.errors import GatewayError, HistoryNotWritten, NotLoggedIn
 from ...schemas.message import Message
 from ...schemas.turn import (
@@ -402,11 +402,13 @@ class Machine:
         reason = child.take_answer(answer)
         if reason is None:
             failed = child.take_servers(answer)
-            return [events.ServersFailed(failed)] if failed else []
+            if failed:
+                return [events.ServersFailed(failed)]
+            return child.report_models(answer)
         if self.phase is Phase.IDLE:
             self._budget.spend(now)
             return self._stop_child(events.Kill(), now)
-        error = errors.not_set_up(reason)
+        error = errors.not_set_up(reason, self.limits.program)
         return self._fail_turn(error, now) if was_set_up else self._abort_startup(error, now)
 
     def _claim_refused(self, reason: str, now: float) -> Actions:
@@ -414,11 +416,11 @@ class Machine:
         child gets it (invariant 6)."""
         turn = self._turns.current
         if turn is not None and (turn.model_began or turn.first_delta is not None):
-            return self._abort_startup(errors.not_set_up(reason), now)
+            return self._abort_startup(errors.not_set_up(reason, self.limits.program), now)
         if turn is not None:
             turn.restart()
         self._is_refused = True
-        return [events.ClaimRefused(reason), *self._stop_child(events.Kill(), now)]
+        return [events.ClaimRefused(plain(reason)), *self._stop_child(events.Kill(), now)]
 
     # -- the answer comes ------------------------------------------------------------------------
 
@@ -486,7 +488,7 @@ class Machine:
 
     def _lost(self, session_id: str | None, error: str, kept: int) -> Action:
         held = len(self.memory.digests)
-        return events.TranscriptLost(session_id, error, held, kept)
+        return events.TranscriptLost(session_id, plain(error), held, kept)
 
     # -- a turn ends -----------------------------------------------------------------------------
 
