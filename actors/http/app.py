@@ -34,6 +34,7 @@ from .conversations import (
     show_conversation,
     show_item,
 )
+from .idempotency import once
 from .middleware import HEADERS, Front
 from .page import Page
 from .request import Call, route
@@ -109,11 +110,11 @@ def _keyed_routes(gateway: Gateway, keys: KeyRing) -> list[Route]:
     conversation = "/v1/conversations/{conversation_id}"
     response = "/v1/responses/{response_id}"
     return [
-        route(gateway, "/v1/chat/completions", keys, POST=complete_chat),
-        route(gateway, "/v1/completions", keys, POST=complete_text),
-        route(gateway, "/v1/responses", keys, POST=create_response),
+        route(gateway, "/v1/chat/completions", keys, once=once, POST=complete_chat),
+        route(gateway, "/v1/completions", keys, once=once, POST=complete_text),
+        route(gateway, "/v1/responses", keys, once=once, POST=create_response),
         route(gateway, "/v1/responses/input_tokens", keys, POST=count_input_tokens),
-        route(gateway, "/v1/responses/compact", keys, POST=compact_response),
+        route(gateway, "/v1/responses/compact", keys, once=once, POST=compact_response),
         route(
             gateway,
             response,

@@ -156,7 +156,7 @@ async def _stream(call: Call, job: Job) -> None:
         except Exception as error:
             if not stream.opened:
                 raise
-            failure = as_gateway_error(error)
+            failure = call.failure = as_gateway_error(error)
             if writer is None:
                 await stream.write(sse.event(write_json(encode_error_event(failure))), last=True)
                 return

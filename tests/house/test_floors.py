@@ -111,8 +111,8 @@ def test_imports_only_go_down(module: str) -> None:
 
 ROOMS = {
     "actors": (
-        "commands", "websocket", "http", "responses", "listeners", "conversations", "watching",
-        "pool", "session", "mcp", "runtime",
+        "commands", "websocket", "http", "responses", "idempotency", "listeners", "conversations",
+        "watching", "pool", "session", "mcp", "runtime",
     ),
     "transport": ("demo_cli", "client", "mcp", "process", "sandbox", "media", "http"),
     "schemas": ("openai", "claude", "json_schema"),

@@ -20,6 +20,10 @@ from ccapi.actors.conversations.models import ModelCatalog
 from ccapi.actors.conversations.workspaces import LOCAL
 from ccapi.actors.gateway import COMPACTION_KEY, Gateway
 from ccapi.actors.http.app import http_app
+from ccapi.actors.idempotency.requests import (
+    IdempotentRequests,
+    open_idempotent_requests,
+)
 from ccapi.actors.listeners.cache import Cache, open_cache
 from ccapi.actors.listeners.overview import GatewayStatistics, SessionInfo
 from ccapi.actors.mcp.servers import McpServers
@@ -201,6 +205,7 @@ class GatewayDouble:
     models: ModelCatalog
     responses: ResponseStore
     background: Background
+    idempotent: IdempotentRequests
     stats: StatsDouble = field(factory=StatsDouble)
     mcp: McpServers = field(factory=McpServers)
     draining: bool = False
@@ -375,9 +380,10 @@ async def open_gateway_double(settings: Settings | None = None) -> AsyncIterator
         open_cache(settings.cache, bus) as cache,
         trio.open_nursery() as nursery,
         open_background(8) as background,
+        open_idempotent_requests(settings.idempotency, None, 2) as idempotent,
     ):
         yield GatewayDouble(
             settings, bus, cache, nursery, ModelCatalog(settings.models),
-            ResponseStore(settings.responses), background,
+            ResponseStore(settings.responses), background, idempotent,
         )  # fmt: skip
         nursery.cancel_scope.cancel()
