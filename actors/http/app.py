@@ -36,6 +36,7 @@ from .conversations import (
 )
 from .idempotency import once
 from .middleware import HEADERS, Front
+from .openapi import Document
 from .page import Page
 from .request import Call, route
 from .responses import (
@@ -107,6 +108,7 @@ def http_app(gateway: Gateway) -> ASGIApp:
 
 
 def _keyed_routes(gateway: Gateway, keys: KeyRing) -> list[Route]:
+    document = Document(keyed=bool(gateway.settings.auth.api_keys))
     conversation = "/v1/conversations/{conversation_id}"
     response = "/v1/responses/{response_id}"
     return [
@@ -147,6 +149,7 @@ def _keyed_routes(gateway: Gateway, keys: KeyRing) -> list[Route]:
         route(gateway, "/v1/mcp", keys, GET=show_mcp_servers),
         route(gateway, "/stats", keys, GET=tell_statistics),
         route(gateway, "/metrics", keys, GET=tell_metrics),
+        route(gateway, "/openapi.json", keys, GET=document.show),
     ]
 
 

@@ -17,7 +17,13 @@ from starlette.routing import Route
 from starlette.types import Receive, Scope, Send
 
 from ...schemas.convert import parse_json, weigh_json
-from ...schemas.errors import GatewayError, MethodNotAllowed, NotFound, UnsupportedMediaType
+from ...schemas.errors import (
+    GatewayError,
+    MethodNotAllowed,
+    NotFound,
+    UnsupportedMediaType,
+    invalid,
+)
 from ...transport.http.asgi import decode_body, read_body, send_json
 from ...transport.http.bodies import LONG, MEMORY_PER_BYTE, Share
 from ...transport.http.content_coding import CODINGS, UnknownCoding, read_codings
@@ -74,8 +80,19 @@ class Call:
         part: str = self.scope["path_params"][name]
         return part
 
-    def query(self) -> dict[str, str]:
-        return dict(parse_qsl(self.scope["query_string"].decode("latin-1")))
+    def query(self, *names: str) -> dict[str, str]:
+        """The parameters of these names that the URL has, blank ones too. Others are ignored.
+
+        Raises `InvalidRequest` where one is given twice.
+        """
+        given = parse_qsl(self.scope["query_string"].decode("latin-1"), keep_blank_values=True)
+        found: dict[str, str] = {}
+        for name, value in given:
+            if name in names:
+                if name in found:
+                    raise invalid(f"{name} must be given once.", name)
+                found[name] = value
+        return found
 
     async def json(self, *, optional: bool = False) -> object:
         """The body; an empty object if there is none and it is `optional`. Raises what `parsed`
