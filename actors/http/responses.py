@@ -97,7 +97,7 @@ async def count_input_tokens(call: Call) -> None:
 
 
 def _read_countable(raw: object, *, names_conversation: bool, kept: Kept) -> ResponseTurn:
-    if isinstance(raw, dict):
+    if isinstance(raw, dict) and isinstance(raw.get("generate"), bool | None):
         raw = {**raw, "generate": False}  # no model answers it, so that it needs no input either
     return parse_response(raw, names_conversation=names_conversation, kept=kept)
 

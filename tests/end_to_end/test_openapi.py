@@ -244,7 +244,7 @@ async def test_schemathesis_finds_nothing(tmp_path: Path) -> None:
             sys.executable, "-m", "schemathesis.cli", "run", f"{live.url}/openapi.json",
             "--phases", "examples,fuzzing,stateful", "--max-examples", str(EXAMPLES),
             "--exclude-checks", "positive_data_acceptance",
-            "--generation-deterministic", "--no-color", "--continue-on-failure", "--max-time", "20",
+            "--generation-deterministic", "--no-color", "--continue-on-failure", "--max-time", "10",
         ]  # fmt: skip
         if EXAMPLES > 10:
             command[command.index("examples,fuzzing,stateful")] += ",coverage"

@@ -33,6 +33,7 @@ from ccapi.actors.responses.store import ResponseStore
 from ccapi.actors.runtime.background import Background, open_background
 from ccapi.actors.runtime.bus import Bus
 from ccapi.actors.runtime.reply_channel import CallerGone, Port, Turn, open_turn
+from ccapi.actors.session.events import PermissionReply
 from ccapi.actors.watching.history import TurnRecord
 from ccapi.schemas.errors import Conflict, GatewayError, NotFound, Overloaded, draining
 from ccapi.schemas.events import TurnFinished
@@ -149,6 +150,14 @@ class ConversationDouble:
     async def warm(self) -> None:
         self.warmed += 1
 
+    @property
+    def entry(self) -> None:
+        """It has none."""
+
+    async def reply(self, reply: PermissionReply) -> None:
+        """No agent waits."""
+        raise NotFound("No such permission.", code="permission_not_found", param="request_id")
+
     async def position(self, turn_id: str) -> int | None:
         """It is not stored."""
         return None
@@ -192,6 +201,9 @@ class ArchiveDouble:
     """It keeps nothing."""
 
     async def change_metadata(self, entry: object) -> None: ...
+
+    async def records(self, entry: object) -> tuple[TurnRecord, ...]:
+        return ()
 
 
 @define(eq=False)
@@ -340,6 +352,9 @@ class GatewayDouble:
             )
             for made in self.made
         ]  # fmt: skip
+
+    async def count_tokens(self, setup: Setup, messages: Sequence[Message]) -> int:
+        return 0
 
     def publish_finished(self, asked: Asked, *pieces: str) -> None:
         """What a session tells the bus at the end of a turn; the cache learns from it."""

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import re
+from collections.abc import Iterator
 from typing import Any
 
 import attrs
@@ -22,7 +23,7 @@ from ccapi.schemas.openai.chat import ChatRequest
 from ccapi.schemas.settings.settings import AuthSettings, Settings
 
 from ...support.asgi import Client
-from ...support.gateway_double import GatewayDouble, app_of, open_gateway_double
+from ...support.gateway_double import GatewayDouble, app_of, open_gateway_double, saying
 
 JSON = dict[str, Any]
 PATH = "/openapi.json"
@@ -155,3 +156,120 @@ def _is_taken(value: JSON, cls: type) -> bool:
     except InvalidRequest:
         return False
     return True
+
+
+# -- what is refused -------------------------------------------------------------------------------
+
+KINDS: tuple[Any, ...] = ("a", "", " ", 1, 0, -1, 1.5, True, None, [], {}, [None], [1], {"a": 1})
+DEEPEST = 3
+MANY = 1000
+"""Items that are too many for a test."""
+
+
+def _wrong(schema: JSON, components: JSON) -> Iterator[Any]:
+    """Values that break the schema in one place: of another kind, and just outside of each bound
+    that it has."""
+    keywords: list[JSON] = [schema, *schema.get("anyOf", ())]
+    tried: list[Any] = [*KINDS]
+    for each in keywords:
+        tried += [each[name] - 1 for name in ("minimum",) if name in each]
+        tried += [each[name] + 1 for name in ("maximum",) if name in each]
+        if "maxLength" in each:
+            tried.append("a" * (each["maxLength"] + 1))
+        if each.get("maxItems", MANY) < MANY:
+            tried.append(["a"] * (each["maxItems"] + 1))
+        if "maxProperties" in each:
+            tried.append({str(number): "a" for number in range(each["maxProperties"] + 1)})
+        if "propertyNames" in each:
+            tried.append({"a" * 1000: "a"})
+        if isinstance(each.get("additionalProperties"), dict):
+            tried.append({"a": "a" * 10_000})
+    validator = Draft202012Validator({**schema, "components": components})
+    yield from (value for value in tried if not validator.is_valid(value))
+
+
+def _variants(schema: JSON, components: JSON, sound: Any, depth: int = 0) -> Iterator[Any]:
+    """What breaks the schema, at its top or in one field beneath it; `sound` does not."""
+    yield from _wrong(schema, components)
+    if depth == DEEPEST:
+        return
+    for each in (schema, *schema.get("anyOf", ())):
+        while "$ref" in each:
+            each = components["schemas"][each["$ref"].rpartition("/")[2]]
+        if each.get("type") in ("array", ["array", "null"]) and isinstance(each["items"], dict):
+            inner = sound[0] if isinstance(sound, list) and sound else {}
+            yield from ([bad] for bad in _variants(each["items"], components, inner, depth + 1))
+        if "properties" in each and isinstance(sound, dict):
+            for name in each.get("required", ()):
+                yield {key: value for key, value in sound.items() if key != name} or {"b": 1}
+            for name, field in each["properties"].items():
+                given = sound.get(name, {})
+                for bad in _variants(field, components, given, depth + 1):
+                    yield {**sound, name: bad}
+
+
+BODIES = [place for place, operation in OPERATIONS.items() if operation.examples]
+
+
+@pytest.mark.parametrize(("method", "path"), BODIES, ids=map(" ".join, BODIES))
+async def test_a_body_that_the_document_forbids_is_refused(
+    client: Client, gateway: GatewayDouble, method: str, path: str
+) -> None:
+    document = make_document(keyed=False)
+    components = document["components"]
+    [sound, *_] = OPERATIONS[method, path].examples.values()
+    content = document["paths"][path][method.lower()]["requestBody"]["content"]
+    schema = content["application/json"]["schema"]
+    root = {**schema, "components": components}
+    assert Draft202012Validator(root).is_valid(sound)
+    validator = Draft202012Validator(root)
+    place = path.replace("{conversation_id}", gateway.conversation().conversation_id)
+    tried = 0
+    for body in _variants(schema, components, sound):
+        if validator.is_valid(body):  # it was one way of several to be sound
+            continue
+        tried += 1
+        response = await client.request(
+            method, place, body=[json.dumps(body).encode()], headers=TYPE
+        )
+        assert response.status in (400, 413), json.dumps(body)[:1000]
+        assert response.error["code"] != "invalid_json"
+    assert tried > 20
+
+
+TYPE = {"content-type": "application/json"}
+QUERIES = [place for place, each in OPERATIONS.items() if each.parameters]
+
+
+@pytest.mark.parametrize(("method", "path"), QUERIES, ids=map(" ".join, QUERIES))
+async def test_a_parameter_that_the_document_forbids_is_refused(
+    client: Client, gateway: GatewayDouble, method: str, path: str
+) -> None:
+    made = gateway.conversation().conversation_id
+    asked = {"model": "sonnet", "input": "Hello"}
+    gateway.script = saying("Hello")
+    response_id = (await client.request("POST", "/v1/responses", json=asked)).json()["id"]
+    place = path.replace("{conversation_id}", made).replace("{response_id}", response_id)
+    operation = OPERATIONS[method, path]
+    body = next(iter(operation.examples.values()), None)
+    for parameter in operation.parameters:
+        name, schema = parameter["name"], parameter["schema"]
+        texts = ["", "nonsense", "0", "-1", "1.5", "101", "1000000000", "é", "a" * 256, "null"]
+        if parameter["in"] == "header":
+            wrong = [{"headers": {name: text}} for text in texts if _is_wrong(schema, text)]
+            queries = [""] * len(wrong)
+        else:
+            wrong = [{}] * len(texts)
+            queries = [f"?{name}={text}" for text in texts if _is_wrong(schema, text)]
+            queries.append(f"?{name}=1&{name}=1")
+        for query, more in zip(queries, wrong, strict=False):
+            response = await client.request(method, f"{place}{query}", json=body, **more)
+            assert response.status == 400, (query, more)
+            assert response.error["param"] == name
+
+
+def _is_wrong(schema: JSON, text: str) -> bool:
+    value: Any = text
+    if schema["type"] == "integer" and re.fullmatch(r"-?\d+", text):
+        value = int(text)
+    return not Draft202012Validator(schema).is_valid(value)
