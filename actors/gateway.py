@@ -51,6 +51,7 @@ from .conversations.supervisor import Supervisor, open_supervisor
 from .conversations.turn_service import TurnService
 from .conversations.workspace_paths import new_conversation_id
 from .conversations.workspaces import LOCAL, check_tools, place_of
+from .idempotency.requests import IdempotentRequests, open_idempotent_requests
 from .listeners.cache import Cache, open_cache
 from .listeners.overview import GatewayStatistics, SessionInfo, session_info
 from .listeners.stats import Stats, open_stats
@@ -88,6 +89,7 @@ class Gateway:
         self, settings: Settings, bus: Bus, stats: Stats, cache: Cache, directory: Directory,
         pool: ChildPool, supervisor: Supervisor, background: Background, watch: CliWatch,
         archive: Archive, mcp: McpServers, cli: Cli, models: ModelCatalog,
+        idempotent: IdempotentRequests,
     ) -> None:  # fmt: skip
         self.settings = settings
         self.mcp = mcp
@@ -95,6 +97,7 @@ class Gateway:
         self.stats = stats
         self.cache = cache
         self.background = background
+        self.idempotent = idempotent
         self.responses = ResponseStore(settings.responses)
         self.archive = archive
         self.kept_responses = KeptResponses(
@@ -462,6 +465,9 @@ async def open_gateway(
                     settings, directory, pool, bus, cli.program[0], McpHost(mcp, settings)
                 ) as supervisor,
                 open_background(BACKGROUND_TURNS) as background,
+                open_idempotent_requests(
+                    settings.idempotency, archive.store, BACKGROUND_TURNS
+                ) as idempotent,
             ):
                 directory.removed = partial(_leave_memory, cleanup, archive)
                 directory.added = lambda entry: cleanup.wake(entry.conversation_id)
@@ -481,6 +487,7 @@ async def open_gateway(
                         mcp,
                         cli,
                         models,
+                        idempotent,
                     )
                 except Exception as error:  # noqa: BLE001 (raised again, past the nurseries)
                     failure = error

@@ -35,7 +35,9 @@ from .conversations import (
     show_conversation,
     show_item,
 )
+from .idempotency import once
 from .middleware import HEADERS, Front
+from .openapi import Document
 from .page import Page
 from .request import Call, route
 from .responses import (
@@ -107,14 +109,15 @@ def http_app(gateway: Gateway) -> ASGIApp:
 
 
 def _keyed_routes(gateway: Gateway, keys: KeyRing) -> list[Route]:
+    document = Document(keyed=bool(gateway.settings.auth.api_keys))
     conversation = "/v1/conversations/{conversation_id}"
     response = "/v1/responses/{response_id}"
     return [
-        route(gateway, "/v1/chat/completions", keys, POST=complete_chat),
-        route(gateway, "/v1/completions", keys, POST=complete_text),
-        route(gateway, "/v1/responses", keys, POST=create_response),
+        route(gateway, "/v1/chat/completions", keys, once=once, POST=complete_chat),
+        route(gateway, "/v1/completions", keys, once=once, POST=complete_text),
+        route(gateway, "/v1/responses", keys, once=once, POST=create_response),
         route(gateway, "/v1/responses/input_tokens", keys, POST=count_input_tokens),
-        route(gateway, "/v1/responses/compact", keys, POST=compact_response),
+        route(gateway, "/v1/responses/compact", keys, once=once, POST=compact_response),
         route(
             gateway,
             response,
@@ -147,6 +150,7 @@ def _keyed_routes(gateway: Gateway, keys: KeyRing) -> list[Route]:
         route(gateway, "/v1/mcp", keys, GET=show_mcp_servers),
         route(gateway, "/stats", keys, GET=tell_statistics),
         route(gateway, "/metrics", keys, GET=tell_metrics),
+        route(gateway, "/openapi.json", keys, GET=document.show),
     ]
 
 

@@ -37,7 +37,7 @@ HEADERS = "ccapi.headers"
 EXPOSED = (
     "x-request-id", "x-conversation-id", "x-ccapi-cache", "x-ccapi-ignored", "x-ccapi-lineage",
     "x-ccapi-tool-choice", "x-ccapi-history-omitted", "x-ccapi-workspace", "x-ccapi-child",
-    "x-ccapi-lost-turn", "retry-after", "retry-after-ms", "x-should-retry",
+    "x-ccapi-lost-turn", "idempotent-replayed", "retry-after", "retry-after-ms", "x-should-retry",
 )  # fmt: skip
 
 _SAFE_METHODS = {"GET", "HEAD"}

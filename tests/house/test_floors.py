@@ -111,7 +111,8 @@ def test_imports_only_go_down(module: str) -> None:
 
 ROOMS = {
     "actors": (
-        "commands", "doctor", "websocket", "http", "responses", "listeners", "conversations",
+        "commands", "doctor", "websocket", "http", "responses", "idempotency", "listeners",
+        "conversations",
         "watching", "pool", "session", "mcp", "runtime",
     ),
     "transport": ("demo_cli", "client", "mcp", "process", "sandbox", "media", "http"),
