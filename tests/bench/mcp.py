@@ -93,8 +93,8 @@ async def calls(folder: Path) -> None:
             assert all(state.errors == 0 for state in servers.states())
         process.kill()
         await process.wait()
-    for name, seconds in cpu.items():
-        print(f"| this process's CPU in a call: {name} | {seconds / CALLS * 1000:.2f} ms | - | - |")
+    for name, busy in cpu.items():
+        print(f"| this process's CPU in a call: {name} | {busy / CALLS * 1000:.2f} ms | - | - |")
     own = median(took.pop("straight")) * 1000
     for name, seconds in took.items():
         mine = median(seconds) * 1000
