@@ -188,3 +188,30 @@ async def test_a_server_that_dies_in_a_call_comes_back(tmp_path: Path) -> None:
         await ready(servers, "tests")
         result = await servers.call(echo, {"text": "again"})
         assert result["content"] == [{"type": "text", "text": "again"}]
+
+
+def test_a_terminal_that_closes_ends_the_gateway_though_the_signal_is_the_same(
+    tmp_path: Path,
+) -> None:
+    file = tmp_path / "mcp.json"
+    write(file, {})
+    environ = {
+        "PATH": "/usr/bin:/bin",
+        "HOME": str(tmp_path),
+        "CLAUDE_CODE__STORAGE__PATH": str(tmp_path / "state"),
+    }
+    options = ["--mcp-enabled", "--mcp-config-file", str(file), "--port", "0"]
+    serve = [sys.executable, "-m", "ccapi.actors.commands.main", "serve", "--demo", *options]
+    ours, theirs = os.openpty()
+    gateway = subprocess.Popen(serve, env=environ, stderr=theirs, cwd=tmp_path)
+    os.close(theirs)
+    said = b""
+    while b"listening" not in said:
+        said += os.read(ours, 4096)
+    gateway.send_signal(signal.SIGHUP)
+    while b"read again" not in said:
+        said += os.read(ours, 4096)
+    assert gateway.poll() is None
+    os.close(ours)
+    gateway.send_signal(signal.SIGHUP)
+    gateway.wait(20)
