@@ -224,7 +224,7 @@ async def _serve_until_signalled(
                         stop=stop,
                         abort=abort,
                         hang_up=hang_up,
-                    )  # fmt: skip
+                    )
                 )
                 await _introduce(gateway, url, held)
             nursery.cancel_scope.cancel()
