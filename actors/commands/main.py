@@ -32,6 +32,7 @@ from ...transport.settings_loader import (
     render_json,
     render_toml,
 )
+from .completion import SHELLS, completion_script
 
 
 def _path_kwargs(typ: type, default: object, is_optional: bool) -> dict[str, Any]:
@@ -338,6 +339,17 @@ def mcp_check(context: click.Context, config_file: Path | None) -> None:
     if not settings.enabled:
         click.echo("mcp.enabled is false: no conversation has these tools", err=True)
     context.exit(int(any(each.failure is not None for each in checked)))
+
+
+@main.command()
+@click.argument("shell", type=click.Choice(SHELLS))
+def completion(shell: str) -> None:
+    """Print what SHELL evaluates to complete commands and options.
+
+    bash: `eval "$(ccapi completion bash)"` in ~/.bashrc; zsh the same in ~/.zshrc; fish: save it as
+    ~/.config/fish/completions/ccapi.fish.
+    """
+    click.echo(completion_script(main, shell))
 
 
 if __name__ == "__main__":

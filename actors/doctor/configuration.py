@@ -5,7 +5,6 @@ Knows: the settings loader's sources, file modes. Refuses to know: what a settin
 
 from __future__ import annotations
 
-import json
 import shlex
 import stat
 from collections.abc import Iterable, Mapping
@@ -14,15 +13,14 @@ from typing import Any
 
 import trio
 
-from ...schemas.settings.rules import HASHED, Problem
+from ...schemas.settings.rules import HASHED, Problem, SettingsError
 from ...schemas.settings.settings import Settings
+from ...transport.mcp.config_file import check_package, load_config
 from ...transport.settings_loader import KEYS
 from .case import Case
 from .finding import Finding, failed, ok, warning
 
 SETTINGS = "settings"
-
-MCP_CURE = "Mend mcp.config_file, or set mcp.enabled to false."
 
 OTHERS = stat.S_IRWXG | stat.S_IRWXO
 
@@ -80,16 +78,15 @@ async def check_mcp(case: Case) -> Finding:
     if not settings.enabled:
         await trio.lowlevel.checkpoint()
         return ok("mcp", "not asked for (mcp.enabled)")
-    file = settings.config_file.expanduser()
     try:
-        document = json.loads(await trio.to_thread.run_sync(file.read_bytes))
-        servers = document["mcpServers"]
-        if not isinstance(servers, dict):
-            raise TypeError
-    except OSError as error:
-        return failed("mcp", f"{file} cannot be read: {error.strerror}", MCP_CURE)
-    except (KeyError, TypeError):
-        return failed("mcp", f"{file} has no object mcpServers", MCP_CURE)
-    except (ValueError, RecursionError) as error:
-        return failed("mcp", f"{file} is no JSON: {error}", MCP_CURE)
-    return ok("mcp", f"{len(servers)} servers in {file}")
+        check_package()
+        config = await trio.to_thread.run_sync(
+            load_config, settings, case.environ, abandon_on_cancel=True
+        )
+    except SettingsError as error:
+        text = "; ".join(map(str, error.problems))
+        return failed("mcp", text, "Mend it (`ccapi mcp check`), or set mcp.enabled to false.")
+    count = len(config.shared) + len(config.per_conversation)
+    return ok(
+        "mcp", f"{count} servers in {settings.config_file}; `ccapi mcp check` connects to them"
+    )

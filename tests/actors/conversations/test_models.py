@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+from pathlib import Path
+
+import httpx
 import trio
 import trio.testing
 
@@ -10,6 +13,7 @@ from ccapi.actors.runtime.bus import Bus
 from ccapi.schemas.claude.models import ListedModel
 from ccapi.schemas.events import ModelsListed
 from ccapi.schemas.settings.settings import ModelSettings
+from tests.support.live import open_live_demo
 
 SETTINGS = ModelSettings(
     available=("sonnet", "claude-haiku-4-5", "llama-4"), aliases={"gpt": "sonnet"}
@@ -49,3 +53,16 @@ async def test_it_learns_what_the_children_publish() -> None:
             bus.publish(ModelsListed((LISTED,)))
             await trio.testing.wait_all_tasks_blocked()
     assert catalog.get("sonnet").listed
+
+
+async def test_a_child_that_takes_a_turn_says_what_its_models_are(tmp_path: Path) -> None:
+    models = ModelSettings(available=("default",), default="default", agents=False)
+    async with open_live_demo(tmp_path, models=models) as live:
+        async with httpx.AsyncClient(base_url=live.url, trust_env=False, timeout=20) as client:
+            assert (await client.get("/v1/models/default")).json()["source"] == "table"
+            asked = {"messages": [{"role": "user", "content": "Hello"}]}
+            assert (await client.post("/v1/chat/completions", json=asked)).status_code == 200
+            with trio.fail_after(10):
+                while (told := (await client.get("/v1/models/default")).json())["source"] != "cli":
+                    await trio.sleep(0.02)
+    assert told["description"] == "No model"

@@ -396,10 +396,10 @@ async def test_a_settings_file_with_keys_is_for_its_owner(
     ("text", "words"),
     [
         ('{"mcpServers": {"a": {"command": "x"}}}', "1 servers in"),
-        ('{"mcpServers": []}', "has no object mcpServers"),
-        ("[]", "has no object mcpServers"),
-        ('{"mcpServers": {"a": {"env": {"KEY": "secret-word"}}', "is no JSON"),
-        (None, "cannot be read: No such file"),
+        ('{"mcpServers": []}', "mcpServers"),
+        ('{"mcpServers": {"a": {"command": "x", "env": {"KEY": "secret-word"}}', "JSON"),
+        ('{"mcpServers": {"a": {"command": "${NOT_THERE}"}}}', "NOT_THERE"),
+        (None, "mcp.json"),
     ],
 )
 async def test_the_file_of_the_mcp_servers(tmp_path: Path, text: str | None, words: str) -> None:
