@@ -29,6 +29,7 @@ from ...schemas.openai import (
     responses,
 )
 from ...schemas.openai.answers import (
+    BOOLEAN,
     CHAT,
     COUNT,
     ERRORS,
@@ -52,6 +53,7 @@ from ...schemas.openai.answers import (
 from ...schemas.turn import Usage
 from ...transport.http.asgi import JSON, send_response
 from ..listeners.overview import GatewayStatistics
+from ..mcp.server import ServerState
 from . import conversations
 from .idempotency import REPLAYED
 from .paging import PAGE
@@ -185,7 +187,10 @@ def _own_schemas() -> dict[str, Schema]:
     describer = Describer({}, written=True)
     describer.ref(Usage)
     describer.ref(GatewayStatistics)
+    describer.ref(ServerState)
     found = describer.schemas
+    server = found["ServerState"]["properties"]
+    mcp_tool = {"name": STRING, "description": STRING, "read_only": BOOLEAN}
     usage, total = found.pop("Usage"), {"total_tokens": COUNT}
     usage = an_object({**usage["properties"], **total})
     conversation = {
@@ -244,6 +249,13 @@ def _own_schemas() -> dict[str, Schema]:
         "Model": an_object(
             {"id": STRING, "object": const("model"), "created": SECONDS, "owned_by": STRING}
         ),
+        "McpServers": an_object(
+            {
+                "object": const("list"),
+                "data": array(an_object({**server, "tools": array(an_object(mcp_tool))})),
+                "per_conversation": array(STRING),
+            }
+        ),
         "Models": an_object({"object": const("list"), "data": array(ref("Model"))}),
         "ItemList": list_of(ref("Item")),
         "ConversationList": list_of(ref("Conversation")),
@@ -262,6 +274,7 @@ def _own_schemas() -> dict[str, Schema]:
                 "cache": counts,
                 "events_lost": COUNT,
                 "gateway": ref("GatewayStatistics"),
+                "mcp": array(ref("ServerState")),
             }
         ),
     }
@@ -534,6 +547,11 @@ OPERATIONS: dict[tuple[str, str], Operation] = {
     ("GET", f"{_CONVERSATION}/events"): _SOCKET_ONLY,
     ("GET", "/v1/overview"): _SOCKET_ONLY,
     ("GET", "/v1/house"): _SOCKET_ONLY,
+    ("GET", "/v1/mcp"): Operation(
+        summary="The operator's MCP servers: how each stands, and its tools",
+        tag="Models",
+        answers=_json(ref("McpServers")),
+    ),
     ("GET", "/stats"): Operation(
         summary="Counters", tag="Operation", answers=_json(ref("Statistics"))
     ),
