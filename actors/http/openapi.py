@@ -247,7 +247,40 @@ def _own_schemas() -> dict[str, Schema]:
         "Permissions": an_object({"object": const("list"), "data": array(ref("Permission"))}),
         "PermissionReplied": an_object({"request_id": STRING, "behavior": one_of("allow", "deny")}),
         "Model": an_object(
-            {"id": STRING, "object": const("model"), "created": SECONDS, "owned_by": STRING}
+            {
+                "id": STRING,
+                "object": const("model"),
+                "created": SECONDS,
+                "owned_by": STRING,
+                "name": STRING,
+                "description": STRING,
+                "profile": one_of("chat", "agent"),
+                "resolved_model": STRING,
+                "source": one_of("cli", "table"),
+                "context_length": COUNT,
+                "context_window": COUNT,
+                "max_output_tokens": COUNT,
+                "max_completion_tokens": COUNT,
+                "architecture": an_object(
+                    {
+                        "modality": STRING,
+                        "input_modalities": array(STRING),
+                        "output_modalities": array(STRING),
+                    }
+                ),
+                "supported_parameters": array(STRING),
+                "supported_reasoning_efforts": nullable(array(STRING)),
+            },
+            (
+                "context_length",
+                "context_window",
+                "max_output_tokens",
+                "max_completion_tokens",
+                "architecture",
+                "supported_parameters",
+                "supported_reasoning_efforts",
+            ),
+            "Of another maker's model, its sizes and parameters are not known.",
         ),
         "McpServers": an_object(
             {
