@@ -29,6 +29,7 @@ from ...schemas.openai import (
     responses,
 )
 from ...schemas.openai.answers import (
+    BOOLEAN,
     CHAT,
     COUNT,
     ERRORS,
@@ -52,6 +53,7 @@ from ...schemas.openai.answers import (
 from ...schemas.turn import Usage
 from ...transport.http.asgi import JSON, send_response
 from ..listeners.overview import GatewayStatistics
+from ..mcp.server import ServerState
 from . import conversations
 from .idempotency import REPLAYED
 from .paging import PAGE
@@ -185,7 +187,10 @@ def _own_schemas() -> dict[str, Schema]:
     describer = Describer({}, written=True)
     describer.ref(Usage)
     describer.ref(GatewayStatistics)
+    describer.ref(ServerState)
     found = describer.schemas
+    server = found["ServerState"]["properties"]
+    mcp_tool = {"name": STRING, "description": STRING, "read_only": BOOLEAN}
     usage, total = found.pop("Usage"), {"total_tokens": COUNT}
     usage = an_object({**usage["properties"], **total})
     conversation = {
@@ -242,7 +247,47 @@ def _own_schemas() -> dict[str, Schema]:
         "Permissions": an_object({"object": const("list"), "data": array(ref("Permission"))}),
         "PermissionReplied": an_object({"request_id": STRING, "behavior": one_of("allow", "deny")}),
         "Model": an_object(
-            {"id": STRING, "object": const("model"), "created": SECONDS, "owned_by": STRING}
+            {
+                "id": STRING,
+                "object": const("model"),
+                "created": SECONDS,
+                "owned_by": STRING,
+                "name": STRING,
+                "description": STRING,
+                "profile": one_of("chat", "agent"),
+                "resolved_model": STRING,
+                "source": one_of("cli", "table"),
+                "context_length": COUNT,
+                "context_window": COUNT,
+                "max_output_tokens": COUNT,
+                "max_completion_tokens": COUNT,
+                "architecture": an_object(
+                    {
+                        "modality": STRING,
+                        "input_modalities": array(STRING),
+                        "output_modalities": array(STRING),
+                    }
+                ),
+                "supported_parameters": array(STRING),
+                "supported_reasoning_efforts": nullable(array(STRING)),
+            },
+            (
+                "context_length",
+                "context_window",
+                "max_output_tokens",
+                "max_completion_tokens",
+                "architecture",
+                "supported_parameters",
+                "supported_reasoning_efforts",
+            ),
+            "Of another maker's model, its sizes and parameters are not known.",
+        ),
+        "McpServers": an_object(
+            {
+                "object": const("list"),
+                "data": array(an_object({**server, "tools": array(an_object(mcp_tool))})),
+                "per_conversation": array(STRING),
+            }
         ),
         "Models": an_object({"object": const("list"), "data": array(ref("Model"))}),
         "ItemList": list_of(ref("Item")),
@@ -262,6 +307,7 @@ def _own_schemas() -> dict[str, Schema]:
                 "cache": counts,
                 "events_lost": COUNT,
                 "gateway": ref("GatewayStatistics"),
+                "mcp": array(ref("ServerState")),
             }
         ),
     }
@@ -534,6 +580,11 @@ OPERATIONS: dict[tuple[str, str], Operation] = {
     ("GET", f"{_CONVERSATION}/events"): _SOCKET_ONLY,
     ("GET", "/v1/overview"): _SOCKET_ONLY,
     ("GET", "/v1/house"): _SOCKET_ONLY,
+    ("GET", "/v1/mcp"): Operation(
+        summary="The operator's MCP servers: how each stands, and its tools",
+        tag="Models",
+        answers=_json(ref("McpServers")),
+    ),
     ("GET", "/stats"): Operation(
         summary="Counters", tag="Operation", answers=_json(ref("Statistics"))
     ),

@@ -437,7 +437,9 @@ class IdempotencySettings(Section):
         10_000, rules.whole(1), "Such answers kept; the oldest go first, and may be done again."
     )
     max_bytes: int = key(
-        64 * MIB, rules.whole(1), "Size of all such answers, compressed; the oldest go first."
+        64 * MIB,
+        rules.whole(1),
+        "Size of all such answers, compressed, beside `storage.max_bytes`; the oldest go first.",
     )
     max_answer_bytes: int = key(
         8 * MIB,

@@ -14,16 +14,18 @@ import pytest
 import trio
 from openai.types.chat import ChatCompletion
 
+from ccapi.schemas.settings.settings import ModelSettings
 from tests.actors.commands.test_serve import ENDLESS, open_server
 from tests.support.joined import get
 from tests.support.live import Live, open_live_demo
 
 CHAT = "/v1/chat/completions"
+WEATHER = {"type": "function", "function": {"name": "weather"}}
 KEY = {"idempotency-key": "key-1"}
 
 
 def asking(text: str, **fields: object) -> dict[str, Any]:
-    return {"model": "haiku", "messages": [{"role": "user", "content": text}], **fields}
+    return {"model": "haiku", "messages": [{"role": "user", "content": text}]} | fields
 
 
 async def post(url: str, body: dict[str, Any], **headers: str) -> httpx.Response:
@@ -46,19 +48,29 @@ async def turns(url: str) -> int:
 
 
 async def test_an_answer_is_given_again_by_another_gateway(tmp_path: Path) -> None:
-    bodies = [asking("Hello"), asking("count to 30", stream=True)]
+    bodies = [
+        asking("Hello"),
+        asking("count to 30", stream=True),
+        asking("count to 5", n=2),
+        asking('use weather {"city": "Paris"}', tools=[WEATHER]),
+        asking("list the files", model="agent/haiku"),
+    ]
     first: list[httpx.Response] = []
-    async with open_live_demo(tmp_path) as live:
+    models = ModelSettings(agents=True)
+    async with open_live_demo(tmp_path, models=models) as live:
         for number, body in enumerate(bodies):
             first.append(await post(live.url, body, **{"idempotency-key": str(number)}))
-    async with open_live_demo(tmp_path) as live:
+        assert [each.status_code for each in first] == [200] * len(bodies)
+        assert first[3].json()["choices"][0]["finish_reason"] == "tool_calls"
+        begun = await turns(live.url)
+    async with open_live_demo(tmp_path, models=models) as live:
         for number, body in enumerate(bodies):
             again = await post(live.url, body, **{"idempotency-key": str(number)})
             assert again.content == first[number].content
             assert again.headers["idempotent-replayed"] == "true"
             name = "x-conversation-id"
-            assert again.headers[name] == first[number].headers[name]
-        assert await turns(live.url) == 2
+            assert again.headers.get(name) == first[number].headers.get(name)
+        assert await turns(live.url) == begun
         other = await post(live.url, asking("Bye"), **{"idempotency-key": "0"})
         assert (other.status_code, other.json()["error"]["code"]) == (
             422,

@@ -209,7 +209,16 @@ async def _ask_the_rest(checked: Checked) -> None:
     listed = await checked.good("GET", "/v1/models")
     await checked.good("GET", f"/v1/models/{listed['data'][0]['id']}")
     await checked.bad(404, "GET", "/v1/models/nonsense")
-    for path in ("/stats", "/metrics", "/health", "/ready", "/", "/page/app.js", "/openapi.json"):
+    for path in (
+        "/v1/mcp",
+        "/stats",
+        "/metrics",
+        "/health",
+        "/ready",
+        "/",
+        "/page/app.js",
+        "/openapi.json",
+    ):
         await checked.good("GET", path)
     etag = (await checked.send("GET", "/")).headers["etag"]
     response = await checked.send("GET", "/", **{"if-none-match": etag})

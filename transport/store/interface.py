@@ -236,12 +236,14 @@ class KeptRequest:
 @frozen
 class StoreStatistics:
     """How much is kept. `bytes` is what it takes on the disk (in memory: of records alone),
-    `record_bytes` what records and their large parts take."""
+    `record_bytes` what records and their large parts take, `answer_bytes` what the answers to
+    requests with an idempotency key do."""
 
     conversations: int
     responses: int
     bytes: int
     record_bytes: int
+    answer_bytes: int = 0
 
 
 class Store(Protocol):
@@ -412,8 +414,9 @@ class Store(Protocol):
     ) -> tuple[str, ...]:
         """Delete conversations that were not used since then (Unix seconds); not those of `spare`,
         nor those in which a turn runs. Delete responses that have expired, and the oldest beyond
-        `max_responses`. As long as all takes more than `max_bytes`, delete what was not used for
-        longest, conversation or response. Returns the ids of the conversations deleted."""
+        `max_responses`. As long as all (but answers to requests with an idempotency key) takes more
+        than `max_bytes`, delete what was not used for longest, conversation or response. Returns
+        the ids of the conversations deleted."""
         ...
 
     # -- lineage --

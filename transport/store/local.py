@@ -372,8 +372,9 @@ class LocalStore:
         if max_bytes is not None:
             held = await self.statistics()
             # The file takes more than its records do, and gives room back later than they go.
-            if held.bytes > max_bytes:
-                most = int(held.record_bytes * max_bytes / held.bytes * PRUNED_TO)
+            size = held.bytes - held.answer_bytes
+            if size > max_bytes:
+                most = int(held.record_bytes * max_bytes / size * PRUNED_TO)
         deleted: list[str] = []
         more = True
         while more:

@@ -282,7 +282,10 @@ class MemoryEngine:
     def statistics(self) -> StoreStatistics:
         size = sum(each.bytes for each in self._conversations.values())
         size += sum(row.encoded.size for row in self._responses.values())
-        return StoreStatistics(len(self._conversations), len(self._responses), size, size)
+        answers = sum(row.size for _, row in self._requests.values())
+        return StoreStatistics(
+            len(self._conversations), len(self._responses), size + answers, size, answers
+        )
 
     # -- conversations -----------------------------------------------------------------------------
 

@@ -484,14 +484,20 @@ class SqliteEngine:
     def statistics(self) -> StoreStatistics:
         conversations = self._one("select count(*), coalesce(sum(bytes), 0) from conversation")
         responses = self._one("select count(*), coalesce(sum(bytes), 0) from response")
+        answers = self._one("select coalesce(sum(bytes), 0) from request")
         pages = [
             self._one(f"pragma {name}") for name in ("page_count", "freelist_count", "page_size")
         ]
         assert conversations is not None
         assert responses is not None
+        assert answers is not None
         count, free, size = (0 if page is None else int(page[0]) for page in pages)
         return StoreStatistics(
-            conversations[0], responses[0], (count - free) * size, conversations[1] + responses[1]
+            conversations[0],
+            responses[0],
+            (count - free) * size,
+            conversations[1] + responses[1],
+            answers[0],
         )
 
     # -- conversations -----------------------------------------------------------------------------

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+import random
 from collections.abc import Awaitable, Callable
 
 import pytest
@@ -612,6 +613,18 @@ async def test_the_oldest_answers_go_first(store: Store, clock: Clock) -> None:
     clock.now += 15
     await store.settle_request(KEY, "e", small, clock.now + 20, **BOUNDS)
     assert await names() == "ef"
+
+
+async def test_answers_take_no_room_from_conversations(store: Store, clock: Clock) -> None:
+    await turn(store, await new_lease(store))
+    before = (await store.statistics()).bytes
+    body = random.Random(1).randbytes(1_000_000)
+    kept = KeptRequest(b"", "answered", KeptAnswer(200, {}, body))
+    until = clock.now + 100
+    await store.settle_request(KEY, "k", kept, until, max_count=9, max_bytes=9_000_000)
+    held = await store.statistics()
+    assert held.bytes > held.answer_bytes > 1_000_000
+    assert await store.prune(max_bytes=before + 100_000) == ()
 
 
 async def test_what_is_kept_is_whole(store: Store) -> None:
