@@ -18,14 +18,18 @@ from typing import Any
 
 import trio
 
+from ccapi.actors.conversations.conversation import Conversation
 from ccapi.actors.gateway import open_gateway
 from ccapi.actors.mcp.servers import McpServers, open_mcp_servers
 from ccapi.actors.runtime.bus import Bus
-from ccapi.schemas.settings.settings import McpSettings
-from tests.support.live import settings_for
+from ccapi.schemas.settings.settings import CacheSettings, McpSettings, PermissionSettings
+from ccapi.schemas.turn_items import TextDelta
+from tests.support.live import open_live_cli, settings_for
 from tests.support.mcp_servers import http_program, program
+from tests.support.messages_stub import ToolUse, call, echo, say
 
 CALLS = 300
+ADOPTIONS = 20
 
 
 class RawServer:
@@ -126,11 +130,59 @@ async def starts(folder: Path) -> None:
     print(f"| gateway start with three servers, minus none | {figure} | <= 100 ms | {good} |")
 
 
+async def adoptions(folder: Path) -> None:
+    """The first delta of a new conversation, and of a tool's round in it, on the real CLI: with the
+    tools of three servers, beside none."""
+    file = folder / "mcp.json"
+    file.write_text(json.dumps({"mcpServers": {f"s{n}": program() for n in range(3)}}))
+    rules = PermissionSettings(allow=tuple(f"mcp__s{n}" for n in range(3)))
+    mcp = McpSettings(enabled=True, config_file=file)
+    off = CacheSettings(enabled=False)
+    for name in ("none", "three"):
+        (folder / name).mkdir()
+    async with (
+        open_live_cli(folder / "none", cache=off) as none,
+        open_live_cli(folder / "three", cache=off, mcp=mcp, permissions=rules) as three,
+    ):
+        await wait_ready(three.gateway.mcp)
+        took: dict[str, list[float]] = {"none": [], "three": [], "round": []}
+        for number in range(ADOPTIONS + 2):
+            for name in random.sample(["none", "three"], 2):
+                live = none if name == "none" else three
+                assert live.stub is not None
+                live.stub.answer = echo
+                conversation = live.gateway.conversation(model="claude-haiku-4-5")
+                took[name].append(await first_delta(conversation, f"Hello {number}"))
+            assert three.stub is not None
+            uses = call(ToolUse("mcp__s1__echo", {"text": "x"}))
+            three.stub.queue.extend([uses, say("Done.")])
+            conversation = three.gateway.conversation(model="claude-haiku-4-5")
+            took["round"].append(await first_delta(conversation, f"Use it {number}"))
+    without, with_three = (median(took[name][2:]) * 1000 for name in ("none", "three"))
+    extra = with_three - without
+    figure = f"{with_three:.1f} - {without:.1f} = {extra:.1f} ms"
+    good = "yes" if extra <= 30 else "NO"
+    what = "first delta of a new conversation, three servers minus none"
+    print(f"| {what} | {figure} | <= 30 ms | {good} |")
+    whole = median(took["round"][2:]) * 1000
+    print(f"| a turn with one tool call, to its first delta | {whole:.1f} ms | - | - |")
+
+
+async def first_delta(conversation: Conversation, prompt: str) -> float:
+    began, first = perf_counter(), 0.0
+    async with conversation.turn(prompt) as turn:
+        async for item in turn:
+            if isinstance(item, TextDelta) and not first:
+                first = perf_counter() - began
+    return first
+
+
 async def main() -> None:
     print("| what | measured | bound | holds |\n|---|---|---|---|")
     with tempfile.TemporaryDirectory() as folder:
         await calls(Path(folder))
         await starts(Path(folder))
+        await adoptions(Path(folder))
 
 
 if __name__ == "__main__":
