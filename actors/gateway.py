@@ -55,6 +55,7 @@ from .listeners.stats import Stats, open_stats
 from .mcp.host import McpHost
 from .mcp.servers import McpServers
 from .pool.cli_watch import CliWatch
+from .pool.logins import LoginBook
 from .pool.pool import ChildPool, open_pool
 from .pool.token_count import count_tokens
 from .responses.kept_responses import KeptResponses
@@ -391,13 +392,14 @@ async def open_gateway(
             additional_dirs=settings.file_access.additional_dirs,
         )
     bus = Bus()
+    book = LoginBook(program=cli.program[0])
     bounds = settings.conversation
     watch = CliWatch(cli.program[0], settings)
     directory = Directory(bounds.max_conversations, bounds.max_held_bytes, bounds.max_items_bytes)
     failure: Exception | None = None
     mcp = McpServers()
     async with (
-        open_stats(bus) as stats,
+        open_stats(bus, book) as stats,
         open_cache(settings.cache, bus) as cache,
     ):
         try:
@@ -418,6 +420,7 @@ async def open_gateway(
                     watch,
                     cleanup,
                     new_conversation_id if _serves_agents(settings) else None,
+                    book,
                 ) as pool,
                 open_supervisor(
                     settings, directory, pool, bus, cli.program[0], McpHost(mcp, settings)

@@ -118,6 +118,15 @@ class ChildFrozen:
 
 
 @frozen
+class LimitsReported:
+    """A child reported how its login's limits stand, or the login is another one now. `rejected`:
+    the API answers no turn of it."""
+
+    login: str
+    rejected: bool
+
+
+@frozen
 class CacheAsked:
     """The cache looked up an answer: ``hit``, ``miss`` or ``joined`` (another request's turn)."""
 
@@ -144,6 +153,7 @@ Event = (
     | ChildTaken
     | ChildExited
     | ChildFrozen
+    | LimitsReported
     | CacheAsked
     | EventsLost
 )

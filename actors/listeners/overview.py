@@ -153,6 +153,7 @@ class Overview:
             "cost_usd": numbers["cost_usd"],
             "cache": numbers["cache"],
             "latency": numbers["latency"],
+            "logins": numbers["logins"],
         }
 
     async def run(self) -> None:

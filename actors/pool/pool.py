@@ -71,6 +71,7 @@ from typing import Protocol
 import trio
 from attrs import define, field, frozen
 
+from ...schemas.claude.limits import LimitState
 from ...schemas.errors import (
     ChildDied,
     CliUnusable,
@@ -80,7 +81,7 @@ from ...schemas.errors import (
     RateLimited,
     draining,
 )
-from ...schemas.events import ChildAdopted, ChildExited, ChildFrozen, ChildSpawned
+from ...schemas.events import ChildAdopted, ChildExited, ChildFrozen, ChildSpawned, LimitsReported
 from ...schemas.settings.settings import ClaudeSettings
 from ...schemas.turn import AgentOrigin, AgentSpare, ChildSource, Origin
 from ...transport.loggers import get_logger
@@ -97,6 +98,7 @@ from ..session.messages import Lent
 from ..session.replay import RECORDED_FROM
 from .cli_watch import CliWatch
 from .demand import Demand
+from .logins import DEFAULT, LoginBook
 from .prompts import PromptUse
 from .spare_agents import SpareAgents
 from .wait_estimate import WaitEstimate
@@ -204,10 +206,13 @@ class ChildPool:
         known: Callable[[], Awaitable[object]],
         taken: Callable[[Trace | None, str], None] | None = None,
         spares: SpareWishes = SpareWishes(),
+        book: LoginBook | None = None,
     ) -> None:  # fmt: skip
         self._taken = taken
         self._open = open_one
         self._known = known
+        self._book = LoginBook() if book is None else book
+        self._book.changed = self._limits_changed
         self._settings = settings
         self._bus = bus
         self._nursery = nursery
@@ -288,6 +293,11 @@ class ChildPool:
         self._failures = self._spares.failures = 0
         self._refill.set()
         self._refill_spares.set()
+
+    def renew_login(self) -> None:
+        """The login has changed: use no present child for another turn, and forget its limits."""
+        self.renew()
+        self._book.forget(DEFAULT)
 
     # -- for sessions ------------------------------------------------------------------------------
 
@@ -562,6 +572,24 @@ class ChildPool:
         child.freeze()
         if child.frozen:
             self._bus.publish(ChildFrozen(child.pid))
+
+    # -- limits of the login -----------------------------------------------------------------------
+
+    def refusal(self, model: str) -> GatewayError | None:
+        """Why the API would refuse a turn with this model now, where that is known."""
+        return self._book.refusal(DEFAULT, model) if self._book.has_rejections else None
+
+    def is_limited(self) -> bool:
+        """Whether the API is known to answer no turn now."""
+        return self._book.is_rejected(DEFAULT)
+
+    def _limits_changed(self, login: str) -> None:
+        self._bus.publish(LimitsReported(login, self._book.is_rejected(login)))
+
+    def note_limit(self, child: Child, state: LimitState, model: str) -> None:
+        """The child reports how its login's limits stand, in a turn with this model."""
+        if child not in self._outdated:  # else it has an earlier login
+            self._book.note(DEFAULT, state, model)
 
     # -- room --------------------------------------------------------------------------------------
 
@@ -1000,15 +1028,17 @@ async def run_pool(
     known: Callable[[], Awaitable[object]] = trio.lowlevel.checkpoint,
     taken: Callable[[Trace | None, str], None] | None = None,
     spares: SpareWishes = SpareWishes(),
+    book: LoginBook | None = None,
 ) -> AsyncIterator[ChildPool]:
     """A pool of the children that `open_one` makes. Ends when the last of them is gone.
 
     The pool awaits `known` before it gives or starts a child: it makes at least one checkpoint, and
     raises `GatewayError` where no child may be used. The pool calls `taken` with the conversation
-    that gets a child. `spares`: which agents' children it keeps ready.
+    that gets a child. `spares`: which agents' children it keeps ready. `book`: where it keeps how
+    the login's limits stand.
     """
     async with trio.open_nursery() as nursery:
-        pool = ChildPool(open_one, settings, bus, nursery, known, taken, spares)
+        pool = ChildPool(open_one, settings, bus, nursery, known, taken, spares, book)
         nursery.start_soon(pool.keep_warm)
         nursery.start_soon(pool.keep_spares)
         try:
@@ -1043,12 +1073,13 @@ async def open_pool(
     watch: CliWatch | None = None,
     traces: TraceKeeper | None = None,
     new_workspace: Callable[[], str] | None = None,
+    book: LoginBook | None = None,
 ) -> AsyncIterator[ChildPool]:
     """Run a pool while the block runs; after it no child process is left, nor any of its own.
 
     `watch` asks for the login that the children get (None: it is a key). `traces` removes what
     they leave on the disk. `new_workspace` names a new agent's conversation, and so its workspace
-    (None: clients can ask for no agents).
+    (None: clients can ask for no agents). `book`: as for `run_pool`.
     """
 
     async def known() -> Login:
@@ -1093,11 +1124,12 @@ async def open_pool(
                 traces.end(trace, spare)
 
         async with (
-            run_pool(open_one, settings, bus, known, taken, spares) as pool,
+            run_pool(open_one, settings, bus, known, taken, spares, book) as pool,
             trio.open_nursery() as nursery,
         ):
             if watch is not None:
                 nursery.start_soon(watch.listen, bus)
-                nursery.start_soon(watch.run, partial(cli.ask_login, guardian), pool.renew)
+                ask = partial(cli.ask_login, guardian)
+                nursery.start_soon(watch.run, ask, pool.renew_login, pool.is_limited)
             yield pool
             nursery.cancel_scope.cancel()

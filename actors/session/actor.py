@@ -22,8 +22,9 @@ from typing import Any, Generic, Protocol, TypeVar
 import trio
 from attrs import define, evolve
 
+from ...schemas.claude.limits import LimitState
 from ...schemas.claude.lines import Line
-from ...schemas.claude.output import Frame, Noise, PermissionAsked
+from ...schemas.claude.output import Frame, Noise, PermissionAsked, TurnResult
 from ...schemas.errors import ChildProtocolError, GatewayError, InternalError, draining
 from ...schemas.events import ChildTaken, PhaseChanged, TurnAccepted, TurnFailed, TurnFinished
 from ...schemas.message import Message
@@ -128,6 +129,8 @@ class SessionPool(Protocol[C]):
     def withdraw(self, child: C) -> None: ...
     def take_back(self, child: C, state: Resident) -> None: ...
     def freeze(self, child: C) -> None: ...
+    def refusal(self, model: str) -> GatewayError | None: ...
+    def note_limit(self, child: C, state: LimitState, model: str) -> None: ...
 
 
 @define(eq=False)
@@ -287,7 +290,23 @@ class _Session(Generic[C]):
                 port.end(Failed(errors.interrupted()))
             case Submit(start, port):
                 self._callers.take(start, port)
-                self.feed(start)
+                self.feed(self._admit(start))
+
+    def _admit(self, start: StartTurn) -> StartTurn:
+        """The turn, refused where its login is known to be rejected: it would cost a child, and the
+        API would refuse it."""
+        model = start.request.model or self.machine.memory.setup.model
+        refused = self._pool.refusal(model)
+        return start if refused is None else evolve(start, refused=refused)
+
+    def _note_limit(self, child: C, frame: Frame) -> None:
+        """Have the pool know what the child reports of its login's limits. A child reports each
+        change once; so what it reported last is noted again where the API refuses a turn."""
+        if type(frame) is TurnResult and frame.api_error_status == 429:
+            frame = self.machine.limit
+        if type(frame) is LimitState and frame.status:
+            setup = (self.machine.turn or self.machine.memory).setup
+            self._pool.note_limit(child, frame, setup.model)
 
     def _add(self, messages: tuple[Message, ...], reply: ReplyTo[bool | GatewayError]) -> None:
         before = self.machine.memory
@@ -586,6 +605,7 @@ class _Session(Generic[C]):
                     elif type(frame) is PermissionAsked:
                         await self._take_frame(PermissionRequested(frame, self._broadcast.is_heard))
                     elif type(frame) is not Noise:  # noise is a sign of life only
+                        self._note_limit(child, frame)
                         await self._take_frame(frame)
                         if self._child is not child:  # it was handed over
                             return

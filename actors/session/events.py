@@ -25,10 +25,12 @@ from .tools import HostedCall
 @frozen
 class StartTurn:
     """A client wants a turn. `turn_id` is a uuid. `TurnRequest` says what `reject_if_busy`,
-    `back_to` (the turn replaces the last one) and `keep_stopped` mean."""
+    `back_to` (the turn replaces the last one) and `keep_stopped` mean. `refused`: why the API would
+    not answer it, where that is known before."""
 
     turn_id: str
     request: TurnRequest
+    refused: GatewayError | None = None
 
 
 @frozen

@@ -14,14 +14,9 @@ from operator import itemgetter
 
 from attrs import evolve
 
-from ...schemas.claude.output import (
-    ControlAnswer,
-    ControlAsked,
-    ControlCancelled,
-    LimitState,
-    TurnResult,
-)
-from ...schemas.claude.upstream import is_not_resumed, is_remembered
+from ...schemas.claude.limits import LimitState
+from ...schemas.claude.output import ControlAnswer, ControlAsked, ControlCancelled, TurnResult
+from ...schemas.claude.upstream import NO_LIMIT, is_not_resumed, is_remembered
 from ...schemas.errors import GatewayError, HistoryNotWritten, NotLoggedIn
 from ...schemas.message import Message
 from ...schemas.turn import (
@@ -102,6 +97,11 @@ class Machine:
     def deadline(self) -> float:
         """When `TimedOut` is due: a point in time, `math.inf` for never."""
         return min(self._timers(), key=itemgetter(0))[0]
+
+    @property
+    def limit(self) -> LimitState:
+        """What the present child last reported of its login's limits."""
+        return NO_LIMIT if self._child is None else self._child.limit
 
     @property
     def resident(self) -> ChildState | None:
@@ -272,6 +272,7 @@ class Machine:
             self.closing
             or self._budget_error(now)
             or full
+            or event.refused
             or self._replacement_error(request.back_to)
         )
         if error is not None:

@@ -20,6 +20,7 @@ from trio.testing import MemoryReceiveStream
 
 from ccapi.actors.session.events import ChildReady, Resident, Wants
 from ccapi.actors.session.messages import Lent
+from ccapi.schemas.claude.limits import LimitState
 from ccapi.schemas.claude.lines import Line
 from ccapi.schemas.claude.output import Frame, decode
 from ccapi.schemas.errors import ChildDied, ChildProtocolError, GatewayError
@@ -255,6 +256,7 @@ class FakePool:
 
     `gate` holds all sessions back until it is set, `failure` is raised instead, `brains` go to the
     next children and `brain` to those after. `needy` calls in every child that is offered.
+    `refused` are errors by model, for turns that the API would refuse; `limits` what was noted.
     """
 
     def __init__(self, brain: Brain = echo) -> None:
@@ -269,6 +271,8 @@ class FakePool:
         self.gate: trio.Event | None = None
         self.failure: GatewayError | None = None
         self.needy = False
+        self.refused: dict[str, GatewayError] = {}
+        self.limits: list[tuple[str, LimitState]] = []
         self._holders: dict[str, FakeChild] = {}
         self._news = trio.Event()
 
@@ -313,6 +317,12 @@ class FakePool:
             self.suspended.add(child)
         if self.needy:
             self.call_in(child)
+
+    def refusal(self, model: str) -> GatewayError | None:
+        return self.refused.get(model)
+
+    def note_limit(self, child: FakeChild, state: LimitState, model: str) -> None:
+        self.limits.append((model, state))
 
     def withdraw(self, child: FakeChild) -> None:
         self.offered.pop(child, None)

@@ -14,6 +14,7 @@ Source: measured on the real CLI; tests/contract/test_login.py holds one test pe
 from __future__ import annotations
 
 import enum
+import hashlib
 import os
 import signal
 import subprocess
@@ -77,9 +78,11 @@ _BY_VARIABLE = (Means.KEY, Means.AUTH_TOKEN, Means.OAUTH_TOKEN, Means.DEMO_CLI)
 
 @frozen
 class Login:
-    """The login of the CLI, as far as it is known."""
+    """The login of the CLI, as far as it is known. `account` changes with the account and its plan,
+    as far as the CLI tells them; it is no secret, and says nothing of them."""
 
     means: Means
+    account: str = ""
 
     @property
     def is_lean(self) -> bool:
@@ -139,8 +142,14 @@ def login_by_status(env: Mapping[str, str], lean: Status | None, full: Status | 
         case "api_key_helper":
             return Login(Means.KEY_HELPER)
         case "api_key":
-            return Login(Means.MANAGED_KEY)
-    return Login(Means.FILE)
+            return Login(Means.MANAGED_KEY, _account_of(full))
+    return Login(Means.FILE, _account_of(full))
+
+
+def _account_of(status: Status) -> str:
+    fields = ("email", "orgId", "orgName", "subscriptionType", "planTier")
+    told = orjson.dumps([str(status.get(field)) for field in fields])
+    return hashlib.blake2b(told, digest_size=8).hexdigest()
 
 
 def chat_environment(env: Mapping[str, str], login: Login, config: Path) -> dict[str, str]:

@@ -18,6 +18,7 @@ from ccapi.actors.session.events import Close
 from ccapi.actors.session.messages import Lent
 from ccapi.actors.session.phases import Limits, Phase
 from ccapi.schemas import events
+from ccapi.schemas.claude.limits import LimitState
 from ccapi.schemas.claude.sampling import PLAIN
 from ccapi.schemas.errors import (
     ChildDied,
@@ -38,6 +39,8 @@ from ...support.fake_child import (
     echo,
     message_delta,
     mute,
+    prompt_text,
+    result,
     silent,
     text_delta,
     tool_call,
@@ -398,6 +401,44 @@ async def test_a_child_that_is_lent_to_a_cancelled_session_is_let_go_unused(
         door.set()
         await seat.wait_ended()
         assert (world.pool.child.fate, world.pool.child.written) == ("killed", [])
+
+
+async def test_a_turn_of_a_login_that_is_known_to_be_rejected_costs_no_child() -> None:
+    async with open_world() as world:
+        seat = world.seat()
+        world.pool.refused = {"haiku": RateLimited("Used up.", retry_after=60)}
+        error = await failure(await seat.submit("one"))
+        assert (error.status, error.retry_after, world.pool.asked) == (429, 60, 0)
+        world.pool.refused.clear()
+        assert await seat.ask("two") == "echo: two"
+        world.pool.refused = {"haiku": RateLimited("Used up.", retry_after=60)}
+        assert (await failure(await seat.submit("three"))).status == 429
+        assert not world.pool.child.fate
+        world.pool.refused.clear()
+        assert await seat.ask("four") == "echo: four", "by the child that it has"
+
+
+async def test_what_a_child_reports_of_its_limits_is_noted_also_when_the_api_refuses() -> None:
+    """The CLI reports a change once, and children of the same login report in any order."""
+    info = {"status": "rejected", "resetsAt": 2_000_000_000, "rateLimitType": "five_hour"}
+
+    def refuse(child: FakeChild, frame: Json) -> None:
+        silent(child, frame)
+        if frame["type"] != "user":
+            return
+        turn = prompt_text(frame)
+        if turn == "one":
+            child.say({"type": "rate_limit_event", "rate_limit_info": info})
+        child.say(result("No.", is_error=True, api_error_status=429 if turn != "two" else 500))
+
+    async with open_world() as world:
+        world.pool.brain = refuse
+        seat = world.seat()
+        for turn in ("one", "two", "three"):
+            await failure(await seat.submit(turn))
+        state = LimitState("rejected", 2_000_000_000.0, "five_hour")
+        noted = [(model, each.status, each.resets_at) for model, each in world.pool.limits]
+        assert noted == [("haiku", state.status, state.resets_at)] * 3  # the event; one; three
 
 
 async def test_no_child_to_be_had_fails_the_turn_and_no_more() -> None:
