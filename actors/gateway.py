@@ -31,12 +31,13 @@ import trio
 from ..schemas.errors import GatewayError, Overloaded, draining
 from ..schemas.events import ConversationOpened
 from ..schemas.message import Message, check_results, digest
+from ..schemas.settings.logins import DEFAULT
 from ..schemas.settings.settings import Settings, without_keys
 from ..schemas.turn import Memory, Reply, Setup, Tool
 from ..transport.http.bodies import Bodies
 from ..transport.loggers import get_logger
 from ..transport.media.attachments import AttachmentPolicy
-from ..transport.process.cli import find_cli
+from ..transport.process.cli import clis_of, find_cli
 from ..transport.seals import Seals
 from .conversations.archive import Archive, Listed, open_archive
 from .conversations.cleanup import Cleanup, open_cleanup
@@ -85,7 +86,8 @@ class Gateway:
 
     def __init__(
         self, settings: Settings, bus: Bus, stats: Stats, cache: Cache, directory: Directory,
-        pool: ChildPool, supervisor: Supervisor, background: Background, watch: CliWatch,
+        pool: ChildPool, supervisor: Supervisor, background: Background,
+        watches: Sequence[CliWatch],
         archive: Archive, mcp: McpServers,
     ) -> None:  # fmt: skip
         self.settings = settings
@@ -106,7 +108,7 @@ class Gateway:
         self._directory = directory
         self._pool = pool
         self._supervisor = supervisor
-        self._watch = watch
+        self._watches = watches
         self._turns = TurnService(directory, supervisor, self.models)
         archive.make_room = self._make_room
         supervisor.abandoned = archive.discard
@@ -326,11 +328,13 @@ class Gateway:
         if self.archive.trouble is not None:
             message = f"Conversations cannot be kept: {self.archive.trouble}"
             return Overloaded(message, code="storage_unavailable")
-        return self._watch.trouble or self._pool.trouble
+        troubles = [watch.trouble for watch in self._watches]
+        return (None if None in troubles else troubles[0]) or self._pool.trouble
 
     async def check_exposure(self) -> None:
         """See `CliWatch.check_exposure`."""
-        await self._watch.check_exposure()
+        for watch in self._watches:
+            await watch.check_exposure()
 
     @property
     def draining(self) -> bool:
@@ -392,9 +396,12 @@ async def open_gateway(
             additional_dirs=settings.file_access.additional_dirs,
         )
     bus = Bus()
-    book = LoginBook(program=cli.program[0])
+    clis = clis_of(cli, settings, os.environ if environ is None else environ)
+    book = LoginBook(tuple(clis) or (DEFAULT,), cli.program[0])
     bounds = settings.conversation
     watch = CliWatch(cli.program[0], settings)
+    logins = {name: (each, CliWatch(cli.program[0], settings, name)) for name, each in clis.items()}
+    watches = [each for _, each in logins.values()] or [watch]
     directory = Directory(bounds.max_conversations, bounds.max_held_bytes, bounds.max_items_bytes)
     failure: Exception | None = None
     mcp = McpServers()
@@ -421,6 +428,7 @@ async def open_gateway(
                     cleanup,
                     new_conversation_id if _serves_agents(settings) else None,
                     book,
+                    logins,
                 ) as pool,
                 open_supervisor(
                     settings, directory, pool, bus, cli.program[0], McpHost(mcp, settings)
@@ -440,7 +448,7 @@ async def open_gateway(
                         pool,
                         supervisor,
                         background,
-                        watch,
+                        watches,
                         archive,
                         mcp,
                     )

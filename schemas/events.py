@@ -54,7 +54,7 @@ class TurnAccepted:
 @frozen
 class TurnFinished:
     """A turn ended with a whole answer; `answer` is None where that calls tools. Times are in
-    seconds since the turn was accepted."""
+    seconds since the turn was accepted. `login`: whose child answered."""
 
     turn_id: str
     conversation_id: str
@@ -64,11 +64,13 @@ class TurnFinished:
     first_delta_seconds: float | None
     cache_key: str | None
     answer: Answer | None
+    login: str = ""
 
 
 @frozen
 class TurnFailed:
-    """A turn ended without a whole answer (also by interruption: see `error.code`)."""
+    """A turn ended without a whole answer (also by interruption: see `error.code`). `login`: whose
+    child had it; empty where none did."""
 
     turn_id: str
     conversation_id: str
@@ -76,6 +78,7 @@ class TurnFailed:
     error: GatewayError
     seconds: float
     cache_key: str | None
+    login: str = ""
 
 
 @frozen
@@ -86,12 +89,14 @@ class ChildSpawned:
 
 @frozen
 class ChildAdopted:
-    """A child went to a session; `warm` when it came out of the pool, `waited` seconds in queue."""
+    """A child went to a session; `warm` when it came out of the pool, `waited` seconds in queue.
+    `login`: whose it is."""
 
     pid: int
     conversation_id: str
     warm: bool
     waited: float
+    login: str = "default"
 
 
 @frozen

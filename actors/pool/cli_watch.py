@@ -56,7 +56,9 @@ ACCOUNT_SETTING = "claude.allow_credentials_file"
 class CliWatch:
     """Made by the gateway. `run` asks, `listen` follows the ends of turns; the rest never waits."""
 
-    def __init__(self, program: str, settings: Settings) -> None:
+    def __init__(self, program: str, settings: Settings, name: str = "") -> None:
+        """`name`: of the login, where there are several."""
+        self._name = name
         self._program = program
         self._exposed = not is_loopback(settings.server.host)
         self._allowed = settings.claude.allow_credentials_file
@@ -206,6 +208,9 @@ class CliWatch:
 
     async def _follow(self, subscription: Subscription) -> None:
         async for event in subscription:
+            assert isinstance(event, TurnFinished | TurnFailed | LimitsReported)
+            if self._name and event.login != self._name:
+                continue
             match event:
                 case TurnFinished():
                     self._worked()

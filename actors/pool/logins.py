@@ -13,6 +13,7 @@ Times are in Unix seconds, since the API's are.
 
 from __future__ import annotations
 
+import math
 import time
 from collections.abc import Callable, Sequence
 from typing import Any
@@ -22,9 +23,7 @@ from attrs import define, evolve, field, frozen
 from ...schemas.claude.limits import LimitState, LimitWindow
 from ...schemas.claude.upstream import used_up
 from ...schemas.errors import QuotaExhausted
-
-DEFAULT = "default"
-"""The name of the only login, where the settings name none."""
+from ...schemas.settings.logins import DEFAULT
 
 MAX_MODELS = 64
 """Models of which one login's book keeps that they are rejected."""
@@ -73,6 +72,27 @@ class LoginBook:
     @property
     def names(self) -> tuple[str, ...]:
         return tuple(self._standings)
+
+    @property
+    def is_several(self) -> bool:
+        return len(self._standings) > 1
+
+    def use_of(self, login: str) -> int:
+        """How much of its fullest window is used, in tenths: reports are rare, so a small
+        difference says nothing. What is not known counts as nothing."""
+        standing = self._standings[login]
+        windows = _current(standing.state, self._clock()).values()
+        return math.floor(10 * max((each.utilization or 0.0 for each in windows), default=0.0))
+
+    def first_refusal(self, model: str) -> QuotaExhausted | None:
+        """Why no login can be asked for this model now, with the time from which the first can;
+        None: one can, as far as is known."""
+        found = [self._rejection(login, model) for login in self._standings]
+        known = [each for each in found if each is not None]
+        if len(known) < len(found):
+            return None
+        first = min(known, key=lambda each: each.until)
+        return used_up(first.name, first.until, self._program)
 
     def note(self, login: str, state: LimitState, model: str) -> None:
         """A child of this login reports its limits, in a turn that asks this model."""

@@ -60,6 +60,7 @@ from .events import (
     Freeze,
     GiveWay,
     HandOver,
+    Hop,
     HostedEnded,
     Interrupt,
     Kill,
@@ -120,8 +121,9 @@ class SessionPool(Protocol[C]):
     """What a session needs of the pool (`actors.pool.pool.ChildPool`)."""
 
     async def acquire(
-        self, conversation_id: str, origin: Origin | None, wants: Wants | None, owner: str
-    ) -> Lent[C]: ...
+        self, conversation_id: str, origin: Origin | None, wants: Wants | None, owner: str,
+        login: str, avoid: str,
+    ) -> Lent[C]: ...  # fmt: skip
     def offer(
         self, child: C, give_way: Callable[[int | None], None], state: Resident, *,
         suspended: bool, valued: bool, expected: float,
@@ -129,7 +131,8 @@ class SessionPool(Protocol[C]):
     def withdraw(self, child: C) -> None: ...
     def take_back(self, child: C, state: Resident) -> None: ...
     def freeze(self, child: C) -> None: ...
-    def refusal(self, model: str) -> GatewayError | None: ...
+    def refusal(self, model: str, login: str) -> GatewayError | None: ...
+    def has_other(self, model: str, login: str) -> bool: ...
     def note_limit(self, child: C, state: LimitState, model: str) -> None: ...
 
 
@@ -146,8 +149,11 @@ class _Waiting:
 class Callers:
     """The callers of one conversation's unfinished turns, by the turn's id, and their events."""
 
-    def __init__(self, conversation_id: str, bus: Bus) -> None:
+    def __init__(
+        self, conversation_id: str, bus: Bus, login: Callable[[], str] = lambda: ""
+    ) -> None:
         self._conversation_id = conversation_id
+        self._login = login
         self._bus = bus
         self.waiting: dict[str, _Waiting] = {}
 
@@ -197,7 +203,7 @@ class Callers:
                 self._bus.publish(
                     TurnFinished(
                         end.turn_id, self._conversation_id, end.model, usage, seconds, first, key,
-                        end.answer,
+                        end.answer, self._login(),
                     )
                 )  # fmt: skip
             case Failed(error):
@@ -217,7 +223,10 @@ class Callers:
     def _publish_failure(
         self, turn_id: str, model: str, error: GatewayError, seconds: float, key: str | None
     ) -> None:
-        self._bus.publish(TurnFailed(turn_id, self._conversation_id, model, error, seconds, key))
+        login = self._login()
+        self._bus.publish(
+            TurnFailed(turn_id, self._conversation_id, model, error, seconds, key, login)
+        )
 
 
 class _Session(Generic[C]):
@@ -233,6 +242,7 @@ class _Session(Generic[C]):
         self.machine = Machine(
             state.memory, limits, trio.current_time(), kept=state.broadcast.messages,
             host=host, is_heard=lambda: state.broadcast.is_heard,
+            can_hop=self._can_hop,
         )  # fmt: skip
         self._host = host
         self._hosted: dict[str, trio.CancelScope] = {}  # the calls of MCP servers that run
@@ -242,7 +252,7 @@ class _Session(Generic[C]):
         self._pool = pool
         self._bus = bus
         self._once = OnceLog(log)
-        self._callers = Callers(conversation_id, bus)
+        self._callers = Callers(conversation_id, bus, lambda: state.login)
         self._broadcast = state.broadcast
         self._start_is_kept = trio.Event()
         self._keeper = None if state.journal is None else self._keeper_of(state.journal)
@@ -250,6 +260,7 @@ class _Session(Generic[C]):
         self._child: C | None = None
         self._offered: C | None = None
         self._searching: trio.CancelScope | None = None
+        self._avoid = ""  # the login that has just refused the turn
 
     def _keeper_of(self, journal: Journal) -> Keeper:
         return Keeper(
@@ -295,9 +306,20 @@ class _Session(Generic[C]):
     def _admit(self, start: StartTurn) -> StartTurn:
         """The turn, refused where its login is known to be rejected: it would cost a child, and the
         API would refuse it."""
-        model = start.request.model or self.machine.memory.setup.model
-        refused = self._pool.refusal(model)
-        return start if refused is None else evolve(start, refused=refused)
+        machine, login = self.machine, self._state.login
+        model = start.request.model or machine.memory.setup.model
+        refused = self._pool.refusal(model, login)
+        if refused is None:
+            return start
+        at_rest = machine.phase in (Phase.ASLEEP, Phase.IDLE)
+        if not (at_rest and self._pool.has_other(model, login)):
+            return evolve(start, refused=refused)
+        if machine.phase is Phase.IDLE:
+            self.feed(GiveWay())  # the turn waits for a child of the other login
+        return start
+
+    def _can_hop(self, model: str) -> bool:
+        return self._pool.has_other(model, self._state.login)
 
     def _note_limit(self, child: C, frame: Frame) -> None:
         """Have the pool know what the child reports of its login's limits. A child reports each
@@ -499,6 +521,12 @@ class _Session(Generic[C]):
                     held=action.held,
                     kept=action.kept,
                 )
+            case Hop(error):
+                self._avoid = self._state.login
+                log.info(
+                    "a turn goes to another login", conversation_id=self.id, login=self._avoid,
+                    reason=error.message,
+                )  # fmt: skip
             case ClaimRefused(error):
                 log.warning("a spare was refused", conversation_id=self.id, error=error)
             case Freeze():
@@ -562,7 +590,10 @@ class _Session(Generic[C]):
         failure: GatewayError | None = None
         with scope:
             try:
-                lent = await self._pool.acquire(self.id, origin, wants, self._state.owner)
+                avoid, self._avoid = self._avoid, ""
+                lent = await self._pool.acquire(
+                    self.id, origin, wants, self._state.owner, self._state.login, avoid
+                )
             except GatewayError as error:
                 failure = error
         # The child may have come in the step in which the search, or the session, was cancelled.
@@ -574,6 +605,7 @@ class _Session(Generic[C]):
             assert failure is not None
             self.feed(WakeFailed(failure))
             return
+        self._state.login = lent.login
         self._child = lent.child  # from here on `finish` stops it, if this task is cancelled
         self.feed(lent.ready)
         self._nursery.start_soon(self._attend, lent.child)

@@ -285,6 +285,14 @@ class ClaimRefused:
 
 
 @frozen
+class Hop:
+    """The API refused the turn for its login's limits, before anything came of it: a child of
+    another login gets it."""
+
+    error: GatewayError
+
+
+@frozen
 class Freeze:
     """Stop the child's process (SIGSTOP) until the next `Write`."""
 
@@ -321,6 +329,6 @@ class ChildChosen:
 
 Action = (
     Wake | CancelWake | HandOver | ChildChosen | Write | Deliver | ChoiceReported | Started | End
-    | RequestPermission | PermissionSettled | CallHosted | TranscriptLost | ClaimRefused | Freeze
-    | Retire | Kill
+    | RequestPermission | PermissionSettled | CallHosted | TranscriptLost | ClaimRefused | Hop
+    | Freeze | Retire | Kill
 )  # fmt: skip

@@ -257,6 +257,8 @@ class FakePool:
     `gate` holds all sessions back until it is set, `failure` is raised instead, `brains` go to the
     next children and `brain` to those after. `needy` calls in every child that is offered.
     `refused` are errors by model, for turns that the API would refuse; `limits` what was noted.
+    `others` are the logins that there are beside each; `logins` those that were asked for, each
+    with the one to be avoided.
     """
 
     def __init__(self, brain: Brain = echo) -> None:
@@ -273,6 +275,8 @@ class FakePool:
         self.needy = False
         self.refused: dict[str, GatewayError] = {}
         self.limits: list[tuple[str, LimitState]] = []
+        self.others: dict[str, str] = {}
+        self.logins: list[tuple[str, str]] = []
         self._holders: dict[str, FakeChild] = {}
         self._news = trio.Event()
 
@@ -287,9 +291,12 @@ class FakePool:
         return self.lent[count - 1]
 
     async def acquire(
-        self, conversation_id: str, origin: Origin | None, wants: Wants | None, owner: str
-    ) -> Lent[FakeChild]:
+        self, conversation_id: str, origin: Origin | None, wants: Wants | None, owner: str,
+        login: str, avoid: str,
+    ) -> Lent[FakeChild]:  # fmt: skip
         self.asked += 1
+        self.logins.append((login, avoid))
+        login = self.others.get(avoid, login)
         if self.gate is not None:
             await self.gate.wait()
         if self.failure is not None:
@@ -305,7 +312,7 @@ class FakePool:
         self.lent.append(child)
         self._news.set()
         self._news = trio.Event()
-        return Lent(child, ChildReady())
+        return Lent(child, ChildReady(), login)
 
     def offer(
         self, child: FakeChild, give_way: Callable[[int | None], None], state: Resident, *,
@@ -318,8 +325,11 @@ class FakePool:
         if self.needy:
             self.call_in(child)
 
-    def refusal(self, model: str) -> GatewayError | None:
+    def refusal(self, model: str, login: str) -> GatewayError | None:
         return self.refused.get(model)
+
+    def has_other(self, model: str, login: str) -> bool:
+        return login in self.others
 
     def note_limit(self, child: FakeChild, state: LimitState, model: str) -> None:
         self.limits.append((model, state))

@@ -7,8 +7,9 @@ import json
 import pytest
 from attrs import define
 
-from ccapi.actors.pool.logins import DEFAULT, LoginBook
+from ccapi.actors.pool.logins import LoginBook
 from ccapi.schemas.claude.limits import LimitState, LimitWindow
+from ccapi.schemas.settings.logins import DEFAULT
 
 NOW = 2_000_000_000.0
 MODEL, OTHER = "claude-haiku-4-5", "claude-opus-4-8"

@@ -441,6 +441,97 @@ async def test_what_a_child_reports_of_its_limits_is_noted_also_when_the_api_ref
         assert noted == [("haiku", state.status, state.resets_at)] * 3  # the event; one; three
 
 
+LIMITED = {"status": "rejected", "resetsAt": 2_000_000_000, "rateLimitType": "five_hour"}
+
+
+def limited(child: FakeChild, frame: Json) -> None:
+    """The API refuses each prompt for the login's limits."""
+    silent(child, frame)
+    if frame["type"] == "user":
+        child.say(
+            {"type": "rate_limit_event", "rate_limit_info": LIMITED},
+            result("You've hit your limit.", is_error=True, api_error_status=429),
+        )
+
+
+async def test_a_turn_that_is_refused_for_limits_goes_to_another_login_once() -> None:
+    async with open_world() as world:
+        world.pool.others = {"": "a", "a": "b"}
+        world.pool.brains = [limited]
+        seat = world.seat()
+        assert await seat.ask("one") == "echo: one"
+        assert world.pool.logins == [("", ""), ("a", "a")]
+        first, second = world.pool.lent
+        assert first.fate == "killed"
+        assert await seat.ask("two") == "echo: two"
+        assert world.pool.lent == [first, second]
+        await wait_all_tasks_blocked()
+    assert [event.login for event in world.of(events.TurnFinished)] == ["b", "b"]
+    assert list(world.of(events.TurnFailed)) == []
+
+
+async def test_it_goes_to_another_login_no_second_time() -> None:
+    async with open_world() as world:
+        world.pool.others = {"": "a", "a": "b", "b": "c"}
+        world.pool.brain = limited
+        error = await failure(await world.seat().submit("one"))
+        assert (error.status, error.code, len(world.pool.lent)) == (429, "upstream_rate_limited", 2)
+
+
+async def test_without_another_login_it_fails_in_its_child() -> None:
+    async with open_world() as world:
+        world.pool.brain = limited
+        error = await failure(await world.seat().submit("one"))
+        assert (error.status, len(world.pool.lent), world.pool.child.fate) == (429, 1, "")
+
+
+async def test_after_the_first_delta_a_turn_goes_nowhere_else() -> None:
+    def begin(child: FakeChild, frame: Json) -> None:
+        if frame["type"] == "user":
+            child.say(text_delta("Half an ans"))
+        limited(child, frame)
+
+    async with open_world() as world:
+        world.pool.others = {"": "a", "a": "b"}
+        world.pool.brains = [begin]
+        error = await failure(await world.seat().submit("one"))
+        assert (error.status, len(world.pool.lent)) == (429, 1)
+
+
+async def test_a_turn_with_effects_goes_nowhere_else() -> None:
+    """It brings the results of tools that the client used."""
+
+    def use(child: FakeChild, frame: Json) -> None:
+        silent(child, frame)
+        if frame["type"] == "user":
+            child.say(*tool_call("call_1", "look"), message_delta("tool_use"))
+
+    look = Tool("look", "Looks.", "{}")
+    async with open_world() as world:
+        world.pool.others = {"": "a", "a": "b"}
+        world.pool.brains = [use, limited]
+        seat = world.seat()
+        await (await seat.submit("one", tools=(look,))).reply()
+        await wait_all_tasks_blocked()
+        world.pool.call_in(world.pool.child)  # the results come to another child
+        await wait_all_tasks_blocked()
+        answer = Message("user", (ToolResult("call_1", ("seen",)),))
+        error = await failure(await seat.submit(answer, tools=(look,)))
+        assert (error.status, len(world.pool.lent)) == (429, 2)
+
+
+async def test_a_conversation_whose_login_is_rejected_lets_its_child_go_for_another() -> None:
+    async with open_world() as world:
+        world.pool.others = {"": "a"}
+        seat = world.seat()
+        await seat.ask("one")
+        world.pool.refused = {"haiku": RateLimited("Used up.", retry_after=60)}
+        world.pool.others = {"": "b", "a": "b"}
+        assert await seat.ask("two") == "echo: two"
+        assert (world.pool.lent[0].fate, seat.state.login) == ("retired", "b")
+        assert world.pool.logins[-1] == ("a", "")
+
+
 async def test_no_child_to_be_had_fails_the_turn_and_no_more() -> None:
     async with open_world() as world:
         world.pool.failure = RateLimited("All children are busy.", retry_after=3)
