@@ -28,7 +28,7 @@ from typing import TypeVar
 
 import trio
 
-from ..schemas.errors import GatewayError, Overloaded, draining
+from ..schemas.errors import CliUnusable, GatewayError, Overloaded, draining
 from ..schemas.events import ConversationOpened
 from ..schemas.message import Message, check_results, digest
 from ..schemas.settings.logins import DEFAULT
@@ -37,7 +37,9 @@ from ..schemas.turn import Memory, Reply, Setup, Tool
 from ..transport.http.bodies import Bodies
 from ..transport.loggers import get_logger
 from ..transport.media.attachments import AttachmentPolicy
-from ..transport.process.cli import clis_of, find_cli
+from ..transport.process.cli import Cli, clis_of, find_cli
+from ..transport.process.cli_version import Version
+from ..transport.process.login import Login
 from ..transport.seals import Seals
 from .conversations.archive import Archive, Listed, open_archive
 from .conversations.cleanup import Cleanup, open_cleanup
@@ -45,16 +47,17 @@ from .conversations.conversation import Conversation, ConversationInfo, info_of
 from .conversations.directory import Directory, Entry, not_found
 from .conversations.journal import seed_ids
 from .conversations.lineage import new_from
-from .conversations.models import ModelCatalog
+from .conversations.models import ModelCatalog, open_learning
 from .conversations.supervisor import Supervisor, open_supervisor
 from .conversations.turn_service import TurnService
 from .conversations.workspace_paths import new_conversation_id
 from .conversations.workspaces import LOCAL, check_tools, place_of
+from .idempotency.requests import IdempotentRequests, open_idempotent_requests
 from .listeners.cache import Cache, open_cache
 from .listeners.overview import GatewayStatistics, SessionInfo, session_info
 from .listeners.stats import Stats, open_stats
 from .mcp.host import McpHost
-from .mcp.servers import McpServers
+from .mcp.servers import McpServers, open_mcp_servers
 from .pool.cli_watch import CliWatch
 from .pool.logins import LoginBook
 from .pool.pool import ChildPool, open_pool
@@ -88,7 +91,8 @@ class Gateway:
         self, settings: Settings, bus: Bus, stats: Stats, cache: Cache, directory: Directory,
         pool: ChildPool, supervisor: Supervisor, background: Background,
         watches: Sequence[CliWatch],
-        archive: Archive, mcp: McpServers,
+        archive: Archive, mcp: McpServers, cli: Cli, models: ModelCatalog,
+        idempotent: IdempotentRequests,
     ) -> None:  # fmt: skip
         self.settings = settings
         self.mcp = mcp
@@ -96,12 +100,13 @@ class Gateway:
         self.stats = stats
         self.cache = cache
         self.background = background
+        self.idempotent = idempotent
         self.responses = ResponseStore(settings.responses)
         self.archive = archive
         self.kept_responses = KeptResponses(
             archive.store, self.responses, settings.responses.ttl_seconds
         )
-        self.models = ModelCatalog(settings.models, settings.auth)
+        self.models = models
         self.attachments = AttachmentPolicy.of(settings)
         self.seals = Seals(settings.storage.path.expanduser() / COMPACTION_KEY)
         self.bodies = Bodies(settings.server.max_bodies_bytes)
@@ -109,6 +114,7 @@ class Gateway:
         self._pool = pool
         self._supervisor = supervisor
         self._watches = watches
+        self._cli = cli
         self._turns = TurnService(directory, supervisor, self.models)
         archive.make_room = self._make_room
         supervisor.abandoned = archive.discard
@@ -329,12 +335,48 @@ class Gateway:
             message = f"Conversations cannot be kept: {self.archive.trouble}"
             return Overloaded(message, code="storage_unavailable")
         troubles = [watch.trouble for watch in self._watches]
-        return (None if None in troubles else troubles[0]) or self._pool.trouble
+        login_trouble = None if None in troubles else troubles[0]
+        return login_trouble or self._pool.trouble or self._missing_cli
+
+    @property
+    def _missing_cli(self) -> GatewayError | None:
+        """The CLI is gone, and no child is left: without warm children no start has shown it."""
+        program = self._cli.program[0]
+        if self._pool.statistics().live or os.access(program, os.X_OK):
+            return None
+        message = f"The CLI was not found: there is no {program} that can be executed."
+        return CliUnusable(message, code="cli_not_found")
+
+    @property
+    def cli(self) -> Cli:
+        """The CLI that runs."""
+        return self._cli
+
+    @property
+    def login(self) -> Login | None:
+        """How the CLI is logged in; None until that is known. Of several logins, the
+        first."""
+        return self._watches[0].login
+
+    @property
+    def cli_version(self) -> Version | None:
+        """The CLI's version; None until it is known, and where it has none that can be read."""
+        return self._watches[0].version
+
+    async def wait_known(self) -> None:
+        """Wait until the CLI has said its version and its login, or does not."""
+        for watch in self._watches:
+            await watch.wait_known()
 
     async def check_exposure(self) -> None:
         """See `CliWatch.check_exposure`."""
         for watch in self._watches:
             await watch.check_exposure()
+
+    async def check_version(self) -> None:
+        """See `CliWatch.check_version`."""
+        for watch in self._watches:
+            await watch.check_version()
 
     @property
     def draining(self) -> bool:
@@ -389,6 +431,8 @@ async def open_gateway(
     it as it is, never in an exception group.
     """
     settings = without_keys(settings or Settings())
+    if settings.mcp.enabled:  # it holds the servers' keys
+        hidden = [*hidden, settings.mcp.config_file]
     cli = find_cli(settings, os.environ if environ is None else environ, demo=demo, hidden=hidden)
     if settings.file_access.skip_permissions:
         log.warning(
@@ -403,11 +447,12 @@ async def open_gateway(
     logins = {name: (each, CliWatch(cli.program[0], settings, name)) for name, each in clis.items()}
     watches = [each for _, each in logins.values()] or [watch]
     directory = Directory(bounds.max_conversations, bounds.max_held_bytes, bounds.max_items_bytes)
+    models = ModelCatalog(settings.models, settings.auth)
     failure: Exception | None = None
-    mcp = McpServers()
     async with (
         open_stats(bus, book) as stats,
         open_cache(settings.cache, bus) as cache,
+        open_learning(models, bus),
     ):
         try:
             async with (
@@ -420,6 +465,7 @@ async def open_gateway(
                     archive.workspaces,
                     archive.agents,
                 ) as cleanup,
+                open_mcp_servers(settings.mcp, bus, environ) as mcp,
                 open_pool(
                     cli,
                     settings.claude,
@@ -434,6 +480,9 @@ async def open_gateway(
                     settings, directory, pool, bus, cli.program[0], McpHost(mcp, settings)
                 ) as supervisor,
                 open_background(BACKGROUND_TURNS) as background,
+                open_idempotent_requests(
+                    settings.idempotency, archive.store, BACKGROUND_TURNS
+                ) as idempotent,
             ):
                 directory.removed = partial(_leave_memory, cleanup, archive)
                 directory.added = lambda entry: cleanup.wake(entry.conversation_id)
@@ -451,6 +500,9 @@ async def open_gateway(
                         watches,
                         archive,
                         mcp,
+                        cli,
+                        models,
+                        idempotent,
                     )
                 except Exception as error:  # noqa: BLE001 (raised again, past the nurseries)
                     failure = error

@@ -1,21 +1,28 @@
 """The models that requests may name, and what the CLI receives for each.
 
-Knows: the operator's list and the other names for its entries. Refuses to know: which model does
-what, and whether the account behind the CLI may use it.
+Knows: the operator's list and the other names for its entries, and what is known of each: from the
+CLI's own list once a child has given it, from `schemas.claude.model_traits` before and beside that.
+Refuses to know: whether the account behind the CLI may use it.
 """
 
 from __future__ import annotations
 
 import reprlib
 import time
+from collections.abc import AsyncIterator, Iterable, Mapping
+from contextlib import asynccontextmanager
 
+import trio
 from attrs import frozen
 
-from ...schemas.claude.model_traits import traits_of
+from ...schemas.claude.model_traits import ModelSizes, sizes_of, title_of, traits_of
+from ...schemas.claude.models import ListedModel
 from ...schemas.errors import Forbidden, InvalidRequest, NotFound
+from ...schemas.events import ModelsListed
 from ...schemas.settings.rules import HASHED, hash_key
 from ...schemas.settings.settings import AGENT_PREFIX, AuthSettings, ModelSettings
 from ...schemas.turn import Profile, Setup
+from ..runtime.bus import Bus
 from .workspaces import LOCAL
 
 OWNER = "anthropic"
@@ -23,11 +30,23 @@ OWNER = "anthropic"
 
 @frozen
 class Model:
-    """A name that requests may use. `created` is when it was listed here, in Unix seconds."""
+    """A name that requests may use. `created` is when it was listed here, in Unix seconds.
+
+    `means` is the id that the CLI resolves it to, as far as that is known, `name` what people call
+    it; `sizes` is None for another maker's model. `listed`: the CLI's own list has it.
+    """
 
     id: str
     created: int
     owned_by: str = OWNER
+    means: str = ""
+    name: str = ""
+    description: str = ""
+    profile: Profile = "chat"
+    sizes: ModelSizes | None = None
+    takes_sampling: bool = False
+    efforts: tuple[str, ...] = ()
+    listed: bool = False
 
 
 @frozen
@@ -73,10 +92,45 @@ class ModelCatalog:
                 for name, means in self._meaning.items()
                 if not means.startswith(AGENT_PREFIX)
             }
-        self._models = {name: Model(name, created) for name in self._meaning}
+        self._created = created
+        self._listed: Mapping[str, ListedModel] = {}
+        self._models = {name: self._describe(name) for name in self._meaning}
 
     def __repr__(self) -> str:
         return f"<ModelCatalog {', '.join(self._models)}>"
+
+    def learn(self, models: Iterable[ListedModel]) -> None:
+        """A child has listed these models: names may stand for others than before."""
+        listed = {each.name: each for each in models}
+        if listed != self._listed:
+            self._listed = listed
+            self._models = {name: self._describe(name) for name in self._meaning}
+
+    async def listen(self, bus: Bus) -> None:
+        """Learn the models that children list, until `bus` is closed."""
+        with bus.subscribe(ModelsListed) as subscription:
+            async for event in subscription:
+                if isinstance(event, ModelsListed):
+                    self.learn(event.models)
+
+    def _describe(self, name: str) -> Model:
+        means = self._meaning[name]
+        model = means.removeprefix(AGENT_PREFIX)
+        listed = self._listed.get(model)
+        resolved = model if listed is None else listed.model or model
+        profile: Profile = "chat" if model == means else "agent"
+        return Model(
+            name,
+            self._created,
+            means=resolved,
+            name=title_of(resolved) + (" (agent)" if profile == "agent" else ""),
+            description="" if listed is None else listed.description,
+            profile=profile,
+            sizes=sizes_of(resolved),
+            takes_sampling=traits_of(resolved).takes_sampling,
+            efforts=() if listed is None else listed.efforts,
+            listed=listed is not None,
+        )
 
     def list(self, owner: str = LOCAL) -> list[Model]:
         """The models that the owner may use."""
@@ -122,3 +176,12 @@ def plain_name(name: str) -> str:
 def name_of(setup: Setup) -> str:
     """The name by which a client asks for the model of `setup` again."""
     return f"{AGENT_PREFIX}{setup.model}" if setup.profile == "agent" else setup.model
+
+
+@asynccontextmanager
+async def open_learning(catalog: ModelCatalog, bus: Bus) -> AsyncIterator[None]:
+    """Have `catalog` learn what children list while the block runs."""
+    async with trio.open_nursery() as nursery:
+        nursery.start_soon(catalog.listen, bus)
+        yield
+        nursery.cancel_scope.cancel()

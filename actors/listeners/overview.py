@@ -20,6 +20,7 @@ from attrs import asdict, frozen
 
 from ...schemas.convert import write_json
 from ...transport.http.websocket import encode_frame
+from ..mcp.servers import McpServers, ServerState
 from ..pool.pool import PoolStatistics
 from ..runtime.bus import Bus, Subscription
 from .stats import Stats
@@ -83,6 +84,8 @@ class Observed(Protocol):
     def bus(self) -> Bus: ...
     @property
     def stats(self) -> Stats: ...
+    @property
+    def mcp(self) -> McpServers: ...
     def statistics(self) -> GatewayStatistics: ...
     def sessions(self, *, owner: str) -> list[SessionInfo]: ...
 
@@ -154,6 +157,7 @@ class Overview:
             "cache": numbers["cache"],
             "latency": numbers["latency"],
             "logins": numbers["logins"],
+            "mcp": [_encode_server(state) for state in self._gateway.mcp.states()],
         }
 
     async def run(self) -> None:
@@ -173,6 +177,19 @@ class Overview:
         self._pictures.clear()
         self.number += 1
         self._lot.unpark_all()
+
+
+def _encode_server(state: ServerState) -> dict[str, Any]:
+    return {
+        "name": state.name,
+        "state": state.state,
+        "reason": state.reason,
+        "next_try": state.next_try,
+        "tools": state.tools,
+        "calls": state.calls,
+        "errors": state.errors,
+        "latency_ms": state.latency_ms["p50"],
+    }
 
 
 def _encode_session(session: SessionInfo) -> dict[str, Any]:

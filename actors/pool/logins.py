@@ -73,10 +73,6 @@ class LoginBook:
     def names(self) -> tuple[str, ...]:
         return tuple(self._standings)
 
-    @property
-    def is_several(self) -> bool:
-        return len(self._standings) > 1
-
     def use_of(self, login: str) -> int:
         """How much of its fullest window is used, in tenths: reports are rare, so a small
         difference says nothing. What is not known counts as nothing."""

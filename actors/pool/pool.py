@@ -76,9 +76,10 @@ from pathlib import Path
 from typing import Protocol
 
 import trio
-from attrs import define, evolve, field, frozen
+from attrs import define, field, frozen
 
 from ...schemas.claude.limits import LimitState
+from ...schemas.claude.upstream import plain, says_no_login
 from ...schemas.errors import (
     ChildDied,
     CliUnusable,
@@ -236,6 +237,8 @@ class ChildPool:
         self._known = known
         self._book = LoginBook() if book is None else book
         self._book.changed = self._limits_changed
+        self.has_rejections = False
+        """Whether any login may be rejected: a turn that is not reads no more than this."""
         self._settings = settings
         self._bus = bus
         self._nursery = nursery
@@ -244,6 +247,7 @@ class ChildPool:
         self._logins: dict[Child, str] = {}
         self._stocks = {name: _Stock() for name in self._book.names}
         self._first = self._book.names[0]
+        self._is_several = len(self._stocks) > 1
         self._warm: deque[Child] = deque()  # of all logins
         self._seeking: Counter[str] = Counter()  # sessions that wait for a child, by login
         self._chosen_at: dict[str, int] = {}  # the number of the choice
@@ -354,27 +358,22 @@ class ChildPool:
         is closing, and what `known` raises. `take_back`, `Child.retire` or `Child.kill` gives it
         back.
         """
-        model = _model_of(origin, wants)
-        chosen = self._choose(model, login, avoid, origin) if self._book.is_several else self._first
+        chosen = self._first
+        if self._is_several:
+            chosen = self._choose(_model_of(origin, wants), login, avoid, origin)
         self._seeking[chosen] += 1
         try:
-            return await self._acquire(conversation_id, origin, wants, owner, chosen)
+            await self._known(chosen)  # first: after its checkpoint, a given child cannot be lost
+            if self._closing:
+                raise draining(retry_after=None)
+            began = trio.current_time()
+            if self._settings.recycle == "all":
+                owner = ""
+            if wants is not None:
+                self._prompts.note(owner, wants.setup.system, began)
+            lent = await self._obtain(_Waiter(origin, wants, owner, chosen))
         finally:
             self._seeking[chosen] -= 1
-
-    async def _acquire(
-        self, conversation_id: str, origin: Origin | None, wants: Wants | None, owner: str,
-        login: str,
-    ) -> Lent[Child]:  # fmt: skip
-        await self._known(login)  # first: after its checkpoint, a given child cannot be lost
-        if self._closing:
-            raise draining(retry_after=None)
-        began = trio.current_time()
-        if self._settings.recycle == "all":
-            owner = ""
-        if wants is not None:
-            self._prompts.note(owner, wants.setup.system, began)
-        lent = await self._obtain(_Waiter(origin, wants, owner, login))
         child, now = lent.child, trio.current_time()
         if child in self._children:
             self._owners[child] = owner
@@ -383,8 +382,8 @@ class ChildPool:
             if self._taken is not None:
                 self._taken(child.trace, conversation_id)
         warm = lent.ready.source != "new"
-        self._bus.publish(ChildAdopted(child.pid, conversation_id, warm, now - began, login))
-        return evolve(lent, login=login)
+        self._bus.publish(ChildAdopted(child.pid, conversation_id, warm, now - began, chosen))
+        return Lent(child, lent.ready, chosen)
 
     async def _obtain(self, waiter: _Waiter) -> Lent[Child]:
         """The module's docstring has the order. Nothing waits before the decision is made."""
@@ -632,8 +631,6 @@ class ChildPool:
     def refusal(self, model: str, login: str = "") -> GatewayError | None:
         """Why the API would refuse a turn with this model now, where that is known, of a
         conversation that has this login (empty: none yet)."""
-        if not self._book.has_rejections:
-            return None
         if login in self._stocks:
             return self._book.refusal(login, model)
         return self._book.first_refusal(model)
@@ -689,6 +686,7 @@ class ChildPool:
         return working
 
     def _limits_changed(self, login: str) -> None:
+        self.has_rejections = self._book.has_rejections
         self._bus.publish(LimitsReported(login, self._book.is_rejected(login)))
 
     def note_limit(self, child: Child, state: LimitState, model: str) -> None:
@@ -968,9 +966,11 @@ class ChildPool:
 
     def _died(self, child: Child) -> None:
         code, last = child.returncode, child.stderr_tail
+        cure = {"cure": "ccapi login"} if says_no_login(last) else {}
         self._once.warn(
-            "a child died", f"{code} {last}", pid=child.pid, returncode=code, stderr=last
-        )
+            "a child died", f"{code} {last}", pid=child.pid, returncode=code,
+            stderr=plain(last), **cure,
+        )  # fmt: skip
 
     def _warm_died(self, child: Child) -> None:
         stock = self._stocks[self._logins[child]]
@@ -1295,8 +1295,12 @@ async def open_pool(
         ):
             for name, each in watches.items():
                 nursery.start_soon(each.listen, bus)
-                ask = partial(clis[name].ask_login, guardian)
-                renew = partial(pool.renew_login, name)
-                nursery.start_soon(each.run, ask, renew, partial(pool.is_limited, name))
+                nursery.start_soon(
+                    each.run,
+                    partial(clis[name].ask_login, guardian),
+                    partial(pool.renew_login, name),
+                    partial(clis[name].ask_version, guardian),
+                    partial(pool.is_limited, name),
+                )
             yield pool
             nursery.cancel_scope.cancel()

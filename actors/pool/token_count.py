@@ -17,6 +17,7 @@ import trio
 from ...schemas.claude import input as cli_input
 from ...schemas.claude.lines import Line
 from ...schemas.claude.output import ControlAnswer, ControlAsked, TurnResult
+from ...schemas.claude.upstream import control_error
 from ...schemas.errors import ChildError, TurnTimeout
 from ...schemas.message import Message
 from ...schemas.turn import Setup
@@ -87,7 +88,7 @@ class _Counting:
                     case TurnResult():
                         self._busy = False
                     case ControlAnswer(_, _, str(error)):
-                        raise ChildError(f"The CLI could not count: {error[:200]}")
+                        raise control_error("The CLI could not count", error[:200])
                     case ControlAnswer(request_id, body) if request_id == COUNT:
                         return body
 

@@ -26,7 +26,14 @@ from ...schemas.claude.limits import LimitState
 from ...schemas.claude.lines import Line
 from ...schemas.claude.output import Frame, Noise, PermissionAsked, TurnResult
 from ...schemas.errors import ChildProtocolError, GatewayError, InternalError, draining
-from ...schemas.events import ChildTaken, PhaseChanged, TurnAccepted, TurnFailed, TurnFinished
+from ...schemas.events import (
+    ChildTaken,
+    ModelsListed,
+    PhaseChanged,
+    TurnAccepted,
+    TurnFailed,
+    TurnFinished,
+)
 from ...schemas.message import Message
 from ...schemas.turn import (
     AgentOrigin,
@@ -70,6 +77,7 @@ from .events import (
     RequestPermission,
     Resident,
     Retire,
+    ServersFailed,
     Started,
     StartTurn,
     TimedOut,
@@ -120,6 +128,8 @@ C = TypeVar("C", bound=SessionChild)
 class SessionPool(Protocol[C]):
     """What a session needs of the pool (`actors.pool.pool.ChildPool`)."""
 
+    has_rejections: bool
+
     async def acquire(
         self, conversation_id: str, origin: Origin | None, wants: Wants | None, owner: str,
         login: str, avoid: str,
@@ -150,10 +160,10 @@ class Callers:
     """The callers of one conversation's unfinished turns, by the turn's id, and their events."""
 
     def __init__(
-        self, conversation_id: str, bus: Bus, login: Callable[[], str] = lambda: ""
+        self, conversation_id: str, bus: Bus, state: SessionState[Any] | None = None
     ) -> None:
         self._conversation_id = conversation_id
-        self._login = login
+        self._state = state
         self._bus = bus
         self.waiting: dict[str, _Waiting] = {}
 
@@ -203,7 +213,7 @@ class Callers:
                 self._bus.publish(
                     TurnFinished(
                         end.turn_id, self._conversation_id, end.model, usage, seconds, first, key,
-                        end.answer, self._login(),
+                        end.answer, self._state.login if self._state else "",
                     )
                 )  # fmt: skip
             case Failed(error):
@@ -223,7 +233,7 @@ class Callers:
     def _publish_failure(
         self, turn_id: str, model: str, error: GatewayError, seconds: float, key: str | None
     ) -> None:
-        login = self._login()
+        login = self._state.login if self._state else ""
         self._bus.publish(
             TurnFailed(turn_id, self._conversation_id, model, error, seconds, key, login)
         )
@@ -252,7 +262,7 @@ class _Session(Generic[C]):
         self._pool = pool
         self._bus = bus
         self._once = OnceLog(log)
-        self._callers = Callers(conversation_id, bus, lambda: state.login)
+        self._callers = Callers(conversation_id, bus, state)
         self._broadcast = state.broadcast
         self._start_is_kept = trio.Event()
         self._keeper = None if state.journal is None else self._keeper_of(state.journal)
@@ -301,7 +311,7 @@ class _Session(Generic[C]):
                 port.end(Failed(errors.interrupted()))
             case Submit(start, port):
                 self._callers.take(start, port)
-                self.feed(self._admit(start))
+                self.feed(self._admit(start) if self._pool.has_rejections else start)
 
     def _admit(self, start: StartTurn) -> StartTurn:
         """The turn, refused where its login is known to be rejected: it would cost a child, and the
@@ -321,14 +331,11 @@ class _Session(Generic[C]):
     def _can_hop(self, model: str) -> bool:
         return self._pool.has_other(model, self._state.login)
 
-    def _note_limit(self, child: C, frame: Frame) -> None:
-        """Have the pool know what the child reports of its login's limits. A child reports each
-        change once; so what it reported last is noted again where the API refuses a turn."""
-        if type(frame) is TurnResult and frame.api_error_status == 429:
-            frame = self.machine.limit
-        if type(frame) is LimitState and frame.status:
+    def _note_limit(self, child: C, limit: LimitState) -> None:
+        """Have the pool know what the child reports of its login's limits."""
+        if limit.status:
             setup = (self.machine.turn or self.machine.memory).setup
-            self._pool.note_limit(child, frame, setup.model)
+            self._pool.note_limit(child, limit, setup.model)
 
     def _add(self, messages: tuple[Message, ...], reply: ReplyTo[bool | GatewayError]) -> None:
         before = self.machine.memory
@@ -512,6 +519,14 @@ class _Session(Generic[C]):
             case CallHosted(call):
                 self._hosted[call.call_id] = trio.CancelScope()
                 self._nursery.start_soon(self._call, call, self._hosted[call.call_id])
+            case ServersFailed(reasons):
+                for server, reason in reasons.items():
+                    log.warning(
+                        "an agent goes on without an MCP server",
+                        conversation_id=self.id,
+                        server=server,
+                        reason=reason[:500],
+                    )
             case TranscriptLost():
                 log.warning(
                     "transcript lost, a new child gets the kept messages",
@@ -527,6 +542,8 @@ class _Session(Generic[C]):
                     "a turn goes to another login", conversation_id=self.id, login=self._avoid,
                     reason=error.message,
                 )  # fmt: skip
+            case ModelsListed():
+                self._bus.publish(action)
             case ClaimRefused(error):
                 log.warning("a spare was refused", conversation_id=self.id, error=error)
             case Freeze():
@@ -637,7 +654,11 @@ class _Session(Generic[C]):
                     elif type(frame) is PermissionAsked:
                         await self._take_frame(PermissionRequested(frame, self._broadcast.is_heard))
                     elif type(frame) is not Noise:  # noise is a sign of life only
-                        self._note_limit(child, frame)
+                        if type(frame) is LimitState:
+                            self._note_limit(child, frame)
+                        elif type(frame) is TurnResult and frame.api_error_status == 429:
+                            # The child reports each change once: what it reported last holds again.
+                            self._note_limit(child, machine.limit)
                         await self._take_frame(frame)
                         if self._child is not child:  # it was handed over
                             return

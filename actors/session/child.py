@@ -42,9 +42,11 @@ from ...schemas.claude import input as cli_input
 from ...schemas.claude import mcp
 from ...schemas.claude.limits import LimitState
 from ...schemas.claude.lines import Line
+from ...schemas.claude.models import listed_models
 from ...schemas.claude.output import ControlAnswer, ControlAsked, TurnResult
 from ...schemas.claude.sampling import PLAIN, ApiMessages, encode_settings
 from ...schemas.claude.upstream import NO_LIMIT
+from ...schemas.events import ModelsListed
 from ...schemas.mcp_rules import Decision
 from ...schemas.message import Message, ToolResult, digest
 from ...schemas.turn import ChildSource, Options, Setup, Usage
@@ -65,6 +67,7 @@ from .usage import Ledger
 INITIALIZE = "initialize"
 CLAIM = "claim"
 SETTINGS = "settings"
+SERVERS = "servers"
 CONTEXT = "context"
 
 MAX_CUT_TRIES = 3
@@ -192,7 +195,7 @@ class ChildState:
     def _servers_beside(self) -> list[Line]:
         """All its servers, where it starts some itself: later than `initialize` can name them, for
         a file that is wrong ends the process."""
-        return [cli_input.set_server(SETTINGS, self._server, self.beside)] if self.beside else []
+        return [cli_input.set_server(SERVERS, self._server, self.beside)] if self.beside else []
 
     def claim(self, place: str, grants: Sequence[str]) -> list[Write]:
         """Make a spare the agent of its setup, which works in `place` and may do what `grants`
@@ -275,7 +278,7 @@ class ChildState:
             if self._server is not None:
                 self._stale.append(self._server)
             self._server = self._names.popleft() if setup.has_tools else None
-            written.append(self.write(cli_input.set_server(SETTINGS, self._server, self.beside)))
+            written.append(self.write(cli_input.set_server(SERVERS, self._server, self.beside)))
         self.setup, self.tool_calls = setup, ToolCalls(setup)
         self._tell()
         return written
@@ -519,7 +522,19 @@ class ChildState:
         if answer.request_id == INITIALIZE and not self.initialized:
             self.initialized = answer.error is None
             return answer.error
-        return answer.error if answer.request_id == SETTINGS else None
+        return answer.error if answer.request_id in (SETTINGS, SERVERS) else None
+
+    def take_servers(self, answer: ControlAnswer) -> Mapping[str, str]:
+        """Which of the servers that it starts itself it could not start, and why."""
+        failed = answer.body.get("errors") if answer.request_id == SERVERS else None
+        if not isinstance(failed, dict):
+            return {}
+        return {name: str(why) for name, why in failed.items() if name in self.beside}
+
+    def report_models(self, answer: ControlAnswer) -> list[Action]:
+        """The models that it has listed in its answer to the initialize."""
+        models = listed_models(answer.body) if answer.request_id == INITIALIZE else ()
+        return [ModelsListed(models)] if models else []
 
     def awaits_rewind(self, answer: ControlAnswer) -> bool:
         return answer.request_id == self.rewinding

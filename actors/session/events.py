@@ -14,6 +14,7 @@ from attrs import frozen
 from ...schemas.claude.lines import Line
 from ...schemas.claude.output import Frame, PermissionAsked
 from ...schemas.errors import GatewayError
+from ...schemas.events import ModelsListed
 from ...schemas.message import Message
 from ...schemas.turn import Answer, ChildSource, ChoiceFate, Origin, Outcome, Setup, TurnRequest
 from ...schemas.turn_items import TurnItem
@@ -266,6 +267,14 @@ class CallHosted:
 
 
 @frozen
+class ServersFailed:
+    """The child could not start these MCP servers of its own, for these reasons; it goes on without
+    their tools."""
+
+    reasons: Mapping[str, str]
+
+
+@frozen
 class TranscriptLost:
     """The transcript that a child was to resume is gone, or could not be written, for the reason in
     `error`. A new child gets the last `kept` of the conversation's `held` messages."""
@@ -329,6 +338,6 @@ class ChildChosen:
 
 Action = (
     Wake | CancelWake | HandOver | ChildChosen | Write | Deliver | ChoiceReported | Started | End
-    | RequestPermission | PermissionSettled | CallHosted | TranscriptLost | ClaimRefused | Hop
-    | Freeze | Retire | Kill
+    | RequestPermission | PermissionSettled | CallHosted | ServersFailed | TranscriptLost
+    | ClaimRefused | Hop | Freeze | Retire | Kill | ModelsListed
 )  # fmt: skip

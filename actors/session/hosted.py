@@ -18,6 +18,7 @@ from ...schemas.mcp_rules import Decision
 from ...schemas.turn import HostedTool, Setup
 from .tools import HostedCall
 
+TURN_IS_OVER = "The turn was stopped, so this was not done."
 DENIED_BY_RULE = "The operator's rules do not permit this, so it was not done."
 
 

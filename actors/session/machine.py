@@ -16,7 +16,7 @@ from attrs import evolve
 
 from ...schemas.claude.limits import LimitState
 from ...schemas.claude.output import ControlAnswer, ControlAsked, ControlCancelled, TurnResult
-from ...schemas.claude.upstream import NO_LIMIT, is_not_resumed, is_remembered
+from ...schemas.claude.upstream import NO_LIMIT, is_not_resumed, is_remembered, plain
 from ...schemas.errors import GatewayError, HistoryNotWritten, NotLoggedIn
 from ...schemas.message import Message
 from ...schemas.turn import (
@@ -33,7 +33,7 @@ from ..runtime.restart_budget import RestartBudget
 from . import errors, events, finish_reason, prompt
 from .child import CUT_PAUSE, ChildState, palette_of
 from .events import Action, Event
-from .hosted import Host, NoHost
+from .hosted import TURN_IS_OVER, Host, NoHost
 from .late import UnexpectedEvent, late_because
 from .phases import Limits, Phase
 from .queue import TurnQueue
@@ -251,6 +251,9 @@ class Machine:
 
     def _serve_hosted(self, child: ChildState, call: HostedCall, now: float) -> Actions:
         """The model calls a tool of an MCP server: now, after a client has permitted it, or not."""
+        if self.phase not in (Phase.BUSY, Phase.AWAITING_TOOLS):
+            # Invariant 14: the child wrote this before it read that its turn is over.
+            return [*child.write_all(child.tool_calls.reject(call.call_id, TURN_IS_OVER))]
         decision = self._host.decide(call.tool, self.memory.grants)
         turn = self._turns.current if self.phase is Phase.BUSY and self._is_heard() else None
         turn_id = None if turn is None else turn.turn_id
@@ -402,11 +405,14 @@ class Machine:
             return self._claim_refused(refusal, now)
         reason = child.take_answer(answer)
         if reason is None:
-            return []
+            failed = child.take_servers(answer)
+            if failed:
+                return [events.ServersFailed(failed)]
+            return child.report_models(answer)
         if self.phase is Phase.IDLE:
             self._budget.spend(now)
             return self._stop_child(events.Kill(), now)
-        error = errors.not_set_up(reason)
+        error = errors.not_set_up(reason, self.limits.program)
         return self._fail_turn(error, now) if was_set_up else self._abort_startup(error, now)
 
     def _claim_refused(self, reason: str, now: float) -> Actions:
@@ -414,11 +420,11 @@ class Machine:
         child gets it (invariant 6)."""
         turn = self._turns.current
         if turn is not None and (turn.model_began or turn.first_delta is not None):
-            return self._abort_startup(errors.not_set_up(reason), now)
+            return self._abort_startup(errors.not_set_up(reason, self.limits.program), now)
         if turn is not None:
             turn.restart()
         self._is_refused = True
-        return [events.ClaimRefused(reason), *self._stop_child(events.Kill(), now)]
+        return [events.ClaimRefused(plain(reason)), *self._stop_child(events.Kill(), now)]
 
     # -- the answer comes ------------------------------------------------------------------------
 
@@ -499,7 +505,7 @@ class Machine:
 
     def _lost(self, session_id: str | None, error: str, kept: int) -> Action:
         held = len(self.memory.digests)
-        return events.TranscriptLost(session_id, error, held, kept)
+        return events.TranscriptLost(session_id, plain(error), held, kept)
 
     # -- a turn ends -----------------------------------------------------------------------------
 

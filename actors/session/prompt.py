@@ -25,6 +25,7 @@ from ...schemas.message import (
     spell_calls,
     trim,
     turn_starts,
+    unrolled,
 )
 from ...schemas.turn import AgentOrigin, Memory, Origin, Recording, ResumePoint, Setup
 from .child import ChildState, Cut
@@ -157,7 +158,8 @@ def _write_in_body(
 def _in_api_words(
     messages: Sequence[Message], called: Sequence[str]
 ) -> Iterable[Mapping[str, Any]]:
-    return cli_input.api_messages(merge_turns(spell_calls(messages, called)))
+    flat, _ = unrolled(spell_calls(messages, called))
+    return cli_input.api_messages(merge_turns(flat))
 
 
 def _are_long(messages: Sequence[Message]) -> bool:
@@ -170,7 +172,8 @@ def write_next(turn: TurnState, child: ChildState) -> list[Write]:
     """Write the next lines that may be written in one piece."""
     batch = turn.next_batch()
     written = child.write_all(batch.lines)
-    child.cuts.append(Cut(batch.uuid, batch.held))
+    if batch.held is not None:
+        child.cuts.append(Cut(batch.uuid, batch.held))
     child.asked = None if turn.batches else turn.awaits
     return written
 

@@ -24,6 +24,7 @@ from ..message import (
     Thinking,
     ToolCall,
     ToolResult,
+    ToolRound,
     is_blank,
     length_of,
 )
@@ -337,6 +338,8 @@ def _encode_block(block: Block) -> dict[str, Any]:
             return {"type": "thinking", "thinking": text, "signature": signature}
         case RedactedThinking(data):
             return {"type": "redacted_thinking", "data": data}
+        case ToolRound():
+            raise AssertionError("`schemas.message.unrolled` comes first")
 
 
 def _input(call: ToolCall) -> dict[str, Any]:

@@ -28,6 +28,7 @@ __all__ = [
     "ClaudeSettings",
     "ConversationSettings",
     "FileAccessSettings",
+    "IdempotencySettings",
     "ImageSettings",
     "LogSettings",
     "LoginSettings",
@@ -426,6 +427,28 @@ class ResponseSettings(Section):
 
 
 @frozen(kw_only=True)
+class IdempotencySettings(Section):
+    section: ClassVar[str] = "idempotency"
+
+    keep_seconds: float = key(
+        86400.0,
+        rules.positive,
+        "How long the answer to a request with an `Idempotency-Key` is kept, to be given again.",
+    )
+    max_stored: int = key(
+        10_000, rules.whole(1), "Such answers kept; the oldest go first, and may be done again."
+    )
+    max_bytes: int = key(
+        64 * MIB, rules.whole(1), "Size of all such answers, compressed; the oldest go first."
+    )
+    max_answer_bytes: int = key(
+        8 * MIB,
+        rules.whole(1),
+        "Size of one such answer. A longer one is given once; to a second try the client gets 409.",
+    )
+
+
+@frozen(kw_only=True)
 class ImageSettings(Section):
     section: ClassVar[str] = "images"
 
@@ -657,6 +680,7 @@ class Settings:
     cache: CacheSettings = attrs.field(factory=CacheSettings)
     conversation: ConversationSettings = attrs.field(factory=ConversationSettings)
     responses: ResponseSettings = attrs.field(factory=ResponseSettings)
+    idempotency: IdempotencySettings = attrs.field(factory=IdempotencySettings)
     images: ImageSettings = attrs.field(factory=ImageSettings)
     file_access: FileAccessSettings = attrs.field(factory=FileAccessSettings)
     workspaces: WorkspaceSettings = attrs.field(factory=WorkspaceSettings)

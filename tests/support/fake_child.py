@@ -325,6 +325,14 @@ class FakePool:
         if self.needy:
             self.call_in(child)
 
+    @property
+    def has_rejections(self) -> bool:
+        return bool(self.refused)
+
+    @has_rejections.setter
+    def has_rejections(self, _: bool) -> None:
+        raise NotImplementedError
+
     def refusal(self, model: str, login: str) -> GatewayError | None:
         return self.refused.get(model)
 

@@ -75,7 +75,16 @@ update unit set indexed = 0;
 # The last word of a search may be the beginning of one. Without its own index FTS5 merges the lists
 # of every word that begins so: 0.4 s for one letter in 100,000 turns. Turns are indexed again.
 
-MIGRATIONS: tuple[str, ...] = (_FIRST, _SECOND)
+_IDEMPOTENCY = """
+create table request(
+    key_id text not null, name text not null, digest blob not null, node text not null,
+    state text not null, expires_at real not null, bytes integer not null,
+    status integer not null, headers blob not null, body blob not null,
+    primary key(key_id, name));
+create index request_by_age on request(expires_at, bytes);
+"""
+
+MIGRATIONS: tuple[str, ...] = (_FIRST, _SECOND, _IDEMPOTENCY)
 """What makes version 1 of an empty database, version 2 of version 1, and so on. Statements end with
 a semicolon at the end of a line."""
 

@@ -16,6 +16,7 @@ from ccapi.actors.session.events import (
     PermissionReply,
     PermissionSettled,
     RequestPermission,
+    ServersFailed,
     StartTurn,
 )
 from ccapi.actors.session.hosted import DENIED_BY_RULE
@@ -24,6 +25,7 @@ from ccapi.actors.session.permissions import NO_CLIENT, TOO_LATE
 from ccapi.actors.session.phases import Limits
 from ccapi.schemas.claude.output import (
     AssistantDone,
+    ControlAnswer,
     ToolInput,
     ToolReturned,
     ToolsReturned,
@@ -31,7 +33,7 @@ from ccapi.schemas.claude.output import (
 )
 from ccapi.schemas.mcp_rules import Decision
 from ccapi.schemas.mcp_tools import ServerTool
-from ccapi.schemas.message import Message, ToolCall
+from ccapi.schemas.message import Message, ToolCall, ToolResult, ToolRound, digest
 from ccapi.schemas.turn import HostedTool, Memory, Setup, Tool, TurnRequest
 from tests.support.talk import (
     AWAITING_TOOLS,
@@ -41,6 +43,7 @@ from tests.support.talk import (
     LOOK,
     MEMORY,
     Talk,
+    assistant,
     turn_id,
     user,
 )
@@ -199,6 +202,20 @@ def test_servers_that_the_child_starts_come_behind_its_initialize() -> None:
     assert made.written[1]["request"]["servers"]["files"]["command"] == "files"
 
 
+def test_a_server_that_the_child_cannot_start_is_told_to_the_operator() -> None:
+    host = Rules(ECHO)
+    host.own = {"files": {"type": "stdio", "command": "files", "args": [], "env": {}}}
+    made = Hosted(host)
+    made.turn("one")
+    made.ready()
+    errors = {"files": "ENOENT", "client0": "not the child's own"}
+    assert made.feed(ControlAnswer("servers", {"errors": errors}, None)) == ["serversfailed"]
+    [failed] = [each for each in made.actions if isinstance(each, ServersFailed)]
+    assert failed.reasons == {"files": "ENOENT"}
+    assert made.feed(ControlAnswer("servers", {"errors": {}}, None)) == []
+    assert made.phase is BUSY
+
+
 # -- called ----------------------------------------------------------------------------------------
 
 
@@ -323,3 +340,54 @@ def test_no_client_answers_in_time() -> None:
     assert made.rings() == [f"answer request c1: no, {TOO_LATE}", "deny by timeout"]
     assert made.now == 60.0
     assert made.phase is BUSY
+
+
+# -- remembered ------------------------------------------------------------------------------------
+
+
+def returned(call_id: str, text: str) -> ToolsReturned:
+    """The CLI tells what the model reads of a result."""
+    return ToolsReturned((ToolReturned(call_id, text, content=(text,)),))
+
+
+def test_a_conversation_remembers_what_its_tools_said() -> None:
+    made = talk()
+    made.says("Let me see.")
+    made.done("Let me see.")
+    made.wants(text="hi")
+    made.served()
+    made.feed(returned("c1", "echoed"))
+    made.starts()
+    made.says("So.")
+    made.done("So.")
+    made.stops()
+    made.result("So.")
+    [_, said] = made.machine.memory.seed
+    called = ToolCall("c1", ECHO.name, '{"text": "hi"}')
+    round_ = ToolRound((called,), (ToolResult("c1", ("echoed",)),))
+    assert said.content == ("Let me see.", round_, "\n\nSo.")
+    assert said.text == "Let me see.\n\nSo."
+    assert digest(said) == digest(assistant("Let me see.\n\nSo."))
+
+
+def test_another_child_receives_what_the_tools_said() -> None:
+    made = talk()
+    for number in (1, 2):  # one after the other
+        made.wants(call_id=f"c{number}")
+        made.served(f"c{number}")
+        made.feed(returned(f"c{number}", "echoed"))
+        made.starts()
+    made.says("So.")
+    made.done("So.")
+    made.stops()
+    made.result("So.")
+    made.gone()
+    made.turn("two")
+    made.ready()
+    words = made.takes_history()
+    roles = [frame["type"] for frame in made.written if frame["type"] in ("user", "assistant")]
+    assert roles[-6:] == ["assistant", "user", "assistant", "user", "assistant", "user"]
+    assert words[-1] == "ask two"
+    child = made.machine.resident
+    assert child is not None
+    assert [cut.held for cut in child.cuts] == [0, 2]  # never between a call and its result

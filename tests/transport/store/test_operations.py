@@ -25,6 +25,8 @@ from ccapi.schemas.log.records import TurnStart
 from ccapi.transport.store import schema
 from ccapi.transport.store import writer as writers
 from ccapi.transport.store.interface import (
+    KeptAnswer,
+    KeptRequest,
     Lease,
     Store,
     StoreInUse,
@@ -493,6 +495,20 @@ async def test_a_turn_that_ran_at_a_kill_is_an_orphan_and_reported_once(folder: 
         assert await store.orphans() == ()
         kept = await store.get("conv_1", KEY)
         assert kept.lost_turn == turn_id
+
+
+async def test_a_request_that_ran_at_a_kill_is_lost(folder: Path) -> None:
+    """Whatever another process finds of it. An answer is there."""
+    answer = KeptAnswer(200, {"a": "b"}, b"Hello.")
+    async with open_sqlite_store(folder) as store:
+        until = time.time() + 100
+        assert await store.claim_request(KEY, "ran", b"1", until) is None
+        assert await store.claim_request(KEY, "ended", b"2", until) is None
+        kept = KeptRequest(b"2", "answered", answer)
+        await store.settle_request(KEY, "ended", kept, until, max_count=9, max_bytes=999)
+    async with open_sqlite_store(folder) as store:
+        assert await store.claim_request(KEY, "ran", b"1", until) == KeptRequest(b"1", "lost")
+        assert await store.claim_request(KEY, "ended", b"2", until) == kept
 
 
 async def test_a_turn_is_on_its_way_before_its_caller_waits(folder: Path) -> None:
