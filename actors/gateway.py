@@ -31,12 +31,13 @@ import trio
 from ..schemas.errors import CliUnusable, GatewayError, Overloaded, draining
 from ..schemas.events import ConversationOpened
 from ..schemas.message import Message, check_results, digest
+from ..schemas.settings.logins import DEFAULT
 from ..schemas.settings.settings import Settings, without_keys
 from ..schemas.turn import Memory, Reply, Setup, Tool
 from ..transport.http.bodies import Bodies
 from ..transport.loggers import get_logger
 from ..transport.media.attachments import AttachmentPolicy
-from ..transport.process.cli import Cli, find_cli
+from ..transport.process.cli import Cli, clis_of, find_cli
 from ..transport.process.cli_version import Version
 from ..transport.process.login import Login
 from ..transport.seals import Seals
@@ -58,6 +59,7 @@ from .listeners.stats import Stats, open_stats
 from .mcp.host import McpHost
 from .mcp.servers import McpServers, open_mcp_servers
 from .pool.cli_watch import CliWatch
+from .pool.logins import LoginBook
 from .pool.pool import ChildPool, open_pool
 from .pool.token_count import count_tokens
 from .responses.kept_responses import KeptResponses
@@ -87,7 +89,8 @@ class Gateway:
 
     def __init__(
         self, settings: Settings, bus: Bus, stats: Stats, cache: Cache, directory: Directory,
-        pool: ChildPool, supervisor: Supervisor, background: Background, watch: CliWatch,
+        pool: ChildPool, supervisor: Supervisor, background: Background,
+        watches: Sequence[CliWatch],
         archive: Archive, mcp: McpServers, cli: Cli, models: ModelCatalog,
         idempotent: IdempotentRequests,
     ) -> None:  # fmt: skip
@@ -110,7 +113,7 @@ class Gateway:
         self._directory = directory
         self._pool = pool
         self._supervisor = supervisor
-        self._watch = watch
+        self._watches = watches
         self._cli = cli
         self._turns = TurnService(directory, supervisor, self.models)
         archive.make_room = self._make_room
@@ -331,7 +334,9 @@ class Gateway:
         if self.archive.trouble is not None:
             message = f"Conversations cannot be kept: {self.archive.trouble}"
             return Overloaded(message, code="storage_unavailable")
-        return self._watch.trouble or self._pool.trouble or self._missing_cli
+        troubles = [watch.trouble for watch in self._watches]
+        login_trouble = None if None in troubles else troubles[0]
+        return login_trouble or self._pool.trouble or self._missing_cli
 
     @property
     def _missing_cli(self) -> GatewayError | None:
@@ -349,25 +354,29 @@ class Gateway:
 
     @property
     def login(self) -> Login | None:
-        """How the CLI is logged in; None until that is known."""
-        return self._watch.login
+        """How the CLI is logged in; None until that is known. Of several logins, the
+        first."""
+        return self._watches[0].login
 
     @property
     def cli_version(self) -> Version | None:
         """The CLI's version; None until it is known, and where it has none that can be read."""
-        return self._watch.version
+        return self._watches[0].version
 
     async def wait_known(self) -> None:
         """Wait until the CLI has said its version and its login, or does not."""
-        await self._watch.wait_known()
+        for watch in self._watches:
+            await watch.wait_known()
 
     async def check_exposure(self) -> None:
         """See `CliWatch.check_exposure`."""
-        await self._watch.check_exposure()
+        for watch in self._watches:
+            await watch.check_exposure()
 
     async def check_version(self) -> None:
         """See `CliWatch.check_version`."""
-        await self._watch.check_version()
+        for watch in self._watches:
+            await watch.check_version()
 
     @property
     def draining(self) -> bool:
@@ -431,13 +440,17 @@ async def open_gateway(
             additional_dirs=settings.file_access.additional_dirs,
         )
     bus = Bus()
+    clis = clis_of(cli, settings, os.environ if environ is None else environ)
+    book = LoginBook(tuple(clis) or (DEFAULT,), cli.program[0])
     bounds = settings.conversation
     watch = CliWatch(cli.program[0], settings)
+    logins = {name: (each, CliWatch(cli.program[0], settings, name)) for name, each in clis.items()}
+    watches = [each for _, each in logins.values()] or [watch]
     directory = Directory(bounds.max_conversations, bounds.max_held_bytes, bounds.max_items_bytes)
     models = ModelCatalog(settings.models, settings.auth)
     failure: Exception | None = None
     async with (
-        open_stats(bus) as stats,
+        open_stats(bus, book) as stats,
         open_cache(settings.cache, bus) as cache,
         open_learning(models, bus),
     ):
@@ -460,6 +473,8 @@ async def open_gateway(
                     watch,
                     cleanup,
                     new_conversation_id if _serves_agents(settings) else None,
+                    book,
+                    logins,
                 ) as pool,
                 open_supervisor(
                     settings, directory, pool, bus, cli.program[0], McpHost(mcp, settings)
@@ -482,7 +497,7 @@ async def open_gateway(
                         pool,
                         supervisor,
                         background,
-                        watch,
+                        watches,
                         archive,
                         mcp,
                         cli,

@@ -55,7 +55,7 @@ class TurnAccepted:
 @frozen
 class TurnFinished:
     """A turn ended with a whole answer; `answer` is None where that calls tools. Times are in
-    seconds since the turn was accepted."""
+    seconds since the turn was accepted. `login`: whose child answered."""
 
     turn_id: str
     conversation_id: str
@@ -65,11 +65,13 @@ class TurnFinished:
     first_delta_seconds: float | None
     cache_key: str | None
     answer: Answer | None
+    login: str = ""
 
 
 @frozen
 class TurnFailed:
-    """A turn ended without a whole answer (also by interruption: see `error.code`)."""
+    """A turn ended without a whole answer (also by interruption: see `error.code`). `login`: whose
+    child had it; empty where none did."""
 
     turn_id: str
     conversation_id: str
@@ -77,6 +79,7 @@ class TurnFailed:
     error: GatewayError
     seconds: float
     cache_key: str | None
+    login: str = ""
 
 
 @frozen
@@ -87,12 +90,14 @@ class ChildSpawned:
 
 @frozen
 class ChildAdopted:
-    """A child went to a session; `warm` when it came out of the pool, `waited` seconds in queue."""
+    """A child went to a session; `warm` when it came out of the pool, `waited` seconds in queue.
+    `login`: whose it is."""
 
     pid: int
     conversation_id: str
     warm: bool
     waited: float
+    login: str = "default"
 
 
 @frozen
@@ -116,6 +121,15 @@ class ChildExited:
 @frozen
 class ChildFrozen:
     pid: int
+
+
+@frozen
+class LimitsReported:
+    """A child reported how its login's limits stand, or the login is another one now. `rejected`:
+    the API answers no turn of it."""
+
+    login: str
+    rejected: bool
 
 
 @frozen
@@ -170,6 +184,7 @@ Event = (
     | ChildTaken
     | ChildExited
     | ChildFrozen
+    | LimitsReported
     | ModelsListed
     | CacheAsked
     | McpServerChanged

@@ -25,6 +25,7 @@ from typing import Any, get_args, get_origin
 import attrs
 from attrs import frozen
 
+from ..schemas.settings.logins import LoginSettings, read_logins
 from ..schemas.settings.rules import MASK
 from ..schemas.settings.settings import (
     Problem,
@@ -87,7 +88,9 @@ class Key:
 
 # Two levels, walked by hand: typed-settings' deep_options reads the classes' source for
 # docstrings, which takes longer than all the rest of a start.
-SECTIONS: Mapping[str, Any] = {field.name: field.type for field in attrs.fields(Settings)}
+SECTIONS: Mapping[str, Any] = {
+    field.name: field.type for field in attrs.fields(Settings) if field.name != "logins"
+}
 KEYS: Mapping[str, Key] = {
     key.path: key
     for section, cls in SECTIONS.items()
@@ -126,17 +129,23 @@ def load_settings(
     """
     environ = os.environ if environ is None else environ
     given: dict[str, Given] = {}
+    logins: tuple[LoginSettings, ...] = ()
     problems: list[Problem] = []
     for item in chain(_from_file(config_file), _from_environ(environ), _from_options(options)):
         if isinstance(item, Problem):
             problems.append(item)
+        elif isinstance(item, tuple):
+            logins = item
         else:
             given[item.key.path] = item
-    return _assemble(given, problems, environ)
+    return _assemble(given, problems, environ, logins)
 
 
 def _assemble(
-    given: Mapping[str, Given], problems: list[Problem], environ: Mapping[str, str]
+    given: Mapping[str, Given],
+    problems: list[Problem],
+    environ: Mapping[str, str],
+    logins: tuple[LoginSettings, ...],
 ) -> LoadedSettings:
     sources = dict.fromkeys(KEYS, "default") | {path: it.source for path, it in given.items()}
     refused = {problem.key.partition(".")[0] for problem in problems}
@@ -159,7 +168,7 @@ def _assemble(
             problems += _with_sources(error, sources)
     if problems:
         raise SettingsError(problems)
-    return LoadedSettings(Settings(**sections), sources)
+    return LoadedSettings(Settings(**sections, logins=logins), sources)
 
 
 def _with_sources(error: SettingsError, sources: Mapping[str, str]) -> Iterator[Problem]:
@@ -167,7 +176,9 @@ def _with_sources(error: SettingsError, sources: Mapping[str, str]) -> Iterator[
         yield attrs.evolve(problem, source=sources[problem.key])
 
 
-def _from_file(config_file: Path | None) -> Iterator[Given | Problem]:
+def _from_file(
+    config_file: Path | None,
+) -> Iterator[Given | tuple[LoginSettings, ...] | Problem]:
     path = config_file or DEFAULT_FILE
     source = f"file {_one_line(str(path))}"
     try:
@@ -187,9 +198,16 @@ def _from_file(config_file: Path | None) -> Iterator[Given | Problem]:
         yield from _from_document(document, source)
 
 
-def _from_document(document: Mapping[str, Any], source: str) -> Iterator[Given | Problem]:
+def _from_document(
+    document: Mapping[str, Any], source: str
+) -> Iterator[Given | tuple[LoginSettings, ...] | Problem]:
     for section, table in document.items():
-        if section not in SECTIONS:
+        if section == "logins":
+            try:
+                yield read_logins(table)
+            except SettingsError as error:
+                yield from (attrs.evolve(problem, source=source) for problem in error.problems)
+        elif section not in SECTIONS:
             yield Problem(_one_line(section), f"unknown section{_hint(section, SECTIONS)}", source)
         elif not isinstance(table, dict):
             yield Problem(section, f"must be a section, [{section}]", source)
@@ -285,6 +303,8 @@ def render_toml(loaded: LoadedSettings) -> str:
             name = key.attribute.name
             text = f"# {name} is unset" if value is None else f"{name} = {_toml(value)}"
             lines.append(f"{text}  # {loaded.sources[key.path]}")
+    for login in _logins(loaded):
+        lines += ["", "[[logins]]", *(f"{name} = {_toml(value)}" for name, value in login.items())]
     return "\n".join(lines[1:]) + "\n"
 
 
@@ -294,7 +314,14 @@ def render_json(loaded: LoadedSettings) -> str:
         section: {key.attribute.name: value for key, value in _shown(loaded, section)}
         for section in SECTIONS
     }
-    return json.dumps({"settings": settings, "sources": loaded.sources}, indent=2, default=str)
+    shown = {**settings, "logins": _logins(loaded)}
+    return json.dumps({"settings": shown, "sources": loaded.sources}, indent=2, default=str)
+
+
+def _logins(loaded: LoadedSettings) -> list[dict[str, Any]]:
+    """The logins with what each of them has. None of it is secret."""
+    named = (attrs.asdict(login) for login in loaded.settings.logins)
+    return [{key: value for key, value in login.items() if value is not None} for login in named]
 
 
 def _shown(loaded: LoadedSettings, section: str) -> Iterator[tuple[Key, Any]]:

@@ -25,6 +25,7 @@ from ...schemas.log.fold import LoggedTurn, fold
 from ...schemas.log.records import Logged
 from ...schemas.log.words import matches, terms_of, words_of
 from ...schemas.message import Message, digest
+from ...schemas.settings.logins import DEFAULT
 from ...schemas.settings.settings import StorageSettings
 from ...schemas.turn import Memory, Profile, Setup
 from ...transport.loggers import get_logger
@@ -140,7 +141,8 @@ class Archive:
             raise failure_of(error, conversation_id) from error
         turns = fold(records)
         memory = _memory_of(stored, turns)
-        state = SessionState(memory, Broadcast(first_of_another()), owner)
+        last_login = next((turn.login for turn in reversed(turns) if turn.login), "")
+        state = SessionState(memory, Broadcast(first_of_another()), owner, last_login)
         for record in _records_of(conversation_id, turns, _before_last(stored, turns)):
             state.broadcast.history.add(record)
         entry = Entry(
@@ -169,6 +171,7 @@ class Archive:
         journal = Journal(
             self.store, entry.conversation_id, entry.owner, lambda: entry.private,
             lambda: dict(entry.metadata), seed=entry.memory.seed,
+            login=lambda: "" if entry.state.login == DEFAULT else entry.state.login,
         )  # fmt: skip
         entry.state.journal = journal
         return journal

@@ -76,7 +76,8 @@ class Journal:
 
     `is_private` says whether no client may come to the conversation by its history alone; `seed` is
     what it began with, as long as the store has nothing of it; `before` is where its log stood
-    before its last turn, `lost` the id of a turn that was lost and that no client knows of yet, and
+    before its last turn, `login` the name of the login that its child has (empty: the only one's),
+    `lost` the id of a turn that was lost and that no client knows of yet, and
     `ends` where each of the last turns has ended (by turn id). `is_closed`: the conversation has
     left memory, and what still happens in it is not kept.
     """
@@ -94,6 +95,7 @@ class Journal:
     lost: str | None = None
     is_closed: bool = False
     ends: dict[str, int] = field(factory=dict)
+    login: Callable[[], str] = lambda: ""
 
     def __repr__(self) -> str:
         head = "nothing kept" if self.lease is None else f"head={self.lease.head}"
@@ -220,7 +222,8 @@ class Journal:
         if not any(isinstance(block, Thinking) and block.text for block in answer.content):
             reasoning = True
         spelled = None if items_of((answer,), reasoning=reasoning) == output else output
-        end = TurnEnd(turn_id, reason, usage, spelled, resume, reasoning or spelled is not None)
+        reasoning = reasoning or spelled is not None
+        end = TurnEnd(turn_id, reason, usage, spelled, resume, reasoning, self.login())
         return self.store.end_turn(lease, end, (Said(answer),), setup=setup, lineage=digest)
 
     async def add(self, messages: tuple[Message, ...]) -> Sequence[str]:

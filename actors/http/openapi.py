@@ -213,6 +213,13 @@ def _own_schemas() -> dict[str, Schema]:
         {name: nullable(NUMBER) for name in ("mean", "p50", "p95", "p99", "max")} | {"count": COUNT}
     )
     counts: Schema = {"type": "object", "additionalProperties": COUNT}
+    window = an_object(
+        {
+            "utilization": nullable(NUMBER),
+            "resets_at": nullable(NUMBER),
+            "status": nullable(STRING),
+        }
+    )
     return {
         **found,
         "ConversationUsage": usage,
@@ -292,6 +299,24 @@ def _own_schemas() -> dict[str, Schema]:
         "Models": an_object({"object": const("list"), "data": array(ref("Model"))}),
         "ItemList": list_of(ref("Item")),
         "ConversationList": list_of(ref("Conversation")),
+        "LoginLimits": an_object(
+            {
+                "name": STRING,
+                "status": nullable(STRING),
+                "limited_until": nullable(NUMBER),
+                "windows": {"type": "object", "additionalProperties": window},
+                "overage": nullable(
+                    an_object(
+                        {
+                            "status": nullable(STRING),
+                            "resets_at": nullable(NUMBER),
+                            "in_use": BOOLEAN,
+                        }
+                    )
+                ),
+                "reported_at": nullable(NUMBER),
+            }
+        ),
         "Statistics": an_object(
             {
                 "uptime_seconds": NUMBER,
@@ -306,6 +331,7 @@ def _own_schemas() -> dict[str, Schema]:
                 "sessions": OBJECT,
                 "cache": counts,
                 "events_lost": COUNT,
+                "logins": array(ref("LoginLimits")),
                 "gateway": ref("GatewayStatistics"),
                 "mcp": array(ref("ServerState")),
             }

@@ -156,6 +156,7 @@ class Overview:
             "cost_usd": numbers["cost_usd"],
             "cache": numbers["cache"],
             "latency": numbers["latency"],
+            "logins": numbers["logins"],
             "mcp": [_encode_server(state) for state in self._gateway.mcp.states()],
         }
 

@@ -21,6 +21,7 @@ from prometheus_client import generate_latest
 
 from ...schemas import events
 from ...transport.loggers import get_logger
+from ..pool.logins import LoginBook
 from ..runtime.bus import Bus, Subscription
 from .metrics import Metrics, bounded
 
@@ -208,6 +209,43 @@ class _Conversations:
         }
 
 
+class _Logins:
+    """How the logins' limits stand. The gauges are set when they are read: the book has the values,
+    and what is not known has no sample."""
+
+    def __init__(self, make: Metrics, book: LoginBook) -> None:
+        self._book = book
+        self._used = make.gauge(
+            "login_utilization",
+            "Part of a window of the login's limits that is used, 0 to 1 (and above, past it).",
+            "login", "window",
+        )  # fmt: skip
+        self._resets = make.gauge(
+            "login_resets_timestamp_seconds", "When that window counts anew, in Unix seconds.",
+            "login", "window",
+        )  # fmt: skip
+        self._limited = make.gauge(
+            "login_limited", "1 while the login is known to be rejected, else 0.", "login"
+        )
+        self._seen: set[str] = set()
+
+    def read(self) -> list[dict[str, Any]]:
+        return self._book.snapshot()
+
+    def renew(self) -> None:
+        self._used.clear()
+        self._resets.clear()
+        for login in self.read():
+            name = login["name"]
+            self._limited.labels(name).set(login["limited_until"] is not None)
+            for window, each in login["windows"].items():
+                labels = name, bounded(window, self._seen)
+                if each["utilization"] is not None:
+                    self._used.labels(*labels).set(each["utilization"])
+                if each["resets_at"] is not None:
+                    self._resets.labels(*labels).set(each["resets_at"])
+
+
 class _McpServers:
     """Calls of the operator's MCP servers, and how many of these are in each state."""
 
@@ -235,8 +273,9 @@ class _McpServers:
 class Stats:
     """The numbers since the gateway was opened."""
 
-    def __init__(self) -> None:
+    def __init__(self, book: LoginBook | None = None) -> None:
         make = Metrics()
+        self._logins = _Logins(make, LoginBook() if book is None else book)
         self._since = trio.current_time()
         self._registry = make.registry
         self._turns = _Turns(make)
@@ -279,6 +318,8 @@ class Stats:
                 self._children.exit(event)
             case events.ChildFrozen():
                 self._children.freeze()
+            case events.LimitsReported():
+                pass  # they are read where they are kept (`actors.pool.logins`)
             case events.ConversationOpened():
                 self._conversations.open()
             case events.ConversationClosed():
@@ -312,7 +353,8 @@ class Stats:
         p95, p99 and max over the last `RECENT`, None while there are none); ``tokens`` by kind;
         ``cost_usd``; ``children`` (spawned, resumed among them, adopted warm or cold, exited
         expected or not, frozen, wait_ms); ``conversations`` (opened, closed by reason);
-        ``sessions`` (by_phase, crashed); ``cache`` by outcome; ``events_lost``.
+        ``sessions`` (by_phase, crashed); ``cache`` by outcome; ``events_lost``; ``logins`` (see
+        `LoginBook.snapshot`).
         """
         self.catch_up()
         return {
@@ -322,12 +364,14 @@ class Stats:
             **self._conversations.read(),
             "cache": self._cache.read(),
             "events_lost": int(self._lost.read()),
+            "logins": self._logins.read(),
         }
 
     def prometheus(self) -> bytes:
         """All numbers in Prometheus's text format (`prometheus_client.CONTENT_TYPE_LATEST`)."""
         self.catch_up()
         self._uptime.set(trio.current_time() - self._since)
+        self._logins.renew()
         return generate_latest(self._registry)
 
 
@@ -345,13 +389,14 @@ async def _listen(bus: Bus, stats: Stats, *, task_status: trio.TaskStatus[None])
 
 
 @asynccontextmanager
-async def open_stats(bus: Bus) -> AsyncIterator[Stats]:
-    """Run the stats actor while the block runs, or until `bus` is closed.
+async def open_stats(bus: Bus, book: LoginBook | None = None) -> AsyncIterator[Stats]:
+    """Run the stats actor while the block runs, or until `bus` is closed. `book`: how the logins'
+    limits stand.
 
     It counts everything published after this has been entered, also what it had not yet read when
     the block ended.
     """
-    stats = Stats()
+    stats = Stats(book)
     async with trio.open_nursery() as nursery:
         await nursery.start(_listen, bus, stats)
         yield stats

@@ -6,8 +6,10 @@ answered, for `/ready` and for the log. Refuses to know: how the CLI is asked
 
 The gateway asks for the login once when it opens; no child starts before the answer, and the port
 does not wait for it. It asks again when a turn fails for lack of a login, and every
-`RECHECK_SECONDS` while there is none. A login from environment variables cannot change: then only
-turns show whether the API accepts it. It asks for the version once.
+`RECHECK_SECONDS` while there is none, and every `LIMITED_SECONDS` while its limits are used up:
+then no turn shows that the operator has given the CLI another account. A login from environment
+variables cannot change: then only turns show whether the API accepts it. It asks for the version
+once.
 """
 
 from __future__ import annotations
@@ -27,7 +29,7 @@ from ...schemas.errors import (
     Overloaded,
     TurnTimeout,
 )
-from ...schemas.events import TurnFailed, TurnFinished
+from ...schemas.events import LimitsReported, TurnFailed, TurnFinished
 from ...schemas.settings.rules import Problem, SettingsError, is_loopback
 from ...schemas.settings.settings import Settings
 from ...transport.loggers import get_logger
@@ -40,6 +42,9 @@ log = get_logger("ccapi.login")
 
 RECHECK_SECONDS = 15.0
 """How often the gateway asks the CLI for its login while there is none."""
+
+LIMITED_SECONDS = 60.0
+"""The same while the login's limits are used up: the operator may give it another account."""
 
 LEAST_SECONDS = 2.0
 """Between two questions, however many turns fail for lack of a login."""
@@ -63,7 +68,9 @@ async def _unknown_version() -> Version | None:
 class CliWatch:
     """Made by the gateway. `run` asks, `listen` follows the ends of turns; the rest never waits."""
 
-    def __init__(self, program: str, settings: Settings) -> None:
+    def __init__(self, program: str, settings: Settings, name: str = "") -> None:
+        """`name`: of the login, where there are several."""
+        self._name = name
         self._program = program
         self._exposed = not is_loopback(settings.server.host)
         self._allowed = settings.claude.allow_credentials_file
@@ -72,6 +79,7 @@ class CliWatch:
         self._known = trio.Event()
         self._version_known = trio.Event()
         self._doubt = trio.Event()
+        self._is_doubted = False
         self._refused: GatewayError | None = None  # as turns said
         self._refused_until = -math.inf
         self._slow_starts = 0  # one after the other, without a turn that succeeded
@@ -163,12 +171,14 @@ class CliWatch:
         ask: Callable[[], Awaitable[Login]],
         renew: Callable[[], None],
         ask_version: Callable[[], Awaitable[Version | None]] = _unknown_version,
+        is_limited: Callable[[], bool] = lambda: False,
     ) -> None:
         """Ask now, and again whenever there is reason to. Never ends. Calls `renew` when the login
-        has changed, so that no child that started before may be used any more."""
+        has changed, so that no child that started before may be used any more. `is_limited`:
+        whether the login's limits are used up."""
         async with trio.open_nursery() as nursery:
             nursery.start_soon(self._learn_version, ask_version)
-            nursery.start_soon(self._learn_login, ask, renew)
+            nursery.start_soon(self._learn_login, ask, renew, is_limited)
 
     async def _learn_version(self, ask: Callable[[], Awaitable[Version | None]]) -> None:
         self.version = await ask()
@@ -180,10 +190,14 @@ class CliWatch:
             log.info("the CLI was found", program=self._program, version=version_text(self.version))
 
     async def _learn_login(
-        self, ask: Callable[[], Awaitable[Login]], renew: Callable[[], None]
+        self,
+        ask: Callable[[], Awaitable[Login]],
+        renew: Callable[[], None],
+        is_limited: Callable[[], bool],
     ) -> None:
         while True:
-            doubted = self._doubt.is_set()
+            doubted = self._is_doubted
+            self._is_doubted = False
             self._doubt = trio.Event()
             login = await ask()
             if self.login is not None and (login != self.login or doubted):
@@ -195,6 +209,8 @@ class CliWatch:
             self._known.set()
             await trio.sleep(LEAST_SECONDS)
             again = RECHECK_SECONDS if login.is_missing else math.inf
+            if is_limited() and not login.is_fixed:
+                again = LIMITED_SECONDS
             with trio.move_on_after(again):
                 await self._doubt.wait()
 
@@ -228,18 +244,28 @@ class CliWatch:
             case _:
                 log.info("the CLI is logged in", by=login.means.value)
 
+    def look_again(self) -> None:
+        """The login's limits were used up: from now on the gateway asks again and again."""
+        if self.login is not None and not self.login.is_fixed:
+            self._doubt.set()
+
     # -- the ends of turns -------------------------------------------------------------------------
 
     async def listen(self, bus: Bus) -> None:
-        """Follow the ends of turns until `bus` is closed."""
-        with bus.subscribe(TurnFinished, TurnFailed) as subscription:
+        """Follow the ends of turns, and the login's limits, until `bus` is closed."""
+        with bus.subscribe(TurnFinished, TurnFailed, LimitsReported) as subscription:
             await self._follow(subscription)
 
     async def _follow(self, subscription: Subscription) -> None:
         async for event in subscription:
+            assert isinstance(event, TurnFinished | TurnFailed | LimitsReported)
+            if self._name and event.login != self._name:
+                continue
             match event:
                 case TurnFinished():
                     self._worked()
+                case LimitsReported(rejected=True):
+                    self.look_again()
                 case TurnFailed(error=error):
                     self._failed(error)
 
@@ -271,4 +297,5 @@ class CliWatch:
         if isinstance(error, NotLoggedIn):
             self._refuse(error)
             if login is not None and not login.is_fixed:
+                self._is_doubted = True
                 self._doubt.set()

@@ -49,6 +49,13 @@ makes way (`offer`). So no free place and no usable child ever exists beside a w
 moments of a time slice. Example: D times out, or its client hangs up, in the very step in which it
 is served. The wait ends, and `_stand_back` passes the place, or the warm child, on to E.
 
+**Logins.** Where the settings name several, each child has one for its life, and `login` is part
+of what a waiter wants: children are emptied, cut back and taken warm for conversations of their own
+login alone. `_choose` decides on the login before anything else, once for each wait. Each login has
+its own warm children, an equal share of them, and its own count of failed starts, so that a login
+whose children cannot start keeps no other from being used. Example: A's week is used up. Its
+conversations are given to B when their next turn begins; A's idle children go when room is needed.
+
 **A time slice.** A program that works with tools sends its next turn within milliseconds. Were its
 child given to a waiter in between, each of the two would have to have its whole history told again
 and again. So a child whose session has its next turn `expected` soon stays with it for that long
@@ -60,8 +67,8 @@ child and a told history; with them, one in several.
 from __future__ import annotations
 
 import math
-from collections import deque
-from collections.abc import AsyncIterator, Awaitable, Callable, Sized
+from collections import Counter, deque
+from collections.abc import AsyncIterator, Awaitable, Callable, Mapping, Sized
 from contextlib import AbstractAsyncContextManager, asynccontextmanager
 from functools import partial
 from itertools import islice
@@ -71,6 +78,7 @@ from typing import Protocol
 import trio
 from attrs import define, field, frozen
 
+from ...schemas.claude.limits import LimitState
 from ...schemas.claude.upstream import plain, says_no_login
 from ...schemas.errors import (
     ChildDied,
@@ -81,9 +89,10 @@ from ...schemas.errors import (
     RateLimited,
     draining,
 )
-from ...schemas.events import ChildAdopted, ChildExited, ChildFrozen, ChildSpawned
+from ...schemas.events import ChildAdopted, ChildExited, ChildFrozen, ChildSpawned, LimitsReported
+from ...schemas.settings.logins import DEFAULT
 from ...schemas.settings.settings import ClaudeSettings
-from ...schemas.turn import AgentOrigin, AgentSpare, ChildSource, Origin
+from ...schemas.turn import AgentOrigin, AgentSpare, ChildSource, Origin, Recording
 from ...transport.loggers import get_logger
 from ...transport.process.child import Child, open_child
 from ...transport.process.cli import Cli
@@ -98,6 +107,7 @@ from ..session.messages import Lent
 from ..session.replay import RECORDED_FROM
 from .cli_watch import CliWatch
 from .demand import Demand
+from .logins import LoginBook
 from .prompts import PromptUse
 from .spare_agents import SpareAgents
 from .wait_estimate import WaitEstimate
@@ -136,8 +146,8 @@ SPAWN_SECONDS = 20.0
 """Bound on starting the process itself (not on its boot), usually a few milliseconds. A start that
 hangs in the kernel outlasts it: to give that up would leave an unknown process."""
 
-OpenChild = Callable[[Origin | None], AbstractAsyncContextManager[Child]]
-"""Starts a child with this origin, and stops it at the end of the block (`open_pool`).
+OpenChild = Callable[[Origin | None, str], AbstractAsyncContextManager[Child]]
+"""Starts a child with this origin and login, and stops it at the end of the block (`open_pool`).
 
 The block ends when `Child.leave` is set; `Child.gone` is set when the context has been left.
 """
@@ -180,6 +190,7 @@ class Resting:
     state: Resident
     give_way: GiveWay | None = None
     valued: bool = False
+    login: str = DEFAULT
 
 
 @define(eq=False)
@@ -189,6 +200,7 @@ class _Waiter:
     origin: Origin | None
     wants: Wants | None
     owner: str
+    login: str
     served: trio.Event = field(factory=trio.Event)
     lent: Lent[Child] | None = None
 
@@ -197,24 +209,49 @@ class _Waiter:
         return self.origin is None
 
 
+@define(eq=False)
+class _Stock:
+    """What the pool keeps ready of one login. `failures`: warm children that died since one was
+    adopted; `trouble`: why no child can be started, if the last starts failed."""
+
+    refill: trio.Event = field(factory=trio.Event)
+    failures: int = 0
+    renewals: int = 0
+    trouble: GatewayError | None = None
+    trouble_since: float = -math.inf
+
+
 class ChildPool:
     """Made by `run_pool`. All decisions are synchronous; only `acquire` waits."""
 
     def __init__(
         self, open_one: OpenChild, settings: ClaudeSettings, bus: Bus, nursery: trio.Nursery,
-        known: Callable[[], Awaitable[object]],
+        known: Callable[[str], Awaitable[object]],
         taken: Callable[[Trace | None, str], None] | None = None,
         spares: SpareWishes = SpareWishes(),
+        book: LoginBook | None = None,
+        is_usable: Callable[[str], bool] = lambda _: True,
     ) -> None:  # fmt: skip
         self._taken = taken
         self._open = open_one
         self._known = known
+        self._book = LoginBook() if book is None else book
+        self._book.changed = self._limits_changed
+        self.has_rejections = False
+        """Whether any login may be rejected: a turn that is not reads no more than this."""
         self._settings = settings
         self._bus = bus
         self._nursery = nursery
         self._places = 0  # children alive or on their way, warm ones included
         self._children: set[Child] = set()
-        self._warm: deque[Child] = deque()
+        self._logins: dict[Child, str] = {}
+        self._stocks = {name: _Stock() for name in self._book.names}
+        self._first = self._book.names[0]
+        self._is_several = len(self._stocks) > 1
+        self._warm: deque[Child] = deque()  # of all logins
+        self._seeking: Counter[str] = Counter()  # sessions that wait for a child, by login
+        self._chosen_at: dict[str, int] = {}  # the number of the choice
+        self._is_usable = is_usable
         self._idle: dict[Child, Resting] = {}  # least recently used first
         self._suspended: dict[Child, Resting] = {}  # they wait for tools' results
         self._free: dict[Child, Resting] = {}  # emptied, and no session's
@@ -227,20 +264,16 @@ class ChildPool:
         self._calm = trio.Event()
         self._making_way: set[Child] = set()
         self._waiters: deque[_Waiter] = deque()
-        self._refill = trio.Event()
         self._claim = spares.claim
         # As for warm children, a quarter of the places at most.
         wanted = min(spares.wanted, settings.max_concurrent_sessions // 4)
         self._spares = SpareAgents(wanted, spares.new_workspace)
         self._refill_spares = trio.Event()
+        self._spare_turn = 0
         self._warming = 0  # warm children on their way
-        self._failures = 0  # warm children that died since one was adopted
         self._born: dict[Child, float] = {}
         self._owners: dict[Child, str] = {}
         self._outdated: set[Child] = set()  # not to be used for another turn
-        self._renewals = 0
-        self._trouble: GatewayError | None = None
-        self._trouble_since = -math.inf
         self._once = OnceLog(log)
         self._estimate = WaitEstimate(settings.max_concurrent_sessions, settings.timeout_seconds)
         self._closing = False
@@ -259,45 +292,65 @@ class ChildPool:
 
     @property
     def trouble(self) -> GatewayError | None:
-        """Why no child can be started, if the last starts failed. None again once one has
-        started."""
-        now = trio.current_time()
-        if any(now - self._born[child] >= SETTLED_SECONDS for child in self._warm):
-            return None
-        kept = self._settings.prewarm > 0 or now - self._trouble_since < TROUBLE_SECONDS
-        if self._trouble is None or not kept:
-            return None
-        message = f"The CLI cannot be started: {self._trouble.message}"
-        return CliUnusable(message, code=self._trouble.code)
+        """Why no child can be started, if the last starts failed, with every login. None again
+        once one has started."""
+        found = [self._trouble_with(login) for login in self._stocks]
+        return None if None in found else found[0]
 
-    def renew(self) -> None:
-        """Use no present child for another turn: idle and warm ones go at once, busy ones when
-        their turn has ended. Turns that wait for tool results keep theirs."""
-        self._renewals += 1
-        self._outdated = set(self._children)
+    def _trouble_with(self, login: str) -> GatewayError | None:
+        now, stock = trio.current_time(), self._stocks[login]
+        if any(now - self._born[child] >= SETTLED_SECONDS for child in self._warm_of(login)):
+            return None
+        kept = self._settings.prewarm > 0 or now - stock.trouble_since < TROUBLE_SECONDS
+        if stock.trouble is None or not kept:
+            return None
+        message = f"The CLI cannot be started: {stock.trouble.message}"
+        return CliUnusable(message, code=stock.trouble.code)
+
+    def renew(self, login: str | None = None) -> None:
+        """Use no present child (of this login's; None: of any) for another turn: idle and warm ones
+        go at once, busy ones when their turn has ended. Turns that wait for tool results keep
+        theirs."""
+        for name, stock in self._stocks.items():
+            if login in (None, name):
+                stock.renewals += 1
+                stock.failures = 0
+                stock.refill.set()
+        concerned = {child for child in self._children if login in (None, self._logins[child])}
+        self._outdated |= concerned
         for child in tuple(self._warm):
-            self._warm.remove(child)
-            child.retire()
-        for child in self._spares.remove_all():
+            if child in concerned:
+                self._warm.remove(child)
+                child.retire()
+        for child in self._spares.remove_all(concerned):
             child.retire()
         for child in tuple(self._free):
-            del self._free[child]
-            child.retire()
+            if child in concerned:
+                del self._free[child]
+                child.retire()
         for child, resting in tuple(self._idle.items()):
-            if self._idle.pop(child, None) is not None:
+            if child in concerned and self._idle.pop(child, None) is not None:
                 _go(resting)
-        self._failures = self._spares.failures = 0
-        self._refill.set()
+        self._spares.failures = 0
         self._refill_spares.set()
+
+    def renew_login(self, login: str = DEFAULT) -> None:
+        """The login has changed: use no present child of it for another turn, and forget its
+        limits."""
+        self.renew(login)
+        self._book.forget(login)
 
     # -- for sessions ------------------------------------------------------------------------------
 
     async def acquire(
         self, conversation_id: str, origin: Origin | None, wants: Wants | None = None,
-        owner: str = "",
+        owner: str = "", login: str = "", avoid: str = "",
     ) -> Lent[Child]:  # fmt: skip
         """A child for one conversation of the owner's: one that served another conversation, if
         `wants` says what it has to hold; a warm one, a new one, or one that resumes.
+
+        `login` is the one that the conversation had, and gets again if that can be asked; `avoid`
+        is one that has just refused the turn. `_choose` has the rest.
 
         Waits while no place is free, for `claude.queue_timeout_seconds` at most. Raises
         `RateLimited` when the queue is full or that time is over, `ChildDied`, `Overloaded` or
@@ -305,15 +358,22 @@ class ChildPool:
         is closing, and what `known` raises. `take_back`, `Child.retire` or `Child.kill` gives it
         back.
         """
-        await self._known()  # first: after its checkpoint, a child that is given cannot be lost
-        if self._closing:
-            raise draining(retry_after=None)
-        began = trio.current_time()
-        if self._settings.recycle == "all":
-            owner = ""
-        if wants is not None:
-            self._prompts.note(owner, wants.setup.system, began)
-        lent = await self._obtain(_Waiter(origin, wants, owner))
+        chosen = self._first
+        if self._is_several:
+            chosen = self._choose(_model_of(origin, wants), login, avoid, origin)
+        self._seeking[chosen] += 1
+        try:
+            await self._known(chosen)  # first: after its checkpoint, a given child cannot be lost
+            if self._closing:
+                raise draining(retry_after=None)
+            began = trio.current_time()
+            if self._settings.recycle == "all":
+                owner = ""
+            if wants is not None:
+                self._prompts.note(owner, wants.setup.system, began)
+            lent = await self._obtain(_Waiter(origin, wants, owner, chosen))
+        finally:
+            self._seeking[chosen] -= 1
         child, now = lent.child, trio.current_time()
         if child in self._children:
             self._owners[child] = owner
@@ -322,8 +382,8 @@ class ChildPool:
             if self._taken is not None:
                 self._taken(child.trace, conversation_id)
         warm = lent.ready.source != "new"
-        self._bus.publish(ChildAdopted(child.pid, conversation_id, warm, now - began))
-        return lent
+        self._bus.publish(ChildAdopted(child.pid, conversation_id, warm, now - began, chosen))
+        return Lent(child, lent.ready, chosen)
 
     async def _obtain(self, waiter: _Waiter) -> Lent[Child]:
         """The module's docstring has the order. Nothing waits before the decision is made."""
@@ -331,7 +391,7 @@ class ChildPool:
         if found is not None:
             return await self._obtain_resting(waiter, *found)
         self._demand.note(trio.current_time())
-        child = self._take_warm() if waiter.takes_warm else None
+        child = self._take_warm(waiter.login) if waiter.takes_warm else None
         if child is not None:
             return self._lend_warm(waiter, child)
         spare = self._lend_spare(waiter)
@@ -362,7 +422,7 @@ class ChildPool:
 
     def _lend_spare(self, waiter: _Waiter) -> Lent[Child] | None:
         """For a new agent's conversation. Raises `ChildDied` where its workspace cannot be used."""
-        child = self._spares.take(waiter.origin)
+        child = self._spares.take(waiter.origin, waiter.login)
         if child is None:
             return None
         assert isinstance(waiter.origin, AgentOrigin)
@@ -377,7 +437,7 @@ class ChildPool:
 
     async def _lend_new(self, waiter: _Waiter) -> Lent[Child]:
         """On a counted place."""
-        child = await self._spawn(waiter.origin)
+        child = await self._spawn(waiter.origin, waiter.login)
         return Lent(child, ChildReady(palette=self._prompts.palette(waiter.owner)))
 
     def offer(
@@ -394,8 +454,9 @@ class ChildPool:
         self._estimate.released(child, now)
         if not child.leave.is_set():  # else it is on its way out already
             owner = self._owners.get(child, "")
-            resting = Resting(child, owner, state, give_way, valued)
-            self._worked()
+            login = self._logins.get(child, DEFAULT)
+            resting = Resting(child, owner, state, give_way, valued, login)
+            self._worked(login)
             group = self._suspended if suspended else self._idle
             if expected and self._may_go_on(child, now):
                 self._slices[child] = resting
@@ -465,7 +526,8 @@ class ChildPool:
         if not state.is_empty:  # it was cut back for a session that has stopped waiting
             child.retire()
             return
-        resting = Resting(child, self._owners.get(child, ""), state)
+        owner, login = self._owners.get(child, ""), self._logins.get(child, DEFAULT)
+        resting = Resting(child, owner, state, login=login)
         for waiter in islice(self._waiters, len(self._making_way) + 1):
             if self._can_serve(resting, waiter):
                 self._waiters.remove(waiter)
@@ -525,7 +587,7 @@ class ChildPool:
     def _can_serve(self, resting: Resting, waiter: _Waiter) -> bool:
         """Whether the child can serve this waiter once it is emptied."""
         wants, state = waiter.wants, resting.state
-        if wants is None or waiter.origin is not None or resting.owner != waiter.owner:
+        if wants is None or waiter.origin is not None or not _is_alike(resting, waiter):
             return False
         usable = state.is_empty if resting.give_way is None else state.can_be_released
         going = resting.child.leave.is_set() or resting.child in self._outdated
@@ -535,7 +597,7 @@ class ChildPool:
         """How many messages of what the waiter wants the child can be left with. Of a history that
         is too long to be replayed, the rest must not be."""
         wants = waiter.wants
-        if wants is None or resting.owner != waiter.owner or resting.child in self._outdated:
+        if wants is None or not _is_alike(resting, waiter) or resting.child in self._outdated:
             return 0
         keep = resting.state.cut_for(wants.setup, wants.digests)
         if waiter.origin is not None and len(wants.digests) - keep > RECORDED_FROM:
@@ -564,22 +626,93 @@ class ChildPool:
         if child.frozen:
             self._bus.publish(ChildFrozen(child.pid))
 
+    # -- limits of the login -----------------------------------------------------------------------
+
+    def refusal(self, model: str, login: str = "") -> GatewayError | None:
+        """Why the API would refuse a turn with this model now, where that is known, of a
+        conversation that has this login (empty: none yet)."""
+        if login in self._stocks:
+            return self._book.refusal(login, model)
+        return self._book.first_refusal(model)
+
+    def has_other(self, model: str, login: str) -> bool:
+        """Whether another login than this one could be asked for this model now, as far as is
+        known."""
+        return any(each != login and self._can_ask(each, model) for each in self._stocks)
+
+    def is_limited(self, login: str = DEFAULT) -> bool:
+        """Whether the API is known to answer no turn of this login's now."""
+        return self._book.is_rejected(login)
+
+    def _can_ask(self, login: str, model: str) -> bool:
+        if not self._is_usable(login) or self._trouble_with(login) is not None:
+            return False
+        return not self._book.is_rejected(login, model)
+
+    def _choose(self, model: str, login: str, avoid: str, origin: Origin | None) -> str:
+        """The login for one conversation. The one that it had stays, as long as that can be asked;
+        else it is the least used one: by its windows, then by its children at work, then the one
+        that was chosen the longest ago. One of which a spare is ready goes first among equals.
+
+        Where none can be asked: the one it had, or the first, so that the turn ends with what is
+        wrong there. Raises `QuotaExhausted` where the limits of all are used up.
+        """
+        if login in self._stocks and login != avoid and self._can_ask(login, model):
+            return login
+        found = [name for name in self._stocks if name != avoid and self._can_ask(name, model)]
+        if not found:
+            refused = self._book.first_refusal(model)
+            if refused is not None:
+                raise refused
+            return login if login in self._stocks else self._first
+        spare = self._spares.login_for(origin)
+        working = self._working_by_login()
+
+        def rank(name: str) -> tuple[int, bool, int, int]:
+            last = self._chosen_at.get(name, 0)
+            return self._book.use_of(name), name != spare, working[name], last
+
+        chosen = min(found, key=rank)
+        self._chosen_at[chosen] = 1 + max(self._chosen_at.values(), default=0)
+        return chosen
+
+    def _working_by_login(self) -> Counter[str]:
+        """How many children of each login work on a turn, and sessions wait for one."""
+        working = Counter(self._seeking)
+        resting = (self._idle, self._free, self._slices, self._warm, self._spares)
+        for child in self._children:
+            if not any(child in group for group in resting):
+                working[self._logins[child]] += 1
+        return working
+
+    def _limits_changed(self, login: str) -> None:
+        self.has_rejections = self._book.has_rejections
+        self._bus.publish(LimitsReported(login, self._book.is_rejected(login)))
+
+    def note_limit(self, child: Child, state: LimitState, model: str) -> None:
+        """The child reports how its login's limits stand, in a turn with this model."""
+        if child not in self._outdated:  # else it has an earlier login
+            self._book.note(self._logins.get(child, DEFAULT), state, model)
+
     # -- room --------------------------------------------------------------------------------------
 
-    def _take_warm(self) -> Child | None:
-        """The oldest warm child, which has booted the furthest. A warm child that no waiter got is
-        free for this caller: for each waiter another child goes (`_make_way`)."""
-        while self._warm:
-            child = self._warm.popleft()
+    def _take_warm(self, login: str) -> Child | None:
+        """The oldest warm child of this login, which has booted the furthest. A warm child that no
+        waiter got is free for this caller: for each waiter another child goes (`_make_way`)."""
+        for child in self._warm_of(login):
+            self._warm.remove(child)
             # The exit status is known a step before `leave` is set.
             if not child.leave.is_set() and child.returncode is None:
-                self._adopted()
+                self._adopted(login)
                 return child
         return None
 
-    def _adopted(self) -> None:
-        self._failures = 0
-        self._refill.set()
+    def _warm_of(self, login: str) -> list[Child]:
+        return [child for child in self._warm if self._logins[child] == login]
+
+    def _adopted(self, login: str) -> None:
+        self._stocks[login].failures = 0
+        self._stocks[login].refill.set()
         self._calm.set()  # if it was the last one, the next is wanted at once
         self._make_way_for_warm()
 
@@ -596,11 +729,12 @@ class ChildPool:
         if child in self._outdated:
             child.retire()
             return
+        login = self._logins[child]
         for waiter in islice(self._waiters, len(self._making_way) + 1):
-            if waiter.takes_warm:
+            if waiter.takes_warm and waiter.login == login:
                 self._waiters.remove(waiter)
                 self._serve(waiter, self._lend_warm(waiter, child))
-                self._adopted()
+                self._adopted(login)
                 return
         self._warm.append(child)
         self._make_way()
@@ -662,7 +796,8 @@ class ChildPool:
         while self._waiters and self._places < self._settings.max_concurrent_sessions:
             self._places += 1
             self._waiters.popleft().served.set()
-        self._refill.set()
+        for stock in self._stocks.values():
+            stock.refill.set()
         self._refill_spares.set()
 
     def _make_way(self) -> None:
@@ -714,7 +849,8 @@ class ChildPool:
         now = trio.current_time()
         if now - self._made_room_at < ROOM_SECONDS and self._is_emptied_any():
             return
-        reserve = min(self._settings.prewarm, self._settings.max_concurrent_sessions // 4)
+        ready = self._share(self._settings.prewarm) * len(self._stocks)
+        reserve = min(ready, self._settings.max_concurrent_sessions // 4)
         reserve += self._spares.wanted
         while True:
             free = self._settings.max_concurrent_sessions - self._places
@@ -737,16 +873,16 @@ class ChildPool:
         the fewest of them."""
         if self._settings.recycle == "off":
             return 0
-        found = dict.fromkeys(self._owners.values(), 0)
+        found = {(owner, self._logins[child]): 0 for child, owner in self._owners.items()}
         for resting in (*self._idle.values(), *self._free.values()):
             usable = resting.give_way is None or resting.state.can_be_released
-            if usable and not resting.valued and resting.owner in found:
-                found[resting.owner] += 1
+            if usable and not resting.valued and (resting.owner, resting.login) in found:
+                found[resting.owner, resting.login] += 1
         return min(found.values(), default=0)
 
     # -- keeping -----------------------------------------------------------------------------------
 
-    async def _spawn(self, origin: Origin | None) -> Child:
+    async def _spawn(self, origin: Origin | None, login: str) -> Child:
         """Start a child on a counted place, which its keeper gives back."""
         if self._closing:
             self._give_back()
@@ -754,21 +890,24 @@ class ChildPool:
         child: Child | None = None
         # Shielded, so that a cancelled caller cannot lose the child that it was just given.
         with trio.move_on_after(SPAWN_SECONDS, shield=True):
-            child = await self._nursery.start(self._keep, origin)
+            child = await self._nursery.start(self._keep, origin, login)
         if child is None:
             raise ChildDied("The CLI process could not be started in time.")
         return child
 
-    async def _keep(self, origin: Origin | None, task_status: trio.TaskStatus[Child]) -> None:
+    async def _keep(
+        self, origin: Origin | None, login: str, task_status: trio.TaskStatus[Child]
+    ) -> None:
         """Stay with one child from start to end. A boundary: an exception ends this child only."""
         child: Child | None = None
-        renewals = self._renewals
+        stock = self._stocks[login]
+        renewals = stock.renewals
         try:
-            async with self._open(origin) as child:
-                self._admit(child, resumed=_resumes(origin))
+            async with self._open(origin, login) as child:
+                self._admit(child, login, resumed=_resumes(origin))
                 if isinstance(origin, AgentSpare):
-                    self._spares.add(child, origin)
-                if renewals != self._renewals:
+                    self._spares.add(child, origin, login)
+                if renewals != stock.renewals:
                     self._outdated.add(child)
                 task_status.started(child)
                 with trio.move_on_after(self._settings.freeze_after_seconds or math.inf):
@@ -778,7 +917,7 @@ class ChildPool:
                 await child.leave.wait()
                 self._estimate.released(child, trio.current_time())
         except GatewayError as error:
-            self._start_failed(error, origin)
+            self._start_failed(error, origin, stock)
             raise  # it could not be started: `_spawn` raises the reason
         except Exception as fault:
             log.exception("the keeper of a child failed", pid=child and child.pid)
@@ -789,8 +928,9 @@ class ChildPool:
                 self._bury(child)
             self._give_back()
 
-    def _admit(self, child: Child, *, resumed: bool) -> None:
+    def _admit(self, child: Child, login: str, *, resumed: bool) -> None:
         self._children.add(child)
+        self._logins[child] = login
         self._born[child] = trio.current_time()
         self._bus.publish(ChildSpawned(child.pid, resumed))
         if self._closing:
@@ -820,6 +960,7 @@ class ChildPool:
         self._owners.pop(child, None)
         self._lent_at.pop(child, None)
         self._outdated.discard(child)
+        del self._logins[child]
         self._estimate.forget(child)
         self._bus.publish(ChildExited(child.pid, child.returncode, child.expected))
 
@@ -832,56 +973,64 @@ class ChildPool:
         )  # fmt: skip
 
     def _warm_died(self, child: Child) -> None:
-        self._failures += 1
-        if self._failures > 1:  # one may be an accident
-            self._trouble = child.post_mortem()
-            self._trouble_since = trio.current_time()
+        stock = self._stocks[self._logins[child]]
+        stock.failures += 1
+        if stock.failures > 1:  # one may be an accident
+            stock.trouble = child.post_mortem()
+            stock.trouble_since = trio.current_time()
 
-    def _start_failed(self, error: GatewayError, origin: Origin | None) -> None:
+    def _start_failed(self, error: GatewayError, origin: Origin | None, stock: _Stock) -> None:
         """A child could not be started."""
         # An unusable workspace or transcript concerns one conversation only.
         if not isinstance(error, NotLoggedIn) and (
             origin is None or isinstance(error, CliUnusable)
         ):
-            self._trouble, self._trouble_since = error, trio.current_time()
+            stock.trouble, stock.trouble_since = error, trio.current_time()
         self._once.warn(
             "no child could be started", f"{error.code} {error.message}", error=error.message
         )
 
-    def _worked(self) -> None:
-        """A child has finished a turn."""
-        self._failures = 0
-        self._trouble = None
+    def _worked(self, login: str) -> None:
+        """A child of this login has finished a turn."""
+        stock = self._stocks[login]
+        stock.failures = 0
+        stock.trouble = None
         self._once.forget()
 
-    async def keep_warm(self) -> None:
-        """Keep `claude.prewarm` children ready, as far as the bound leaves room. Never ends."""
+    @property
+    def logins(self) -> tuple[str, ...]:
+        return tuple(self._stocks)
+
+    async def keep_warm(self, login: str) -> None:
+        """Keep this login's share of `claude.prewarm` children ready, as far as the bound leaves
+        room. Never ends."""
+        stock = self._stocks[login]
         while True:
-            while not self._wants_warm():
-                self._refill = trio.Event()
-                await self._refill.wait()
+            while not self._wants_warm(login):
+                stock.refill = trio.Event()
+                await stock.refill.wait()
                 # Booting takes a core for half a second: the session just served goes first.
-                if not self._failures:
+                if not stock.failures:
                     await trio.sleep(REFILL_DELAY)
                     await self._wait_for_calm()
-            if self._failures:
+            if stock.failures:
                 first, most = REFILL_PAUSE
-                await trio.sleep(min(most, first * 2 ** min(self._failures - 1, 10)))
-                if not self._wants_warm():
+                await trio.sleep(min(most, first * 2 ** min(stock.failures - 1, 10)))
+                if not self._wants_warm(login):
                     continue
             try:
-                await self._known()
+                await self._known(login)
             except GatewayError:
-                self._failures += 1
+                stock.failures += 1
                 continue
-            if not self._wants_warm():
+            if not self._wants_warm(login):
                 continue
             self._places += 1
             self._warming += 1
             try:
-                child = await self._spawn(None)
+                child = await self._spawn(None, login)
             except GatewayError:
-                self._failures += 1
+                stock.failures += 1
                 continue
             finally:
                 self._warming -= 1
@@ -908,14 +1057,18 @@ class ChildPool:
         if self._working <= 0:
             self._calm.set()
 
-    def _wants_warm(self) -> bool:
+    def _wants_warm(self, login: str) -> bool:
         limit = self._settings.max_concurrent_sessions
         wanted = self._demand.target(trio.current_time(), max(self._settings.prewarm, limit // 4))
         return (
-            len(self._warm) < wanted
+            len(self._warm_of(login)) < self._share(wanted)
             and self._places < self._settings.max_concurrent_sessions
             and not self._closing
         )
+
+    def _share(self, wanted: int) -> int:
+        """How many of `wanted` children each login has, rounded up, so that none is without."""
+        return -(-wanted // len(self._stocks))
 
     async def keep_spares(self) -> None:
         """Keep as many agents' spares as there shall be, as far as the bound leaves room, and end
@@ -934,19 +1087,29 @@ class ChildPool:
             await trio.sleep(min(pause, SPARE_PAUSE_MOST))
             await self._wait_for_calm(spares)
             try:
-                await self._known()
+                login = self._spare_login()
+                await self._known(login)
             except GatewayError:
                 spares.failures += 1
                 continue
             if self._wants_spare():
-                await self._start_spare()
+                await self._start_spare(login)
 
-    async def _start_spare(self) -> None:
+    def _spare_login(self) -> str:
+        """Of which login the next spare is: the next one after that of the last that can be
+        asked."""
+        names = list(self._stocks)
+        turned = names[self._spare_turn % len(names) :] + names[: self._spare_turn % len(names)]
+        found = next((name for name in turned if self._can_ask(name, "")), turned[0])
+        self._spare_turn = names.index(found) + 1
+        return found
+
+    async def _start_spare(self, login: str) -> None:
         self._places += 1
         self._spares.coming += 1
         origin = self._spares.make_origin()
         try:
-            child = await self._spawn(origin)
+            child = await self._spawn(origin, login)
         except GatewayError:
             self._spares.failures += 1
             return
@@ -982,6 +1145,17 @@ class ChildPool:
             child.kill()
 
 
+def _is_alike(resting: Resting, waiter: _Waiter) -> bool:
+    """Whether the child is of the same key's and the same login's."""
+    return resting.owner == waiter.owner and resting.login == waiter.login
+
+
+def _model_of(origin: Origin | None, wants: Wants | None) -> str:
+    if wants is not None:
+        return wants.setup.model
+    return origin.model if isinstance(origin, AgentOrigin | Recording) else ""
+
+
 def _go(resting: Resting) -> None:
     """Have the child's session let it go for good."""
     assert resting.give_way is not None
@@ -995,24 +1169,33 @@ def _resumes(origin: Origin | None) -> bool:
     return history is not None
 
 
+async def _checkpoint(_: str) -> None:
+    await trio.lowlevel.checkpoint()
+
+
 @asynccontextmanager
 async def run_pool(
     open_one: OpenChild,
     settings: ClaudeSettings,
     bus: Bus,
-    known: Callable[[], Awaitable[object]] = trio.lowlevel.checkpoint,
+    known: Callable[[str], Awaitable[object]] = _checkpoint,
     taken: Callable[[Trace | None, str], None] | None = None,
     spares: SpareWishes = SpareWishes(),
+    book: LoginBook | None = None,
+    is_usable: Callable[[str], bool] = lambda _: True,
 ) -> AsyncIterator[ChildPool]:
     """A pool of the children that `open_one` makes. Ends when the last of them is gone.
 
-    The pool awaits `known` before it gives or starts a child: it makes at least one checkpoint, and
-    raises `GatewayError` where no child may be used. The pool calls `taken` with the conversation
-    that gets a child. `spares`: which agents' children it keeps ready.
+    The pool awaits `known` before it gives or starts a child of a login: it makes at least one
+    checkpoint, and raises `GatewayError` where no child may be used. The pool calls `taken` with
+    the conversation that gets a child. `spares`: which agents' children it keeps ready. `book`:
+    where it keeps how the logins' limits stand; it names them. `is_usable`: whether a login can be
+    asked at all.
     """
     async with trio.open_nursery() as nursery:
-        pool = ChildPool(open_one, settings, bus, nursery, known, taken, spares)
-        nursery.start_soon(pool.keep_warm)
+        pool = ChildPool(open_one, settings, bus, nursery, known, taken, spares, book, is_usable)
+        for login in pool.logins:
+            nursery.start_soon(pool.keep_warm, login)
         nursery.start_soon(pool.keep_spares)
         try:
             yield pool
@@ -1046,19 +1229,30 @@ async def open_pool(
     watch: CliWatch | None = None,
     traces: TraceKeeper | None = None,
     new_workspace: Callable[[], str] | None = None,
+    book: LoginBook | None = None,
+    logins: Mapping[str, tuple[Cli, CliWatch]] | None = None,
 ) -> AsyncIterator[ChildPool]:
     """Run a pool while the block runs; after it no child process is left, nor any of its own.
 
     `watch` asks for the login that the children get (None: it is a key). `traces` removes what
     they leave on the disk. `new_workspace` names a new agent's conversation, and so its workspace
-    (None: clients can ask for no agents).
+    (None: clients can ask for no agents). `book`: as for `run_pool`. `logins`: the CLI with each
+    login, and what asks for it, in place of `cli` and `watch` alone; by the names in `book`.
     """
+    clis = {name: each for name, (each, _) in (logins or {}).items()} or {DEFAULT: cli}
+    watches = {name: each for name, (_, each) in (logins or {}).items()}
+    if watch is not None and not logins:
+        watches = {DEFAULT: watch}
 
-    async def known() -> Login:
-        if watch is not None:
-            return await watch.known()
+    async def known(login: str) -> Login:
+        if login in watches:
+            return await watches[login].known()
         await trio.lowlevel.checkpoint()
         return LEAN
+
+    def is_usable(login: str) -> bool:
+        each = watches.get(login)
+        return each is None or each.login is None or each.trouble is None
 
     taken = None if traces is None else traces.adopt
 
@@ -1077,8 +1271,8 @@ async def open_pool(
     async with open_guardian() as guardian:
 
         @asynccontextmanager
-        async def open_one(origin: Origin | None) -> AsyncIterator[Child]:
-            command = await cli.prepare(origin, await known())
+        async def open_one(origin: Origin | None, login: str) -> AsyncIterator[Child]:
+            command = await clis[login].prepare(origin, await known(login))
             if traces is None:
                 async with open_child(command, guardian) as child:
                     yield child
@@ -1096,16 +1290,17 @@ async def open_pool(
                 traces.end(trace, spare)
 
         async with (
-            run_pool(open_one, settings, bus, known, taken, spares) as pool,
+            run_pool(open_one, settings, bus, known, taken, spares, book, is_usable) as pool,
             trio.open_nursery() as nursery,
         ):
-            if watch is not None:
-                nursery.start_soon(watch.listen, bus)
+            for name, each in watches.items():
+                nursery.start_soon(each.listen, bus)
                 nursery.start_soon(
-                    watch.run,
-                    partial(cli.ask_login, guardian),
-                    pool.renew,
-                    partial(cli.ask_version, guardian),
+                    each.run,
+                    partial(clis[name].ask_login, guardian),
+                    partial(pool.renew_login, name),
+                    partial(clis[name].ask_version, guardian),
+                    partial(pool.is_limited, name),
                 )
             yield pool
             nursery.cancel_scope.cancel()

@@ -17,7 +17,7 @@ child, in the same workspace, and the spare goes.
 from __future__ import annotations
 
 import math
-from collections.abc import Callable
+from collections.abc import Callable, Container, Iterator
 
 from attrs import define
 
@@ -33,6 +33,7 @@ class _Spare:
     """One child that waits. `until`: it is promised to a conversation until then."""
 
     workspace: str
+    login: str
     until: float = math.inf
     is_promised: bool = False
 
@@ -67,9 +68,9 @@ class SpareAgents:
         """What the next spare begins with."""
         return AgentSpare() if self._new_workspace is None else AgentSpare(self._new_workspace())
 
-    def add(self, child: Child, origin: AgentSpare) -> None:
+    def add(self, child: Child, origin: AgentSpare, login: str = "") -> None:
         """This one is ready."""
-        self._spares[child] = _Spare(origin.workspace)
+        self._spares[child] = _Spare(origin.workspace, login)
 
     def remove(self, child: Child) -> bool:
         """It goes, or has gone. Whether it was here."""
@@ -93,16 +94,25 @@ class SpareAgents:
                 return spare.workspace
         return ""
 
-    def take(self, origin: Origin | None) -> Child | None:
-        """A spare that can become what begins with `origin`."""
-        if not isinstance(origin, AgentOrigin) or origin.history is not None or origin.is_cold:
-            return None
-        for child, spare in self._spares.items():
-            if spare.workspace in ("", origin.workspace) and _lives(child):
+    def take(self, origin: Origin | None, login: str = "") -> Child | None:
+        """A spare of this login that can become what begins with `origin`."""
+        for child in self._suiting(origin):
+            if self._spares[child].login == login:
                 del self._spares[child]
                 self.failures = 0
                 return child
         return None
+
+    def login_for(self, origin: Origin | None) -> str | None:
+        """The login of a spare that `take` would find; None: there is none."""
+        return next((self._spares[child].login for child in self._suiting(origin)), None)
+
+    def _suiting(self, origin: Origin | None) -> Iterator[Child]:
+        if not isinstance(origin, AgentOrigin) or origin.history is not None or origin.is_cold:
+            return
+        for child, spare in tuple(self._spares.items()):
+            if spare.workspace in ("", origin.workspace) and _lives(child):
+                yield child
 
     @property
     def next_end(self) -> float:
@@ -116,9 +126,12 @@ class SpareAgents:
             del self._spares[child]
         return overdue
 
-    def remove_all(self) -> list[Child]:
-        spares, self._spares = list(self._spares), {}
-        return spares
+    def remove_all(self, among: Container[Child]) -> list[Child]:
+        """Those of them that are `among` these."""
+        removed = [child for child in self._spares if child in among]
+        for child in removed:
+            del self._spares[child]
+        return removed
 
 
 def _lives(child: Child) -> bool:

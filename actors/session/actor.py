@@ -22,8 +22,9 @@ from typing import Any, Generic, Protocol, TypeVar
 import trio
 from attrs import define, evolve
 
+from ...schemas.claude.limits import LimitState
 from ...schemas.claude.lines import Line
-from ...schemas.claude.output import Frame, Noise, PermissionAsked
+from ...schemas.claude.output import Frame, Noise, PermissionAsked, TurnResult
 from ...schemas.errors import ChildProtocolError, GatewayError, InternalError, draining
 from ...schemas.events import (
     ChildTaken,
@@ -66,6 +67,7 @@ from .events import (
     Freeze,
     GiveWay,
     HandOver,
+    Hop,
     HostedEnded,
     Interrupt,
     Kill,
@@ -126,9 +128,12 @@ C = TypeVar("C", bound=SessionChild)
 class SessionPool(Protocol[C]):
     """What a session needs of the pool (`actors.pool.pool.ChildPool`)."""
 
+    has_rejections: bool
+
     async def acquire(
-        self, conversation_id: str, origin: Origin | None, wants: Wants | None, owner: str
-    ) -> Lent[C]: ...
+        self, conversation_id: str, origin: Origin | None, wants: Wants | None, owner: str,
+        login: str, avoid: str,
+    ) -> Lent[C]: ...  # fmt: skip
     def offer(
         self, child: C, give_way: Callable[[int | None], None], state: Resident, *,
         suspended: bool, valued: bool, expected: float,
@@ -136,6 +141,9 @@ class SessionPool(Protocol[C]):
     def withdraw(self, child: C) -> None: ...
     def take_back(self, child: C, state: Resident) -> None: ...
     def freeze(self, child: C) -> None: ...
+    def refusal(self, model: str, login: str) -> GatewayError | None: ...
+    def has_other(self, model: str, login: str) -> bool: ...
+    def note_limit(self, child: C, state: LimitState, model: str) -> None: ...
 
 
 @define(eq=False)
@@ -151,8 +159,11 @@ class _Waiting:
 class Callers:
     """The callers of one conversation's unfinished turns, by the turn's id, and their events."""
 
-    def __init__(self, conversation_id: str, bus: Bus) -> None:
+    def __init__(
+        self, conversation_id: str, bus: Bus, state: SessionState[Any] | None = None
+    ) -> None:
         self._conversation_id = conversation_id
+        self._state = state
         self._bus = bus
         self.waiting: dict[str, _Waiting] = {}
 
@@ -202,7 +213,7 @@ class Callers:
                 self._bus.publish(
                     TurnFinished(
                         end.turn_id, self._conversation_id, end.model, usage, seconds, first, key,
-                        end.answer,
+                        end.answer, self._state.login if self._state else "",
                     )
                 )  # fmt: skip
             case Failed(error):
@@ -222,7 +233,10 @@ class Callers:
     def _publish_failure(
         self, turn_id: str, model: str, error: GatewayError, seconds: float, key: str | None
     ) -> None:
-        self._bus.publish(TurnFailed(turn_id, self._conversation_id, model, error, seconds, key))
+        login = self._state.login if self._state else ""
+        self._bus.publish(
+            TurnFailed(turn_id, self._conversation_id, model, error, seconds, key, login)
+        )
 
 
 class _Session(Generic[C]):
@@ -238,6 +252,7 @@ class _Session(Generic[C]):
         self.machine = Machine(
             state.memory, limits, trio.current_time(), kept=state.broadcast.messages,
             host=host, is_heard=lambda: state.broadcast.is_heard,
+            can_hop=self._can_hop,
         )  # fmt: skip
         self._host = host
         self._hosted: dict[str, trio.CancelScope] = {}  # the calls of MCP servers that run
@@ -247,7 +262,7 @@ class _Session(Generic[C]):
         self._pool = pool
         self._bus = bus
         self._once = OnceLog(log)
-        self._callers = Callers(conversation_id, bus)
+        self._callers = Callers(conversation_id, bus, state)
         self._broadcast = state.broadcast
         self._start_is_kept = trio.Event()
         self._keeper = None if state.journal is None else self._keeper_of(state.journal)
@@ -255,6 +270,7 @@ class _Session(Generic[C]):
         self._child: C | None = None
         self._offered: C | None = None
         self._searching: trio.CancelScope | None = None
+        self._avoid = ""  # the login that has just refused the turn
 
     def _keeper_of(self, journal: Journal) -> Keeper:
         return Keeper(
@@ -295,7 +311,31 @@ class _Session(Generic[C]):
                 port.end(Failed(errors.interrupted()))
             case Submit(start, port):
                 self._callers.take(start, port)
-                self.feed(start)
+                self.feed(self._admit(start) if self._pool.has_rejections else start)
+
+    def _admit(self, start: StartTurn) -> StartTurn:
+        """The turn, refused where its login is known to be rejected: it would cost a child, and the
+        API would refuse it."""
+        machine, login = self.machine, self._state.login
+        model = start.request.model or machine.memory.setup.model
+        refused = self._pool.refusal(model, login)
+        if refused is None:
+            return start
+        at_rest = machine.phase in (Phase.ASLEEP, Phase.IDLE)
+        if not (at_rest and self._pool.has_other(model, login)):
+            return evolve(start, refused=refused)
+        if machine.phase is Phase.IDLE:
+            self.feed(GiveWay())  # the turn waits for a child of the other login
+        return start
+
+    def _can_hop(self, model: str) -> bool:
+        return self._pool.has_other(model, self._state.login)
+
+    def _note_limit(self, child: C, limit: LimitState) -> None:
+        """Have the pool know what the child reports of its login's limits."""
+        if limit.status:
+            setup = (self.machine.turn or self.machine.memory).setup
+            self._pool.note_limit(child, limit, setup.model)
 
     def _add(self, messages: tuple[Message, ...], reply: ReplyTo[bool | GatewayError]) -> None:
         before = self.machine.memory
@@ -496,6 +536,12 @@ class _Session(Generic[C]):
                     held=action.held,
                     kept=action.kept,
                 )
+            case Hop(error):
+                self._avoid = self._state.login
+                log.info(
+                    "a turn goes to another login", conversation_id=self.id, login=self._avoid,
+                    reason=error.message,
+                )  # fmt: skip
             case ModelsListed():
                 self._bus.publish(action)
             case ClaimRefused(error):
@@ -561,7 +607,10 @@ class _Session(Generic[C]):
         failure: GatewayError | None = None
         with scope:
             try:
-                lent = await self._pool.acquire(self.id, origin, wants, self._state.owner)
+                avoid, self._avoid = self._avoid, ""
+                lent = await self._pool.acquire(
+                    self.id, origin, wants, self._state.owner, self._state.login, avoid
+                )
             except GatewayError as error:
                 failure = error
         # The child may have come in the step in which the search, or the session, was cancelled.
@@ -573,6 +622,7 @@ class _Session(Generic[C]):
             assert failure is not None
             self.feed(WakeFailed(failure))
             return
+        self._state.login = lent.login
         self._child = lent.child  # from here on `finish` stops it, if this task is cancelled
         self.feed(lent.ready)
         self._nursery.start_soon(self._attend, lent.child)
@@ -604,6 +654,11 @@ class _Session(Generic[C]):
                     elif type(frame) is PermissionAsked:
                         await self._take_frame(PermissionRequested(frame, self._broadcast.is_heard))
                     elif type(frame) is not Noise:  # noise is a sign of life only
+                        if type(frame) is LimitState:
+                            self._note_limit(child, frame)
+                        elif type(frame) is TurnResult and frame.api_error_status == 429:
+                            # The child reports each change once: what it reported last holds again.
+                            self._note_limit(child, machine.limit)
                         await self._take_frame(frame)
                         if self._child is not child:  # it was handed over
                             return

@@ -40,9 +40,10 @@ from attrs import define, evolve, field, frozen
 
 from ...schemas.claude import input as cli_input
 from ...schemas.claude import mcp
+from ...schemas.claude.limits import LimitState
 from ...schemas.claude.lines import Line
 from ...schemas.claude.models import listed_models
-from ...schemas.claude.output import ControlAnswer, ControlAsked, LimitState, TurnResult
+from ...schemas.claude.output import ControlAnswer, ControlAsked, TurnResult
 from ...schemas.claude.sampling import PLAIN, ApiMessages, encode_settings
 from ...schemas.claude.upstream import NO_LIMIT
 from ...schemas.events import ModelsListed

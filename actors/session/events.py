@@ -26,10 +26,12 @@ from .tools import HostedCall
 @frozen
 class StartTurn:
     """A client wants a turn. `turn_id` is a uuid. `TurnRequest` says what `reject_if_busy`,
-    `back_to` (the turn replaces the last one) and `keep_stopped` mean."""
+    `back_to` (the turn replaces the last one) and `keep_stopped` mean. `refused`: why the API would
+    not answer it, where that is known before."""
 
     turn_id: str
     request: TurnRequest
+    refused: GatewayError | None = None
 
 
 @frozen
@@ -292,6 +294,14 @@ class ClaimRefused:
 
 
 @frozen
+class Hop:
+    """The API refused the turn for its login's limits, before anything came of it: a child of
+    another login gets it."""
+
+    error: GatewayError
+
+
+@frozen
 class Freeze:
     """Stop the child's process (SIGSTOP) until the next `Write`."""
 
@@ -329,5 +339,5 @@ class ChildChosen:
 Action = (
     Wake | CancelWake | HandOver | ChildChosen | Write | Deliver | ChoiceReported | Started | End
     | RequestPermission | PermissionSettled | CallHosted | ServersFailed | TranscriptLost
-    | ClaimRefused | Freeze | Retire | Kill | ModelsListed
+    | ClaimRefused | Hop | Freeze | Retire | Kill | ModelsListed
 )  # fmt: skip

@@ -13,7 +13,8 @@ from typing import ClassVar
 
 from attrs import frozen
 
-from ...schemas.claude.output import AssistantDone, LimitState, MessageEnded, TurnResult
+from ...schemas.claude.limits import LimitState
+from ...schemas.claude.output import AssistantDone, MessageEnded, TurnResult
 from ...schemas.claude.upstream import NO_LIMIT, plain, upstream_error
 from ...schemas.errors import ChildError, GatewayError
 from ...schemas.turn import FinishReason, ResumePoint, Usage

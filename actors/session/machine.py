@@ -14,14 +14,9 @@ from operator import itemgetter
 
 from attrs import evolve
 
-from ...schemas.claude.output import (
-    ControlAnswer,
-    ControlAsked,
-    ControlCancelled,
-    LimitState,
-    TurnResult,
-)
-from ...schemas.claude.upstream import is_not_resumed, is_remembered, plain
+from ...schemas.claude.limits import LimitState
+from ...schemas.claude.output import ControlAnswer, ControlAsked, ControlCancelled, TurnResult
+from ...schemas.claude.upstream import NO_LIMIT, is_not_resumed, is_remembered, plain
 from ...schemas.errors import GatewayError, HistoryNotWritten, NotLoggedIn
 from ...schemas.message import Message
 from ...schemas.turn import (
@@ -66,18 +61,21 @@ class Machine:
     once it does), `turn` and `deadline`. Invariant 4 says in which phases there is a turn
     (`_turns.current`) and a child (`_child`). `kept` returns the last messages of the conversation,
     as far as its history has their text. `host` offers tools of MCP servers, and decides who may
-    call them; `is_heard`: whether a client is connected that can be asked.
+    call them; `is_heard`: whether a client is connected that can be asked. `can_hop`: whether a
+    child of another login than the present one's could be asked for this model.
     """
 
     def __init__(
         self, memory: Memory, limits: Limits, now: float,
         kept: Callable[[], Sequence[Message]] = tuple,
         host: Host = NO_HOST, is_heard: Callable[[], bool] = bool,
+        can_hop: Callable[[str], bool] = lambda _: False,
     ) -> None:  # fmt: skip
         self.memory = memory
         self._kept = kept
         self._host = host
         self._is_heard = is_heard
+        self._can_hop = can_hop
         self.limits = limits
         self.phase = Phase.ASLEEP
         self.closing: GatewayError | None = None
@@ -102,6 +100,11 @@ class Machine:
     def deadline(self) -> float:
         """When `TimedOut` is due: a point in time, `math.inf` for never."""
         return min(self._timers(), key=itemgetter(0))[0]
+
+    @property
+    def limit(self) -> LimitState:
+        """What the present child last reported of its login's limits."""
+        return NO_LIMIT if self._child is None else self._child.limit
 
     @property
     def resident(self) -> ChildState | None:
@@ -275,6 +278,7 @@ class Machine:
             self.closing
             or self._budget_error(now)
             or full
+            or event.refused
             or self._replacement_error(request.back_to)
         )
         if error is not None:
@@ -458,6 +462,19 @@ class Machine:
                 return [*ended, *self._stop_child(events.Kill(), now)]
             return [*prompt.write_next(turn, child)]
         end = finish_reason.judge_result(turn, result, usage, self.limits.program, child.limit)
+        if result.api_error_status == 429 and isinstance(end, finish_reason.Failed):
+            return self._refused_for_limits(turn, end, now)
+        return self._finish_turn(end, now)
+
+    def _refused_for_limits(
+        self, turn: TurnState, end: finish_reason.Failed, now: float
+    ) -> Actions:
+        """The API refuses the turn for its login's limits. Nothing has come of it (invariant 6), so
+        a child of another login gets it; once, and only where there is another."""
+        if turn.may_hop and self._can_hop(turn.setup.model):
+            turn.hopped = True
+            turn.restart()
+            return [events.Hop(end.error), *self._stop_child(events.Kill(), now)]
         return self._finish_turn(end, now)
 
     def _is_not_resumed(self, result: TurnResult) -> bool:

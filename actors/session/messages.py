@@ -129,11 +129,12 @@ SessionMessage = Submit | Add | Interrupt | Close | PermissionReply | Warm | Giv
 class SessionState(Generic[A]):
     """What others may read of a session; it outlives the session's actor. `broadcast` is what
     clients watch; `journal` keeps what happens (None: nothing is kept). `is_settled`: the journal
-    has all of it. `owner` is whose conversation it is."""
+    has all of it. `owner` is whose conversation it is, `login` the one that its last child had."""
 
     memory: Memory
     broadcast: A
     owner: str = ""
+    login: str = ""
     phase: Phase = Phase.ASLEEP
     ref: Ref[SessionMessage] | None = None
     journal: Journal | None = None
@@ -145,10 +146,12 @@ C = TypeVar("C")
 
 @frozen
 class Lent(Generic[C]):
-    """A child that the pool lends to a session, and what the session's machine learns of it."""
+    """A child that the pool lends to a session, what the session's machine learns of it, and the
+    login that the child has."""
 
     child: C
     ready: ChildReady
+    login: str = ""
 
 
 @frozen

@@ -49,6 +49,7 @@ class TurnState:
     `begun`: a child has it. `tries`: how many children got it in vain. `replayed`: one of them died
     when it may have asked the model. `model_began`: the model has answered something.
     `in_body`: the child sends the API the whole history in place of its own messages.
+    `hopped`: the API refused it for the limits of one login, and another's child got it.
     `replays_all`: a new child gets the whole history line by line, since no transcript can be
     written. `said`: the answer as the conversation remembers it, once it does.
 
@@ -74,6 +75,7 @@ class TurnState:
     model_began: bool = False
     replays_all: bool = False
     asked_again: bool = False
+    hopped: bool = False
     in_body: bool = False
     said: Message | None = None
     spent: Usage = field(factory=Usage)
@@ -167,6 +169,14 @@ class TurnState:
         """Whether it has done something that must not be done twice: the model used a tool of an
         agent's or an MCP server's, or a child got the results of tools that the client used."""
         return self.answer.has_acted or (self.begun and self.brings_results)
+
+    @property
+    def may_hop(self) -> bool:
+        """Whether another login's child may get it: the client has received nothing, nothing was
+        done, and it is the first time."""
+        return not (self.hopped or self.has_effects or self.asked_again) and (
+            self.first_delta is None
+        )
 
     @property
     def is_limited(self) -> bool:

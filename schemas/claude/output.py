@@ -18,6 +18,7 @@ from attrs import field, frozen
 from ..message import Image, RedactedThinking, Thinking, ToolCall
 from ..turn import Usage
 from ..turn_items import MAX_ACTIVITY_OUTPUT, ReasoningDelta, TextDelta
+from .limits import LimitState, decode_limit
 
 
 @frozen
@@ -163,18 +164,6 @@ class ApiRetry:
 
 
 @frozen
-class LimitState:
-    """How a subscription's limits stand: in the first turn of a child, and whenever it changes.
-
-    `resets_at`: when the one that is used up counts anew, in seconds since the epoch; None: none is
-    used up. `name` is the API's, such as ``five_hour``.
-    """
-
-    resets_at: float | None = None
-    name: str = ""
-
-
-@frozen
 class Noise:
     """A frame that nothing here depends on. It still shows that the child lives."""
 
@@ -281,17 +270,9 @@ def _decode_rare(kind: Any, frame: dict[str, Any]) -> Frame:
         case "system" if frame.get("subtype") == "api_retry":
             return ApiRetry(float(frame["retry_delay_ms"]) / 1000)
         case "rate_limit_event":
-            return _decode_limit(frame["rate_limit_info"])
+            return decode_limit(frame["rate_limit_info"])
         case _:
             return Noise(str(kind))
-
-
-def _decode_limit(info: dict[str, Any]) -> LimitState:
-    resets_at = info.get("resetsAt")
-    # Without a time it is no limit of the account's: the API asks to be left alone for a moment.
-    if info["status"] != "rejected" or not isinstance(resets_at, int | float):
-        return LimitState()
-    return LimitState(float(resets_at), _text(info, "rateLimitType"))
 
 
 def _decode_asked(request_id: str, request: dict[str, Any]) -> ControlAsked | PermissionAsked:

@@ -27,7 +27,8 @@ from ..errors import (
     TooLarge,
     TurnTimeout,
 )
-from .output import LimitState, TurnResult
+from .limits import LimitState
+from .output import TurnResult
 
 _TOO_LONG = ("prompt_too_long", "blocking_limit")
 """How the CLI ends what does not fit: the API said so, or it saw it itself."""
@@ -47,10 +48,6 @@ def is_remembered(status: int | None) -> bool:
     """Whether the CLI may remember what the API said, and ask otherwise from now on: it leaves out
     what the API has refused once. It does not for limits and for the API's own errors."""
     return status is not None and status != 429 and status < 500
-
-
-RETRY_SECONDS = 30.0
-"""When trying again may help, where the CLI does not say when it would have tried."""
 
 
 NO_LIMIT = LimitState()
@@ -139,15 +136,38 @@ def _login_refused(status: int, text: str, program: str) -> CliUnusable:
     return CliUnusable(f"{reason} {how_to_log_in(program)}", code="cli_not_logged_in")
 
 
-def _used_up(limit: LimitState, program: str) -> QuotaExhausted:
-    assert limit.resets_at is not None
-    until = time.strftime("%Y-%m-%dT%H:%M:%SZ", time.gmtime(limit.resets_at))
-    name = f" ({limit.name})" if limit.name else ""
+_LIMIT_WORDS = re.compile(r"you've hit your .*limit|usage limit reached", re.IGNORECASE)
+"""How the CLI says that a limit of the account is used up."""
+
+_EPOCH = re.compile(r"limit reached\|(\d{10})\b")
+"""The only exact time in such a text, in Unix seconds: older CLIs write it. "resets 3pm" is none:
+it is rounded, and has no date."""
+
+
+def used_up(name: str, until: float | None, program: str) -> QuotaExhausted:
+    """The account's limit called `name` (empty: not known which) is used up, `until` that time in
+    Unix seconds. None: it is not known until when, and the error says nothing of it."""
+    limit = f"The usage limit{f' ({name})' if name else ''} of the account behind this gateway"
+    advice = f"With another login it could answer before. {how_to_log_in(program)}"
+    if until is None:
+        return QuotaExhausted(f"{limit} is reached. {advice}")
+    when = time.strftime("%Y-%m-%dT%H:%M:%SZ", time.gmtime(until))
     return QuotaExhausted(
-        f"The usage limit{name} of the account behind this gateway is reached, until {until}. "
-        f"With another login it could answer before. {how_to_log_in(program)}",
-        retry_after=max(1.0, limit.resets_at - time.time()),
+        f"{limit} is reached, until {when}. {advice}", retry_after=max(1.0, until - time.time())
     )
+
+
+def _limited(
+    text: str, result: TurnResult, retry_after: float | None, limit: LimitState, program: str
+) -> RateLimited:
+    """For a 429: the account's limit is used up, or the API asks to be left alone for a moment."""
+    until = limit.rejected_until(time.time())
+    epoch = _EPOCH.search(result.text)
+    if until is None and epoch is not None and float(epoch[1]) > time.time():
+        until = float(epoch[1])
+    if until is not None or _LIMIT_WORDS.search(result.text):
+        return used_up(limit.name if limit.status == "rejected" else "", until, program)
+    return RateLimited(text, code="upstream_rate_limited", retry_after=retry_after)
 
 
 def _no_credit(program: str) -> QuotaExhausted:
@@ -180,11 +200,11 @@ def upstream_error(
     """The error for a result without an answer of the model.
 
     `retry_after`: seconds for which the CLI last waited before it asked the API again; it goes by
-    what the API says. `model` is the one that was asked for, `program` the CLI that runs, `limit`
-    what the child last reported of its account's.
+    what the API says. None: the CLI did not say, and no error guesses it. `model` is the one
+    that was asked for, `program` the CLI that runs, `limit` what the child last reported of its
+    account's.
     """
     text = plain(result.text) or "The CLI gave no answer."
-    wait = RETRY_SECONDS if retry_after is None else retry_after
     match result.api_error_status:
         case 400 if result.terminal_reason in _TOO_LONG:
             return InvalidRequest(text, code="context_length_exceeded", param="messages")
@@ -198,12 +218,10 @@ def upstream_error(
             return _no_such_model(model)
         case 413:
             return TooLarge(text)
-        case 429 if limit.resets_at is not None:
-            return _used_up(limit, program)
         case 429:
-            return RateLimited(text, code="upstream_rate_limited", retry_after=wait)
+            return _limited(text, result, retry_after, limit, program)
         case 529:
-            return Overloaded(text, code="upstream_overloaded", retry_after=wait)
+            return Overloaded(text, code="upstream_overloaded", retry_after=retry_after)
         case None if result.terminal_reason in _TOO_LONG:
             return InvalidRequest(text, code="context_length_exceeded", param="messages")
         case None if "timed out" in text.lower():

@@ -77,7 +77,7 @@ def encode(record: Record) -> Encoded:
             is_long = any(isinstance(each, str) and len(each) >= LONG for each in message.content)
             write = long_json if is_long else kept_json
             return Encoded(message.role, dumps(body, write), parts or NO_PARTS)
-        case TurnEnd(turn_id, finish_reason, usage, output, resume, reasoning):
+        case TurnEnd(turn_id, finish_reason, usage, output, resume, reasoning, login):
             body = {"turn": turn_id, "reason": finish_reason, "usage": encode_usage(usage)}
             if output is not None:
                 body["output"] = [encode_item(item) for item in output]
@@ -85,6 +85,8 @@ def encode(record: Record) -> Encoded:
                 body["resume"] = [resume.session_id, resume.assistant_uuid]
             if not reasoning:
                 body["reasoning"] = False
+            if login:
+                body["login"] = login
             return Encoded("end", dumps(body), parts or NO_PARTS)
         case TurnFailed(turn_id, code, reason):
             return Encoded("failed", dumps([turn_id, code, reason]), parts or NO_PARTS)
@@ -112,6 +114,7 @@ def decode(kind: str, body: bytes, blobs: Blobs) -> Record:
                 None if output is None else tuple(map(decode_item, output)),
                 None if resume is None else ResumePoint(*resume),
                 value.get("reasoning", True),
+                value.get("login", ""),
             )
         case "failed":
             return TurnFailed(*value)

@@ -21,7 +21,7 @@ class LoggedTurn:
     """A turn that counts, or messages that were added without one (`turn_id` and `model` empty).
 
     `prompts` is what was asked, `answer` the messages of the answer, `output` the answer as it was
-    delivered. `records` are all of it, `created_at` is in Unix seconds.
+    delivered. `records` are all of it, `created_at` is in Unix seconds. `login`: as in `TurnEnd`.
     """
 
     turn_id: str
@@ -34,6 +34,7 @@ class LoggedTurn:
     usage: Usage
     resume: ResumePoint | None
     records: tuple[Logged, ...] = field(repr=False)
+    login: str = ""
 
     @property
     def messages(self) -> tuple[ExactMessage, ...]:
@@ -94,4 +95,5 @@ def _turn(records: list[Logged], end: TurnEnd) -> LoggedTurn:
         usage=end.usage,
         resume=end.resume,
         records=tuple(records),
+        login=end.login,
     )

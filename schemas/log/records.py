@@ -38,7 +38,8 @@ class Said:
 class TurnEnd:
     """A turn has ended, and its messages are the conversation's. `output` is the answer as it was
     delivered; None: what its messages say, their thinking only with `reasoning`. `resume`: where
-    the CLI's own transcript holds it."""
+    the CLI's own transcript holds it. `login`: the name of the login that answered, where the
+    gateway has several."""
 
     turn_id: str
     finish_reason: EndReason
@@ -46,6 +47,7 @@ class TurnEnd:
     output: tuple[TurnItem, ...] | None = None
     resume: ResumePoint | None = None
     reasoning: bool = True
+    login: str = ""
 
 
 @frozen

@@ -19,6 +19,7 @@ import typed_settings as ts
 from attrs import frozen
 
 from . import rules
+from .logins import LoginSettings, check_logins
 from .rules import Problem, SettingsError, is_loopback
 
 __all__ = [
@@ -30,6 +31,7 @@ __all__ = [
     "IdempotencySettings",
     "ImageSettings",
     "LogSettings",
+    "LoginSettings",
     "McpSettings",
     "ModelSettings",
     "PageSettings",
@@ -689,6 +691,10 @@ class Settings:
     storage: StorageSettings = attrs.field(factory=StorageSettings)
     page: PageSettings = attrs.field(factory=PageSettings)
     log: LogSettings = attrs.field(factory=LogSettings)
+    logins: tuple[LoginSettings, ...] = ()
+
+    def __attrs_post_init__(self) -> None:
+        check_logins(self.logins)
 
 
 def without_keys(settings: Settings) -> Settings:

@@ -4,6 +4,7 @@
 import assert from "node:assert/strict";
 import { test } from "node:test";
 import { colour } from "./page/colours.js";
+import { limitTables } from "./page/overview_limits.js";
 import { plan, sessionPlaces, windowLights } from "./page/overview_plan.js";
 import { itemsOf, portionsOf } from "./page/go_on.js";
 import { safeAddress } from "./page/inline.js";
@@ -355,4 +356,32 @@ test("a picture of any width has its rooms inside, and its sessions in them", ()
     const cellar = more.get("cellar");
     assert.equal(cellar.hidden + placed.filter(({ session }) => session.phase === "asleep").length, 500);
   }
+});
+
+// -- the limits of the logins ------------------------------------------------------------------------
+
+const NOON = Date.UTC(2026, 10, 29, 12);
+const at = (hours) => NOON / 1000 + hours * 3600;
+const unknown = { name: "default", status: null, limited_until: null, windows: {}, overage: null, reported_at: null };
+const shown = (login, zone = "UTC") => limitTables([{ ...unknown, reported_at: at(0), ...login }], NOON, zone).flatMap(({ rows }) => rows.map(({ name, part, words }) => [name, part, words]));
+
+test("a login's windows say how much is used, and when they count anew in the reader's own time", () => {
+  const windows = { five_hour: { utilization: 0.934, resets_at: at(2), status: "allowed_warning" }, seven_day: { utilization: 1.2, resets_at: at(40), status: "rejected" } };
+  assert.deepEqual(shown({ windows }), [["Five hours", 0.934, "93 %, resets at 14:00"], ["Week", 1, "120 %, resets at Tue 04:00"]]);
+  assert.deepEqual(shown({ windows }, "Asia/Tokyo")[0][2], "93 %, resets at 23:00");
+  assert.deepEqual(shown({ windows: { new_one: { utilization: 0, resets_at: at(240), status: null } } }), [["new_one", 0, "0 %, resets at 9 Dec, 12:00"]]);
+});
+
+test("what a login did not report has no number", () => {
+  assert.deepEqual(limitTables([unknown], NOON), [], "one login of which nothing is known is not shown");
+  assert.deepEqual(limitTables(undefined, NOON), []);
+  assert.deepEqual(limitTables([unknown, { ...unknown, name: "b" }], NOON).map(({ caption, rows }) => [caption, rows[0].words]), [["Limits of the login “default”", "Not known"], ["Limits of the login “b”", "Not known"]]);
+  const windows = { five_hour: { utilization: null, resets_at: null, status: "rejected" } };
+  assert.deepEqual(shown({ windows }), [["Five hours", null, "used up"]]);
+});
+
+test("a login that is used up says until when, and whether overage pays", () => {
+  assert.deepEqual(shown({ limited_until: at(2) }), [["Used up", null, "until 14:00"]]);
+  assert.deepEqual(shown({ overage: { status: "allowed", resets_at: null, in_use: true } }), [["Overage", null, "In use"]]);
+  assert.deepEqual(shown({ overage: { status: "rejected", resets_at: null, in_use: false } }), [["Overage", null, "Not allowed"]]);
 });

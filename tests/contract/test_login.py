@@ -6,6 +6,7 @@ Subscription notes, sections 1, 3, 6 and 7. A test that is not about one login r
 import json
 import re
 import subprocess
+import time
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
@@ -20,13 +21,14 @@ from tests.support.logins import (
     LoginName,
     RefusingProxy,
     every_login,
+    limit_headers,
     login_environment,
     reminders,
     shows,
     write_account,
     write_credentials,
 )
-from tests.support.messages_stub import Failure, MessagesStub, Request
+from tests.support.messages_stub import Failure, MessagesStub, Request, say
 from tests.support.raw_cli import (
     Frame,
     adoption,
@@ -320,20 +322,13 @@ async def test_a_login_that_the_api_refuses_is_known_by_the_status(
     assert len(stub.requests) == (1 if login == "key" else 2)
 
 
-LIMITS = "anthropic-ratelimit-unified"
-
-
-def used_up(resets_at: int) -> Failure:
+def rejected(resets_at: int) -> Failure:
     """What the API answers to a subscriber whose five hours are used up."""
-    headers = {
-        f"{LIMITS}-status": "rejected",
-        f"{LIMITS}-reset": str(resets_at),
-        f"{LIMITS}-representative-claim": "five_hour",
-        f"{LIMITS}-5h-status": "rejected",
-        f"{LIMITS}-5h-reset": str(resets_at),
-        f"{LIMITS}-5h-utilization": "1.0",
-    }
-    return Failure(429, "as scripted", headers=tuple(headers.items()))
+    return Failure(429, "as scripted", headers=limit_headers("rejected", resets_at))
+
+
+def reported(seen: list[Frame]) -> list[dict[str, Any]]:
+    return [frame["rate_limit_info"] for frame in seen if frame["type"] == "rate_limit_event"]
 
 
 @every_login
@@ -341,19 +336,70 @@ async def test_a_used_up_limit_is_reported_with_its_end_to_subscribers_alone(
     open_child: OpenChild, stub: MessagesStub, login: LoginName
 ) -> None:
     resets_at = 1_999_999_999
-    stub.answer = lambda _: used_up(resets_at)
+    stub.answer = lambda _: rejected(resets_at)
     seen = await adopted(open_child, "one")
     assert (seen[-1]["is_error"], seen[-1]["api_error_status"]) == (True, 429)
-    told = [frame["rate_limit_info"] for frame in seen if frame["type"] == "rate_limit_event"]
-    found = [(info["status"], info.get("resetsAt"), info.get("rateLimitType")) for info in told]
+    found = [
+        (info["status"], info.get("resetsAt"), info.get("rateLimitType")) for info in reported(seen)
+    ]
     assert found == ([] if login == "key" else [("rejected", resets_at, "five_hour")])
 
 
 @by_token
 async def test_a_used_up_limit_is_reported_once(open_child: OpenChild, stub: MessagesStub) -> None:
-    stub.answer = lambda _: used_up(1_999_999_999)
+    stub.answer = lambda _: rejected(1_999_999_999)
     seen = await adopted(open_child, "one", "two")
-    assert "rate_limit_event" not in {frame["type"] for frame in seen}
+    assert reported(seen) == []
+
+
+def in_an_hour() -> int:
+    """The CLI leaves out a window that ends later than it can be long."""
+    return int(time.time()) + 3600
+
+
+@every_login
+async def test_the_windows_are_reported_with_the_first_answer_to_subscribers_alone(
+    open_child: OpenChild, stub: MessagesStub, login: LoginName
+) -> None:
+    ends = in_an_hour()
+    stub.answer = lambda _: say("yes", headers=limit_headers("allowed", ends, 0.5))
+    seen = await adopted(open_child, "one")
+    assert seen[-1]["is_error"] is False
+    if login == "key":
+        assert reported(seen) == []
+        return
+    (info,) = reported(seen)
+    assert (info["status"], info["rateLimitType"]) == ("allowed", "five_hour")
+    assert info["unifiedWindows"] == {
+        "five_hour": {"utilization": 0.5, "resetsAt": ends, "status": "allowed"},
+        "seven_day": {"utilization": 0.25, "resetsAt": ends + 86400, "status": "allowed"},
+    }
+
+
+@by_token
+@pytest.mark.parametrize("overage", ["allowed", "rejected"])
+async def test_overage_is_reported_beside_the_limit(
+    open_child: OpenChild, stub: MessagesStub, overage: str
+) -> None:
+    """Where it pays, the API answers although the limit is rejected."""
+    headers = limit_headers("rejected", in_an_hour(), overage=overage)
+    pays = overage == "allowed"
+    stub.answer = lambda _: say("yes", headers=headers) if pays else Failure(429, headers=headers)
+    seen = await adopted(open_child, "one")
+    assert seen[-1]["is_error"] is not pays
+    (info,) = reported(seen)
+    assert (info["status"], info["overageStatus"]) == ("rejected", overage)
+    assert info["isUsingOverage"] is pays
+
+
+@by_token
+async def test_a_limit_that_counts_anew_is_reported(
+    open_child: OpenChild, stub: MessagesStub
+) -> None:
+    headers = limit_headers("allowed", in_an_hour(), 0.1)
+    stub.queue += [rejected(in_an_hour()), say("yes", headers=headers)]
+    seen = await adopted(open_child, "one", "two")
+    assert [info["status"] for info in reported(seen)] == ["allowed"]
 
 
 # --- auth status ----------------------------------------------------------------------------------

@@ -159,7 +159,8 @@ def test_commands_are_found() -> None:
 
 
 def test_settings_are_what_the_table_is_made_from() -> None:
-    assert {key.split(".")[0] for key in KEYS} == set(Settings.__annotations__)
+    sections = set(Settings.__annotations__) - {"logins"}  # an array of tables, of a file alone
+    assert {key.split(".")[0] for key in KEYS} == sections
 
 
 @every_page

@@ -20,6 +20,7 @@ from trio.testing import MemoryReceiveStream
 
 from ccapi.actors.session.events import ChildReady, Resident, Wants
 from ccapi.actors.session.messages import Lent
+from ccapi.schemas.claude.limits import LimitState
 from ccapi.schemas.claude.lines import Line
 from ccapi.schemas.claude.output import Frame, decode
 from ccapi.schemas.errors import ChildDied, ChildProtocolError, GatewayError
@@ -255,6 +256,9 @@ class FakePool:
 
     `gate` holds all sessions back until it is set, `failure` is raised instead, `brains` go to the
     next children and `brain` to those after. `needy` calls in every child that is offered.
+    `refused` are errors by model, for turns that the API would refuse; `limits` what was noted.
+    `others` are the logins that there are beside each; `logins` those that were asked for, each
+    with the one to be avoided.
     """
 
     def __init__(self, brain: Brain = echo) -> None:
@@ -269,6 +273,10 @@ class FakePool:
         self.gate: trio.Event | None = None
         self.failure: GatewayError | None = None
         self.needy = False
+        self.refused: dict[str, GatewayError] = {}
+        self.limits: list[tuple[str, LimitState]] = []
+        self.others: dict[str, str] = {}
+        self.logins: list[tuple[str, str]] = []
         self._holders: dict[str, FakeChild] = {}
         self._news = trio.Event()
 
@@ -283,9 +291,12 @@ class FakePool:
         return self.lent[count - 1]
 
     async def acquire(
-        self, conversation_id: str, origin: Origin | None, wants: Wants | None, owner: str
-    ) -> Lent[FakeChild]:
+        self, conversation_id: str, origin: Origin | None, wants: Wants | None, owner: str,
+        login: str, avoid: str,
+    ) -> Lent[FakeChild]:  # fmt: skip
         self.asked += 1
+        self.logins.append((login, avoid))
+        login = self.others.get(avoid, login)
         if self.gate is not None:
             await self.gate.wait()
         if self.failure is not None:
@@ -301,7 +312,7 @@ class FakePool:
         self.lent.append(child)
         self._news.set()
         self._news = trio.Event()
-        return Lent(child, ChildReady())
+        return Lent(child, ChildReady(), login)
 
     def offer(
         self, child: FakeChild, give_way: Callable[[int | None], None], state: Resident, *,
@@ -313,6 +324,23 @@ class FakePool:
             self.suspended.add(child)
         if self.needy:
             self.call_in(child)
+
+    @property
+    def has_rejections(self) -> bool:
+        return bool(self.refused)
+
+    @has_rejections.setter
+    def has_rejections(self, _: bool) -> None:
+        raise NotImplementedError
+
+    def refusal(self, model: str, login: str) -> GatewayError | None:
+        return self.refused.get(model)
+
+    def has_other(self, model: str, login: str) -> bool:
+        return login in self.others
+
+    def note_limit(self, child: FakeChild, state: LimitState, model: str) -> None:
+        self.limits.append((model, state))
 
     def withdraw(self, child: FakeChild) -> None:
         self.offered.pop(child, None)

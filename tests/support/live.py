@@ -72,12 +72,17 @@ async def open_live(
 
 @asynccontextmanager
 async def open_live_cli(
-    tmp_path: Path, login: LoginName | None = "key", **sections: Any
+    tmp_path: Path,
+    login: LoginName | None = "key",
+    environ: Mapping[str, str] = {},
+    **sections: Any,
 ) -> AsyncIterator[Live]:
-    """A gateway in front of the real CLI, in surroundings of its own and logged in so."""
+    """A gateway in front of the real CLI, in surroundings of its own and logged in so. `environ`:
+    as for `open_live`."""
     async with open_messages_stub() as stub, open_refusing_proxy() as proxy:
         env = login_environment(login, tmp_path, stub.url, proxy.url)
-        async with open_live(settings_for(tmp_path, env, cli_binary(), **sections)) as live:
+        settings = settings_for(tmp_path, env, cli_binary(), **sections)
+        async with open_live(settings, environ=environ) as live:
             yield attrs.evolve(live, stub=stub, proxy=proxy)
 
 

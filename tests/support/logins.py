@@ -125,6 +125,28 @@ def asked_as(stub: MessagesStub, login: LoginName) -> bool:
     return all(shows(request) == AUTHORIZATION[login] for request in stub.requests)
 
 
+def limit_headers(
+    status: str, resets_at: int, utilization: float = 1.0, *, overage: str = ""
+) -> tuple[tuple[str, str], ...]:
+    """The headers by which the API reports a subscription's limits: of its five hours as given, a
+    quarter of its week is used. `status`: ``allowed``, ``allowed_warning`` or ``rejected``."""
+    unified = "anthropic-ratelimit-unified"
+    headers = {
+        f"{unified}-status": status,
+        f"{unified}-reset": str(resets_at),
+        f"{unified}-representative-claim": "five_hour",
+        f"{unified}-5h-status": status,
+        f"{unified}-5h-reset": str(resets_at),
+        f"{unified}-5h-utilization": str(utilization),
+        f"{unified}-7d-status": "allowed",
+        f"{unified}-7d-reset": str(resets_at + 86400),
+        f"{unified}-7d-utilization": "0.25",
+    }
+    if overage:
+        headers[f"{unified}-overage-status"] = overage
+    return tuple(headers.items())
+
+
 @define(eq=False)
 class RefusingProxy:
     """An HTTP proxy on loopback that refuses all. `asked`: each target, in order, as

@@ -97,7 +97,8 @@ class Reply:
     `pause` is in seconds, before every delta but the first. `holds` maps a delta's number (from 0,
     counted over all blocks) to an event that must be set before that delta is sent; a number one
     past the last delta holds back the end of the message. `cut_after` closes the connection after
-    that many deltas, `hang_after` falls silent after that many until the client leaves.
+    that many deltas, `hang_after` falls silent after that many until the client leaves. `headers`
+    are further ones of the response.
     """
 
     blocks: tuple[Block, ...]
@@ -108,6 +109,7 @@ class Reply:
     holds: Mapping[int, trio.Event] = field(factory=dict, hash=False)
     cut_after: int | None = None
     hang_after: int | None = None
+    headers: tuple[tuple[str, str], ...] = ()
 
     @property
     def final_stop_reason(self) -> str:

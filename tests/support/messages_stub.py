@@ -253,7 +253,7 @@ class _Connection:
             await self.respond(200, orjson.dumps(answer.message(request.model)))
         elif answer.immediate:
             whole = answer.opening(request.model) + b"".join(answer.steps)
-            await self._send(_stream_head(), h11.Data(data=whole), h11.EndOfMessage())
+            await self._send(_stream_head(answer), h11.Data(data=whole), h11.EndOfMessage())
         else:
             await self._stream_watched(request, answer)
 
@@ -273,7 +273,7 @@ class _Connection:
             nursery.cancel_scope.cancel()
 
     async def _stream_steps(self, reply: Reply, model: str) -> None:
-        await self._send(_stream_head(), h11.Data(data=reply.opening(model)))
+        await self._send(_stream_head(reply), h11.Data(data=reply.opening(model)))
         for number, step in enumerate(reply.steps):
             if reply.pause and number:
                 await trio.sleep(reply.pause)
@@ -300,11 +300,9 @@ class _Connection:
         await self._stream.send_all(b"".join(self._http.send(event) or b"" for event in events))
 
 
-def _stream_head() -> h11.Response:
-    return h11.Response(
-        status_code=200,
-        headers=[("content-type", "text/event-stream"), ("transfer-encoding", "chunked")],
-    )
+def _stream_head(reply: Reply) -> h11.Response:
+    fields = [("content-type", "text/event-stream"), ("transfer-encoding", "chunked")]
+    return h11.Response(status_code=200, headers=[*fields, *reply.headers])
 
 
 def count_tokens(body: JSON) -> int:

@@ -7,6 +7,7 @@ pool should decide.
 
 from __future__ import annotations
 
+import time
 from collections import deque
 from collections.abc import AsyncIterator, Callable, Sequence
 from contextlib import asynccontextmanager
@@ -17,12 +18,15 @@ import trio
 from attrs import define
 from trio.testing import wait_all_tasks_blocked
 
+from ccapi.actors.pool.logins import LoginBook
 from ccapi.actors.pool.pool import ChildPool, SpareWishes, run_pool
 from ccapi.actors.runtime.bus import Bus, Subscription
 from ccapi.actors.session.events import Wants
 from ccapi.actors.session.messages import Lent
+from ccapi.schemas.claude.limits import LimitState, LimitWindow
 from ccapi.schemas.claude.lines import Line
-from ccapi.schemas.errors import GatewayError
+from ccapi.schemas.errors import ChildDied, GatewayError
+from ccapi.schemas.settings.logins import DEFAULT
 from ccapi.schemas.settings.settings import ClaudeSettings
 from ccapi.schemas.turn import Origin, ResumePoint, Setup
 from ccapi.transport.process.child import Child
@@ -34,9 +38,10 @@ POINT = ResumePoint("session", "uuid")
 class HandMade(Child):
     """A child without a process: the pool sees the same events and attributes."""
 
-    def __init__(self, pid: int, origin: Origin | None) -> None:
+    def __init__(self, pid: int, origin: Origin | None, login: str = DEFAULT) -> None:
         self.pid = pid
         self.origin = origin
+        self.login = login
         self.status: int | None = None
         self.signals: list[int] = []
         self._outbox, _ = trio.open_memory_channel[Line](1)
@@ -69,6 +74,7 @@ class Works:
         self.spawn_seconds = 0.01
         self.stop_seconds = 0.1
         self.broken: Exception | None = None  # raised instead of making one
+        self.broken_logins: set[str] = set()  # of these none can be made
         self.breaks_later: Exception | None = None  # raised when one has ended
         self.at_birth: Callable[[], object] = int  # called in the step in which one is there
         self.at_end: Callable[[], object] = int  # called in the step in which one has gone
@@ -78,15 +84,17 @@ class Works:
         self.most = 0
 
     @asynccontextmanager
-    async def open_one(self, origin: Origin | None) -> AsyncIterator[Child]:
+    async def open_one(self, origin: Origin | None, login: str = DEFAULT) -> AsyncIterator[Child]:
         self.began.append(trio.current_time())
         self.count += 1
         self.most = max(self.most, self.count)
         try:
             if self.broken is not None:
                 raise self.broken
+            if login in self.broken_logins:
+                raise ChildDied(f"None of {login} can be made.")
             await trio.sleep(self.spawn_seconds)
-            child = HandMade(len(self.made) + 1, origin)
+            child = HandMade(len(self.made) + 1, origin, login)
             self.made.append(child)
             self.at_birth()
             try:
@@ -148,10 +156,20 @@ def rest(pool: ChildPool, child: Child, go: Callable[[], None], *, suspended: bo
 class World:
     """A pool, its works, and what it published."""
 
-    def __init__(self, pool: ChildPool, works: Works, events: Subscription) -> None:
+    def __init__(
+        self, pool: ChildPool, works: Works, events: Subscription, book: LoginBook
+    ) -> None:
         self.pool = pool
+        self.book = book
         self.works = works
         self.events = events
+
+    def report(self, login: str, status: str, utilization: float = 1.0, model: str = "m") -> None:
+        """What a child of this login's would report of its limits, which end in a day."""
+        resets_at = time.time() + 86400
+        window = LimitWindow(utilization, resets_at, status)
+        state = LimitState(status, resets_at, "five_hour", windows={"five_hour": window})
+        self.book.note(login, state, model)
 
     async def settle(self) -> None:
         """Let a second pass: whatever was under way has happened."""
@@ -168,15 +186,22 @@ class World:
 
 @asynccontextmanager
 async def open_world(
-    works: Works | None = None, spares: SpareWishes | None = None, **claude: Any
+    works: Works | None = None,
+    spares: SpareWishes | None = None,
+    logins: Sequence[str] = (DEFAULT,),
+    is_usable: Callable[[str], bool] = lambda _: True,
+    **claude: Any,
 ) -> AsyncIterator[World]:
     works = works or Works()
     bus = Bus()
     given = {"prewarm": 0, "max_concurrent_sessions": 3, "freeze_after_seconds": 0.0, **claude}
     settings, wishes = ClaudeSettings(**given), spares or SpareWishes()
     with bus.subscribe(buffer=10_000) as events:
-        async with run_pool(works.open_one, settings, bus, spares=wishes) as pool:
-            yield World(pool, works, events)
+        book = LoginBook(logins)
+        async with run_pool(
+            works.open_one, settings, bus, spares=wishes, book=book, is_usable=is_usable
+        ) as pool:
+            yield World(pool, works, events, book)
     assert works.count == 0
     assert works.most <= given["max_concurrent_sessions"]
 
@@ -187,7 +212,7 @@ class Seeker:
 
     def __init__(
         self, world: World, nursery: trio.Nursery, origin: Origin | None,
-        wants: Wants | None = None, owner: str = "",
+        wants: Wants | None = None, owner: str = "", login: str = "", avoid: str = "",
     ) -> None:  # fmt: skip
         self.scope = trio.CancelScope()
         self.got = trio.Event()
@@ -195,6 +220,7 @@ class Seeker:
         self.lent: Lent[Child] | None = None
         self.error: GatewayError | None = None
         self.wants, self.owner = wants, owner
+        self.login, self.avoid = login, avoid
         self._pool = world.pool
         nursery.start_soon(self._run, origin)
 
@@ -207,7 +233,9 @@ class Seeker:
     async def _run(self, origin: Origin | None) -> None:
         with self.scope:
             try:
-                self.lent = await self._pool.acquire("c", origin, self.wants, self.owner)
+                self.lent = await self._pool.acquire(
+                    "c", origin, self.wants, self.owner, self.login, self.avoid
+                )
             except GatewayError as error:
                 self.error = error
             else:

@@ -3,7 +3,8 @@
 // Knows: which number of a snapshot is shown where. Refuses to know: sockets (`watch` has one), and
 // conversations' words.
 
-import { byId, h } from "./dom.js";
+import { byId, h, s } from "./dom.js";
+import { limitTables } from "./overview_limits.js";
 import { OverviewPicture } from "./overview_picture.js";
 import { WORDS } from "./overview_plan.js";
 import { Spark } from "./sparks.js";
@@ -79,7 +80,7 @@ export class Overview {
     this.facts.textContent = facts.filter(Boolean).join(" · ");
   }
 
-  showTables({ sessions, phases, children, turns, tokens, cost_usd: cost, latency, mcp }) {
+  showTables({ sessions, phases, children, turns, tokens, cost_usd: cost, latency, mcp, logins }) {
     const counts = phases ?? Object.groupBy?.(sessions, ({ phase }) => phase) ?? {};
     const rows = Object.entries(counts).filter(([, count]) => count).map(([phase, count]) => [capital(WORDS[phase] ?? phase), count]);
     const first = latency?.first_delta_ms ?? {};
@@ -97,8 +98,18 @@ export class Overview {
         ["First words, half of the time within", first.p50 ? `${Math.round(first.p50)} ms` : "–"], ["Nearly always within", first.p95 ? `${Math.round(first.p95)} ms` : "–"],
       ]),
       ...(mcp?.length ? [table("MCP servers", mcp.map((server) => [server.name, serverWords(server)]))] : []),
+      ...limitTables(logins).map(({ caption, rows }) => table(caption, rows.map(({ name, part, words }) => [name, part === null ? words : used(part, words)]))),
     );
   }
+}
+
+// How much of a window is used, as a bar that the words beside it say too.
+function used(part, words) {
+  return h("span", {}, h("span", { class: "used", "aria-hidden": "true", data: { full: part >= 0.9 ? "" : null } }, bar(part)), words);
+}
+
+function bar(part) {
+  return s("svg", { viewBox: "0 0 100 4", preserveAspectRatio: "none" }, s("rect", { width: Math.round(part * 100), height: 4 }));
 }
 
 const SERVER_STATES = { connecting: "connecting", ready: "ready", needs_auth: "needs authorization", failed: "not there" };
@@ -109,7 +120,7 @@ function serverWords({ state, reason, tools, calls, errors }) {
 }
 
 function table(caption, rows) {
-  return h("table", {}, h("caption", {}, caption), h("tbody", {}, ...rows.map(([name, value]) => h("tr", {}, h("th", { scope: "row" }, name), h("td", {}, String(value))))));
+  return h("table", {}, h("caption", {}, caption), h("tbody", {}, ...rows.map(([name, value]) => h("tr", {}, h("th", { scope: "row" }, name), h("td", {}, value instanceof Node ? value : String(value))))));
 }
 
 const capital = (words) => words[0].toUpperCase() + words.slice(1);

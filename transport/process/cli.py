@@ -30,7 +30,14 @@ from .cli_version import Version, ask_version
 from .guardian import Guardian
 from .leftovers import Trace
 from .login import DEMO_CLI as NO_LOGIN_NEEDED
-from .login import LEAN, SUBSCRIPTION_FLAGS, Login, ask_login, chat_environment
+from .login import (
+    LEAN,
+    SUBSCRIPTION_FLAGS,
+    Login,
+    ask_login,
+    chat_environment,
+    named_environment,
+)
 from .transcript import transcript_path, write_transcript
 
 AHEAD = "ahead"
@@ -96,7 +103,7 @@ class Cli:
     """A program that speaks stream-json, ready to be started again and again.
 
     `env` is what a plain model's child sees where a key is the login (`environment` has the
-    others')."""
+    others'). `login_name`: whose login it is, where there are several."""
 
     program: tuple[str, ...]
     env: Mapping[str, str]
@@ -105,6 +112,7 @@ class Cli:
     max_line_bytes: int
     agents: Agents
     sandbox: Sandbox | None = None
+    login_name: str = ""
 
     async def ask_login(self, guardian: Guardian) -> Login:
         """How the program is logged in (`transport.process.login.ask_login`); the demo CLI
@@ -121,7 +129,14 @@ class Cli:
 
     def environment(self, login: Login) -> Mapping[str, str]:
         """What a plain model's child sees."""
-        return chat_environment(self.env, login, self.cwd.parent / "claude")
+        return chat_environment(self.env, login, self._own_config)
+
+    @property
+    def _own_config(self) -> Path:
+        """The configuration folder of the gateway's own (`Login.has_own_config`): each login has
+        one, for the CLI keeps there what it knows of the account."""
+        name = f"claude-{self.login_name}" if self.login_name else "claude"
+        return self.cwd.parent / name
 
     async def prepare(self, origin: Origin | None, login: Login = LEAN) -> ChildCommand:
         """The child that begins with `origin`, or a generic one. What it needs on the disk is
@@ -235,7 +250,7 @@ class Cli:
             # State directories are cleaned up while servers run; what starts next needs one.
             _make_private(self.cwd)
             if login.has_own_config:
-                _make_private(self.cwd.parent / "claude")
+                _make_private(self._own_config)
         except OSError as error:
             raise ChildDied(
                 "The CLI process could not be started: there is no directory "
@@ -299,6 +314,7 @@ def find_cli(
         raise SettingsError([Problem("storage.path", str(error))]) from error
     program = DEMO_CLI if demo else (find_program(settings.claude.command, environ),)
     env = child_environment(settings, environ)
+    folders = [login.config_dir for login in settings.logins if login.config_dir is not None]
     agents = agents_of(settings, storage)
     return Cli(
         program=program,
@@ -307,8 +323,29 @@ def find_cli(
         stop_seconds=settings.claude.stop_seconds,
         max_line_bytes=settings.claude.max_line_bytes,
         agents=agents,
-        sandbox=find_sandbox(settings, program, env, workspaces=agents.root, hidden=hidden),
+        sandbox=find_sandbox(
+            settings, program, env, workspaces=agents.root, hidden=[*hidden, *folders]
+        ),
     )
+
+
+def clis_of(cli: Cli, settings: Settings, environ: Mapping[str, str]) -> dict[str, Cli]:
+    """The CLI with each login that the settings name, by the login's name; nothing where they name
+    none. Raises `SettingsError` where one cannot be used."""
+    given = {**environ, **settings.claude.env}
+    problems: list[Problem] = []
+    found: dict[str, Cli] = {}
+    for login in settings.logins:
+        try:
+            env = named_environment(login, settings.logins, cli.env, given)
+        except SettingsError as error:
+            problems += error.problems
+            continue
+        sandbox = None if cli.sandbox is None else cli.sandbox.for_login(cli.program, env)
+        found[login.name] = evolve(cli, env=env, sandbox=sandbox, login_name=login.name)
+    if problems:
+        raise SettingsError(problems)
+    return found
 
 
 def _make_private(cwd: Path) -> None:

@@ -14,7 +14,8 @@ Source: measured on the real CLI; tests/contract/test_login.py holds one test pe
 from __future__ import annotations
 
 import enum
-from collections.abc import Mapping, Sequence
+import hashlib
+from collections.abc import Iterable, Mapping, Sequence
 from functools import partial
 from pathlib import Path
 from typing import Any
@@ -24,6 +25,9 @@ import trio
 from attrs import frozen
 
 from ...schemas.claude.input import AGENT
+from ...schemas.settings.logins import LoginSettings
+from ...schemas.settings.rules import Problem, SettingsError
+from ..sandbox.login_door import CLOUDS
 from .guardian import Guardian
 from .short_run import output_of
 
@@ -71,9 +75,11 @@ _BY_VARIABLE = (Means.KEY, Means.AUTH_TOKEN, Means.OAUTH_TOKEN, Means.DEMO_CLI)
 
 @frozen
 class Login:
-    """The login of the CLI, as far as it is known."""
+    """The login of the CLI, as far as it is known. `account` changes with the account and its plan,
+    as far as the CLI tells them; it is no secret, and says nothing of them."""
 
     means: Means
+    account: str = ""
 
     @property
     def is_lean(self) -> bool:
@@ -133,8 +139,55 @@ def login_by_status(env: Mapping[str, str], lean: Status | None, full: Status | 
         case "api_key_helper":
             return Login(Means.KEY_HELPER)
         case "api_key":
-            return Login(Means.MANAGED_KEY)
-    return Login(Means.FILE)
+            return Login(Means.MANAGED_KEY, _account_of(full))
+    return Login(Means.FILE, _account_of(full))
+
+
+def _account_of(status: Status) -> str:
+    fields = ("email", "orgId", "orgName", "subscriptionType", "planTier")
+    told = orjson.dumps([str(status.get(field)) for field in fields])
+    return hashlib.blake2b(told, digest_size=8).hexdigest()
+
+
+LOGIN_VARIABLES = (
+    *("ANTHROPIC_API_KEY", "ANTHROPIC_AUTH_TOKEN", "CLAUDE_CODE_OAUTH_TOKEN"),
+    *("AWS_BEARER_TOKEN_BEDROCK", *CLOUDS),
+)
+"""Variables that are a login, or choose a cloud provider's. A child of a named login has its own of
+them, and no other."""
+
+
+def named_environment(
+    login: LoginSettings,
+    logins: Iterable[LoginSettings],
+    env: Mapping[str, str],
+    given: Mapping[str, str],
+) -> dict[str, str]:
+    """What a child of this login sees, of `env`, which is what one of the only login's would see.
+    `given` has the variables that the logins name: no child sees one under that name.
+
+    Raises `SettingsError` for a variable that is not set, and a folder that is not there.
+    """
+    secret = {each.variable for each in logins}
+    kept = {
+        name: value
+        for name, value in env.items()
+        if name not in LOGIN_VARIABLES and name not in secret
+    }
+    if login.config_dir is not None:
+        folder = login.config_dir.absolute()
+        if not folder.is_dir():
+            reason = f"{login.name}: there is no folder {folder}"
+            raise SettingsError([Problem("logins.config_dir", reason)])
+        return kept | {"CLAUDE_CONFIG_DIR": str(folder)}
+    assert login.variable is not None
+    value = given.get(login.variable, "").strip()
+    if not value:
+        key = "key_env" if login.key_env else "token_env"
+        reason = f"{login.name}: the environment variable {login.variable} is not set"
+        raise SettingsError([Problem(f"logins.{key}", reason)])
+    name = "ANTHROPIC_API_KEY" if login.key_env else "CLAUDE_CODE_OAUTH_TOKEN"
+    return kept | {name: value}
 
 
 def chat_environment(env: Mapping[str, str], login: Login, config: Path) -> dict[str, str]:

@@ -63,7 +63,7 @@ _PREFIXES = {
 }
 """Variables that are a login, and how the CLI expects each to begin."""
 
-_CLOUDS = (
+CLOUDS = (
     "CLAUDE_CODE_USE_BEDROCK", "CLAUDE_CODE_USE_VERTEX", "CLAUDE_CODE_USE_FOUNDRY",
     "CLAUDE_CODE_USE_MANTLE", "CLAUDE_CODE_USE_ANTHROPIC_AWS",
     "CLAUDE_CODE_USE_ANTHROPIC_GOOGLE_CLOUD", "CLAUDE_CODE_USE_GATEWAY",
@@ -295,9 +295,7 @@ class Logins:
 
         May take a while; for a thread.
         """
-        if any(
-            env.get(name, "").lower() not in ("", "0", "false", "no", "off") for name in _CLOUDS
-        ):
+        if any(env.get(name, "").lower() not in ("", "0", "false", "no", "off") for name in CLOUDS):
             return None
         found: dict[str, Secret] = {
             name: _constant(env[name].strip()) for name in _PREFIXES if env.get(name)

@@ -102,6 +102,11 @@ class Sandbox:
     masked: Sequence[Path] = field(factory=list, repr=False)
     machine: Sequence[Path] = field(factory=list, repr=False)
 
+    def for_login(self, program: Sequence[str], env: Mapping[str, str]) -> Sandbox:
+        """The same sandbox for children that see `env`: they have another login."""
+        config, state, file = _login_files(program, env)
+        return evolve(self, config=config, state=state, logins=Logins(env, state, file))
+
     def confine(
         self, argv: Sequence[str], env: Mapping[str, str], workspace: Path, transcripts: Path
     ) -> Confined:
@@ -314,11 +319,7 @@ def _make(
     bwrap: Sequence[str],
 ) -> Sandbox:
     storage = settings.storage.path.expanduser().absolute()
-    home = Path(env.get("HOME") or "/")
-    given = env.get("CLAUDE_CONFIG_DIR")
-    config = Path(given) if given else home / ".claude"
-    state = (config if given else home) / ".claude.json"
-    file = FileLogin(config.absolute() / FILE, [*program, "auth", "status", "--json"], env)
+    config, state, file = _login_files(program, env)
     remove_left(storage / "agents")
     log.info("agents are confined", sandbox=kind, network=settings.workspaces.network)
     away = [storage, workspaces, config, *hidden, settings.server.tls_key_file]
@@ -339,6 +340,17 @@ def _make(
         masked=[*_private(Path("/etc"))],
         machine=[*_of_machine(Path("/proc"))] if kind == "bubblewrap" and not os.geteuid() else [],
     )
+
+
+def _login_files(program: Sequence[str], env: Mapping[str, str]) -> tuple[Path, Path, FileLogin]:
+    """The CLI's configuration folder, its ``.claude.json``, and the login in its credentials file,
+    as a child that sees `env` has them."""
+    home = Path(env.get("HOME") or "/")
+    given = env.get("CLAUDE_CONFIG_DIR")
+    config = Path(given) if given else home / ".claude"
+    state = (config if given else home) / ".claude.json"
+    file = FileLogin(config.absolute() / FILE, [*program, "auth", "status", "--json"], env)
+    return config, state, file
 
 
 def _api_port(env: Mapping[str, str]) -> int | None:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import time
 from collections.abc import Callable
 from typing import Any, cast
 
@@ -15,7 +16,9 @@ from prometheus_client.parser import text_string_to_metric_families
 
 from ccapi.actors.listeners.metrics import LABEL_VALUES, RECENT
 from ccapi.actors.listeners.stats import Stats, open_stats
+from ccapi.actors.pool.logins import LoginBook
 from ccapi.actors.runtime.bus import BUFFER, Bus
+from ccapi.schemas.claude.limits import LimitState, LimitWindow
 from ccapi.schemas.errors import ChildDied, ChildError, TurnTimeout
 from ccapi.schemas.events import (
     CacheAsked,
@@ -69,6 +72,7 @@ def counted(*published: Event) -> dict[str, Any]:
         stats.count(event)
     snapshot = stats.snapshot()
     assert json.loads(json.dumps(snapshot, allow_nan=False)) == snapshot
+    del snapshot["logins"]  # nothing that is counted
     return snapshot
 
 
@@ -279,6 +283,26 @@ async def test_prometheus_reads_the_same_numbers() -> None:
     assert exposition["ccapi_turn_seconds_bucket{le=1.0}"] == 0
     assert exposition["ccapi_turn_seconds_bucket{le=2.5}"] == 1
     assert exposition["ccapi_first_delta_seconds_sum"] == 0.5
+
+
+async def test_the_limits_of_a_login_are_told_while_they_hold() -> None:
+    now = time.time()
+    book = LoginBook()
+    stats = Stats(book)
+    window = LimitWindow(0.5, now + 3600, "allowed")
+    state = LimitState("rejected", now + 60, "five_hour", windows={"seven_day": window})
+    assert exposed(stats)["ccapi_login_limited{login=default}"] == 0
+    book.note("default", state, "m")
+    exposition = exposed(stats)
+    assert exposition["ccapi_login_limited{login=default}"] == 1
+    labels = "{login=default}{window=seven_day}"
+    assert exposition[f"ccapi_login_utilization{labels}"] == 0.5
+    assert exposition[f"ccapi_login_resets_timestamp_seconds{labels}"] == now + 3600
+    assert stats.snapshot()["logins"] == book.snapshot()
+    book.forget("default")
+    exposition = exposed(stats)
+    assert exposition["ccapi_login_limited{login=default}"] == 0
+    assert not [name for name in exposition if name.startswith("ccapi_login_utilization")]
 
 
 async def test_two_gateways_in_one_process_do_not_share_numbers() -> None:

@@ -5,6 +5,7 @@ from __future__ import annotations
 
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
+from functools import partial
 from typing import Any
 
 import pytest
@@ -13,7 +14,13 @@ from attrs import define, field
 from structlog.testing import capture_logs
 from trio.testing import MockClock, wait_all_tasks_blocked
 
-from ccapi.actors.pool.cli_watch import DOUBT_SECONDS, LEAST_SECONDS, RECHECK_SECONDS, CliWatch
+from ccapi.actors.pool.cli_watch import (
+    DOUBT_SECONDS,
+    LEAST_SECONDS,
+    LIMITED_SECONDS,
+    RECHECK_SECONDS,
+    CliWatch,
+)
 from ccapi.actors.runtime.bus import Bus
 from ccapi.actors.runtime.once_log import MOST_CAUSES, OnceLog
 from ccapi.schemas.claude.upstream import not_logged_in
@@ -26,7 +33,7 @@ from ccapi.schemas.errors import (
     NotLoggedIn,
     TurnTimeout,
 )
-from ccapi.schemas.events import TurnFailed, TurnFinished
+from ccapi.schemas.events import LimitsReported, TurnFailed, TurnFinished
 from ccapi.schemas.settings.settings import ClaudeSettings, ServerSettings, Settings, SettingsError
 from ccapi.schemas.turn import Usage
 from ccapi.transport.process.login import Login, Means
@@ -40,6 +47,7 @@ class World:
     asked: list[float] = field(factory=list)
     renewed: int = 0
     seconds: float = 0.2
+    limited: bool = False
 
     async def ask(self) -> Login:
         self.asked.append(trio.current_time())
@@ -65,7 +73,9 @@ async def open_world(means: Means, host: str = "127.0.0.1", **claude: Any) -> As
     world = World(watch, Bus(), Login(means))
     async with trio.open_nursery() as nursery:
         nursery.start_soon(watch.listen, world.bus)
-        nursery.start_soon(watch.run, world.ask, world.renew)
+        nursery.start_soon(
+            partial(watch.run, world.ask, world.renew, is_limited=lambda: world.limited)
+        )
         await wait_all_tasks_blocked()
         yield world
         nursery.cancel_scope.cancel()
@@ -106,6 +116,35 @@ async def test_without_a_login_it_is_asked_for_until_there_is_one(
         assert world.renewed == 1
         await trio.sleep(1000)
         assert len(world.asked) == 5
+
+
+async def test_a_login_that_is_used_up_is_asked_for_until_it_is_another(
+    autojump_clock: MockClock,
+) -> None:
+    async with open_world(Means.FILE) as world:
+        await trio.sleep(100)
+        assert len(world.asked) == 1
+        world.limited = True
+        world.bus.publish(LimitsReported("default", rejected=True))
+        await trio.sleep(2 * (LIMITED_SECONDS + LEAST_SECONDS) + 5)
+        assert (len(world.asked), world.renewed) == (4, 0), "the same login is no news"
+        world.login = Login(Means.FILE, "another account")
+        await trio.sleep(LIMITED_SECONDS + LEAST_SECONDS)
+        assert world.renewed == 1
+        world.limited = False
+        await trio.sleep(1000)
+        assert len(world.asked) <= 6
+
+
+async def test_a_login_by_a_variable_that_is_used_up_is_not_asked_for_again(
+    autojump_clock: MockClock,
+) -> None:
+    async with open_world(Means.OAUTH_TOKEN) as world:
+        await trio.sleep(100)
+        world.limited = True
+        world.bus.publish(LimitsReported("default", rejected=True))
+        await trio.sleep(1000)
+        assert len(world.asked) == 1
 
 
 async def test_another_login_ends_what_the_last_one_brought_about(

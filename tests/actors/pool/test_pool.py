@@ -730,7 +730,7 @@ async def test_no_child_is_sought_or_started_before_it_is_known_how(
     works, bus = Works(), Bus()
     known = trio.Event()
     settings = ClaudeSettings(prewarm=1, max_concurrent_sessions=3)
-    async with run_pool(works.open_one, settings, bus, known.wait) as pool:
+    async with run_pool(works.open_one, settings, bus, lambda _: known.wait()) as pool:
         async with trio.open_nursery() as nursery:
             nursery.start_soon(pool.acquire, "c", None)
             await trio.sleep(100)
@@ -743,7 +743,7 @@ async def test_where_no_child_may_start_a_session_gets_the_reason(
 ) -> None:
     works, bus = Works(), Bus()
 
-    async def forbid() -> None:
+    async def forbid(login: str) -> None:
         await trio.lowlevel.checkpoint()
         raise NotLoggedIn("Not with this login.")
 

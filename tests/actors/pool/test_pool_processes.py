@@ -19,6 +19,7 @@ from ccapi.actors.pool.pool import ChildPool, open_pool
 from ccapi.actors.runtime.bus import Bus, Subscription
 from ccapi.schemas.errors import ChildDied, GatewayError, Overloaded
 from ccapi.schemas.events import ChildSpawned
+from ccapi.schemas.settings.logins import DEFAULT
 from ccapi.schemas.settings.settings import ClaudeSettings
 from ccapi.transport.process.agent_cli import Agents
 from ccapi.transport.process.child import Child
@@ -144,7 +145,7 @@ async def test_a_killed_warm_child_is_replaced_and_counted(tmp_path: Path) -> No
 
 async def test_a_command_that_dies_at_once_makes_no_hot_loop(tmp_path: Path) -> None:
     async with open_world(tmp_path, program=("/bin/false",), prewarm=2) as world:
-        await eventually(lambda: world.pool._failures)
+        await eventually(lambda: world.pool._stocks[DEFAULT].failures)
         with trio.move_on_after(1.0):
             await trio.sleep_forever()
         assert world.spawned() <= 6  # and not hundreds

@@ -18,6 +18,8 @@ from ccapi.actors.session.events import Wants
 from ccapi.schemas.turn import AgentOrigin, Setup
 from tests.support.pool_world import POINT, HandMade, Holds, Seeker, World, open_world
 
+NAMES = ("a", "b", "c")
+
 STEPS = st.lists(
     st.tuples(
         st.sampled_from(
@@ -25,6 +27,7 @@ STEPS = st.lists(
                 *("ask", "ask", "ask", "acquire", "resume", "cancel", "kill", "retire", "die"),
                 *("agent", "agent"),
                 *("offer", "offer", "suspend", "use", "answer", "answer", "refuse", "renew"),
+                *("limit", "lift", "change"),
             ]
         ),
         st.integers(0, 99),
@@ -76,6 +79,7 @@ class Sessions:
             seeker.lent = None
             assert child not in self.held, "lent twice"
             self.held[child] = seeker
+            assert lent.login == child.login, "it serves another login's conversation"
             state = lent.ready.state
             if state is None:
                 assert child not in self.holds, "what it holds was forgotten"
@@ -131,12 +135,17 @@ def wanted(number: int) -> tuple[Wants, str]:
 
 
 async def _play(
-    steps: list[tuple[str, int, float]], limit: int, prewarm: int, wishes: SpareWishes
-) -> None:
+    steps: list[tuple[str, int, float]], limit: int, prewarm: int, wishes: SpareWishes,
+    logins: int,
+) -> None:  # fmt: skip
     async with (
         trio.open_nursery() as nursery,
         open_world(
-            spares=wishes, max_concurrent_sessions=limit, prewarm=prewarm, max_waiting_turns=4
+            spares=wishes,
+            logins=NAMES[:logins],
+            max_concurrent_sessions=limit,
+            prewarm=prewarm,
+            max_waiting_turns=4,
         ) as world,
     ):
         sessions = Sessions(world, nursery)
@@ -146,7 +155,10 @@ async def _play(
             child = held[number % len(held)] if held else None
             match order:
                 case "ask":
-                    sessions.seekers.append(Seeker(world, nursery, None, *wanted(number)))
+                    sticky = ("", *NAMES)[number % 4]
+                    avoid = NAMES[0] if number % 9 == 0 else ""
+                    seeker = Seeker(world, nursery, None, *wanted(number), sticky, avoid)
+                    sessions.seekers.append(seeker)
                 case "acquire" | "resume":
                     origin = POINT if order == "resume" else None
                     sessions.seekers.append(Seeker(world, nursery, origin))
@@ -171,6 +183,11 @@ async def _play(
                     world.pool.withdraw(child)
                 case "answer" | "refuse":
                     sessions.answer(refused=order == "refuse")
+                case "limit" | "lift":
+                    status = "rejected" if order == "limit" else "allowed"
+                    world.report(NAMES[number % logins], status, number % 10 / 10, "sonnet")
+                case "change" if number % 10 == 0:
+                    world.pool.renew_login(NAMES[number // 10 % logins])
                 case "renew" if number % 10 == 0:
                     world.pool.renew()
             if pause:
@@ -190,7 +207,8 @@ async def _play(
         assert not world.pool._slices
         for seeker in sessions.seekers:
             assert seeker.got.is_set() or seeker.scope.cancel_called
-        world.pool.renew()
+        for login in NAMES[:logins]:
+            world.pool.renew_login(login)
         for child in world.works.made:
             child.kill()
         await trio.sleep(31)
@@ -201,12 +219,37 @@ async def _play(
 
 
 @settings(max_examples=300, deadline=None)
-@given(STEPS, st.integers(1, 8), st.integers(0, 2), st.integers(0, 2), st.booleans())
+@given(
+    STEPS, st.integers(1, 8), st.integers(0, 2), st.integers(0, 2), st.booleans(), st.integers(1, 3)
+)
 def test_in_any_order_nothing_is_lost_and_nothing_is_stuck(
-    steps: list[tuple[str, int, float]], limit: int, prewarm: int, agents: int, binds: bool
-) -> None:
+    steps: list[tuple[str, int, float]], limit: int, prewarm: int, agents: int, binds: bool,
+    logins: int,
+) -> None:  # fmt: skip
     play: Callable[..., Any] = _play
     clock = MockClock(autojump_threshold=0)
     names = (f"conv_{number}" for number in count())
     wishes = SpareWishes(agents, names.__next__ if binds else None)
-    trio.run(play, steps, limit, min(prewarm, limit), wishes, clock=clock)
+    trio.run(play, steps, limit, min(prewarm, limit), wishes, logins, clock=clock)
+
+
+FEW = st.lists(
+    st.tuples(
+        st.sampled_from([*("ask",) * 4, *("offer",) * 3, *("answer",) * 2, "limit", "lift"]),
+        # One key, two system prompts, and every choice of a login: so children come to be reused.
+        st.sampled_from([1, 7, 13, 19, 31, 6, 12, 18, 24]),
+        st.sampled_from([0.004, 0.1, 1.0]),
+    ),
+    min_size=8,
+    max_size=40,
+)
+
+
+@settings(max_examples=120, deadline=None)
+@given(FEW, st.integers(1, 4), st.integers(0, 2), st.integers(2, 3))
+def test_no_child_serves_another_logins_conversation(
+    steps: list[tuple[str, int, float]], limit: int, prewarm: int, logins: int
+) -> None:
+    play: Callable[..., Any] = _play
+    clock = MockClock(autojump_threshold=0)
+    trio.run(play, steps, limit, min(prewarm, limit), SpareWishes(), logins, clock=clock)

@@ -18,6 +18,7 @@ from ccapi.actors.session.events import Close
 from ccapi.actors.session.messages import Lent
 from ccapi.actors.session.phases import Limits, Phase
 from ccapi.schemas import events
+from ccapi.schemas.claude.limits import LimitState
 from ccapi.schemas.claude.sampling import PLAIN
 from ccapi.schemas.errors import (
     ChildDied,
@@ -38,6 +39,8 @@ from ...support.fake_child import (
     echo,
     message_delta,
     mute,
+    prompt_text,
+    result,
     silent,
     text_delta,
     tool_call,
@@ -398,6 +401,135 @@ async def test_a_child_that_is_lent_to_a_cancelled_session_is_let_go_unused(
         door.set()
         await seat.wait_ended()
         assert (world.pool.child.fate, world.pool.child.written) == ("killed", [])
+
+
+async def test_a_turn_of_a_login_that_is_known_to_be_rejected_costs_no_child() -> None:
+    async with open_world() as world:
+        seat = world.seat()
+        world.pool.refused = {"haiku": RateLimited("Used up.", retry_after=60)}
+        error = await failure(await seat.submit("one"))
+        assert (error.status, error.retry_after, world.pool.asked) == (429, 60, 0)
+        world.pool.refused.clear()
+        assert await seat.ask("two") == "echo: two"
+        world.pool.refused = {"haiku": RateLimited("Used up.", retry_after=60)}
+        assert (await failure(await seat.submit("three"))).status == 429
+        assert not world.pool.child.fate
+        world.pool.refused.clear()
+        assert await seat.ask("four") == "echo: four", "by the child that it has"
+
+
+async def test_what_a_child_reports_of_its_limits_is_noted_also_when_the_api_refuses() -> None:
+    """The CLI reports a change once, and children of the same login report in any order."""
+    info = {"status": "rejected", "resetsAt": 2_000_000_000, "rateLimitType": "five_hour"}
+
+    def refuse(child: FakeChild, frame: Json) -> None:
+        silent(child, frame)
+        if frame["type"] != "user":
+            return
+        turn = prompt_text(frame)
+        if turn == "one":
+            child.say({"type": "rate_limit_event", "rate_limit_info": info})
+        child.say(result("No.", is_error=True, api_error_status=429 if turn != "two" else 500))
+
+    async with open_world() as world:
+        world.pool.brain = refuse
+        seat = world.seat()
+        for turn in ("one", "two", "three"):
+            await failure(await seat.submit(turn))
+        state = LimitState("rejected", 2_000_000_000.0, "five_hour")
+        noted = [(model, each.status, each.resets_at) for model, each in world.pool.limits]
+        assert noted == [("haiku", state.status, state.resets_at)] * 3  # the event; one; three
+
+
+LIMITED = {"status": "rejected", "resetsAt": 2_000_000_000, "rateLimitType": "five_hour"}
+
+
+def limited(child: FakeChild, frame: Json) -> None:
+    """The API refuses each prompt for the login's limits."""
+    silent(child, frame)
+    if frame["type"] == "user":
+        child.say(
+            {"type": "rate_limit_event", "rate_limit_info": LIMITED},
+            result("You've hit your limit.", is_error=True, api_error_status=429),
+        )
+
+
+async def test_a_turn_that_is_refused_for_limits_goes_to_another_login_once() -> None:
+    async with open_world() as world:
+        world.pool.others = {"": "a", "a": "b"}
+        world.pool.brains = [limited]
+        seat = world.seat()
+        assert await seat.ask("one") == "echo: one"
+        assert world.pool.logins == [("", ""), ("a", "a")]
+        first, second = world.pool.lent
+        assert first.fate == "killed"
+        assert await seat.ask("two") == "echo: two"
+        assert world.pool.lent == [first, second]
+        await wait_all_tasks_blocked()
+    assert [event.login for event in world.of(events.TurnFinished)] == ["b", "b"]
+    assert list(world.of(events.TurnFailed)) == []
+
+
+async def test_it_goes_to_another_login_no_second_time() -> None:
+    async with open_world() as world:
+        world.pool.others = {"": "a", "a": "b", "b": "c"}
+        world.pool.brain = limited
+        error = await failure(await world.seat().submit("one"))
+        assert (error.status, error.code, len(world.pool.lent)) == (429, "upstream_rate_limited", 2)
+
+
+async def test_without_another_login_it_fails_in_its_child() -> None:
+    async with open_world() as world:
+        world.pool.brain = limited
+        error = await failure(await world.seat().submit("one"))
+        assert (error.status, len(world.pool.lent), world.pool.child.fate) == (429, 1, "")
+
+
+async def test_after_the_first_delta_a_turn_goes_nowhere_else() -> None:
+    def begin(child: FakeChild, frame: Json) -> None:
+        if frame["type"] == "user":
+            child.say(text_delta("Half an ans"))
+        limited(child, frame)
+
+    async with open_world() as world:
+        world.pool.others = {"": "a", "a": "b"}
+        world.pool.brains = [begin]
+        error = await failure(await world.seat().submit("one"))
+        assert (error.status, len(world.pool.lent)) == (429, 1)
+
+
+async def test_a_turn_with_effects_goes_nowhere_else() -> None:
+    """It brings the results of tools that the client used."""
+
+    def use(child: FakeChild, frame: Json) -> None:
+        silent(child, frame)
+        if frame["type"] == "user":
+            child.say(*tool_call("call_1", "look"), message_delta("tool_use"))
+
+    look = Tool("look", "Looks.", "{}")
+    async with open_world() as world:
+        world.pool.others = {"": "a", "a": "b"}
+        world.pool.brains = [use, limited]
+        seat = world.seat()
+        await (await seat.submit("one", tools=(look,))).reply()
+        await wait_all_tasks_blocked()
+        world.pool.call_in(world.pool.child)  # the results come to another child
+        await wait_all_tasks_blocked()
+        answer = Message("user", (ToolResult("call_1", ("seen",)),))
+        error = await failure(await seat.submit(answer, tools=(look,)))
+        assert (error.status, len(world.pool.lent)) == (429, 2)
+
+
+async def test_a_conversation_whose_login_is_rejected_lets_its_child_go_for_another() -> None:
+    async with open_world() as world:
+        world.pool.others = {"": "a"}
+        seat = world.seat()
+        await seat.ask("one")
+        world.pool.refused = {"haiku": RateLimited("Used up.", retry_after=60)}
+        world.pool.others = {"": "b", "a": "b"}
+        assert await seat.ask("two") == "echo: two"
+        assert (world.pool.lent[0].fate, seat.state.login) == ("retired", "b")
+        assert world.pool.logins[-1] == ("a", "")
 
 
 async def test_no_child_to_be_had_fails_the_turn_and_no_more() -> None:

@@ -24,7 +24,6 @@ from ccapi.schemas.claude.output import (
     TurnResult,
 )
 from ccapi.schemas.claude.tool_names import ANSWER_TOOL
-from ccapi.schemas.claude.upstream import RETRY_SECONDS
 from ccapi.schemas.errors import ChildError, RateLimited
 from ccapi.schemas.message import Message, ToolCall
 from ccapi.schemas.turn import Options, ResumePoint, Setup, Tool, TurnRequest, Usage
@@ -234,9 +233,9 @@ def test_an_error_fails_the_turn_whatever_text_came(changes: dict[str, object]) 
         assert outcome.error.code == "upstream_failed"
 
 
-@pytest.mark.parametrize(("waited", "advised"), [(None, RETRY_SECONDS), (3.5, 3.5)])
+@pytest.mark.parametrize(("waited", "advised"), [(None, None), (3.5, 3.5)])
 def test_an_error_advises_the_wait_that_the_cli_last_took(
-    waited: float | None, advised: float
+    waited: float | None, advised: float | None
 ) -> None:
     state = turn(SETUP)
     state.retry_after = waited

@@ -28,13 +28,13 @@ from ccapi.actors.session.events import (
 )
 from ccapi.actors.session.late import LATE, UnexpectedEvent, late_because
 from ccapi.actors.session.phases import Phase
+from ccapi.schemas.claude.limits import LimitState
 from ccapi.schemas.claude.output import (
     ApiRetry,
     AssistantDone,
     ControlAnswer,
     ControlAsked,
     ControlCancelled,
-    LimitState,
     MessageEnded,
     MessageStarted,
     PermissionAsked,

@@ -6,7 +6,8 @@ import time
 import pytest
 from attrs import evolve
 
-from ccapi.schemas.claude.output import LimitState, TurnResult
+from ccapi.schemas.claude.limits import LimitState
+from ccapi.schemas.claude.output import TurnResult
 from ccapi.schemas.claude.upstream import control_error, plain, upstream_error
 from ccapi.schemas.errors import (
     ChildError,
@@ -61,8 +62,10 @@ def test_errors_go_by_the_status_of_the_api(
 
 
 @pytest.mark.parametrize("status", [429, 529])
-def test_a_retry_is_advised_where_waiting_helps(status: int) -> None:
-    assert "retry-after" in upstream_error(evolve(FAILED, api_error_status=status)).headers()
+def test_a_retry_is_advised_when_the_cli_says_so_and_never_guessed(status: int) -> None:
+    failed = evolve(FAILED, api_error_status=status)
+    assert upstream_error(failed, 2.0).headers()["retry-after"] == "2"
+    assert upstream_error(failed).headers() == {}
 
 
 @pytest.mark.parametrize("status", [400, 404, 413, 500, None])
@@ -159,7 +162,7 @@ HIT = "You've hit your 5-hour limit · /upgrade or /usage-credits to finish what
 
 @pytest.mark.parametrize(("seconds", "again"), [(7200.0, "false"), (45.0, None)])
 def test_an_account_that_is_used_up_says_when_it_goes_on(seconds: float, again: str | None) -> None:
-    limit = LimitState(time.time() + seconds, "five_hour")
+    limit = LimitState("rejected", time.time() + seconds, "five_hour")
     failed = evolve(FAILED, text=HIT, api_error_status=429)
     error = upstream_error(failed, 2.0, limit=limit)
     assert (error.status, error.code) == (429, "upstream_rate_limited")
@@ -170,8 +173,33 @@ def test_an_account_that_is_used_up_says_when_it_goes_on(seconds: float, again: 
     assert in_words_of_the_gateway(error)
 
 
+@pytest.mark.parametrize(
+    "limit",
+    [
+        LimitState(),
+        LimitState("rejected", None, "five_hour"),
+        LimitState("rejected", time.time() - 60, "five_hour"),
+        LimitState("rejected", time.time() + 7200, "five_hour", overage="allowed"),
+        LimitState("allowed_warning", time.time() + 7200, "five_hour"),
+    ],
+)
+@pytest.mark.parametrize("text", [HIT, "You've hit your 5-hour limit · resets 3pm (UTC)"])
+def test_when_an_account_goes_on_is_never_guessed(limit: LimitState, text: str) -> None:
+    error = upstream_error(evolve(FAILED, text=text, api_error_status=429), 2.0, limit=limit)
+    assert (error.status, error.code) == (429, "upstream_rate_limited")
+    assert error.headers() == {"x-should-retry": "false"}, "and no SDK asks again and again"
+    assert "until" not in error.message
+
+
+@pytest.mark.parametrize(("seconds", "is_known"), [(7200, True), (-60, False)])
+def test_an_exact_time_in_the_text_is_used(seconds: int, is_known: bool) -> None:
+    text = f"Claude AI usage limit reached|{int(time.time()) + seconds}"
+    error = upstream_error(evolve(FAILED, text=text, api_error_status=429))
+    assert ("retry-after" in error.headers()) is is_known
+
+
 def test_a_limit_counts_for_nothing_but_a_429() -> None:
-    limit = LimitState(time.time() + 7200, "five_hour")
+    limit = LimitState("rejected", time.time() + 7200, "five_hour")
     assert upstream_error(evolve(FAILED, api_error_status=500), limit=limit).headers() == {}
 
 
@@ -266,12 +294,12 @@ def test_words_count_for_nothing_where_there_is_a_status() -> None:
 
 
 @pytest.mark.parametrize("status", [429, 529])
-@pytest.mark.parametrize(("wait", "told"), [(None, "30"), (3.556, "4"), (0.0, "1")])
+@pytest.mark.parametrize(("wait", "told"), [(None, None), (3.556, "4"), (0.0, "1")])
 def test_the_retry_that_is_advised_is_the_clis_own(
-    status: int, wait: float | None, told: str
+    status: int, wait: float | None, told: str | None
 ) -> None:
     error = upstream_error(evolve(FAILED, api_error_status=status), wait)
-    assert error.headers()["retry-after"] == told
+    assert error.headers().get("retry-after") == told
 
 
 @pytest.mark.parametrize("status", [400, 500, None])

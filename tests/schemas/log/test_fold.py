@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from ccapi.schemas.log.codec import decode, encode
 from ccapi.schemas.log.fold import fold, messages_of
 from ccapi.schemas.log.messages import ExactMessage
 from ccapi.schemas.log.records import (
@@ -59,6 +60,16 @@ def test_an_output_that_the_messages_do_not_say_is_kept() -> None:
     assert found.output == (Refused("No."),)
     assert found.finish_reason == "content_filter"
     assert found.resume == resume
+
+
+def test_the_login_that_answered_is_kept_where_there_are_several() -> None:
+    for login in ("", "research"):
+        end = TurnEnd("a", "stop", Usage(), login=login)
+        encoded = encode(end)
+        assert (b"login" in encoded.body) is bool(login)
+        assert decode(encoded.kind, encoded.body, lambda _: b"") == end
+        [found] = fold(logged(TurnStart("a", "a", "m", 1), user("?"), end))
+        assert found.login == login
 
 
 def test_turns_that_failed_were_lost_or_run_do_not_count() -> None:

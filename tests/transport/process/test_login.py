@@ -59,7 +59,21 @@ DECISIONS: list[Any] = [
 
 @pytest.mark.parametrize(("env", "lean", "full", "means"), DECISIONS)
 def test_the_login_by_the_answers(env: Any, lean: Any, full: Any, means: Means) -> None:
-    assert login_by_status(env, lean, full) == Login(means)
+    assert login_by_status(env, lean, full).means is means
+
+
+def test_another_account_or_plan_is_another_login() -> None:
+    """Its limits are others; and nothing of the account can be read in what is compared."""
+    told = [
+        {"email": "a@example.com", "subscriptionType": "max", "planTier": "max_5x"},
+        {"email": "b@example.com", "subscriptionType": "max", "planTier": "max_5x"},
+        {"email": "a@example.com", "subscriptionType": "max", "planTier": "max_20x"},
+        {},
+    ]
+    logins = [login_by_status({}, OUT, status("claude.ai", **each)) for each in told]
+    assert len(set(logins)) == len(told)
+    assert logins == [login_by_status({}, OUT, status("claude.ai", **each)) for each in told]
+    assert "example" not in str(logins)
 
 
 @pytest.mark.parametrize(
@@ -166,7 +180,7 @@ BY_MODE = (
 
 async def test_it_is_asked_in_both_modes(tmp_path: Path, guardian: Guardian) -> None:
     asked = await ask_login(program(tmp_path, BY_MODE), {"PATH": "/bin"}, tmp_path, guardian)
-    assert asked == Login(Means.FILE)
+    assert asked.means is Means.FILE
 
 
 async def test_with_a_token_it_is_asked_once(tmp_path: Path, guardian: Guardian) -> None:
