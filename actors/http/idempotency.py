@@ -20,6 +20,7 @@ from starlette.types import Message
 from ...schemas.errors import InvalidRequest
 from ...transport.http.asgi import encode_headers, send_json, while_connected
 from ...transport.http.bodies import Share
+from ..answering import rejects_if_busy
 from ..idempotency.answer import Answer, CutShort, Head, LostPlace, Reader
 from ..idempotency.requests import Run, Served, lost, not_kept
 from ..runtime.boundary import as_gateway_error
@@ -53,6 +54,7 @@ def _key_of(call: Call) -> str:
 
 async def _handle_once(handler: Handler, call: Call) -> None:
     name, body = _key_of(call), await call.body()
+    rejects_if_busy(call.header("x-ccapi-on-busy"))  # of a request that is answered already too
     digest = await call.gateway.bodies.read(
         len(body), partial(_digest, call.scope["path"], call.header("x-conversation-id"), body)
     )
@@ -73,7 +75,7 @@ async def _handle_once(handler: Handler, call: Call) -> None:
 
 
 def _digest(path: str, conversation_id: str | None, body: bytearray) -> bytes:
-    found = hashlib.sha256(f"{path}\n{conversation_id or ''}\n".encode("utf-8", "replace"))
+    found = hashlib.sha256(f"{path}\n{conversation_id!r}\n".encode("utf-8", "replace"))
     found.update(body)
     return found.digest()
 

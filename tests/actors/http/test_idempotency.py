@@ -100,6 +100,7 @@ OTHERS: dict[str, dict[str, Any]] = {
     "body": {"temperature": 0.5},
     "path": {"path": COMPLETIONS, "prompt": "Hi"},
     "conversation": {"headers": {**KEY, "x-conversation-id": "conv_1"}},
+    "conversation without a name": {"headers": {**KEY, "x-conversation-id": ""}},
 }
 
 
@@ -120,6 +121,12 @@ async def test_another_request_with_the_same_key_is_refused(
         assert each.error["param"] == "idempotency-key"
     assert len(gateway.asked) == 1
     assert completion(await post(client)).choices[0].message.content == "ab"
+
+
+async def test_headers_are_checked_before_an_answer_is_given_again(client: Client) -> None:
+    assert (await post(client)).status == 200
+    response = await post(client, headers={**KEY, "x-ccapi-on-busy": "nonsense"})
+    assert (response.status, response.error["param"]) == (400, "x-ccapi-on-busy")
 
 
 async def test_each_api_key_has_its_own() -> None:
