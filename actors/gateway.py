@@ -48,7 +48,8 @@ from .conversations.models import ModelCatalog
 from .conversations.supervisor import Supervisor, open_supervisor
 from .conversations.turn_service import TurnService
 from .conversations.workspace_paths import new_conversation_id
-from .conversations.workspaces import LOCAL, check_tools, place_of
+from .conversations.workspaces import check_tools, place_of
+from .keys.registry import LOCAL, KeyRegistry, open_keys, revoked
 from .listeners.cache import Cache, open_cache
 from .listeners.overview import GatewayStatistics, SessionInfo, session_info
 from .listeners.stats import Stats, open_stats
@@ -83,7 +84,7 @@ class Gateway:
     def __init__(
         self, settings: Settings, bus: Bus, stats: Stats, cache: Cache, directory: Directory,
         pool: ChildPool, supervisor: Supervisor, background: Background, watch: CliWatch,
-        archive: Archive,
+        archive: Archive, keys: KeyRegistry,
     ) -> None:  # fmt: skip
         self.settings = settings
         self.bus = bus
@@ -95,7 +96,8 @@ class Gateway:
         self.kept_responses = KeptResponses(
             archive.store, self.responses, settings.responses.ttl_seconds
         )
-        self.models = ModelCatalog(settings.models, settings.auth)
+        self.keys = keys
+        self.models = ModelCatalog(settings.models, keys.find)
         self.attachments = AttachmentPolicy.of(settings)
         self.seals = Seals(settings.storage.path.expanduser() / COMPACTION_KEY)
         self.bodies = Bodies(settings.server.max_bodies_bytes)
@@ -103,7 +105,8 @@ class Gateway:
         self._pool = pool
         self._supervisor = supervisor
         self._watch = watch
-        self._turns = TurnService(directory, supervisor, self.models)
+        self._turns = TurnService(directory, supervisor, self.models, keys)
+        keys.on_revoked = self._revoke
         archive.make_room = self._make_room
         supervisor.abandoned = archive.discard
 
@@ -170,6 +173,9 @@ class Gateway:
         self._supervisor.relieve(entry)
         self.bus.publish(ConversationOpened(entry.conversation_id))
         return Conversation(self._turns, entry)
+
+    async def _revoke(self, owner: str) -> None:
+        await self._turns.end_all(owner, revoked())
 
     def _make_room(self, owner: str) -> None:
         since = time.time()
@@ -350,10 +356,9 @@ class Gateway:
             await self._turns.tell(entry, GiveWay())
 
 
-def _serves_agents(settings: Settings) -> bool:
+def _serves_agents(settings: Settings, keys: KeyRegistry) -> bool:
     """Whether any client may use agents: then one is started ahead."""
-    auth = settings.auth
-    return settings.models.agents and bool(auth.agent_keys or not auth.api_keys)
+    return settings.models.agents and keys.serves_agents
 
 
 def _leave_memory(cleanup: Cleanup, archive: Archive, entry: Entry) -> None:
@@ -399,6 +404,7 @@ async def open_gateway(
         try:
             async with (
                 open_archive(settings.storage, directory) as archive,
+                open_keys(settings.auth, settings.limits.as_limits(), archive.store) as keys,
                 open_cleanup(
                     cli.cwd.parent,
                     cli.agents.root,
@@ -413,7 +419,7 @@ async def open_gateway(
                     bus,
                     watch,
                     cleanup,
-                    new_conversation_id if _serves_agents(settings) else None,
+                    new_conversation_id if _serves_agents(settings, keys) else None,
                 ) as pool,
                 open_supervisor(settings, directory, pool, bus, cli.program[0]) as supervisor,
                 open_background(BACKGROUND_TURNS) as background,
@@ -433,6 +439,7 @@ async def open_gateway(
                         background,
                         watch,
                         archive,
+                        keys,
                     )
                 except Exception as error:  # noqa: BLE001 (raised again, past the nurseries)
                     failure = error

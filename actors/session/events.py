@@ -32,9 +32,11 @@ class StartTurn:
 
 @frozen
 class Interrupt:
-    """End this turn, running or queued: its caller has hung up, or a client stops it."""
+    """End this turn, running or queued: its caller has hung up, or a client stops it; or for
+    another reason, which is its `error`."""
 
     turn_id: str
+    error: GatewayError | None = None
 
 
 class Resident(Protocol):

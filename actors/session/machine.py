@@ -196,8 +196,8 @@ class Machine:
         match event:
             case events.StartTurn():
                 return self._start_turn(event, now)
-            case events.Interrupt(turn_id):
-                return self._interrupt(turn_id, now)
+            case events.Interrupt(turn_id, error):
+                return self._interrupt(turn_id, error, now)
             case events.TimedOut():
                 return self._timed_out(now)
             case events.Close(error):
@@ -519,14 +519,15 @@ class Machine:
 
     # -- a turn ends early -----------------------------------------------------------------------
 
-    def _interrupt(self, turn_id: str, now: float) -> Actions:
+    def _interrupt(self, turn_id: str, error: GatewayError | None, now: float) -> Actions:
         turn = self._turns.current
         if turn is not None and turn.turn_id == turn_id:
-            if self.phase is Phase.BUSY and turn.request.keep_stopped and turn.answer.has_begun:
+            keeps = turn.request.keep_stopped and turn.answer.has_begun and error is None
+            if self.phase is Phase.BUSY and keeps:
                 return self._stop_and_keep(turn, now)
-            return self._end_current(errors.interrupted(), now)
+            return self._end_current(error or errors.interrupted(), now)
         waiting = self._turns.take_waiting(turn_id)
-        return [] if waiting is None else [waiting.failed(errors.interrupted())]
+        return [] if waiting is None else [waiting.failed(error or errors.interrupted())]
 
     def _stop_and_keep(self, turn: TurnState, now: float) -> Actions:
         """End the turn that the child works on, and keep the answer as far as it came."""

@@ -111,7 +111,7 @@ def test_imports_only_go_down(module: str) -> None:
 ROOMS = {
     "actors": (
         "commands", "websocket", "http", "responses", "listeners", "conversations", "watching",
-        "pool", "session", "runtime",
+        "pool", "session", "keys", "runtime",
     ),
     "transport": ("demo_cli", "client", "process", "sandbox", "media", "http"),
     "schemas": ("openai", "claude", "json_schema"),

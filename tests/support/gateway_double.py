@@ -17,9 +17,9 @@ from starlette.types import ASGIApp
 from ccapi.actors.conversations.archive import Listed, after_nothing
 from ccapi.actors.conversations.conversation import DEFAULTS, ConversationInfo
 from ccapi.actors.conversations.models import ModelCatalog
-from ccapi.actors.conversations.workspaces import LOCAL
 from ccapi.actors.gateway import COMPACTION_KEY, Gateway
 from ccapi.actors.http.app import http_app
+from ccapi.actors.keys.registry import LOCAL, KeyRegistry
 from ccapi.actors.listeners.cache import Cache, open_cache
 from ccapi.actors.listeners.overview import GatewayStatistics, SessionInfo
 from ccapi.actors.pool.pool import PoolStatistics
@@ -209,7 +209,12 @@ class GatewayDouble:
     holds: ConversationDouble | None = None
     broken: GatewayError | None = None
 
+    keys: KeyRegistry = field(init=False)
     bodies: Bodies = field(init=False)
+
+    @keys.default
+    def _keys_of_settings(self) -> KeyRegistry:
+        return KeyRegistry(self.settings.auth)
 
     @bodies.default
     def _make_room(self) -> Bodies:

@@ -625,14 +625,14 @@ class Machine(RuleBasedStateMachine):
         stop=stops,
     )
     def change_key(self, key: str, name: str, how: str, stop: StopAt | None) -> None:
-        async def change(callers: Callers) -> object:
+        async def change(callers: Callers) -> None:
             match how:
                 case "add":
-                    return await callers.store.add_key(ApiKey(id=key, name=name))
+                    await callers.store.add_key(ApiKey(id=key, name=name))
                 case "revoke":
-                    return await callers.store.revoke_key(key)
+                    await callers.store.revoke_key(key)
                 case _:
-                    return await callers.store.delete_key(key)
+                    await callers.store.delete_key(key)
 
         self.do(change, stop)
 
