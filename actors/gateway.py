@@ -49,6 +49,7 @@ from .conversations.supervisor import Supervisor, open_supervisor
 from .conversations.turn_service import TurnService
 from .conversations.workspace_paths import new_conversation_id
 from .conversations.workspaces import check_tools, place_of
+from .keys.limits import KeyLimiter, open_limits, open_usage_store
 from .keys.registry import LOCAL, KeyRegistry, open_keys, revoked
 from .listeners.cache import Cache, open_cache
 from .listeners.overview import GatewayStatistics, SessionInfo, session_info
@@ -84,7 +85,7 @@ class Gateway:
     def __init__(
         self, settings: Settings, bus: Bus, stats: Stats, cache: Cache, directory: Directory,
         pool: ChildPool, supervisor: Supervisor, background: Background, watch: CliWatch,
-        archive: Archive, keys: KeyRegistry,
+        archive: Archive, keys: KeyRegistry, limits: KeyLimiter,
     ) -> None:  # fmt: skip
         self.settings = settings
         self.bus = bus
@@ -97,6 +98,7 @@ class Gateway:
             archive.store, self.responses, settings.responses.ttl_seconds
         )
         self.keys = keys
+        self.limits = limits
         self.models = ModelCatalog(settings.models, keys.find)
         self.attachments = AttachmentPolicy.of(settings)
         self.seals = Seals(settings.storage.path.expanduser() / COMPACTION_KEY)
@@ -105,7 +107,7 @@ class Gateway:
         self._pool = pool
         self._supervisor = supervisor
         self._watch = watch
-        self._turns = TurnService(directory, supervisor, self.models, keys)
+        self._turns = TurnService(directory, supervisor, self.models, keys, limits)
         keys.on_revoked = self._revoke
         archive.make_room = self._make_room
         supervisor.abandoned = archive.discard
@@ -405,6 +407,8 @@ async def open_gateway(
             async with (
                 open_archive(settings.storage, directory) as archive,
                 open_keys(settings.auth, settings.limits.as_limits(), archive.store) as keys,
+                open_usage_store(archive.store) as usage,
+                open_limits(keys, usage) as limits,
                 open_cleanup(
                     cli.cwd.parent,
                     cli.agents.root,
@@ -421,7 +425,9 @@ async def open_gateway(
                     cleanup,
                     new_conversation_id if _serves_agents(settings, keys) else None,
                 ) as pool,
-                open_supervisor(settings, directory, pool, bus, cli.program[0]) as supervisor,
+                open_supervisor(
+                    settings, directory, pool, bus, cli.program[0], limits
+                ) as supervisor,
                 open_background(BACKGROUND_TURNS) as background,
             ):
                 directory.removed = partial(_leave_memory, cleanup, archive)
@@ -440,6 +446,7 @@ async def open_gateway(
                         watch,
                         archive,
                         keys,
+                        limits,
                     )
                 except Exception as error:  # noqa: BLE001 (raised again, past the nurseries)
                     failure = error

@@ -33,6 +33,7 @@ from ..runtime.mailbox import ActorGone, Mailbox, Ref, answer, open_mailbox
 from ..session.actor import SessionPool, run_session
 from ..session.events import Close
 from ..session.messages import SessionMessage
+from ..session.metering import Meter
 from ..session.phases import Limits
 from .directory import Directory, Entry, not_found
 
@@ -140,6 +141,7 @@ class _Supervision:
     bus: Bus
     limits: Limits
     stall_seconds: float
+    meter: Meter | None
 
     async def run(self, mailbox: Mailbox[Awaken]) -> None:
         interval = min(SWEEP_SECONDS, self.limits.expire)
@@ -184,6 +186,7 @@ class _Supervision:
             self.stall_seconds,
             self.pool,
             self.bus,
+            self.meter,
         )
         if ended.crashed:
             entry.crashes.spend(trio.current_time())
@@ -251,12 +254,13 @@ async def open_supervisor(
     pool: SessionPool[Any],
     bus: Bus,
     program: str = "claude",
+    meter: Meter | None = None,
 ) -> AsyncIterator[Supervisor]:
     """Run a supervisor while the block runs. Afterwards no session is left. `program`: the CLI."""
     ref: Ref[Awaken]
     ref, mailbox = open_mailbox("supervisor")
     supervision = _Supervision(
-        directory, pool, bus, limits_of(settings, program), settings.server.stall_seconds
+        directory, pool, bus, limits_of(settings, program), settings.server.stall_seconds, meter
     )
     async with trio.open_nursery() as nursery:
         nursery.start_soon(supervision.run, mailbox)

@@ -14,6 +14,7 @@ import trio
 
 from ...schemas.errors import Conflict, GatewayError, draining
 from ...schemas.message import Message
+from ..keys.limits import KeyLimiter
 from ..keys.registry import KeyRegistry
 from ..runtime.reply_channel import Turn, open_turn
 from ..session.events import Interrupt, StartTurn
@@ -32,9 +33,11 @@ class TurnService:
         supervisor: Supervisor,
         models: ModelCatalog,
         keys: KeyRegistry,
+        limits: KeyLimiter,
     ) -> None:
         self.models = models
         self._keys = keys
+        self._limits = limits
         self._directory = directory
         self._supervisor = supervisor
         self._under_way: dict[str, dict[str, Entry]] = {}  # turns by owner, and where they run
@@ -52,10 +55,13 @@ class TurnService:
             raise draining()
         owner = entry.owner
         self._keys.find(owner)  # it may have been revoked since the request was let in
+        await self._limits.load(owner)  # no checkpoint where the request was accepted
+        self._limits.take(owner)
         model = start.request.model or entry.state.memory.setup.model
         turn, port = open_turn(start.turn_id, entry.conversation_id, model)
         self._directory.use(entry, time.time())
         self.running += 1
+        self._limits.began(owner)
         under_way = self._under_way.setdefault(owner, {})
         under_way[start.turn_id] = entry
         try:
@@ -69,6 +75,7 @@ class TurnService:
             self._directory.release(entry, time.time())
             self._supervisor.relieve(entry)
             self.running -= 1
+            self._limits.ended(owner)
             if self.draining and not self.running:
                 self._quiet.set()
 

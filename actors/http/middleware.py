@@ -10,6 +10,7 @@ a response is out: `Response.send_body` is the server's own function.
 from __future__ import annotations
 
 import time
+from collections.abc import Callable
 
 import structlog
 from attrs import define, field
@@ -34,10 +35,16 @@ RESPONSE = "ccapi.response"
 HEADERS = "ccapi.headers"
 """The scope's key for the request's headers by name (`auth.Headers`)."""
 
+RATE_LIMITS = tuple(
+    f"x-ratelimit-{what}-{of}"
+    for what in ("limit", "remaining", "reset")
+    for of in ("requests", "tokens")
+)
+
 EXPOSED = (
     "x-request-id", "x-conversation-id", "x-ccapi-cache", "x-ccapi-ignored", "x-ccapi-lineage",
     "x-ccapi-tool-choice", "x-ccapi-history-omitted", "x-ccapi-workspace", "x-ccapi-child",
-    "x-ccapi-lost-turn", "retry-after", "retry-after-ms", "x-should-retry",
+    "x-ccapi-lost-turn", *RATE_LIMITS, "retry-after", "retry-after-ms", "x-should-retry",
 )  # fmt: skip
 
 _SAFE_METHODS = {"GET", "HEAD"}
@@ -116,12 +123,14 @@ class Front:
 
 @define(eq=False)
 class Response:
-    """The response to one request. `headers` go on it whatever it turns out to be; `status` is None
-    until its head is sent. `send_body` is the server's own `send`, for what follows the head."""
+    """The response to one request. `headers` go on it whatever it turns out to be, and what `late`
+    gives when its head is sent; `status` is None until then. `send_body` is the server's own
+    `send`, for what follows the head."""
 
     send_body: Send
     headers: dict[str, str]
     status: int | None = None
+    late: Callable[[], dict[str, str]] | None = None
     _cors: Cors | None = None
     _asked: StarletteHeaders = field(factory=StarletteHeaders)
 
@@ -140,6 +149,8 @@ class Response:
 
     async def _start(self, message: Message) -> None:
         self.status = message["status"]
+        if self.late is not None:
+            self.headers |= self.late()
         message["headers"] = [*message.get("headers", ()), *encode_headers(self.headers)]
         await self.send_body(message)
 

@@ -168,6 +168,8 @@ class _Methods:
         owner = None if self._keys is None else self._keys.owner(headers)
         if owner is not None and self._scopes:
             self._gateway.keys.find(owner).check(self._scopes)
+        if owner is not None:
+            response.late = partial(self._gateway.limits.headers, owner)
         method = "GET" if scope["method"] == "HEAD" else scope["method"]
         handler = self._handlers.get(method)
         # What was read stays in memory as long as the request does, in one form or another.

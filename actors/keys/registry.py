@@ -126,6 +126,13 @@ class KeyRegistry:
             return Rights(owner, owner)
         return found
 
+    def limits_of(self, owner: str) -> KeyLimits:
+        """Of a key that holds; nothing more is asked of one that does not."""
+        try:
+            return self.find(owner).limits
+        except Unauthenticated:
+            return NO_LIMITS
+
     @property
     def serves_agents(self) -> bool:
         """Whether there is a client that may use agents."""

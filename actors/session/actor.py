@@ -37,6 +37,7 @@ from ...schemas.turn import (
 )
 from ...schemas.turn_items import TextDelta, TurnItem
 from ...transport.loggers import get_logger
+from ...transport.store.interface import Charge
 from ..runtime.bus import Bus
 from ..runtime.mailbox import Mailbox, ReplyTo, answer
 from ..runtime.once_log import OnceLog
@@ -44,6 +45,7 @@ from ..runtime.reply_channel import CallerGone, Port
 from . import errors
 from .events import (
     Action,
+    Billed,
     CancelWake,
     ChildChosen,
     ChildGone,
@@ -79,6 +81,7 @@ from .keeping import Keeper
 from .late import UnexpectedEvent
 from .machine import Machine
 from .messages import Add, Ended, Journal, Lent, SessionMessage, SessionState, Submit
+from .metering import Meter, TurnMeter
 from .permissions import request_of
 from .phases import Limits, Phase
 from .turn import TurnState
@@ -219,7 +222,7 @@ class _Session(Generic[C]):
 
     def __init__(
         self, conversation_id: str, state: SessionState[Any], limits: Limits, stall_seconds: float,
-        pool: SessionPool[C], bus: Bus,
+        pool: SessionPool[C], bus: Bus, meter: Meter | None = None,
     ) -> None:  # fmt: skip
         self.id = conversation_id
         self.machine = Machine(
@@ -234,6 +237,7 @@ class _Session(Generic[C]):
         self._callers = Callers(conversation_id, bus)
         self._broadcast = state.broadcast
         self._start_is_kept = trio.Event()
+        self._meter = None if meter is None else TurnMeter(state.owner, meter)
         self._keeper = None if state.journal is None else self._keeper_of(state.journal)
         self._broadcast_turn: TurnState | None = None  # the turn that the broadcast has begun
         self._child: C | None = None
@@ -244,8 +248,14 @@ class _Session(Generic[C]):
         return Keeper(
             journal, self._broadcast, finish=self._callers.end, lost=self._callers.report_lost,
             write=self._write, started=self._start_kept,
-            broken=lambda error: self.feed(Close(error)),
+            broken=lambda error: self.feed(Close(error)), uncounted=self._count,
         )  # fmt: skip
+
+    def _count(self, charge: Charge) -> None:
+        """A turn has ended whose end the store does not take, or is not given."""
+        if self._meter is not None:
+            meter, owner = self._meter.meter, self._meter.owner
+            meter.write(owner, charge.model, charge.usage, 1)
 
     def _start_kept(self) -> None:
         self._start_is_kept.set()
@@ -347,10 +357,17 @@ class _Session(Generic[C]):
     def _settle(self, actions: list[Action]) -> None:
         """Keep up with the machine's memory, phase and deadline, and with what has to be kept."""
         self._state.memory = self.machine.memory  # before the phase: lineage reads both
+        charges: dict[str, Charge] = {}
+        if self._meter is not None:
+            self._meter.follow(actions, self.machine.turn, self.machine.resident)
+            charges, self._meter.charges = self._meter.charges, charges
         if self._keeper is not None:
             ends = [action for action in actions if type(action) is End]
-            self._keeper.follow(ends, self.machine.turn, self.machine.memory)
+            self._keeper.follow(ends, self.machine.turn, self.machine.memory, charges)
             self._keep()
+        else:
+            for charge in charges.values():
+                self._count(charge)
         turn = self.machine.turn
         if turn is not None and turn.has_effects:
             self._callers.note_effects(turn.turn_id)
@@ -431,6 +448,8 @@ class _Session(Generic[C]):
                     self._callers.end(action)
                 else:
                     self._keeper.end(action)
+            case Billed():
+                pass  # the meter has it
             case ChoiceReported(turn_id, fate):
                 self._callers.report_choice(turn_id, fate)
             case Started(turn_id, model):
@@ -498,6 +517,8 @@ class _Session(Generic[C]):
 
     def finish(self, ended: Ended) -> None:
         """The actor has ended: end its unfinished turns, and stop its child."""
+        if self._meter is not None:
+            self._meter.close(is_kept=self._keeper is not None)
         self._withdraw()
         if self._child is not None:
             if self.machine.phase is Phase.IDLE and not ended.crashed:
@@ -640,6 +661,7 @@ async def run_session(
     stall_seconds: float,
     pool: SessionPool[C],
     bus: Bus,
+    meter: Meter | None = None,
 ) -> Ended:
     """The session actor. Ends when its conversation is closed, when it fails, or is cancelled.
 
@@ -647,7 +669,7 @@ async def run_session(
     becomes None only then, so that no second actor begins before.
     """
     ended = Ended(draining(retry_after=None))
-    session = _Session(conversation_id, state, limits, stall_seconds, pool, bus)
+    session = _Session(conversation_id, state, limits, stall_seconds, pool, bus, meter)
     try:
         await session.run(mailbox)
         ended = Ended(session.machine.closing or errors.closed())

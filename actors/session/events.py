@@ -9,13 +9,22 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from typing import Any, Protocol
 
-from attrs import frozen
+from attrs import field, frozen
 
 from ...schemas.claude.lines import Line
 from ...schemas.claude.output import Frame, PermissionAsked
 from ...schemas.errors import GatewayError
 from ...schemas.message import Message
-from ...schemas.turn import Answer, ChildSource, ChoiceFate, Origin, Outcome, Setup, TurnRequest
+from ...schemas.turn import (
+    Answer,
+    ChildSource,
+    ChoiceFate,
+    Origin,
+    Outcome,
+    Setup,
+    TurnRequest,
+    Usage,
+)
 from ...schemas.turn_items import TurnItem
 
 # -- events; the child's frames are events too -----------------------------------------------------
@@ -217,7 +226,8 @@ class Started:
 class End:
     """The turn is over: exactly one for each `Started`, and no `Deliver` after it. Times are points
     in time, in seconds; `first_delta` is None where nothing was delivered. `said` is the answer as
-    the conversation remembers it, with its thinking; None: it remembers none."""
+    the conversation remembers it, with its thinking; None: it remembers none. `used` is what the
+    turn took in all, whatever came of it; `is_priced`: the CLI has told what that cost."""
 
     turn_id: str
     outcome: Outcome
@@ -227,6 +237,15 @@ class End:
     accepted: float
     first_delta: float | None
     said: Message | None = None
+    used: Usage = field(factory=Usage)
+    is_priced: bool = False
+
+
+@frozen
+class Billed:
+    """The child tells what a turn that had ended already took in all."""
+
+    usage: Usage
 
 
 @frozen
@@ -305,4 +324,5 @@ class ChildChosen:
 Action = (
     Wake | CancelWake | HandOver | ChildChosen | Write | Deliver | ChoiceReported | Started | End
     | RequestPermission | PermissionSettled | TranscriptLost | ClaimRefused | Freeze | Retire | Kill
+    | Billed
 )  # fmt: skip

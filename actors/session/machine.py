@@ -182,7 +182,8 @@ class Machine:
                 return self._retry_without_transcript(event, now)
             case Phase.AWAITING_TOOLS, TurnResult():
                 # The child did not wait for the results, and no client receives what it answered.
-                return self._retire_or_kill(now)
+                billed = events.Billed(self._present.bill(event, self._ledger))
+                return [billed, *self._retire_or_kill(now)]
             case Phase.INTERRUPTING, ControlAnswer() if self._present.awaits_rewind(event):
                 return self._rewound(event, now)
             case Phase.RELEASING, ControlAnswer():
@@ -220,8 +221,8 @@ class Machine:
                 child.limit = event
                 return []
             case TurnResult():
-                child.bill(event, self._ledger)  # of a turn that has ended already
-                return []
+                # Of a turn that has ended already.
+                return [events.Billed(child.bill(event, self._ledger))]
         return None
 
     # -- a turn starts ---------------------------------------------------------------------------
@@ -396,7 +397,8 @@ class Machine:
         turn, child = self._turns.running, self._present
         usage = child.bill(result, self._ledger)
         if not turn.is_meant(result):
-            return []
+            return [events.Billed(usage)]
+        turn.billed = usage
         failed = result.is_error or result.subtype != "success"
         if failed and child.is_claiming:
             return self._claim_refused(result.text, now)

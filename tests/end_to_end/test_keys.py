@@ -18,6 +18,7 @@ from trio_websocket import ConnectionClosed, open_websocket_url
 
 from ccapi.actors.commands.main import main
 from ccapi.schemas.settings.settings import AuthSettings
+from tests.support.joined import open_joined
 from tests.support.live import Live, open_live_demo
 
 SAID = [{"role": "user", "content": "repeat: hello"}]
@@ -238,3 +239,54 @@ def test_a_stored_key_lets_other_machines_in(tmp_path: Path) -> None:
     assert "ccapi key create" in refused.output
     assert CliRunner().invoke(main, ["key", "create", "ann"], env=env).exit_code == 0
     assert CliRunner().invoke(main, ["config"], env=env).exit_code == 0
+
+
+async def test_limits_hold_on_every_route_and_headers_tell(tmp_path: Path) -> None:
+    async with open_live_demo(tmp_path) as live:
+        secret = await key(live, "create", "ann", "--turns-per-minute", "3")
+        one = await key(live, "create", "bob", "--concurrent-turns", "1")
+        poor = await key(live, "create", "eve", "--tokens-per-day", "10")
+        await followed(live)
+        async with client_of(live, secret) as ann:
+            first = await ask(ann)
+            assert first.headers["x-ratelimit-limit-requests"] == "3"
+            assert first.headers["x-ratelimit-remaining-requests"] == "2"
+            assert (await ask(ann)).headers["x-ccapi-cache"] == "hit"  # a turn all the same
+            answered = await ann.post("/v1/responses", json={"input": "repeat: x"})
+            assert answered.headers["x-ratelimit-remaining-requests"] == "0"
+            body = {"model": "sonnet", "prompt": "repeat: y"}
+            for path, fields in [
+                ("/v1/chat/completions", {"messages": SAID, "model": "sonnet"}),
+                ("/v1/chat/completions", {"messages": SAID, "model": "sonnet", "stream": True}),
+                ("/v1/completions", body),
+                ("/v1/responses", {"input": "repeat: z"}),
+                ("/v1/responses", {"input": "repeat: z", "background": True}),
+            ]:
+                refused = await ann.post(path, json=fields)
+                assert error_of(refused) == (429, "key_limit_reached")
+                assert refused.json()["error"]["limit"] == "turns_per_minute"
+                assert 1 <= int(refused.headers["retry-after"]) <= 20
+            made = (await ann.post("/v1/conversations", json={"model": "sonnet"})).json()["id"]
+            async with open_joined(live.url, made, key=secret) as joined:
+                await joined.say("turn.create", input="repeat: a", ref="r")
+                assert (await joined.until("error"))["error"]["code"] == "key_limit_reached"
+            listed = await ann.get("/v1/models")
+            assert listed.headers["x-ratelimit-remaining-requests"] == "0"
+        async with client_of(live, one) as bob:
+            async with bob.stream(
+                "POST", "/v1/responses", json={"input": slowly(100), "stream": True}
+            ) as running:
+                assert running.status_code == 200
+                assert "x-ratelimit-limit-requests" not in running.headers
+                refused = await ask(bob)
+                assert refused.json()["error"]["limit"] == "concurrent_turns"
+            with trio.fail_after(5):
+                while live.gateway.statistics().turns_running:
+                    await trio.sleep(0.01)
+            assert (await ask(bob)).status_code == 200
+        async with client_of(live, poor) as eve:
+            assert (await ask(eve)).status_code == 200
+            refused = await ask(eve)
+            assert refused.json()["error"]["limit"] == "tokens_per_day"
+            assert refused.headers["x-ratelimit-remaining-tokens"] == "0"
+            assert refused.headers["x-should-retry"] == "false"

@@ -19,6 +19,7 @@ from ccapi.actors.conversations.conversation import DEFAULTS, ConversationInfo
 from ccapi.actors.conversations.models import ModelCatalog
 from ccapi.actors.gateway import COMPACTION_KEY, Gateway
 from ccapi.actors.http.app import http_app
+from ccapi.actors.keys.limits import KeyLimiter
 from ccapi.actors.keys.registry import LOCAL, KeyRegistry
 from ccapi.actors.listeners.cache import Cache, open_cache
 from ccapi.actors.listeners.overview import GatewayStatistics, SessionInfo
@@ -38,6 +39,8 @@ from ccapi.schemas.turn_items import TextDelta
 from ccapi.transport.http.bodies import Bodies
 from ccapi.transport.media.attachments import AttachmentPolicy
 from ccapi.transport.seals import Seals
+from ccapi.transport.store.local import LocalStore, new_node
+from ccapi.transport.store.memory import MemoryEngine, MemoryRunner
 
 USAGE = Usage(prompt_tokens=12, completion_tokens=3, cached_tokens=10)
 
@@ -210,11 +213,17 @@ class GatewayDouble:
     broken: GatewayError | None = None
 
     keys: KeyRegistry = field(init=False)
+    limits: KeyLimiter = field(init=False)
     bodies: Bodies = field(init=False)
+
+    @limits.default
+    def _limits_of_settings(self) -> KeyLimiter:
+        node = new_node()
+        return KeyLimiter(self.keys, LocalStore(MemoryRunner(MemoryEngine(node.id)), node))
 
     @keys.default
     def _keys_of_settings(self) -> KeyRegistry:
-        return KeyRegistry(self.settings.auth)
+        return KeyRegistry(self.settings.auth, self.settings.limits.as_limits())
 
     @bodies.default
     def _make_room(self) -> Bodies:
