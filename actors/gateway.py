@@ -52,7 +52,7 @@ from .conversations.workspaces import check_tools, place_of
 from .keys.limits import KeyLimiter, open_limits, open_usage_store
 from .keys.registry import LOCAL, KeyRegistry, open_keys, revoked
 from .listeners.cache import Cache, open_cache
-from .listeners.overview import GatewayStatistics, SessionInfo, session_info
+from .listeners.overview import GatewayStatistics, OwnStatistics, SessionInfo, session_info
 from .listeners.stats import Stats, open_stats
 from .pool.cli_watch import CliWatch
 from .pool.pool import ChildPool, open_pool
@@ -315,10 +315,25 @@ class Gateway:
             draining=self.draining,
         )
 
+    def own_statistics(self, owner: str) -> OwnStatistics:
+        """The same of one owner's conversations alone, as far as it is theirs."""
+        entries = self._directory.of(owner)
+        return OwnStatistics(
+            sessions=dict(Counter(entry.state.phase.value for entry in entries)),
+            conversations=len(entries),
+            turns_running=self._turns.running_of(owner),
+            draining=self.draining,
+        )
+
+    def sees_all(self, owner: str) -> bool:
+        """Whether clients of this owner see the numbers of the gateway as a whole."""
+        return self.keys.find(owner).sees_all
+
     def sessions(self, *, owner: str) -> list[SessionInfo]:
-        """The sessions that have an actor. Of others' than `owner`'s, no ids."""
-        live = (entry for entry in self._directory.all() if entry.ref is not None)
-        return [session_info(entry, owner) for entry in live]
+        """The sessions that have an actor: all, for one who `sees_all`, without others' ids; else
+        the owner's."""
+        entries = self._directory.all() if self.sees_all(owner) else self._directory.of(owner)
+        return [session_info(entry, owner) for entry in entries if entry.ref is not None]
 
     @property
     def trouble(self) -> GatewayError | None:

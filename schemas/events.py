@@ -49,6 +49,7 @@ class TurnAccepted:
     turn_id: str
     conversation_id: str
     model: str
+    owner: str = ""
 
 
 @frozen
@@ -64,6 +65,7 @@ class TurnFinished:
     first_delta_seconds: float | None
     cache_key: str | None
     answer: Answer | None
+    owner: str = ""
 
 
 @frozen
@@ -76,6 +78,7 @@ class TurnFailed:
     error: GatewayError
     seconds: float
     cache_key: str | None
+    owner: str = ""
 
 
 @frozen

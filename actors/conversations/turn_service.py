@@ -79,6 +79,10 @@ class TurnService:
             if self.draining and not self.running:
                 self._quiet.set()
 
+    def running_of(self, owner: str) -> int:
+        """How many turns clients of this owner's have under way."""
+        return len(self._under_way.get(owner, ()))
+
     async def end_all(self, owner: str, error: GatewayError) -> None:
         """End every turn that clients of this owner's have under way, with this error."""
         for turn_id, entry in [*self._under_way.get(owner, {}).items()]:

@@ -48,6 +48,7 @@ from .responses import (
     names_response,
     show_response,
 )
+from .usage import show_usage
 
 if TYPE_CHECKING:
     from ..gateway import Gateway
@@ -156,6 +157,7 @@ def _other_routes(gateway: Gateway, keys: KeyRing) -> list[Route]:
         any_route(gateway, "/v1/models", keys, GET=list_models),
         any_route(gateway, "/v1/models/{model:path}", keys, GET=show_model),
         *(any_route(gateway, path, keys, GET=only_websocket) for path in ONLY_WEBSOCKET),
+        any_route(gateway, "/v1/usage", keys, GET=show_usage),
         any_route(gateway, "/stats", keys, GET=tell_statistics),
         any_route(gateway, "/metrics", keys, GET=tell_metrics),
     ]
@@ -200,13 +202,20 @@ async def tell_readiness(call: Call) -> None:
 
 
 async def tell_statistics(call: Call) -> None:
+    """Of the gateway; for a key that may not see that, of its own turns and sessions."""
     gateway = call.gateway
-    await call.answer({**gateway.stats.snapshot(), "gateway": asdict(gateway.statistics())})
+    if call.rights.sees_all:
+        await call.answer({**gateway.stats.snapshot(), "gateway": asdict(gateway.statistics())})
+        return
+    own = gateway.own_statistics(call.owner)
+    await call.answer({**gateway.stats.snapshot(call.owner), "gateway": asdict(own)})
 
 
 async def tell_metrics(call: Call) -> None:
     """Prometheus' text exposition format."""
-    await send_response(call.send, 200, CONTENT_TYPE_LATEST, call.gateway.stats.prometheus())
+    owner = None if call.rights.sees_all else call.owner
+    text = call.gateway.stats.prometheus(owner)
+    await send_response(call.send, 200, CONTENT_TYPE_LATEST, text)
 
 
 # -- what is not there -----------------------------------------------------------------------------

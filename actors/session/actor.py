@@ -141,8 +141,9 @@ class _Waiting:
 class Callers:
     """The callers of one conversation's unfinished turns, by the turn's id, and their events."""
 
-    def __init__(self, conversation_id: str, bus: Bus) -> None:
+    def __init__(self, conversation_id: str, bus: Bus, owner: str = "") -> None:
         self._conversation_id = conversation_id
+        self._owner = owner
         self._bus = bus
         self.waiting: dict[str, _Waiting] = {}
 
@@ -157,7 +158,7 @@ class Callers:
         """The machine has accepted the turn: publish that. Its end is always published too."""
         waiting = self.waiting[turn_id]
         waiting.model = model
-        self._bus.publish(TurnAccepted(turn_id, self._conversation_id, model))
+        self._bus.publish(TurnAccepted(turn_id, self._conversation_id, model, self._owner))
         return waiting.port
 
     def report_choice(self, turn_id: str, fate: ChoiceFate) -> None:
@@ -192,7 +193,7 @@ class Callers:
                 self._bus.publish(
                     TurnFinished(
                         end.turn_id, self._conversation_id, end.model, usage, seconds, first, key,
-                        end.answer,
+                        end.answer, self._owner,
                     )
                 )  # fmt: skip
             case Failed(error):
@@ -212,7 +213,9 @@ class Callers:
     def _publish_failure(
         self, turn_id: str, model: str, error: GatewayError, seconds: float, key: str | None
     ) -> None:
-        self._bus.publish(TurnFailed(turn_id, self._conversation_id, model, error, seconds, key))
+        self._bus.publish(
+            TurnFailed(turn_id, self._conversation_id, model, error, seconds, key, self._owner)
+        )
 
 
 class _Session(Generic[C]):
@@ -234,7 +237,7 @@ class _Session(Generic[C]):
         self._pool = pool
         self._bus = bus
         self._once = OnceLog(log)
-        self._callers = Callers(conversation_id, bus)
+        self._callers = Callers(conversation_id, bus, state.owner)
         self._broadcast = state.broadcast
         self._start_is_kept = trio.Event()
         self._meter = None if meter is None else TurnMeter(state.owner, meter)

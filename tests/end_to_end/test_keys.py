@@ -290,3 +290,54 @@ async def test_limits_hold_on_every_route_and_headers_tell(tmp_path: Path) -> No
             assert refused.json()["error"]["limit"] == "tokens_per_day"
             assert refused.headers["x-ratelimit-remaining-tokens"] == "0"
             assert refused.headers["x-should-retry"] == "false"
+
+
+async def test_a_key_sees_its_own_numbers_and_an_admin_all(tmp_path: Path) -> None:
+    async with open_live_demo(tmp_path) as live:
+        ann, bob = await key(live, "create", "ann"), await key(live, "create", "bob")
+        admin = await key(live, "create", "root", "--scope", "admin")
+        watcher = await key(live, "create", "prometheus", "--scope", "read-only")
+        await followed(live)
+        told: dict[str, Any] = {}
+        for name, secret, turns in [("ann", ann, 2), ("bob", bob, 1)]:
+            async with client_of(live, secret) as client:
+                for number in range(turns):
+                    body = {"input": f"repeat: {number}", "store": False}
+                    answer = await client.post("/v1/responses", json=body)
+                    assert answer.status_code == 200
+                    if name == "ann":  # what was used outlives the conversation
+                        gone = answer.json()["conversation_id"]
+                        deleted = await client.delete(f"/v1/conversations/{gone}")
+                        assert deleted.status_code == 200
+        for name, secret in [("ann", ann), ("bob", bob), ("root", admin), ("watch", watcher)]:
+            async with client_of(live, secret) as client:
+                stats = (await client.get("/stats")).json()
+                metrics = (await client.get("/metrics")).text
+                usage = (await client.get("/v1/usage")).json()["data"]
+                told[name] = (
+                    stats["turns"]["finished"],
+                    "ccapi_turns_finished_total 3.0" in metrics,
+                    sorted((each["key_name"], each["turns"]) for each in usage),
+                )
+                assert ("children" in stats) is (name in ("root", "watch"))
+                url = live.url.replace("http", "ws") + "/v1/overview"
+                header = (b"x-api-key", secret.encode())
+                async with open_websocket_url(url, extra_headers=[header]) as ws:
+                    picture = json.loads(await ws.get_message())
+                assert picture["turns"]["finished"] == stats["turns"]["finished"]
+        assert told == {
+            "ann": (2, False, [("ann", 2)]),
+            "bob": (1, False, [("bob", 1)]),
+            "root": (3, True, [("ann", 2), ("bob", 1)]),
+            "watch": (3, True, []),
+        }
+        async with client_of(live, ann) as client:
+            (own,) = (await client.get("/v1/usage")).json()["data"]
+            assert own["total_tokens"] == own["prompt_tokens"] + own["completion_tokens"] > 0
+            assert own["cost_usd"] > 0
+            assert own["model"] == "sonnet"
+            early = await client.get("/v1/usage", params={"end": "2000-01-01"})
+            assert early.json()["data"] == []
+            bad = await client.get("/v1/usage", params={"start": "yesterday"})
+            assert bad.status_code == 400
+            assert bad.json()["error"]["param"] == "start"

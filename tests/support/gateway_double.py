@@ -22,7 +22,7 @@ from ccapi.actors.http.app import http_app
 from ccapi.actors.keys.limits import KeyLimiter
 from ccapi.actors.keys.registry import LOCAL, KeyRegistry
 from ccapi.actors.listeners.cache import Cache, open_cache
-from ccapi.actors.listeners.overview import GatewayStatistics, SessionInfo
+from ccapi.actors.listeners.overview import GatewayStatistics, OwnStatistics, SessionInfo
 from ccapi.actors.pool.pool import PoolStatistics
 from ccapi.actors.responses.kept_responses import KeptResponses
 from ccapi.actors.responses.store import ResponseStore
@@ -179,10 +179,10 @@ class ConversationDouble:
 
 @define
 class StatsDouble:
-    def snapshot(self) -> dict[str, Any]:
+    def snapshot(self, owner: str | None = None) -> dict[str, Any]:
         return {"turns": {"finished": 7}}
 
-    def prometheus(self) -> bytes:
+    def prometheus(self, owner: str | None = None) -> bytes:
         return b"ccapi_turns_total 7.0\n"
 
 
@@ -329,6 +329,13 @@ class GatewayDouble:
 
     async def forget(self, conversation_id: str, *, owner: str = LOCAL) -> None:
         self.made.remove(self.loaded(conversation_id, owner=owner))
+
+    def sees_all(self, owner: str) -> bool:
+        return self.keys.find(owner).sees_all
+
+    def own_statistics(self, owner: str) -> OwnStatistics:
+        mine = sum(made.owner == owner for made in self.made)
+        return OwnStatistics({"idle": mine}, mine, 0, self.draining)
 
     def statistics(self) -> GatewayStatistics:
         return GatewayStatistics(
