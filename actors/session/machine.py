@@ -182,7 +182,7 @@ class Machine:
                 return self._retry_without_transcript(event, now)
             case Phase.AWAITING_TOOLS, TurnResult():
                 # The child did not wait for the results, and no client receives what it answered.
-                billed = events.Billed(self._present.bill(event, self._ledger))
+                billed = events.Billed(self._present.bill_all(event, self._ledger))
                 return [billed, *self._retire_or_kill(now)]
             case Phase.INTERRUPTING, ControlAnswer() if self._present.awaits_rewind(event):
                 return self._rewound(event, now)
@@ -222,7 +222,7 @@ class Machine:
                 return []
             case TurnResult():
                 # Of a turn that has ended already.
-                return [events.Billed(child.bill(event, self._ledger))]
+                return [events.Billed(child.bill_all(event, self._ledger))]
         return None
 
     # -- a turn starts ---------------------------------------------------------------------------

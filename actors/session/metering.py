@@ -20,7 +20,7 @@ from typing import Protocol
 from attrs import define, field
 
 from ...schemas.claude.prices import price_of
-from ...schemas.turn import Completed, Usage
+from ...schemas.turn import Usage
 from ...transport.store.interface import Charge
 from .events import Action, Billed, End
 from .turn import TurnState
@@ -89,9 +89,7 @@ class TurnMeter:
             self._open = self._unpriced = NOTHING
             return
         self._unpriced += end.used
-        outcome = end.outcome
-        if not (isinstance(outcome, Completed) and outcome.finish_reason == "tool_calls"):
-            self._open += end.used  # of tool calls the child's result is without that part
+        self._open += end.used
 
     def _bill(self, usage: Usage) -> None:
         more, self._open, self._unpriced = usage - self._open, NOTHING, NOTHING
