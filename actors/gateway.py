@@ -28,7 +28,7 @@ from typing import TypeVar
 
 import trio
 
-from ..schemas.errors import GatewayError, Overloaded, draining
+from ..schemas.errors import CliUnusable, GatewayError, Overloaded, draining
 from ..schemas.events import ConversationOpened
 from ..schemas.message import Message, check_results, digest
 from ..schemas.settings.settings import Settings, without_keys
@@ -36,7 +36,9 @@ from ..schemas.turn import Memory, Reply, Setup, Tool
 from ..transport.http.bodies import Bodies
 from ..transport.loggers import get_logger
 from ..transport.media.attachments import AttachmentPolicy
-from ..transport.process.cli import find_cli
+from ..transport.process.cli import Cli, find_cli
+from ..transport.process.cli_version import Version
+from ..transport.process.login import Login
 from ..transport.seals import Seals
 from .conversations.archive import Archive, Listed, open_archive
 from .conversations.cleanup import Cleanup, open_cleanup
@@ -44,16 +46,19 @@ from .conversations.conversation import Conversation, ConversationInfo, info_of
 from .conversations.directory import Directory, Entry, not_found
 from .conversations.journal import seed_ids
 from .conversations.lineage import new_from
-from .conversations.models import ModelCatalog
+from .conversations.models import ModelCatalog, open_learning
 from .conversations.supervisor import Supervisor, open_supervisor
 from .conversations.turn_service import TurnService
 from .conversations.workspace_paths import new_conversation_id
 from .conversations.workspaces import check_tools, place_of
+from .idempotency.requests import IdempotentRequests, open_idempotent_requests
 from .keys.limits import KeyLimiter, open_limits, open_usage_store
 from .keys.registry import LOCAL, KeyRegistry, open_keys, revoked
 from .listeners.cache import Cache, open_cache
 from .listeners.overview import GatewayStatistics, OwnStatistics, SessionInfo, session_info
 from .listeners.stats import Stats, open_stats
+from .mcp.host import McpHost
+from .mcp.servers import McpServers, open_mcp_servers
 from .pool.cli_watch import CliWatch
 from .pool.pool import ChildPool, open_pool
 from .pool.token_count import count_tokens
@@ -85,13 +90,16 @@ class Gateway:
     def __init__(
         self, settings: Settings, bus: Bus, stats: Stats, cache: Cache, directory: Directory,
         pool: ChildPool, supervisor: Supervisor, background: Background, watch: CliWatch,
-        archive: Archive, keys: KeyRegistry, limits: KeyLimiter,
+        archive: Archive, mcp: McpServers, cli: Cli, models: ModelCatalog,
+        idempotent: IdempotentRequests, keys: KeyRegistry, limits: KeyLimiter,
     ) -> None:  # fmt: skip
         self.settings = settings
+        self.mcp = mcp
         self.bus = bus
         self.stats = stats
         self.cache = cache
         self.background = background
+        self.idempotent = idempotent
         self.responses = ResponseStore(settings.responses)
         self.archive = archive
         self.kept_responses = KeptResponses(
@@ -99,7 +107,8 @@ class Gateway:
         )
         self.keys = keys
         self.limits = limits
-        self.models = ModelCatalog(settings.models, keys.find)
+        self.models = models
+        models.rights = keys.find
         self.attachments = AttachmentPolicy.of(settings)
         self.seals = Seals(settings.storage.path.expanduser() / COMPACTION_KEY)
         self.bodies = Bodies(settings.server.max_bodies_bytes)
@@ -109,6 +118,7 @@ class Gateway:
         self._watch = watch
         self._turns = TurnService(directory, supervisor, self.models, keys, limits)
         keys.on_revoked = self._revoke
+        self._cli = cli
         archive.make_room = self._make_room
         supervisor.abandoned = archive.discard
 
@@ -345,11 +355,43 @@ class Gateway:
         if self.archive.trouble is not None:
             message = f"Conversations cannot be kept: {self.archive.trouble}"
             return Overloaded(message, code="storage_unavailable")
-        return self._watch.trouble or self._pool.trouble
+        return self._watch.trouble or self._pool.trouble or self._missing_cli
+
+    @property
+    def _missing_cli(self) -> GatewayError | None:
+        """The CLI is gone, and no child is left: without warm children no start has shown it."""
+        program = self._cli.program[0]
+        if self._pool.statistics().live or os.access(program, os.X_OK):
+            return None
+        message = f"The CLI was not found: there is no {program} that can be executed."
+        return CliUnusable(message, code="cli_not_found")
+
+    @property
+    def cli(self) -> Cli:
+        """The CLI that runs."""
+        return self._cli
+
+    @property
+    def login(self) -> Login | None:
+        """How the CLI is logged in; None until that is known."""
+        return self._watch.login
+
+    @property
+    def cli_version(self) -> Version | None:
+        """The CLI's version; None until it is known, and where it has none that can be read."""
+        return self._watch.version
+
+    async def wait_known(self) -> None:
+        """Wait until the CLI has said its version and its login, or does not."""
+        await self._watch.wait_known()
 
     async def check_exposure(self) -> None:
         """See `CliWatch.check_exposure`."""
         await self._watch.check_exposure()
+
+    async def check_version(self) -> None:
+        """See `CliWatch.check_version`."""
+        await self._watch.check_version()
 
     @property
     def draining(self) -> bool:
@@ -403,6 +445,8 @@ async def open_gateway(
     it as it is, never in an exception group.
     """
     settings = without_keys(settings or Settings())
+    if settings.mcp.enabled:  # it holds the servers' keys
+        hidden = [*hidden, settings.mcp.config_file]
     cli = find_cli(settings, os.environ if environ is None else environ, demo=demo, hidden=hidden)
     if settings.file_access.skip_permissions:
         log.warning(
@@ -413,10 +457,12 @@ async def open_gateway(
     bounds = settings.conversation
     watch = CliWatch(cli.program[0], settings)
     directory = Directory(bounds.max_conversations, bounds.max_held_bytes, bounds.max_items_bytes)
+    models = ModelCatalog(settings.models)
     failure: Exception | None = None
     async with (
         open_stats(bus) as stats,
         open_cache(settings.cache, bus) as cache,
+        open_learning(models, bus),
     ):
         try:
             async with (
@@ -432,6 +478,7 @@ async def open_gateway(
                     archive.workspaces,
                     archive.agents,
                 ) as cleanup,
+                open_mcp_servers(settings.mcp, bus, environ) as mcp,
                 open_pool(
                     cli,
                     settings.claude,
@@ -441,9 +488,18 @@ async def open_gateway(
                     new_conversation_id if _serves_agents(settings, keys) else None,
                 ) as pool,
                 open_supervisor(
-                    settings, directory, pool, bus, cli.program[0], limits
+                    settings,
+                    directory,
+                    pool,
+                    bus,
+                    cli.program[0],
+                    McpHost(mcp, settings),
+                    meter=limits,
                 ) as supervisor,
                 open_background(BACKGROUND_TURNS) as background,
+                open_idempotent_requests(
+                    settings.idempotency, archive.store, BACKGROUND_TURNS
+                ) as idempotent,
             ):
                 directory.removed = partial(_leave_memory, cleanup, archive)
                 directory.added = lambda entry: cleanup.wake(entry.conversation_id)
@@ -460,6 +516,10 @@ async def open_gateway(
                         background,
                         watch,
                         archive,
+                        mcp,
+                        cli,
+                        models,
+                        idempotent,
                         keys,
                         limits,
                     )

@@ -40,13 +40,14 @@ _KINDS: dict[type, str] = {
 MAX_LIST = 20_000
 """Items of an array in a field that has no bound of its own (`at_most`)."""
 
-_MOST = "ccapi.most"
+MOST = "ccapi.most"
+"""The key of a field's metadata under which its bound stands."""
 
 
 def at_most(count: int, what: str, default: Any = None) -> Any:
     """An attrs field for an array or object of at most `count` items, which errors call `what`.
     A longer one is refused before anything is made of its items."""
-    return attrs.field(default=default, metadata={_MOST: (count, what)})
+    return attrs.field(default=default, metadata={MOST: (count, what)})
 
 
 class Misfit(Exception):
@@ -294,7 +295,7 @@ def _plan(
     for each in attrs.fields(attrs.resolve_types(cls)):
         hook = None if each.type is Any else converter.get_structure_hook(each.type)
         required = each.default is attrs.NOTHING
-        yield each.name, each.type, hook, required, each.metadata.get(_MOST)
+        yield each.name, each.type, hook, required, each.metadata.get(MOST)
 
 
 def _make_converter() -> Converter:

@@ -139,6 +139,13 @@ class UnsupportedMediaType(CallerError):
     default_code = "unsupported_media_type"
 
 
+class Unprocessable(CallerError):
+    """Two requests contradict each other."""
+
+    status = 422
+    default_code = "idempotency_key_reused"
+
+
 class UpgradeRequired(CallerError):
     """What is there speaks another protocol, or another version of it."""
 

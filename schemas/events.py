@@ -7,6 +7,7 @@ from __future__ import annotations
 
 from attrs import frozen
 
+from .claude.models import ListedModel
 from .errors import GatewayError
 from .turn import Answer, ChildSource, Usage
 
@@ -121,10 +122,35 @@ class ChildFrozen:
 
 
 @frozen
+class ModelsListed:
+    """A child has listed the models that its login may use."""
+
+    models: tuple[ListedModel, ...]
+
+
+@frozen
 class CacheAsked:
     """The cache looked up an answer: ``hit``, ``miss`` or ``joined`` (another request's turn)."""
 
     outcome: str
+
+
+@frozen
+class McpServerChanged:
+    """An MCP server of the operator's is ``connecting``, ``ready``, ``needs_auth``, ``failed``, or
+    ``gone`` from the file."""
+
+    server: str
+    state: str
+
+
+@frozen
+class McpCalled:
+    """A tool of an MCP server was called: ``done``, or ``error``, error results among them."""
+
+    server: str
+    outcome: str
+    seconds: float
 
 
 @frozen
@@ -147,6 +173,9 @@ Event = (
     | ChildTaken
     | ChildExited
     | ChildFrozen
+    | ModelsListed
     | CacheAsked
+    | McpServerChanged
+    | McpCalled
     | EventsLost
 )

@@ -19,6 +19,7 @@ from .message import (
     Thinking,
     ToolCall,
     ToolResult,
+    ToolRound,
 )
 
 
@@ -112,8 +113,8 @@ def _shown(block: Block) -> str:
         case ToolResult(_, content, is_error):
             said = "\n\n".join(map(_shown, content))
             return f"*{'The tool failed' if is_error else 'The tool answered'}:*\n\n{_fenced(said)}"
-        case Thinking() | RedactedThinking():
-            return ""
+        case ToolRound(calls, results):
+            return "\n\n".join([*map(_shown, calls), *map(_shown, results)])
         case Thinking() | RedactedThinking():
             return ""
 

@@ -150,11 +150,25 @@ class RedactedThinking:
     data: str
 
 
-Block = str | Image | Document | ToolCall | ToolResult | Thinking | RedactedThinking
-"""A block of text is a str. `ToolCall` and thinking are the assistant's alone, the others are the
-user's."""
+@frozen
+class ToolRound:
+    """Calls of tools that the gateway made while the model answered, and what came of them. It ends
+    one of the model's messages: another one follows in the same answer. It goes back to the
+    Messages API (`unrolled`), and to no client."""
 
-_TEXT_OR_THINKING = (str, Thinking, RedactedThinking)
+    calls: tuple[ToolCall, ...]
+    results: tuple[ToolResult, ...]
+
+
+Block = str | Image | Document | ToolCall | ToolResult | Thinking | RedactedThinking | ToolRound
+"""A block of text is a str. `ToolCall`, `ToolRound` and thinking are the assistant's alone, the
+others are the user's."""
+
+_TEXT_OR_UNSEEN = (str, Thinking, RedactedThinking, ToolRound)
+
+PARAGRAPH = "\n\n"
+"""Stands between the text before a use of a tool and the text after that, where the client receives
+both as one answer."""
 
 
 @frozen
@@ -165,8 +179,9 @@ class Message:
     because the Messages API and the CLI distinguish them. Tool results are the user's, as they are
     to the Messages API.
 
-    Thinking goes back to the Messages API, and to no client. A client brings an answer back without
-    it, so it is no part of what a message is (`digest`) or says (`text`, `is_blank`).
+    Thinking and rounds of tools go back to the Messages API, and to no client. A client brings an
+    answer back without them, so they are no part of what a message is (`digest`) or says (`text`,
+    `is_blank`).
     """
 
     role: Role
@@ -204,6 +219,12 @@ class Message:
             return ()
         return tuple([block for block in self.content if isinstance(block, ToolResult)])
 
+    @property
+    def rounds(self) -> tuple[ToolRound, ...]:
+        if self.is_one_text:
+            return ()
+        return tuple([block for block in self.content if isinstance(block, ToolRound)])
+
     @cached_property
     def opens(self) -> bool:
         """Whether it is a user's that answers no tool call: what stands before it can be left
@@ -234,7 +255,7 @@ class Message:
 
     @property
     def _says_only_text(self) -> bool:
-        return all(isinstance(block, _TEXT_OR_THINKING) for block in self.content)
+        return all(isinstance(block, _TEXT_OR_UNSEEN) for block in self.content)
 
 
 class Hash(Protocol):
@@ -304,8 +325,8 @@ def _identity(block: Block) -> Any:
             return ["call", id, name, arguments]
         case ToolResult(call_id, content, is_error):
             return ["result", call_id, _joined(content), is_error]
-        case Thinking() | RedactedThinking():
-            raise AssertionError("thinking is no part of what a message is")
+        case Thinking() | RedactedThinking() | ToolRound():
+            raise AssertionError("what no client receives is no part of what a message is")
 
 
 def _number(text: str) -> int | float:
@@ -579,6 +600,8 @@ def _length(block: Block) -> int:
             return BESIDE + len(text) + len(signature)
         case RedactedThinking(data):
             return BESIDE + len(data)
+        case ToolRound(calls, results):
+            return length_of(calls) + length_of(results)
 
 
 def size_of(messages: Iterable[Message]) -> int:
@@ -601,6 +624,8 @@ def _size(block: Block) -> int:
             return BESIDE + utf8_size(text) + utf8_size(signature)
         case RedactedThinking(data):
             return BESIDE + utf8_size(data)
+        case ToolRound(calls, results):
+            return sum(map(_size, calls)) + sum(map(_size, results))
 
 
 # -- as a child is given them ----------------------------------------------------------------------
@@ -618,6 +643,39 @@ def trim(messages: Sequence[Message], limit: int) -> tuple[Message, ...]:
     places = chain(range(begin, len(messages)), range(begin - 1, -1, -1))
     start = next((n for n in places if messages[n].opens), 0)
     return tuple(messages[start:])
+
+
+def unrolled(messages: Sequence[Message]) -> tuple[Sequence[Message], Sequence[int]]:
+    """The same history with a message for each that the model gave, and for the results of tools
+    between them; and for each message of it, the number in `messages` of the one that it is, or
+    begins (-1: it comes within one)."""
+    if all(message.role == "user" or not message.rounds for message in messages):
+        return messages, range(len(messages))
+    flat: list[Message] = []
+    origins: list[int] = []
+    for number, message in enumerate(messages):
+        parts = [message] if not message.rounds else _unroll(message)
+        flat += parts
+        origins += [number, *[-1] * (len(parts) - 1)]
+    return flat, origins
+
+
+def _unroll(message: Message) -> list[Message]:
+    parts: list[Message] = []
+    blocks: list[Block] = []
+    has_text = False
+    for block in message.content:
+        if isinstance(block, ToolRound):
+            parts.append(Message("assistant", (*blocks, *block.calls)))
+            parts.append(Message("user", block.results))
+            blocks = []
+        elif isinstance(block, str):
+            first = bool(parts) and not any(isinstance(each, str) for each in blocks)
+            blocks.append(block.removeprefix(PARAGRAPH) if first and has_text else block)
+            has_text = has_text or bool(block)
+        else:
+            blocks.append(block)
+    return [*parts, Message("assistant", tuple(blocks))] if blocks else parts
 
 
 def merge_turns(messages: Iterable[Message]) -> tuple[Message, ...]:

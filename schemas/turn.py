@@ -16,6 +16,7 @@ from typing import Any, Literal
 from attrs import astuple, evolve, field, fields, frozen
 
 from .errors import GatewayError
+from .mcp_tools import ServerTool
 from .media import Attachment, fill
 from .message import Document, Image, Message, ToolCall, ToolForm, digest, digest_text
 
@@ -54,6 +55,18 @@ class Tool:
 
 
 @frozen
+class HostedTool(Tool):
+    """A tool that the gateway calls when the model does: that of an MCP server, its `source`. The
+    model, and rules of permission, name it by `name`."""
+
+    source: ServerTool = field(kw_only=True)
+
+    @classmethod
+    def of(cls, source: ServerTool) -> HostedTool:
+        return cls(source.full_name, source.description, source.schema, source=source)
+
+
+@frozen
 class Setup:
     """What a child receives when it is adopted, once: it keeps the first.
 
@@ -62,7 +75,8 @@ class Setup:
     (empty: none), and what stands behind Claude Code's own in an agent's. `tools` are the client's,
     which the model may call; `schema` is the JSON Schema (as text) that the answer has to suit,
     None for free text. `workspace` names the directory an agent works in, relative to
-    ``workspaces.root``; empty: the conversation's own.
+    ``workspaces.root``; empty: the conversation's own. `hosted` are the tools that the gateway
+    calls itself: those of one turn, and no part of what a conversation remembers.
     """
 
     model: str
@@ -71,6 +85,13 @@ class Setup:
     tools: tuple[Tool, ...] = ()
     schema: str | None = None
     workspace: str = ""
+    hosted: tuple[HostedTool, ...] = ()
+
+    @property
+    def has_tools(self) -> bool:
+        """Whether the model can call any: the client's, the gateway's, or the one by which it
+        answers."""
+        return bool(self.tools) or self.schema is not None or bool(self.hosted)
 
 
 LONG_TEXT = 4096
@@ -107,7 +128,7 @@ def named(setup: Setup, **changes: Any) -> list[Any]:
     """`setup`, with `changes`, as JSON values of no great length: equal ones for equal setups, and
     others for others. Texts may hold lone surrogates."""
     system = setup.system
-    figures = astuple(evolve(setup, system="", **changes))
+    *figures, _hosted = astuple(evolve(setup, system="", hosted=(), **changes))
     if len(system) < LONG_TEXT:
         return [system, *figures]
     return [["sha256", _digested(system)], *figures]
@@ -161,8 +182,9 @@ class TurnRequest:
     the conversation holds (`schemas.message.unseen`); what stands before the last message is
     history to be replayed, never answered. `attachments` belong into their slots in `messages`.
     `model`, `system` and `tools` None keep the conversation's; `schema`, the JSON Schema as text
-    that the answer has to suit, and `options` are this turn's alone. `stream`: the client reads the
-    answer as it comes. `ignored` names the given fields that have no effect.
+    that the answer has to suit, and `options` are this turn's alone. So is `hosted`, the tools of
+    MCP servers that it may use (None: those that the operator offers everyone). `stream`: the
+    client reads the answer as it comes. `ignored` names the given fields that have no effect.
 
     Where: `conversation_id` names a conversation of `owner`'s, `workspace` is the client's name for
     the directory that an agent works in; `place` is that of an earlier conversation which the
@@ -185,6 +207,7 @@ class TurnRequest:
     system: str | None = None
     tools: tuple[Tool, ...] | None = None
     schema: str | None = None
+    hosted: tuple[HostedTool, ...] | None = None
     options: Options = Options()
     attachments: tuple[Attachment, ...] = ()
     begun: str | None = None

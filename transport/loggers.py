@@ -12,11 +12,41 @@ from __future__ import annotations
 
 import logging
 from functools import partial
-from typing import Any
+from typing import Any, TextIO
 
 import structlog
 
 logging.getLogger("ccapi").addHandler(logging.NullHandler())
+
+
+class HeldLog:
+    """A text file that keeps what is written to it until `release`, so that something can be said
+    before; from then on it passes all on to `file`. It holds `MOST_HELD` pieces, then no longer."""
+
+    def __init__(self, file: TextIO) -> None:
+        self._file = file
+        self._held: list[str] | None = []
+
+    def write(self, text: str) -> int:
+        if self._held is None:
+            return self._file.write(text)
+        self._held.append(text)
+        if len(self._held) >= MOST_HELD:
+            self.release()
+        return len(text)
+
+    def flush(self) -> None:
+        if self._held is None:
+            self._file.flush()
+
+    def release(self, before: str = "") -> None:
+        """Write `before`, and what was held."""
+        held, self._held = self._held or [], None
+        self._file.write(before + "".join(held))
+        self._file.flush()
+
+
+MOST_HELD = 1000
 
 
 def get_logger(name: str) -> Any:

@@ -1,4 +1,5 @@
-"""The command line: `ccapi serve`, `config`, `chat`, `export`, `import` and `key`.
+"""The command line: `ccapi serve`, `config`, `doctor`, `login`, `chat`, `export`, `import`,
+`mcp` and `key`.
 
 Knows how settings are spelled as options, and how their errors reach a person: one line for each
 reason on stderr, exit code 2 for settings, 1 for a gateway that could not run, never a traceback.
@@ -6,6 +7,7 @@ Refuses to know how to serve: `serve.run_server` is imported only when it is nee
 a person at a terminal waits for everything here.
 """
 
+import json
 import sys
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
@@ -167,6 +169,54 @@ def config(context: click.Context, config_file: Path | None, as_json: bool) -> N
     with _settings_errors():
         loaded = _load(context, config_file)
     click.echo(render_json(loaded) if as_json else render_toml(loaded), nl=as_json)
+
+
+@main.command(cls=SettingsCommand)
+@config_option
+@click.option("--json", "as_json", is_flag=True, help="Print JSON.")
+@click.option("--turn", is_flag=True, help="Ask the model once, too: this costs a few tokens.")
+@click.pass_context
+def doctor(context: click.Context, config_file: Path | None, as_json: bool, turn: bool) -> None:
+    """Look whether turns can be answered here, and say what to do where not.
+
+    Exit code 0: they can be, perhaps with warnings; 1: they cannot.
+    """
+    from .doctor import run_doctor
+
+    loaded: LoadedSettings | SettingsError
+    try:
+        loaded = _load(context, config_file)
+    except SettingsError as error:
+        loaded = error
+    context.exit(run_doctor(loaded, config_file, as_json=as_json, turn=turn))
+
+
+@main.command(cls=SettingsCommand)
+@config_option
+@click.option("--token", is_flag=True, help="Make a token for CLAUDE_CODE_OAUTH_TOKEN.")
+@click.option("--status", is_flag=True, help="Show how the CLI is logged in.")
+@click.option("--console", is_flag=True, help="Log in with the Anthropic Console.")
+@click.option("--sso", is_flag=True, help="Log in with single sign-on.")
+@click.pass_context
+def login(
+    context: click.Context, /, config_file: Path | None, token: bool, status: bool, **how: bool
+) -> None:
+    """Log the Claude Code CLI in, as its children will find it.
+
+    Runs the CLI's own login, wherever the CLI lies. A running gateway finds it by itself.
+    """
+    more = [f"--{name}" for name, is_given in how.items() if is_given]
+    if token + status + bool(more) > 1:
+        raise click.UsageError("--token, --status and --console or --sso are different things.")
+    from ...schemas.errors import GatewayError
+    from .login import LOGIN, STATUS, TOKEN, run_login
+
+    with _settings_errors():
+        settings = _load(context, config_file).settings
+    try:
+        run_login(settings, TOKEN if token else STATUS if status else (*LOGIN, *more))
+    except (GatewayError, OSError) as error:
+        raise click.ClickException(str(error)) from error
 
 
 url_option = click.option(
@@ -355,6 +405,46 @@ def delete_key(name: str, config_file: Path | None, storage_path: str | None) ->
     with _keys_of(config_file, storage_path) as folder:
         deleted = delete(folder, name)
     click.echo(f"{deleted.name} ({deleted.short_id}) is deleted.", err=True)
+
+
+@main.group()
+def mcp() -> None:
+    """The MCP servers whose tools conversations have."""
+
+
+@mcp.command(name="list")
+@url_option
+@api_key_option
+@click.option("--json", "as_json", is_flag=True, help="Print the answer of GET /v1/mcp.")
+def mcp_list(url: str, api_key: str | None, as_json: bool) -> None:
+    """Show the servers of a running gateway."""
+    from ...transport.client.gateway_client import GatewayClient
+    from .mcp import list_lines, run_list
+
+    with _talking_to_a_gateway():
+        told = run_list(GatewayClient(url, api_key))
+    lines = [json.dumps(told, indent=2)] if as_json else [*list_lines(told)] or ["no MCP servers"]
+    click.echo("\n".join(lines))
+
+
+@mcp.command(name="check", cls=SettingsCommand)
+@config_option
+@click.pass_context
+def mcp_check(context: click.Context, config_file: Path | None) -> None:
+    """Connect to every server of mcp.config_file, and say what is wrong with it.
+
+    Exit code: 0 where all are ready, 1 where one is not, 2 where the file is refused.
+    """
+    with _settings_errors():
+        settings = _load(context, config_file).settings.mcp
+        from .mcp import run_check
+
+        checked = run_check(settings)
+    for each in checked:
+        click.echo("\n".join(each.lines()))
+    if not settings.enabled:
+        click.echo("mcp.enabled is false: no conversation has these tools", err=True)
+    context.exit(int(any(each.failure is not None for each in checked)))
 
 
 if __name__ == "__main__":

@@ -5,7 +5,8 @@ to know: requests.
 
 Stopping: the first SIGTERM or SIGINT drains. New turns are refused (`/ready` says so while the
 port is still open), running ones may finish within `server.graceful_seconds`; then the fronts
-close, then the sessions, then the children. A second signal ends all of it at once.
+close, then the sessions, then the children. A second signal ends all of it at once. SIGHUP has the
+file of MCP servers read again.
 """
 
 from __future__ import annotations
@@ -16,7 +17,7 @@ import os
 import signal
 import sys
 from collections.abc import Iterator, Mapping, Sequence
-from contextlib import AsyncExitStack
+from contextlib import AsyncExitStack, suppress
 from functools import partial
 from pathlib import Path
 from typing import Any
@@ -34,7 +35,7 @@ from ...transport.http.front_door import (
     tls_context,
 )
 from ...transport.http.websocket import WebSocketLimits
-from ...transport.loggers import get_logger
+from ...transport.loggers import HeldLog, get_logger
 from ...transport.process.interpreter import share_interpreter
 from ...transport.process.memory import give_back_memory
 from ...transport.process.own_process import close_to_others
@@ -42,10 +43,18 @@ from ...transport.store.key_table import has_keys
 from ..gateway import Gateway, open_gateway
 from ..http.app import http_app
 from ..websocket.app import open_websocket_front
+from .first_screen import facts_of
 
 log = get_logger("ccapi.serve")
 
 LEVELS = {"debug": 10, "info": 20, "warning": 30, "error": 40}
+
+VERSION_PATIENCE = 2.0
+"""Seconds that the port waits for the CLI's version. A CLI that takes longer and turns out to be
+too old is reported by `/ready`."""
+
+INTRODUCTION_PATIENCE = 2.0
+"""Seconds that the first lines wait for the CLI's version and login."""
 
 DRAIN_MARGIN = 1.0
 """Seconds that the fronts have, after the last turn has ended, to send what is left."""
@@ -57,16 +66,19 @@ def run_server(settings: Settings, *, demo: bool = False, hidden: Sequence[Path]
 
     Raises `ListenError`, `SettingsError` or `GatewayError` when it cannot start.
     """
-    configure_logging(settings.log)
+    held = configure_logging(settings.log)
     close_to_others()
     give_back_memory()
     share_interpreter()
     errors: list[Exception] = []
     try:
-        trio.run(partial(_serve_until_signalled, settings, demo=demo, hidden=hidden))
+        trio.run(partial(_serve_until_signalled, settings, held, demo=demo, hidden=hidden))
     except* (ListenError, SettingsError, GatewayError) as group:
         # Out of the nurseries it came through: a person reads it.
         errors = [*_leaves(group)]
+    finally:
+        if held is not None:
+            held.release()
     if errors:
         raise errors[0]
     return 0
@@ -80,9 +92,11 @@ async def serve(
     hidden: Sequence[Path] = (),
     stop: trio.Event,
     abort: trio.Event | None = None,
+    hang_up: trio.MemoryReceiveChannel[None] | None = None,
     task_status: trio.TaskStatus[tuple[str, Gateway]] = trio.TASK_STATUS_IGNORED,
 ) -> None:
-    """Serve until `stop` is set, then drain and return; `abort` cuts that short.
+    """Serve until `stop` is set, then drain and return; `abort` cuts that short. With each item of
+    `hang_up` the file of MCP servers is read again.
 
     Started with the URL and the gateway.
     """
@@ -105,11 +119,15 @@ async def serve(
                 hidden=hidden,
             )
         )
+        with trio.move_on_after(VERSION_PATIENCE):
+            await gateway.check_version()
         await gateway.check_exposure()
         sockets = await stack.enter_async_context(open_websocket_front(gateway))
         async with trio.open_nursery() as fronts:
             if abort is not None:
                 fronts.start_soon(_end_at_once, abort, gateway, fronts.cancel_scope)
+            if hang_up is not None:
+                fronts.start_soon(_reload, hang_up, gateway)
             async with trio.open_nursery() as doors:
                 close_doors = trio.Event()
                 await doors.start(
@@ -141,6 +159,11 @@ async def _drain(gateway: Gateway) -> None:
         await gateway.wait_drained()
 
 
+async def _reload(hang_up: trio.MemoryReceiveChannel[None], gateway: Gateway) -> None:
+    async for _ in hang_up:
+        await gateway.mcp.reload()
+
+
 async def _end_at_once(abort: trio.Event, gateway: Gateway, fronts: trio.CancelScope) -> None:
     await abort.wait()
     log.warning("stopping at once")
@@ -170,18 +193,56 @@ def limits_of(settings: Settings) -> FrontDoorLimits:
     )
 
 
-async def _serve_until_signalled(settings: Settings, *, demo: bool, hidden: Sequence[Path]) -> None:
+async def _serve_until_signalled(
+    settings: Settings, held: HeldLog | None, *, demo: bool, hidden: Sequence[Path]
+) -> None:
     stop, abort = trio.Event(), trio.Event()
+    # One that waits is enough: what is read then is as new as it gets.
+    send, hang_up = trio.open_memory_channel[None](1)
+
+    numbers = [signal.SIGTERM, signal.SIGINT]
+    if settings.mcp.enabled:
+        numbers.append(signal.SIGHUP)
+    at_terminal = sys.stderr.isatty()
 
     async def obey() -> None:
-        async for _ in signals:
-            (abort if stop.is_set() else stop).set()
+        async for number in signals:
+            # A terminal that closes sends it too, and then is none any more.
+            if number == signal.SIGHUP and sys.stderr.isatty() == at_terminal:
+                with suppress(trio.WouldBlock):
+                    send.send_nowait(None)
+            else:
+                (abort if stop.is_set() else stop).set()
 
-    with trio.open_signal_receiver(signal.SIGTERM, signal.SIGINT) as signals:
+    with trio.open_signal_receiver(*numbers) as signals:
         async with trio.open_nursery() as nursery:
             nursery.start_soon(obey)
-            await serve(settings, demo=demo, hidden=hidden, stop=stop, abort=abort)
+            async with trio.open_nursery() as serving:
+                url, gateway = await serving.start(
+                    partial(
+                        serve,
+                        settings,
+                        demo=demo,
+                        hidden=hidden,
+                        stop=stop,
+                        abort=abort,
+                        hang_up=hang_up,
+                    )
+                )
+                await _introduce(gateway, url, held)
             nursery.cancel_scope.cancel()
+
+
+async def _introduce(gateway: Gateway, url: str, held: HeldLog | None) -> None:
+    """Say what runs here, once the CLI has said what it is: in six lines before all that is logged,
+    or as one line of the log where that is for machines."""
+    with trio.move_on_after(INTRODUCTION_PATIENCE):
+        await gateway.wait_known()
+    facts = facts_of(gateway, url)
+    if held is None:
+        log.info("serving", **facts.fields())
+    else:
+        held.release(facts.screen())
 
 
 def _leaves(group: BaseExceptionGroup[Exception]) -> Iterator[Exception]:
@@ -199,11 +260,14 @@ def _url(settings: Settings, listeners: list[trio.SocketListener]) -> str:
     return f"{scheme}://[{host}]:{port}" if ":" in host else f"{scheme}://{host}:{port}"
 
 
-def configure_logging(settings: LogSettings) -> None:
+def configure_logging(settings: LogSettings) -> HeldLog | None:
     """Set up logging once for the whole process: structlog, on stderr. ``format``: ``console`` for
     people, ``json`` for machines, ``auto`` by whether stderr is a terminal. What libraries say
-    through the standard library goes the same way."""
+    through the standard library goes the same way. For people the log is held back: the caller
+    releases what is returned."""
     console = settings.format == "console" or (settings.format == "auto" and sys.stderr.isatty())
+    held = HeldLog(sys.stderr) if console else None
+    file: Any = held or sys.stderr
     shared: list[Any] = [
         structlog.contextvars.merge_contextvars,
         structlog.processors.add_log_level,
@@ -217,10 +281,10 @@ def configure_logging(settings: LogSettings) -> None:
     structlog.configure(
         processors=[*shared, *renderer],
         wrapper_class=structlog.make_filtering_bound_logger(LEVELS[settings.level]),
-        logger_factory=structlog.WriteLoggerFactory(file=sys.stderr),
+        logger_factory=structlog.WriteLoggerFactory(file=file),
         cache_logger_on_first_use=True,
     )
-    handler = logging.StreamHandler(sys.stderr)
+    handler = logging.StreamHandler(file)
     handler.setFormatter(
         structlog.stdlib.ProcessorFormatter(
             foreign_pre_chain=shared,
@@ -230,3 +294,4 @@ def configure_logging(settings: LogSettings) -> None:
     root = logging.getLogger()
     root.handlers[:] = [handler]
     root.setLevel(max(LEVELS[settings.level], logging.WARNING))
+    return held

@@ -1,34 +1,52 @@
 """The models that requests may name, and what the CLI receives for each.
 
-Knows: the operator's list and the other names for its entries. Refuses to know: which model does
-what, and whether the account behind the CLI may use it.
+Knows: the operator's list and the other names for its entries, and what is known of each: from the
+CLI's own list once a child has given it, from `schemas.claude.model_traits` before and beside that.
+Refuses to know: whether the account behind the CLI may use it.
 """
 
 from __future__ import annotations
 
 import reprlib
 import time
-from collections.abc import Callable
+from collections.abc import AsyncIterator, Callable, Iterable, Mapping
+from contextlib import asynccontextmanager
 
+import trio
 from attrs import frozen
 
-from ...schemas.claude.model_traits import traits_of
+from ...schemas.claude.model_traits import ModelSizes, sizes_of, title_of, traits_of
+from ...schemas.claude.models import ListedModel
 from ...schemas.errors import Forbidden, InvalidRequest, NotFound
+from ...schemas.events import ModelsListed
 from ...schemas.keys import Scope
 from ...schemas.settings.settings import AGENT_PREFIX, AuthSettings, ModelSettings
 from ...schemas.turn import Profile, Setup
 from ..keys.registry import LOCAL, KeyRegistry, Rights
+from ..runtime.bus import Bus
 
 OWNER = "anthropic"
 
 
 @frozen
 class Model:
-    """A name that requests may use. `created` is when it was listed here, in Unix seconds."""
+    """A name that requests may use. `created` is when it was listed here, in Unix seconds.
+
+    `means` is the id that the CLI resolves it to, as far as that is known, `name` what people call
+    it; `sizes` is None for another maker's model. `listed`: the CLI's own list has it.
+    """
 
     id: str
     created: int
     owned_by: str = OWNER
+    means: str = ""
+    name: str = ""
+    description: str = ""
+    profile: Profile = "chat"
+    sizes: ModelSizes | None = None
+    takes_sampling: bool = False
+    efforts: tuple[str, ...] = ()
+    listed: bool = False
 
 
 @frozen
@@ -63,7 +81,7 @@ class ModelCatalog:
         *,
         created: int | None = None,
     ) -> None:
-        self._rights = rights or KeyRegistry(AuthSettings()).find
+        self.rights = rights or KeyRegistry(AuthSettings()).find
         created = int(time.time()) if created is None else created
         self._default = settings.default
         self._meaning = {name: name for name in settings.available} | dict(settings.aliases)
@@ -73,14 +91,49 @@ class ModelCatalog:
                 for name, means in self._meaning.items()
                 if not means.startswith(AGENT_PREFIX)
             }
-        self._models = {name: Model(name, created) for name in self._meaning}
+        self._created = created
+        self._listed: Mapping[str, ListedModel] = {}
+        self._models = {name: self._describe(name) for name in self._meaning}
 
     def __repr__(self) -> str:
         return f"<ModelCatalog {', '.join(self._models)}>"
 
+    def learn(self, models: Iterable[ListedModel]) -> None:
+        """A child has listed these models: names may stand for others than before."""
+        listed = {each.name: each for each in models}
+        if listed != self._listed:
+            self._listed = listed
+            self._models = {name: self._describe(name) for name in self._meaning}
+
+    async def listen(self, bus: Bus) -> None:
+        """Learn the models that children list, until `bus` is closed."""
+        with bus.subscribe(ModelsListed) as subscription:
+            async for event in subscription:
+                if isinstance(event, ModelsListed):
+                    self.learn(event.models)
+
+    def _describe(self, name: str) -> Model:
+        means = self._meaning[name]
+        model = means.removeprefix(AGENT_PREFIX)
+        listed = self._listed.get(model)
+        resolved = model if listed is None else listed.model or model
+        profile: Profile = "chat" if model == means else "agent"
+        return Model(
+            name,
+            self._created,
+            means=resolved,
+            name=title_of(resolved) + (" (agent)" if profile == "agent" else ""),
+            description="" if listed is None else listed.description,
+            profile=profile,
+            sizes=sizes_of(resolved),
+            takes_sampling=traits_of(resolved).takes_sampling,
+            efforts=() if listed is None else listed.efforts,
+            listed=listed is not None,
+        )
+
     def list(self, owner: str = LOCAL) -> list[Model]:
         """The models that the owner may use."""
-        rights = self._rights(owner)
+        rights = self.rights(owner)
         return [
             model
             for name, model in self._models.items()
@@ -98,7 +151,7 @@ class ModelCatalog:
         """The entry called `name`. Raises `NotFound`, also for one that is not among the models of
         the owner's key; and `Forbidden` where it is an agent and the owner may use none
         (``agents_not_allowed``), or no agent and the owner may use no other (``scope_missing``)."""
-        rights = self._rights(owner)
+        rights = self.rights(owner)
         model = self._models.get(name)
         if model is None or not self._is_named(name, rights):
             raise NotFound(
@@ -112,7 +165,7 @@ class ModelCatalog:
 
     def check_profile(self, profile: Profile, owner: str, name: str = "") -> None:
         """See that the owner may use agents, or plain models. Raises `Forbidden`."""
-        rights = self._rights(owner)
+        rights = self.rights(owner)
         if profile == "agent" and "agents" not in rights.scopes:
             which = (
                 f"{reprlib.repr(name)} is an agent" if name else "This conversation is an agent's"
@@ -131,7 +184,7 @@ class ModelCatalog:
         not use that. Raises as `get` does."""
         if name is None:
             name = self._default
-            if not self._is_named(name, self._rights(owner)):
+            if not self._is_named(name, self.rights(owner)):
                 name = next((model.id for model in self.list(owner)), name)
         means = self._meaning[self.get(name, owner).id]
         model = means.removeprefix(AGENT_PREFIX)
@@ -146,3 +199,12 @@ def plain_name(name: str) -> str:
 def name_of(setup: Setup) -> str:
     """The name by which a client asks for the model of `setup` again."""
     return f"{AGENT_PREFIX}{setup.model}" if setup.profile == "agent" else setup.model
+
+
+@asynccontextmanager
+async def open_learning(catalog: ModelCatalog, bus: Bus) -> AsyncIterator[None]:
+    """Have `catalog` learn what children list while the block runs."""
+    async with trio.open_nursery() as nursery:
+        nursery.start_soon(catalog.listen, bus)
+        yield
+        nursery.cancel_scope.cancel()

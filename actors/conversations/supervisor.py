@@ -32,6 +32,8 @@ from ..runtime.bus import Bus
 from ..runtime.mailbox import ActorGone, Mailbox, Ref, answer, open_mailbox
 from ..session.actor import SessionPool, run_session
 from ..session.events import Close
+from ..session.hosted import Host
+from ..session.machine import NO_HOST
 from ..session.messages import SessionMessage
 from ..session.metering import Meter
 from ..session.phases import Limits
@@ -141,6 +143,7 @@ class _Supervision:
     bus: Bus
     limits: Limits
     stall_seconds: float
+    host: Host
     meter: Meter | None
 
     async def run(self, mailbox: Mailbox[Awaken]) -> None:
@@ -186,6 +189,7 @@ class _Supervision:
             self.stall_seconds,
             self.pool,
             self.bus,
+            self.host,
             self.meter,
         )
         if ended.crashed:
@@ -254,13 +258,21 @@ async def open_supervisor(
     pool: SessionPool[Any],
     bus: Bus,
     program: str = "claude",
+    host: Host = NO_HOST,
     meter: Meter | None = None,
 ) -> AsyncIterator[Supervisor]:
-    """Run a supervisor while the block runs. Afterwards no session is left. `program`: the CLI."""
+    """Run a supervisor while the block runs. Afterwards no session is left. `program`: the CLI;
+    `host`: the MCP servers."""
     ref: Ref[Awaken]
     ref, mailbox = open_mailbox("supervisor")
     supervision = _Supervision(
-        directory, pool, bus, limits_of(settings, program), settings.server.stall_seconds, meter
+        directory,
+        pool,
+        bus,
+        limits_of(settings, program),
+        settings.server.stall_seconds,
+        host,
+        meter,
     )
     async with trio.open_nursery() as nursery:
         nursery.start_soon(supervision.run, mailbox)

@@ -6,6 +6,7 @@ know: servers, sockets and TLS; any ASGI server that runs on trio can serve the 
 
 from __future__ import annotations
 
+from collections.abc import Iterator
 from functools import partial
 from typing import TYPE_CHECKING, Any, NoReturn
 
@@ -18,6 +19,7 @@ from ...schemas.errors import NotFound, UpgradeRequired
 from ...transport.http.asgi import send_response
 from ..conversations.models import Model
 from ..keys.registry import TURNS
+from ..mcp.servers import list_mcp_servers
 from .auth import KeyRing
 from .chat import complete_chat, complete_text
 from .conversations import (
@@ -34,7 +36,9 @@ from .conversations import (
     show_conversation,
     show_item,
 )
+from .idempotency import once
 from .middleware import HEADERS, Front
+from .openapi import Document
 from .page import Page
 from .request import Call
 from .request import route as any_route
@@ -117,11 +121,11 @@ def _turn_routes(gateway: Gateway, keys: KeyRing) -> list[Route]:
     conversation = "/v1/conversations/{conversation_id}"
     response = "/v1/responses/{response_id}"
     return [
-        route(gateway, "/v1/chat/completions", keys, POST=complete_chat),
-        route(gateway, "/v1/completions", keys, POST=complete_text),
-        route(gateway, "/v1/responses", keys, POST=create_response),
+        route(gateway, "/v1/chat/completions", keys, once=once, POST=complete_chat),
+        route(gateway, "/v1/completions", keys, once=once, POST=complete_text),
+        route(gateway, "/v1/responses", keys, once=once, POST=create_response),
         route(gateway, "/v1/responses/input_tokens", keys, POST=count_input_tokens),
-        route(gateway, "/v1/responses/compact", keys, POST=compact_response),
+        route(gateway, "/v1/responses/compact", keys, once=once, POST=compact_response),
         route(
             gateway,
             response,
@@ -153,7 +157,10 @@ def _turn_routes(gateway: Gateway, keys: KeyRing) -> list[Route]:
 
 def _other_routes(gateway: Gateway, keys: KeyRing) -> list[Route]:
     """For every key, which sees what is its own."""
+    document = Document(keyed=gateway.keys.needed)
     return [
+        any_route(gateway, "/v1/mcp", keys, GET=show_mcp_servers),
+        any_route(gateway, "/openapi.json", keys, GET=document.show),
         any_route(gateway, "/v1/models", keys, GET=list_models),
         any_route(gateway, "/v1/models/{model:path}", keys, GET=show_model),
         *(any_route(gateway, path, keys, GET=only_websocket) for path in ONLY_WEBSOCKET),
@@ -176,12 +183,44 @@ async def show_model(call: Call) -> None:
 
 
 def _encode_model(model: Model) -> dict[str, Any]:
-    return {
+    """OpenAI's four fields, and what clients of other gateways look for (README.md, "Models")."""
+    known: dict[str, Any] = {
         "id": model.id,
         "object": "model",
         "created": model.created,
         "owned_by": model.owned_by,
+        "name": model.name,
+        "description": model.description,
+        "profile": model.profile,
+        "resolved_model": model.means,
+        "source": "cli" if model.listed else "table",
     }
+    if model.sizes is None:
+        return known
+    context, output = model.sizes.context, model.sizes.output
+    return known | {
+        "context_length": context,
+        "context_window": context,
+        "max_output_tokens": output,
+        "max_completion_tokens": output,
+        "architecture": {
+            "modality": "text+image+file->text",
+            "input_modalities": ["text", "image", "file"],
+            "output_modalities": ["text"],
+        },
+        "supported_parameters": [*_parameters(model)],
+        "supported_reasoning_efforts": [*model.efforts] or None,
+    }
+
+
+def _parameters(model: Model) -> Iterator[str]:
+    """The parameters that have an effect, by the names that OpenRouter's clients know."""
+    yield from ("max_tokens", "max_completion_tokens", "stop", "tools", "tool_choice")
+    yield from ("parallel_tool_calls", "response_format", "structured_outputs")
+    if model.sizes is not None and model.sizes.thinks:
+        yield from ("reasoning", "include_reasoning", "reasoning_effort")
+    if model.takes_sampling:
+        yield from ("temperature", "top_p")
 
 
 # -- for operators -------------------------------------------------------------------------------
@@ -209,6 +248,18 @@ async def tell_statistics(call: Call) -> None:
         return
     own = gateway.own_statistics(call.owner)
     await call.answer({**gateway.stats.snapshot(call.owner), "gateway": asdict(own)})
+    await call.answer(
+        {
+            **gateway.stats.snapshot(),
+            "gateway": asdict(gateway.statistics()),
+            "mcp": [asdict(state) for state in gateway.mcp.states()],
+        }
+    )
+
+
+async def show_mcp_servers(call: Call) -> None:
+    """The operator's MCP servers: how each stands, and its tools."""
+    await call.answer(list_mcp_servers(call.gateway.mcp))
 
 
 async def tell_metrics(call: Call) -> None:

@@ -231,7 +231,8 @@ async def _stream(call: Call, dialect: Dialect, requests: Sequence[ChatTurn]) ->
         except Exception as error:
             if not stream.opened:
                 raise
-            end = sse.event(write_json(as_gateway_error(error).body()))
+            call.failure = as_gateway_error(error)
+            end = sse.event(write_json(call.failure.body()))
         await stream.write(end, last=True)
 
 

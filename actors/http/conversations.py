@@ -15,6 +15,7 @@ from typing import Any
 from attrs import frozen
 
 from ...schemas.convert import structure
+from ...schemas.describe import Details, Schema
 from ...schemas.errors import InvalidRequest, NotFound, draining, invalid
 from ...schemas.export import encode_chat_messages, encode_markdown
 from ...schemas.message import Message
@@ -32,7 +33,7 @@ from ..conversations.items import all_items, encode_conversation
 from ..responses.kept_items import KeptItems
 from ..session.events import PermissionReply
 from ..watching.history import TurnRecord
-from .paging import PAGE, page, page_of, read_limit, read_order
+from .paging import PAGE, PAGE_PARAMETERS, page, page_of, read_limit, read_order
 from .request import Call
 
 MAX_METADATA = 16
@@ -61,6 +62,23 @@ class ChangedConversation:
 @frozen
 class NewItems:
     items: tuple[InputItem, ...]
+
+
+_METADATA: Schema = {
+    "maxProperties": MAX_METADATA,
+    "propertyNames": {"maxLength": 64},
+    "additionalProperties": {"type": "string", "maxLength": 512},
+}
+_ITEMS: Schema = {
+    "type": ["array", "null"],
+    "maxItems": MAX_ITEMS,
+    "items": {
+        "anyOf": [
+            {"$ref": "#/components/schemas/InputItem"},
+            {"$ref": "#/components/schemas/OtherItem"},
+        ]
+    },
+}
 
 
 def _encode(conversation: Conversation) -> dict[str, Any]:
@@ -101,11 +119,11 @@ async def create_conversation(call: Call) -> None:
 async def list_conversations(call: Call) -> None:
     """``GET /v1/conversations?limit=&after=&order=&q=``: the newest first; with `q` those in which
     all of these words were said."""
-    query = call.query()
+    query = call.query(*PAGE_PARAMETERS, "q")
     listed = await call.gateway.list_conversations(
         owner=call.owner,
         limit=read_limit(query.get("limit", str(PAGE))),
-        after=query.get("after"),
+        after=query.get("after") or None,
         newest_first=read_order(query.get("order")) == "desc",
         q=query.get("q"),
     )
@@ -148,7 +166,7 @@ async def _records(call: Call, conversation: Conversation) -> Sequence[TurnRecor
 async def export_conversation(call: Call) -> None:
     """``GET …/export``: its messages as a chat request has them, which ``POST /v1/conversations``
     takes back; ``?format=markdown`` for people."""
-    conversation, wanted = await _find(call), call.query().get("format", "json")
+    wanted, conversation = call.query("format").get("format", "json"), await _find(call)
     if wanted not in ("json", "markdown"):
         raise invalid("format must be json or markdown.", "format")
     records, info = await _records(call, conversation), conversation.info
@@ -172,7 +190,8 @@ async def export_conversation(call: Call) -> None:
 
 async def list_items(call: Call) -> None:
     """``GET …/items?limit=&after=&order=``: the newest first, as far as they are kept."""
-    query, items = call.query(), all_items(await _records(call, await _find(call)))
+    query = call.query(*PAGE_PARAMETERS)
+    items = all_items(await _records(call, await _find(call)))
     if read_order(query.get("order")) == "desc":
         items.reverse()
     await call.answer(page_of(items, query))
@@ -291,6 +310,22 @@ class PermissionDecision:
             suggestion=self.suggestion,
             by=by,
         )
+
+
+DETAILS: Details = {
+    NewConversation: {
+        "metadata": _METADATA,
+        "items": _ITEMS,
+        "messages": {
+            "type": ["array", "null"],
+            "items": {"$ref": "#/components/schemas/ChatMessage"},
+            "description": "As they were exported. Either these or `items`.",
+        },
+    },
+    ChangedConversation: {"metadata": _METADATA},
+    NewItems: {"items": {**_ITEMS, "type": "array", "minItems": 1}},
+    PermissionDecision: {"behavior": {"enum": ["allow", "deny"]}},
+}
 
 
 async def list_permissions(call: Call) -> None:

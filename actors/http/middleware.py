@@ -44,7 +44,8 @@ RATE_LIMITS = tuple(
 EXPOSED = (
     "x-request-id", "x-conversation-id", "x-ccapi-cache", "x-ccapi-ignored", "x-ccapi-lineage",
     "x-ccapi-tool-choice", "x-ccapi-history-omitted", "x-ccapi-workspace", "x-ccapi-child",
-    "x-ccapi-lost-turn", *RATE_LIMITS, "retry-after", "retry-after-ms", "x-should-retry",
+    "x-ccapi-lost-turn", "idempotent-replayed", *RATE_LIMITS, "retry-after", "retry-after-ms",
+    "x-should-retry",
 )  # fmt: skip
 
 _SAFE_METHODS = {"GET", "HEAD"}
@@ -83,7 +84,8 @@ class Front:
             try:
                 await self._answer(scope, receive, response)
             finally:
-                log.info(
+                write = log.debug if response.is_asset else log.info
+                write(
                     "request",
                     method=scope["method"],
                     path=scope["path"],
@@ -125,12 +127,14 @@ class Front:
 class Response:
     """The response to one request. `headers` go on it whatever it turns out to be, and what `late`
     gives when its head is sent; `status` is None until then. `send_body` is the server's own
-    `send`, for what follows the head."""
+    `send`, for what follows the head. `is_asset`: it is a file of the page, of which a browser asks
+    for many at once."""
 
     send_body: Send
     headers: dict[str, str]
     status: int | None = None
     late: Callable[[], dict[str, str]] | None = None
+    is_asset: bool = False
     _cors: Cors | None = None
     _asked: StarletteHeaders = field(factory=StarletteHeaders)
 

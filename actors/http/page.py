@@ -77,6 +77,7 @@ class Page:
         found = self._files.get(name)
         if found is None:
             raise NotFound(f"There is nothing at {call.scope['method']} {call.scope['path']}.")
+        call.response.is_asset = True
         headers = {**HEADERS, "etag": found.etag}
         if call.header("if-none-match") == found.etag:
             await send_response(call.send, 304, found.content_type, b"", headers)

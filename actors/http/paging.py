@@ -13,6 +13,8 @@ from ...schemas.errors import InvalidRequest
 PAGE = 100
 """The longest page of a list."""
 
+PAGE_PARAMETERS = ("limit", "after", "order")
+
 
 def page_of(
     items: Sequence[dict[str, Any]], query: Mapping[str, str], length: int = PAGE
@@ -20,7 +22,7 @@ def page_of(
     """The page that `query` asks for; of `length`, if it does not say. Raises `InvalidRequest`."""
     limit = read_limit(query.get("limit", str(length)))
     after = query.get("after")
-    if after is not None:
+    if after:
         items = items[_place(after, [item["id"] for item in items]) + 1 :]
     return page(items[:limit], has_more=len(items) > limit)
 

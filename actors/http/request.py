@@ -12,12 +12,18 @@ from functools import partial
 from typing import TYPE_CHECKING, NoReturn, TypeVar
 from urllib.parse import parse_qsl
 
-from attrs import define
+from attrs import define, evolve
 from starlette.routing import Route
 from starlette.types import Receive, Scope, Send
 
 from ...schemas.convert import parse_json, weigh_json
-from ...schemas.errors import MethodNotAllowed, NotFound, UnsupportedMediaType
+from ...schemas.errors import (
+    GatewayError,
+    MethodNotAllowed,
+    NotFound,
+    UnsupportedMediaType,
+    invalid,
+)
 from ...schemas.keys import Scope as KeyScope
 from ...transport.http.asgi import decode_body, read_body, send_json
 from ...transport.http.bodies import LONG, MEMORY_PER_BYTE, Share
@@ -35,6 +41,9 @@ T = TypeVar("T")
 NAMES = b'"id"'
 """What a body has that names something by its id."""
 
+IDEMPOTENCY_KEY = b"idempotency-key"
+"""The header of a request that shall be done once."""
+
 
 @define(eq=False)
 class Call:
@@ -49,6 +58,9 @@ class Call:
     _owner: str | None
     headers: Headers
     response: Response
+    failure: GatewayError | None = None
+    """What a streamed response has failed with, once its head was out."""
+    _read_body: bytearray | None = None
 
     @property
     def owner(self) -> str:
@@ -75,8 +87,19 @@ class Call:
         part: str = self.scope["path_params"][name]
         return part
 
-    def query(self) -> dict[str, str]:
-        return dict(parse_qsl(self.scope["query_string"].decode("latin-1")))
+    def query(self, *names: str) -> dict[str, str]:
+        """The parameters of these names that the URL has, blank ones too. Others are ignored.
+
+        Raises `InvalidRequest` where one is given twice.
+        """
+        given = parse_qsl(self.scope["query_string"].decode("latin-1"), keep_blank_values=True)
+        found: dict[str, str] = {}
+        for name, value in given:
+            if name in names:
+                if name in found:
+                    raise invalid(f"{name} must be given once.", name)
+                found[name] = value
+        return found
 
     async def json(self, *, optional: bool = False) -> object:
         """The body; an empty object if there is none and it is `optional`. Raises what `parsed`
@@ -93,7 +116,7 @@ class Call:
         Raises `UnsupportedMediaType`, `TooLarge`, `Overloaded`, `InvalidRequest`
         (``invalid_json``), `ClientGone` and what `read` does.
         """
-        body, bodies = await self._body(), self.gateway.bodies
+        body, bodies = await self.body(), self.gateway.bodies
         if optional and not body:
             return await bodies.read(0, partial(read, {}))
         memory = await bodies.read(len(body), partial(weigh_json, body))
@@ -101,7 +124,17 @@ class Call:
         length = LONG if refers and NAMES in body else len(body)
         return await bodies.read(length, partial(_read, body, read))
 
-    async def _body(self) -> bytearray:
+    def moved(self, receive: Receive, response: Response, share: Share) -> Call:
+        """The same request, its body read, for a task that answers elsewhere."""
+        return evolve(self, receive=receive, send=response.send, response=response, share=share)
+
+    async def body(self) -> bytearray:
+        """The body as it is without its codings; read once. Raises what `parsed` does."""
+        if self._read_body is None:
+            self._read_body = await self._receive_body()
+        return self._read_body
+
+    async def _receive_body(self) -> bytearray:
         given = self.header("content-type")
         media_type = (given or "").partition(";")[0].strip().lower()
         if given is not None and media_type != "application/json":
@@ -143,6 +176,7 @@ def _read(body: bytearray, read: Callable[[object], T]) -> T:
 
 
 Handler = Callable[[Call], Awaitable[None]]
+Once = Callable[[Handler], Handler]
 IsThere = Callable[[Call], bool]
 
 
@@ -156,8 +190,10 @@ class _Methods:
         is_there: IsThere | None,
         keys: KeyRing | None,
         scopes: Sequence[KeyScope],
+        once: Once | None,
     ) -> None:
         self._gateway = gateway
+        self._once = once
         self._keys = keys
         self._scopes = scopes
         self._handlers = handlers
@@ -172,6 +208,8 @@ class _Methods:
             response.late = partial(self._gateway.limits.headers, owner)
         method = "GET" if scope["method"] == "HEAD" else scope["method"]
         handler = self._handlers.get(method)
+        if self._once is not None and handler is not None and IDEMPOTENCY_KEY in headers:
+            handler = self._once(handler)
         # What was read stays in memory as long as the request does, in one form or another.
         with self._gateway.bodies.share() as share:
             call = Call(self._gateway, scope, receive, send, share, owner, headers, response)
@@ -197,13 +235,14 @@ def route(
     *,
     scopes: Sequence[KeyScope] = (),
     is_there: IsThere | None = None,
+    once: Once | None = None,
     **handlers: Handler,
 ) -> Route:
     """A route with one handler per method: ``route(gateway, "/x", keys, GET=…, POST=…)``.
 
     `keys` None: the route needs no key. `scopes`: the key needs one of them (empty: any key will
-    do). `is_there`, for a path that names something: whether it can
-    be the name of such a thing. A method that the route lacks is a 404, and not a 405, where it
-    cannot.
+    do). `is_there`, for a path that names something: whether it can be the name of such a thing. A
+    method that the route lacks is a 404, and not a 405, where it cannot. `once`: makes of a handler
+    one that does each request with an ``Idempotency-Key`` once.
     """
-    return Route(path, _Methods(gateway, handlers, is_there, keys, scopes))
+    return Route(path, _Methods(gateway, handlers, is_there, keys, scopes, once))

@@ -15,7 +15,7 @@ import trio
 from attrs import define, evolve, field
 
 from ...schemas.convert import write_json
-from ...schemas.errors import GatewayError, InvalidRequest, draining
+from ...schemas.errors import GatewayError, InvalidRequest, draining, invalid
 from ...schemas.openai import sse
 from ...schemas.openai.compactions import parse_compact
 from ...schemas.openai.foreign_items import Kept
@@ -39,7 +39,7 @@ from ..responses.run import discard_items, responding
 from ..runtime.boundary import as_gateway_error
 from ..runtime.together import run_together
 from .chat import no_store
-from .paging import page_of, read_order
+from .paging import PAGE_PARAMETERS, page_of, read_order
 from .request import Call
 
 INPUT_PAGE = 20
@@ -97,7 +97,7 @@ async def count_input_tokens(call: Call) -> None:
 
 
 def _read_countable(raw: object, *, names_conversation: bool, kept: Kept) -> ResponseTurn:
-    if isinstance(raw, dict):
+    if isinstance(raw, dict) and isinstance(raw.get("generate"), bool | None):
         raw = {**raw, "generate": False}  # no model answers it, so that it needs no input either
     return parse_response(raw, names_conversation=names_conversation, kept=kept)
 
@@ -156,7 +156,7 @@ async def _stream(call: Call, job: Job) -> None:
         except Exception as error:
             if not stream.opened:
                 raise
-            failure = as_gateway_error(error)
+            failure = call.failure = as_gateway_error(error)
             if writer is None:
                 await stream.write(sse.event(write_json(encode_error_event(failure))), last=True)
                 return
@@ -239,13 +239,25 @@ async def _find(call: Call) -> Record:
 
 async def show_response(call: Call) -> None:
     """``GET /v1/responses/{response_id}``, with ``stream=true&starting_after=N`` its events."""
-    record, query = await _find(call), call.query()
-    if query.get("stream") not in ("true", "1"):
+    query = call.query("stream", "starting_after")
+    streams, after = _read_flag(query.get("stream")), _read_number(query.get("starting_after"))
+    record = await _find(call)
+    if not streams:
         await _show(call, record)
         return
-    after = _read_number(query.get("starting_after"))
     async with while_connected(call.receive):
         await _follow(call, record, after)
+
+
+FLAGS = {"true": True, "1": True, "false": False, "0": False}
+
+
+def _read_flag(given: str | None) -> bool:
+    if given is None:
+        return False
+    if given in FLAGS:
+        return FLAGS[given]
+    raise invalid("stream must be true or false.", "stream")
 
 
 def _read_number(given: str | None) -> int:
@@ -286,7 +298,7 @@ async def cancel_response(call: Call) -> None:
 
 async def list_input_items(call: Call) -> None:
     """``GET /v1/responses/{response_id}/input_items?limit=&order=&after=``: the last first."""
-    record, query = await _find(call), call.query()
+    query, record = call.query(*PAGE_PARAMETERS), await _find(call)
     items = encode_messages(record.asked, record.heading.turn_id, system=record.said)
     if read_order(query.get("order")) == "desc":
         items.reverse()

@@ -183,7 +183,7 @@ class KeyLimiter:
                     )
 
     def take(self, owner: str) -> None:
-        """A turn begins, whoever answers it. Raises `LimitReached`."""
+        """A turn begins, of a child or of the cache. Raises `LimitReached`."""
         self.check(owner)
         account = self._account(owner)
         if account.limits.turns_per_minute:

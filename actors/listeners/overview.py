@@ -21,6 +21,7 @@ from attrs import asdict, frozen
 from ...schemas.convert import write_json
 from ...schemas.turn import ChildSource
 from ...transport.http.websocket import encode_frame
+from ..mcp.servers import McpServers, ServerState
 from ..pool.pool import PoolStatistics
 from ..runtime.bus import Bus, Subscription
 from .stats import Stats
@@ -97,6 +98,8 @@ class Observed(Protocol):
     def bus(self) -> Bus: ...
     @property
     def stats(self) -> Stats: ...
+    @property
+    def mcp(self) -> McpServers: ...
     def statistics(self) -> GatewayStatistics: ...
     def own_statistics(self, owner: str) -> OwnStatistics: ...
     def sees_all(self, owner: str) -> bool: ...
@@ -171,6 +174,7 @@ class Overview:
             "cost_usd": numbers["cost_usd"],
             "cache": numbers["cache"],
             "latency": numbers["latency"],
+            "mcp": [_encode_server(state) for state in self._gateway.mcp.states()],
         }
 
     def _draw_own(self, owner: str) -> dict[str, Any]:
@@ -219,6 +223,19 @@ class Overview:
         self._pictures.clear()
         self.number += 1
         self._lot.unpark_all()
+
+
+def _encode_server(state: ServerState) -> dict[str, Any]:
+    return {
+        "name": state.name,
+        "state": state.state,
+        "reason": state.reason,
+        "next_try": state.next_try,
+        "tools": state.tools,
+        "calls": state.calls,
+        "errors": state.errors,
+        "latency_ms": state.latency_ms["p50"],
+    }
 
 
 def _encode_session(session: SessionInfo) -> dict[str, Any]:

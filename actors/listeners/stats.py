@@ -212,6 +212,30 @@ class _Conversations:
         }
 
 
+class _McpServers:
+    """Calls of the operator's MCP servers, and how many of these are in each state."""
+
+    def __init__(self, make: Metrics) -> None:
+        self._calls = make.counts("mcp_calls", "Calls of MCP servers' tools.", "server")
+        self._errors = make.counts("mcp_errors", "Calls that were errors.", "server")
+        self._seconds = make.durations("mcp_call", "What calls took.", DELTA_BUCKETS)
+        self._servers = make.gauge("mcp_servers", "MCP servers by state.", "state")
+        self._states: dict[str, str] = {}
+
+    def call(self, event: events.McpCalled) -> None:
+        self._calls.add(event.server)
+        self._errors.add(event.server, event.outcome == "error")
+        self._seconds.add(event.seconds)
+
+    def move(self, event: events.McpServerChanged) -> None:
+        old = self._states.pop(event.server, None)
+        if old is not None:
+            self._servers.labels(old).dec()
+        if event.state != "gone":
+            self._states[event.server] = event.state
+            self._servers.labels(event.state).inc()
+
+
 class Stats:
     """The numbers since the gateway was opened."""
 
@@ -226,6 +250,7 @@ class Stats:
         self._cache = make.counts(
             "cache_asked", "Questions to the cache.", "outcome", "hit", "miss", "joined"
         )
+        self._mcp = _McpServers(make)
         self._lost = make.count("events_lost", "Events that happened and are not counted here.")
         self._uptime = make.gauge("uptime_seconds", "Time since the gateway was opened.")
         self.news: Subscription | None = None
@@ -275,6 +300,12 @@ class Stats:
                 self._conversations.move(event)
             case events.CacheAsked(outcome):
                 self._cache.add(outcome)
+            case events.McpCalled():
+                self._mcp.call(event)
+            case events.McpServerChanged():
+                self._mcp.move(event)
+            case events.ModelsListed():
+                pass
             case events.EventsLost(missed):
                 # Ends may be among what was missed. What is under way is better counted anew, from
                 # each one's next event, than wrong for good.

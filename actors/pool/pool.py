@@ -71,6 +71,7 @@ from typing import Protocol
 import trio
 from attrs import define, field, frozen
 
+from ...schemas.claude.upstream import plain, says_no_login
 from ...schemas.errors import (
     ChildDied,
     CliUnusable,
@@ -824,9 +825,11 @@ class ChildPool:
 
     def _died(self, child: Child) -> None:
         code, last = child.returncode, child.stderr_tail
+        cure = {"cure": "ccapi login"} if says_no_login(last) else {}
         self._once.warn(
-            "a child died", f"{code} {last}", pid=child.pid, returncode=code, stderr=last
-        )
+            "a child died", f"{code} {last}", pid=child.pid, returncode=code,
+            stderr=plain(last), **cure,
+        )  # fmt: skip
 
     def _warm_died(self, child: Child) -> None:
         self._failures += 1
@@ -1098,6 +1101,11 @@ async def open_pool(
         ):
             if watch is not None:
                 nursery.start_soon(watch.listen, bus)
-                nursery.start_soon(watch.run, partial(cli.ask_login, guardian), pool.renew)
+                nursery.start_soon(
+                    watch.run,
+                    partial(cli.ask_login, guardian),
+                    pool.renew,
+                    partial(cli.ask_version, guardian),
+                )
             yield pool
             nursery.cancel_scope.cancel()

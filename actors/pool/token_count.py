@@ -17,12 +17,13 @@ import trio
 from ...schemas.claude import input as cli_input
 from ...schemas.claude.lines import Line
 from ...schemas.claude.output import ControlAnswer, ControlAsked, TurnResult
+from ...schemas.claude.upstream import control_error
 from ...schemas.errors import ChildError, TurnTimeout
 from ...schemas.message import Message
 from ...schemas.turn import Setup
 from ...transport.process.child import Child
 from ..session.replay import Composition, compose
-from ..session.tools import ToolCalls
+from ..session.tools import HostedCall, ToolCalls
 from .pool import ChildPool
 
 COUNT = "count"
@@ -62,7 +63,7 @@ class _Counting:
         self._child = child
         self._setup = setup
         self._tool_calls = ToolCalls(setup)
-        self._lacks_tools = bool(setup.tools) or setup.schema is not None
+        self._lacks_tools = setup.has_tools
         composition = (
             compose(messages, uuid4(), setup.model, asks=False) if messages else Composition()
         )
@@ -78,14 +79,16 @@ class _Counting:
             for frame in await self._child.receive_frames():
                 match frame:
                     case ControlAsked(mcp=mcp) if mcp is not None:
-                        self._write(self._tool_calls.serve(frame))
+                        served = self._tool_calls.serve(frame)
+                        # No model is asked, so none calls a tool.
+                        self._write([] if isinstance(served, HostedCall) else served)
                         self._lacks_tools &= mcp.get("method") != "tools/list"
                     case TurnResult(is_error=True):
                         raise ChildError("The CLI could not take in what it has to count.")
                     case TurnResult():
                         self._busy = False
                     case ControlAnswer(_, _, str(error)):
-                        raise ChildError(f"The CLI could not count: {error[:200]}")
+                        raise control_error("The CLI could not count", error[:200])
                     case ControlAnswer(request_id, body) if request_id == COUNT:
                         return body
 

@@ -112,6 +112,8 @@ and with children that write anything.
 13. A child is handed over only after it has said that it was cut back, and what it then holds is
     what its `ChildState` says. So no line of one conversation is written while a child holds
     another's.
+14. A tool of an MCP server is called only while the turn that wants it runs, and once. What a call
+    brings later reaches no child.
 
 
 One turn, from start to end
@@ -214,6 +216,32 @@ two. The child cannot take that in the middle of its turn. It rewinds (AWAITING_
 INTERRUPTING), so that it holds the conversation before the call, and gets the call, its result and
 the question as history and prompt. The calls were in `memory.seed` since the first turn ended:
 no transcript held them (invariant 8).
+
+
+One turn that calls a tool of an MCP server
+===========================================
+
+The operator's MCP servers have tools too (`Setup.hosted`). For the CLI they are on the same server
+as the client's. Here the gateway makes the call, and the client's turn goes on meanwhile:
+
+    ToolUseStarted          BUSY                Deliver(ActivityStarted("toolu_1",
+                                                "mcp__git__log")): no call for the client to answer.
+    ControlAsked            BUSY                `Host.decide`, by the operator's rules:
+                                                allow: CallHosted. The shell starts a task for it.
+                                                ask: RequestPermission, as an agent's own tools do;
+                                                CallHosted follows a client's yes.
+                                                deny: the model reads why, as the tool's result.
+    MessageEnded            BUSY                The client has nothing to do: no suspension.
+    HostedEnded             BUSY                The server has answered: Write, for ``r1``.
+    ToolsReturned           BUSY                The CLI has taken it in, and asks the model again.
+    TextDelta, …, TurnResult BUSY -> IDLE       The memory keeps call and result within the answer
+                                                (`schemas.message.ToolRound`): another child gets
+                                                them as the API had them (`unrolled`), a client
+                                                does not.
+
+The hard case: a client interrupts the turn while the server works. The shell cancels the task when
+it sees that the phase is neither BUSY nor AWAITING_TOOLS. A call that the child had already written
+then (INTERRUPTING) is rejected (invariant 14).
 
 
 Interrupt and rewind

@@ -3,9 +3,10 @@
 Knows: how the machine's actions are performed. Refuses to know: which action follows which event
 (`actors.session.machine`), and the other sessions (`actors.conversations.supervisor`).
 
-Four kinds of task run in the session's own nursery: the actor itself (the mailbox), the search for
+Five kinds of task run in the session's own nursery: the actor itself (the mailbox), the search for
 a child in the pool, the attendant of the present child (it reads the child, and waits until it has
-gone), and one watcher per turn (it waits for the caller to hang up). All of them call the machine
+gone), one watcher per turn (it waits for the caller to hang up), and one task for each call of an
+MCP server's tool. All of them call the machine
 synchronously, so it takes one event at a time. Only the attendant ever waits for a caller, so a
 caller that stalls delays nothing but its own turn. An exception in any of them ends this session,
 and no other.
@@ -24,7 +25,14 @@ from attrs import define, evolve
 from ...schemas.claude.lines import Line
 from ...schemas.claude.output import Frame, Noise, PermissionAsked
 from ...schemas.errors import ChildProtocolError, GatewayError, InternalError, draining
-from ...schemas.events import ChildTaken, PhaseChanged, TurnAccepted, TurnFailed, TurnFinished
+from ...schemas.events import (
+    ChildTaken,
+    ModelsListed,
+    PhaseChanged,
+    TurnAccepted,
+    TurnFailed,
+    TurnFinished,
+)
 from ...schemas.message import Message
 from ...schemas.turn import (
     AgentOrigin,
@@ -46,6 +54,7 @@ from . import errors
 from .events import (
     Action,
     Billed,
+    CallHosted,
     CancelWake,
     ChildChosen,
     ChildGone,
@@ -59,6 +68,7 @@ from .events import (
     Freeze,
     GiveWay,
     HandOver,
+    HostedEnded,
     Interrupt,
     Kill,
     PermissionReply,
@@ -67,6 +77,7 @@ from .events import (
     RequestPermission,
     Resident,
     Retire,
+    ServersFailed,
     Started,
     StartTurn,
     TimedOut,
@@ -77,13 +88,15 @@ from .events import (
     Warm,
     Write,
 )
+from .hosted import Host
 from .keeping import Keeper
 from .late import UnexpectedEvent
-from .machine import Machine
+from .machine import NO_HOST, Machine
 from .messages import Add, Ended, Journal, Lent, SessionMessage, SessionState, Submit
 from .metering import Meter, TurnMeter
 from .permissions import request_of
 from .phases import Limits, Phase
+from .tools import HostedCall
 from .turn import TurnState
 
 log = get_logger("ccapi.session")
@@ -225,12 +238,15 @@ class _Session(Generic[C]):
 
     def __init__(
         self, conversation_id: str, state: SessionState[Any], limits: Limits, stall_seconds: float,
-        pool: SessionPool[C], bus: Bus, meter: Meter | None = None,
+        pool: SessionPool[C], bus: Bus, host: Host, meter: Meter | None = None,
     ) -> None:  # fmt: skip
         self.id = conversation_id
         self.machine = Machine(
-            state.memory, limits, trio.current_time(), kept=state.broadcast.messages
-        )
+            state.memory, limits, trio.current_time(), kept=state.broadcast.messages,
+            host=host, is_heard=lambda: state.broadcast.is_heard,
+        )  # fmt: skip
+        self._host = host
+        self._hosted: dict[str, trio.CancelScope] = {}  # the calls of MCP servers that run
         self._alarm = trio.CancelScope()  # around the mailbox's receive: its deadline is the timer
         self._state = state
         self._stall_seconds = stall_seconds
@@ -371,6 +387,9 @@ class _Session(Generic[C]):
         else:
             for charge in charges.values():
                 self._count(charge)
+        if self._hosted and self.machine.phase not in (Phase.BUSY, Phase.AWAITING_TOOLS):
+            for scope in self._hosted.values():
+                scope.cancel()
         turn = self.machine.turn
         if turn is not None and turn.has_effects:
             self._callers.note_effects(turn.turn_id)
@@ -479,6 +498,17 @@ class _Session(Generic[C]):
                 self._broadcast.ask_permission(request_of(action, time.time()))
             case PermissionSettled(request_id, behavior, by):
                 self._broadcast.settle_permission(request_id, behavior, by)
+            case CallHosted(call):
+                self._hosted[call.call_id] = trio.CancelScope()
+                self._nursery.start_soon(self._call, call, self._hosted[call.call_id])
+            case ServersFailed(reasons):
+                for server, reason in reasons.items():
+                    log.warning(
+                        "an agent goes on without an MCP server",
+                        conversation_id=self.id,
+                        server=server,
+                        reason=reason[:500],
+                    )
             case TranscriptLost():
                 log.warning(
                     "transcript lost, a new child gets the kept messages",
@@ -488,6 +518,8 @@ class _Session(Generic[C]):
                     held=action.held,
                     kept=action.kept,
                 )
+            case ModelsListed():
+                self._bus.publish(action)
             case ClaimRefused(error):
                 log.warning("a spare was refused", conversation_id=self.id, error=error)
             case Freeze():
@@ -511,6 +543,14 @@ class _Session(Generic[C]):
     def _drop_lines(self) -> None:
         if self._keeper is not None:
             self._keeper.drop_lines()
+
+    async def _call(self, call: HostedCall, scope: trio.CancelScope) -> None:
+        """Have an MCP server do what the model asks of it, unless the turn ends before."""
+        with scope:
+            result = await self._host.call(call.tool, call.arguments)
+        del self._hosted[call.call_id]
+        if not scope.cancelled_caught:
+            self.feed(HostedEnded(call.call_id, result))
 
     async def _watch(self, turn_id: str, port: Port) -> None:
         """Wait until the turn is over, or its caller hangs up: then interrupt it."""
@@ -664,6 +704,7 @@ async def run_session(
     stall_seconds: float,
     pool: SessionPool[C],
     bus: Bus,
+    host: Host = NO_HOST,
     meter: Meter | None = None,
 ) -> Ended:
     """The session actor. Ends when its conversation is closed, when it fails, or is cancelled.
@@ -672,7 +713,7 @@ async def run_session(
     becomes None only then, so that no second actor begins before.
     """
     ended = Ended(draining(retry_after=None))
-    session = _Session(conversation_id, state, limits, stall_seconds, pool, bus, meter)
+    session = _Session(conversation_id, state, limits, stall_seconds, pool, bus, host, meter)
     try:
         await session.run(mailbox)
         ended = Ended(session.machine.closing or errors.closed())

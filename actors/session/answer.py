@@ -24,8 +24,8 @@ from ...schemas.claude.stops import StopCutter
 from ...schemas.claude.tool_names import ANSWER_TOOL
 from ...schemas.errors import GatewayError
 from ...schemas.json_schema.check import misfit
-from ...schemas.message import Block, Message, ToolCall, is_blank
-from ...schemas.turn import Options, Setup, Tool, Usage
+from ...schemas.message import PARAGRAPH, Block, Message, ToolCall, ToolResult, ToolRound, is_blank
+from ...schemas.turn import HostedTool, Options, Setup, Tool, Usage
 from ...schemas.turn_items import (
     ActivityDelta,
     ActivityEnded,
@@ -55,21 +55,19 @@ ModelFrame = (
 )  # fmt: skip
 """The frames of an answer that are not text; also the results of an agent's own tools."""
 
-PARAGRAPH = "\n\n"
-"""Stands between an agent's text before a tool use and its text after that."""
-
 
 class AnswerState:
     """The answer of one turn so far, as the client has received it.
 
     `pieces` is the text, `calls` the complete tool calls, `usage` that of the messages that have
     ended. `answered`: the model gave an answer that matches the schema. `malformed`: the error for
-    a call that the client has received, and whose arguments are no JSON object.
-    `is_cut`: a stop text has cut the answer, while the model still writes; not after a tool call,
-    for then the calls end the answer. `is_partial`: the present message has an incomplete call of a
-    client's tool. `hit_token_limit`: the model met its token limit as often as the CLI has it
-    continue. `is_empty`: the last message had no text and no call. `has_acted`: an agent has begun
-    to use a tool of its own. `error` is set once the turn can only fail.
+    a call that the client has received, and whose arguments are no JSON object. `is_cut`: a stop
+    text has cut the answer, while the model still writes; not after a tool call, for then the calls
+    end the answer. `is_partial`: the present message has an incomplete call of a client's tool.
+    `hit_token_limit`: the model met its token limit as often as the CLI has it continue.
+    `is_empty`: the last message had no text and no call. `has_acted`: the model has begun to use a
+    tool that is not the client's: an agent's own, or an MCP server's. `error` is set once the turn
+    can only fail.
     """
 
     def __init__(self, options: Options, setup: Setup) -> None:
@@ -92,9 +90,13 @@ class AnswerState:
         self.is_agent = setup.profile == "agent"
         self.may_be_long = self.is_agent and options.max_tokens is None
         self._plain = self._stops is None and setup.schema is None and not self.is_agent
-        self._acts: list[str] = []  # an agent's uses of its own tools
-        self._acting: set[str] = set()  # an agent's tool uses that run, by call id
-        self._acted = False  # an agent used a tool since its last text
+        self._acts: list[str] = []  # the uses of such tools
+        self._acting: set[str] = set()  # those that run, by call id
+        self._acted = False  # such a tool was used since the last text
+        self._is_act = False  # the present block is such a use
+        self._round: dict[str, ToolCall] = {}  # the uses of the present message, whole
+        self._results: dict[str, ToolResult] = {}  # what came of them
+        self._stands_apart = False  # the next text, from an earlier one
         self._tools = offered(setup)
         self._answer_tool = None if setup.schema is None else self._tools[ANSWER_TOOL]
         self._misfits = 0
@@ -126,14 +128,16 @@ class AnswerState:
 
     @property
     def exact(self) -> Message:
-        """The answer as the model gave it: all blocks in their order, with its thinking. It is
-        `message` where the client received something else, where thinking is all there is, where
-        it took the model more than one message (the results between them are not kept), and for an
-        agent, which goes on from the CLI's own transcript."""
+        """The answer as the model gave it: all blocks in their order, with its thinking and the
+        tools that the gateway called. It is `message` where the client received something else,
+        where thinking is all there is, where it took the model more than one message without such
+        calls between them, and for an agent, which goes on from the CLI's own transcript."""
         plain = self.message
         given = Message("assistant", tuple(self._blocks))
         is_same = given.text == plain.text and given.calls == plain.calls
-        if not is_same or self._messages > 1 or self.is_agent or plain.is_blank:
+        ends_well = bool(self._blocks) and not isinstance(self._blocks[-1], ToolRound)
+        is_all = self._messages <= 1 + len(given.rounds) and not self._round and ends_well
+        if not (is_same and is_all) or self.is_agent or plain.is_blank:
             return plain
         return given
 
@@ -192,6 +196,15 @@ class AnswerState:
         of this turn began."""
         known = [each for each in results if each.call_id in self._acting]
         self._acting.difference_update(each.call_id for each in known)
+        for each in known:
+            if each.call_id in self._round and each.content is not None:
+                result = ToolResult(each.call_id, each.content, each.is_error)
+                self._results[each.call_id] = result
+        if self._round and self._results.keys() == self._round.keys():
+            results_in_order = tuple(self._results[call_id] for call_id in self._round)
+            self._blocks.append(ToolRound(tuple(self._round.values()), results_in_order))
+            self._round, self._results = {}, {}
+            self._stands_apart = any(isinstance(block, str) for block in self._blocks)
         return [_ended(each) for each in known]
 
     def _begin_message(self, usage: Usage) -> None:
@@ -239,8 +252,11 @@ class AnswerState:
     def _begin_call(self, call_id: str, name: str) -> list[TurnItem]:
         self._call_id, self._input = call_id, []
         self._tool = self._tools.get(name)  # the CLI refuses a name that was not offered
-        if self._tool is None and self.is_agent:
+        self._is_act = isinstance(self._tool, HostedTool) or (self._tool is None and self.is_agent)
+        if self._is_act:
+            self._tool = None
             self._acted = self.has_acted = True
+            self._plain = False
             self._acting.add(call_id)
             return [ActivityStarted(call_id, name)]
         if self._tool is None or self._tool is self._answer_tool or self._tool.strict:
@@ -248,7 +264,7 @@ class AnswerState:
         return [_started(len(self.calls), call_id, self._tool)]
 
     def _take_input(self, fragment: str) -> list[TurnItem]:
-        if not fragment or (self._tool is None and not self.is_agent):
+        if not fragment or (self._tool is None and not self._is_act):
             return []
         self._input.append(fragment)
         if self._tool is None:
@@ -264,7 +280,9 @@ class AnswerState:
         if block.thinking is not None:
             self._blocks.append(block.thinking)
         elif block.text:
-            self._blocks.append(block.text)
+            # As the client has it, behind what came before a use of a tool.
+            self._blocks.append(PARAGRAPH + block.text if self._stands_apart else block.text)
+            self._stands_apart = False
         items: list[TurnItem] = []
         if block.call is not None:
             if block.call.id != self._call_id:
@@ -283,8 +301,10 @@ class AnswerState:
         tool, arguments = self._tool, "".join(self._input) or "{}"
         self._tool = self._call_id = None
         if tool is None:
-            if self.is_agent and len(self._acts) < MAX_ACTS:
+            if self._is_act and len(self._acts) < MAX_ACTS:
                 self._acts.append(f"{call.name} {arguments[:ACT_CHARACTERS]}")
+            if self._is_act and not self.is_agent:
+                self._round[call.id] = ToolCall(call.id, call.name, arguments)
             return []
         if tool is self._answer_tool:
             return self._end_answer(call, arguments)

@@ -41,26 +41,32 @@ from attrs import define, evolve, field, frozen
 from ...schemas.claude import input as cli_input
 from ...schemas.claude import mcp
 from ...schemas.claude.lines import Line
+from ...schemas.claude.models import listed_models
 from ...schemas.claude.output import ControlAnswer, ControlAsked, LimitState, TurnResult
 from ...schemas.claude.sampling import PLAIN, ApiMessages, encode_settings
 from ...schemas.claude.upstream import NO_LIMIT
+from ...schemas.events import ModelsListed
+from ...schemas.mcp_rules import Decision
 from ...schemas.message import Message, ToolResult, digest
 from ...schemas.turn import ChildSource, Options, Setup, Usage
 from .events import (
     Action,
+    CallHosted,
     PermissionReply,
     PermissionRequested,
     PermissionSettled,
     RequestPermission,
     Write,
 )
-from .permissions import NO_CLIENT, PermissionRequests
-from .tools import ToolCalls
+from .hosted import DENIED_BY_RULE, HostedCalls
+from .permissions import NO_CLIENT, Answer, PermissionRequests
+from .tools import HostedCall, ToolCalls
 from .usage import Ledger
 
 INITIALIZE = "initialize"
 CLAIM = "claim"
 SETTINGS = "settings"
+SERVERS = "servers"
 CONTEXT = "context"
 
 MAX_CUT_TRIES = 3
@@ -126,7 +132,7 @@ class ChildState:
     before the present one. `is_fixed`: it cannot serve another, because it began with a transcript,
     or because the API refused a request of it in a way that it may remember. `is_partial`: it
     holds less than `held`, whose beginning it was spared. `is_claiming`: it is a spare that has not
-    said yet whether it takes the conversation.
+    said yet whether it takes the conversation. `beside`: the MCP servers that it starts itself.
     """
 
     setup: Setup
@@ -150,11 +156,13 @@ class ChildState:
     is_partial: bool = False
     is_claiming: bool = False
     releasing: Release | None = None
+    beside: Mapping[str, Mapping[str, Any]] = field(factory=dict)
     tool_calls: ToolCalls = field(init=False)
     permissions: PermissionRequests = field(factory=PermissionRequests)
+    hosted: HostedCalls = field(factory=HostedCalls)
     _settings: Mapping[str, Any] = PLAIN
     _agent: str = cli_input.AGENT  # whose prompt it has, of the palette
-    _server: str | None = None  # the MCP server that has the client's tools
+    _server: str | None = None  # the MCP server that has its tools
     _names: deque[str] = field(factory=lambda: deque(cli_input.TOOL_SERVERS))  # free ones
     _told: dict[Signature, bytes] = field(factory=dict)  # what it received of each tool
     _stale: list[str] = field(factory=list)  # to be free once the model was asked without them
@@ -165,7 +173,7 @@ class ChildState:
 
     def __attrs_post_init__(self) -> None:
         self.tool_calls = ToolCalls(self.setup)
-        if _has_server(self.setup):
+        if self.setup.has_tools:
             self._server = self._names.popleft()
         self._tell()
 
@@ -178,8 +186,15 @@ class ChildState:
     def write_all(self, all_lines: Iterable[Line]) -> list[Write]:
         return [self.write(line) for line in all_lines]
 
-    def initialize(self) -> Write:
-        return self.write(cli_input.initialize(INITIALIZE, self.setup, self.palette))
+    def initialize(self) -> list[Write]:
+        named = not self.beside
+        first = cli_input.initialize(INITIALIZE, self.setup, self.palette, with_server=named)
+        return self.write_all([first, *self._servers_beside()])
+
+    def _servers_beside(self) -> list[Line]:
+        """All its servers, where it starts some itself: later than `initialize` can name them, for
+        a file that is wrong ends the process."""
+        return [cli_input.set_server(SERVERS, self._server, self.beside)] if self.beside else []
 
     def claim(self, place: str, grants: Sequence[str]) -> list[Write]:
         """Make a spare the agent of its setup, which works in `place` and may do what `grants`
@@ -188,8 +203,9 @@ class ChildState:
         self.is_claiming = True
         lines: list[Line] = [
             cli_input.claim_session(CLAIM, place),
-            cli_input.initialize(INITIALIZE, self.setup),
+            cli_input.initialize(INITIALIZE, self.setup, with_server=not self.beside),
             cli_input.set_model(SETTINGS, self.setup.model),
+            *self._servers_beside(),
         ]
         if grants:
             lines.append(cli_input.allow_tools(SETTINGS, grants))
@@ -205,9 +221,9 @@ class ChildState:
     def can_reconfigure(self, setup: Setup) -> bool:
         """Whether it can change to this setup: other tools, or another answer schema; and while it
         holds no message, another model, and another system prompt that it knows."""
-        if evolve(setup, tools=self.setup.tools, schema=self.setup.schema) != self.setup and (
-            self.held or not self.knows(setup)
-        ):
+        own = self.setup
+        same_tools = evolve(setup, tools=own.tools, schema=own.schema, hosted=own.hosted)
+        if same_tools != own and (self.held or not self.knows(setup)):
             return False
         return self._can_take_tools(setup)
 
@@ -228,7 +244,7 @@ class ChildState:
 
     def _can_take_tools(self, setup: Setup) -> bool:
         """Whether it has a name for their server, and knows none of them otherwise."""
-        if not _has_server(setup):
+        if not setup.has_tools:
             return True
         named = bool(self._names) or not self._needs_server(setup)
         return named and len(self._told) < MOST_TOOLS and not self._knows_otherwise(setup)
@@ -243,8 +259,7 @@ class ChildState:
         self._told |= _signed(self.setup)
 
     def _needs_server(self, setup: Setup) -> bool:
-        same = (setup.tools, setup.schema) == (self.setup.tools, self.setup.schema)
-        return not same and _has_server(setup)
+        return setup.has_tools and _tools_of(setup) != _tools_of(self.setup)
 
     def reconfigure(self, setup: Setup) -> list[Write]:
         """Change to a setup (`can_reconfigure`)."""
@@ -258,11 +273,11 @@ class ChildState:
             settings |= {"agent": self._agent, "model": setup.model}
         if settings:
             written.append(self.write(cli_input.apply_settings(SETTINGS, settings)))
-        if (setup.tools, setup.schema) != (self.setup.tools, self.setup.schema):
+        if _tools_of(setup) != _tools_of(self.setup):
             if self._server is not None:
                 self._stale.append(self._server)
-            self._server = self._names.popleft() if _has_server(setup) else None
-            written.append(self.write(cli_input.set_server(SETTINGS, self._server)))
+            self._server = self._names.popleft() if setup.has_tools else None
+            written.append(self.write(cli_input.set_server(SERVERS, self._server, self.beside)))
         self.setup, self.tool_calls = setup, ToolCalls(setup)
         self._tell()
         return written
@@ -301,6 +316,7 @@ class ChildState:
     def _forget_turn(self) -> None:
         self.tool_calls.forget()
         self.permissions.forget()
+        self.hosted.forget()
         self._billed_part = Usage()
 
     def rewound(self) -> None:
@@ -411,12 +427,41 @@ class ChildState:
             lines.append(cli_input.show_thinking(SETTINGS, shown=False))
         return tuple(lines)
 
-    def serve(self, asked: ControlAsked) -> list[Write]:
-        """Answer a control request of its own, for which it waits."""
-        if asked.mcp is not None:
-            return self.write_all(self.tool_calls.serve(asked))
-        reason = f"{asked.subtype} is not served here"
-        return [self.write(cli_input.refuse(asked.request_id, reason))]
+    def serve(self, asked: ControlAsked) -> list[Write] | HostedCall:
+        """Answer a control request of its own, for which it waits; or return the call of an MCP
+        server's tool that it is (`serve_hosted`)."""
+        if asked.mcp is None:
+            reason = f"{asked.subtype} is not served here"
+            return [self.write(cli_input.refuse(asked.request_id, reason))]
+        served = self.tool_calls.serve(asked)
+        return served if isinstance(served, HostedCall) else self.write_all(served)
+
+    # -- calls of MCP servers' tools ---------------------------------------------------------------
+
+    def serve_hosted(
+        self, call: HostedCall, decision: Decision, turn_id: str | None, now: float, seconds: float
+    ) -> list[Action]:
+        """Make the call, as the rules say; where they say that clients are asked, ask those of the
+        turn, for so many seconds at most (None: no client is connected)."""
+        match decision:
+            case "allow":
+                return [self._call(call)]
+            case "ask" if turn_id is not None:
+                asked = self.hosted.ask(call)
+                self.permissions.open(asked, now + seconds)
+                return [RequestPermission(turn_id, asked, seconds)]
+        reason = DENIED_BY_RULE if decision == "deny" else NO_CLIENT
+        return [*self.write_all(self.tool_calls.reject(call.call_id, reason))]
+
+    def _call(self, call: HostedCall) -> CallHosted:
+        self.hosted.begin(call)
+        return CallHosted(call)
+
+    def take_hosted(self, call_id: str, result: Mapping[str, Any], now: float) -> list[Write]:
+        """An MCP server has answered."""
+        self.hosted.end(call_id)
+        self.active_at = now
+        return self.write_all(self.tool_calls.pass_on(call_id, result))
 
     # -- permission requests -----------------------------------------------------------------------
 
@@ -442,7 +487,16 @@ class ChildState:
         self.active_at = now
         behavior = "allow" if answer.allowed else "deny"
         settled = PermissionSettled(reply.request_id, behavior, reply.by)
-        return [self.write(answer.line), settled], answer.rules
+        return [*self._settle_permission(answer), settled], answer.rules
+
+    def _settle_permission(self, answer: Answer) -> list[Action]:
+        """Go on as a permission request was answered: the CLI does so for its own tools."""
+        call = self.hosted.asked_for(answer.asked.request_id)
+        if call is None:
+            return [self.write(answer.line)]
+        if answer.allowed:
+            return [self._call(evolve(call, arguments=answer.input))]
+        return [*self.write_all(self.tool_calls.reject(call.call_id, answer.message))]
 
     def cancel_permission(self, request_id: str) -> list[Action]:
         """It withdraws the request."""
@@ -455,8 +509,9 @@ class ChildState:
     def expire_permissions(self, now: float) -> list[Action]:
         self.active_at = now
         actions: list[Action] = []
-        for request_id, line in self.permissions.expire(now):
-            actions += [self.write(line), PermissionSettled(request_id, "deny", "timeout")]
+        for answer in self.permissions.expire(now):
+            settled = PermissionSettled(answer.asked.request_id, "deny", "timeout")
+            actions += [*self._settle_permission(answer), settled]
         return actions
 
     # -- its answers -------------------------------------------------------------------------------
@@ -466,7 +521,19 @@ class ChildState:
         if answer.request_id == INITIALIZE and not self.initialized:
             self.initialized = answer.error is None
             return answer.error
-        return answer.error if answer.request_id == SETTINGS else None
+        return answer.error if answer.request_id in (SETTINGS, SERVERS) else None
+
+    def take_servers(self, answer: ControlAnswer) -> Mapping[str, str]:
+        """Which of the servers that it starts itself it could not start, and why."""
+        failed = answer.body.get("errors") if answer.request_id == SERVERS else None
+        if not isinstance(failed, dict):
+            return {}
+        return {name: str(why) for name, why in failed.items() if name in self.beside}
+
+    def report_models(self, answer: ControlAnswer) -> list[Action]:
+        """The models that it has listed in its answer to the initialize."""
+        models = listed_models(answer.body) if answer.request_id == INITIALIZE else ()
+        return [ModelsListed(models)] if models else []
 
     def awaits_rewind(self, answer: ControlAnswer) -> bool:
         return answer.request_id == self.rewinding
@@ -530,8 +597,8 @@ class ChildState:
         return evolve(usage, cost_usd=cost)
 
 
-def _has_server(setup: Setup) -> bool:
-    return bool(setup.tools) or setup.schema is not None
+def _tools_of(setup: Setup) -> tuple[Any, ...]:
+    return setup.tools, setup.schema, setup.hosted
 
 
 def palette_of(system: str, others: Iterable[str]) -> Mapping[str, str] | None:

@@ -5,10 +5,12 @@ Knows: texts, codes and statuses. Refuses to know: when each one applies (`actor
 
 from __future__ import annotations
 
+from ...schemas.claude.upstream import control_error
 from ...schemas.errors import (
     ChildDied,
     ChildError,
     Conflict,
+    GatewayError,
     InvalidRequest,
     NotFound,
     RateLimited,
@@ -67,8 +69,8 @@ def keeps_dying(wait: float) -> ChildDied:
     )
 
 
-def not_set_up(reason: str) -> ChildError:
-    return ChildError(f"The CLI process could not be set up: {reason}")
+def not_set_up(reason: str, program: str) -> GatewayError:
+    return control_error("The CLI process could not be set up", reason, program)
 
 
 def answered_unasked() -> ChildError:

@@ -14,6 +14,7 @@ from attrs import field, frozen
 from ...schemas.claude.lines import Line
 from ...schemas.claude.output import Frame, PermissionAsked
 from ...schemas.errors import GatewayError
+from ...schemas.events import ModelsListed
 from ...schemas.message import Message
 from ...schemas.turn import (
     Answer,
@@ -26,6 +27,7 @@ from ...schemas.turn import (
     Usage,
 )
 from ...schemas.turn_items import TurnItem
+from .tools import HostedCall
 
 # -- events; the child's frames are events too -----------------------------------------------------
 
@@ -155,9 +157,17 @@ class PermissionReply:
     by: str = "watcher"
 
 
+@frozen
+class HostedEnded:
+    """An MCP server has answered the call, with this ``CallToolResult``."""
+
+    call_id: str
+    result: Mapping[str, Any]
+
+
 Event = (
     StartTurn | Interrupt | ChildReady | WakeFailed | ChildGone | TimedOut | GiveWay | Close
-    | PermissionRequested | PermissionReply | Warm | Extend | Frame
+    | PermissionRequested | PermissionReply | HostedEnded | Warm | Extend | Frame
 )  # fmt: skip
 
 
@@ -268,6 +278,22 @@ class PermissionSettled:
 
 
 @frozen
+class CallHosted:
+    """Call a tool of an MCP server; `HostedEnded` follows. The call is given up where the child no
+    longer works on the turn."""
+
+    call: HostedCall
+
+
+@frozen
+class ServersFailed:
+    """The child could not start these MCP servers of its own, for these reasons; it goes on without
+    their tools."""
+
+    reasons: Mapping[str, str]
+
+
+@frozen
 class TranscriptLost:
     """The transcript that a child was to resume is gone, or could not be written, for the reason in
     `error`. A new child gets the last `kept` of the conversation's `held` messages."""
@@ -323,6 +349,6 @@ class ChildChosen:
 
 Action = (
     Wake | CancelWake | HandOver | ChildChosen | Write | Deliver | ChoiceReported | Started | End
-    | RequestPermission | PermissionSettled | TranscriptLost | ClaimRefused | Freeze | Retire | Kill
-    | Billed
+    | Billed | RequestPermission | PermissionSettled | CallHosted | ServersFailed | TranscriptLost
+    | ClaimRefused | Freeze | Retire | Kill | ModelsListed
 )  # fmt: skip

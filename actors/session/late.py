@@ -13,7 +13,13 @@ from typing import get_args
 
 from attrs import frozen
 
-from ...schemas.claude.output import ControlAnswer, ControlCancelled, Noise, PermissionAsked
+from ...schemas.claude.output import (
+    ControlAnswer,
+    ControlCancelled,
+    Noise,
+    PermissionAsked,
+    ToolsReturned,
+)
 from ...schemas.claude.output import Frame as ChildFrame
 from ...schemas.turn_items import TextDelta
 from .events import Event, GiveWay, PermissionReply, PermissionRequested, Warm
@@ -63,6 +69,11 @@ LATE = (
         every_phase_but(Phase.BUSY),
         (PermissionReply,),
         "The client decided while the turn ended, timed out or lost its child.",
+    ),
+    Late(
+        (Phase.AWAITING_TOOLS,),
+        (ToolsReturned,),
+        "A tool of the agent's own, or an MCP server's, was done before the client's.",
     ),
     Late(
         (Phase.STOPPING,),

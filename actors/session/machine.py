@@ -21,24 +21,36 @@ from ...schemas.claude.output import (
     LimitState,
     TurnResult,
 )
-from ...schemas.claude.upstream import is_not_resumed, is_remembered
+from ...schemas.claude.upstream import is_not_resumed, is_remembered, plain
 from ...schemas.errors import GatewayError, HistoryNotWritten, NotLoggedIn
 from ...schemas.message import Message
-from ...schemas.turn import AgentOrigin, Completed, Failed, Memory, ResumePoint, Setup
+from ...schemas.turn import (
+    AgentOrigin,
+    Completed,
+    Failed,
+    Memory,
+    ResumePoint,
+    Setup,
+    TurnRequest,
+)
 from ...schemas.turn_items import Refused, TextDelta
 from ..runtime.restart_budget import RestartBudget
 from . import errors, events, finish_reason, prompt
 from .child import CUT_PAUSE, ChildState, palette_of
 from .events import Action, Event
+from .hosted import TURN_IS_OVER, Host, NoHost
 from .late import UnexpectedEvent, late_because
 from .phases import Limits, Phase
 from .queue import TurnQueue
 from .timers import Timer, timers
+from .tools import HostedCall
 from .turn import AnswerFrame, TurnState
 from .usage import Ledger
 
 Actions = list[Action]
 
+
+NO_HOST = NoHost()
 
 AT_ONCE_SECONDS = 0.25
 """A client that sends the next turn within this is a program, and likely to do so again."""
@@ -53,15 +65,19 @@ class Machine:
     `memory` outlives the machine. The shell reads `phase`, `closing` (why the conversation ends,
     once it does), `turn` and `deadline`. Invariant 4 says in which phases there is a turn
     (`_turns.current`) and a child (`_child`). `kept` returns the last messages of the conversation,
-    as far as its history has their text.
+    as far as its history has their text. `host` offers tools of MCP servers, and decides who may
+    call them; `is_heard`: whether a client is connected that can be asked.
     """
 
     def __init__(
         self, memory: Memory, limits: Limits, now: float,
         kept: Callable[[], Sequence[Message]] = tuple,
+        host: Host = NO_HOST, is_heard: Callable[[], bool] = bool,
     ) -> None:  # fmt: skip
         self.memory = memory
         self._kept = kept
+        self._host = host
+        self._is_heard = is_heard
         self.limits = limits
         self.phase = Phase.ASLEEP
         self.closing: GatewayError | None = None
@@ -206,6 +222,9 @@ class Machine:
             case events.Extend(messages):
                 self._extend(messages)
                 return []
+            case events.HostedEnded(call_id, result):
+                waits = self.phase in (Phase.BUSY, Phase.AWAITING_TOOLS)
+                return [*self._present.take_hosted(call_id, result, now)] if waits else []
         return None
 
     def _with_a_child(self, child: ChildState, event: Event, now: float) -> Actions | None:
@@ -214,7 +233,10 @@ class Machine:
             case events.ChildGone(error):
                 return self._died(error, now)
             case ControlAsked():
-                return [*child.serve(event)]
+                served = child.serve(event)
+                if isinstance(served, HostedCall):
+                    return self._serve_hosted(child, served, now)
+                return [*served]
             case events.PermissionRequested():
                 return child.refuse_permission(event)  # no turn runs that could need it
             case LimitState():
@@ -225,12 +247,28 @@ class Machine:
                 return [events.Billed(child.bill_all(event, self._ledger))]
         return None
 
+    def _serve_hosted(self, child: ChildState, call: HostedCall, now: float) -> Actions:
+        """The model calls a tool of an MCP server: now, after a client has permitted it, or not."""
+        if self.phase not in (Phase.BUSY, Phase.AWAITING_TOOLS):
+            # Invariant 14: the child wrote this before it read that its turn is over.
+            return [*child.write_all(child.tool_calls.reject(call.call_id, TURN_IS_OVER))]
+        decision = self._host.decide(call.tool, self.memory.grants)
+        turn = self._turns.current if self.phase is Phase.BUSY and self._is_heard() else None
+        turn_id = None if turn is None else turn.turn_id
+        return child.serve_hosted(call, decision, turn_id, now, self.limits.permission)
+
+    def _equipped(self, setup: Setup, request: TurnRequest | None = None) -> Setup:
+        """`setup`, with the tools of MCP servers that a turn of it has."""
+        chosen = None if request is None else request.hosted
+        return evolve(setup, hosted=self._host.offers(setup) if chosen is None else chosen)
+
     # -- a turn starts ---------------------------------------------------------------------------
 
     def _start_turn(self, event: events.StartTurn, now: float) -> Actions:
         request = event.request
         self._is_named |= request.conversation_id is not None
-        setup, due = request.setup(self.memory.setup), now + self.limits.turn
+        setup = self._equipped(request.setup(self.memory.setup), request)
+        due = now + self.limits.turn
         turn = TurnState(event.turn_id, request, setup, now, due)
         replaces = request.back_to is not None
         full = self._turns.refusal(reject_if_busy=request.reject_if_busy or replaces)
@@ -302,7 +340,8 @@ class Machine:
         origin, _ = prompt.choose_origin(self.memory, turn)
         if isinstance(origin, AgentOrigin):
             origin = evolve(origin, is_cold=self._is_refused)
-        return [events.Wake(origin, prompt.wants_of(self.memory, turn))]
+        setup = self._equipped(self.memory.setup) if turn is None else turn.setup
+        return [events.Wake(origin, prompt.wants_of(self.memory, turn, setup))]
 
     def _wake_failed(self, error: GatewayError, now: float) -> Actions:
         turn = self._turns.current
@@ -314,10 +353,10 @@ class Machine:
 
     def _child_ready(self, event: events.ChildReady, now: float) -> Actions:
         turn = self._turns.current
-        setup = self.memory.setup if turn is None else turn.setup
+        setup = self._equipped(self.memory.setup) if turn is None else turn.setup
         if event.state is None:
             child = self._new_child(setup, event, now)
-            written: Actions = [child.initialize()]
+            written: Actions = [*child.initialize()]
             if event.claim is not None:
                 written = [*child.claim(event.claim, self.memory.grants)]
         else:  # it served another conversation
@@ -341,8 +380,9 @@ class Machine:
         is_fixed = origin is not None or not self.limits.recycle
         palette = None if is_fixed else palette_of(setup.system, event.palette)
         return ChildState(
-            setup, now, now, billed, bases, source=event.source, palette=palette, is_fixed=is_fixed
-        )
+            setup, now, now, billed, bases, source=event.source, palette=palette, is_fixed=is_fixed,
+            beside=self._host.started_by(setup),
+        )  # fmt: skip
 
     def _work(self, written: Sequence[Action], now: float) -> Actions:
         """The child works on the turn from now on."""
@@ -362,11 +402,14 @@ class Machine:
             return self._claim_refused(refusal, now)
         reason = child.take_answer(answer)
         if reason is None:
-            return []
+            failed = child.take_servers(answer)
+            if failed:
+                return [events.ServersFailed(failed)]
+            return child.report_models(answer)
         if self.phase is Phase.IDLE:
             self._budget.spend(now)
             return self._stop_child(events.Kill(), now)
-        error = errors.not_set_up(reason)
+        error = errors.not_set_up(reason, self.limits.program)
         return self._fail_turn(error, now) if was_set_up else self._abort_startup(error, now)
 
     def _claim_refused(self, reason: str, now: float) -> Actions:
@@ -374,11 +417,11 @@ class Machine:
         child gets it (invariant 6)."""
         turn = self._turns.current
         if turn is not None and (turn.model_began or turn.first_delta is not None):
-            return self._abort_startup(errors.not_set_up(reason), now)
+            return self._abort_startup(errors.not_set_up(reason, self.limits.program), now)
         if turn is not None:
             turn.restart()
         self._is_refused = True
-        return [events.ClaimRefused(reason), *self._stop_child(events.Kill(), now)]
+        return [events.ClaimRefused(plain(reason)), *self._stop_child(events.Kill(), now)]
 
     # -- the answer comes ------------------------------------------------------------------------
 
@@ -447,7 +490,7 @@ class Machine:
 
     def _lost(self, session_id: str | None, error: str, kept: int) -> Action:
         held = len(self.memory.digests)
-        return events.TranscriptLost(session_id, error, held, kept)
+        return events.TranscriptLost(session_id, plain(error), held, kept)
 
     # -- a turn ends -----------------------------------------------------------------------------
 

@@ -1,16 +1,17 @@
 """The permission requests of a present child: which are open, and how each is answered.
 
-Knows: the open requests, when each times out, and the lines that answer them. Refuses to know:
-phases and turns, who is asked, and which calls need permission (the CLI decides that, by the rules
-in the settings).
+Knows: the open requests, when each times out, and the lines that answer the CLI's. Refuses to know:
+phases and turns, who is asked, and which calls need permission (of its own tools the CLI decides
+that, by the rules in the settings; of MCP servers' the gateway: `actors.session.hosted`).
 """
 
 from __future__ import annotations
 
 import math
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
+from typing import Any
 
-from attrs import define, frozen
+from attrs import define, field, frozen
 
 from ...schemas.claude import input as cli_input
 from ...schemas.claude.lines import Line
@@ -29,11 +30,22 @@ DENIED = "The user denied permission for this."
 
 @frozen
 class Answer:
-    """The line for the child, whether it has permission, and the rules that hold from now on."""
+    """Whether the child has permission for what it `asked`: with this input, and by these rules
+    from now on (`updates` are those in the CLI's words); or not, for the reason in `message`."""
 
-    line: Line
+    asked: PermissionAsked
     allowed: bool
+    message: str = ""
+    input: Mapping[str, Any] = field(factory=dict)
     rules: tuple[str, ...] = ()
+    updates: tuple[Mapping[str, Any], ...] = ()
+
+    @property
+    def line(self) -> Line:
+        """What the CLI gets."""
+        if not self.allowed:
+            return cli_input.deny(self.asked.request_id, self.message)
+        return cli_input.allow(self.asked.request_id, self.input, self.updates)
 
 
 @define
@@ -68,25 +80,27 @@ class PermissionRequests:
             return None
         asked = waiting.asked
         if not reply.allow:
-            return Answer(cli_input.deny(asked.request_id, reply.message or DENIED), allowed=False)
+            return Answer(asked, allowed=False, message=reply.message or DENIED)
         chosen = _chosen(asked, reply) if reply.always else None
-        line = cli_input.allow(
-            asked.request_id,
-            asked.input if reply.updated_input is None else dict(reply.updated_input),
-            [] if chosen is None else [dict(chosen.update)],
+        return Answer(
+            asked,
+            allowed=True,
+            input=asked.input if reply.updated_input is None else reply.updated_input,
+            rules=() if chosen is None else chosen.rules,
+            updates=() if chosen is None else (chosen.update,),
         )
-        return Answer(line, allowed=True, rules=() if chosen is None else chosen.rules)
 
     def cancel(self, request_id: str) -> bool:
         """The child withdraws a request; returns whether it was open."""
         return self._open.pop(request_id, None) is not None
 
-    def expire(self, now: float) -> list[tuple[str, Line]]:
-        """The requests that have timed out: their ids, and the lines that deny them."""
+    def expire(self, now: float) -> list[Answer]:
+        """What denies the requests that have timed out."""
         late = [request_id for request_id, each in self._open.items() if each.due <= now]
-        for request_id in late:
-            del self._open[request_id]
-        return [(request_id, cli_input.deny(request_id, TOO_LATE)) for request_id in late]
+        return [
+            Answer(self._open.pop(request_id).asked, allowed=False, message=TOO_LATE)
+            for request_id in late
+        ]
 
     def forget(self) -> None:
         """The turn is over, and its requests with it."""

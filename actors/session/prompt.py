@@ -25,8 +25,9 @@ from ...schemas.message import (
     spell_calls,
     trim,
     turn_starts,
+    unrolled,
 )
-from ...schemas.turn import AgentOrigin, Memory, Origin, Recording, ResumePoint
+from ...schemas.turn import AgentOrigin, Memory, Origin, Recording, ResumePoint, Setup
 from .child import ChildState, Cut
 from .events import Wants, Write
 from .replay import IN_BODY_FROM, compose, split
@@ -49,11 +50,11 @@ def choose_origin(
     return history, known
 
 
-def wants_of(memory: Memory, turn: TurnState | None) -> Wants | None:
+def wants_of(memory: Memory, turn: TurnState | None, setup: Setup) -> Wants | None:
     """What a plain model's child has to hold for this turn; None: it has to be a new one. Of a
-    child that comes ahead of the first turn, the setup is all that is known."""
+    child that comes ahead of the first turn, `setup` is all that is known."""
     if turn is None:
-        return Wants(memory.setup, ()) if memory.setup.profile == "chat" else None
+        return Wants(setup, ()) if setup.profile == "chat" else None
     if turn.setup.profile != "chat":
         return None
     if turn.request.options.begun:
@@ -157,7 +158,8 @@ def _write_in_body(
 def _in_api_words(
     messages: Sequence[Message], called: Sequence[str]
 ) -> Iterable[Mapping[str, Any]]:
-    return cli_input.api_messages(merge_turns(spell_calls(messages, called)))
+    flat, _ = unrolled(spell_calls(messages, called))
+    return cli_input.api_messages(merge_turns(flat))
 
 
 def _are_long(messages: Sequence[Message]) -> bool:
@@ -170,7 +172,8 @@ def write_next(turn: TurnState, child: ChildState) -> list[Write]:
     """Write the next lines that may be written in one piece."""
     batch = turn.next_batch()
     written = child.write_all(batch.lines)
-    child.cuts.append(Cut(batch.uuid, batch.held))
+    if batch.held is not None:
+        child.cuts.append(Cut(batch.uuid, batch.held))
     child.asked = None if turn.batches else turn.awaits
     return written
 

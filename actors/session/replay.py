@@ -15,7 +15,7 @@ from attrs import field, frozen
 
 from ...schemas.claude import input as cli_input
 from ...schemas.claude.lines import Line
-from ...schemas.message import Message, merge_turns, spell_calls, trim, turn_starts
+from ...schemas.message import Message, merge_turns, spell_calls, trim, turn_starts, unrolled
 
 IN_BODY_FROM = 16
 """A plain turn with more unknown messages than this replays none: the child sends the API the
@@ -30,12 +30,12 @@ child resumes: writing takes some milliseconds for each message, resuming half a
 @frozen
 class Batch:
     """Lines that may be written in one piece. They end with the user message `uuid`; the child
-    writes a result once it has taken that in. `held` messages of the conversation stand before
-    it."""
+    writes a result once it has taken that in. `held` messages of the conversation stand before it
+    (None: it stands within one, and there the child's messages cannot be cut)."""
 
     lines: Sequence[Line]
     uuid: str
-    held: int
+    held: int | None
 
 
 @frozen
@@ -69,9 +69,10 @@ def compose(
         """A uuid of its own: the CLI silently drops a frame whose uuid it has seen."""
         return str(uuid5(namespace, what))
 
-    rest = _spelt(messages, known, called)
+    rest, origins = unrolled(_spelt(messages, known, called))
     *earlier, last = merge_turns(rest)
-    starts = [known + start for start in turn_starts(rest)]
+    begins = (origins[start] for start in turn_starts(rest))
+    starts = [None if begin < 0 else known + begin for begin in begins]
     batches: deque[Batch] = deque()
     batch: list[Line] = []
     for number, message in enumerate(earlier):

@@ -56,6 +56,8 @@ def timers(
     if phase is Phase.BUSY and len(child.permissions):
         # The child waits for a client, and may be silent.
         yield child.permissions.due, Timer.PERMISSION_TIMEOUT
+    elif phase is Phase.BUSY and child.hosted.is_busy:
+        return  # it waits for an MCP server, and may be silent: each call is bounded
     elif phase is Phase.BUSY and child.initialized:
         yield child.active_at + limits.silence, Timer.STALLED
     elif phase is Phase.BUSY:

@@ -110,7 +110,7 @@ class TurnState:
 
     def join(self, memory: Memory) -> GatewayError | None:
         """Find the messages that the turn adds to `memory`; or return why it does not fit."""
-        setup = self.request.setup(memory.setup)
+        setup = evolve(self.request.setup(memory.setup), hosted=self.setup.hosted)
         if setup != self.setup:  # a turn before this one has changed it
             self.setup = setup
             self._await_answer()
@@ -162,13 +162,13 @@ class TurnState:
         """Invariant 6: whether a second child may get the turn, since the first has done nothing:
         no tool can have been called, the client has received nothing, and it is the first repeat.
         So it is when a child exits just before it gets the prompt."""
-        calls_none = not self.setup.tools or not self.model_began
+        calls_none = not (self.setup.tools or self.setup.hosted) or not self.model_began
         return calls_none and self.first_delta is None and not self.replayed
 
     @property
     def has_effects(self) -> bool:
-        """Whether it has done something that must not be done twice: an agent used a tool, or a
-        child got the results of tools that the client used."""
+        """Whether it has done something that must not be done twice: the model used a tool of an
+        agent's or an MCP server's, or a child got the results of tools that the client used."""
         return self.answer.has_acted or (self.begun and self.brings_results)
 
     @property
@@ -220,8 +220,7 @@ class TurnState:
     @property
     def is_plain(self) -> bool:
         """Whether the API is asked once: no tool can be called, so nothing follows the answer."""
-        tools = bool(self.setup.tools) or self.setup.schema is not None
-        return self.setup.profile == "chat" and not tools
+        return self.setup.profile == "chat" and not self.setup.has_tools
 
     @property
     def words(self) -> str | None:
@@ -268,13 +267,17 @@ class TurnState:
         if self.setup.profile == "chat":
             resume = None
         self.said = self.answer.exact if exact else self.answer.message
-        return memory.grown(self.setup, (*self.messages, self.said), resume, usage)
+        return memory.grown(self._kept_setup, (*self.messages, self.said), resume, usage)
 
     def remembered_so_far(self, memory: Memory, usage: Usage) -> Memory:
         """`memory` with this turn in it, and the text so far as its answer, without tool calls,
         since they will get no results."""
         self.said = self.answer.so_far
-        return memory.grown(self.setup, (*self.messages, self.said), None, usage)
+        return memory.grown(self._kept_setup, (*self.messages, self.said), None, usage)
+
+    @property
+    def _kept_setup(self) -> Setup:
+        return evolve(self.setup, hosted=())
 
     @property
     def used(self) -> Usage:
@@ -296,7 +299,8 @@ class TurnState:
         answer = None
         if isinstance(outcome, Failed) and self.has_effects:
             outcome = evolve(outcome, error=outcome.error.for_good())
-        if isinstance(outcome, Completed) and not (self.answer.calls or self.is_disobeyed):
+        is_final = not (self.answer.calls or self.answer.has_acted or self.is_disobeyed)
+        if isinstance(outcome, Completed) and is_final:
             pieces = tuple(self.answer.pieces)
             answer = Answer(pieces, outcome.finish_reason, outcome.usage)
         match outcome:

@@ -24,6 +24,7 @@ from ..message import (
     Thinking,
     ToolCall,
     ToolResult,
+    ToolRound,
     is_blank,
     length_of,
 )
@@ -49,13 +50,20 @@ def _control_frame(request_id: str, request: dict[str, Any]) -> Frame:
     return {"type": "control_request", "request_id": request_id, "request": request}
 
 
-def initialize(request_id: str, setup: Setup, palette: Mapping[str, str] | None = None) -> Line:
+def initialize(
+    request_id: str,
+    setup: Setup,
+    palette: Mapping[str, str] | None = None,
+    *,
+    with_server: bool = True,
+) -> Line:
     """Adopt a generic child: its system prompt, and its model through the agent `AGENT`.
 
     Only the first one counts, and only before the first user frame; the user frame may follow
     without waiting for the answer. `palette` are system prompts by the names of agents, `AGENT`'s
     among them: an emptied child changes from one to another by its settings. (It does not where
-    the prompt came as `systemPrompt`, and no agent has an empty one.)
+    the prompt came as `systemPrompt`, and no agent has an empty one.) The server of its tools is
+    named here, unless `set_server` does that (`with_server`).
     """
     request: dict[str, Any] = {"subtype": "initialize"}
     if setup.profile == "agent":  # its prompt is Claude Code's own, its model came at the start
@@ -72,7 +80,7 @@ def initialize(request_id: str, setup: Setup, palette: Mapping[str, str] | None 
         request["agents"] = {AGENT: agent}
     # A resumed session would else keep the system prompt that its transcript recorded.
     request["systemPromptSnapshot"] = False
-    if setup.tools or setup.schema is not None:
+    if setup.has_tools and with_server:
         request["sdkMcpServers"] = [TOOL_SERVERS[0]]
     return line(_control_frame(request_id, request))
 
@@ -108,10 +116,14 @@ def apply_settings(request_id: str, settings: Mapping[str, Any]) -> Line:
     return line(_control_frame(request_id, request))
 
 
-def set_server(request_id: str, name: str | None) -> bytes:
-    """Have the child ask the server `name` for the client's tools, and forget all others (None:
-    there are none). A user frame may follow without waiting for the answer."""
-    servers = {} if name is None else {name: {"type": "sdk", "name": name}}
+def set_server(
+    request_id: str, name: str | None, beside: Mapping[str, Mapping[str, Any]] | None = None
+) -> bytes:
+    """Have the child ask the server `name` for its tools, and forget all others (None: there are
+    none), but for those `beside` it, which it starts itself. A user frame may follow without
+    waiting for the answer."""
+    servers: dict[str, Any] = {} if name is None else {name: {"type": "sdk", "name": name}}
+    servers |= {own: dict(server) for own, server in (beside or {}).items()}
     return _control(request_id, {"subtype": "mcp_set_servers", "servers": servers})
 
 
@@ -326,6 +338,8 @@ def _encode_block(block: Block) -> dict[str, Any]:
             return {"type": "thinking", "thinking": text, "signature": signature}
         case RedactedThinking(data):
             return {"type": "redacted_thinking", "data": data}
+        case ToolRound():
+            raise AssertionError("`schemas.message.unrolled` comes first")
 
 
 def _input(call: ToolCall) -> dict[str, Any]:

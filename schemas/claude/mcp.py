@@ -1,4 +1,5 @@
-"""The MCP server that stands for the client's tools, as the CLI speaks to it.
+"""The MCP server by which a child has its tools, as the CLI speaks to it: the client's, and those
+of MCP servers whose client is the gateway.
 
 Knows: the JSON-RPC messages of a server that has tools and nothing else (Model Context Protocol,
 "Lifecycle" and "Tools"), and what the CLI reads in a tool's annotations. Refuses to know: control
@@ -11,10 +12,10 @@ import json
 from collections.abc import Mapping
 from typing import Any
 
-from attrs import frozen
+from attrs import field, frozen
 
 from ..message import Image, ToolResult
-from ..turn import Setup, Tool
+from ..turn import HostedTool, Setup, Tool
 from .tool_names import ANSWER_TOOL, wire_name
 from .tool_schema import plain_schema, untold
 
@@ -36,12 +37,16 @@ class CallAsked:
 
     json_id: Any
     call_id: str
+    name: str = ""
+    arguments: Mapping[str, Any] = field(factory=dict)
 
 
 def offered(setup: Setup) -> dict[str, Tool]:
-    """What the model may call, by the names it knows: the client's tools, and the one by which
-    it answers where the answer has to suit a schema."""
-    tools = {wire_name(tool.name): tool for tool in setup.tools}
+    """What the model may call, by the names it knows: the client's tools, those that the gateway
+    calls (where the client has none of that name), and the one by which it answers where the answer
+    has to suit a schema."""
+    tools: dict[str, Tool] = {tool.name: tool for tool in setup.hosted}
+    tools |= {wire_name(tool.name): tool for tool in setup.tools}
     if setup.schema is not None:
         tools[ANSWER_TOOL] = Tool(ANSWER_TOOL, HOW_TO_ANSWER, setup.schema)
     return tools
@@ -69,7 +74,9 @@ def serve(message: dict[str, Any], tools: Mapping[str, Tool]) -> CallAsked | dic
             meta = params.get("_meta")
             call_id = meta.get("claudecode/toolUseId") if isinstance(meta, dict) else None
             if isinstance(call_id, str):
-                return CallAsked(json_id, call_id)
+                given = params.get("arguments")
+                arguments = given if isinstance(given, dict) else {}
+                return CallAsked(json_id, call_id, str(params.get("name")), arguments)
             return _error(json_id, -32602, "the call does not say which one it is")
         case "ping":
             return _answer(json_id, {})
@@ -87,8 +94,9 @@ def _describe(name: str, tool: Tool) -> dict[str, Any]:
         "description": "\n\n".join(filter(None, (tool.description, untold(schema)))),
         # One tool whose input is not declared an object, and the CLI has no tools at all.
         "inputSchema": plain_schema(schema),
-        # Without it the CLI would make parallel calls one after another.
-        "annotations": {"readOnlyHint": True},
+        # Without it the CLI makes parallel calls one after another: right for a tool that changes
+        # something, and wrong for a client's, which sees to that itself.
+        "annotations": {"readOnlyHint": not isinstance(tool, HostedTool) or tool.source.read_only},
         "_meta": {"anthropic/maxResultSizeChars": MAX_RESULT_CHARACTERS},
     }
 
@@ -120,6 +128,11 @@ def result(asked: CallAsked, given: ToolResult) -> dict[str, Any]:
             case Image(media_type, data):
                 content.append({"type": "image", "data": data, "mimeType": media_type})
     return _answer(asked.json_id, {"content": content})
+
+
+def passed_on(asked: CallAsked, given: Mapping[str, Any]) -> dict[str, Any]:
+    """The answer to a call that an MCP server has answered: its own (MCP's ``CallToolResult``)."""
+    return _answer(asked.json_id, dict(given))
 
 
 def failure(asked: CallAsked, reason: str) -> dict[str, Any]:

@@ -15,7 +15,7 @@ from typing import Any
 import orjson
 from attrs import field, frozen
 
-from ..message import RedactedThinking, Thinking, ToolCall
+from ..message import Image, RedactedThinking, Thinking, ToolCall
 from ..turn import Usage
 from ..turn_items import MAX_ACTIVITY_OUTPUT, ReasoningDelta, TextDelta
 
@@ -139,11 +139,13 @@ class ControlCancelled:
 @frozen
 class ToolReturned:
     """What came of a tool use, as the model reads it: text, cut to `MAX_ACTIVITY_OUTPUT`
-    characters. An image stands as ``[image]``."""
+    characters. An image stands as ``[image]``. `content` is all of it, as the model reads it; None:
+    in blocks that this gateway does not know."""
 
     call_id: str
     output: str
     is_error: bool = False
+    content: tuple[str | Image, ...] | None = None
 
 
 @frozen
@@ -321,7 +323,12 @@ def _decode_user(frame: dict[str, Any]) -> Frame:
         return noise
     content = frame["message"]["content"]
     results = tuple(
-        ToolReturned(str(block["tool_use_id"]), _output(block), block.get("is_error") is True)
+        ToolReturned(
+            str(block["tool_use_id"]),
+            _output(block),
+            block.get("is_error") is True,
+            _result_content(block.get("content")),
+        )
         for block in (content if isinstance(content, list) else ())
         if block.get("type") == "tool_result"
     )
@@ -336,6 +343,24 @@ def _output(result: dict[str, Any]) -> str:
         for block in blocks
     )
     return "\n".join(texts)[:MAX_ACTIVITY_OUTPUT]
+
+
+def _result_content(content: Any) -> tuple[str | Image, ...] | None:
+    if isinstance(content, str):
+        return (content,)
+    blocks: list[str | Image] = []
+    for block in content if isinstance(content, list) else ():
+        match block:
+            case {"type": "text", "text": str(text)}:
+                blocks.append(text)
+            case {
+                "type": "image",
+                "source": {"type": "base64", "media_type": str(kind), "data": str(data)},
+            }:
+                blocks.append(Image(kind, data))
+            case _:
+                return None
+    return tuple(blocks)
 
 
 def _decode_assistant(frame: dict[str, Any]) -> Frame:

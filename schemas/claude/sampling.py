@@ -138,7 +138,7 @@ def _opaque(user: str) -> str:
 
 
 def _tool_choice(options: Options, setup: Setup) -> dict[str, Any] | None:
-    asked, tools = options.tool_choice, bool(setup.tools)
+    asked, tools = options.tool_choice, bool(setup.tools or setup.hosted)
     parallel = {} if options.parallel_tool_calls else {"disable_parallel_tool_use": True}
     if not traits_of(setup.model).can_skip_thinking:
         # Such a model refuses to be made to call anything, so that it can only be asked to.

@@ -102,11 +102,11 @@ def plain(text: str) -> str:
 
 def how_to_log_in(program: str) -> str:
     """What the operator can do about a login. `program`: the CLI that the gateway runs."""
-    cli = shlex.quote(program)
     return (
         "The gateway's operator can set ANTHROPIC_API_KEY, or CLAUDE_CODE_OAUTH_TOKEN to the token "
-        f"that `{cli} setup-token` prints, in the gateway's environment or in its setting "
-        f"claude.env, and start it again; or log in on its machine with `{cli} auth login`."
+        "that `ccapi login --token` prints, in the gateway's environment or in its setting "
+        "claude.env, and start it again; or log in on its machine with `ccapi login`. (Both run "
+        f"the CLI's own login, of {shlex.quote(program)}.)"
     )
 
 
@@ -114,6 +114,18 @@ def not_logged_in(program: str, reason: str = "") -> NotLoggedIn:
     """No turn can succeed; `reason`: why, where it is known."""
     why = reason or "The Claude Code CLI behind this gateway is not logged in."
     return NotLoggedIn(f"{why} {how_to_log_in(program)}")
+
+
+def says_no_login(text: str) -> bool:
+    """Whether the CLI says by `text` that it has no login."""
+    return bool(_LOGIN_WORDS.search(text))
+
+
+def control_error(what: str, text: str, program: str = "claude") -> GatewayError:
+    """The error for a request of the gateway's that the CLI refused with `text`; `what` failed."""
+    if says_no_login(text):
+        return not_logged_in(program)
+    return ChildError(f"{what}: {plain(text) or 'it gives no reason.'}")
 
 
 def _login_refused(status: int, text: str, program: str) -> CliUnusable:
@@ -198,7 +210,7 @@ def upstream_error(
             return TurnTimeout(text, code="upstream_timeout")
         case None if "connection refused" in text.lower() or "unable to connect" in text.lower():
             return ChildError(text, code="upstream_unreachable")
-        case None if _LOGIN_WORDS.search(result.text):
+        case None if says_no_login(result.text):
             return not_logged_in(program)
         case _:
             return ChildError(text)

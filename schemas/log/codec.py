@@ -30,6 +30,7 @@ from ..message import (
     Thinking,
     ToolCall,
     ToolResult,
+    ToolRound,
 )
 from ..turn import ResumePoint, Setup, Tool, Usage
 from .items import decode_form, decode_item, encode_form, encode_item
@@ -140,13 +141,17 @@ def encode_blocks(blocks: Iterable[Block], parts: dict[bytes, bytes]) -> list[An
 
 
 def _encode_block(block: Block, parts: dict[bytes, bytes]) -> Any:
+    value: dict[str, Any]
     match block:
         case Thinking(text, signature):
             return {"type": "thinking", "thinking": text, "signature": signature}
         case RedactedThinking(data):
             return {"type": "redacted_thinking", "data": data}
+        case ToolRound(calls, results):
+            value = {"type": "tool_round", "calls": encode_blocks(calls, parts)}
+            return {**value, "results": encode_blocks(results, parts)}
         case ToolCall(id, name, arguments):
-            value: dict[str, Any] = {"type": "tool_use", "id": id, "name": name}
+            value = {"type": "tool_use", "id": id, "name": name}
             value["arguments"] = arguments
             if block.form is not None:
                 value["form"] = encode_form(block.form)
@@ -195,6 +200,10 @@ def _decode_block(value: dict[str, Any], blobs: Blobs) -> Block:
             return Thinking(value["thinking"], value["signature"])
         case "redacted_thinking":
             return RedactedThinking(value["data"])
+        case "tool_round":
+            calls: Any = decode_blocks(value["calls"], blobs)
+            results: Any = decode_blocks(value["results"], blobs)
+            return ToolRound(calls, results)
         case "tool_use":
             form = decode_form(value.get("form"))
             return ToolCall(value["id"], value["name"], value["arguments"], form=form)

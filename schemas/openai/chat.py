@@ -16,6 +16,7 @@ from attrs import evolve, frozen
 
 from ..claude.sampling import without_effect
 from ..convert import at_most, structure
+from ..describe import Details, ranges
 from ..errors import invalid, unsupported
 from ..turn import Effort, Options, Tool, TurnRequest
 from .chat_messages import ChatMessage, ImageUrl, read_messages
@@ -30,6 +31,8 @@ from .chat_tools import (
 )
 from .ignored_fields import unknown_fields
 from .parameters import (
+    EFFORT,
+    NAME,
     TIERS,
     ConversationRef,
     check_ranges,
@@ -132,7 +135,7 @@ _HARMLESS: dict[str, Callable[[Any], bool]] = {
     "prediction": lambda _: False,
 }
 
-_RANGES: dict[str, tuple[float, float]] = {
+RANGES: dict[str, tuple[float, float]] = {
     "temperature": (0, 2),
     "top_p": (0, 1),
     "presence_penalty": (-2, 2),
@@ -140,6 +143,33 @@ _RANGES: dict[str, tuple[float, float]] = {
     "max_tokens": (1, float("inf")),
     "max_completion_tokens": (1, float("inf")),
     "n": (1, MAX_CHOICES),
+}
+
+
+_PENALTY = "Without effect: named in `x-ccapi-ignored`, but not taken to be the same request."
+_VAIN = {"description": "Without effect: named in `x-ccapi-ignored`."}
+_REFUSED = {"description": "Refused where it asks for something."}
+
+DETAILS: Details = {
+    ChatRequest: {
+        **ranges(RANGES),
+        "messages": {
+            "minItems": 1,
+            "maxItems": MAX_MESSAGES,
+            "description": f"In all at most {MAX_PARTS} parts.",
+        },
+        "model": {"description": "As `GET /v1/models` lists it; none: the default."},
+        "conversation_id": {**NAME, "description": "The conversation to go on in."},
+        "workspace": {"description": "Where an agent works, by a name of the client's."},
+        "reasoning_effort": EFFORT,
+        "include_reasoning": {"description": "Give thinking as `reasoning_content`."},
+        **{name: {**ranges(RANGES).get(name, {}), "description": _PENALTY} for name in _WISHES},
+        **dict.fromkeys(_NOTES, _VAIN),
+        **dict.fromkeys(_HARMLESS, _REFUSED),
+        "": {"description": "Fields that are not named here are ignored (`x-ccapi-ignored`)."},
+    },
+    Reasoning: {"effort": EFFORT},
+    ConversationRef: {"id": NAME},
 }
 
 
@@ -207,7 +237,7 @@ def check_length(raw: object) -> None:
 def read_request(request: ChatRequest, *, names_conversation: bool = False) -> ChatTurn:
     """`parse_chat`, of a request whose fields have their types already."""
     refuse_unsupported(request, _HARMLESS)
-    check_ranges(request, _RANGES)
+    check_ranges(request, RANGES)
     conversation_id = named_conversation(request.conversation_id, request.conversation)
     continues = names_conversation or conversation_id is not None
     n = request.n or 1

@@ -12,6 +12,7 @@ from typing import Any, NoReturn
 
 from attrs import evolve, field, frozen
 
+from ..describe import Details
 from ..errors import InvalidRequest, invalid, missing, unsupported
 from ..json_bounds import ArgumentsMeter
 from ..json_bytes import LONG
@@ -82,6 +83,21 @@ class ChatMessage:
     is_error: bool | None = None
     function_call: Mapping[str, Any] | None = None
 
+
+ROLES = ("system", "developer", "user", "assistant", "tool")
+
+DETAILS: Details = {
+    ChatMessage: {
+        "role": {"enum": [*ROLES]},
+        "content": {"description": "Only an assistant's message may have none."},
+        "is_error": {"description": "The tool failed, and its content says how."},
+        "function_call": {"description": "Refused where it asks for something."},
+    },
+    ContentPart: {"type": {"enum": ["text", "refusal", "image_url", "file", "input_audio"]}},
+    FileData: {"file_data": {"description": "A data URL."}},
+    GivenCall: {"id": {"minLength": 1}},
+    CalledFunction: {"name": {"minLength": 1}, "arguments": {"description": "JSON as text."}},
+}
 
 # -- what they say ---------------------------------------------------------------------------------
 

@@ -13,6 +13,7 @@ from typing import Any
 from attrs import frozen
 
 from ..convert import write_json
+from ..describe import Details
 from ..errors import InvalidRequest, invalid, missing, unsupported
 from ..json_schema.shape import Allowance, schema_error
 from ..turn import Tool, ToolChoice
@@ -65,6 +66,20 @@ class SchemaFormat:
 class ResponseFormat:
     type: str
     json_schema: SchemaFormat | None = None
+
+
+DETAILS: Details = {
+    FunctionTool: {
+        "name": {"minLength": 1, "maxLength": MAX_TOOL_NAME},
+        "parameters": {"description": f"A JSON Schema, of at most {MAX_SCHEMA_BYTES} bytes."},
+    },
+    ToolSpec: {"type": {"const": "function"}, "": {"required": ["type", "function"]}},
+    NamedChoice: {"type": {"const": "function"}, "": {"required": ["type", "function"]}},
+    SchemaFormat: {
+        "schema": {"description": f"A JSON Schema, of at most {MAX_SCHEMA_BYTES} bytes."},
+    },
+    ResponseFormat: {"type": {"enum": ["text", "json_object", "json_schema"]}},
+}
 
 
 def read_tools(given: Sequence[ToolSpec]) -> tuple[Tool, ...]:

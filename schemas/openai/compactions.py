@@ -17,6 +17,7 @@ from typing import Any
 from attrs import frozen
 
 from ..convert import structure
+from ..describe import Details
 from ..errors import missing
 from ..message import Message
 from ..turn import Usage
@@ -52,6 +53,16 @@ class CompactRequest:
     service_tier: str | None = None
     prompt_cache_key: str | None = None
     prompt_cache_retention: str | None = None
+
+
+DETAILS: Details = {
+    CompactRequest: {
+        "": {
+            "description": "As the request of a response, of which it takes these fields and "
+            "`input`. One of `input` and `previous_response_id` is needed.",
+        }
+    }
+}
 
 
 def parse_compact(raw: object, kept: Kept = NOTHING_KEPT) -> ResponseTurn:

@@ -15,12 +15,13 @@ from typing import Any
 from attrs import evolve, field, frozen
 
 from ..convert import WrongKind, at_most, structure, write_json
+from ..describe import Details, ranges
 from ..errors import InvalidRequest, invalid, missing, unsupported
 from ..message import is_blank
 from ..turn import FinishReason, Reply, Usage
 from ..turn_items import Refused, TextDelta, TurnItem
 from . import sse
-from .chat import MAX_CHOICES, MAX_STOPS, ChatRequest, ChatTurn, StreamOptions, read_request
+from .chat import MAX_CHOICES, MAX_STOPS, RANGES, ChatRequest, ChatTurn, StreamOptions, read_request
 from .chat_messages import ChatMessage
 from .chat_reply import Heading, encode_usage
 from .ignored_fields import unknown_fields
@@ -54,6 +55,20 @@ class CompletionRequest:
     frequency_penalty: float | None = None
     seed: int | None = None
 
+
+DETAILS: Details = {
+    CompletionRequest: {
+        **ranges({**RANGES, "best_of": (1, MAX_CHOICES)}, CompletionRequest),
+        "prompt": {
+            "anyOf": [
+                {"type": "string"},
+                {"type": "array", "items": {"type": "string"}, "minItems": 1},
+            ],
+            "description": "With text in it. Each of several is asked by itself.",
+        },
+        "": {"required": ["prompt"]},
+    }
+}
 
 _SHARED = (
     "model", "stream", "stream_options", "n", "logit_bias", "temperature", "top_p", "stop",

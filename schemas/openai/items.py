@@ -13,11 +13,12 @@ tools of its own in between, which is passed over as thinking is.
 from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
-from typing import Literal
+from typing import Any, Literal
 
 from attrs import define, field, frozen
 
 from ..convert import at_most, write_json
+from ..describe import Details
 from ..errors import InvalidRequest, invalid, missing, unsupported
 from ..json_bounds import ArgumentsMeter
 from ..media import Attachment, Slot
@@ -33,7 +34,7 @@ from ..message import (
 )
 from .chat_messages import History, check_begun
 from .chat_tools import MAX_TOOLS
-from .foreign_items import PASSED_OVER, RUN_THERE
+from .foreign_items import PASSED_OVER, READ, RUN_THERE
 from .response_tools import FlatTool, flat_name, form_of
 
 # -- the words -----------------------------------------------------------------------------------
@@ -77,6 +78,24 @@ class InputItem:
 
 
 Input = str | tuple[InputItem, ...]
+
+OTHER_ITEM: dict[str, Any] = {
+    "type": "object",
+    "description": "An item of a type that only its own server writes; its form is not looked at. "
+    "What has words for the model becomes a call and its output, the rest is left out and named "
+    "in `x-ccapi-ignored`.",
+    "properties": {"type": {"type": "string", "not": {"enum": [*READ]}}},
+    "required": ["type"],
+}
+
+DETAILS: Details = {
+    InputItem: {
+        "type": {"enum": [*READ], "description": "None: a message, or a reference to an item."},
+        "is_error": {"description": "The tool failed, and its output says how."},
+        "": {"description": "Which fields an item needs is up to its type."},
+    },
+    InputPart: {"type": {"description": "As `input_text`, `input_image`, `output_text`."}},
+}
 
 
 # -- what they say -------------------------------------------------------------------------------

@@ -89,6 +89,11 @@ def named_conversation(
     return one_conversation({"conversation_id": conversation_id, place: other})
 
 
+EFFORT: dict[str, Any] = {"enum": [*EFFORTS]}
+NAME: dict[str, Any] = {"minLength": 1}
+"""Of a conversation or a response."""
+
+
 def encode_cache_fields(
     options: Options, schema: str | None, wishes: Mapping[str, Any]
 ) -> dict[str, Any]:

@@ -15,14 +15,17 @@ from attrs import evolve, frozen
 
 from ..claude.sampling import without_effect
 from ..convert import at_most, structure
+from ..describe import Details, ranges
 from ..errors import invalid, missing, unsupported
 from ..message import Message, check_results
 from ..turn import Options, Tool, ToolChoice, TurnRequest
 from .chat_tools import ANY_OBJECT, MAX_TOOLS, SchemaFormat, read_schema
-from .foreign_items import NOTHING_KEPT, Kept, Taken, take_items
+from .foreign_items import MAX_ITEMS, NOTHING_KEPT, Kept, Taken, take_items
 from .ignored_fields import unknown_fields
 from .items import Input, Reading, read_history, read_items
 from .parameters import (
+    EFFORT,
+    NAME,
     TIERS,
     ConversationRef,
     check_ranges,
@@ -150,6 +153,63 @@ class ResponseRequest:
     top_logprobs: int | None = None
     prompt: Mapping[str, Any] | None = None
     context_management: tuple[ContextManagement, ...] | None = at_most(MAX_INCLUDED, "entries")
+
+
+_VAIN = {"description": "Without effect: named in `x-ccapi-ignored`."}
+
+DETAILS: Details = {
+    ResponseRequest: {
+        **ranges(_RANGES),
+        "input": {
+            "anyOf": [
+                {"type": "string"},
+                {
+                    "type": "array",
+                    "maxItems": MAX_ITEMS,
+                    "items": {
+                        "anyOf": [
+                            {"$ref": "#/components/schemas/InputItem"},
+                            {"$ref": "#/components/schemas/OtherItem"},
+                        ]
+                    },
+                },
+            ],
+            "description": "A text, or items.",
+        },
+        "model": {"description": "As `GET /v1/models` lists it; none: the default."},
+        "previous_response_id": {**NAME, "description": "The response to go on from."},
+        "conversation_id": {**NAME, "description": "The conversation to go on in."},
+        "workspace": {"description": "Where an agent works, by a name of the client's."},
+        "generate": {"description": "Has an effect on a WebSocket alone."},
+        "truncation": {"enum": ["auto", "disabled"]},
+        "include": {
+            "type": ["array", "null"],
+            "items": {"enum": sorted(INCLUDABLE)},
+            "maxItems": MAX_INCLUDED,
+        },
+        "metadata": {
+            "maxProperties": MAX_METADATA[0],
+            "propertyNames": {"maxLength": MAX_METADATA[1]},
+            "additionalProperties": {"type": "string", "maxLength": MAX_METADATA[2]},
+        },
+        "max_tool_calls": {**ranges(_RANGES)["max_tool_calls"], **_VAIN},
+        "prompt_cache_key": _VAIN,
+        "prompt_cache_retention": _VAIN,
+        "prompt": {"type": "null", "description": "There are no stored prompts here."},
+        "": {
+            "required": ["input"],
+            "description": "Fields that are not named here are ignored (`x-ccapi-ignored`).",
+        },
+    },
+    ReasoningConfig: {
+        "effort": EFFORT,
+        "summary": {"enum": [*SUMMARIES]},
+        "generate_summary": {"enum": [*SUMMARIES]},
+    },
+    TextConfig: {"verbosity": {"enum": ["low", "medium", "high"]}},
+    FlatFormat: {"type": {"enum": ["text", "json_object", "json_schema"]}},
+    ContextManagement: {"type": {"const": "compaction"}},
+}
 
 
 # -- what they ask -------------------------------------------------------------------------------

@@ -28,9 +28,11 @@ __all__ = [
     "ClaudeSettings",
     "ConversationSettings",
     "FileAccessSettings",
+    "IdempotencySettings",
     "ImageSettings",
     "LimitSettings",
     "LogSettings",
+    "McpSettings",
     "ModelSettings",
     "PageSettings",
     "PermissionSettings",
@@ -476,6 +478,28 @@ class ResponseSettings(Section):
 
 
 @frozen(kw_only=True)
+class IdempotencySettings(Section):
+    section: ClassVar[str] = "idempotency"
+
+    keep_seconds: float = key(
+        86400.0,
+        rules.positive,
+        "How long the answer to a request with an `Idempotency-Key` is kept, to be given again.",
+    )
+    max_stored: int = key(
+        10_000, rules.whole(1), "Such answers kept; the oldest go first, and may be done again."
+    )
+    max_bytes: int = key(
+        64 * MIB, rules.whole(1), "Size of all such answers, compressed; the oldest go first."
+    )
+    max_answer_bytes: int = key(
+        8 * MIB,
+        rules.whole(1),
+        "Size of one such answer. A longer one is given once; to a second try the client gets 409.",
+    )
+
+
+@frozen(kw_only=True)
 class ImageSettings(Section):
     section: ClassVar[str] = "images"
 
@@ -586,6 +610,46 @@ class PermissionSettings(Section):
     )
 
 
+@frozen(kw_only=True)
+class McpSettings(Section):
+    section: ClassVar[str] = "mcp"
+
+    enabled: bool = key(
+        False,
+        rules.boolean,
+        "Give conversations the tools of the MCP servers in `mcp.config_file`.",
+    )
+    config_file: Path = key(  # noqa: RUF009
+        Path("mcp_config.json"),
+        rules.path,
+        "The servers, as JSON in the usual shape (`mcpServers`); SIGHUP reads it again.",
+    )
+    strict: bool = key(
+        False,
+        rules.boolean,
+        "Start only when every server is ready within `mcp.start_timeout_seconds`.",
+    )
+    debug: bool = key(
+        False,
+        rules.boolean,
+        "Log all that servers write to stderr, and the name of every message to and from them.",
+    )
+    start_timeout_seconds: float = key(
+        30.0, rules.positive, "Longest start of a server, until its tools are listed."
+    )
+    call_timeout_seconds: float = key(
+        300.0, rules.positive, "Longest call of a tool; then it is cancelled, and an error result."
+    )
+    max_result_bytes: int = key(
+        16 * MIB, rules.whole(65536), "Longest message of a server; a longer result is an error."
+    )
+    per_conversation: tuple[str, ...] = key(
+        (),
+        rules.each(rules.is_visible_ascii, "must list names of servers"),
+        "Servers that every agent's conversation has for itself, started in its workspace.",
+    )
+
+
 def default_state_directory(environ: Mapping[str, str] | None = None) -> Path:
     """`$XDG_STATE_HOME/ccapi`, else `~/.local/state/ccapi`.
 
@@ -668,10 +732,12 @@ class Settings:
     cache: CacheSettings = attrs.field(factory=CacheSettings)
     conversation: ConversationSettings = attrs.field(factory=ConversationSettings)
     responses: ResponseSettings = attrs.field(factory=ResponseSettings)
+    idempotency: IdempotencySettings = attrs.field(factory=IdempotencySettings)
     images: ImageSettings = attrs.field(factory=ImageSettings)
     file_access: FileAccessSettings = attrs.field(factory=FileAccessSettings)
     workspaces: WorkspaceSettings = attrs.field(factory=WorkspaceSettings)
     permissions: PermissionSettings = attrs.field(factory=PermissionSettings)
+    mcp: McpSettings = attrs.field(factory=McpSettings)
     storage: StorageSettings = attrs.field(factory=StorageSettings)
     page: PageSettings = attrs.field(factory=PageSettings)
     log: LogSettings = attrs.field(factory=LogSettings)

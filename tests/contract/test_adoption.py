@@ -5,6 +5,8 @@ from typing import Any
 import pytest
 import trio
 
+from ccapi.schemas.claude.model_traits import sizes_of
+from ccapi.schemas.claude.models import listed_models
 from tests.contract.conftest import OpenChild
 from tests.support.logins import every_login
 from tests.support.messages_stub import MessagesStub
@@ -122,3 +124,18 @@ async def test_frames_of_no_concern_may_come_before_the_answer_to_initialize(
     await child.send(repeated)
     seen = await child.until(answers(repeated))
     assert "system/session_title_changed" in map(kind, seen)
+
+
+async def test_the_answer_to_an_initialize_lists_the_models(open_child: OpenChild) -> None:
+    """Operations notes, section D: which name means which model, and how much it may be asked."""
+    async with open_child(adopt=False) as cli:
+        await cli.send(cli.control_frame("initialize", **adoption()))
+        seen = await cli.until(lambda frame: kind(frame) == "control_response")
+    listed = {each.name: each for each in listed_models(seen[-1]["response"]["response"])}
+    assert {"default", "opus", "sonnet", "haiku"} <= set(listed)
+    for each in listed.values():
+        assert each.model.startswith("claude-")
+        assert each.description
+        assert set(each.efforts) <= {"low", "medium", "high", "xhigh", "max"}
+        sizes = sizes_of(each.model)
+        assert sizes is not None

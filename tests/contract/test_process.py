@@ -1,13 +1,24 @@
 """The child as a process: how it ends, how it is frozen, which lines it survives."""
 
 import signal
+from pathlib import Path
 
 import pytest
 import trio
 
+from ccapi.transport.process.cli_version import OLDEST, ask_version
+from ccapi.transport.process.guardian import open_guardian
 from tests.contract.conftest import OpenChild
 from tests.support.messages_stub import MessagesStub, say
-from tests.support.raw_cli import RawCli, is_result, kinds, text_of, user_frame
+from tests.support.raw_cli import (
+    RawCli,
+    cli_binary,
+    cli_environment,
+    is_result,
+    kinds,
+    text_of,
+    user_frame,
+)
 
 
 async def test_stdin_closed_mid_turn_lets_the_turn_finish(
@@ -98,3 +109,12 @@ async def test_a_large_user_text_is_one_turn_like_any_other(
     async with open_child() as cli:
         assert (await cli.turn("y" * 3_000_000))[-1]["result"] == "noted"
     assert len(stub.requests[0].last_user_text) == 3_000_000
+
+
+async def test_the_cli_prints_its_version(tmp_path: Path) -> None:
+    """Operations notes, section D; the oldest that will do is not newer than the one under test."""
+    env = cli_environment(tmp_path, "http://127.0.0.1:9")
+    async with open_guardian() as guardian:
+        version = await ask_version([cli_binary()], env, tmp_path, guardian)
+    assert version is not None
+    assert version >= OLDEST

@@ -104,6 +104,16 @@ async def test_one_that_ends_at_once_is_reported_once_and_may_be_mended(tmp_path
     assert warnings(lines) == ["a child died"]
 
 
+async def test_what_it_says_of_a_login_is_said_in_the_words_of_the_gateway(tmp_path: Path) -> None:
+    script = "echo 'Not logged in · Please run /login' >&2; exit 1"
+    with capture_logs() as lines:
+        async with serving(tmp_path, script) as (_, client, _):
+            told = await until(client, because("child_died"))
+    (line,) = [each for each in lines if each["event"] == "a child died"]
+    assert (line["stderr"], line["cure"]) == ("Not logged in", "ccapi login")
+    assert "/login" not in str(told) + str(lines)
+
+
 async def test_one_that_goes_missing_is_reported_once_and_may_come_back(tmp_path: Path) -> None:
     with capture_logs() as lines:
         async with serving(tmp_path, WORKS) as (live, client, program):
@@ -121,6 +131,15 @@ async def test_one_that_goes_missing_is_reported_once_and_may_come_back(tmp_path
     assert len(told) == len(set(told))  # another may come of its coming back at that moment
 
 
+async def test_one_that_goes_missing_is_seen_without_a_warm_child_too(tmp_path: Path) -> None:
+    async with serving(tmp_path, WORKS, prewarm=0) as (_, client, program):
+        await until(client, is_ready)
+        program.unlink()
+        await until(client, because("cli_not_found"))
+        write(program, WORKS)
+        await until(client, is_ready)
+
+
 async def test_one_that_writes_nothing_is_reported_once(tmp_path: Path) -> None:
     silent = f"{STATUS} exit 0;; esac\nexec sleep 1000"
     bounds = {"start_timeout_seconds": 0.3, "stop_seconds": 0.1}
@@ -129,6 +148,7 @@ async def test_one_that_writes_nothing_is_reported_once(tmp_path: Path) -> None:
             for _ in range(3):
                 answer = await ask(client)
                 assert answer.json()["error"]["code"] == "child_start_timeout"
+            await until(client, because("child_start_timeout"))
     assert warnings(lines) == ["a turn failed"]
 
 
@@ -136,7 +156,12 @@ async def test_without_a_login_the_gateway_is_not_ready_until_there_is_one(tmp_p
     with capture_logs() as lines:
         async with serving(tmp_path, LOGGED_OUT) as (_, client, program):
             told = await until(client, because("cli_not_logged_in"))
-            for word in (f"{program} setup-token", f"{program} auth login", "ANTHROPIC_API_KEY"):
+            for word in (
+                "`ccapi login --token`",
+                "`ccapi login`",
+                str(program),
+                "ANTHROPIC_API_KEY",
+            ):
                 assert word in told["error"]["message"]
             assert told["error"]["type"] != "overloaded_error"
     assert warnings(lines) == ["the CLI is not logged in"]

@@ -159,7 +159,8 @@ async def settled(live: Live, bill: Bill) -> dict[str, tuple[int, int]]:
         for key in KEYS:
             used = [each.usage for each in await live.gateway.limits.store.usage(owner_of(key))]
             tokens = ((each.prompt_tokens, each.completion_tokens) for each in used)
-            counted[key] = tuple(map(sum, zip(*tokens, strict=True)))
+            prompt, completion = map(sum, zip(*tokens, strict=True))
+            counted[key] = prompt, completion
         if all(counted[key] == tuple(bill.of[key]) for key in KEYS):
             break
     return counted

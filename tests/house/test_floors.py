@@ -18,6 +18,7 @@ PURE = {
     # The session's machine and all it is made of.
     "actors/conversations/workspace_paths.py",
     "actors/session/machine.py",
+    "actors/session/hosted.py",
     "actors/session/late.py",
     "actors/session/permissions.py",
     "actors/watching/history.py",
@@ -110,15 +111,16 @@ def test_imports_only_go_down(module: str) -> None:
 
 ROOMS = {
     "actors": (
-        "commands", "websocket", "http", "responses", "listeners", "conversations", "watching",
-        "pool", "session", "keys", "runtime",
+        "commands", "doctor", "websocket", "http", "responses", "idempotency", "listeners",
+        "conversations",
+        "watching", "pool", "session", "keys", "mcp", "runtime",
     ),
-    "transport": ("demo_cli", "client", "process", "sandbox", "media", "http"),
+    "transport": ("demo_cli", "client", "mcp", "process", "sandbox", "media", "http"),
     "schemas": ("openai", "claude", "json_schema"),
 }  # fmt: skip
 """The folders of each floor, from the top. A folder imports only those below it."""
 
-HOLDS_THE_ROOMS = ("commands", "websocket", "http", "responses")
+HOLDS_THE_ROOMS = ("commands", "doctor", "websocket", "http", "responses")
 """Who may import the files that stand beside the rooms of actors: the gateway and what it answers
 with. The other rooms are what they are made of."""
 

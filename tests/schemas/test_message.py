@@ -23,6 +23,7 @@ from ccapi.schemas.message import (
     Thinking,
     ToolCall,
     ToolResult,
+    ToolRound,
     check_results,
     digest,
     is_blank,
@@ -33,6 +34,7 @@ from ccapi.schemas.message import (
     size_of,
     spell_calls,
     trim,
+    unrolled,
     unseen,
     utf8_size,
 )
@@ -719,3 +721,46 @@ def test_thinking_is_kept_for_a_child() -> None:
     (_, joined) = merge_turns(trim(said, 3))
     assert joined.content[0] == Thinking("Hm.", "c2ln")
     assert joined.content[2] == RedactedThinking("eA==")
+
+
+# -- rounds of tools -------------------------------------------------------------------------------
+
+CALLED = ToolCall("c1", "mcp__a__echo", '{"text":"hi"}')
+ROUND = ToolRound((CALLED,), (ToolResult("c1", ("echoed",)),))
+
+
+def test_rounds_of_tools_are_no_part_of_what_a_client_knows() -> None:
+    said = Message("assistant", ("Let me see.", ROUND, "\n\nSo."))
+    seen = Message("assistant", ("Let me see.\n\nSo.",))
+    assert digest(said) == digest(seen)
+    assert (said.text, said.calls, said.is_blank) == (seen.text, (), False)
+    assert size_of([said]) > size_of([seen])
+    assert length_of(said.content) > length_of(seen.content)
+
+
+def test_a_history_is_unrolled_for_the_model() -> None:
+    said = Message("assistant", ("Let me see.", ROUND, ROUND, "\n\nSo."))
+    history = (Message("user", ("one",)), said, Message("user", ("two",)))
+    flat, origins = unrolled(history)
+    assert [(message.role, message.content) for message in flat] == [
+        ("user", ("one",)),
+        ("assistant", ("Let me see.", CALLED)),
+        ("user", ROUND.results),
+        ("assistant", (CALLED,)),
+        ("user", ROUND.results),
+        ("assistant", ("So.",)),
+        ("user", ("two",)),
+    ]
+    assert [*origins] == [0, 1, -1, -1, -1, -1, 2]
+
+
+def test_a_text_without_one_before_it_stays_as_the_model_gave_it() -> None:
+    flat, _ = unrolled([Message("assistant", (ROUND, "\n\nSo."))])
+    assert flat[-1].content == ("\n\nSo.",)
+
+
+def test_a_history_without_rounds_is_itself() -> None:
+    history = (Message("user", ("one",)), Message("assistant", ("eins",)))
+    flat, origins = unrolled(history)
+    assert flat is history
+    assert [*origins] == [0, 1]

@@ -19,16 +19,22 @@ from ccapi.actors.conversations.conversation import DEFAULTS, ConversationInfo
 from ccapi.actors.conversations.models import ModelCatalog
 from ccapi.actors.gateway import COMPACTION_KEY, Gateway
 from ccapi.actors.http.app import http_app
+from ccapi.actors.idempotency.requests import (
+    IdempotentRequests,
+    open_idempotent_requests,
+)
 from ccapi.actors.keys.limits import KeyLimiter
 from ccapi.actors.keys.registry import LOCAL, KeyRegistry
 from ccapi.actors.listeners.cache import Cache, open_cache
 from ccapi.actors.listeners.overview import GatewayStatistics, OwnStatistics, SessionInfo
+from ccapi.actors.mcp.servers import McpServers
 from ccapi.actors.pool.pool import PoolStatistics
 from ccapi.actors.responses.kept_responses import KeptResponses
 from ccapi.actors.responses.store import ResponseStore
 from ccapi.actors.runtime.background import Background, open_background
 from ccapi.actors.runtime.bus import Bus
 from ccapi.actors.runtime.reply_channel import CallerGone, Port, Turn, open_turn
+from ccapi.actors.session.events import PermissionReply
 from ccapi.actors.watching.history import TurnRecord
 from ccapi.schemas.errors import Conflict, GatewayError, NotFound, Overloaded, draining
 from ccapi.schemas.events import TurnFinished
@@ -147,6 +153,14 @@ class ConversationDouble:
     async def warm(self) -> None:
         self.warmed += 1
 
+    @property
+    def entry(self) -> None:
+        """It has none."""
+
+    async def reply(self, reply: PermissionReply) -> None:
+        """No agent waits."""
+        raise NotFound("No such permission.", code="permission_not_found", param="request_id")
+
     async def position(self, turn_id: str) -> int | None:
         """It is not stored."""
         return None
@@ -191,6 +205,9 @@ class ArchiveDouble:
 
     async def change_metadata(self, entry: object) -> None: ...
 
+    async def records(self, entry: object) -> tuple[TurnRecord, ...]:
+        return ()
+
 
 @define(eq=False)
 class GatewayDouble:
@@ -203,7 +220,9 @@ class GatewayDouble:
     models: ModelCatalog
     responses: ResponseStore
     background: Background
+    idempotent: IdempotentRequests
     stats: StatsDouble = field(factory=StatsDouble)
+    mcp: McpServers = field(factory=McpServers)
     draining: bool = False
     abandoned: list[str] = field(factory=list)
     script: Script = field(factory=saying)
@@ -355,6 +374,9 @@ class GatewayDouble:
             for made in self.made
         ]  # fmt: skip
 
+    async def count_tokens(self, setup: Setup, messages: Sequence[Message]) -> int:
+        return 0
+
     def publish_finished(self, asked: Asked, *pieces: str) -> None:
         """What a session tells the bus at the end of a turn; the cache learns from it."""
         self.bus.publish(
@@ -394,9 +416,10 @@ async def open_gateway_double(settings: Settings | None = None) -> AsyncIterator
         open_cache(settings.cache, bus) as cache,
         trio.open_nursery() as nursery,
         open_background(8) as background,
+        open_idempotent_requests(settings.idempotency, None, 2) as idempotent,
     ):
         yield GatewayDouble(
             settings, bus, cache, nursery, ModelCatalog(settings.models),
-            ResponseStore(settings.responses), background,
+            ResponseStore(settings.responses), background, idempotent,
         )  # fmt: skip
         nursery.cancel_scope.cancel()

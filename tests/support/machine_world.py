@@ -22,6 +22,7 @@ from ccapi.actors.session.child import ChildState
 from ccapi.actors.session.events import (
     Action,
     Billed,
+    CallHosted,
     CancelWake,
     ChildChosen,
     ChildGone,
@@ -33,6 +34,7 @@ from ccapi.actors.session.events import (
     Freeze,
     GiveWay,
     HandOver,
+    HostedEnded,
     Interrupt,
     Kill,
     PermissionReply,
@@ -50,9 +52,11 @@ from ccapi.actors.session.events import (
     Warm,
     Write,
 )
+from ccapi.actors.session.hosted import NoHost
 from ccapi.actors.session.late import UnexpectedEvent
 from ccapi.actors.session.machine import Machine
 from ccapi.actors.session.phases import Limits, Phase
+from ccapi.actors.session.tools import HostedCall
 from ccapi.schemas.claude.mcp import offered
 from ccapi.schemas.claude.output import (
     AssistantDone,
@@ -69,10 +73,21 @@ from ccapi.schemas.claude.output import (
     TurnResult,
 )
 from ccapi.schemas.errors import ChildDied, Overloaded, TurnInterrupted
-from ccapi.schemas.message import Block, Message, ToolCall, ToolResult, digest, merge_turns
+from ccapi.schemas.mcp_rules import Decision
+from ccapi.schemas.mcp_tools import ServerTool
+from ccapi.schemas.message import (
+    Block,
+    Message,
+    ToolCall,
+    ToolResult,
+    digest,
+    merge_turns,
+    unrolled,
+)
 from ccapi.schemas.turn import (
     Completed,
     Failed,
+    HostedTool,
     Memory,
     Options,
     Origin,
@@ -82,7 +97,7 @@ from ccapi.schemas.turn import (
     TurnRequest,
     Usage,
 )
-from ccapi.schemas.turn_items import Gathering, TextDelta, TurnItem
+from ccapi.schemas.turn_items import ActivityStarted, Gathering, TextDelta, TurnItem
 from tests.support.model_cli import ModelCli, Transcripts
 
 LIMITS = (
@@ -103,6 +118,7 @@ RESTING = {Phase.IDLE, Phase.AWAITING_TOOLS}
 WITH_CHILD = RESTING | {Phase.BUSY, Phase.INTERRUPTING, Phase.RELEASING, Phase.STOPPING}
 WITHOUT_TURN = RESTING | {Phase.ASLEEP, Phase.BACKOFF, Phase.CLOSED}
 LOOK = Tool("look")
+ECHO = HostedTool.of(ServerTool("a", "echo", "mcp__a__echo", "Echoes.", '{"type":"object"}', False))
 SEED = (Message("user", ("seed?",)), Message("assistant", ("seed!",)))
 
 
@@ -122,6 +138,23 @@ class CheckedMachine(Machine):
         super()._enter(phase, now)
 
 
+class Servers(NoHost):
+    """An MCP server with one tool, if there `is` one. Of its calls two in four are allowed, one is
+    denied, and one needs permission."""
+
+    def __init__(self, there_is: bool) -> None:
+        self.offered = (ECHO,) if there_is else ()
+        self.decided = 0
+
+    def offers(self, setup: Setup) -> tuple[HostedTool, ...]:
+        return self.offered
+
+    def decide(self, tool: HostedTool, grants: Sequence[str]) -> Decision:
+        self.decided += 1
+        decisions: Sequence[Decision] = ("allow", "ask", "allow", "deny")
+        return decisions[self.decided % 4]
+
+
 class World:
     """One machine and its surroundings. With `honest`, its children are `ModelCli`s that say what
     the real one would; else they say anything."""
@@ -134,7 +167,13 @@ class World:
         self.texts: dict[bytes, Message] = {}  # whatever was said, by its digest
         if variant % 8 >= 4:
             memory = evolve(memory, seed=SEED, digests=tuple(map(self._note, SEED)))
-        self.machine = CheckedMachine(memory, self.limits, self.now, kept=self._kept)
+        self.servers = Servers(variant % 64 >= 32)
+        self.calls: list[HostedCall] = []  # that an MCP server works on
+        self.wanted: list[str] = []  # permission requests about such calls
+        self.machine = CheckedMachine(
+            memory, self.limits, self.now, kept=self._kept, host=self.servers,
+            is_heard=lambda: variant % 128 >= 64,
+        )  # fmt: skip
         self.turns: dict[str, Received] = {}
         self.open: set[str] = set()
         self.earlier: list[Memory] = [memory]
@@ -162,7 +201,10 @@ class World:
 
     @property
     def held(self) -> list[Message]:
-        return [self.texts[key] for key in self.machine.memory.digests]
+        memory = self.machine.memory
+        # Those that are equal to a client may differ in what tools did.
+        before = memory.digests[: len(memory.digests) - len(memory.seed)]
+        return [*(self.texts[key] for key in before), *memory.seed]
 
     # -- what may happen ---------------------------------------------------------------------------
 
@@ -370,6 +412,19 @@ class World:
                 else PermissionRequested(asked, answerable=choice % 4 > 0)
             )
 
+    def server_answers(self, choice: int) -> None:
+        """An MCP server has done what it was asked, maybe too late; or a client says whether it
+        may be asked."""
+        if self.wanted:
+            request_id = self.wanted.pop(choice % len(self.wanted))
+            always = choice % 5 == 0
+            self.feed(PermissionReply(request_id=request_id, allow=choice % 3 > 0, always=always))
+        if self.calls:
+            call = self.calls.pop(choice % len(self.calls))
+            text = {"type": "text", "text": f"echo {choice}"}
+            failed = {"isError": True} if choice % 7 == 0 else {}
+            self.feed(HostedEnded(call.call_id, {"content": [text], **failed}))
+
     def warm(self, choice: int) -> None:
         if choice < 64:
             self.feed(Warm())
@@ -476,8 +531,14 @@ class World:
             case CancelWake():
                 assert self.seeking
                 self.seeking = False
-            case RequestPermission(turn_id):
+            case CallHosted(call):
+                assert self.machine.phase in (Phase.BUSY, Phase.AWAITING_TOOLS), "invariant 14"
+                assert not self.stopped
+                self.calls.append(call)
+            case RequestPermission(turn_id, asked):
                 assert turn_id in self.open
+                if asked.tool == ECHO.name:
+                    self.wanted.append(asked.request_id)
                 assert self.machine.phase is Phase.BUSY
             case PermissionSettled():
                 assert self.machine.phase is Phase.BUSY
@@ -529,7 +590,8 @@ class World:
             assert again <= 2, "invariant 6: at most once more"
             assert again == 1 or self.deaths, "invariant 6: only after a death"
             assert not self.turns[turn.turn_id].items, "invariant 6: its client has nothing"
-            assert again == 1 or not (turn.setup.tools and turn.model_began), "invariant 6"
+            tools = turn.setup.tools or turn.setup.hosted
+            assert again == 1 or not (tools and turn.model_began), "invariant 6"
 
     def _end(self, end: End) -> None:
         self.open.remove(end.turn_id)  # invariant 1: exactly once, and only what was started
@@ -544,7 +606,8 @@ class World:
                 self._check_kept(said, end.request.messages[-1])
             return
         if self.honest:  # liars begin calls that never become whole
-            assert (end.answer is None) == bool(said.tool_calls)
+            acted = any(isinstance(item, ActivityStarted) for item in received.items)
+            assert (end.answer is None) == (bool(said.tool_calls) or acted)
         if end.answer is not None:
             pieces = [item.text for item in received.items if isinstance(item, TextDelta)]
             assert list(end.answer.pieces) == pieces, "the answer is what was delivered"
@@ -558,13 +621,17 @@ class World:
             assert self.child is not None
             setup = evolve(memory.setup, tools=(), schema=None)
             assert self.child.setup == setup
-            assert set(self.child.tools) <= set(offered(memory.setup))
+            equipped = evolve(memory.setup, hosted=self.servers.offered)
+            assert set(self.child.tools) <= set(offered(equipped))
             self._compare(self.held)
 
     def _check_kept(self, said: Gathering, last: Message) -> None:
         """A person has stopped the answer: the conversation remembers it as far as it came."""
         memory = self.machine.memory
-        assert memory.seed[-2:] == (last, Message("assistant", (said.text,)))
+        asked, kept = memory.seed[-2:]
+        assert asked == last
+        # Behind the text stands what tools of MCP servers were used for.
+        assert kept.text.startswith(said.text) if self.servers.offered else kept.text == said.text
         assert not memory.calls
         for message in memory.seed:
             self._note(message)
@@ -654,7 +721,7 @@ def _shape(messages: Iterable[Message]) -> list[Any]:
             [(call.id, call.name, call.input) for call in message.calls],
             message.results,
         )
-        for message in merge_turns(messages)
+        for message in merge_turns(unrolled([*messages])[0])
     ]
 
 
@@ -673,6 +740,7 @@ STEPS = (
     World.lie,
     World.lose,
     World.permissions,
+    World.server_answers,
     World.warm,
     World.ask_again,
     World.time_passes,

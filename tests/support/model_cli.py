@@ -25,6 +25,8 @@ from ccapi.schemas.claude.output import (
     MessageStarted,
     Noise,
     ToolInput,
+    ToolReturned,
+    ToolsReturned,
     ToolUseStarted,
     TurnResult,
 )
@@ -197,6 +199,7 @@ class ModelCli:
         if self.pending:
             entry = Entry(str(uuid4()), Message("user", tuple(self._results)), own=True)
             self.history.append(entry)
+            self.said.append(ToolsReturned(tuple(map(_returned, self._results))))
             self._forget_calls()
             self.said.append(MessageStarted(Usage()))
         if choice < 90:
@@ -206,7 +209,7 @@ class ModelCli:
         elif choice < 100:
             self.said.append(Noise("stream_event"))
         elif choice < 140 and self.tools:
-            self._call(1 + choice % 2)
+            self._call(1 + choice % 2, self.tools[choice // 2 % len(self.tools)])
         elif choice < 150:
             self._cut_off()
         elif choice < 160:
@@ -221,14 +224,14 @@ class ModelCli:
             self.said.append(self._result(asked, is_error=True, status=500))
             self._asked = None
 
-    def _call(self, count: int) -> None:
-        """Call tools: the calls go out before the message ends."""
+    def _call(self, count: int, tool: str) -> None:
+        """Call a tool so many times: the calls go out before the message ends."""
         content: list[Block] = []
         if self._partial:
             content.append(self._partial)
             self.said.append(AssistantDone(str(uuid4()), synthetic=False, text=self._partial))
         for number in range(count):
-            call = ToolCall(str(uuid4()), self.tools[0], f'{{"n":{number}}}')
+            call = ToolCall(str(uuid4()), tool, f'{{"n":{number}}}')
             content.append(call)
             self.pending[call.id] = None
             self.said += (ToolUseStarted(call.id, call.name), ToolInput(call.arguments))
@@ -337,6 +340,11 @@ def _not_resumed(session_id: str) -> TurnResult:
         session_id=session_id,
         usage=Usage(),
     )
+
+
+def _returned(result: ToolResult) -> ToolReturned:
+    content = tuple(block for block in result.content if isinstance(block, str))
+    return ToolReturned(result.call_id, "".join(content), result.is_error, content)
 
 
 def _setup(request: Json) -> Setup:

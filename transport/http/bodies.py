@@ -142,6 +142,12 @@ class Share:
             return
         await bodies.wait(self, more)
 
+    def hand_over(self) -> Share:
+        """All of it, as another share; this one holds nothing any more."""
+        other = Share(self._bodies)
+        other.taken, self.taken = self.taken, 0
+        return other
+
     def close(self) -> None:
         """Give all of it back. Idempotent."""
         if self.taken:

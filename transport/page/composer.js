@@ -176,6 +176,7 @@ export class Composer {
 
   models(list) {
     this.known = list.map((model) => model.id);
+    this.names = new Map(list.map((model) => [model.id, model.name]));
     const agents = this.known.some((id) => id.startsWith(AGENT));
     byId("profile").hidden = !agents;
     const kept = lasting.get("profile");
@@ -198,8 +199,15 @@ export class Composer {
     this.offer(names, same);
   }
 
+  // "Claude Sonnet 5.5 (sonnet)": what people call it, and by which name it is asked for.
+  titleOf(id) {
+    const plain = id.replace(AGENT, "");
+    const name = this.names?.get(id)?.replace(" (agent)", "");
+    return !name || name === plain ? plain : `${name} (${plain})`;
+  }
+
   offer(names, chosen) {
-    byId("model").replaceChildren(...names.map((id) => h("option", { value: id }, id.replace(AGENT, ""))));
+    byId("model").replaceChildren(...names.map((id) => h("option", { value: id }, this.titleOf(id))));
     if (chosen) byId("model").value = chosen;
   }
 

@@ -79,7 +79,7 @@ export class Overview {
     this.facts.textContent = facts.filter(Boolean).join(" · ");
   }
 
-  showTables({ sessions, phases, children, turns, tokens, cost_usd: cost, latency }) {
+  showTables({ sessions, phases, children, turns, tokens, cost_usd: cost, latency, mcp }) {
     const counts = phases ?? Object.groupBy?.(sessions, ({ phase }) => phase) ?? {};
     const rows = Object.entries(counts).filter(([, count]) => count).map(([phase, count]) => [capital(WORDS[phase] ?? phase), count]);
     const first = latency?.first_delta_ms ?? {};
@@ -96,8 +96,16 @@ export class Overview {
         ["Tokens written", whole.format(tokens.completion ?? 0)], ["Cost", dollars(cost ?? 0)],
         ["First words, half of the time within", first.p50 ? `${Math.round(first.p50)} ms` : "–"], ["Nearly always within", first.p95 ? `${Math.round(first.p95)} ms` : "–"],
       ]),
+      ...(mcp?.length ? [table("MCP servers", mcp.map((server) => [server.name, serverWords(server)]))] : []),
     );
   }
+}
+
+const SERVER_STATES = { connecting: "connecting", ready: "ready", needs_auth: "needs authorization", failed: "not there" };
+
+function serverWords({ state, reason, tools, calls, errors }) {
+  if (state !== "ready") return [SERVER_STATES[state] ?? state, reason].filter(Boolean).join(": ");
+  return `${counted(tools, "tool")}, ${counted(calls, "call")}${errors ? `, ${counted(errors, "error")}` : ""}`;
 }
 
 function table(caption, rows) {

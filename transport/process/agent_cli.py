@@ -52,6 +52,8 @@ FOR_AGENTS = {
     "CLAUDE_CODE_DISABLE_AUTO_MEMORY": "1",
     # What the operator's account is connected to is not the clients'.
     "ENABLE_CLAUDEAI_MCP_SERVERS": "0",
+    # Else the MCP servers that it starts itself have its whole environment, and the login in it.
+    "CLAUDE_CODE_MCP_ALLOWLIST_ENV": "1",
 }
 
 

@@ -26,6 +26,7 @@ from ...schemas.turn import AgentOrigin, AgentSpare, Origin, Recording, ResumePo
 from ..sandbox.sandbox import Sandbox, find_sandbox
 from .agent_cli import Agents, agent_environment, agents_of
 from .child import ChildCommand
+from .cli_version import Version, ask_version
 from .guardian import Guardian
 from .leftovers import Trace
 from .login import DEMO_CLI as NO_LOGIN_NEEDED
@@ -111,6 +112,12 @@ class Cli:
         if self.program == DEMO_CLI:
             return NO_LOGIN_NEEDED
         return await ask_login(self.program, self.env, self.cwd, guardian)
+
+    async def ask_version(self, guardian: Guardian) -> Version | None:
+        """The program's version; None where it has none that can be read, and for the demo CLI."""
+        if self.program == DEMO_CLI:
+            return None
+        return await ask_version(self.program, self.env, self.cwd, guardian)
 
     def environment(self, login: Login) -> Mapping[str, str]:
         """What a plain model's child sees."""
@@ -290,7 +297,7 @@ def find_cli(
         raise SettingsError([Problem("storage.path", reason)]) from error
     except RuntimeError as error:  # a "~" of a user without a home
         raise SettingsError([Problem("storage.path", str(error))]) from error
-    program = DEMO_CLI if demo else (_find_program(settings.claude.command, environ),)
+    program = DEMO_CLI if demo else (find_program(settings.claude.command, environ),)
     env = child_environment(settings, environ)
     agents = agents_of(settings, storage)
     return Cli(
@@ -333,7 +340,8 @@ def child_environment(settings: Settings, environ: Mapping[str, str]) -> dict[st
     return {**inherited, **ours, **settings.claude.env, **FIXED_ENVIRONMENT}
 
 
-def _find_program(command: str, environ: Mapping[str, str]) -> str:
+def find_program(command: str, environ: Mapping[str, str]) -> str:
+    """The path of the CLI that `claude.command` means. Raises `CliUnusable` (``cli_not_found``)."""
     name = str(Path(command).expanduser()) if command.startswith("~") else command
     found = shutil.which(name, path=environ.get("PATH", ""))
     if found is not None:

@@ -14,11 +14,7 @@ Source: measured on the real CLI; tests/contract/test_login.py holds one test pe
 from __future__ import annotations
 
 import enum
-import os
-import signal
-import subprocess
 from collections.abc import Mapping, Sequence
-from contextlib import suppress
 from functools import partial
 from pathlib import Path
 from typing import Any
@@ -29,13 +25,11 @@ from attrs import frozen
 
 from ...schemas.claude.input import AGENT
 from .guardian import Guardian
+from .short_run import output_of
 
 PROBE_SECONDS = 10.0
 """Longest wait for the CLI's answer, usually a quarter of a second. An expired login and a network
 that hangs make it 8.5 seconds."""
-
-STATUS_BYTES = 65536
-"""More than any answer: about 400 bytes."""
 
 STATUS = ("auth", "status", "--json")
 
@@ -170,7 +164,7 @@ async def ask_login(
         asked = {name: value for name, value in env.items() if name != "CLAUDE_CODE_SIMPLE"}
         if lean:
             asked["CLAUDE_CODE_SIMPLE"] = "1"
-        answer = await _ask_status([*program, *STATUS], asked, cwd, guardian)
+        answer = await ask_status(program, asked, cwd, guardian)
         if answer is not None:
             answers[lean] = answer
 
@@ -182,40 +176,13 @@ async def ask_login(
     return login_by_status(env, answers.get(True), answers.get(False))
 
 
-async def _ask_status(
-    argv: Sequence[str], env: Mapping[str, str], cwd: Path, guardian: Guardian
+async def ask_status(
+    program: Sequence[str], env: Mapping[str, str], cwd: Path, guardian: Guardian
 ) -> Status | None:
-    """Run a program to its end, and read the status that it prints. Its group goes with it."""
-    try:
-        process = await trio.lowlevel.open_process(
-            list(argv),
-            stdin=subprocess.DEVNULL,
-            stdout=subprocess.PIPE,
-            stderr=subprocess.DEVNULL,
-            cwd=cwd,
-            env=dict(env),
-            start_new_session=True,
-        )
-    except OSError:
-        return None  # the next start of a child says why
-    guardian.watch(process.pid)
-    stdout = process.stdout
-    assert isinstance(stdout, trio.lowlevel.FdStream)
-    printed = bytearray()
-    try:
-        while len(printed) <= STATUS_BYTES and (data := await stdout.receive_some()):
-            printed += data
-        if len(printed) <= STATUS_BYTES:
-            await process.wait()
-    finally:
-        if process.returncode is None:
-            with suppress(ProcessLookupError, PermissionError):
-                os.killpg(process.pid, signal.SIGKILL)
-            with trio.move_on_after(5, shield=True):
-                await process.wait()
-        guardian.forget(process.pid)
-        stdout.close()
-    return read_status(bytes(printed))
+    """What the CLI says of its login, seeing `env` as it is; None where it gives no answer that can
+    be read. Takes as long as the CLI does."""
+    printed = await output_of([*program, *STATUS], env, cwd, guardian)
+    return None if printed is None else read_status(printed)
 
 
 def read_status(printed: bytes) -> Status | None:

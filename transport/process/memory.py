@@ -16,6 +16,9 @@ from pathlib import Path
 
 PAGE = resource.getpagesize()
 
+GROUPS = Path("/sys/fs/cgroup")
+"""Where the system shows control groups."""
+
 
 def resident_bytes(pid: int) -> int:
     """How much memory a process uses, as ``/proc`` says; 0 where that is not known."""
@@ -23,6 +26,27 @@ def resident_bytes(pid: int) -> int:
         return int(Path(f"/proc/{pid}/statm").read_text().split()[1]) * PAGE
     except (OSError, ValueError, IndexError):
         return 0
+
+
+def available_bytes(proc: Path = Path("/proc"), groups: Path = GROUPS) -> int | None:
+    """How much memory this process may still take without swapping: what the machine has, or what
+    its control group leaves of that (cgroups(7), version 2). None where that is not known."""
+    try:
+        lines = (proc / "meminfo").read_text().splitlines()
+        free = next(int(line.split()[1]) * 1024 for line in lines if line.startswith("MemAvail"))
+        group = (proc / "self" / "cgroup").read_text().rpartition("::")[2].strip()
+    except (OSError, ValueError, StopIteration):
+        return None
+    folder = groups / group.lstrip("/")
+    for place in (folder, *folder.parents):
+        if not place.is_relative_to(groups):
+            break
+        try:
+            most = int((place / "memory.max").read_text())  # "max" is no number
+            free = min(free, most - int((place / "memory.current").read_text()))
+        except (OSError, ValueError):
+            continue
+    return max(0, free)
 
 
 _TRIM_THRESHOLD, _MMAP_THRESHOLD, _ARENA_MAX = -1, -3, -8

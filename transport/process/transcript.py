@@ -23,7 +23,7 @@ import trio
 
 from ...schemas.claude.input import assistant_message, encode_blocks
 from ...schemas.claude.lines import line, pieces_of
-from ...schemas.message import Message, is_blank, merge_turns
+from ...schemas.message import Message, is_blank, merge_turns, unrolled
 from ...schemas.turn import ResumePoint
 
 LONGEST_NAME = 200
@@ -55,7 +55,8 @@ def transcript_entries(
     Only what the CLI cannot do without: it strings the entries together by ``parentUuid``, from the
     last one back. Raises `ValueError` unless the history ends with something of the assistant's.
     """
-    merged = merge_turns(messages)
+    flat, _ = unrolled(messages)
+    merged = merge_turns(flat)
     if not merged or merged[-1].role != "assistant":
         # The CLI would put an answer of its own there ("No response requested.").
         raise ValueError("a history to be resumed must end with the assistant")

@@ -24,6 +24,7 @@ from .interface import (
     Held,
     Known,
     Page,
+    RequestState,
     Spent,
     StoredConversation,
     StoreStatistics,
@@ -141,6 +142,25 @@ class ResponseRow:
     encoded: Encoded
 
 
+@frozen
+class RequestRow:
+    """A request with an idempotency key, as it is kept. `status` is 0 where there is no answer;
+    `headers` is JSON, `body` is compressed."""
+
+    key_id: str
+    name: str
+    digest: bytes
+    state: RequestState
+    expires_at: float
+    status: int = 0
+    headers: bytes = b""
+    body: bytes = field(default=b"", repr=False)
+
+    @property
+    def size(self) -> int:
+        return len(self.headers) + len(self.body)
+
+
 class Engine(Protocol):
     """The tables of a store. The methods are those of `interface.Store`, and raise the same."""
 
@@ -215,6 +235,15 @@ class Engine(Protocol):
     ) -> tuple[bytes, Mapping[bytes, bytes]]: ...
     def latest_response(self, conversation_id: str, key_id: str, now: float) -> str | None: ...
     def delete_response(self, response_id: str, key_id: str) -> None: ...
+    def claim_request(self, row: RequestRow, now: float) -> RequestRow | None: ...
+    def settle_request(
+        self, row: RequestRow, now: float, max_count: int, max_bytes: int
+    ) -> None: ...
+    def release_request(self, key_id: str, name: str) -> None: ...
+    def requests_by_age(self) -> Iterator[tuple[str, str, str, float, int]]:
+        """Key, name, state, time of expiry, bytes; the first to expire first."""
+        ...
+
     def check(self) -> list[str]: ...
 
 

@@ -245,6 +245,30 @@ class Keys:
 
 
 @frozen
+class KeptAnswer:
+    """An HTTP response, whole: `headers` by name, `body` as its client received it."""
+
+    status: int
+    headers: Mapping[str, str]
+    body: bytes = field(repr=False)
+
+
+RequestState = Literal["running", "answered", "unkept", "lost"]
+"""``unkept``: it was answered, and the answer was too long to be kept. ``lost``: what ran it has
+ended in between."""
+
+
+@frozen
+class KeptRequest:
+    """A request that was sent with an idempotency key. `digest` is of what it asks for, `answer` is
+    there where it was ``answered``."""
+
+    digest: bytes
+    state: RequestState
+    answer: KeptAnswer | None = None
+
+
+@frozen
 class StoreStatistics:
     """How much is kept. `bytes` is what it takes on the disk (in memory: of records alone),
     `record_bytes` what records and their large parts take."""
@@ -500,6 +524,34 @@ class Store(Protocol):
 
     async def delete_response(self, response_id: str, key_id: str) -> None:
         """Raises `Missing`."""
+        ...
+
+    # -- requests with an idempotency key --
+
+    async def claim_request(
+        self, key_id: str, name: str, digest: bytes, expires_at: float
+    ) -> KeptRequest | None:
+        """Take the idempotency key `name` of a key for a request of this digest, which runs on this
+        node from now on: None. Where it is taken, and has not expired: by what."""
+        ...
+
+    async def settle_request(
+        self,
+        key_id: str,
+        name: str,
+        request: KeptRequest,
+        expires_at: float,
+        *,
+        max_count: int,
+        max_bytes: int,
+    ) -> None:
+        """What became of a request that was claimed here. Beyond `max_count` requests that run no
+        more, or `max_bytes` of answers as they are kept, the first to expire are deleted; those
+        that have expired anyhow."""
+        ...
+
+    async def release_request(self, key_id: str, name: str) -> None:
+        """Give back an idempotency key that this node has claimed: nothing was done."""
         ...
 
     # -- operations --

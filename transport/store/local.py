@@ -13,8 +13,11 @@ from functools import partial
 from typing import Any, Protocol, TypeVar
 from uuid import uuid4
 
+from attrs import evolve
+from zstandard import ZstdCompressor, ZstdDecompressor
+
 from ...schemas.keys import ApiKey
-from ...schemas.log.codec import decode, digest_of, dumps, encode, encode_setup
+from ...schemas.log.codec import decode, digest_of, dumps, encode, encode_setup, loads
 from ...schemas.log.fold import fold
 from ...schemas.log.records import (
     Logged,
@@ -36,11 +39,21 @@ from ...schemas.message import (
     Thinking,
     ToolCall,
     ToolResult,
+    ToolRound,
 )
 from ...schemas.turn import Setup, Usage
 from ..workers import work
 from . import engine as engines
-from .engine import Change, Closing, Created, Engine, Opening, ResponseRow, State
+from .engine import (
+    Change,
+    Closing,
+    Created,
+    Engine,
+    Opening,
+    RequestRow,
+    ResponseRow,
+    State,
+)
 from .interface import (
     Begun,
     Charge,
@@ -48,6 +61,8 @@ from .interface import (
     Fenced,
     Head,
     Held,
+    KeptAnswer,
+    KeptRequest,
     Keys,
     Known,
     Lease,
@@ -466,6 +481,39 @@ class LocalStore:
     async def delete_response(self, response_id: str, key_id: str) -> None:
         await self._runner.write(lambda engine: engine.delete_response(response_id, key_id))
 
+    # -- requests with an idempotency key ----------------------------------------------------------
+
+    async def claim_request(
+        self, key_id: str, name: str, digest: bytes, expires_at: float
+    ) -> KeptRequest | None:
+        row, now = RequestRow(key_id, name, digest, "running", expires_at), self._clock()
+        found = await self._runner.write(lambda engine: engine.claim_request(row, now))
+        if found is None:
+            return None
+        return await work(partial(_kept, found)) if found.size > LONG_CHARACTERS else _kept(found)
+
+    async def settle_request(
+        self,
+        key_id: str,
+        name: str,
+        request: KeptRequest,
+        expires_at: float,
+        *,
+        max_count: int,
+        max_bytes: int,
+    ) -> None:
+        row = RequestRow(key_id, name, request.digest, request.state, expires_at)
+        if request.answer is not None:
+            pack = partial(_packed, row, request.answer)
+            row = await work(pack) if len(request.answer.body) > LONG_CHARACTERS else pack()
+        now = self._clock()
+        await self._runner.write(
+            lambda engine: engine.settle_request(row, now, max_count, max_bytes), row.size
+        )
+
+    async def release_request(self, key_id: str, name: str) -> None:
+        await self._runner.write(lambda engine: engine.release_request(key_id, name))
+
     async def check(self) -> tuple[str, ...]:
         return tuple(await self._runner.read(lambda engine: engine.check()))
 
@@ -507,6 +555,8 @@ def _length(block: Block) -> int:
             return len(text)
         case RedactedThinking(data):
             return len(data)
+        case ToolRound(calls, results):
+            return sum(map(_length, calls)) + sum(map(_length, results))
 
 
 def _append(
@@ -612,6 +662,19 @@ async def _head(change: Coroutine[Any, Any, Begun | Known | int]) -> int:
     result = await change
     assert isinstance(result, int)
     return result
+
+
+def _packed(row: RequestRow, answer: KeptAnswer) -> RequestRow:
+    headers = dumps(dict(answer.headers))
+    body = ZstdCompressor().compress(answer.body)
+    return evolve(row, status=answer.status, headers=headers, body=body)
+
+
+def _kept(row: RequestRow) -> KeptRequest:
+    if not row.status:
+        return KeptRequest(row.digest, row.state)
+    body = ZstdDecompressor().decompress(row.body)
+    return KeptRequest(row.digest, row.state, KeptAnswer(row.status, loads(row.headers), body))
 
 
 def _logged(row: engines.Row) -> Logged:

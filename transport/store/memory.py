@@ -24,6 +24,7 @@ from .engine import (
     Change,
     Created,
     Engine,
+    RequestRow,
     ResponseRow,
     Row,
     State,
@@ -90,6 +91,7 @@ class MemoryEngine:
         self._keys: dict[str, ApiKey] = {}
         self._keys_version = 0
         self._responses: dict[str, ResponseRow] = {}
+        self._requests: dict[tuple[str, str], tuple[str, RequestRow]] = {}  # with their nodes
 
     def _find(self, conversation_id: str, key_id: str | None = None) -> _Conversation:
         found = self._conversations.get(conversation_id)
@@ -427,6 +429,39 @@ class MemoryEngine:
     def delete_response(self, response_id: str, key_id: str) -> None:
         self._response(response_id, key_id)
         del self._responses[response_id]
+
+    # -- requests with an idempotency key ----------------------------------------------------------
+
+    def claim_request(self, row: RequestRow, now: float) -> RequestRow | None:
+        place = row.key_id, row.name
+        node, found = self._requests.get(place, ("", row))
+        is_ours = found.state == "running" and node == self.node_id
+        if not node or (found.expires_at <= now and not is_ours):
+            self._requests[place] = self.node_id, row
+            return None
+        is_lost = found.state == "running" and not is_ours
+        return evolve(found, state="lost") if is_lost else found
+
+    def settle_request(self, row: RequestRow, now: float, max_count: int, max_bytes: int) -> None:
+        self._requests[row.key_id, row.name] = self.node_id, row
+        for place, (node, each) in [*self._requests.items()]:
+            if each.expires_at <= now and not (each.state == "running" and node == self.node_id):
+                del self._requests[place]
+        kept = [each for each in self.requests_by_age() if each[2] != "running"]
+        count, size = len(kept), sum(each[-1] for each in kept)
+        for key_id, name, _, _, bytes_ in kept:
+            if count <= max_count and size <= max_bytes:
+                break
+            self.release_request(key_id, name)
+            count, size = count - 1, size - bytes_
+
+    def release_request(self, key_id: str, name: str) -> None:
+        self._requests.pop((key_id, name), None)
+
+    def requests_by_age(self) -> Iterator[tuple[str, str, str, float, int]]:
+        rows = [each for _, each in self._requests.values()]
+        for each in sorted(rows, key=operator.attrgetter("expires_at", "key_id", "name")):
+            yield each.key_id, each.name, each.state, each.expires_at, each.size
 
     def check(self) -> list[str]:
         return []

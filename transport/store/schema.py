@@ -95,7 +95,16 @@ drop table usage_by_day;
 # Usage by the hour, and by model: the limits of a key are about windows of whole hours. What was
 # counted by the day is in the first hour of it, of no model.
 
-MIGRATIONS: tuple[str, ...] = (_FIRST, _SECOND, _KEYS)
+_IDEMPOTENCY = """
+create table request(
+    key_id text not null, name text not null, digest blob not null, node text not null,
+    state text not null, expires_at real not null, bytes integer not null,
+    status integer not null, headers blob not null, body blob not null,
+    primary key(key_id, name));
+create index request_by_age on request(expires_at, bytes);
+"""
+
+MIGRATIONS: tuple[str, ...] = (_FIRST, _SECOND, _IDEMPOTENCY, _KEYS)
 """What makes version 1 of an empty database, version 2 of version 1, and so on. Statements end with
 a semicolon at the end of a line."""
 

@@ -29,6 +29,7 @@ from .engine import (
     Change,
     Closing,
     Created,
+    RequestRow,
     ResponseRow,
     Row,
     State,
@@ -712,6 +713,75 @@ class SqliteEngine:
         if row is None:
             raise Missing(f"There is no response {response_id}.")
         self._drop_parts(response_id)
+
+    # -- requests with an idempotency key ----------------------------------------------------------
+
+    def claim_request(self, row: RequestRow, now: float) -> RequestRow | None:
+        self._db.execute(
+            "delete from request where key_id = ? and name = ? and expires_at <= ? "
+            "and not (state = 'running' and node = ?)",
+            (row.key_id, row.name, now, self.node_id),
+        )
+        claimed = self._db.execute(
+            "insert into request values(?, ?, ?, ?, ?, ?, ?, ?, ?, ?) "
+            "on conflict(key_id, name) do nothing",
+            self._request(row),
+        )
+        if claimed.rowcount:
+            return None
+        found = self._one(
+            "select key_id, name, digest, case when state = 'running' and node <> ? then 'lost' "
+            "else state end, expires_at, status, headers, body from request "
+            "where key_id = ? and name = ?",
+            *(self.node_id, row.key_id, row.name),
+        )
+        assert found is not None
+        return RequestRow(*found)
+
+    def settle_request(self, row: RequestRow, now: float, max_count: int, max_bytes: int) -> None:
+        self._db.execute(
+            "insert into request values(?, ?, ?, ?, ?, ?, ?, ?, ?, ?) "
+            "on conflict(key_id, name) do update set digest = excluded.digest, "
+            "node = excluded.node, state = excluded.state, expires_at = excluded.expires_at, "
+            "bytes = excluded.bytes, status = excluded.status, headers = excluded.headers, "
+            "body = excluded.body",
+            self._request(row),
+        )
+        self._db.execute(
+            "delete from request where expires_at <= ? and not (state = 'running' and node = ?)",
+            (now, self.node_id),
+        )
+        held = self._one(
+            "select count(*), coalesce(sum(bytes), 0) from request where state <> 'running'"
+        )
+        assert held is not None
+        count, size = held
+        if count <= max_count and size <= max_bytes:
+            return
+        going: list[tuple[str, str]] = []
+        for key_id, name, state, _, each in self.requests_by_age():
+            if count <= max_count and size <= max_bytes:
+                break
+            if state != "running":
+                going.append((key_id, name))
+                count, size = count - 1, size - each
+        for key_id, name in going:
+            self.release_request(key_id, name)
+
+    def _request(self, row: RequestRow) -> tuple[object, ...]:
+        return (
+            *(row.key_id, row.name, row.digest, self.node_id, row.state, row.expires_at),
+            *(row.size, row.status, row.headers, row.body),
+        )
+
+    def release_request(self, key_id: str, name: str) -> None:
+        self._db.execute("delete from request where key_id = ? and name = ?", (key_id, name))
+
+    def requests_by_age(self) -> Iterator[tuple[str, str, str, float, int]]:
+        yield from self._db.execute(
+            "select key_id, name, state, expires_at, bytes from request "
+            "order by expires_at, key_id, name"
+        )
 
     def check(self) -> list[str]:
         found = [row[0] for row in self._db.execute("pragma integrity_check(20)")]

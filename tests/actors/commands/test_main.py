@@ -190,7 +190,10 @@ def test_all_problems_are_listed(monkeypatch: pytest.MonkeyPatch) -> None:
 def test_the_group_has_help_and_version() -> None:
     assert run("--version").stdout.startswith("ccapi, version ")
     assert isinstance(main, click.Group)
-    assert set(main.commands) == {"serve", "config", "chat", "export", "import", "key"}
+    assert set(main.commands) == {
+        *("serve", "config", "chat", "export", "import"),
+        *("doctor", "login", "mcp", "key"),
+    }
     assert "CLAUDE_CODE__SECTION__KEY" in run("-h").stdout
 
 

@@ -194,6 +194,17 @@ def test_a_missing_cli_refuses_to_start_and_says_how_to_get_it(tmp_path: Path) -
     assert "Traceback" not in refused.stderr
 
 
+def test_a_cli_that_is_too_old_refuses_to_start_and_says_what_is_needed(tmp_path: Path) -> None:
+    program = tmp_path / "claude"
+    program.write_text('#!/bin/sh\n[ "$*" = --version ] && echo "2.1.197 (Claude Code)"\nexit 1\n')
+    program.chmod(0o700)
+    refused = refused_start(tmp_path, "--claude-command", str(program), "--port", "0")
+    assert refused.returncode == 1
+    last = refused.stderr.splitlines()[-1]
+    assert f"{program} is version 2.1.197; this gateway needs 2.1.330 or newer" in last
+    assert "Traceback" not in refused.stderr
+
+
 @pytest.mark.parametrize("path", ["/proc/x", "/dev/null", "/dev/null/x"])
 def test_a_storage_path_that_cannot_be_used_refuses_to_start(tmp_path: Path, path: str) -> None:
     refused = refused_start(tmp_path, "--demo", "--port", "0", STORAGE__PATH=path)
@@ -210,3 +221,88 @@ async def test_a_port_that_is_taken_refuses_to_start(tmp_path: Path) -> None:
     assert refused.returncode == 1
     assert port in refused.stderr
     assert "Traceback" not in refused.stderr
+
+
+async def test_it_says_what_it_is_before_it_logs_anything(tmp_path: Path) -> None:
+    async with open_console(tmp_path) as (process, lines):
+        assert [line.split()[0] for line in lines[:6]] == [
+            "ccapi", "cli", "models", "agents", "keys", "storage",
+        ]  # fmt: skip
+        assert "http://127.0.0.1:" in lines[0]
+        assert lines[1].endswith("demo: it makes its answers up; login: none needed")
+        assert "sonnet (default), opus, haiku" in lines[2]
+        assert lines[3].endswith("off")
+        assert lines[4].endswith("none needed: this machine only")
+        assert lines[5].endswith(str(tmp_path / "state"))
+        assert "listening" in "".join(lines[6:])
+        process.send_signal(signal.SIGTERM)
+        assert await process.wait() == 0
+
+
+@asynccontextmanager
+async def open_console(tmp_path: Path) -> AsyncIterator[tuple[trio.Process, list[str]]]:
+    """A server whose log is for people, and what it wrote up to the line that says it listens."""
+    env = {
+        "PATH": "/usr/bin:/bin",
+        "HOME": str(tmp_path),
+        "CLAUDE_CODE__STORAGE__PATH": str(tmp_path / "state"),
+        "CLAUDE_CODE__LOG__FORMAT": "console",
+        "CLAUDE_CODE__MODELS__AGENTS": "false",
+    }
+    command = [sys.executable, "-m", "ccapi.actors.commands.main", "serve", "--demo", "--port", "0"]
+    process = await trio.lowlevel.open_process(command, env=env, stderr=subprocess.PIPE)
+    assert process.stderr is not None
+    try:
+        text = b""
+        with trio.fail_after(20):
+            while b"listening" not in text or not text.endswith(b"\n"):
+                more = await process.stderr.receive_some(4096)
+                assert more, text.decode()
+                text += more
+            yield process, text.decode().splitlines()
+    finally:
+        if process.returncode is None:
+            process.kill()
+            with trio.move_on_after(5, shield=True):
+                await process.wait()
+        await process.stderr.aclose()
+
+
+def test_a_start_that_fails_shows_what_was_logged_until_then(tmp_path: Path) -> None:
+    refused = refused_start(
+        tmp_path, "--demo", "--port", "0", LOG__FORMAT="console", WORKSPACES__SANDBOX="off",
+        STORAGE__PATH=str(tmp_path / "state"), SERVER__TLS_CERT_FILE="/nowhere",
+        SERVER__TLS_KEY_FILE="/nowhere",
+    )  # fmt: skip
+    assert refused.returncode == 1
+    assert "cannot serve TLS" in refused.stderr
+
+
+async def test_for_machines_what_it_is_is_one_line_of_the_log(tmp_path: Path) -> None:
+    done = await trio.to_thread.run_sync(logged_start, tmp_path)
+    (line,) = [each for each in map(json.loads, done) if each["event"] == "serving"]
+    assert line["url"].startswith("http://127.0.0.1:")
+    assert (line["login"], line["agents"], line["keys"]) == ("none needed", False, 0)
+    assert line["default"] == "sonnet"
+
+
+def logged_start(tmp_path: Path) -> list[str]:
+    """What a server logs that has to stop as soon as it has said what it is."""
+    with subprocess.Popen(
+        [sys.executable, "-m", "ccapi.actors.commands.main", "serve", "--demo", "--port", "0"],
+        env={
+            "PATH": "/usr/bin:/bin",
+            "HOME": str(tmp_path),
+            "CLAUDE_CODE__MODELS__AGENTS": "false",
+        },
+        stderr=subprocess.PIPE,
+        text=True,
+    ) as process:
+        assert process.stderr is not None
+        lines = []
+        for line in process.stderr:
+            lines.append(line)
+            if '"serving"' in line:
+                process.terminate()
+        assert process.wait(20) == 0
+    return lines

@@ -91,6 +91,16 @@ async def test_models() -> None:
         for model in listed["data"]:
             Model.model_validate(model, strict=True)
             assert (await client.request("GET", f"/v1/models/{model['id']}")).json() == model
+        model = listed["data"][0]
+        assert (model["name"], model["source"], model["resolved_model"]) == (
+            "Claude Opus", "table", "opus",
+        )  # fmt: skip
+        assert model["context_length"] == model["context_window"] == 1_000_000
+        assert model["max_output_tokens"] == model["max_completion_tokens"] == 128_000
+        assert model["architecture"]["input_modalities"] == ["text", "image", "file"]
+        assert {"tools", "reasoning", "response_format"} <= {*model["supported_parameters"]}
+        assert "temperature" not in model["supported_parameters"]
+        assert listed["data"][1]["profile"] == "agent"
         missing = await client.request("GET", "/v1/models/haiku")
         assert missing.status == 404
         assert (missing.error["type"], missing.error["code"], missing.error["param"]) == (
@@ -108,6 +118,9 @@ async def test_health_readiness_statistics_and_metrics(
     stats = (await client.request("GET", "/stats")).json()
     assert stats["turns"] == {"finished": 7}
     assert stats["gateway"]["children"]["live"] == 2
+    assert stats["mcp"] == []
+    mcp = (await client.request("GET", "/v1/mcp")).json()
+    assert mcp == {"object": "list", "data": [], "per_conversation": []}
     metrics = await client.request("GET", "/metrics")
     assert metrics.headers["content-type"].startswith("text/plain; version=")
     assert metrics.body == b"ccapi_turns_total 7.0\n"

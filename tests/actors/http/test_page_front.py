@@ -6,6 +6,7 @@ import re
 from pathlib import Path
 
 import pytest
+from structlog.testing import capture_logs
 
 from ccapi.schemas.settings.settings import AuthSettings, PageSettings, Settings
 from tests.support.asgi import Client
@@ -47,6 +48,18 @@ async def test_whatever_the_page_names_is_there() -> None:
 async def test_what_is_no_file_of_the_page_is_a_404(path: str) -> None:
     async with open_gateway_double() as gateway:
         assert (await Client(app_of(gateway)).request("GET", path)).status == 404
+
+
+async def test_its_files_are_logged_for_those_alone_who_look_closely() -> None:
+    async with open_gateway_double() as gateway:
+        client = Client(app_of(gateway))
+        with capture_logs() as lines:
+            for path in ("/", "/page/app.js", "/page/nothing.js", "/health"):
+                await client.request("GET", path)
+    levels = {line["path"]: line["log_level"] for line in lines if line["event"] == "request"}
+    assert levels == {
+        "/": "debug", "/page/app.js": "debug", "/page/nothing.js": "info", "/health": "info",
+    }  # fmt: skip
 
 
 async def test_it_can_be_switched_off() -> None:

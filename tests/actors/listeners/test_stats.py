@@ -27,6 +27,8 @@ from ccapi.schemas.events import (
     ConversationClosed,
     ConversationOpened,
     Event,
+    McpCalled,
+    McpServerChanged,
     PhaseChanged,
     SessionCrashed,
     TurnAccepted,
@@ -365,3 +367,23 @@ async def test_cancelled_it_ends_at_once() -> None:
             await trio.sleep_forever()
     assert scope.cancelled_caught
     assert repr(bus) == "<Bus 0 listeners>"
+
+
+async def test_mcp_servers_and_their_calls() -> None:
+    stats = Stats()
+    for event in (
+        McpServerChanged("a", "connecting"), McpServerChanged("a", "ready"),
+        McpServerChanged("b", "failed"), McpServerChanged("c", "ready"),
+        McpServerChanged("c", "gone"),
+        McpCalled("a", "done", 0.2), McpCalled("a", "error", 0.4), McpCalled("b", "error", 0.0),
+    ):  # fmt: skip
+        stats.count(event)
+    numbers = exposed(stats)
+    assert numbers["ccapi_mcp_servers{state=ready}"] == 1
+    assert numbers["ccapi_mcp_servers{state=failed}"] == 1
+    assert numbers["ccapi_mcp_servers{state=connecting}"] == 0
+    assert numbers["ccapi_mcp_calls_total{server=a}"] == 2
+    assert numbers["ccapi_mcp_errors_total{server=a}"] == 1
+    assert numbers["ccapi_mcp_errors_total{server=b}"] == 1
+    assert numbers["ccapi_mcp_call_seconds_count"] == 3
+    assert numbers["ccapi_mcp_call_seconds_sum"] == pytest.approx(0.6)

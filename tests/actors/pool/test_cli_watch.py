@@ -89,7 +89,7 @@ async def test_readiness_by_login(autojump_clock: MockClock, means: Means) -> No
         missing = means in (Means.NOTHING, Means.KEY_HELPER)
         assert isinstance(world.watch.trouble, NotLoggedIn if missing else type(None))
         if missing:
-            assert "/opt/claude setup-token" in str(world.watch.trouble)
+            assert "ccapi login --token" in str(world.watch.trouble)
 
 
 async def test_without_a_login_it_is_asked_for_until_there_is_one(
@@ -186,7 +186,7 @@ async def test_a_credentials_file_is_refused_beyond_loopback(autojump_clock: Moc
             await world.watch.check_exposure()
         (problem,) = refused.value.problems
         assert problem.key == "server.host"
-        for word in ("e-mail", "/opt/claude setup-token", "claude.allow_credentials_file"):
+        for word in ("e-mail", "ccapi login --token", "claude.allow_credentials_file"):
             assert word in problem.reason
         # A program may serve all the same, or the file may come later: no child is started then.
         with pytest.raises(NotLoggedIn, match="e-mail"):
@@ -269,3 +269,53 @@ def test_the_causes_that_are_remembered_are_bounded() -> None:
             once.warn("it failed", "x" * number)
     assert len(lines) == MOST_CAUSES + 2 * 10
     assert repr(once) == f"<OnceLog {MOST_CAUSES}>"
+
+
+async def test_children_that_never_become_ready_are_reported_from_the_second_on(
+    autojump_clock: MockClock,
+) -> None:
+    async with open_world(Means.KEY) as world:
+        await world.watch.known()
+        slow = TurnTimeout("It was not ready within 30 seconds.", code="child_start_timeout")
+        await world.fail(slow)
+        assert world.watch.trouble is None
+        await world.finish()
+        await world.fail(slow)
+        assert world.watch.trouble is None
+        await world.fail(slow)
+        trouble = world.watch.trouble
+        assert trouble is not None
+        assert (trouble.status, trouble.code) == (503, "child_start_timeout")
+        await world.finish()
+        assert world.watch.trouble is None
+        await world.fail(slow)
+        await world.fail(slow)
+        await trio.sleep(DOUBT_SECONDS + 0.1)
+        assert world.watch.trouble is None
+
+
+async def test_a_cli_that_is_too_old_answers_no_turn(autojump_clock: MockClock) -> None:
+    watch = CliWatch("/opt/claude", Settings())
+
+    async def ask() -> Login:
+        await trio.sleep(1)
+        return Login(Means.KEY)
+
+    async def ask_version() -> tuple[int, int, int]:
+        await trio.sleep(0.5)
+        return (2, 1, 9)
+
+    async with trio.open_nursery() as nursery:
+        with capture_logs() as lines:
+            nursery.start_soon(watch.run, ask, lambda: None, ask_version)
+            with trio.fail_after(5):
+                for wait in (watch.check_version, watch.known):
+                    with pytest.raises(CliUnusable, match="this gateway needs"):
+                        await wait()
+                await watch.wait_known()
+        assert trio.current_time() >= 1
+        trouble = watch.trouble
+        assert trouble is not None
+        assert (trouble.status, trouble.code) == (503, "cli_too_old")
+        assert next(line["event"] for line in lines) == "no turn is answered"
+        nursery.cancel_scope.cancel()

@@ -9,6 +9,7 @@ from attrs import evolve
 
 from ccapi.actors.session.events import Deliver
 from ccapi.actors.session.phases import Limits, Phase
+from ccapi.schemas.claude.output import ControlAnswer
 from ccapi.schemas.message import digest
 from ccapi.schemas.turn import Memory, Setup, Usage
 from ccapi.schemas.turn_items import TextDelta
@@ -35,6 +36,15 @@ every_phase = pytest.mark.parametrize("phase", Phase, ids=lambda phase: phase.va
 
 
 # -- turns -----------------------------------------------------------------------------------------
+
+
+def test_a_child_reports_the_models_that_it_lists_when_it_is_set_up() -> None:
+    talk = Talk()
+    talk.turn("one")
+    talk.ready()
+    body = {"models": [{"value": "sonnet"}]}
+    assert talk.feed(ControlAnswer("settings", body, None)) == []
+    assert talk.feed(ControlAnswer("initialize", body, None)) == ["modelslisted"]
 
 
 def test_a_first_turn() -> None:

@@ -155,7 +155,7 @@ def test_an_agents_own_tool_use_is_delivered_and_is_no_call_of_the_clients() -> 
     talk.starts()
     assert talk.says("Then.", " More.") == ["deliver \n\nThen.", "deliver  More."]
     talk.done("Then. More.")
-    assert talk.result("x") == ["end one: completed stop, First.\n\nThen. More."]
+    assert talk.result("x") == ["end one: completed stop"]  # nor can it be given again
     assert talk.phase is IDLE
 
 

@@ -25,6 +25,7 @@ WHEEL = (
     *(World.begin,) * 7,
     *(World.serve, World.child_works, World.read, World.interrupt, World.child_goes) * 2,
     *(World.call, World.bring) * 2,
+    *(World.server_answers,) * 3,
 )
 
 many = settings(

@@ -81,9 +81,9 @@ def test_denied_with_a_reason_or_without(tool_calls: PermissionRequests) -> None
 def test_time_runs_out_for_each_on_its_own(tool_calls: PermissionRequests) -> None:
     assert tool_calls.due == 10
     assert tool_calls.expire(9.9) == []
-    [(request_id, line)] = tool_calls.expire(10)
-    assert request_id == "r1"
-    assert json.loads(bytes(line))["response"]["response"]["behavior"] == "deny"
+    [late] = tool_calls.expire(10)
+    assert late.asked.request_id == "r1"
+    assert json.loads(bytes(late.line))["response"]["response"]["behavior"] == "deny"
     assert len(tool_calls) == 0
 
 

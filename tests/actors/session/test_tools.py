@@ -3,7 +3,7 @@
 import json
 from typing import Any
 
-from ccapi.actors.session.tools import ToolCalls
+from ccapi.actors.session.tools import HostedCall, ToolCalls
 from ccapi.schemas.claude.lines import Line
 from ccapi.schemas.claude.output import ControlAsked
 from ccapi.schemas.message import ToolResult
@@ -27,8 +27,9 @@ def result(call_id: str, text: str) -> ToolResult:
     return ToolResult(call_id, (text,))
 
 
-def told(lines: list[Line]) -> list[tuple[str, int, str, bool]]:
+def told(lines: list[Line] | HostedCall) -> list[tuple[str, int, str, bool]]:
     """Request id, JSON-RPC id, text, and whether it is an error, of each answer."""
+    assert not isinstance(lines, HostedCall)
     answers = []
     for line in lines:
         response = json.loads(bytes(line))["response"]
@@ -41,7 +42,9 @@ def told(lines: list[Line]) -> list[tuple[str, int, str, bool]]:
 
 def test_what_is_no_call_is_answered_at_once() -> None:
     tool_calls = ToolCalls(SETUP)
-    (line,) = tool_calls.serve(asked("r", "tools/list", 1))
+    lines = tool_calls.serve(asked("r", "tools/list", 1))
+    assert isinstance(lines, list)
+    (line,) = lines
     response = json.loads(bytes(line))["response"]
     assert response["request_id"] == "r"
     tools = response["response"]["mcp_response"]["result"]["tools"]

@@ -217,7 +217,7 @@ async def test_a_turn_is_seen_as_it_goes(tmp_path: Path) -> None:
             assert abs(first["at"] - time.time()) < 5
             assert first.keys() == {
                 "type", "at", "uptime_seconds", "draining", "children", "sessions", "phases",
-                "conversations", "turns", "tokens", "cost_usd", "cache", "latency",
+                "conversations", "turns", "tokens", "cost_usd", "cache", "latency", "mcp",
             }  # fmt: skip
             assert first["children"].keys() == {"limit", "live", "warm", "idle", "waiting"}
             conversation = live.gateway.conversation()

@@ -6,7 +6,7 @@ from typing import Any
 
 import pytest
 
-from ccapi.schemas.claude.model_traits import traits_of
+from ccapi.schemas.claude.model_traits import ModelSizes, sizes_of, title_of, traits_of
 from ccapi.schemas.claude.sampling import encode_settings, without_effect
 from ccapi.schemas.turn import Options, Setup, Tool, ToolChoice
 from tests.support.messages_rules import broken_rule
@@ -142,3 +142,46 @@ def test_a_model_that_always_thinks_thinks_little_where_it_should_not() -> None:
     settings = encode_settings(Options(effort="none"), Setup("sonnet"))
     assert settings["effortLevel"] == "low"
     assert settings["env"]["CLAUDE_CODE_EXTRA_BODY"] == ""
+
+
+@pytest.mark.parametrize(
+    ("model", "context", "output", "thinks"),
+    [
+        ("claude-3-5-haiku-20241022", 200_000, 8_192, False),
+        ("claude-3-7-sonnet", 200_000, 64_000, True),
+        ("claude-opus-4-1-20250805", 200_000, 32_000, True),
+        ("us.anthropic.claude-sonnet-4-5-20250929-v1:0", 200_000, 64_000, True),
+        ("claude-sonnet-4-5[1m]", 1_000_000, 64_000, True),
+        ("claude-opus-4-6", 200_000, 128_000, True),
+        ("claude-opus-4-7", 1_000_000, 128_000, True),
+        ("claude-sonnet-5", 1_000_000, 128_000, True),
+        ("claude-haiku-4-5", 200_000, 64_000, True),
+        ("sonnet", 1_000_000, 128_000, True),
+    ],
+)
+def test_how_much_a_model_reads_and_writes(
+    model: str, context: int, output: int, thinks: bool
+) -> None:
+    assert sizes_of(model) == ModelSizes(context, output, thinks)
+
+
+def test_of_another_makers_model_nothing_is_known() -> None:
+    assert sizes_of("llama-4") is None
+
+
+@pytest.mark.parametrize(
+    ("model", "title"),
+    [
+        ("claude-opus-4-8", "Claude Opus 4.8"),
+        ("claude-sonnet-4-20250514", "Claude Sonnet 4"),
+        ("claude-3-5-haiku-20241022", "Claude Haiku 3.5"),
+        ("claude-fable-5-2", "Claude Fable 5.2"),
+        ("us.anthropic.claude-sonnet-4-5-20250929-v1:0", "Claude Sonnet 4.5"),
+        ("claude-sonnet-4-5[1m]", "Claude Sonnet 4.5 (1M)"),
+        ("sonnet", "Claude Sonnet"),
+        ("opus[1m]", "Claude Opus (1M)"),
+        ("llama-4", "llama-4"),
+    ],
+)
+def test_what_people_call_a_model(model: str, title: str) -> None:
+    assert title_of(model) == title

@@ -414,7 +414,7 @@ SAID: dict[str, tuple[bytes, Frame]] = {
             b'"parent_tool_use_id":null,"session_id":"s","uuid":"u","tool_use_result":'
             b'{"stdout":"a.txt","stderr":"","interrupted":false}}'
         ),
-        ToolsReturned((ToolReturned("toolu_1", "a.txt"),)),
+        ToolsReturned((ToolReturned("toolu_1", "a.txt", content=("a.txt",)),)),
     ),
     "result of a tool that failed": (
         (
@@ -422,7 +422,13 @@ SAID: dict[str, tuple[bytes, Frame]] = {
             b'"content":"Exit code 3\\nerr","is_error":true,"tool_use_id":"toolu_1"}]},'
             b'"parent_tool_use_id":null,"tool_use_result":"Error: Exit code 3\\nerr"}'
         ),
-        ToolsReturned((ToolReturned("toolu_1", "Exit code 3\nerr", is_error=True),)),
+        ToolsReturned(
+            (
+                ToolReturned(
+                    "toolu_1", "Exit code 3\nerr", is_error=True, content=("Exit code 3\nerr",)
+                ),
+            )
+        ),
     ),
     "results of tools, in blocks": (
         (
@@ -433,7 +439,11 @@ SAID: dict[str, tuple[bytes, Frame]] = {
             b'{"type":"tool_result","tool_use_id":"t3"}]},"parent_tool_use_id":null}'
         ),
         ToolsReturned(
-            (ToolReturned("t1", "a\n[image]\nb"), ToolReturned("t2", ""), ToolReturned("t3", ""))
+            (
+                ToolReturned("t1", "a\n[image]\nb"),
+                ToolReturned("t2", "", content=()),
+                ToolReturned("t3", "", content=()),
+            )
         ),
     ),
     "result of a tool of a subagent": (
@@ -469,7 +479,8 @@ RETURNED = {"type": "tool_result", "tool_use_id": "t"}
 def test_what_a_tool_returns_is_cut() -> None:
     block = {**RETURNED, "content": "x" * MAX_ACTIVITY_OUTPUT + "y"}
     frame = decode(line(type="user", message={"role": "user", "content": [block]}))
-    assert frame == ToolsReturned((ToolReturned("t", "x" * MAX_ACTIVITY_OUTPUT),))
+    whole = (block["content"],)
+    assert frame == ToolsReturned((ToolReturned("t", "x" * MAX_ACTIVITY_OUTPUT, content=whole),))
 
 
 @pytest.mark.parametrize(

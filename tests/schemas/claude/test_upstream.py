@@ -7,7 +7,7 @@ import pytest
 from attrs import evolve
 
 from ccapi.schemas.claude.output import LimitState, TurnResult
-from ccapi.schemas.claude.upstream import plain, upstream_error
+from ccapi.schemas.claude.upstream import control_error, plain, upstream_error
 from ccapi.schemas.errors import (
     ChildError,
     CliUnusable,
@@ -105,7 +105,7 @@ def test_without_a_login_the_operator_reads_what_to_do(text: str, status: int | 
     assert in_words_of_the_gateway(error)
     for advice in ("ANTHROPIC_API_KEY", "CLAUDE_CODE_OAUTH_TOKEN", "claude.env"):
         assert advice in error.message
-    for command in ("'/opt/my cli/claude' setup-token", "'/opt/my cli/claude' auth login"):
+    for command in ("`ccapi login --token`", "`ccapi login`", "'/opt/my cli/claude'"):
         assert command in error.message
 
 
@@ -114,6 +114,25 @@ def test_without_a_login_no_sdk_tries_again(status: int | None) -> None:
     error = upstream_error(evolve(FAILED, text="Please run /login", api_error_status=status), 3.0)
     assert error.type != "overloaded_error"
     assert error.headers() == {"x-should-retry": "false"}
+
+
+@pytest.mark.parametrize("text", NO_LOGIN)
+def test_a_request_of_the_gateways_that_is_refused_for_lack_of_a_login(text: str) -> None:
+    error = control_error("It could not be set up", text, "/opt/claude")
+    assert (type(error), error.code) == (NotLoggedIn, "cli_not_logged_in")
+    assert "`ccapi login`" in error.message
+
+
+@pytest.mark.parametrize(
+    ("text", "message"),
+    [
+        ("no such model. Run /model to choose another.", "It failed: no such model."),
+        ("Run /model.", "It failed: it gives no reason."),
+    ],
+)
+def test_any_other_refusal_is_said_without_the_words_of_the_screen(text: str, message: str) -> None:
+    error = control_error("It failed", text)
+    assert (type(error), error.message) == (ChildError, message)
 
 
 def test_why_the_api_refuses_a_login_is_passed_on() -> None:

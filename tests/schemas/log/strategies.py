@@ -25,6 +25,7 @@ from ccapi.schemas.message import (
     ToolCall,
     ToolForm,
     ToolResult,
+    ToolRound,
 )
 from ccapi.schemas.turn import ResumePoint, Setup, Tool, Usage
 from ccapi.schemas.turn_items import (
@@ -58,8 +59,11 @@ results = st.builds(
     st.booleans(),
     custom=st.booleans(),
 )
+rounds = st.builds(
+    ToolRound, st.lists(calls, max_size=2).map(tuple), st.lists(results, max_size=2).map(tuple)
+)
 thinking = st.builds(Thinking, texts, texts) | st.builds(RedactedThinking, texts)
-blocks = texts | images | documents | calls | results | thinking
+blocks = texts | images | documents | calls | results | thinking | rounds
 messages = st.builds(
     ExactMessage,
     st.sampled_from(["user", "assistant"]),

@@ -19,7 +19,6 @@ from ccapi.transport.process.cli import FIXED_ENVIRONMENT, Cli, find_cli
 from ccapi.transport.process.guardian import Guardian, open_guardian
 from ccapi.transport.process.login import (
     LEAN,
-    STATUS_BYTES,
     SUBSCRIPTION_ENVIRONMENT,
     Login,
     Means,
@@ -28,6 +27,7 @@ from ccapi.transport.process.login import (
     login_by_variables,
     read_status,
 )
+from ccapi.transport.process.short_run import MOST_BYTES
 
 IN = {"loggedIn": True}
 OUT = {"loggedIn": False, "authMethod": "none"}
@@ -187,7 +187,7 @@ async def test_with_a_key_it_is_not_asked(tmp_path: Path, guardian: Guardian) ->
         "exit 0",
         "echo hello",
         "exit 7",
-        f"head -c {STATUS_BYTES * 4} /dev/zero; sleep 1000",
+        f"head -c {MOST_BYTES * 4} /dev/zero; sleep 1000",
         "kill -9 $$",
         "exec /nowhere/at/all",
     ],

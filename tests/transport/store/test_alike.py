@@ -41,6 +41,8 @@ from ccapi.transport.store import writer as writers
 from ccapi.transport.store.database import Database, connect
 from ccapi.transport.store.engine import Engine
 from ccapi.transport.store.interface import (
+    KeptAnswer,
+    KeptRequest,
     Lease,
     NewConversation,
     Spent,
@@ -105,6 +107,7 @@ def view(engine: Engine) -> dict[str, object]:
     seen["orphans"] = engine.orphans(100)
     seen["unused"] = [*engine.unused()]
     seen["ages"] = [*engine.responses_by_age()]
+    seen["requests"] = [*engine.requests_by_age()]
     seen["agents"] = sorted(engine.agents()), sorted(engine.workspaces())
     return seen
 
@@ -722,6 +725,54 @@ class Machine(RuleBasedStateMachine):
             limit=2,
         )
         self.do(lambda callers: callers.store._runner.write(prune), stop)
+
+    # -- requests with an idempotency key --
+
+    @rule(
+        key=keys,
+        name=st.sampled_from(REQUESTS),
+        digest=st.sampled_from(DIGESTS),
+        seconds=st.integers(1, 20),
+        stop=stops,
+    )
+    def claim(self, key: str, name: str, digest: bytes, seconds: int, stop: StopAt | None) -> None:
+        expires_at = self.stores.now + seconds
+        self.do(lambda callers: callers.store.claim_request(key, name, digest, expires_at), stop)
+
+    @rule(
+        key=keys,
+        name=st.sampled_from(REQUESTS),
+        word=st.none() | words,
+        seconds=st.integers(1, 20),
+        max_count=st.integers(0, 3),
+        max_bytes=st.integers(0, 100),
+        stop=stops,
+    )
+    def settle(
+        self,
+        key: str,
+        name: str,
+        word: str | None,
+        seconds: int,
+        max_count: int,
+        max_bytes: int,
+        stop: StopAt | None,
+    ) -> None:
+        request = KeptRequest(DIGESTS[0], "unkept")
+        if word is not None:
+            answer = KeptAnswer(200, {"a": "b"}, word.encode())
+            request = KeptRequest(DIGESTS[0], "answered", answer)
+        expires_at = self.stores.now + seconds
+        self.do(
+            lambda callers: callers.store.settle_request(
+                key, name, request, expires_at, max_count=max_count, max_bytes=max_bytes
+            ),
+            stop,
+        )
+
+    @rule(key=keys, name=st.sampled_from(REQUESTS), stop=stops)
+    def release_request(self, key: str, name: str, stop: StopAt | None) -> None:
+        self.do(lambda callers: callers.store.release_request(key, name), stop)
 
     # -- responses --
 

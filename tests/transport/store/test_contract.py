@@ -30,6 +30,8 @@ from ccapi.transport.store.interface import (
     DayUsage,
     Fenced,
     Held,
+    KeptAnswer,
+    KeptRequest,
     Known,
     Lease,
     Missing,
@@ -622,6 +624,66 @@ async def test_responses(store: Store, clock: Clock) -> None:
     with pytest.raises(Missing):
         await store.get_response(first.id, KEY)
     assert await store.latest_response("conv_1", KEY) is None
+
+
+# -- requests with an idempotency key --------------------------------------------------------------
+
+BOUNDS: dict[str, int] = {"max_count": 100, "max_bytes": 1_000_000}
+ANSWER = KeptAnswer(200, {"content-type": "text/event-stream", "x-a": "é"}, b"data: {}\n\n" * 9000)
+
+
+async def test_an_idempotency_key_is_claimed_once(store: Store, clock: Clock) -> None:
+    until = clock.now + 100
+    assert await store.claim_request(KEY, "k", b"one", until) is None
+    assert await store.claim_request(OTHER, "k", b"two", until) is None  # each has its own
+    assert await store.claim_request(KEY, "k", b"two", until) == KeptRequest(b"one", "running")
+    await store.settle_request(KEY, "k", KeptRequest(b"one", "answered", ANSWER), until, **BOUNDS)
+    found = await store.claim_request(KEY, "k", b"one", until)
+    assert found == KeptRequest(b"one", "answered", ANSWER)
+    clock.now += 100
+    assert await store.claim_request(KEY, "k", b"two", clock.now + 100) is None
+    await store.release_request(KEY, "k")
+    assert await store.claim_request(KEY, "k", b"three", clock.now + 100) is None
+    assert await store.check() == ()
+
+
+async def test_many_claim_one_idempotency_key(store: Store, clock: Clock) -> None:
+    got: list[KeptRequest | None] = []
+
+    async def claim() -> None:
+        got.append(await store.claim_request(KEY, "k", b"one", clock.now + 100))
+
+    async with trio.open_nursery() as nursery:
+        for _ in range(20):
+            nursery.start_soon(claim)
+    assert got.count(None) == 1
+
+
+async def test_the_oldest_answers_go_first(store: Store, clock: Clock) -> None:
+    """Neither a request that runs here nor the latest goes, however few may be kept."""
+
+    async def names() -> str:
+        found = ""
+        for name in "abcdef":
+            if await store.claim_request(KEY, name, b"", clock.now + 1000) is not None:
+                found += name
+            else:
+                await store.release_request(KEY, name)
+        return found
+
+    assert await store.claim_request(KEY, "f", b"", clock.now + 1) is None
+    answer = KeptAnswer(200, {}, b"")
+    for number, name in enumerate("abcd"):
+        kept = KeptRequest(b"", "answered", answer)
+        until = clock.now + 10 + number
+        await store.settle_request(KEY, name, kept, until, max_count=3, max_bytes=1_000_000)
+    assert await names() == "bcdf"
+    small = KeptRequest(b"", "answered", answer)
+    await store.settle_request(KEY, "e", small, clock.now + 20, max_count=100, max_bytes=40)
+    assert await names() == "def"
+    clock.now += 15
+    await store.settle_request(KEY, "e", small, clock.now + 20, **BOUNDS)
+    assert await names() == "ef"
 
 
 async def test_what_is_kept_is_whole(store: Store) -> None:

@@ -27,6 +27,8 @@ from ccapi.transport.store import schema
 from ccapi.transport.store import writer as writers
 from ccapi.transport.store.interface import (
     DayUsage,
+    KeptAnswer,
+    KeptRequest,
     Keys,
     Lease,
     Spent,
@@ -500,6 +502,20 @@ async def test_a_turn_that_ran_at_a_kill_is_an_orphan_and_reported_once(folder: 
         assert kept.lost_turn == turn_id
 
 
+async def test_a_request_that_ran_at_a_kill_is_lost(folder: Path) -> None:
+    """Whatever another process finds of it. An answer is there."""
+    answer = KeptAnswer(200, {"a": "b"}, b"Hello.")
+    async with open_sqlite_store(folder) as store:
+        until = time.time() + 100
+        assert await store.claim_request(KEY, "ran", b"1", until) is None
+        assert await store.claim_request(KEY, "ended", b"2", until) is None
+        kept = KeptRequest(b"2", "answered", answer)
+        await store.settle_request(KEY, "ended", kept, until, max_count=9, max_bytes=999)
+    async with open_sqlite_store(folder) as store:
+        assert await store.claim_request(KEY, "ran", b"1", until) == KeptRequest(b"1", "lost")
+        assert await store.claim_request(KEY, "ended", b"2", until) == kept
+
+
 async def test_a_turn_is_on_its_way_before_its_caller_waits(folder: Path) -> None:
     """The thread writes while the task that began the turn does other things."""
     async with open_sqlite_store(folder) as store:
@@ -549,7 +565,7 @@ async def test_what_an_older_database_has_counted_by_the_day_is_still_counted(
     folder: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     with monkeypatch.context() as patch:
-        patch.setattr(schema, "MIGRATIONS", schema.MIGRATIONS[:2])
+        patch.setattr(schema, "MIGRATIONS", schema.MIGRATIONS[:-1])
         async with open_sqlite_store(folder):
             pass
     with sqlite3.connect(folder / "ccapi.db") as db:
