@@ -21,7 +21,7 @@ _DAY = re.compile(r"\d{4}-\d\d-\d\d")
 
 async def show_usage(call: Call) -> None:
     """Of the client's own key; with the scope ``admin`` of all keys."""
-    query = call.query()
+    query = call.query("start", "end")
     start, end = (_day(query.get(name), name) for name in ("start", "end"))
     limits, rights = call.gateway.limits, call.rights
     try:
