@@ -92,12 +92,15 @@ async def accept(
     """
     if gateway.draining:  # also for what the cache could answer: the client should go elsewhere
         raise draining()
+    await gateway.limits.load(owner)
+    gateway.limits.check(owner)  # once more where the turn begins; here before anything is spent
     held = None
     if request.conversation_id is not None:
         held = await gateway.find(request.conversation_id, owner=owner)
     if held is not None and request.model is None:
         named, info = None, held.info
         choice = Choice(plain_name(info.model), info.profile)
+        gateway.models.check_profile(choice.profile, owner)
     else:
         named = default_model if request.model is None else request.model
         choice = gateway.models.resolve(named, owner)
@@ -271,6 +274,7 @@ async def answering(
             async with _turn(gateway, request, headers, has_begun) as source:
                 yield source
             return
+    gateway.limits.take(request.owner)  # it is a turn, which costs nothing
     held = (*request.messages, Message("assistant", (answer.text,)))
     conversation = _begin(gateway, request, headers, held)
     assert request.model is not None, "an accepted request has a model"

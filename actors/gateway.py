@@ -51,10 +51,12 @@ from .conversations.models import ModelCatalog, open_learning
 from .conversations.supervisor import Supervisor, open_supervisor
 from .conversations.turn_service import TurnService
 from .conversations.workspace_paths import new_conversation_id
-from .conversations.workspaces import LOCAL, check_tools, place_of
+from .conversations.workspaces import check_tools, place_of
 from .idempotency.requests import IdempotentRequests, open_idempotent_requests
+from .keys.limits import KeyLimiter, open_limits, open_usage_store
+from .keys.registry import LOCAL, KeyRegistry, open_keys, revoked
 from .listeners.cache import Cache, open_cache
-from .listeners.overview import GatewayStatistics, SessionInfo, session_info
+from .listeners.overview import GatewayStatistics, OwnStatistics, SessionInfo, session_info
 from .listeners.stats import Stats, open_stats
 from .mcp.host import McpHost
 from .mcp.servers import McpServers, open_mcp_servers
@@ -92,7 +94,7 @@ class Gateway:
         pool: ChildPool, supervisor: Supervisor, background: Background,
         watches: Sequence[CliWatch],
         archive: Archive, mcp: McpServers, cli: Cli, models: ModelCatalog,
-        idempotent: IdempotentRequests,
+        idempotent: IdempotentRequests, keys: KeyRegistry, limits: KeyLimiter,
     ) -> None:  # fmt: skip
         self.settings = settings
         self.mcp = mcp
@@ -106,7 +108,10 @@ class Gateway:
         self.kept_responses = KeptResponses(
             archive.store, self.responses, settings.responses.ttl_seconds
         )
+        self.keys = keys
+        self.limits = limits
         self.models = models
+        models.rights = keys.find
         self.attachments = AttachmentPolicy.of(settings)
         self.seals = Seals(settings.storage.path.expanduser() / COMPACTION_KEY)
         self.bodies = Bodies(settings.server.max_bodies_bytes)
@@ -114,8 +119,9 @@ class Gateway:
         self._pool = pool
         self._supervisor = supervisor
         self._watches = watches
+        self._turns = TurnService(directory, supervisor, self.models, keys, limits)
+        keys.on_revoked = self._revoke
         self._cli = cli
-        self._turns = TurnService(directory, supervisor, self.models)
         archive.make_room = self._make_room
         supervisor.abandoned = archive.discard
 
@@ -182,6 +188,9 @@ class Gateway:
         self._supervisor.relieve(entry)
         self.bus.publish(ConversationOpened(entry.conversation_id))
         return Conversation(self._turns, entry)
+
+    async def _revoke(self, owner: str) -> None:
+        await self._turns.end_all(owner, revoked())
 
     def _make_room(self, owner: str) -> None:
         since = time.time()
@@ -319,10 +328,25 @@ class Gateway:
             draining=self.draining,
         )
 
+    def own_statistics(self, owner: str) -> OwnStatistics:
+        """The same of one owner's conversations alone, as far as it is theirs."""
+        entries = self._directory.of(owner)
+        return OwnStatistics(
+            sessions=dict(Counter(entry.state.phase.value for entry in entries)),
+            conversations=len(entries),
+            turns_running=self._turns.running_of(owner),
+            draining=self.draining,
+        )
+
+    def sees_all(self, owner: str) -> bool:
+        """Whether clients of this owner see the numbers of the gateway as a whole."""
+        return self.keys.find(owner).sees_all
+
     def sessions(self, *, owner: str) -> list[SessionInfo]:
-        """The sessions that have an actor. Of others' than `owner`'s, no ids."""
-        live = (entry for entry in self._directory.all() if entry.ref is not None)
-        return [session_info(entry, owner) for entry in live]
+        """The sessions that have an actor: all, for one who `sees_all`, without others' ids; else
+        the owner's."""
+        entries = self._directory.all() if self.sees_all(owner) else self._directory.of(owner)
+        return [session_info(entry, owner) for entry in entries if entry.ref is not None]
 
     @property
     def trouble(self) -> GatewayError | None:
@@ -400,10 +424,9 @@ class Gateway:
             await self._turns.tell(entry, GiveWay())
 
 
-def _serves_agents(settings: Settings) -> bool:
+def _serves_agents(settings: Settings, keys: KeyRegistry) -> bool:
     """Whether any client may use agents: then one is started ahead."""
-    auth = settings.auth
-    return settings.models.agents and bool(auth.agent_keys or not auth.api_keys)
+    return settings.models.agents and keys.serves_agents
 
 
 def _leave_memory(cleanup: Cleanup, archive: Archive, entry: Entry) -> None:
@@ -447,7 +470,7 @@ async def open_gateway(
     logins = {name: (each, CliWatch(cli.program[0], settings, name)) for name, each in clis.items()}
     watches = [each for _, each in logins.values()] or [watch]
     directory = Directory(bounds.max_conversations, bounds.max_held_bytes, bounds.max_items_bytes)
-    models = ModelCatalog(settings.models, settings.auth)
+    models = ModelCatalog(settings.models)
     failure: Exception | None = None
     async with (
         open_stats(bus, book) as stats,
@@ -457,6 +480,9 @@ async def open_gateway(
         try:
             async with (
                 open_archive(settings.storage, directory) as archive,
+                open_keys(settings.auth, settings.limits.as_limits(), archive.store) as keys,
+                open_usage_store(archive.store) as usage,
+                open_limits(keys, usage) as limits,
                 open_cleanup(
                     cli.cwd.parent,
                     cli.agents.root,
@@ -472,12 +498,18 @@ async def open_gateway(
                     bus,
                     watch,
                     cleanup,
-                    new_conversation_id if _serves_agents(settings) else None,
+                    new_conversation_id if _serves_agents(settings, keys) else None,
                     book,
                     logins,
                 ) as pool,
                 open_supervisor(
-                    settings, directory, pool, bus, cli.program[0], McpHost(mcp, settings)
+                    settings,
+                    directory,
+                    pool,
+                    bus,
+                    cli.program[0],
+                    McpHost(mcp, settings),
+                    meter=limits,
                 ) as supervisor,
                 open_background(BACKGROUND_TURNS) as background,
                 open_idempotent_requests(
@@ -503,6 +535,8 @@ async def open_gateway(
                         cli,
                         models,
                         idempotent,
+                        keys,
+                        limits,
                     )
                 except Exception as error:  # noqa: BLE001 (raised again, past the nurseries)
                     failure = error

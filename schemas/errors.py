@@ -205,6 +205,29 @@ class QuotaExhausted(RateLimited):
         return super().headers() | ({} if soon else {"x-should-retry": "false"})
 
 
+class LimitReached(RateLimited):
+    """An API key has used what it may. `limit` names which limit, as the settings do; `resets_at`,
+    when it may go on (Unix seconds, as `now`), can be later than an SDK should wait."""
+
+    default_code = "key_limit_reached"
+
+    def __init__(self, message: str, *, limit: str, now: float, resets_at: float) -> None:
+        super().__init__(message, retry_after=max(resets_at - now, 0.001))
+        self.limit = limit
+        self.resets_at = resets_at
+
+    def body(self) -> dict[str, Any]:
+        """The envelope, with ``limit`` and ``resets_at`` (Unix seconds)."""
+        body = super().body()
+        body["error"] |= {"limit": self.limit, "resets_at": math.ceil(self.resets_at)}
+        return body
+
+    def headers(self) -> dict[str, str]:
+        """Beyond a minute the openai SDKs would not wait as long as `retry-after` says, but try."""
+        soon = self.retry_after is not None and self.retry_after <= SDK_PATIENCE_SECONDS
+        return super().headers() | ({} if soon else {"x-should-retry": "false"})
+
+
 class Overloaded(GatewayError):
     """The gateway cannot take the request now: draining, no CLI, no capacity."""
 

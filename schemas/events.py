@@ -50,6 +50,7 @@ class TurnAccepted:
     turn_id: str
     conversation_id: str
     model: str
+    owner: str = ""
 
 
 @frozen
@@ -66,6 +67,7 @@ class TurnFinished:
     cache_key: str | None
     answer: Answer | None
     login: str = ""
+    owner: str = ""
 
 
 @frozen
@@ -80,6 +82,7 @@ class TurnFailed:
     seconds: float
     cache_key: str | None
     login: str = ""
+    owner: str = ""
 
 
 @frozen

@@ -34,6 +34,7 @@ from ..schemas.settings.settings import (
     check_exposure,
     complaint,
     default_state_directory,
+    is_loopback,
 )
 
 PREFIX = "CLAUDE_CODE__"
@@ -121,11 +122,14 @@ def load_settings(
     config_file: Path | None = None,
     environ: Mapping[str, str] | None = None,
     options: Mapping[str, Any] | None = None,
+    *,
+    listens: bool = True,
 ) -> LoadedSettings:
     """Read all sources. Raises SettingsError with every problem found.
 
     `config_file` must exist; without one `config/local.toml` is read if it is there. `environ` is
     os.environ by default. `options` maps `section.key` to plain values (as TOML would give).
+    `listens`: clients of other machines shall need a key (`check_exposure`).
     """
     environ = os.environ if environ is None else environ
     given: dict[str, Given] = {}
@@ -138,7 +142,7 @@ def load_settings(
             logins = item
         else:
             given[item.key.path] = item
-    return _assemble(given, problems, environ, logins)
+    return _assemble(given, problems, environ, logins, listens=listens)
 
 
 def _assemble(
@@ -146,6 +150,8 @@ def _assemble(
     problems: list[Problem],
     environ: Mapping[str, str],
     logins: tuple[LoginSettings, ...],
+    *,
+    listens: bool,
 ) -> LoadedSettings:
     sources = dict.fromkeys(KEYS, "default") | {path: it.source for path, it in given.items()}
     refused = {problem.key.partition(".")[0] for problem in problems}
@@ -161,14 +167,24 @@ def _assemble(
                 sections[name] = cls(**values)
         except SettingsError as error:
             problems += _with_sources(error, sources)
-    if {"server", "auth"} <= sections.keys():
+    if listens and {"server", "auth", "storage"} <= sections.keys():
         try:
-            check_exposure(Settings(**sections))
+            made = Settings(**sections)
+            check_exposure(made, has_stored_keys=_has_keys(made))
         except SettingsError as error:
             problems += _with_sources(error, sources)
     if problems:
         raise SettingsError(problems)
     return LoadedSettings(Settings(**sections, logins=logins), sources)
+
+
+def _has_keys(settings: Settings) -> bool:
+    """Whether the store has keys; only asked where that matters."""
+    if is_loopback(settings.server.host) or not settings.storage.persist:
+        return False
+    from .store.key_table import has_keys  # a person who asks for help need not wait for it
+
+    return has_keys(settings.storage.path.expanduser())
 
 
 def _with_sources(error: SettingsError, sources: Mapping[str, str]) -> Iterator[Problem]:

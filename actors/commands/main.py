@@ -1,5 +1,5 @@
-"""The command line: `ccapi serve`, `config`, `doctor`, `login`, `chat`, `export`,
-`import` and `mcp`.
+"""The command line: `ccapi serve`, `config`, `doctor`, `login`, `chat`, `export`, `import`,
+`mcp` and `key`.
 
 Knows how settings are spelled as options, and how their errors reach a person: one line for each
 reason on stderr, exit code 2 for settings, 1 for a gateway that could not run, never a traceback.
@@ -9,7 +9,7 @@ a person at a terminal waits for everything here.
 
 import json
 import sys
-from collections.abc import Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Any, TextIO, get_origin
@@ -19,6 +19,7 @@ from click.core import ParameterSource
 from typed_settings.cli_click import ClickHandler
 from typed_settings.cli_utils import TypeArgsMaker
 
+from ...schemas.keys import LIMIT_NAMES, SCOPES
 from ...schemas.settings.settings import Settings, SettingsError, without_keys
 from ...transport.process.own_process import forget_start
 from ...transport.settings_loader import (
@@ -112,7 +113,9 @@ def _load(context: click.Context, config_file: Path | None) -> LoadedSettings:
 def _forget_keys(context: click.Context, settings: Settings) -> Settings:
     """The settings without the callers' keys, which then are nowhere else in this process either,
     nor in what the machine shows of its start."""
-    secrets = [*settings.auth.api_keys, *settings.auth.agent_keys, *settings.claude.env.values()]
+    auth = settings.auth
+    keys = (*auth.api_keys, *auth.agent_keys, *auth.admin_keys)
+    secrets = [*keys, *settings.claude.env.values()]
     context.ensure_object(dict).clear()
     forget_start(secrets, PREFIX)
     return without_keys(settings)
@@ -299,6 +302,110 @@ def import_command(url: str, api_key: str | None, file: TextIO) -> None:
     except BadLine as error:
         raise click.ClickException(str(error)) from None
     click.echo(f"{count} conversations imported", err=True)
+
+
+# -- keys ------------------------------------------------------------------------------------------
+
+
+@main.group()
+def key() -> None:
+    """Make, list and revoke API keys, beside a gateway that runs or without one.
+
+    Once there is a key, every client needs one. A running gateway follows within a second.
+    """
+
+
+def _of_the_store(command: Callable[..., Any]) -> Callable[..., Any]:
+    """Options that say which store it is."""
+    return config_option(
+        click.option(
+            "--storage-path", metavar="PATH", help="Folder of the gateway, as in storage.path."
+        )(command)
+    )
+
+
+@contextmanager
+def _keys_of(config_file: Path | None, storage_path: str | None) -> Iterator[Path]:
+    """The folder in which keys are kept. Says in one line why one cannot be made or found."""
+    from .key import KeyProblem, folder_of
+
+    options = {} if storage_path is None else {"storage.path": storage_path}
+    with _settings_errors():
+        settings = load_settings(config_file, options=options, listens=False).settings
+    try:
+        yield folder_of(settings.storage)
+    except KeyProblem as problem:
+        raise click.ClickException(str(problem)) from None
+
+
+def _limit_options(command: Callable[..., Any]) -> Callable[..., Any]:
+    for name in reversed(LIMIT_NAMES):
+        number: Any = click.FloatRange(min=0) if name.startswith("usd") else click.IntRange(min=0)
+        what = KEYS[f"limits.{name}"].help.partition(". ")[0]
+        option = f"--{name.replace('_', '-')}"
+        command = click.option(option, name, type=number, help=f"{what}. 0: no limit.")(command)
+    return command
+
+
+@key.command(name="create")
+@click.argument("name")
+@click.option(
+    "--scope", "scopes", multiple=True, type=click.Choice(SCOPES),
+    help="What it may do (default: chat); may be repeated.",
+)  # fmt: skip
+@click.option(
+    "--model", "models", multiple=True, metavar="NAME",
+    help="A model that it may ask for (default: all); may be repeated.",
+)  # fmt: skip
+@_limit_options
+@_of_the_store
+def create_key(
+    name: str, scopes: tuple[str, ...], models: tuple[str, ...], config_file: Path | None,
+    storage_path: str | None, **limits: Any,
+) -> None:  # fmt: skip
+    """Make a key called NAME, and print its secret: once, for it is kept nowhere."""
+    from .key import create
+
+    with _keys_of(config_file, storage_path) as folder:
+        made, secret = create(folder, name, scopes, models, limits)
+    click.echo(secret)
+    click.echo(f"{made.name} ({made.short_id}): {', '.join(made.scopes)}", err=True)
+
+
+@key.command(name="list")
+@click.option("--json", "as_json", is_flag=True, help="Print JSON.")
+@_of_the_store
+def list_keys(as_json: bool, config_file: Path | None, storage_path: str | None) -> None:
+    """List the keys, revoked ones too."""
+    from .key import listed, render_json, render_table
+
+    with _keys_of(config_file, storage_path) as folder:
+        keys = listed(folder)
+    click.echo(render_json(keys) if as_json else render_table(keys))
+
+
+@key.command(name="revoke")
+@click.argument("name")
+@_of_the_store
+def revoke_key(name: str, config_file: Path | None, storage_path: str | None) -> None:
+    """End the key called NAME (or whose id begins so): its turns and connections end too."""
+    from .key import revoke
+
+    with _keys_of(config_file, storage_path) as folder:
+        revoked = revoke(folder, name)
+    click.echo(f"{revoked.name} ({revoked.short_id}) is revoked.", err=True)
+
+
+@key.command(name="delete")
+@click.argument("name")
+@_of_the_store
+def delete_key(name: str, config_file: Path | None, storage_path: str | None) -> None:
+    """Forget a revoked key. Without any key left, no client needs one; what it used is kept."""
+    from .key import delete
+
+    with _keys_of(config_file, storage_path) as folder:
+        deleted = delete(folder, name)
+    click.echo(f"{deleted.name} ({deleted.short_id}) is deleted.", err=True)
 
 
 @main.group()

@@ -39,6 +39,7 @@ from ...transport.loggers import HeldLog, get_logger
 from ...transport.process.interpreter import share_interpreter
 from ...transport.process.memory import give_back_memory
 from ...transport.process.own_process import close_to_others
+from ...transport.store.key_table import has_keys
 from ..gateway import Gateway, open_gateway
 from ..http.app import http_app
 from ..websocket.app import open_websocket_front
@@ -99,7 +100,9 @@ async def serve(
 
     Started with the URL and the gateway.
     """
-    check_exposure(settings)
+    storage = settings.storage
+    stored = storage.persist and has_keys(storage.path.expanduser())
+    check_exposure(settings, has_stored_keys=stored)
     tls = None
     if settings.server.tls_cert_file is not None and settings.server.tls_key_file is not None:
         tls = tls_context(str(settings.server.tls_cert_file), str(settings.server.tls_key_file))

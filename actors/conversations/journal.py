@@ -27,6 +27,7 @@ from ...schemas.turn_items import ReasoningDelta, TurnItem, answer_of, compact
 from ...transport.loggers import get_logger
 from ...transport.store.interface import (
     Begun,
+    Charge,
     Fenced,
     Known,
     Lease,
@@ -175,24 +176,27 @@ class Journal:
 
     def end(
         self, turn_id: str, outcome: Outcome, items: Sequence[TurnItem], memory: Memory,
-        said: Message | None = None,
+        said: Message | None = None, *, charge: Charge | None = None,
     ) -> Coroutine[Any, Any, None]:  # fmt: skip
         lease = self.lease
         assert lease is not None, "a turn begins before it ends"
         setup = self.setup
+        end: tuple[EndReason, Usage, Charge | None]
         match outcome:
             case Completed("content_filter", usage):
                 failed = TurnFailed(turn_id, "content_filter", "The model refused.")
-                submitted = self.store.fail_turn(lease, failed, usage)
+                submitted = self.store.fail_turn(lease, failed, usage, charge=charge)
             case Completed(reason, usage):
-                submitted = self._end(lease, turn_id, reason, usage, items, memory, said)
+                end = reason, usage, charge
+                submitted = self._end(lease, turn_id, end, items, memory, said)
                 setup = memory.setup
             case Failed(kept=Usage() as usage):
-                submitted = self._end(lease, turn_id, "interrupted", usage, items, memory, said)
+                end = "interrupted", usage, charge
+                submitted = self._end(lease, turn_id, end, items, memory, said)
                 setup = memory.setup
             case Failed(error):
                 failed = TurnFailed(turn_id, error.code, error.message)
-                submitted = self.store.fail_turn(lease, failed)
+                submitted = self.store.fail_turn(lease, failed, charge=charge)
         return self._ended(lease, turn_id, setup, submitted)
 
     async def _ended(
@@ -207,9 +211,10 @@ class Journal:
         self.ends = {**dict(list(self.ends.items())[-15:]), turn_id: lease.head}
 
     def _end(
-        self, lease: Lease, turn_id: str, reason: EndReason, usage: Usage,
+        self, lease: Lease, turn_id: str, ending: tuple[EndReason, Usage, Charge | None],
         items: Sequence[TurnItem], memory: Memory, said: Message | None,
     ) -> Coroutine[Any, Any, int]:  # fmt: skip
+        reason, usage, charge = ending
         output = compact(items)
         answer = ExactMessage.of(answer_of(output) if said is None else said)
         setup = None if memory.setup == self.setup else memory.setup
@@ -224,7 +229,9 @@ class Journal:
         spelled = None if items_of((answer,), reasoning=reasoning) == output else output
         reasoning = reasoning or spelled is not None
         end = TurnEnd(turn_id, reason, usage, spelled, resume, reasoning, self.login())
-        return self.store.end_turn(lease, end, (Said(answer),), setup=setup, lineage=digest)
+        return self.store.end_turn(
+            lease, end, (Said(answer),), setup=setup, lineage=digest, charge=charge
+        )
 
     async def add(self, messages: tuple[Message, ...]) -> Sequence[str]:
         try:

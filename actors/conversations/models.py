@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import reprlib
 import time
-from collections.abc import AsyncIterator, Iterable, Mapping
+from collections.abc import AsyncIterator, Callable, Iterable, Mapping
 from contextlib import asynccontextmanager
 
 import trio
@@ -19,11 +19,11 @@ from ...schemas.claude.model_traits import ModelSizes, sizes_of, title_of, trait
 from ...schemas.claude.models import ListedModel
 from ...schemas.errors import Forbidden, InvalidRequest, NotFound
 from ...schemas.events import ModelsListed
-from ...schemas.settings.rules import HASHED, hash_key
+from ...schemas.keys import Scope
 from ...schemas.settings.settings import AGENT_PREFIX, AuthSettings, ModelSettings
 from ...schemas.turn import Profile, Setup
+from ..keys.registry import LOCAL, KeyRegistry, Rights
 from ..runtime.bus import Bus
-from .workspaces import LOCAL
 
 OWNER = "anthropic"
 
@@ -77,12 +77,11 @@ class ModelCatalog:
     def __init__(
         self,
         settings: ModelSettings,
-        auth: AuthSettings | None = None,
+        rights: Callable[[str], Rights] | None = None,
         *,
         created: int | None = None,
     ) -> None:
-        keys = () if auth is None else auth.agent_keys
-        self._agents_for = {LOCAL, *(hash_key(key).removeprefix(HASHED) for key in keys)}
+        self.rights = rights or KeyRegistry(AuthSettings()).find
         created = int(time.time()) if created is None else created
         self._default = settings.default
         self._meaning = {name: name for name in settings.available} | dict(settings.aliases)
@@ -134,36 +133,60 @@ class ModelCatalog:
 
     def list(self, owner: str = LOCAL) -> list[Model]:
         """The models that the owner may use."""
-        every = owner in self._agents_for
-        return [model for name, model in self._models.items() if every or not self._is_agent(name)]
+        rights = self.rights(owner)
+        return [
+            model
+            for name, model in self._models.items()
+            if self._scope_of(name) in rights.scopes and self._is_named(name, rights)
+        ]
 
-    def _is_agent(self, name: str) -> bool:
-        return self._meaning[name].startswith(AGENT_PREFIX)
+    def _scope_of(self, name: str) -> Scope:
+        return "agents" if self._meaning[name].startswith(AGENT_PREFIX) else "chat"
+
+    def _is_named(self, name: str, rights: Rights) -> bool:
+        """Whether the key's models are not limited to others."""
+        return not rights.models or bool(rights.models & {name, self._meaning.get(name, name)})
 
     def get(self, name: str, owner: str = LOCAL) -> Model:
-        """The entry called `name`. Raises `NotFound`, and `Forbidden` (``agents_not_allowed``)
-        where it is an agent and the owner may use none."""
-        try:
-            model = self._models[name]
-        except KeyError:
+        """The entry called `name`. Raises `NotFound`, also for one that is not among the models of
+        the owner's key; and `Forbidden` where it is an agent and the owner may use none
+        (``agents_not_allowed``), or no agent and the owner may use no other (``scope_missing``)."""
+        rights = self.rights(owner)
+        model = self._models.get(name)
+        if model is None or not self._is_named(name, rights):
             raise NotFound(
                 f"There is no model {reprlib.repr(name)} here; GET /v1/models lists those there"
                 " are.",
                 code="model_not_found",
                 param="model",
-            ) from None
-        if self._is_agent(name) and owner not in self._agents_for:
+            )
+        self.check_profile("agent" if self._scope_of(name) == "agents" else "chat", owner, name)
+        return model
+
+    def check_profile(self, profile: Profile, owner: str, name: str = "") -> None:
+        """See that the owner may use agents, or plain models. Raises `Forbidden`."""
+        rights = self.rights(owner)
+        if profile == "agent" and "agents" not in rights.scopes:
+            which = (
+                f"{reprlib.repr(name)} is an agent" if name else "This conversation is an agent's"
+            )
             raise Forbidden(
-                f"{reprlib.repr(name)} is an agent, and this API key may not use agents; "
-                "auth.agent_keys lists those that may.",
+                f"{which}, and this API key may not use agents: it lacks the scope agents "
+                "(ccapi key create --scope), or is not in auth.agent_keys.",
                 code="agents_not_allowed",
                 param="model",
             )
-        return model
+        if profile == "chat":
+            rights.check(("chat",))
 
     def resolve(self, name: str | None, owner: str = LOCAL) -> Choice:
-        """What `name` stands for; None is the default model. Raises as `get` does."""
-        means = self._meaning[self.get(self._default if name is None else name, owner).id]
+        """What `name` stands for; None is the default model, or the first one of a key that may
+        not use that. Raises as `get` does."""
+        if name is None:
+            name = self._default
+            if not self._is_named(name, self.rights(owner)):
+                name = next((model.id for model in self.list(owner)), name)
+        means = self._meaning[self.get(name, owner).id]
         model = means.removeprefix(AGENT_PREFIX)
         return Choice(model, "chat" if model == means else "agent")
 

@@ -35,6 +35,7 @@ from ..session.events import Close
 from ..session.hosted import Host
 from ..session.machine import NO_HOST
 from ..session.messages import SessionMessage
+from ..session.metering import Meter
 from ..session.phases import Limits
 from .directory import Directory, Entry, not_found
 
@@ -143,6 +144,7 @@ class _Supervision:
     limits: Limits
     stall_seconds: float
     host: Host
+    meter: Meter | None
 
     async def run(self, mailbox: Mailbox[Awaken]) -> None:
         interval = min(SWEEP_SECONDS, self.limits.expire)
@@ -188,6 +190,7 @@ class _Supervision:
             self.pool,
             self.bus,
             self.host,
+            self.meter,
         )
         if ended.crashed:
             entry.crashes.spend(trio.current_time())
@@ -256,13 +259,20 @@ async def open_supervisor(
     bus: Bus,
     program: str = "claude",
     host: Host = NO_HOST,
+    meter: Meter | None = None,
 ) -> AsyncIterator[Supervisor]:
     """Run a supervisor while the block runs. Afterwards no session is left. `program`: the CLI;
     `host`: the MCP servers."""
     ref: Ref[Awaken]
     ref, mailbox = open_mailbox("supervisor")
     supervision = _Supervision(
-        directory, pool, bus, limits_of(settings, program), settings.server.stall_seconds, host
+        directory,
+        pool,
+        bus,
+        limits_of(settings, program),
+        settings.server.stall_seconds,
+        host,
+        meter,
     )
     async with trio.open_nursery() as nursery:
         nursery.start_soon(supervision.run, mailbox)

@@ -8,14 +8,16 @@ from __future__ import annotations
 
 import time
 from collections.abc import AsyncIterator
-from contextlib import asynccontextmanager
+from contextlib import asynccontextmanager, suppress
 
 import trio
 
 from ...schemas.errors import Conflict, GatewayError, draining
 from ...schemas.message import Message
+from ..keys.limits import KeyLimiter
+from ..keys.registry import KeyRegistry
 from ..runtime.reply_channel import Turn, open_turn
-from ..session.events import StartTurn
+from ..session.events import Interrupt, StartTurn
 from ..session.messages import Add, SessionMessage, Submit
 from .directory import Directory, Entry
 from .models import ModelCatalog
@@ -25,10 +27,20 @@ from .supervisor import Supervisor
 class TurnService:
     """Made by the gateway, which lends it to every `Conversation`."""
 
-    def __init__(self, directory: Directory, supervisor: Supervisor, models: ModelCatalog) -> None:
+    def __init__(
+        self,
+        directory: Directory,
+        supervisor: Supervisor,
+        models: ModelCatalog,
+        keys: KeyRegistry,
+        limits: KeyLimiter,
+    ) -> None:
         self.models = models
+        self._keys = keys
+        self._limits = limits
         self._directory = directory
         self._supervisor = supervisor
+        self._under_way: dict[str, dict[str, Entry]] = {}  # turns by owner, and where they run
         self._quiet = trio.Event()
         self.running = 0
         self.draining = False
@@ -41,20 +53,42 @@ class TurnService:
         """See `Conversation.turn`."""
         if self.draining:
             raise draining()
+        owner = entry.owner
+        self._keys.find(owner)  # it may have been revoked since the request was let in
+        await self._limits.load(owner)  # no checkpoint where the request was accepted
+        self._limits.take(owner)
         model = start.request.model or entry.state.memory.setup.model
         turn, port = open_turn(start.turn_id, entry.conversation_id, model)
         self._directory.use(entry, time.time())
         self.running += 1
+        self._limits.began(owner)
+        under_way = self._under_way.setdefault(owner, {})
+        under_way[start.turn_id] = entry
         try:
             await self._supervisor.submit(entry, Submit(start, port))
             yield turn
         finally:
             turn.hang_up()
+            del under_way[start.turn_id]
+            if not under_way:
+                self._under_way.pop(owner, None)
             self._directory.release(entry, time.time())
             self._supervisor.relieve(entry)
             self.running -= 1
+            self._limits.ended(owner)
             if self.draining and not self.running:
                 self._quiet.set()
+
+    def running_of(self, owner: str) -> int:
+        """How many turns clients of this owner's have under way."""
+        return len(self._under_way.get(owner, ()))
+
+    async def end_all(self, owner: str, error: GatewayError) -> None:
+        """End every turn that clients of this owner's have under way, with this error."""
+        for turn_id, entry in [*self._under_way.get(owner, {}).items()]:
+            if entry.ref is not None:
+                with suppress(GatewayError):  # its conversation goes, and the turn with it
+                    await self.tell(entry, Interrupt(turn_id, error))
 
     def drain(self) -> None:
         """Take no more turns; those that run may finish. For good."""

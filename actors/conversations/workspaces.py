@@ -13,10 +13,8 @@ from collections.abc import Iterable
 from ...schemas.errors import InvalidRequest
 from ...schemas.turn import Profile, Tool
 from ...transport.process.agent_cli import OWN_NAMES
+from ..keys.registry import LOCAL
 from .workspace_paths import OWN
-
-LOCAL = "local"
-"""The owner of everything when no API keys are configured, and of what a program embeds."""
 
 _NAME = re.compile(r"[A-Za-z0-9_][A-Za-z0-9_.-]{0,63}")
 

@@ -7,6 +7,7 @@ know: servers, sockets and TLS; any ASGI server that runs on trio can serve the 
 from __future__ import annotations
 
 from collections.abc import Iterator
+from functools import partial
 from typing import TYPE_CHECKING, Any, NoReturn
 
 from attrs import asdict
@@ -17,7 +18,7 @@ from starlette.types import ASGIApp, Receive, Scope, Send
 from ...schemas.errors import NotFound, UpgradeRequired
 from ...transport.http.asgi import send_response
 from ..conversations.models import Model
-from ..conversations.workspaces import LOCAL
+from ..keys.registry import TURNS
 from ..mcp.servers import list_mcp_servers
 from .auth import KeyRing
 from .chat import complete_chat, complete_text
@@ -39,7 +40,8 @@ from .idempotency import once
 from .middleware import HEADERS, Front
 from .openapi import Document
 from .page import Page
-from .request import Call, route
+from .request import Call
+from .request import route as any_route
 from .responses import (
     cancel_response,
     compact_response,
@@ -50,6 +52,7 @@ from .responses import (
     names_response,
     show_response,
 )
+from .usage import show_usage
 
 if TYPE_CHECKING:
     from ..gateway import Gateway
@@ -88,7 +91,7 @@ ONLY_WEBSOCKET = ("/v1/conversations/{conversation_id}/events", "/v1/overview", 
 
 def http_app(gateway: Gateway) -> ASGIApp:
     """The OpenAI surface of `gateway`, to be mounted anywhere while the gateway is open."""
-    keys = KeyRing(gateway.settings.auth.api_keys, without_keys=LOCAL)
+    keys = KeyRing(gateway.keys)
     page = Page(enabled=gateway.settings.page.enabled)
 
     async def no_such_path(scope: Scope, receive: Receive, send: Send) -> NoReturn:
@@ -98,10 +101,10 @@ def http_app(gateway: Gateway) -> ASGIApp:
     routes = [
         # What a supervisor of processes asks needs no key, nor do the files of the page; everything
         # else does, what is not there included.
-        route(gateway, "/health", GET=tell_health),
-        route(gateway, "/ready", GET=tell_readiness),
-        route(gateway, "/", GET=page.show),
-        route(gateway, "/page/{file}", GET=page.file),
+        any_route(gateway, "/health", GET=tell_health),
+        any_route(gateway, "/ready", GET=tell_readiness),
+        any_route(gateway, "/", GET=page.show),
+        any_route(gateway, "/page/{file}", GET=page.file),
         *_keyed_routes(gateway, keys),
     ]
     router = Router(routes, redirect_slashes=False, default=no_such_path)
@@ -109,7 +112,12 @@ def http_app(gateway: Gateway) -> ASGIApp:
 
 
 def _keyed_routes(gateway: Gateway, keys: KeyRing) -> list[Route]:
-    document = Document(keyed=bool(gateway.settings.auth.api_keys))
+    return [*_turn_routes(gateway, keys), *_other_routes(gateway, keys)]
+
+
+def _turn_routes(gateway: Gateway, keys: KeyRing) -> list[Route]:
+    """What belongs to conversations."""
+    route = partial(any_route, scopes=TURNS)
     conversation = "/v1/conversations/{conversation_id}"
     response = "/v1/responses/{response_id}"
     return [
@@ -128,8 +136,6 @@ def _keyed_routes(gateway: Gateway, keys: KeyRing) -> list[Route]:
         ),
         route(gateway, f"{response}/cancel", keys, POST=cancel_response),
         route(gateway, f"{response}/input_items", keys, GET=list_input_items),
-        route(gateway, "/v1/models", keys, GET=list_models),
-        route(gateway, "/v1/models/{model:path}", keys, GET=show_model),
         route(gateway, "/v1/conversations", keys, GET=list_conversations, POST=create_conversation),
         route(
             gateway,
@@ -146,11 +152,21 @@ def _keyed_routes(gateway: Gateway, keys: KeyRing) -> list[Route]:
         ),
         route(gateway, f"{conversation}/permissions", keys, GET=list_permissions),
         route(gateway, f"{conversation}/permissions/{{request_id}}", keys, POST=reply_permission),
-        *(route(gateway, path, keys, GET=only_websocket) for path in ONLY_WEBSOCKET),
-        route(gateway, "/v1/mcp", keys, GET=show_mcp_servers),
-        route(gateway, "/stats", keys, GET=tell_statistics),
-        route(gateway, "/metrics", keys, GET=tell_metrics),
-        route(gateway, "/openapi.json", keys, GET=document.show),
+    ]
+
+
+def _other_routes(gateway: Gateway, keys: KeyRing) -> list[Route]:
+    """For every key, which sees what is its own."""
+    document = Document(keyed=gateway.keys.needed)
+    return [
+        any_route(gateway, "/v1/mcp", keys, GET=show_mcp_servers),
+        any_route(gateway, "/openapi.json", keys, GET=document.show),
+        any_route(gateway, "/v1/models", keys, GET=list_models),
+        any_route(gateway, "/v1/models/{model:path}", keys, GET=show_model),
+        *(any_route(gateway, path, keys, GET=only_websocket) for path in ONLY_WEBSOCKET),
+        any_route(gateway, "/v1/usage", keys, GET=show_usage),
+        any_route(gateway, "/stats", keys, GET=tell_statistics),
+        any_route(gateway, "/metrics", keys, GET=tell_metrics),
     ]
 
 
@@ -225,7 +241,13 @@ async def tell_readiness(call: Call) -> None:
 
 
 async def tell_statistics(call: Call) -> None:
+    """Of the gateway; for a key that may not see that, of its own turns and sessions."""
     gateway = call.gateway
+    if call.rights.sees_all:
+        await call.answer({**gateway.stats.snapshot(), "gateway": asdict(gateway.statistics())})
+        return
+    own = gateway.own_statistics(call.owner)
+    await call.answer({**gateway.stats.snapshot(call.owner), "gateway": asdict(own)})
     await call.answer(
         {
             **gateway.stats.snapshot(),
@@ -242,7 +264,9 @@ async def show_mcp_servers(call: Call) -> None:
 
 async def tell_metrics(call: Call) -> None:
     """Prometheus' text exposition format."""
-    await send_response(call.send, 200, CONTENT_TYPE_LATEST, call.gateway.stats.prometheus())
+    owner = None if call.rights.sees_all else call.owner
+    text = call.gateway.stats.prometheus(owner)
+    await send_response(call.send, 200, CONTENT_TYPE_LATEST, text)
 
 
 # -- what is not there -----------------------------------------------------------------------------

@@ -16,9 +16,9 @@ from urllib.parse import urlsplit
 
 from ...schemas.errors import Forbidden, Unauthenticated
 from ...schemas.hosts import split_authority
-from ...schemas.settings.rules import HASHED, hash_key
 from ...schemas.settings.settings import ServerSettings
 from ...transport.loggers import get_logger
+from ..keys.registry import LOCAL, KeyRegistry
 
 log = get_logger("ccapi.http")
 
@@ -88,11 +88,6 @@ def check_origin(
             )
 
 
-def owner_of(key: str) -> str:
-    """The identity of the caller who shows `key`, which may be given as its hash (`hash_key`)."""
-    return hash_key(key).removeprefix(HASHED)
-
-
 class KeyRing:
     """The API keys, and whose request it is that shows one of them.
 
@@ -100,28 +95,29 @@ class KeyRing:
     written beside what belongs to it.
     """
 
-    def __init__(self, keys: Iterable[str], *, without_keys: str) -> None:
-        self._digests = [bytes.fromhex(owner_of(key)) for key in keys]
-        self._without_keys = without_keys
+    def __init__(self, keys: KeyRegistry) -> None:
+        self._keys = keys
 
     def __repr__(self) -> str:
-        return f"<KeyRing {len(self._digests)} keys>"
+        return f"<KeyRing {len(self._keys.digests)} keys>"
 
     def owner(self, headers: Headers, others: Iterable[bytes] = ()) -> str:
-        """The client's key as an owner; `without_keys` where none are configured. `others`: keys
-        that were shown elsewhere than in `headers`.
+        """The client's key as an owner; `LOCAL` where none is needed. `others`: keys that were
+        shown elsewhere than in `headers`.
 
-        Raises `Unauthenticated`.
+        Raises `Unauthenticated`; `Overloaded` where it is not known which keys there are.
         """
-        if not self._digests:
-            return self._without_keys
-        offered = False
-        for key in (*_offered_keys(headers), *others):
-            offered = True
-            digest = hashlib.sha256(key).digest()
-            # Every key is compared, in constant time each: the error shows nothing of any.
-            if sum([hmac.compare_digest(digest, own) for own in self._digests]):
-                return digest.hex()
+        offered, needed = False, self._keys.needed
+        if needed:
+            for key in (*_offered_keys(headers), *others):
+                offered = True
+                digest = hashlib.sha256(key).digest()
+                # Every key is compared, in constant time each: the error shows nothing of any.
+                if sum([hmac.compare_digest(digest, own) for own in self._keys.digests]):
+                    return digest.hex()
+        self._keys.check_known()
+        if not needed:
+            return LOCAL
         raise Unauthenticated(
             "The API key is not valid."
             if offered

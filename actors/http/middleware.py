@@ -10,6 +10,7 @@ a response is out: `Response.send_body` is the server's own function.
 from __future__ import annotations
 
 import time
+from collections.abc import Callable
 
 import structlog
 from attrs import define, field
@@ -34,10 +35,17 @@ RESPONSE = "ccapi.response"
 HEADERS = "ccapi.headers"
 """The scope's key for the request's headers by name (`auth.Headers`)."""
 
+RATE_LIMITS = tuple(
+    f"x-ratelimit-{what}-{of}"
+    for what in ("limit", "remaining", "reset")
+    for of in ("requests", "tokens")
+)
+
 EXPOSED = (
     "x-request-id", "x-conversation-id", "x-ccapi-cache", "x-ccapi-ignored", "x-ccapi-lineage",
     "x-ccapi-tool-choice", "x-ccapi-history-omitted", "x-ccapi-workspace", "x-ccapi-child",
-    "x-ccapi-lost-turn", "idempotent-replayed", "retry-after", "retry-after-ms", "x-should-retry",
+    "x-ccapi-lost-turn", "idempotent-replayed", *RATE_LIMITS, "retry-after", "retry-after-ms",
+    "x-should-retry",
 )  # fmt: skip
 
 _SAFE_METHODS = {"GET", "HEAD"}
@@ -117,13 +125,15 @@ class Front:
 
 @define(eq=False)
 class Response:
-    """The response to one request. `headers` go on it whatever it turns out to be; `status` is None
-    until its head is sent. `send_body` is the server's own `send`, for what follows the head.
-    `is_asset`: it is a file of the page, of which a browser asks for many at once."""
+    """The response to one request. `headers` go on it whatever it turns out to be, and what `late`
+    gives when its head is sent; `status` is None until then. `send_body` is the server's own
+    `send`, for what follows the head. `is_asset`: it is a file of the page, of which a browser asks
+    for many at once."""
 
     send_body: Send
     headers: dict[str, str]
     status: int | None = None
+    late: Callable[[], dict[str, str]] | None = None
     is_asset: bool = False
     _cors: Cors | None = None
     _asked: StarletteHeaders = field(factory=StarletteHeaders)
@@ -143,6 +153,8 @@ class Response:
 
     async def _start(self, message: Message) -> None:
         self.status = message["status"]
+        if self.late is not None:
+            self.headers |= self.late()
         message["headers"] = [*message.get("headers", ()), *encode_headers(self.headers)]
         await self.send_body(message)
 

@@ -619,6 +619,11 @@ OPERATIONS: dict[tuple[str, str], Operation] = {
         tag="Operation",
         answers={200: {"text/plain": _TEXT}},
     ),
+    ("GET", "/v1/usage"): Operation(
+        summary="What the key has used, by day and model; with the scope admin, all keys",
+        tag="Operation",
+        answers=_json(OBJECT),
+    ),
     ("GET", "/openapi.json"): Operation(
         summary="This document", tag="Operation", answers=_json(OBJECT)
     ),

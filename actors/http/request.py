@@ -7,7 +7,7 @@ does.
 from __future__ import annotations
 
 import reprlib
-from collections.abc import Awaitable, Callable
+from collections.abc import Awaitable, Callable, Sequence
 from functools import partial
 from typing import TYPE_CHECKING, NoReturn, TypeVar
 from urllib.parse import parse_qsl
@@ -24,10 +24,12 @@ from ...schemas.errors import (
     UnsupportedMediaType,
     invalid,
 )
+from ...schemas.keys import Scope as KeyScope
 from ...transport.http.asgi import decode_body, read_body, send_json
 from ...transport.http.bodies import LONG, MEMORY_PER_BYTE, Share
 from ...transport.http.content_coding import CODINGS, UnknownCoding, read_codings
 from ...transport.http.event_stream import EventStream
+from ..keys.registry import Rights
 from .auth import Headers, KeyRing
 from .middleware import HEADERS, RESPONSE, Response
 
@@ -64,6 +66,11 @@ class Call:
     def owner(self) -> str:
         assert self._owner is not None, "the route needs no key"
         return self._owner
+
+    @property
+    def rights(self) -> Rights:
+        """What the client's key may do."""
+        return self.gateway.keys.find(self.owner)
 
     def open_stream(self) -> EventStream:
         """The response as a stream of server-sent events."""
@@ -182,17 +189,23 @@ class _Methods:
         handlers: dict[str, Handler],
         is_there: IsThere | None,
         keys: KeyRing | None,
+        scopes: Sequence[KeyScope],
         once: Once | None,
     ) -> None:
         self._gateway = gateway
         self._once = once
         self._keys = keys
+        self._scopes = scopes
         self._handlers = handlers
         self._is_there = is_there
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         headers, response = scope[HEADERS], scope[RESPONSE]
         owner = None if self._keys is None else self._keys.owner(headers)
+        if owner is not None and self._scopes:
+            self._gateway.keys.find(owner).check(self._scopes)
+        if owner is not None:
+            response.late = partial(self._gateway.limits.headers, owner)
         method = "GET" if scope["method"] == "HEAD" else scope["method"]
         handler = self._handlers.get(method)
         if self._once is not None and handler is not None and IDEMPOTENCY_KEY in headers:
@@ -220,14 +233,16 @@ def route(
     path: str,
     keys: KeyRing | None = None,
     *,
+    scopes: Sequence[KeyScope] = (),
     is_there: IsThere | None = None,
     once: Once | None = None,
     **handlers: Handler,
 ) -> Route:
     """A route with one handler per method: ``route(gateway, "/x", keys, GET=…, POST=…)``.
 
-    `keys` None: the route needs no key. `is_there`, for a path that names something: whether it can
-    be the name of such a thing. A method that the route lacks is a 404, and not a 405, where it
-    cannot. `once`: makes of a handler one that does each request with an ``Idempotency-Key`` once.
+    `keys` None: the route needs no key. `scopes`: the key needs one of them (empty: any key will
+    do). `is_there`, for a path that names something: whether it can be the name of such a thing. A
+    method that the route lacks is a 404, and not a 405, where it cannot. `once`: makes of a handler
+    one that does each request with an ``Idempotency-Key`` once.
     """
-    return Route(path, _Methods(gateway, handlers, is_there, keys, once))
+    return Route(path, _Methods(gateway, handlers, is_there, keys, scopes, once))

@@ -13,12 +13,13 @@ import time
 from collections import Counter
 from collections.abc import AsyncIterator, Iterator, Mapping
 from contextlib import asynccontextmanager, contextmanager
-from typing import TYPE_CHECKING, Any, Protocol
+from typing import TYPE_CHECKING, Any, Protocol, get_args
 
 import trio
 from attrs import asdict, frozen
 
 from ...schemas.convert import write_json
+from ...schemas.turn import ChildSource
 from ...transport.http.websocket import encode_frame
 from ..mcp.servers import McpServers, ServerState
 from ..pool.pool import PoolStatistics
@@ -39,6 +40,9 @@ SHOWN = 200
 
 NEWS = 16
 """Events kept for us. That something changed is all that matters, so most may be lost."""
+
+
+_NO_CHILDREN = PoolStatistics(limit=0, live=0, warm=0, idle=0, waiting=0)
 
 
 @frozen
@@ -77,6 +81,16 @@ class GatewayStatistics:
     draining: bool
 
 
+@frozen
+class OwnStatistics:
+    """How the conversations of one key stand, for a client that sees no more."""
+
+    sessions: Mapping[str, int]
+    conversations: int
+    turns_running: int
+    draining: bool
+
+
 class Observed(Protocol):
     """What the picture is drawn of: the gateway."""
 
@@ -87,6 +101,8 @@ class Observed(Protocol):
     @property
     def mcp(self) -> McpServers: ...
     def statistics(self) -> GatewayStatistics: ...
+    def own_statistics(self, owner: str) -> OwnStatistics: ...
+    def sees_all(self, owner: str) -> bool: ...
     def sessions(self, *, owner: str) -> list[SessionInfo]: ...
 
 
@@ -131,6 +147,8 @@ class Overview:
         return frame
 
     def _draw(self, owner: str) -> dict[str, Any]:
+        if not self._gateway.sees_all(owner):
+            return self._draw_own(owner)
         statistics = self._gateway.statistics()
         numbers = self._gateway.stats.snapshot()
         turns = numbers["turns"]
@@ -158,6 +176,35 @@ class Overview:
             "latency": numbers["latency"],
             "logins": numbers["logins"],
             "mcp": [_encode_server(state) for state in self._gateway.mcp.states()],
+        }
+
+    def _draw_own(self, owner: str) -> dict[str, Any]:
+        """Of one key's conversations: without children and the cache, which all share."""
+        statistics = self._gateway.own_statistics(owner)
+        numbers = self._gateway.stats.snapshot(owner)
+        turns = numbers["turns"]
+        sessions = self._gateway.sessions(owner=owner)
+        phases = Counter(session.phase for session in sessions)
+        sessions.sort(key=lambda session: (session.phase == "asleep", -session.since))
+        return {
+            "at": round(time.time(), 3),
+            "uptime_seconds": numbers["uptime_seconds"],
+            "draining": statistics.draining,
+            "children": asdict(_NO_CHILDREN),
+            "sessions": [_encode_session(session) for session in sessions[:SHOWN]],
+            "phases": phases,
+            "conversations": statistics.conversations,
+            "turns": {
+                "running": statistics.turns_running,
+                "started": turns["started"],
+                "finished": turns["finished"],
+                "failed": sum(turns["failed"].values()),
+                "by_child": dict.fromkeys(get_args(ChildSource), 0),
+            },
+            "tokens": numbers["tokens"],
+            "cost_usd": numbers["cost_usd"],
+            "cache": {"hit": 0, "miss": 0, "joined": 0},
+            "latency": numbers["latency"],
         }
 
     async def run(self) -> None:

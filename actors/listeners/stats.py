@@ -21,6 +21,7 @@ from prometheus_client import generate_latest
 
 from ...schemas import events
 from ...transport.loggers import get_logger
+from ..keys.registry import LOCAL
 from ..pool.logins import LoginBook
 from ..runtime.bus import Bus, Subscription
 from .metrics import Metrics, bounded
@@ -28,6 +29,9 @@ from .metrics import Metrics, bounded
 TURN_BUCKETS = (0.05, 0.1, 0.25, 0.5, 1, 2.5, 5, 10, 30, 60, 120, 300)
 DELTA_BUCKETS = (0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1, 2.5, 5, 10, 30)
 WAIT_BUCKETS = (0.001, 0.01, 0.05, 0.1, 0.25, 0.5, 1, 2.5, 5, 10, 30)
+
+SEES_ALL = ("", LOCAL)
+"""Owners whose own turns are not counted by themselves: they see those of all."""
 
 AT_ONCE_SECONDS = 0.05
 """Events that come within this are counted together."""
@@ -281,6 +285,7 @@ class Stats:
         self._turns = _Turns(make)
         self._children = _Children(make)
         self._conversations = _Conversations(make)
+        self._owned: dict[str, tuple[Metrics, _Turns]] = {}  # turns by owner, however few
         self._cache = make.counts(
             "cache_asked", "Questions to the cache.", "outcome", "hit", "miss", "joined"
         )
@@ -304,10 +309,16 @@ class Stats:
         match event:
             case events.TurnAccepted():
                 self._turns.start(event)
+                if event.owner not in SEES_ALL:
+                    self._turns_of(event.owner).start(event)
             case events.TurnFinished():
                 self._turns.finish(event)
+                if event.owner not in SEES_ALL:
+                    self._turns_of(event.owner).finish(event)
             case events.TurnFailed():
                 self._turns.fail(event)
+                if event.owner not in SEES_ALL:
+                    self._turns_of(event.owner).fail(event)
             case events.ChildSpawned():
                 self._children.spawn(event)
             case events.ChildAdopted():
@@ -341,11 +352,20 @@ class Stats:
                 # each one's next event, than wrong for good.
                 self._lost.add(missed)
                 self._turns.forget()
+                for _, turns in self._owned.values():
+                    turns.forget()
                 self._conversations.forget()
             case _:
                 assert_never(event)
 
-    def snapshot(self) -> dict[str, Any]:
+    def _turns_of(self, owner: str) -> _Turns:
+        """Those of one owner."""
+        if owner not in self._owned:
+            make = Metrics()
+            self._owned[owner] = make, _Turns(make)
+        return self._owned[owner][1]
+
+    def snapshot(self, owner: str | None = None) -> dict[str, Any]:
         """All numbers as plain JSON values, in the groups of `/stats`.
 
         ``uptime_seconds``; ``turns`` (started, finished, failed by error code, running);
@@ -354,9 +374,13 @@ class Stats:
         ``cost_usd``; ``children`` (spawned, resumed among them, adopted warm or cold, exited
         expected or not, frozen, wait_ms); ``conversations`` (opened, closed by reason);
         ``sessions`` (by_phase, crashed); ``cache`` by outcome; ``events_lost``; ``logins`` (see
-        `LoginBook.snapshot`).
+        `LoginBook.snapshot`). Of one `owner`: ``uptime_seconds``, ``turns``, ``latency``,
+        ``tokens`` and ``cost_usd``.
         """
         self.catch_up()
+        if owner is not None:
+            uptime = round(trio.current_time() - self._since, 3)
+            return {"uptime_seconds": uptime, **self._turns_of(owner).read()}
         return {
             "uptime_seconds": round(trio.current_time() - self._since, 3),
             **self._turns.read(),
@@ -367,9 +391,13 @@ class Stats:
             "logins": self._logins.read(),
         }
 
-    def prometheus(self) -> bytes:
-        """All numbers in Prometheus's text format (`prometheus_client.CONTENT_TYPE_LATEST`)."""
+    def prometheus(self, owner: str | None = None) -> bytes:
+        """All numbers in Prometheus's text format (`prometheus_client.CONTENT_TYPE_LATEST`), or
+        those of one owner's turns."""
         self.catch_up()
+        if owner is not None:
+            self._turns_of(owner)
+            return generate_latest(self._owned[owner][0].registry)
         self._uptime.set(trio.current_time() - self._since)
         self._logins.renew()
         return generate_latest(self._registry)

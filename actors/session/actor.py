@@ -46,6 +46,7 @@ from ...schemas.turn import (
 )
 from ...schemas.turn_items import TextDelta, TurnItem
 from ...transport.loggers import get_logger
+from ...transport.store.interface import Charge
 from ..runtime.bus import Bus
 from ..runtime.mailbox import Mailbox, ReplyTo, answer
 from ..runtime.once_log import OnceLog
@@ -53,6 +54,7 @@ from ..runtime.reply_channel import CallerGone, Port
 from . import errors
 from .events import (
     Action,
+    Billed,
     CallHosted,
     CancelWake,
     ChildChosen,
@@ -93,6 +95,7 @@ from .keeping import Keeper
 from .late import UnexpectedEvent
 from .machine import NO_HOST, Machine
 from .messages import Add, Ended, Journal, Lent, SessionMessage, SessionState, Submit
+from .metering import Meter, TurnMeter
 from .permissions import request_of
 from .phases import Limits, Phase
 from .tools import HostedCall
@@ -170,6 +173,14 @@ class Callers:
     def __repr__(self) -> str:
         return f"<Callers {len(self.waiting)}>"
 
+    @property
+    def _login(self) -> str:
+        return self._state.login if self._state else ""
+
+    @property
+    def _owner(self) -> str:
+        return self._state.owner if self._state else ""
+
     def take(self, start: StartTurn, port: Port) -> None:
         """A turn is about to be started."""
         self.waiting[start.turn_id] = _Waiting(port, start.request, trio.current_time())
@@ -178,7 +189,7 @@ class Callers:
         """The machine has accepted the turn: publish that. Its end is always published too."""
         waiting = self.waiting[turn_id]
         waiting.model = model
-        self._bus.publish(TurnAccepted(turn_id, self._conversation_id, model))
+        self._bus.publish(TurnAccepted(turn_id, self._conversation_id, model, self._owner))
         return waiting.port
 
     def report_choice(self, turn_id: str, fate: ChoiceFate) -> None:
@@ -213,7 +224,7 @@ class Callers:
                 self._bus.publish(
                     TurnFinished(
                         end.turn_id, self._conversation_id, end.model, usage, seconds, first, key,
-                        end.answer, self._state.login if self._state else "",
+                        end.answer, login=self._login, owner=self._owner,
                     )
                 )  # fmt: skip
             case Failed(error):
@@ -233,9 +244,10 @@ class Callers:
     def _publish_failure(
         self, turn_id: str, model: str, error: GatewayError, seconds: float, key: str | None
     ) -> None:
-        login = self._state.login if self._state else ""
         self._bus.publish(
-            TurnFailed(turn_id, self._conversation_id, model, error, seconds, key, login)
+            TurnFailed(
+                turn_id, self._conversation_id, model, error, seconds, key, self._login, self._owner
+            )
         )
 
 
@@ -246,7 +258,7 @@ class _Session(Generic[C]):
 
     def __init__(
         self, conversation_id: str, state: SessionState[Any], limits: Limits, stall_seconds: float,
-        pool: SessionPool[C], bus: Bus, host: Host,
+        pool: SessionPool[C], bus: Bus, host: Host, meter: Meter | None = None,
     ) -> None:  # fmt: skip
         self.id = conversation_id
         self.machine = Machine(
@@ -265,6 +277,7 @@ class _Session(Generic[C]):
         self._callers = Callers(conversation_id, bus, state)
         self._broadcast = state.broadcast
         self._start_is_kept = trio.Event()
+        self._meter = None if meter is None else TurnMeter(state.owner, meter)
         self._keeper = None if state.journal is None else self._keeper_of(state.journal)
         self._broadcast_turn: TurnState | None = None  # the turn that the broadcast has begun
         self._child: C | None = None
@@ -276,8 +289,14 @@ class _Session(Generic[C]):
         return Keeper(
             journal, self._broadcast, finish=self._callers.end, lost=self._callers.report_lost,
             write=self._write, started=self._start_kept,
-            broken=lambda error: self.feed(Close(error)),
+            broken=lambda error: self.feed(Close(error)), uncounted=self._count,
         )  # fmt: skip
+
+    def _count(self, charge: Charge) -> None:
+        """A turn has ended whose end the store does not take, or is not given."""
+        if self._meter is not None:
+            meter, owner = self._meter.meter, self._meter.owner
+            meter.write(owner, charge.model, charge.usage, 1)
 
     def _start_kept(self) -> None:
         self._start_is_kept.set()
@@ -403,10 +422,17 @@ class _Session(Generic[C]):
     def _settle(self, actions: list[Action]) -> None:
         """Keep up with the machine's memory, phase and deadline, and with what has to be kept."""
         self._state.memory = self.machine.memory  # before the phase: lineage reads both
+        charges: dict[str, Charge] = {}
+        if self._meter is not None:
+            self._meter.follow(actions, self.machine.turn, self.machine.resident)
+            charges, self._meter.charges = self._meter.charges, charges
         if self._keeper is not None:
             ends = [action for action in actions if type(action) is End]
-            self._keeper.follow(ends, self.machine.turn, self.machine.memory)
+            self._keeper.follow(ends, self.machine.turn, self.machine.memory, charges)
             self._keep()
+        else:
+            for charge in charges.values():
+                self._count(charge)
         if self._hosted and self.machine.phase not in (Phase.BUSY, Phase.AWAITING_TOOLS):
             for scope in self._hosted.values():
                 scope.cancel()
@@ -490,6 +516,8 @@ class _Session(Generic[C]):
                     self._callers.end(action)
                 else:
                     self._keeper.end(action)
+            case Billed():
+                pass  # the meter has it
             case ChoiceReported(turn_id, fate):
                 self._callers.report_choice(turn_id, fate)
             case Started(turn_id, model):
@@ -584,6 +612,8 @@ class _Session(Generic[C]):
 
     def finish(self, ended: Ended) -> None:
         """The actor has ended: end its unfinished turns, and stop its child."""
+        if self._meter is not None:
+            self._meter.close(is_kept=self._keeper is not None)
         self._withdraw()
         if self._child is not None:
             if self.machine.phase is Phase.IDLE and not ended.crashed:
@@ -736,6 +766,7 @@ async def run_session(
     pool: SessionPool[C],
     bus: Bus,
     host: Host = NO_HOST,
+    meter: Meter | None = None,
 ) -> Ended:
     """The session actor. Ends when its conversation is closed, when it fails, or is cancelled.
 
@@ -743,7 +774,7 @@ async def run_session(
     becomes None only then, so that no second actor begins before.
     """
     ended = Ended(draining(retry_after=None))
-    session = _Session(conversation_id, state, limits, stall_seconds, pool, bus, host)
+    session = _Session(conversation_id, state, limits, stall_seconds, pool, bus, host, meter)
     try:
         await session.run(mailbox)
         ended = Ended(session.machine.closing or errors.closed())

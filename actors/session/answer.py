@@ -393,6 +393,16 @@ class AnswerState:
         )
         self._begun = Usage()
 
+    @property
+    def whole_calls(self) -> Usage:
+        """The usage of the messages before the one that comes just now."""
+        return self.usage if self._begun.prompt_tokens else Usage()
+
+    @property
+    def reported(self) -> Usage:
+        """The usage so far, of a message that has not ended by `estimate`."""
+        return self.estimate() if self._begun.prompt_tokens else self.usage
+
     def estimate(self) -> Usage:
         """The usage of an answer that is cut in the middle of a message: the API has reported the
         input tokens; the output counts as one token for four characters."""

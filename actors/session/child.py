@@ -572,6 +572,11 @@ class ChildState:
         """The client got this usage with its tool calls, in the middle of the child's turn."""
         self._billed_part += usage
 
+    def bill_all(self, result: TurnResult, ledger: Ledger) -> Usage:
+        """The usage of an abandoned turn, with what the client got with its tool calls."""
+        self._billed_part = Usage()
+        return self.bill(result, ledger)
+
     def bill(self, result: TurnResult, ledger: Ledger) -> Usage:
         """The usage of the turn that `result` ends, less the part already reported, with its share
         of the running cost; an agent's with that of its subagents.

@@ -9,14 +9,23 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from typing import Any, Protocol
 
-from attrs import frozen
+from attrs import field, frozen
 
 from ...schemas.claude.lines import Line
 from ...schemas.claude.output import Frame, PermissionAsked
 from ...schemas.errors import GatewayError
 from ...schemas.events import ModelsListed
 from ...schemas.message import Message
-from ...schemas.turn import Answer, ChildSource, ChoiceFate, Origin, Outcome, Setup, TurnRequest
+from ...schemas.turn import (
+    Answer,
+    ChildSource,
+    ChoiceFate,
+    Origin,
+    Outcome,
+    Setup,
+    TurnRequest,
+    Usage,
+)
 from ...schemas.turn_items import TurnItem
 from .tools import HostedCall
 
@@ -36,9 +45,11 @@ class StartTurn:
 
 @frozen
 class Interrupt:
-    """End this turn, running or queued: its caller has hung up, or a client stops it."""
+    """End this turn, running or queued: its caller has hung up, or a client stops it; or for
+    another reason, which is its `error`."""
 
     turn_id: str
+    error: GatewayError | None = None
 
 
 class Resident(Protocol):
@@ -227,7 +238,8 @@ class Started:
 class End:
     """The turn is over: exactly one for each `Started`, and no `Deliver` after it. Times are points
     in time, in seconds; `first_delta` is None where nothing was delivered. `said` is the answer as
-    the conversation remembers it, with its thinking; None: it remembers none."""
+    the conversation remembers it, with its thinking; None: it remembers none. `used` is what the
+    turn took in all, whatever came of it; `is_priced`: the CLI has told what that cost."""
 
     turn_id: str
     outcome: Outcome
@@ -237,6 +249,15 @@ class End:
     accepted: float
     first_delta: float | None
     said: Message | None = None
+    used: Usage = field(factory=Usage)
+    is_priced: bool = False
+
+
+@frozen
+class Billed:
+    """The child tells what a turn that had ended already took in all."""
+
+    usage: Usage
 
 
 @frozen
@@ -338,6 +359,6 @@ class ChildChosen:
 
 Action = (
     Wake | CancelWake | HandOver | ChildChosen | Write | Deliver | ChoiceReported | Started | End
-    | RequestPermission | PermissionSettled | CallHosted | ServersFailed | TranscriptLost
+    | Billed | RequestPermission | PermissionSettled | CallHosted | ServersFailed | TranscriptLost
     | ClaimRefused | Hop | Freeze | Retire | Kill | ModelsListed
 )  # fmt: skip

@@ -29,8 +29,9 @@ all callers that wait, and the session ends; the next turn finds the conversatio
 from __future__ import annotations
 
 from collections import deque
-from collections.abc import Awaitable, Callable
+from collections.abc import Awaitable, Callable, Mapping
 from functools import partial
+from types import MappingProxyType
 
 from attrs import define, evolve
 
@@ -38,6 +39,7 @@ from ...schemas.claude.lines import Line
 from ...schemas.errors import GatewayError
 from ...schemas.message import Message
 from ...schemas.turn import Failed, Memory
+from ...transport.store.interface import Charge
 from .events import End
 from .messages import Audience, Journal
 from .turn import TurnState
@@ -54,6 +56,7 @@ class _Ending:
 
     end: End
     memory: Memory
+    charge: Charge | None = None
     told: End | None = None
     is_due: bool = False
 
@@ -63,13 +66,15 @@ class Keeper:
 
     `finish` gives an end to its caller, `lost` tells the caller of a turn which earlier turn of the
     conversation was lost, `write` writes a line to the child, `started` hears that `is_starting` no
-    longer holds, and `broken` ends the session.
+    longer holds, `broken` ends the session, and `uncounted` takes the charge of a turn whose end
+    the store did not take.
     """
 
     def __init__(
         self, journal: Journal, broadcast: Audience, *, finish: Callable[[End], None],
         lost: Callable[[str, str], None], write: Callable[[Line], None],
         started: Callable[[], None], broken: Callable[[GatewayError], None],
+        uncounted: Callable[[Charge], None] = lambda _: None,
     ) -> None:  # fmt: skip
         self._journal = journal
         self._broadcast = broadcast
@@ -78,6 +83,7 @@ class Keeper:
         self._write = write
         self._started = started
         self._broken = broken
+        self._uncounted = uncounted
         self._turn: TurnState | None = None  # the last one that was begun
         self._starting = 0  # starts that are not kept yet
         self._holds_back = False  # the lines that come meanwhile
@@ -109,12 +115,16 @@ class Keeper:
 
     # -- what happens ------------------------------------------------------------------------------
 
-    def follow(self, ends: list[End], turn: TurnState | None, memory: Memory) -> None:
-        """The machine has ended these turns, and this turn is the current one now."""
+    def follow(
+        self, ends: list[End], turn: TurnState | None, memory: Memory,
+        charges: Mapping[str, Charge] = MappingProxyType({}),
+    ) -> None:  # fmt: skip
+        """The machine has ended these turns, and this turn is the current one now. `charges`: what
+        the turns that have ended cost their key, by their ids."""
         for end in ends:
             if end.turn_id in self._begun:
                 self._begun.discard(end.turn_id)
-                ending = self._endings[end.turn_id] = _Ending(end, memory)
+                ending = self._endings[end.turn_id] = _Ending(end, memory, charges.get(end.turn_id))
                 self._steps.append(partial(self._end, ending))
         if turn is not None and turn is not self._turn:
             self._turn = turn
@@ -220,16 +230,24 @@ class Keeper:
             return self._ended_once(None, ending)
         end, live = ending.end, self._broadcast.turn
         items = () if live is None else tuple(live.items)
-        ends = self._journal.end(end.turn_id, end.outcome, items, ending.memory, end.said)
+        ends = self._journal.end(
+            end.turn_id, end.outcome, items, ending.memory, end.said, charge=ending.charge
+        )
         return self._ended_once(ends, ending)
 
     async def _ended_once(self, ends: Awaitable[None] | None, ending: _Ending) -> None:
         end, error = ending.end, self.failure
+        is_counted = True
+        if ends is None:
+            is_counted = False
         if ends is not None:
             try:
                 await ends
             except GatewayError as failed:
                 error = failed
+                is_counted = failed.code == "storage_unknown"  # it may be: never count it twice
+        if not is_counted and ending.charge is not None:
+            self._uncounted(ending.charge)
         if error is not None and not isinstance(end.outcome, Failed):
             end = evolve(end, outcome=Failed(error), answer=None)
         ending.told = end

@@ -201,7 +201,8 @@ class Machine:
                 return self._retry_without_transcript(event, now)
             case Phase.AWAITING_TOOLS, TurnResult():
                 # The child did not wait for the results, and no client receives what it answered.
-                return self._retire_or_kill(now)
+                billed = events.Billed(self._present.bill_all(event, self._ledger))
+                return [billed, *self._retire_or_kill(now)]
             case Phase.INTERRUPTING, ControlAnswer() if self._present.awaits_rewind(event):
                 return self._rewound(event, now)
             case Phase.RELEASING, ControlAnswer():
@@ -215,8 +216,8 @@ class Machine:
         match event:
             case events.StartTurn():
                 return self._start_turn(event, now)
-            case events.Interrupt(turn_id):
-                return self._interrupt(turn_id, now)
+            case events.Interrupt(turn_id, error):
+                return self._interrupt(turn_id, error, now)
             case events.TimedOut():
                 return self._timed_out(now)
             case events.Close(error):
@@ -245,8 +246,8 @@ class Machine:
                 child.limit = event
                 return []
             case TurnResult():
-                child.bill(event, self._ledger)  # of a turn that has ended already
-                return []
+                # Of a turn that has ended already.
+                return [events.Billed(child.bill_all(event, self._ledger))]
         return None
 
     def _serve_hosted(self, child: ChildState, call: HostedCall, now: float) -> Actions:
@@ -443,7 +444,8 @@ class Machine:
         turn, child = self._turns.running, self._present
         usage = child.bill(result, self._ledger)
         if not turn.is_meant(result):
-            return []
+            return [events.Billed(usage)]
+        turn.billed = usage
         failed = result.is_error or result.subtype != "success"
         if failed and child.is_claiming:
             return self._claim_refused(result.text, now)
@@ -579,14 +581,15 @@ class Machine:
 
     # -- a turn ends early -----------------------------------------------------------------------
 
-    def _interrupt(self, turn_id: str, now: float) -> Actions:
+    def _interrupt(self, turn_id: str, error: GatewayError | None, now: float) -> Actions:
         turn = self._turns.current
         if turn is not None and turn.turn_id == turn_id:
-            if self.phase is Phase.BUSY and turn.request.keep_stopped and turn.answer.has_begun:
+            keeps = turn.request.keep_stopped and turn.answer.has_begun and error is None
+            if self.phase is Phase.BUSY and keeps:
                 return self._stop_and_keep(turn, now)
-            return self._end_current(errors.interrupted(), now)
+            return self._end_current(error or errors.interrupted(), now)
         waiting = self._turns.take_waiting(turn_id)
-        return [] if waiting is None else [waiting.failed(errors.interrupted())]
+        return [] if waiting is None else [waiting.failed(error or errors.interrupted())]
 
     def _stop_and_keep(self, turn: TurnState, now: float) -> Actions:
         """End the turn that the child works on, and keep the answer as far as it came."""

@@ -16,6 +16,7 @@ from ...schemas.message import Message
 from ...schemas.openai.conversation_events import PermissionRequested
 from ...schemas.turn import Memory, Outcome
 from ...schemas.turn_items import TurnItem
+from ...transport.store.interface import Charge
 from ..runtime.mailbox import Ref, ReplyTo
 from ..runtime.reply_channel import Port
 from .events import ChildReady, Close, GiveWay, Interrupt, PermissionReply, StartTurn, Warm
@@ -91,9 +92,12 @@ class Journal(Protocol):
         items: Sequence[TurnItem],
         memory: Memory,
         said: Message | None = None,
+        *,
+        charge: Charge | None = None,
     ) -> None:
         """It has ended; `items` were delivered, and `memory` is the conversation's now. `said` is
-        the answer that it remembers; None: what `items` say."""
+        the answer that it remembers; None: what `items` say. `charge`: what it costs its key;
+        None: its usage."""
 
     async def add(self, messages: tuple[Message, ...]) -> Sequence[str]:
         """The conversation holds these too, without a turn; returns an id for each (a uuid)."""

@@ -55,7 +55,8 @@ class TurnState:
 
     `wish` is the tool call for which the model gets an instruction in the prompt. Until that call
     begins, the turn holds the answer back, so that it can ask once more (`asked_again`) if the
-    model does not call; `spent` is the usage of the answer that was thrown away.
+    model does not call; `spent` is the usage of the answer that was thrown away, `wasted` that of
+    answers of children that died, and `billed` what the child's result says of this one.
     """
 
     turn_id: str
@@ -79,6 +80,8 @@ class TurnState:
     in_body: bool = False
     said: Message | None = None
     spent: Usage = field(factory=Usage)
+    wasted: Usage = field(factory=Usage)
+    billed: Usage | None = None
     wish: ToolWish | None = field(init=False)
     answer: AnswerState = field(init=False)
     _held: list[TurnItem] | None = field(init=False)
@@ -248,6 +251,7 @@ class TurnState:
         """Throw the answer away, which took `usage`. The client gets a notice."""
         self.asked_again = True
         self.spent += usage
+        self.billed = None
         self.batches.clear()
         self.awaits = ""
         self._await_answer()
@@ -285,6 +289,19 @@ class TurnState:
     def _kept_setup(self) -> Setup:
         return evolve(self.setup, hosted=())
 
+    @property
+    def used(self) -> Usage:
+        """What it has taken so far, as far as the API or the child has told."""
+        used = self.answer.reported
+        if self.billed is not None:
+            used = used + (self.billed - used)  # of each figure the greater one
+        return self.wasted + self.spent + used
+
+    @property
+    def used_by_whole_calls(self) -> Usage:
+        """The same, without the call of the model that is under way."""
+        return self.wasted + self.spent + self.answer.whole_calls
+
     def failed(self, error: GatewayError) -> End:
         return self.ended(Failed(error))
 
@@ -296,6 +313,11 @@ class TurnState:
         if isinstance(outcome, Completed) and is_final:
             pieces = tuple(self.answer.pieces)
             answer = Answer(pieces, outcome.finish_reason, outcome.usage)
+        match outcome:
+            case Completed(usage=usage) | Failed(kept=Usage() as usage):
+                used = self.wasted + usage
+            case _:
+                used = self.used
         return End(
             turn_id=self.turn_id,
             outcome=outcome,
@@ -305,6 +327,8 @@ class TurnState:
             accepted=self.accepted,
             first_delta=self.first_delta,
             said=self.said,
+            used=used,
+            is_priced=self.billed is not None,
         )
 
     def repeat(self) -> None:
@@ -315,6 +339,7 @@ class TurnState:
     def restart(self) -> None:
         """No child works on it any more: the next child gets it from the beginning."""
         self.tries += 1
+        self.wasted += self.answer.reported
         self.begun = self.model_began = self.in_body = False
         self.batches.clear()
         self.awaits = ""

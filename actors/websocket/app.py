@@ -10,8 +10,17 @@ from __future__ import annotations
 import base64
 import re
 import time
-from collections.abc import AsyncIterator, Awaitable, Callable, Iterable, Iterator, Mapping
+from collections.abc import (
+    AsyncIterator,
+    Awaitable,
+    Callable,
+    Iterable,
+    Iterator,
+    Mapping,
+    Sequence,
+)
 from contextlib import asynccontextmanager
+from functools import partial
 from typing import TYPE_CHECKING
 from urllib.parse import parse_qsl, unquote
 
@@ -28,6 +37,7 @@ from ...schemas.errors import (
     RateLimited,
     draining,
 )
+from ...schemas.keys import Scope
 from ...transport.http.asgi import JSON, encode_headers
 from ...transport.http.front_door import Peer
 from ...transport.http.websocket import (
@@ -38,8 +48,8 @@ from ...transport.http.websocket import (
     host_of,
 )
 from ...transport.loggers import get_logger
-from ..conversations.workspaces import LOCAL
 from ..http.auth import Headers, KeyRing, check_host, check_origin, headers_of, request_id_of
+from ..keys.registry import TURNS, revoked
 from ..listeners.overview import Overview, open_overview
 from ..runtime.boundary import as_gateway_error
 from .call import SocketCall, error_event
@@ -60,6 +70,10 @@ OPENAI_KEY_PROTOCOL = "openai-insecure-api-key."
 
 REFUSED = 1008
 """The code of a WebSocket that ends for a fault of its client's (RFC 6455: policy violation)."""
+
+
+REVOKED_SECONDS = 0.3
+"""How long a client whose key was revoked may take to read why its WebSocket ends."""
 
 
 async def watch_overview(call: SocketCall) -> None:
@@ -98,19 +112,22 @@ async def _check_conversation(gateway: Gateway, owner: str, path: Mapping[str, s
 
 @frozen
 class _Route:
-    """`check` raises `GatewayError` before anything is accepted."""
+    """`check` raises `GatewayError` before anything is accepted. `scopes`: the key needs one of
+    them (empty: any key will do)."""
 
     pattern: re.Pattern[str]
     handler: Handler
     check: Callable[[Gateway, str, Mapping[str, str]], Awaitable[None]] = _check_nothing
+    scopes: Sequence[Scope] = ()
 
 
 ROUTES = (
-    _Route(re.compile(r"/v1/responses"), converse),
+    _Route(re.compile(r"/v1/responses"), converse, scopes=TURNS),
     _Route(
         re.compile(r"/v1/conversations/(?P<conversation_id>[^/]+)/events"),
         join,
         _check_conversation,
+        TURNS,
     ),
     _Route(re.compile(r"/v1/(?P<name>overview|house)"), watch_overview),
 )
@@ -133,7 +150,7 @@ class WebSocketFront:
     def __init__(self, gateway: Gateway, overview: Overview) -> None:
         self._gateway = gateway
         self._overview = overview
-        self._keys = KeyRing(gateway.settings.auth.api_keys, without_keys=LOCAL)
+        self._keys = KeyRing(gateway.keys)
         self._open = 0
 
     def __repr__(self) -> str:
@@ -157,6 +174,21 @@ class WebSocketFront:
             finally:
                 self._open -= 1
 
+    async def _until_revoked(self, handler: Handler, call: SocketCall) -> None:
+        """Run the handler, until the client's key is revoked. Raises what it does."""
+        async with trio.open_nursery() as nursery:
+            nursery.start_soon(self._wait_revoked, call, nursery.cancel_scope)
+            await handler(call)
+            nursery.cancel_scope.cancel()
+
+    async def _wait_revoked(self, call: SocketCall, scope: trio.CancelScope) -> None:
+        await self._gateway.keys.wait_revoked(call.owner)
+        # While the handler still runs: cancelled in the middle of a frame, it would leave the
+        # connection in no state to say why it ends.
+        with trio.move_on_after(REVOKED_SECONDS):
+            await _send_failure(call.socket, revoked())
+        scope.cancel()
+
     async def _admit(
         self, request: WebSocketRequest, headers: Headers, path: str, query: str
     ) -> _Admitted:
@@ -173,6 +205,8 @@ class WebSocketFront:
             shown.append(query_key.encode())
         owner = self._keys.owner(headers, shown)
         route, parts = _find(path)
+        if route.scopes:
+            gateway.keys.find(owner).check(route.scopes)
         if gateway.draining:
             raise draining()
         await route.check(gateway, owner, parts)
@@ -206,7 +240,7 @@ class WebSocketFront:
             admitted.query,
         )
         try:
-            await _handle(admitted.handler, call)
+            await _handle(partial(self._until_revoked, admitted.handler), call)
             await socket.close()
         finally:
             socket.release()

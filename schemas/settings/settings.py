@@ -18,6 +18,7 @@ import attrs
 import typed_settings as ts
 from attrs import frozen
 
+from ..keys import KeyLimits
 from . import rules
 from .logins import LoginSettings, check_logins
 from .rules import Problem, SettingsError, is_loopback
@@ -30,6 +31,7 @@ __all__ = [
     "FileAccessSettings",
     "IdempotencySettings",
     "ImageSettings",
+    "LimitSettings",
     "LogSettings",
     "LoginSettings",
     "McpSettings",
@@ -112,7 +114,8 @@ class ServerSettings(Section):
     host: str = key(
         "127.0.0.1",
         rules.host,
-        "Address to listen on. Anything but loopback needs `auth.api_keys`.",
+        "Address to listen on. Anything but loopback needs a key: `ccapi key create`, or "
+        "`auth.api_keys`.",
     )
     port: int = key(8080, rules.whole(0, 65535), "Port to listen on; 0 takes a free one.")
     graceful_seconds: float = key(
@@ -316,6 +319,13 @@ class AuthSettings(Section):
         "client may.",
         secret=True,
     )
+    admin_keys: tuple[str, ...] = key(
+        (),
+        rules.api_keys,
+        "Those of `auth.api_keys` whose clients see the numbers of all keys. Empty: a key that is "
+        "alone in `auth.api_keys` does, and of several none.",
+        secret=True,
+    )
     allow_query_key: bool = key(
         False,
         rules.boolean,
@@ -323,8 +333,10 @@ class AuthSettings(Section):
     )
 
     def conflicts(self) -> Iterator[tuple[str, str]]:
-        if not {*map(rules.hash_key, self.agent_keys)} <= {*map(rules.hash_key, self.api_keys)}:
-            yield "agent_keys", "holds a key that auth.api_keys does not"
+        keys = {*map(rules.hash_key, self.api_keys)}
+        for name in ("agent_keys", "admin_keys"):
+            if not {*map(rules.hash_key, getattr(self, name))} <= keys:
+                yield name, "holds a key that auth.api_keys does not"
 
     def hashed(self) -> "AuthSettings":
         """The same without any key: only what it takes to know one again."""
@@ -332,7 +344,48 @@ class AuthSettings(Section):
             self,
             api_keys=tuple(map(rules.hash_key, self.api_keys)),
             agent_keys=tuple(map(rules.hash_key, self.agent_keys)),
+            admin_keys=tuple(map(rules.hash_key, self.admin_keys)),
         )
+
+
+def _tokens(window: str) -> Any:
+    return key(0, rules.whole(0), f"Tokens of a key {window}, read and written. 0: any number.")
+
+
+def _usd(window: str) -> Any:
+    return key(
+        0.0,
+        rules.not_negative,
+        f"US dollars of a key {window}, by the CLI's figure. 0: any amount.",
+    )
+
+
+@frozen(kw_only=True)
+class LimitSettings(Section):
+    """The limits of a key that gives none of its own (`schemas.keys.KeyLimits`)."""
+
+    section: ClassVar[str] = "limits"
+
+    concurrent_turns: int = key(
+        0,
+        rules.whole(0),
+        "Turns of a key at once. 0: any number. The limits of this section hold for each key that "
+        "has none of its own, and where no key is needed for all clients together.",
+    )
+    turns_per_minute: int = key(
+        0, rules.whole(0), "Turns that a key may begin in a minute. 0: any number."
+    )
+    tokens_per_5h: int = _tokens("in this hour and the four before it")
+    tokens_per_day: int = _tokens("in a day (UTC)")
+    tokens_per_week: int = _tokens("in a week from Monday (UTC)")
+    tokens_per_month: int = _tokens("in a month (UTC)")
+    usd_per_5h: float = _usd("in this hour and the four before it")
+    usd_per_day: float = _usd("in a day (UTC)")
+    usd_per_week: float = _usd("in a week from Monday (UTC)")
+    usd_per_month: float = _usd("in a month (UTC)")
+
+    def as_limits(self) -> KeyLimits:
+        return KeyLimits(**attrs.asdict(self))
 
 
 @frozen(kw_only=True)
@@ -678,6 +731,7 @@ class Settings:
     claude: ClaudeSettings = attrs.field(factory=ClaudeSettings)
     websocket: WebSocketSettings = attrs.field(factory=WebSocketSettings)
     auth: AuthSettings = attrs.field(factory=AuthSettings)
+    limits: LimitSettings = attrs.field(factory=LimitSettings)
     models: ModelSettings = attrs.field(factory=ModelSettings)
     cache: CacheSettings = attrs.field(factory=CacheSettings)
     conversation: ConversationSettings = attrs.field(factory=ConversationSettings)
@@ -702,15 +756,16 @@ def without_keys(settings: Settings) -> Settings:
     return attrs.evolve(settings, auth=settings.auth.hashed())
 
 
-def check_exposure(settings: Settings) -> None:
+def check_exposure(settings: Settings, *, has_stored_keys: bool = False) -> None:
     """Raise SettingsError if callers from other machines would need no key.
 
     Not part of `Settings` itself: a program may make its settings in steps, and only who is
     about to listen is exposed."""
     host = settings.server.host
-    if not is_loopback(host) and not settings.auth.api_keys:
+    if not (is_loopback(host) or settings.auth.api_keys or has_stored_keys):
         reason = (
             f"{host} can be reached from other machines, and any program there could use your "
-            "Claude account: set auth.api_keys, or listen on 127.0.0.1"
+            "Claude account: make a key with ccapi key create, set auth.api_keys, or listen on "
+            "127.0.0.1"
         )
         raise SettingsError([Problem("server.host", reason)])

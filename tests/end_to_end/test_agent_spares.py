@@ -15,6 +15,7 @@ import pytest
 import trio
 
 from ccapi.actors.gateway import _serves_agents as serves_agents
+from ccapi.actors.keys.registry import KeyRegistry
 from ccapi.schemas.settings.settings import AuthSettings, ModelSettings, WorkspaceSettings
 from tests.support.live import Live, open_live, settings_for
 
@@ -94,4 +95,4 @@ def test_where_no_client_may_use_agents_none_is_started_ahead(
     settings = settings_for(
         tmp_path, {}, auth=AuthSettings(**auth), models=ModelSettings(agents=agents)
     )
-    assert serves_agents(settings) is expected
+    assert serves_agents(settings, KeyRegistry(settings.auth)) is expected

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import hashlib
 import re
 import subprocess
 import sys
@@ -13,11 +12,13 @@ import httpx
 import pytest
 import trio
 
+from ccapi.schemas.settings.settings import SettingsError
 from ccapi.transport.settings_loader import load_settings
 from tests.support.live import open_live_demo
 from tests.support.readme import blocks, read, ways_in
 
 PATIENCE = 60.0
+CCAPI = Path(sys.executable).with_name("ccapi")
 BASE = "http://127.0.0.1:8080"
 BLOCKS = blocks(ways_in(read("README.md")))
 
@@ -75,22 +76,23 @@ async def test_embedding(tmp_path: Path) -> None:
 
 
 async def test_a_teams_keys_and_settings(tmp_path: Path) -> None:
-    """The script makes a key and its hash; with two such hashes the gateway takes the settings."""
-    hashes = []
-    for _ in range(2):
-        printed = await run("sh", "-c", the_block("sh", "token_urlsafe"), home=tmp_path)
-        key, hashed = (line.split(": ")[1].strip() for line in printed.splitlines())
-        assert hashed == f"sha256:{hashlib.sha256(key.encode()).hexdigest()}"
-        hashes.append(hashed)
-    text = the_block("toml", "agent_keys")
-    for number, hashed in enumerate(hashes, start=1):
-        text = text.replace(f"sha256:…{number}", hashed)
-    file = tmp_path / "local.toml"
-    file.write_text(text, "utf-8")
+    """The settings are refused until there is a key; the commands make two beside them."""
+    text = the_block("toml", "[workspaces]")
+    storage = f'\n[storage]\npath = "{tmp_path / "state"}"\n'
+    file = tmp_path / "config" / "local.toml"
+    file.parent.mkdir()
+    file.write_text(text + storage, "utf-8")
+    with pytest.raises(SettingsError, match="ccapi key create"):
+        load_settings(file, environ={})
+    commands = the_block("sh", "ccapi key create").replace("ccapi key", f"{CCAPI} key")
+    printed = await run("sh", "-c", commands, home=tmp_path)
+    ann, bob, _, *rows = printed.splitlines()
+    assert ann.startswith("sk-ccapi-")
+    assert bob != ann
+    assert [row.split()[0] for row in rows] == ["ann", "bob"]
     settings = load_settings(file, environ={}).settings
     assert settings.server.host == tomllib.loads(text)["server"]["host"]
-    assert len(settings.auth.api_keys) == 2
-    assert len(settings.auth.agent_keys) == 1
+    assert settings.limits.concurrent_turns == 4
 
 
 @pytest.mark.parametrize("words", ["model_id", "schema: v1"])

@@ -149,6 +149,8 @@ def test_the_commands_exist_with_their_options(page: str) -> None:
     assert isinstance(main, click.Group)
     for name, *args in commands(page):
         command = main.commands[name]
+        if isinstance(command, click.Group):
+            command = command.commands[args[0]]
         known = {option for each in command.params for option in each.opts}
         assert {word for word in args if word.startswith("--")} <= known, (name, args)
 

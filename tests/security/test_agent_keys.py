@@ -12,6 +12,7 @@ import trio
 from trio_websocket import open_websocket_url
 
 from ccapi.actors.conversations.models import ModelCatalog
+from ccapi.actors.keys.registry import KeyRegistry
 from ccapi.schemas.errors import Forbidden
 from ccapi.schemas.settings.settings import AuthSettings, ModelSettings, SettingsError
 from tests.support.joined import open_joined
@@ -104,7 +105,8 @@ async def test_without_keys_agents_are_for_all_clients(tmp_path: Path) -> None:
 
 
 def test_a_default_that_is_an_agent_is_one() -> None:
-    catalog = ModelCatalog(ModelSettings(default=AGENT), AuthSettings(api_keys=(WITHOUT,)))
+    keys = KeyRegistry(AuthSettings(api_keys=(WITHOUT,)))
+    catalog = ModelCatalog(ModelSettings(default=AGENT), keys.find)
     with pytest.raises(Forbidden):
         catalog.resolve(None, "some-owner")
     assert catalog.resolve(None).profile == "agent", "for a program that embeds the gateway"

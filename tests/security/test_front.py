@@ -12,7 +12,7 @@ import pytest
 import trio
 from attrs import frozen
 
-from ccapi.actors.http.auth import owner_of
+from ccapi.actors.keys.registry import owner_of
 from ccapi.schemas.settings.settings import AuthSettings, ImageSettings
 from tests.support.live import Live, open_live_demo
 

@@ -17,15 +17,16 @@ from starlette.types import ASGIApp
 from ccapi.actors.conversations.archive import Listed, after_nothing
 from ccapi.actors.conversations.conversation import DEFAULTS, ConversationInfo
 from ccapi.actors.conversations.models import ModelCatalog
-from ccapi.actors.conversations.workspaces import LOCAL
 from ccapi.actors.gateway import COMPACTION_KEY, Gateway
 from ccapi.actors.http.app import http_app
 from ccapi.actors.idempotency.requests import (
     IdempotentRequests,
     open_idempotent_requests,
 )
+from ccapi.actors.keys.limits import KeyLimiter
+from ccapi.actors.keys.registry import LOCAL, KeyRegistry
 from ccapi.actors.listeners.cache import Cache, open_cache
-from ccapi.actors.listeners.overview import GatewayStatistics, SessionInfo
+from ccapi.actors.listeners.overview import GatewayStatistics, OwnStatistics, SessionInfo
 from ccapi.actors.mcp.servers import McpServers
 from ccapi.actors.pool.pool import PoolStatistics
 from ccapi.actors.responses.kept_responses import KeptResponses
@@ -44,6 +45,8 @@ from ccapi.schemas.turn_items import TextDelta
 from ccapi.transport.http.bodies import Bodies
 from ccapi.transport.media.attachments import AttachmentPolicy
 from ccapi.transport.seals import Seals
+from ccapi.transport.store.local import LocalStore, new_node
+from ccapi.transport.store.memory import MemoryEngine, MemoryRunner
 
 USAGE = Usage(prompt_tokens=12, completion_tokens=3, cached_tokens=10)
 
@@ -190,10 +193,10 @@ class ConversationDouble:
 
 @define
 class StatsDouble:
-    def snapshot(self) -> dict[str, Any]:
+    def snapshot(self, owner: str | None = None) -> dict[str, Any]:
         return {"turns": {"finished": 7}}
 
-    def prometheus(self) -> bytes:
+    def prometheus(self, owner: str | None = None) -> bytes:
         return b"ccapi_turns_total 7.0\n"
 
 
@@ -228,7 +231,18 @@ class GatewayDouble:
     holds: ConversationDouble | None = None
     broken: GatewayError | None = None
 
+    keys: KeyRegistry = field(init=False)
+    limits: KeyLimiter = field(init=False)
     bodies: Bodies = field(init=False)
+
+    @limits.default
+    def _limits_of_settings(self) -> KeyLimiter:
+        node = new_node()
+        return KeyLimiter(self.keys, LocalStore(MemoryRunner(MemoryEngine(node.id)), node))
+
+    @keys.default
+    def _keys_of_settings(self) -> KeyRegistry:
+        return KeyRegistry(self.settings.auth, self.settings.limits.as_limits())
 
     @bodies.default
     def _make_room(self) -> Bodies:
@@ -334,6 +348,13 @@ class GatewayDouble:
 
     async def forget(self, conversation_id: str, *, owner: str = LOCAL) -> None:
         self.made.remove(self.loaded(conversation_id, owner=owner))
+
+    def sees_all(self, owner: str) -> bool:
+        return self.keys.find(owner).sees_all
+
+    def own_statistics(self, owner: str) -> OwnStatistics:
+        mine = sum(made.owner == owner for made in self.made)
+        return OwnStatistics({"idle": mine}, mine, 0, self.draining)
 
     def statistics(self) -> GatewayStatistics:
         return GatewayStatistics(

@@ -21,6 +21,7 @@ from ccapi.actors.runtime.restart_budget import RESTARTS, WINDOW
 from ccapi.actors.session.child import ChildState
 from ccapi.actors.session.events import (
     Action,
+    Billed,
     CallHosted,
     CancelWake,
     ChildChosen,
@@ -541,6 +542,8 @@ class World:
                 assert self.machine.phase is Phase.BUSY
             case PermissionSettled():
                 assert self.machine.phase is Phase.BUSY
+            case Billed():
+                pass
             case _:
                 self._perform_on_child(action)
 

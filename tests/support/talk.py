@@ -16,6 +16,7 @@ from ccapi.actors.runtime.restart_budget import RESTARTS
 from ccapi.actors.session.child import ChildState
 from ccapi.actors.session.events import (
     Action,
+    Billed,
     ChildChosen,
     ChildGone,
     ChildReady,
@@ -119,6 +120,7 @@ class Talk:
         self.machine = Machine(memory, limits or Limits(), self.now, kept=lambda: self.kept)
         self.written: list[dict[str, Any]] = []
         self.ends: list[End] = []
+        self.billed: list[Usage] = []  # of turns that had ended
         self.sources: list[str] = []  # where the children of its turns came from
         self.handed: list[ChildState] = []  # the children that it gave back
         self._names: dict[str, str] = {}  # of turns by id, and of user messages by uuid
@@ -130,7 +132,9 @@ class Talk:
     def feed(self, event: Event) -> list[str]:
         actions = self.machine.advance(event, self.now)
         self.sources += [each.source for each in actions if isinstance(each, ChildChosen)]
-        return [self._word(each) for each in actions if not isinstance(each, ChildChosen)]
+        self.billed += [each.usage for each in actions if isinstance(each, Billed)]
+        told = (each for each in actions if not isinstance(each, ChildChosen | Billed))
+        return [self._word(each) for each in told]
 
     # -- callers, and others above ---------------------------------------------------------------
 

@@ -9,21 +9,23 @@ Each change is done whole or raises before it has done anything that its caller 
 from __future__ import annotations
 
 from collections.abc import Collection, Iterator, Mapping, Sequence
-from datetime import UTC, datetime
 from typing import Literal, Protocol
 
 from attrs import field, frozen
 
+from ...schemas.keys import ApiKey
 from ...schemas.log.codec import Encoded
 from ...schemas.turn import Usage
 from .interface import (
     Begun,
+    Charge,
     DayUsage,
     Head,
     Held,
     Known,
     Page,
     RequestState,
+    Spent,
     StoredConversation,
     StoreStatistics,
     Turn,
@@ -69,11 +71,13 @@ class Opening:
 
 @frozen
 class Closing:
-    """The running turn ends with these records. `setup`: what the conversation is kept with from
-    now on."""
+    """The running turn ends with these records. `usage` is counted to its conversation, `charge` to
+    its key (None: the turn alone, of the conversation's model). `setup`: what the conversation is
+    kept with from now on."""
 
     state: Literal["ended", "failed", "lost"]
     usage: Usage | None = None
+    charge: Charge | None = None
     setup: Created | None = None
     lineage: bytes | None = None
 
@@ -217,7 +221,14 @@ class Engine(Protocol):
 
     def lineage_put(self, key_id: str, digest: bytes, conversation_id: str, seq: int) -> None: ...
     def lineage_find(self, key_id: str, digests: Sequence[bytes], limit: int) -> list[Held]: ...
-    def usage(self, key_id: str, first_day: str, last_day: str) -> list[DayUsage]: ...
+    def usage(self, key_id: str | None, first_day: str, last_day: str) -> list[DayUsage]: ...
+    def spent(self, key_id: str, first_hour: str) -> list[Spent]: ...
+    def count(self, spent: Sequence[Spent]) -> None: ...
+    def keys_version(self) -> int: ...
+    def keys(self) -> list[ApiKey]: ...
+    def add_key(self, key: ApiKey) -> None: ...
+    def revoke_key(self, key_id: str, now: float) -> None: ...
+    def delete_key(self, key_id: str) -> None: ...
     def put_response(self, row: ResponseRow) -> None: ...
     def get_response(
         self, response_id: str, key_id: str, now: float
@@ -303,8 +314,3 @@ def _make_room(engine: Engine, excess: int, spare: Collection[str], limit: int) 
             engine.delete(id, key_id)
             deleted.append(id)
     return deleted
-
-
-def day_of(now: float) -> str:
-    """The day in UTC."""
-    return datetime.fromtimestamp(now, UTC).strftime("%Y-%m-%d")

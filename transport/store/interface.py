@@ -11,6 +11,7 @@ from typing import Literal, Protocol
 
 from attrs import define, field, frozen
 
+from ...schemas.keys import ApiKey
 from ...schemas.log.records import Logged, Rewound, Said, TurnEnd, TurnFailed
 from ...schemas.log.responses import StoredResponse
 from ...schemas.turn import Setup, Usage
@@ -40,6 +41,10 @@ class Unknown(StoreError):
 
 class StoreRefused(StoreError):
     """The store cannot be opened; the text says what to do."""
+
+
+class NameTaken(StoreError):
+    """Another key that holds has this name."""
 
 
 class StoreInUse(StoreRefused):
@@ -201,12 +206,42 @@ class Held:
 
 
 @frozen
-class DayUsage:
-    """What one key used on one day (UTC, as in ``2026-01-31``)."""
+class Charge:
+    """What a turn costs its key, beside what was counted of it before. `model`: what it asked
+    for."""
 
-    day: str
+    model: str
+    usage: Usage
+
+
+@frozen
+class Spent:
+    """What a key used in an hour (UTC, as in ``2026-01-31T14``) of one model."""
+
+    key_id: str
+    hour: str
+    model: str
     turns: int
     usage: Usage
+
+
+@frozen
+class DayUsage:
+    """What one key used of one model on one day (UTC, as in ``2026-01-31``)."""
+
+    key_id: str
+    day: str
+    model: str
+    turns: int
+    usage: Usage
+
+
+@frozen
+class Keys:
+    """All keys, those that were revoked among them. `version` changes whenever one of them does."""
+
+    version: int
+    keys: tuple[ApiKey, ...]
 
 
 @frozen
@@ -308,18 +343,28 @@ class Store(Protocol):
         *,
         setup: Setup | None = None,
         lineage: bytes | None = None,
+        charge: Charge | None = None,
     ) -> int:
-        """End the lease's turn: the rest of its answer, and its end. The usage is counted. `setup`:
-        the conversation's from now on; `lineage`: the digest of the history that it holds now.
-        Returns the head. Raises `Fenced`."""
+        """End the lease's turn: the rest of its answer, and its end. The usage is counted, to its
+        key as `charge` (None: as it is). `setup`: the conversation's from now on; `lineage`: the
+        digest of the history that it holds now. Returns the head. Raises `Fenced`."""
         ...
 
-    async def fail_turn(self, lease: Lease, failed: TurnFailed, usage: Usage | None = None) -> int:
-        """End the lease's turn, whose messages do not count. Raises `Fenced`."""
+    async def fail_turn(
+        self,
+        lease: Lease,
+        failed: TurnFailed,
+        usage: Usage | None = None,
+        *,
+        charge: Charge | None = None,
+    ) -> int:
+        """End the lease's turn, whose messages do not count; what it took does, for the
+        conversation if `usage` is given, and for its key (`charge`). Raises `Fenced`."""
         ...
 
     async def lose_turn(self, lease: Lease, reason: str) -> int:
-        """The lease's turn is lost: the next `begin_turn` says so. Raises `Fenced`."""
+        """The lease's turn is lost: the next `begin_turn` says so. It counts as one of its key's.
+        Raises `Fenced`."""
         ...
 
     async def resolve(self, lease: Lease) -> bool:
@@ -434,9 +479,35 @@ class Store(Protocol):
     # -- usage --
 
     async def usage(
-        self, key_id: str, first_day: str = "", last_day: str = "9"
+        self, key_id: str | None = None, first_day: str = "", last_day: str = "9"
     ) -> tuple[DayUsage, ...]:
-        """What the key's turns took, by day."""
+        """What the key's turns took (None: those of all keys), by key, day and model."""
+        ...
+
+    async def spent(self, key_id: str, first_hour: str) -> tuple[Spent, ...]:
+        """What the key's turns took from this hour on, by hour and model."""
+        ...
+
+    async def count(self, spent: Sequence[Spent]) -> None:
+        """Count this too. What was counted stays when conversations go."""
+        ...
+
+    # -- keys --
+
+    async def keys(self, known: int | None = None) -> Keys | None:
+        """All keys, in the order in which they were made; None where their version is `known`."""
+        ...
+
+    async def add_key(self, key: ApiKey) -> None:
+        """Raises `NameTaken`."""
+        ...
+
+    async def revoke_key(self, key_id: str) -> None:
+        """A key that was revoked before stays as it is. Raises `Missing`."""
+        ...
+
+    async def delete_key(self, key_id: str) -> None:
+        """Forget a key that was revoked. Raises `Missing`, also for one that holds."""
         ...
 
     # -- responses --

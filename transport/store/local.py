@@ -16,6 +16,7 @@ from uuid import uuid4
 from attrs import evolve
 from zstandard import ZstdCompressor, ZstdDecompressor
 
+from ...schemas.keys import ApiKey
 from ...schemas.log.codec import decode, digest_of, dumps, encode, encode_setup, loads
 from ...schemas.log.fold import fold
 from ...schemas.log.records import (
@@ -55,18 +56,21 @@ from .engine import (
 )
 from .interface import (
     Begun,
+    Charge,
     DayUsage,
     Fenced,
     Head,
     Held,
     KeptAnswer,
     KeptRequest,
+    Keys,
     Known,
     Lease,
     Missing,
     NewConversation,
     Node,
     Page,
+    Spent,
     StoredConversation,
     StoreStatistics,
     Turn,
@@ -177,15 +181,24 @@ class LocalStore:
         *,
         setup: Setup | None = None,
         lineage: bytes | None = None,
+        charge: Charge | None = None,
     ) -> Coroutine[Any, Any, int]:
         created = None if setup is None else _created(NewConversation(setup=setup))
-        closing = Closing("ended", end.usage, created, lineage)
+        charge = charge or Charge("", end.usage)
+        closing = Closing("ended", end.usage, charge, created, lineage)
         return _head(self._change(lease, (*answer, end), closing=closing))
 
     def fail_turn(
-        self, lease: Lease, failed: TurnFailed, usage: Usage | None = None
+        self,
+        lease: Lease,
+        failed: TurnFailed,
+        usage: Usage | None = None,
+        *,
+        charge: Charge | None = None,
     ) -> Coroutine[Any, Any, int]:
-        return _head(self._change(lease, (failed,), closing=Closing("failed", usage)))
+        if charge is None and usage is not None:
+            charge = Charge("", usage)
+        return _head(self._change(lease, (failed,), closing=Closing("failed", usage, charge)))
 
     async def lose_turn(self, lease: Lease, reason: str) -> int:
         number = lease.open_turn
@@ -404,11 +417,36 @@ class LocalStore:
         return tuple(found)
 
     async def usage(
-        self, key_id: str, first_day: str = "", last_day: str = "9"
+        self, key_id: str | None = None, first_day: str = "", last_day: str = "9"
     ) -> tuple[DayUsage, ...]:
         return tuple(
             await self._runner.read(lambda engine: engine.usage(key_id, first_day, last_day))
         )
+
+    async def spent(self, key_id: str, first_hour: str) -> tuple[Spent, ...]:
+        return tuple(await self._runner.read(lambda engine: engine.spent(key_id, first_hour)))
+
+    async def count(self, spent: Sequence[Spent]) -> None:
+        await self._runner.write(lambda engine: engine.count(spent))
+
+    # -- keys --------------------------------------------------------------------------------------
+
+    async def keys(self, known: int | None = None) -> Keys | None:
+        def look(engine: Engine) -> Keys | None:
+            version = engine.keys_version()
+            return None if version == known else Keys(version, tuple(engine.keys()))
+
+        return await self._runner.read(look)
+
+    async def add_key(self, key: ApiKey) -> None:
+        await self._runner.write(lambda engine: engine.add_key(key))
+
+    async def revoke_key(self, key_id: str) -> None:
+        now = self._clock()
+        await self._runner.write(lambda engine: engine.revoke_key(key_id, now))
+
+    async def delete_key(self, key_id: str) -> None:
+        await self._runner.write(lambda engine: engine.delete_key(key_id))
 
     # -- responses ---------------------------------------------------------------------------------
 

@@ -15,6 +15,7 @@ from typing import Any, TypeVar
 import trio
 from attrs import define, evolve, field
 
+from ...schemas.keys import ApiKey, hour_of
 from ...schemas.log.codec import decode_setup, digest_of, loads
 from ...schemas.log.words import matches, words_of
 from ...schemas.turn import Usage
@@ -27,17 +28,19 @@ from .engine import (
     ResponseRow,
     Row,
     State,
-    day_of,
 )
 from .interface import (
     Begun,
+    Charge,
     DayUsage,
     Fenced,
     Head,
     Held,
     Known,
     Missing,
+    NameTaken,
     Page,
+    Spent,
     StoredConversation,
     StoreError,
     StoreStatistics,
@@ -84,7 +87,9 @@ class MemoryEngine:
         self._conversations: dict[str, _Conversation] = {}
         self._token = 0
         self._lineage: dict[tuple[str, bytes], dict[str, int]] = {}
-        self._usage: dict[tuple[str, str], DayUsage] = {}
+        self._usage: dict[tuple[str, str, str], Spent] = {}
+        self._keys: dict[str, ApiKey] = {}
+        self._keys_version = 0
         self._responses: dict[str, ResponseRow] = {}
         self._requests: dict[tuple[str, str], tuple[str, RequestRow]] = {}  # with their nodes
 
@@ -189,9 +194,9 @@ class MemoryEngine:
             )
         if closing.usage is not None:
             found.usage += closing.usage
-            key = (found.key_id, day_of(change.now))
-            used = self._usage.get(key) or DayUsage(key[1], 0, Usage())
-            self._usage[key] = DayUsage(key[1], used.turns + 1, used.usage + closing.usage)
+        charge = closing.charge or Charge("", Usage())
+        model = charge.model or found.created.model
+        self.count([Spent(found.key_id, hour_of(change.now), model, 1, charge.usage)])
         if closing.lineage is not None:
             self.lineage_put(found.key_id, closing.lineage, found.id, found.head)
 
@@ -345,13 +350,55 @@ class MemoryEngine:
         )
         return [*islice(found, limit)]
 
-    def usage(self, key_id: str, first_day: str, last_day: str) -> list[DayUsage]:
-        days = (
-            used
-            for (key, day), used in self._usage.items()
-            if key == key_id and first_day <= day <= last_day
-        )
-        return sorted(days, key=operator.attrgetter("day"))
+    def count(self, spent: Sequence[Spent]) -> None:
+        for each in spent:
+            key = (each.key_id, each.hour, each.model)
+            used = self._usage.get(key) or Spent(*key, 0, Usage())
+            self._usage[key] = Spent(*key, used.turns + each.turns, used.usage + each.usage)
+
+    def usage(self, key_id: str | None, first_day: str, last_day: str) -> list[DayUsage]:
+        days: dict[tuple[str, str, str], DayUsage] = {}
+        for each in self._usage.values():
+            key = (each.key_id, each.hour[:10], each.model)
+            if key_id in (None, each.key_id) and first_day <= key[1] <= last_day:
+                used = days.get(key) or DayUsage(*key, 0, Usage())
+                days[key] = DayUsage(*key, used.turns + each.turns, used.usage + each.usage)
+        return [days[key] for key in sorted(days)]
+
+    def spent(self, key_id: str, first_hour: str) -> list[Spent]:
+        mine = (each for each in self._usage.values() if each.key_id == key_id)
+        found = [each for each in mine if each.hour >= first_hour]
+        return sorted(found, key=operator.attrgetter("hour", "model"))
+
+    # -- keys --------------------------------------------------------------------------------------
+
+    def keys_version(self) -> int:
+        return self._keys_version
+
+    def keys(self) -> list[ApiKey]:
+        return [*self._keys.values()]
+
+    def add_key(self, key: ApiKey) -> None:
+        held = (each.name for each in self._keys.values() if each.revoked_at is None)
+        if key.name in held or key.id in self._keys:
+            raise NameTaken(f"There is a key called {key.name} already.")
+        self._keys[key.id] = key
+        self._keys_version += 1
+
+    def revoke_key(self, key_id: str, now: float) -> None:
+        found = self._keys.get(key_id)
+        if found is None:
+            raise Missing("There is no such key.")
+        if found.revoked_at is None:
+            self._keys[key_id] = evolve(found, revoked_at=now)
+            self._keys_version += 1
+
+    def delete_key(self, key_id: str) -> None:
+        found = self._keys.get(key_id)
+        if found is None or found.revoked_at is None:
+            raise Missing("There is no such revoked key.")
+        del self._keys[key_id]
+        self._keys_version += 1
 
     # -- responses ---------------------------------------------------------------------------------
 

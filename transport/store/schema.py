@@ -75,6 +75,26 @@ update unit set indexed = 0;
 # The last word of a search may be the beginning of one. Without its own index FTS5 merges the lists
 # of every word that begins so: 0.4 s for one letter in 100,000 turns. Turns are indexed again.
 
+_KEYS = """
+create table api_key(
+    n integer primary key autoincrement, id text not null unique, name text not null,
+    scopes text not null, models text not null, limits text not null, created_at real not null,
+    revoked_at real);
+create unique index api_key_by_name on api_key(name) where revoked_at is null;
+insert into counter values('keys', 0);
+alter table usage rename to usage_by_day;
+create table usage(
+    key_id text not null, hour text not null, model text not null, turns integer not null,
+    prompt_tokens integer not null, completion_tokens integer not null,
+    cached_tokens integer not null, cache_write_tokens integer not null, cost_usd real not null,
+    reasoning_tokens integer not null, primary key(key_id, hour, model)) without rowid;
+insert into usage select key_id, day || 'T00', '', turns, prompt_tokens, completion_tokens,
+    cached_tokens, cache_write_tokens, cost_usd, reasoning_tokens from usage_by_day;
+drop table usage_by_day;
+"""
+# Usage by the hour, and by model: the limits of a key are about windows of whole hours. What was
+# counted by the day is in the first hour of it, of no model.
+
 _IDEMPOTENCY = """
 create table request(
     key_id text not null, name text not null, digest blob not null, node text not null,
@@ -84,7 +104,7 @@ create table request(
 create index request_by_age on request(expires_at, bytes);
 """
 
-MIGRATIONS: tuple[str, ...] = (_FIRST, _SECOND, _IDEMPOTENCY)
+MIGRATIONS: tuple[str, ...] = (_FIRST, _SECOND, _IDEMPOTENCY, _KEYS)
 """What makes version 1 of an empty database, version 2 of version 1, and so on. Statements end with
 a semicolon at the end of a line."""
 

@@ -11,8 +11,17 @@ import sqlite3
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from typing import Any
 
-from attrs import astuple
+from attrs import astuple, fields
 
+from ...schemas.keys import (
+    ApiKey,
+    decode_limits,
+    decode_names,
+    decode_scopes,
+    encode_limits,
+    encode_names,
+    hour_of,
+)
 from ...schemas.log.codec import decode_setup, digest_of, dumps, encode_usage, loads
 from ...schemas.turn import Usage
 from .engine import (
@@ -24,17 +33,19 @@ from .engine import (
     ResponseRow,
     Row,
     State,
-    day_of,
 )
 from .interface import (
     Begun,
+    Charge,
     DayUsage,
     Fenced,
     Head,
     Held,
     Known,
     Missing,
+    NameTaken,
     Page,
+    Spent,
     StoredConversation,
     StoreError,
     StoreStatistics,
@@ -46,6 +57,9 @@ from .memory import summary_of, unit_words
 from .schema import SEQ_BITS
 
 _NO_USAGE = dumps(encode_usage(Usage()))
+
+_FIGURES = tuple(each.name for each in fields(Usage))
+"""The columns of a usage, in its own order."""
 
 _SUMMARY = (
     "id, title, setup, model, profile, workspace, metadata, private, created_at, used_at, turns, "
@@ -134,12 +148,12 @@ class SqliteEngine:
     def append(self, change: Change) -> Begun | Known | int:
         row = self._one(
             "select n, token, head, last_turn, open_turn, lost_turn, turns, messages, usage, "
-            "key_id from conversation where id = ?",
+            "key_id, model from conversation where id = ?",
             change.conversation_id,
         )
         if row is None or row[1] != change.token:
             raise _fenced(change.conversation_id)
-        n, _, head, last_turn, open_turn, lost, turns, messages, used, key_id = row
+        n, _, head, last_turn, open_turn, lost, turns, messages, used, key_id, model = row
         opening, closing = change.opening, change.closing
         number = last_turn + 1 if opening is not None else open_turn or 0
         if opening is not None:
@@ -174,7 +188,9 @@ class SqliteEngine:
                 messages, turns = messages + said, turns + 1
             if closing.usage is not None:
                 used = dumps(encode_usage(Usage(*loads(used)) + closing.usage))
-                self._count(key_id, day_of(change.now), closing.usage)
+            charge = closing.charge or Charge("", Usage())
+            hour = hour_of(change.now)
+            self.count([Spent(key_id, hour, charge.model or model, 1, charge.usage)])
             if closing.setup is not None:
                 self._set_up(n, closing.setup)
             if closing.lineage is not None:
@@ -568,24 +584,94 @@ class SqliteEngine:
                 break
         return found
 
-    def _count(self, key_id: str, day: str, usage: Usage) -> None:
-        self._db.execute(
-            "insert into usage values(?, ?, 1, ?, ?, ?, ?, ?, ?) on conflict do update set "
-            "turns = turns + 1, prompt_tokens = prompt_tokens + excluded.prompt_tokens, "
+    def count(self, spent: Sequence[Spent]) -> None:
+        self._db.executemany(
+            "insert into usage values(?, ?, ?, ?, ?, ?, ?, ?, ?, ?) "
+            "on conflict(key_id, hour, model) do update set turns = turns + excluded.turns, "
+            "prompt_tokens = prompt_tokens + excluded.prompt_tokens, "
             "completion_tokens = completion_tokens + excluded.completion_tokens, "
             "cached_tokens = cached_tokens + excluded.cached_tokens, "
             "cache_write_tokens = cache_write_tokens + excluded.cache_write_tokens, "
             "cost_usd = cost_usd + excluded.cost_usd, "
             "reasoning_tokens = reasoning_tokens + excluded.reasoning_tokens",
-            (key_id, day, *astuple(usage)),
+            [
+                (each.key_id, each.hour, each.model, each.turns, *astuple(each.usage))
+                for each in spent
+            ],
         )
 
-    def usage(self, key_id: str, first_day: str, last_day: str) -> list[DayUsage]:
+    def usage(self, key_id: str | None, first_day: str, last_day: str) -> list[DayUsage]:
+        sums = ", ".join(f"sum({name})" for name in _FIGURES)
+        whose = "" if key_id is None else "key_id = ? and "
         rows = self._db.execute(
-            "select * from usage where key_id = ? and day between ? and ? order by day",
-            (key_id, first_day, last_day),
+            f"select key_id, substr(hour, 1, 10) as day, model, sum(turns), {sums} from usage "  # noqa: S608
+            f"where {whose}hour between ? and ? group by key_id, day, model "
+            "order by key_id, day, model",
+            (*(() if key_id is None else (key_id,)), first_day, f"{last_day}U"),
         )
-        return [DayUsage(day, turns, Usage(*used)) for _, day, turns, *used in rows]
+        return [DayUsage(key, day, model, n, Usage(*used)) for key, day, model, n, *used in rows]
+
+    def spent(self, key_id: str, first_hour: str) -> list[Spent]:
+        rows = self._db.execute(
+            "select * from usage where key_id = ? and hour >= ? order by hour, model",
+            (key_id, first_hour),
+        )
+        return [Spent(key, hour, model, n, Usage(*used)) for key, hour, model, n, *used in rows]
+
+    # -- keys --------------------------------------------------------------------------------------
+
+    def keys_version(self) -> int:
+        row = self._one("select value from counter where name = 'keys'")
+        assert row is not None
+        return int(row[0])
+
+    def keys(self) -> list[ApiKey]:
+        rows = self._db.execute(
+            "select id, name, scopes, models, limits, created_at, revoked_at from api_key "
+            "order by n"
+        )
+        return [
+            ApiKey(
+                id=id,
+                name=name,
+                scopes=decode_scopes(scopes),
+                models=decode_names(models),
+                limits=decode_limits(limits),
+                created_at=created_at,
+                revoked_at=revoked_at,
+            )
+            for id, name, scopes, models, limits, created_at, revoked_at in rows
+        ]
+
+    def add_key(self, key: ApiKey) -> None:
+        added = self._db.execute(
+            "insert into api_key(id, name, scopes, models, limits, created_at, revoked_at) "
+            "values(?, ?, ?, ?, ?, ?, ?) on conflict do nothing",
+            (
+                *(key.id, key.name, encode_names(key.scopes), encode_names(key.models)),
+                *(encode_limits(key.limits), key.created_at, key.revoked_at),
+            ),
+        )
+        if not added.rowcount:
+            raise NameTaken(f"There is a key called {key.name} already.")
+        self._next("keys")
+
+    def revoke_key(self, key_id: str, now: float) -> None:
+        revoked = self._db.execute(
+            "update api_key set revoked_at = ? where id = ? and revoked_at is null", (now, key_id)
+        )
+        if revoked.rowcount:
+            self._next("keys")
+        elif self._one("select 1 from api_key where id = ?", key_id) is None:
+            raise Missing("There is no such key.")
+
+    def delete_key(self, key_id: str) -> None:
+        deleted = self._db.execute(
+            "delete from api_key where id = ? and revoked_at is not null", (key_id,)
+        )
+        if not deleted.rowcount:
+            raise Missing("There is no such revoked key.")
+        self._next("keys")
 
     # -- responses ---------------------------------------------------------------------------------
 

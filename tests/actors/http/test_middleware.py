@@ -16,6 +16,7 @@ from structlog.testing import capture_logs
 
 from ccapi.actors.http.auth import KeyRing, check_host, headers_of
 from ccapi.actors.http.middleware import EXPOSED, Front
+from ccapi.actors.keys.registry import KeyRegistry
 from ccapi.actors.runtime.boundary import as_gateway_error
 from ccapi.schemas.errors import Forbidden, InternalError, NotFound, Unauthenticated
 from ccapi.schemas.settings.settings import AuthSettings, ServerSettings, Settings
@@ -324,7 +325,7 @@ async def test_a_missing_or_wrong_key_is_a_401(headers: dict[str, str]) -> None:
 
 
 def test_both_headers_give_the_same_owner_for_every_key() -> None:
-    ring = KeyRing(KEYS, without_keys="local")
+    ring = KeyRing(KeyRegistry(AuthSettings(api_keys=KEYS)))
     for key in KEYS:
         owner = hashlib.sha256(key.encode()).hexdigest()
         assert ring.owner(headers_of([(b"authorization", b"Bearer " + key.encode())])) == owner
@@ -334,7 +335,7 @@ def test_both_headers_give_the_same_owner_for_every_key() -> None:
         both = [(b"authorization", b"Bearer proxy"), (b"x-api-key", key.encode())]
         assert ring.owner(headers_of(both)) == owner
         assert key not in repr(ring)
-    assert KeyRing((), without_keys="local").owner({}) == "local"
+    assert KeyRing(KeyRegistry(AuthSettings())).owner({}) == "local"
     with pytest.raises(Unauthenticated):
         ring.owner(headers_of([(b"x-api-key", b"\xff\xfe")]))
 

@@ -598,7 +598,7 @@ class SlowJournal:
     async def begin(self, *_: Any, **__: Any) -> None:
         await self.gate.wait()
 
-    async def end(self, *_: Any) -> None:
+    async def end(self, *_: Any, charge: object = None) -> None:
         await trio.lowlevel.checkpoint()
 
     async def add(self, messages: tuple[Message, ...]) -> list[str]:

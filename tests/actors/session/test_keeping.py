@@ -26,6 +26,7 @@ from ccapi.schemas.turn import (
     Usage,
 )
 from ccapi.schemas.turn_items import TextDelta
+from ccapi.transport.store.interface import Charge
 
 MEMORY = Memory(Setup("haiku"))
 DONE = Completed("stop", Usage())
@@ -77,7 +78,7 @@ class World:
 
     async def end(
         self, turn_id: str, outcome: Outcome, items: object, memory: Memory,
-        said: Message | None = None,
+        said: Message | None = None, *, charge: Charge | None = None,
     ) -> None:  # fmt: skip
         await self._do("end", turn_id)
         self.happened.append(("items", items))

@@ -16,6 +16,7 @@ from structlog.testing import capture_logs
 
 from ccapi.actors.gateway import Gateway
 from ccapi.actors.http.auth import KeyRing
+from ccapi.actors.keys.registry import KeyRegistry
 from ccapi.actors.websocket import app as websocket_front
 from ccapi.actors.websocket.app import ROUTES, open_websocket_front
 from ccapi.actors.websocket.call import SocketCall
@@ -39,6 +40,7 @@ from ...support.websocket_client import (
 )
 
 KEYS = ("sk-one-of-the-keys", "sk-another/of+them==")
+RING = KeyRegistry(AuthSettings(api_keys=KEYS))
 FOREIGN_PAGE = "https://evil.example"
 LOCAL_PAGE = "http://localhost:3000"
 SOCKET = "/v1/responses"
@@ -173,7 +175,7 @@ async def test_configured_origins_replace_the_default() -> None:
 async def test_a_key_counts_wherever_it_may_be_shown() -> None:
     async with open_front(settings(keys=KEYS, allow_query_key=True)) as world:
         for key in KEYS[:1]:
-            owner = KeyRing(KEYS, without_keys="").owner({b"x-api-key": [key.encode()]})
+            owner = KeyRing(RING).owner({b"x-api-key": [key.encode()]})
             protocol = "sec_websocket_protocol"
             for told in [
                 await world.who(authorization=f"Bearer {key}"),
@@ -190,9 +192,7 @@ async def test_a_key_counts_wherever_it_may_be_shown() -> None:
 async def test_any_key_can_be_shown_by_its_base64_form() -> None:
     async with open_front(settings(keys=KEYS)) as world:
         told = await world.who(sec_websocket_protocol=f"ccapi.v1, ccapi-key.{coded(KEYS[1])}")
-        assert told["owner"] == KeyRing(KEYS, without_keys="").owner(
-            {b"x-api-key": [KEYS[1].encode()]}
-        )
+        assert told["owner"] == KeyRing(RING).owner({b"x-api-key": [KEYS[1].encode()]})
 
 
 @pytest.mark.parametrize(

@@ -15,6 +15,7 @@ from trio.testing import MockClock, wait_all_tasks_blocked
 
 from ccapi.actors.gateway import Gateway
 from ccapi.actors.http.auth import KeyRing
+from ccapi.actors.keys.registry import KeyRegistry
 from ccapi.actors.listeners import overview as overview_module
 from ccapi.actors.listeners.overview import INTERVAL, REFRESH, Overview, open_overview
 from ccapi.actors.listeners.stats import Stats
@@ -247,7 +248,7 @@ async def test_each_key_sees_its_own(tmp_path: Path) -> None:
     keys = ("sk-one", "sk-two")
     async with open_live_demo(tmp_path, auth=AuthSettings(api_keys=keys)) as live:
         port = int(live.url.rpartition(":")[2])
-        owner = KeyRing(keys, without_keys="").owner({b"x-api-key": [b"sk-one"]})
+        owner = KeyRing(KeyRegistry(AuthSettings(api_keys=keys))).owner({b"x-api-key": [b"sk-one"]})
         conversation = live.gateway.conversation(owner=owner)
         await conversation.ask("repeat: x")
         for key, shown in [("sk-one", conversation.conversation_id), ("sk-two", None)]:

@@ -12,8 +12,8 @@ import trio
 import trio.testing
 from attrs import define, field
 
-from ccapi.actors.conversations.workspaces import LOCAL
 from ccapi.actors.gateway import Gateway
+from ccapi.actors.keys.registry import LOCAL
 from ccapi.actors.websocket.responses import (
     MAX_LANES,
     MAX_STEERS,

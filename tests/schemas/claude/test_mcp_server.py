@@ -144,7 +144,7 @@ CALL = asked(
 
 
 def test_a_call_is_answered_later() -> None:
-    assert serve(CALL, TOOLS) == CallAsked(2, "toolu_A")
+    assert serve(CALL, TOOLS) == CallAsked(2, "toolu_A", "now")
 
 
 @pytest.mark.parametrize("meta", [None, {}, [], {"claudecode/toolUseId": 7}])

@@ -31,6 +31,7 @@ from hypothesis import settings
 from hypothesis import strategies as st
 from hypothesis.stateful import RuleBasedStateMachine, invariant, rule
 
+from ccapi.schemas.keys import ApiKey
 from ccapi.schemas.log.messages import ExactMessage
 from ccapi.schemas.log.records import Rewound, Said, TurnEnd, TurnFailed
 from ccapi.schemas.message import Image, Message
@@ -44,6 +45,7 @@ from ccapi.transport.store.interface import (
     KeptRequest,
     Lease,
     NewConversation,
+    Spent,
     StoreError,
     Unknown,
 )
@@ -98,9 +100,10 @@ def view(engine: Engine) -> dict[str, object]:
         for name in RESPONSES:
             seen[f"{name} of {key}"] = answer_of(engine.get_response, name, key, 0)
         seen[f"lineage of {key}"] = engine.lineage_find(key, DIGESTS, 100)
-        seen[f"usage of {key}"] = engine.usage(key, "", "9")
+        seen[f"usage of {key}"] = engine.usage(key, "", "9"), engine.spent(key, "")
     held = engine.statistics()
     seen["statistics"] = held.conversations, held.responses, held.record_bytes
+    seen["keys"] = engine.keys_version(), engine.keys(), engine.usage(None, "", "9")
     seen["orphans"] = engine.orphans(100)
     seen["unused"] = [*engine.unused()]
     seen["ages"] = [*engine.responses_by_age()]
@@ -610,6 +613,31 @@ class Machine(RuleBasedStateMachine):
                     return await store.end_turn(lease, end, said, setup=setup, lineage=DIGESTS[0])
 
         self.under(place, stop, change, runs=True)
+
+    # -- keys --
+
+    @rule(key=keys, model=words, turns=st.integers(0, 1), stop=stops)
+    def count(self, key: str, model: str, turns: int, stop: StopAt | None) -> None:
+        spent = [Spent(key, "1970-01-12T13", model, turns, Usage(3, 1, cost_usd=0.25))]
+        self.do(lambda callers: callers.store.count(spent), stop)
+
+    @rule(
+        key=st.sampled_from(("a", "b")),
+        name=st.sampled_from(("ann", "bob")),
+        how=st.sampled_from(("add", "revoke", "delete")),
+        stop=stops,
+    )
+    def change_key(self, key: str, name: str, how: str, stop: StopAt | None) -> None:
+        async def change(callers: Callers) -> None:
+            match how:
+                case "add":
+                    await callers.store.add_key(ApiKey(id=key, name=name))
+                case "revoke":
+                    await callers.store.revoke_key(key)
+                case _:
+                    await callers.store.delete_key(key)
+
+        self.do(change, stop)
 
     # -- conversations --
 

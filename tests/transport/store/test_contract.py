@@ -10,6 +10,7 @@ import pytest
 import trio
 from attrs import evolve
 
+from ccapi.schemas.keys import ApiKey, KeyLimits
 from ccapi.schemas.log.fold import fold, messages_of
 from ccapi.schemas.log.messages import ExactMessage
 from ccapi.schemas.log.records import Rewound, Said, TurnEnd, TurnFailed, TurnLost, TurnStart
@@ -26,6 +27,8 @@ from ccapi.schemas.turn import ResumePoint, Setup, Tool, Usage
 from ccapi.schemas.turn_items import Refused, TextDelta
 from ccapi.transport.store.interface import (
     Begun,
+    Charge,
+    DayUsage,
     Fenced,
     Held,
     KeptAnswer,
@@ -33,7 +36,9 @@ from ccapi.transport.store.interface import (
     Known,
     Lease,
     Missing,
+    NameTaken,
     NewConversation,
+    Spent,
     Store,
     Unknown,
 )
@@ -526,6 +531,73 @@ async def test_usage_by_key_and_day(store: Store, clock: Clock) -> None:
     await store.delete("conv_1", KEY)
     assert len(await store.usage(KEY)) == 2
     assert len(await store.usage(OTHER)) == 1
+    assert [each.key_id for each in await store.usage()] == [KEY, KEY, OTHER]
+
+
+async def test_what_a_turn_costs_its_key(store: Store, clock: Clock) -> None:
+    """However the turn ends: with what was counted before it, of the model that it asked for."""
+    clock.now = 0.0
+    lease = await new_lease(store)
+    turn_id = await begin(store, lease)
+    await store.count([Spent(KEY, "1970-01-01T00", "opus", 0, Usage(7, 1))])
+    whole, rest = Usage(17, 3, cost_usd=0.5), Usage(10, 2, cost_usd=0.5)
+    await store.end_turn(lease, end(turn_id, whole), charge=Charge("opus", rest))
+    turn_id = await begin(store, lease)
+    failed = TurnFailed(turn_id, "upstream_failed", "It failed.")
+    await store.fail_turn(lease, failed, charge=Charge("opus", Usage(3, 1)))
+    await begin(store, lease)
+    clock.now = 3600.0
+    await store.lose_turn(lease, "The gateway ended.")
+    assert (await store.get("conv_1", KEY)).usage == whole
+    opus, lost = await store.spent(KEY, "")
+    assert opus == Spent(KEY, "1970-01-01T00", "opus", 2, Usage(20, 4, cost_usd=0.5))
+    assert lost == Spent(KEY, "1970-01-01T01", "claude-sonnet", 1, Usage())
+    assert await store.spent(KEY, "1970-01-01T01") == (lost,)
+    assert await store.spent(OTHER, "") == ()
+    sonnet, opus_day = await store.usage(KEY)
+    assert sonnet == DayUsage(KEY, "1970-01-01", "claude-sonnet", 1, Usage())
+    assert opus_day == DayUsage(KEY, "1970-01-01", "opus", 2, opus.usage)
+
+
+async def test_keys(store: Store, clock: Clock) -> None:
+    empty = await store.keys()
+    assert empty is not None
+    assert empty.keys == ()
+    assert await store.keys(empty.version) is None
+    first = ApiKey(
+        id="a" * 64,
+        name="ann",
+        scopes=("chat", "admin"),
+        models=("sonnet", "agent/opus"),
+        limits=KeyLimits(turns_per_minute=3, usd_per_day=1.5, tokens_per_5h=0),
+        created_at=12.5,
+    )
+    second = ApiKey(id="b" * 64, name="bob")
+    await store.add_key(first)
+    await store.add_key(second)
+    both = await store.keys(empty.version)
+    assert both is not None
+    assert both.keys == (first, second)
+    for taken in (evolve(second, name="ann", id="c" * 64), evolve(second, name="eve")):
+        with pytest.raises(NameTaken):
+            await store.add_key(taken)
+    assert await store.keys(both.version) is None
+    with pytest.raises(Missing):
+        await store.revoke_key("c" * 64)
+    with pytest.raises(Missing):
+        await store.delete_key(first.id)  # it holds
+    clock.now = 100.0
+    await store.revoke_key(first.id)
+    revoked = await store.keys(both.version)
+    assert revoked is not None
+    assert revoked.keys == (evolve(first, revoked_at=101.0), second)
+    await store.revoke_key(first.id)
+    assert await store.keys(revoked.version) is None
+    await store.add_key(evolve(first, id="d" * 64))  # its name is free again
+    await store.delete_key(first.id)
+    left = await store.keys(revoked.version)
+    assert left is not None
+    assert [key.id[0] for key in left.keys] == ["b", "d"]
 
 
 async def test_responses(store: Store, clock: Clock) -> None:

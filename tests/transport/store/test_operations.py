@@ -22,12 +22,16 @@ from structlog.testing import capture_logs
 
 from ccapi.schemas.log.fold import fold
 from ccapi.schemas.log.records import TurnStart
+from ccapi.schemas.turn import Usage
 from ccapi.transport.store import schema
 from ccapi.transport.store import writer as writers
 from ccapi.transport.store.interface import (
+    DayUsage,
     KeptAnswer,
     KeptRequest,
+    Keys,
     Lease,
+    Spent,
     Store,
     StoreInUse,
     StoreRefused,
@@ -35,6 +39,7 @@ from ccapi.transport.store.interface import (
     Unknown,
 )
 from ccapi.transport.store.opening import open_sqlite_store
+from ccapi.transport.store.sqlite import SqliteEngine
 from tests.support.disks import fill, mount, small_disk
 
 from .support import KEY, begin, log_of, new_lease, turn, user
@@ -536,6 +541,7 @@ async def test_an_older_database_is_searched_as_before(
     deleted is found no more."""
     with monkeypatch.context() as patch:
         patch.setattr(schema, "MIGRATIONS", schema.MIGRATIONS[:1])
+        patch.setattr(SqliteEngine, "count", lambda engine, spent: None)  # in newer tables
         async with open_sqlite_store(folder) as store:
             for number in range(3):
                 await turn(store, await new_lease(store, f"conv_{number}"), "hello world", "fine")
@@ -553,3 +559,23 @@ async def test_an_older_database_is_searched_as_before(
     with sqlite3.connect(folder / "ccapi.db") as db:
         assert db.execute("pragma user_version").fetchone()[0] == len(schema.MIGRATIONS)
     db.close()
+
+
+async def test_what_an_older_database_has_counted_by_the_day_is_still_counted(
+    folder: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    with monkeypatch.context() as patch:
+        patch.setattr(schema, "MIGRATIONS", schema.MIGRATIONS[:-1])
+        async with open_sqlite_store(folder):
+            pass
+    with sqlite3.connect(folder / "ccapi.db") as db:
+        db.execute("insert into usage values('a', '2026-01-31', 2, 10, 5, 4, 3, 0.5, 1)")
+    db.close()
+    async with open_sqlite_store(folder) as store:
+        used = Usage(10, 5, 4, 3, 0.5, 1)
+        assert await store.usage("a") == (DayUsage("a", "2026-01-31", "", 2, used),)
+        assert await store.spent("a", "2026-01-31T00") == (
+            Spent("a", "2026-01-31T00", "", 2, used),
+        )
+        assert await store.keys() == Keys(0, ())
+        assert await store.check() == ()

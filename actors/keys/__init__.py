@@ -1,0 +1,1 @@
+"""API keys: which there are, what each of them may do, and what it has used."""

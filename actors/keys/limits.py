@@ -1,0 +1,328 @@
+"""What each key has used, and whether it may begin another turn.
+
+Knows: the windows of `schemas.keys`, turns under way, and the bucket from which a key's turns per
+minute are taken. Refuses to know: requests and answers, and how usage is kept (`transport.store`).
+
+A turn is counted when it ends, and a call of the model within it when the next one begins, so that
+a key passes a limit by no more than its running turns. What a turn costs is written in the
+transaction of its end; what has no such transaction (a conversation that is not stored, what a
+child reports late) waits here for the writer, `FLUSH_SECONDS` at most.
+"""
+
+from __future__ import annotations
+
+import math
+import time
+from collections.abc import AsyncIterator, Callable
+from contextlib import asynccontextmanager
+
+import trio
+from attrs import define, field
+
+from ...schemas.errors import LimitReached, Overloaded
+from ...schemas.keys import WINDOWS, KeyLimits, Window, bounds_of, free_at, hour_of
+from ...schemas.turn import Usage
+from ...transport.loggers import get_logger
+from ...transport.store.interface import Spent, Store, StoreError
+from ...transport.store.memory import open_memory_store
+from .registry import KeyRegistry
+
+log = get_logger("ccapi.keys")
+
+FLUSH_SECONDS = 0.5
+CLOSE_SECONDS = 2.0
+"""How long the end of the gateway may wait for what is still to be counted."""
+
+MINUTE = 60.0
+
+
+@define(eq=False)
+class _Account:
+    """What one key has used: tokens and dollars by the hour, as far back as a window reaches."""
+
+    limits: KeyLimits
+    tokens: dict[str, int] = field(factory=dict)
+    usd: dict[str, float] = field(factory=dict)
+    running: int = 0
+    bucket: float = 0.0
+    filled_at: float = 0.0
+    is_loaded: bool = False
+    _sums: dict[Window, tuple[int, float]] = field(factory=dict)
+    _summed: str = ""
+
+    def add(self, hour: str, usage: Usage) -> None:
+        self.tokens[hour] = self.tokens.get(hour, 0) + usage.total_tokens
+        self.usd[hour] = self.usd.get(hour, 0.0) + usage.cost_usd
+        self._summed = ""
+
+    def used(self, window: Window, now: float) -> tuple[int, float]:
+        """Tokens and dollars in the window."""
+        hour = hour_of(now)
+        if self._summed != hour:
+            self._sum(now)
+            self._summed = hour
+        return self._sums[window]
+
+    def _sum(self, now: float) -> None:
+        firsts = {window: bounds_of(window, now)[0] for window in WINDOWS}
+        oldest = min(firsts.values())
+        for hour in [hour for hour in self.tokens if hour < oldest]:
+            del self.tokens[hour], self.usd[hour]
+        for window, first in firsts.items():
+            self._sums[window] = (
+                sum(n for hour, n in self.tokens.items() if hour >= first),
+                math.fsum(n for hour, n in self.usd.items() if hour >= first),
+            )
+
+    def resets_at(self, window: Window, now: float) -> float:
+        """When the window holds less than now (Unix seconds)."""
+        if window != "5h":
+            return bounds_of(window, now)[1]
+        first, end = bounds_of(window, now)
+        oldest = min((hour for hour in self.tokens if hour >= first), default=None)
+        return end if oldest is None else free_at(oldest)
+
+    def fill(self, now: float) -> None:
+        """Turns per minute: a bucket that is full at first, and fills in a minute."""
+        most = self.limits.turns_per_minute or 0
+        gained = max(0.0, now - self.filled_at) * most / MINUTE
+        self.bucket, self.filled_at = min(most, self.bucket + gained), now
+
+
+class KeyLimiter:
+    """Made by `open_limits`. `clock` gives Unix seconds."""
+
+    def __init__(
+        self, keys: KeyRegistry, store: Store, clock: Callable[[], float] = time.time
+    ) -> None:
+        self._keys = keys
+        self._store = store
+        self._clock = clock
+        self._accounts: dict[str, _Account] = {}
+        self._loading = trio.Lock()
+        self._waiting: dict[tuple[str, str, str], tuple[int, Usage]] = {}
+        self._more = trio.Event()
+
+    def __repr__(self) -> str:
+        return f"<KeyLimiter {len(self._accounts)} keys, {len(self._waiting)} counts to write>"
+
+    @property
+    def store(self) -> Store:
+        """Where usage is counted."""
+        return self._store
+
+    # -- what may begin ----------------------------------------------------------------------------
+
+    async def load(self, owner: str) -> None:
+        """Have what the key has used before this gateway began, if a limit asks for it. No
+        checkpoint once that is so. Raises `Overloaded`."""
+        account = self._account(owner)
+        if account.is_loaded or not account.limits.counts_usage:
+            return
+        async with self._loading:
+            if not account.is_loaded:
+                first = min(bounds_of(window, self._clock())[0] for window in WINDOWS)
+                try:
+                    found = await self._store.spent(owner, first)
+                except StoreError as error:
+                    log.warning("usage is not read", error=str(error))
+                    raise Overloaded(
+                        "What this API key has used cannot be read now: the gateway's storage has "
+                        "a fault, which its log names.",
+                        code="storage_unavailable",
+                        retry_after=5.0,
+                    ) from error
+                for spent in found:
+                    account.add(spent.hour, spent.usage)
+                account.is_loaded = True
+
+    def check(self, owner: str) -> None:
+        """See that the key may begin a turn now. Raises `LimitReached`."""
+        account = self._account(owner)
+        limits, now = account.limits, self._clock()
+        most = limits.concurrent_turns or 0
+        if most and account.running >= most:
+            raise LimitReached(
+                f"This API key may have {most} turns at once (concurrent_turns).",
+                limit="concurrent_turns",
+                now=now,
+                resets_at=now + 1.0,  # not known: a turn of the key has to end
+            )
+        if limits.turns_per_minute:
+            account.fill(now)
+            if account.bucket < 1:
+                wait = (1 - account.bucket) * MINUTE / limits.turns_per_minute
+                raise LimitReached(
+                    f"This API key may begin {limits.turns_per_minute} turns in a minute "
+                    f"(turns_per_minute); the next in {wait:.1f} s.",
+                    limit="turns_per_minute",
+                    now=now,
+                    resets_at=now + wait,
+                )
+        if limits.counts_usage:
+            self._check_usage(account, now)
+
+    def _check_usage(self, account: _Account, now: float) -> None:
+        for window in WINDOWS:
+            tokens, usd = account.limits.tokens(window), account.limits.usd(window)
+            if not (tokens or usd):
+                continue
+            used_tokens, used_usd = account.used(window, now)
+            for name, most, used in (
+                (f"tokens_per_{window}", tokens, used_tokens),
+                (f"usd_per_{window}", usd, used_usd),
+            ):
+                if most and used >= most:
+                    resets_at = account.resets_at(window, now)
+                    when = time.strftime("%Y-%m-%d %H:%M UTC", time.gmtime(resets_at))
+                    raise LimitReached(
+                        f"This API key has used {used:g} of {most:g} ({name}); resets at {when}.",
+                        limit=name,
+                        now=now,
+                        resets_at=resets_at,
+                    )
+
+    def take(self, owner: str) -> None:
+        """A turn begins, of a child or of the cache. Raises `LimitReached`."""
+        self.check(owner)
+        account = self._account(owner)
+        if account.limits.turns_per_minute:
+            account.bucket -= 1
+
+    def began(self, owner: str) -> None:
+        self._account(owner).running += 1
+
+    def ended(self, owner: str) -> None:
+        self._account(owner).running -= 1
+
+    def _account(self, owner: str) -> _Account:
+        account = self._accounts.get(owner)
+        if account is None:
+            limits = self._keys.limits_of(owner)
+            bucket = float(limits.turns_per_minute or 0)
+            account = self._accounts[owner] = _Account(
+                limits, bucket=bucket, filled_at=self._clock()
+            )
+        return account
+
+    # -- what was used -----------------------------------------------------------------------------
+
+    def note(self, owner: str, usage: Usage) -> None:
+        """The key has used this, which is written elsewhere."""
+        account = self._account(owner)
+        if account.limits.counts_usage:
+            account.add(hour_of(self._clock()), usage)
+
+    def spend(self, owner: str, model: str, usage: Usage, turns: int = 0) -> None:
+        """The key has used this; it is written soon."""
+        self.note(owner, usage)
+        self.write(owner, model, usage, turns)
+
+    def write(self, owner: str, model: str, usage: Usage, turns: int = 0) -> None:
+        """Have this written soon; it was noted before."""
+        key = owner, hour_of(self._clock()), model
+        before = self._waiting.get(key)
+        if before is not None:
+            turns, usage = before[0] + turns, before[1] + usage
+        self._waiting[key] = turns, usage
+        self._more.set()
+
+    async def flush(self) -> None:
+        """Write what waits. Raises `StoreError`: then it waits on."""
+        waiting, self._waiting = self._waiting, {}
+        if not waiting:
+            return
+        spent = [Spent(*key, turns, usage) for key, (turns, usage) in waiting.items()]
+        try:
+            await self._store.count(spent)
+        except StoreError:
+            for (owner, hour, model), (turns, usage) in waiting.items():
+                now = self._waiting.get((owner, hour, model), (0, Usage()))
+                self._waiting[owner, hour, model] = now[0] + turns, now[1] + usage
+            raise
+
+    async def run(self) -> None:
+        """Write what was used, again and again."""
+        while True:
+            await self._more.wait()
+            await trio.sleep(FLUSH_SECONDS)
+            self._more = trio.Event()
+            try:
+                # Cancelled here, it would not be known whether this was counted.
+                with trio.move_on_after(CLOSE_SECONDS, shield=True):
+                    await self.flush()
+            except StoreError as error:
+                log.warning("usage is not written yet", error=str(error))
+                self._more.set()
+
+    # -- what the client receives ------------------------------------------------------------------
+
+    def headers(self, owner: str) -> dict[str, str]:
+        """``x-ratelimit-*`` as OpenAI has them, for a key with such limits. Of several windows
+        of tokens, the one with the least left."""
+        account = self._account(owner)
+        limits, now, headers = account.limits, self._clock(), dict[str, str]()
+        if limits.turns_per_minute:
+            account.fill(now)
+            most = limits.turns_per_minute
+            full = (most - account.bucket) * MINUTE / most
+            headers |= _headers("requests", most, int(account.bucket), full)
+        tightest: tuple[int, int, float] | None = None
+        for window in WINDOWS:
+            most = limits.tokens(window)
+            if most and account.is_loaded:
+                left = max(0, most - account.used(window, now)[0])
+                if tightest is None or left < tightest[1]:
+                    tightest = most, left, account.resets_at(window, now) - now
+        if tightest is not None:
+            headers |= _headers("tokens", *tightest)
+        return headers
+
+
+def _headers(what: str, most: int, left: int, seconds: float) -> dict[str, str]:
+    return {
+        f"x-ratelimit-limit-{what}": str(most),
+        f"x-ratelimit-remaining-{what}": str(left),
+        f"x-ratelimit-reset-{what}": duration_of(seconds),
+    }
+
+
+def duration_of(seconds: float) -> str:
+    """As OpenAI writes it: ``0s``, ``17ms``, ``1.5s``, ``6m0s``, ``1h2m3s``."""
+    if seconds < 1:
+        return f"{math.ceil(seconds * 1000)}ms" if seconds > 0 else "0s"
+    if seconds < MINUTE:
+        return f"{math.ceil(seconds * 1000) / 1000:g}s"
+    minutes, rest = divmod(math.ceil(seconds), 60)
+    hours, minutes = divmod(minutes, 60)
+    return f"{f'{hours}h' if hours else ''}{minutes}m{rest}s"
+
+
+@asynccontextmanager
+async def open_limits(
+    keys: KeyRegistry, store: Store, clock: Callable[[], float] = time.time
+) -> AsyncIterator[KeyLimiter]:
+    """Count what keys use while the block runs; all is written at its end, if the store takes
+    it."""
+    limits = KeyLimiter(keys, store, clock)
+    async with trio.open_nursery() as nursery:
+        nursery.start_soon(limits.run)
+        try:
+            yield limits
+        finally:
+            nursery.cancel_scope.cancel()
+            with trio.move_on_after(CLOSE_SECONDS, shield=True):
+                try:
+                    await limits.flush()
+                except StoreError as error:
+                    log.warning("usage was not written", error=str(error))
+
+
+@asynccontextmanager
+async def open_usage_store(store: Store | None) -> AsyncIterator[Store]:
+    """Where usage is counted: `store`, or one in memory where nothing is kept."""
+    if store is not None:
+        yield store
+        return
+    async with open_memory_store() as memory:
+        yield memory

@@ -1,0 +1,163 @@
+"""What a key may use: turns at once and per minute, tokens and dollars in windows; and how it is
+counted and written."""
+
+from __future__ import annotations
+
+from collections.abc import AsyncIterator
+from datetime import UTC, datetime
+from typing import Any
+
+import pytest
+from attrs import define
+
+from ccapi.actors.keys.limits import KeyLimiter, duration_of, open_limits
+from ccapi.actors.keys.registry import LOCAL, KeyRegistry
+from ccapi.schemas.errors import LimitReached, Overloaded
+from ccapi.schemas.keys import NO_LIMITS, KeyLimits
+from ccapi.schemas.settings.settings import AuthSettings
+from ccapi.schemas.turn import Usage
+from ccapi.transport.store.interface import Spent, Store, Unavailable
+from ccapi.transport.store.memory import open_memory_store
+
+
+@define
+class Clock:
+    now: float
+
+    def __call__(self) -> float:
+        return self.now
+
+
+def at(text: str) -> float:
+    return datetime.fromisoformat(text).replace(tzinfo=UTC).timestamp()
+
+
+@pytest.fixture
+def clock() -> Clock:
+    return Clock(at("2026-01-31T09:20"))
+
+
+@pytest.fixture
+async def store(clock: Clock) -> AsyncIterator[Store]:
+    async with open_memory_store(clock) as opened:
+        yield opened
+
+
+def limiter(store: Store, clock: Clock, **limits: Any) -> KeyLimiter:
+    keys = KeyRegistry(AuthSettings(), KeyLimits(**limits).over(NO_LIMITS))
+    return KeyLimiter(keys, store, clock)
+
+
+def refused(limits: KeyLimiter) -> LimitReached:
+    with pytest.raises(LimitReached) as caught:
+        limits.check(LOCAL)
+    assert caught.value.status == 429
+    assert caught.value.code == "key_limit_reached"
+    return caught.value
+
+
+async def test_turns_at_once(store: Store, clock: Clock) -> None:
+    limits = limiter(store, clock, concurrent_turns=2)
+    for _ in range(2):
+        limits.take(LOCAL)
+        limits.began(LOCAL)
+    assert refused(limits).limit == "concurrent_turns"
+    limits.ended(LOCAL)
+    limits.check(LOCAL)
+
+
+async def test_turns_per_minute_come_back_one_by_one(store: Store, clock: Clock) -> None:
+    limits = limiter(store, clock, turns_per_minute=6)
+    for left in range(5, -1, -1):
+        limits.take(LOCAL)
+        headers = limits.headers(LOCAL)
+        assert headers["x-ratelimit-limit-requests"] == "6"
+        assert headers["x-ratelimit-remaining-requests"] == str(left)
+    assert headers["x-ratelimit-reset-requests"] == "1m0s"
+    error = refused(limits)
+    assert error.limit == "turns_per_minute"
+    assert error.retry_after == pytest.approx(10)
+    assert error.headers()["retry-after"] == "10"
+    clock.now += 10.001
+    limits.take(LOCAL)
+    refused(limits)
+
+
+@pytest.mark.parametrize(
+    ("window", "until"),
+    [
+        ("5h", "2026-01-31T14:00"),
+        ("day", "2026-02-01T00:00"),
+        ("week", "2026-02-02T00:00"),
+        ("month", "2026-02-01T00:00"),
+    ],
+)
+@pytest.mark.parametrize("kind", ["tokens", "usd"])
+async def test_a_window(kind: str, window: str, until: str, store: Store, clock: Clock) -> None:
+    name = f"{kind}_per_{window}"
+    limits = limiter(store, clock, **{name: 100})
+    await limits.load(LOCAL)
+    limits.spend(LOCAL, "sonnet", Usage(60, 39, cost_usd=99))
+    limits.check(LOCAL)  # the last turn may pass it
+    limits.spend(LOCAL, "opus", Usage(0, 1, cost_usd=1))
+    error = refused(limits)
+    assert error.limit == name
+    assert error.retry_after == pytest.approx(at(until) - clock.now)
+    assert error.body()["error"]["resets_at"] == at(until)
+    assert f"resets at {until.replace('T', ' ')} UTC" in error.message
+    assert error.headers()["x-should-retry"] == "false"  # an SDK should not wait so long
+    if kind == "tokens":
+        headers = limits.headers(LOCAL)
+        assert headers["x-ratelimit-limit-tokens"] == "100"
+        assert headers["x-ratelimit-remaining-tokens"] == "0"
+    clock.now = at(until) - 1
+    refused(limits)
+    clock.now = at(until)
+    limits.check(LOCAL)
+
+
+async def test_what_was_used_before_the_gateway_began_counts(store: Store, clock: Clock) -> None:
+    await store.count([Spent(LOCAL, "2026-01-31T00", "opus", 1, Usage(90, 10))])
+    limits = limiter(store, clock, tokens_per_day=100, tokens_per_5h=100)
+    await limits.load(LOCAL)
+    assert refused(limits).limit == "tokens_per_day"
+
+
+async def test_without_its_numbers_no_key_with_such_limits_may_begin(
+    store: Store, clock: Clock, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    async def spent(*_: object) -> None:
+        raise Unavailable("The disk is gone.")
+
+    monkeypatch.setattr(store, "spent", spent)
+    with pytest.raises(Overloaded, match="cannot be read"):
+        await limiter(store, clock, usd_per_day=1).load(LOCAL)
+    await limiter(store, clock, turns_per_minute=1).load(LOCAL)
+
+
+async def test_what_the_store_does_not_take_is_written_later(
+    store: Store, clock: Clock, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    keys = KeyRegistry(AuthSettings())
+    async with open_limits(keys, store, clock) as limits:
+        with monkeypatch.context() as patch:
+
+            async def count(*_: object) -> None:
+                raise Unavailable("The disk is full.")
+
+            patch.setattr(store, "count", count)
+            limits.spend(LOCAL, "opus", Usage(1, 2, cost_usd=0.5), 1)
+            with pytest.raises(Unavailable):
+                await limits.flush()
+            limits.spend(LOCAL, "opus", Usage(10, 20))
+        assert await store.usage() == ()
+    (used,) = await store.usage()  # the end of the gateway writes it
+    assert (used.turns, used.usage) == (1, Usage(11, 22, cost_usd=0.5))
+
+
+@pytest.mark.parametrize(
+    ("seconds", "text"),
+    [(0, "0s"), (0.0165, "17ms"), (1.5, "1.5s"), (60, "1m0s"), (360, "6m0s"), (3723, "1h2m3s")],
+)
+def test_durations_are_written_as_openai_does(seconds: float, text: str) -> None:
+    assert duration_of(seconds) == text
