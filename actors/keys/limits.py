@@ -38,9 +38,12 @@ MINUTE = 60.0
 
 @define(eq=False)
 class _Account:
-    """What one key has used: tokens and dollars by the hour, as far back as a window reaches."""
+    """What one key has used: tokens and dollars by the hour, as far back as a window reaches.
+    `windows` are those in which it may not use any amount, with the most tokens and dollars of
+    each."""
 
     limits: KeyLimits
+    windows: tuple[tuple[Window, int, float], ...] = field(init=False)
     tokens: dict[str, int] = field(factory=dict)
     usd: dict[str, float] = field(factory=dict)
     running: int = 0
@@ -49,6 +52,11 @@ class _Account:
     is_loaded: bool = False
     _sums: dict[Window, tuple[int, float]] = field(factory=dict)
     _summed: str = ""
+
+    def __attrs_post_init__(self) -> None:
+        # Once, and not for each turn: most keys have none.
+        all_windows = [(each, self.limits.tokens(each), self.limits.usd(each)) for each in WINDOWS]
+        self.windows = tuple(each for each in all_windows if each[1] or each[2])
 
     def add(self, hour: str, usage: Usage) -> None:
         self.tokens[hour] = self.tokens.get(hour, 0) + usage.total_tokens
@@ -117,7 +125,7 @@ class KeyLimiter:
         """Have what the key has used before this gateway began, if a limit asks for it. No
         checkpoint once that is so. Raises `Overloaded`."""
         account = self._account(owner)
-        if account.is_loaded or not account.limits.counts_usage:
+        if account.is_loaded or not account.windows:
             return
         async with self._loading:
             if not account.is_loaded:
@@ -159,14 +167,11 @@ class KeyLimiter:
                     now=now,
                     resets_at=now + wait,
                 )
-        if limits.counts_usage:
+        if account.windows:
             self._check_usage(account, now)
 
     def _check_usage(self, account: _Account, now: float) -> None:
-        for window in WINDOWS:
-            tokens, usd = account.limits.tokens(window), account.limits.usd(window)
-            if not (tokens or usd):
-                continue
+        for window, tokens, usd in account.windows:
             used_tokens, used_usd = account.used(window, now)
             for name, most, used in (
                 (f"tokens_per_{window}", tokens, used_tokens),
@@ -210,7 +215,7 @@ class KeyLimiter:
     def note(self, owner: str, usage: Usage) -> None:
         """The key has used this, which is written elsewhere."""
         account = self._account(owner)
-        if account.limits.counts_usage:
+        if account.windows:
             account.add(hour_of(self._clock()), usage)
 
     def spend(self, owner: str, model: str, usage: Usage, turns: int = 0) -> None:
@@ -268,8 +273,7 @@ class KeyLimiter:
             full = (most - account.bucket) * MINUTE / most
             headers |= _headers("requests", most, int(account.bucket), full)
         tightest: tuple[int, int, float] | None = None
-        for window in WINDOWS:
-            most = limits.tokens(window)
+        for window, most, _ in account.windows:
             if most and account.is_loaded:
                 left = max(0, most - account.used(window, now)[0])
                 if tightest is None or left < tightest[1]:

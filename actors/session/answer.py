@@ -38,6 +38,8 @@ from ...schemas.turn_items import (
 )
 from . import errors
 
+NO_USAGE = Usage()
+
 MAX_MISFITS = 3
 """Calls that may fail their schema in one turn before the turn fails."""
 
@@ -396,7 +398,7 @@ class AnswerState:
     @property
     def whole_calls(self) -> Usage:
         """The usage of the messages before the one that comes just now."""
-        return self.usage if self._begun.prompt_tokens else Usage()
+        return self.usage if self._begun.prompt_tokens else NO_USAGE
 
     @property
     def reported(self) -> Usage:

@@ -54,6 +54,7 @@ class TurnMeter:
     _open: Usage = NOTHING
     _unpriced: Usage = NOTHING
     _child: object = None
+    _whole: Usage = NOTHING  # of the answer, when it was counted last: most steps change nothing
     charges: dict[str, Charge] = field(factory=dict)
 
     def follow(self, actions: Iterable[Action], turn: TurnState | None, child: object) -> None:
@@ -70,7 +71,8 @@ class TurnMeter:
             self._estimate()
         if turn is not self._turn:
             self._turn, self._counted = turn, NOTHING
-        if turn is not None:
+        if turn is not None and turn.answer.whole_calls is not self._whole:
+            self._whole = turn.answer.whole_calls
             rest = turn.used_by_whole_calls - self._counted
             if rest != NOTHING:
                 self._counted += rest

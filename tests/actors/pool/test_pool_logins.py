@@ -152,7 +152,7 @@ async def test_a_new_warm_child_is_for_a_waiter_of_its_own_login(
             assert (await seeker.obtain()).login == login
 
 
-async def test_an_idle_child_of_another_login_makes_room_and_serves_nobody(
+async def test_an_idle_child_of_another_login_makes_room_and_serves_no_other(
     autojump_clock: MockClock,
 ) -> None:
     async with open_world(logins=TWO, max_concurrent_sessions=1) as world:
