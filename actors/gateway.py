@@ -65,6 +65,7 @@ from .pool.logins import LoginBook
 from .pool.pool import ChildPool, open_pool
 from .pool.token_count import count_tokens
 from .responses.kept_responses import KeptResponses
+from .responses.mcp_tools import ApprovedCalls
 from .responses.store import ResponseStore
 from .runtime.background import Background, open_background
 from .runtime.bus import Bus
@@ -98,6 +99,8 @@ class Gateway:
     ) -> None:  # fmt: skip
         self.settings = settings
         self.mcp = mcp
+        self.mcp_host = McpHost(mcp, settings)
+        self.approved_calls = ApprovedCalls()
         self.bus = bus
         self.stats = stats
         self.cache = cache

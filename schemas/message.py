@@ -558,7 +558,9 @@ def _check_types(message: object, path: str) -> None:
         )
     content: object = message.content
     # Not str, which would be a sequence of blocks too, of one character each.
-    theirs = (str, ToolCall) if message.role == "assistant" else (str, Image, Document, ToolResult)
+    theirs: tuple[type, ...] = (str, Image, Document, ToolResult)
+    if message.role == "assistant":
+        theirs = (str, ToolCall, ToolRound)
     if not isinstance(content, list | tuple) or not all(
         isinstance(block, theirs) for block in content
     ):
