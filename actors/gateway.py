@@ -64,8 +64,8 @@ from .pool.cli_watch import CliWatch
 from .pool.logins import LoginBook
 from .pool.pool import ChildPool, open_pool
 from .pool.token_count import count_tokens
+from .responses.approved_calls import ApprovedCalls
 from .responses.kept_responses import KeptResponses
-from .responses.mcp_tools import ApprovedCalls
 from .responses.store import ResponseStore
 from .runtime.background import Background, open_background
 from .runtime.bus import Bus
@@ -100,7 +100,7 @@ class Gateway:
         self.settings = settings
         self.mcp = mcp
         self.mcp_host = McpHost(mcp, settings)
-        self.approved_calls = ApprovedCalls()
+        self.approved_calls = ApprovedCalls(mcp, self.mcp_host)
         self.bus = bus
         self.stats = stats
         self.cache = cache

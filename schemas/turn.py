@@ -254,7 +254,7 @@ class TurnRequest:
     def setup(self, held: Setup) -> Setup:
         """The setup this turn needs, in a conversation that has `held` so far."""
         tools = held.tools if self.tools is None else self.tools
-        if not self.asks_approval and any(tool.needs_approval for tool in tools):
+        if tools and self.tools is None and not self.asks_approval:
             tools = tuple(tool for tool in tools if not tool.needs_approval)
         return evolve(
             held,

@@ -16,16 +16,14 @@ the client wants to approve it; for all else it is needed.
 
 from __future__ import annotations
 
-import json
 from collections.abc import Iterator, Sequence
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
-import trio
-from attrs import define, evolve, field, frozen
+from attrs import evolve
 
-from ...schemas.errors import Conflict, invalid
-from ...schemas.mcp_tools import ServerTool, error_result
-from ...schemas.message import Checked, Image, Message, ToolCall, ToolResult, check_results
+from ...schemas.errors import invalid
+from ...schemas.mcp_tools import ServerTool
+from ...schemas.message import Checked, Message, ToolResult, check_results
 from ...schemas.openai.foreign_items import unknown_approval
 from ...schemas.openai.mcp_servers import McpServer
 from ...schemas.openai.responses import ResponseTurn
@@ -39,7 +37,7 @@ from ...schemas.turn_items import (
     ToolsListed,
     TurnItem,
 )
-from ..session.hosted import DENIED_BY_RULE
+from .approved_calls import Approved
 
 if TYPE_CHECKING:
     from ..gateway import Gateway
@@ -127,78 +125,6 @@ def _listed(tool: ServerTool) -> ListedTool:
 
 # -- calls that were approved ----------------------------------------------------------------------
 
-MAX_REMEMBERED = 10_000
-MAX_REMEMBERED_CHARACTERS = 16 * 1024 * 1024
-"""Of what came of approved calls, so that a request which is sent again gets the same."""
-
-
-@define(eq=False)
-class _Made:
-    """A call that was made, or is being made. `result` None: nothing is known of it (yet)."""
-
-    result: ToolResult | None = None
-    over: trio.Event = field(factory=trio.Event)
-
-
-class ApprovedCalls:
-    """What came of calls that were approved, by whose they were and what asked for approval."""
-
-    def __init__(self) -> None:
-        self._made: dict[tuple[str, str], _Made] = {}
-        self._size = 0
-
-    def __repr__(self) -> str:
-        return f"<ApprovedCalls {len(self._made)}>"
-
-    async def once(self, gateway: Gateway, owner: str, approved: _Approved) -> ToolResult:
-        """Make the call, unless it was made already. Raises `Conflict` where nothing is known any
-        more of what came of it."""
-        key = owner, approved.request_id
-        made = self._made.get(key)
-        if made is None:
-            made = self._made[key] = _Made()
-            try:
-                made.result = await _make(gateway, approved)
-                self._size += _length(made.result)
-            finally:
-                made.over.set()
-                self._forget()
-        await made.over.wait()
-        if made.result is None:
-            raise Conflict(
-                "This call was approved and made before, and what came of it is not known: it is"
-                " not made again.",
-                code="approval_used",
-                param=approved.path,
-            )
-        return evolve(made.result, approval=approved.result.approval)
-
-    def _forget(self) -> None:
-        """The oldest results; that a call was made is remembered longer."""
-        for made in self._made.values():
-            if self._size <= MAX_REMEMBERED_CHARACTERS:
-                break
-            if made.result is not None:
-                self._size -= _length(made.result)
-                made.result = None
-        while len(self._made) > MAX_REMEMBERED:
-            oldest = self._made.pop(next(iter(self._made)))
-            self._size -= 0 if oldest.result is None else _length(oldest.result)
-
-
-@frozen
-class _Approved:
-    """A call that waits, and the client's answer to the request for its approval, at `path`."""
-
-    call: ToolCall
-    result: ToolResult
-    path: str
-
-    @property
-    def request_id(self) -> str:
-        assert self.result.approval is not None
-        return self.result.approval.request_id
-
 
 async def make_approved(
     gateway: Gateway, request: ResponseTurn, history: Sequence[Message]
@@ -213,8 +139,8 @@ async def make_approved(
     waiting = [*_waiting(request, history)]
     results: dict[str, ToolResult] = {}
 
-    async def make(each: _Approved) -> None:
-        results[each.call.id] = await gateway.approved_calls.once(gateway, request.owner, each)
+    async def make(each: Approved) -> None:
+        results[each.call.id] = await gateway.approved_calls.once(request.owner, each)
 
     for each in waiting:
         await make(each)
@@ -223,7 +149,7 @@ async def make_approved(
     return evolve(request, messages=messages, approvals={}), tuple(items)
 
 
-def _waiting(request: ResponseTurn, history: Sequence[Message]) -> Iterator[_Approved]:
+def _waiting(request: ResponseTurn, history: Sequence[Message]) -> Iterator[Approved]:
     said = (*history[-1:], *request.messages)
     calls = {call.id: call for message in said for call in message.calls}
     if not any(message.role == "assistant" for message in request.messages):
@@ -238,51 +164,7 @@ def _waiting(request: ResponseTurn, history: Sequence[Message]) -> Iterator[_App
             call = calls.get(result.call_id)
             if call is None or call.form is None or call.form.server is None:
                 raise unknown_approval(approval.request_id, f"{path}.approval_request_id")
-            yield _Approved(call, result, f"{path}.approval_request_id")
-
-
-async def _make(gateway: Gateway, approved: _Approved) -> ToolResult:
-    call = approved.call
-    tool = gateway.mcp.find(call.name)
-    if tool is None:
-        given: Any = error_result("There is no such tool any more.")
-    elif gateway.mcp_host.decide(HostedTool.of(tool), ()) == "deny":
-        given = error_result(DENIED_BY_RULE)
-    elif not call.has_input:
-        given = error_result("The arguments are not a JSON object.")
-    else:
-        given = await gateway.mcp.call(tool, call.input)
-    return ToolResult(call.id, tuple(_content(given)), given.get("isError") is True)
-
-
-def _content(given: dict[str, Any]) -> Iterator[str | Image]:
-    """What the model reads of a ``CallToolResult``: the structured form, where there is one, as the
-    CLI has it."""
-    blocks = given.get("content")
-    empty = True
-    if (structured := given.get("structuredContent")) is not None:
-        yield json.dumps(structured, ensure_ascii=False, separators=(",", ":"))
-        return
-    for block in blocks if isinstance(blocks, list) else ():
-        empty = False
-        match block:
-            case {"type": "text", "text": str(text)}:
-                yield text
-            case {"type": "image", "data": str(data), "mimeType": str(media_type)}:
-                yield Image(media_type, data)
-            case _:
-                yield json.dumps(block, ensure_ascii=False)
-    if empty:
-        yield "(no output)"
-
-
-def _length(result: ToolResult) -> int:
-    return sum(len(block if isinstance(block, str) else _data(block)) for block in result.content)
-
-
-def _data(block: Any) -> str:
-    data: str = block.data
-    return data
+            yield Approved(call, result, f"{path}.approval_request_id")
 
 
 def _replaced(message: Message, results: dict[str, ToolResult]) -> Message:
@@ -295,7 +177,7 @@ def _replaced(message: Message, results: dict[str, ToolResult]) -> Message:
     return Message(message.role, tuple(content))
 
 
-def _items(approved: _Approved, result: ToolResult) -> Iterator[TurnItem]:
+def _items(approved: Approved, result: ToolResult) -> Iterator[TurnItem]:
     call = approved.call
     yield ActivityStarted(call.id, call.name, call.form, approved.request_id)
     yield ActivityDelta(call.id, call.arguments or "{}")
