@@ -64,6 +64,7 @@ from .pool.cli_watch import CliWatch
 from .pool.logins import LoginBook
 from .pool.pool import ChildPool, open_pool
 from .pool.token_count import count_tokens
+from .responses.approved_calls import ApprovedCalls
 from .responses.kept_responses import KeptResponses
 from .responses.store import ResponseStore
 from .runtime.background import Background, open_background
@@ -98,6 +99,8 @@ class Gateway:
     ) -> None:  # fmt: skip
         self.settings = settings
         self.mcp = mcp
+        self.mcp_host = McpHost(mcp, settings)
+        self.approved_calls = ApprovedCalls(mcp, self.mcp_host)
         self.bus = bus
         self.stats = stats
         self.cache = cache

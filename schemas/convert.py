@@ -44,10 +44,10 @@ MOST = "ccapi.most"
 """The key of a field's metadata under which its bound stands."""
 
 
-def at_most(count: int, what: str, default: Any = None) -> Any:
+def at_most(count: int, what: str, default: Any = None, *, repr: bool = True) -> Any:
     """An attrs field for an array or object of at most `count` items, which errors call `what`.
     A longer one is refused before anything is made of its items."""
-    return attrs.field(default=default, metadata={MOST: (count, what)})
+    return attrs.field(default=default, repr=repr, metadata={MOST: (count, what)})
 
 
 class Misfit(Exception):

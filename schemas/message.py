@@ -49,11 +49,13 @@ class Document:
 @frozen
 class ToolForm:
     """How the client knows a tool, where that is more than the flat name under which the model
-    knows it: by its `name` within a `namespace`, or as a `custom` tool, which takes plain text."""
+    knows it: by its `name` within a `namespace`, or as a `custom` tool, which takes plain text; or
+    as the tool `name` of the MCP server that it calls `server`."""
 
     name: str
     namespace: str | None = None
     custom: bool = False
+    server: str | None = None
 
 
 CUSTOM_INPUT = "input"
@@ -126,13 +128,25 @@ def _check_nesting(value: Any) -> None:
 
 
 @frozen
+class Approval:
+    """What the client says to a call that the gateway makes only with its approval. `request_id`
+    names the item that asked for it."""
+
+    request_id: str
+    approve: bool
+    reason: str | None = None
+
+
+@frozen
 class ToolResult:
-    """What came of the tool call `call_id`. `custom`: the client knows it as a custom tool's."""
+    """What came of the tool call `call_id`. `custom`: the client knows it as a custom tool's.
+    `approval`: the client has said no more than this, and the rest is the gateway's."""
 
     call_id: str
     content: tuple[str | Image | Document, ...]
     is_error: bool = False
     custom: bool = field(default=False, eq=False, kw_only=True)
+    approval: Approval | None = field(default=None, eq=False, kw_only=True)
 
 
 @frozen
@@ -544,7 +558,9 @@ def _check_types(message: object, path: str) -> None:
         )
     content: object = message.content
     # Not str, which would be a sequence of blocks too, of one character each.
-    theirs = (str, ToolCall) if message.role == "assistant" else (str, Image, Document, ToolResult)
+    theirs: tuple[type, ...] = (str, Image, Document, ToolResult)
+    if message.role == "assistant":
+        theirs = (str, ToolCall, ToolRound)
     if not isinstance(content, list | tuple) or not all(
         isinstance(block, theirs) for block in content
     ):

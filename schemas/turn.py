@@ -53,6 +53,12 @@ class Tool:
     strict: bool = False
     form: ToolForm | None = None
 
+    @property
+    def needs_approval(self) -> bool:
+        """Whether it is an MCP server's, and stands among the client's tools so that the client is
+        asked for its approval of each call before the gateway makes it."""
+        return self.form is not None and self.form.server is not None
+
 
 @frozen
 class HostedTool(Tool):
@@ -63,7 +69,8 @@ class HostedTool(Tool):
 
     @classmethod
     def of(cls, source: ServerTool) -> HostedTool:
-        return cls(source.full_name, source.description, source.schema, source=source)
+        form = ToolForm(source.name, server=source.server)
+        return cls(source.full_name, source.description, source.schema, form=form, source=source)
 
 
 @frozen
@@ -191,13 +198,14 @@ class TurnRequest:
     request goes on with (as `Setup` names it). `apart`: the conversation is for this turn alone.
     `kept`: a conversation that begins with it is stored.
 
-    How: `reject_if_busy` instead of waiting for other turns. `cacheable`: an answer given earlier
-    to the same request will do; `cache_fields` is what else can change the answer, as JSON values,
-    and `cache_key` travels with the turn, so that the cache knows whose answer an event is about.
-    `history_limit` is about how many messages a child is given that knows nothing of them (None:
-    all), which `whole_history` asks for. With `back_to`, what the conversation remembered before
-    its last turn, that turn is taken back first. With `keep_stopped` an answer that is interrupted
-    stays in the conversation as far as it came.
+    How: the client of a request that `asks_approval` can be asked for its approval of calls that
+    the gateway makes (`Tool.needs_approval`). `reject_if_busy` instead of waiting for other turns.
+    `cacheable`: an answer given earlier to the same request will do; `cache_fields` is what else
+    can change the answer, as JSON values, and `cache_key` travels with the turn, so that the cache
+    knows whose answer an event is about. `history_limit` is about how many messages a child is
+    given that knows nothing of them (None: all), which `whole_history` asks for. With `back_to`,
+    what the conversation remembered before its last turn, that turn is taken back first. With
+    `keep_stopped` an answer that is interrupted stays in the conversation as far as it came.
 
     `named_model` is what the client called the model, once the request is accepted (None: nothing).
     """
@@ -223,6 +231,7 @@ class TurnRequest:
     apart: bool = False
     kept: bool = True
 
+    asks_approval: bool = False
     reject_if_busy: bool = False
     cacheable: bool = False
     cache_fields: Mapping[str, Any] = field(factory=dict)
@@ -244,11 +253,14 @@ class TurnRequest:
 
     def setup(self, held: Setup) -> Setup:
         """The setup this turn needs, in a conversation that has `held` so far."""
+        tools = held.tools if self.tools is None else self.tools
+        if tools and self.tools is None and not self.asks_approval:
+            tools = tuple(tool for tool in tools if not tool.needs_approval)
         return evolve(
             held,
             model=held.model if self.model is None else self.model,
             system=held.system if self.system is None else self.system,
-            tools=held.tools if self.tools is None else self.tools,
+            tools=tools,
             schema=self.schema,
         )
 

@@ -1,7 +1,8 @@
 """The items of an answer, in the order in which the model gives them.
 
-Knows: text, thinking, calls of the client's tools, an agent's use of its own; how items are put
-together. Refuses to know: what was asked, how the turn ends (`schemas.turn`), and any wire format.
+Knows: text, thinking, calls of the client's tools, an agent's use of its own, the gateway's calls
+of MCP servers; how items are put together. Refuses to know: what was asked, how the turn ends
+(`schemas.turn`), and any wire format.
 """
 
 from __future__ import annotations
@@ -55,11 +56,17 @@ class Refused:
 
 @frozen
 class ActivityStarted:
-    """An agent begins to use a tool of Claude Code's own (its profile is ``agent``). No client
-    has to do anything about it."""
+    """An agent begins to use a tool of Claude Code's own (its profile is ``agent``), or the gateway
+    calls an MCP server's, of which `form` names the server. No client has to do anything about it.
+
+    `approval`: the call was made before the turn, with the client's approval; it is the id of the
+    item that asked for that.
+    """
 
     id: str
     name: str
+    form: ToolForm | None = None
+    approval: str | None = None
 
 
 @frozen
@@ -81,9 +88,30 @@ class ActivityEnded:
 
 MAX_ACTIVITY_OUTPUT = 20_000
 
+
+@frozen
+class ListedTool:
+    """A tool as its MCP server describes it; `schema` is the JSON Schema of its input, as text."""
+
+    name: str
+    description: str
+    schema: str
+    read_only: bool
+
+
+@frozen
+class ToolsListed:
+    """The tools that a response may use of the MCP server that its client calls `server`; or the
+    `error` for which there are none."""
+
+    server: str
+    tools: tuple[ListedTool, ...] = ()
+    error: str | None = None
+
+
 TurnItem = (
     TextDelta | ReasoningDelta | ToolCallStarted | ToolCallDelta | Refused
-    | ActivityStarted | ActivityDelta | ActivityEnded
+    | ActivityStarted | ActivityDelta | ActivityEnded | ToolsListed
 )  # fmt: skip
 
 
@@ -92,6 +120,8 @@ _TEXTS = ("text", "fragment", "output", "name", "id")
 
 def text_size(item: TurnItem) -> int:
     """The bytes of all texts of `item`, in UTF-8."""
+    if isinstance(item, ToolsListed):
+        return sum(utf8_size(each.description) + utf8_size(each.schema) for each in item.tools)
     return sum(utf8_size(getattr(item, name, "")) for name in _TEXTS)
 
 

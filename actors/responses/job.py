@@ -11,6 +11,7 @@ it stood then; else in a new one, which receives the whole history.
 from __future__ import annotations
 
 import time
+from collections.abc import Sequence
 from contextlib import suppress
 from typing import TYPE_CHECKING
 
@@ -21,8 +22,10 @@ from ...schemas.message import Message, check_results, digest
 from ...schemas.openai.response_tools import with_tools
 from ...schemas.openai.responses import ResponseTurn, in_vain, joined
 from ...schemas.turn import Setup
+from ...schemas.turn_items import TurnItem
 from ..answering import Headers, name_workspace, setup_of
 from ..answering import accept as accept_turn
+from .mcp_tools import make_approved, resolve
 from .record import Record
 
 if TYPE_CHECKING:
@@ -61,6 +64,7 @@ async def accept(
     shelf: ResponseStore | None = None,
 ) -> Job:
     """Refuse what can be refused before anything is spent. Raises `GatewayError`."""
+    request = resolve(gateway, request)
     base = await _base(gateway, owner, request.previous_response_id, shelf)
     if base is not None and base.history is not None:
         check_results(request.messages, base.open_calls, lambda _: "input")
@@ -107,6 +111,23 @@ def _checked(record: Record) -> Record:
             param="previous_response_id",
         )
     return record
+
+
+async def settled(job: Job) -> tuple[Job, tuple[TurnItem, ...]]:
+    """The job, once the calls that its client has approved are made; and what came of them. Raises
+    `GatewayError`."""
+    if not job.request.approvals:
+        return job, ()
+    await find_place(job)
+    history: Sequence[Message] = ()
+    if job.base is not None:
+        history = job.base.history or ()
+    elif job.request.conversation_id is not None:
+        owner = job.request.owner
+        conversation = job.gateway.loaded(job.request.conversation_id, owner=owner)
+        history = conversation.broadcast.history.messages()
+    request, items = await make_approved(job.gateway, job.request, history)
+    return evolve(job, request=request), items
 
 
 # -- placed ----------------------------------------------------------------------------------------
@@ -179,7 +200,10 @@ def _behind(base: Record, job: Job) -> ResponseTurn:
     tools, instructions = request.tools, request.instructions
     if base.asked_as is not None:
         # What the request leaves open is as it was asked before: it is the same one still.
-        tools = base.asked_as.tools if tools is None else tools
+        if tools is None:
+            asked = base.asked_as
+            tools = asked.tools
+            request = evolve(request, hosted=asked.hosted, lists=asked.lists)
         if instructions is None:
             instructions = base.heading.echo["instructions"]
     elif tools is None and not base.open_calls:

@@ -7,6 +7,7 @@ compaction. Refuses to know: how items are read (`schemas.openai.items`,
 
 from __future__ import annotations
 
+import re
 import time
 from collections.abc import Callable, Sequence
 from contextlib import suppress
@@ -29,6 +30,9 @@ if TYPE_CHECKING:
     from .store import ResponseStore
 
 
+_TURN = re.compile(r"([0-9a-f]{32})_")
+
+
 class KeptItems:
     """For one request of `owner`'s: what it was asked once is not looked for again. `shelf` has
     responses of its connection alone. It may be asked in a thread of trio's, too."""
@@ -44,6 +48,8 @@ class KeptItems:
         """An item of a stored response (what was asked, too), or of a conversation."""
         _, _, place = item_id.partition("_")  # msg_TURN_2
         turn, _, _ = place.rpartition("_")
+        if (named := _TURN.match(place)) is not None:
+            turn = named[1]  # what follows may be the id of a call
         if turn not in self._found:
             self._found[turn] = {item["id"]: item for item in self._items_of(turn)}
         return self._found[turn].get(item_id)

@@ -15,7 +15,8 @@ from attrs import define, field
 
 from ...schemas.message import Message
 from ...schemas.openai.response_events import Ending, ResponseHeading
-from ...schemas.turn import Tool, TurnRequest
+from ...schemas.openai.responses import ResponseTurn
+from ...schemas.turn import Tool
 from ...schemas.turn_items import TurnItem, answer_of, compact
 from ..conversations.lineage import new_from
 
@@ -31,7 +32,8 @@ class Record:
     and: `history`, all that was said up to its end (None as for `before`); `place`, the identities
     of what its conversation holds; and whether that `is_settled`: it is the history. A warm-up only
     holds what is to be asked later. `asked_as`: what comes next is asked in the same words, as far
-    as it says nothing else.
+    as it says nothing else. `listed` are the MCP servers whose tools the client has received a list
+    of up to here.
     """
 
     heading: ResponseHeading
@@ -53,7 +55,8 @@ class Record:
     scope: trio.CancelScope | None = None
     steered: bool = False
     is_warm_up: bool = False
-    asked_as: TurnRequest | None = None
+    asked_as: ResponseTurn | None = None
+    listed: tuple[str, ...] = ()
     _readers: int = 0
     _news: trio.Event = field(factory=trio.Event)
 

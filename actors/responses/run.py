@@ -25,7 +25,8 @@ from ..answering import Source, answering, setup_of
 from ..conversations.conversation import ConversationInfo
 from ..conversations.models import name_of
 from ..conversations.workspace_paths import name_of_place
-from .job import Job, find_place, place
+from .job import Job, find_place, place, settled
+from .mcp_tools import lists_of
 from .record import Record
 
 KEEP_SECONDS = 2.0
@@ -36,17 +37,21 @@ OnItems = Callable[[Sequence[TurnItem]], Awaitable[None]]
 
 @define(eq=False)
 class Running:
-    """A response that is being given. `request` is the job's, in its place. `relay` brings it to
-    its end."""
+    """A response that is being given. `request` is the job's, in its place; `before` are the items
+    that it begins with. `relay` brings it to its end."""
 
     job: Job
     request: ResponseTurn
     source: Source
     record: Record
+    before: tuple[TurnItem, ...] = ()
 
     async def relay(self, on_items: OnItems) -> None:
         """Pass items on as they come, behind the record. Raises the turn's `GatewayError`."""
         source = self.source
+        if self.before:
+            self.record.add(self.before)
+            await on_items(self.before)
         while items := await source.receive_items():
             self.record.add(items)
             await on_items(items)
@@ -89,8 +94,25 @@ async def responding(job: Job, has_begun: Callable[[], bool]) -> AsyncIterator[R
     `has_begun` says whether the client knows of it: one that failed before is asked for by no
     client. Raises `GatewayError`.
     """
+    job, made = await settled(job)
+    try:
+        async with _responding(job, made, has_begun) as running:
+            yield running
+    except GatewayError as error:
+        if made:  # a server has done something that must not be done twice
+            raise error.for_good() from error
+        raise
+
+
+@asynccontextmanager
+async def _responding(
+    job: Job, made: tuple[TurnItem, ...], has_begun: Callable[[], bool]
+) -> AsyncIterator[Running]:
+    """`made` are the calls of MCP servers that were made before the turn."""
     await find_place(job)
     request = place(job)
+    known = _lists_known(job)
+    lists = lists_of(request, known)
     held: tuple[bytes, ...] = ()
     if request.conversation_id is not None:
         held = job.gateway.loaded(request.conversation_id, owner=request.owner).held
@@ -98,12 +120,13 @@ async def responding(job: Job, has_begun: Callable[[], bool]) -> AsyncIterator[R
     try:
         async with answering(job.gateway, request, job.headers, has_begun) as source:
             record = _begin(job, request, source, held)
+            record.listed = tuple(dict.fromkeys((*known, *(each.server for each in lists))))
             if job.store is not None:
                 job.store.put(record, time.time())
             if record.background:  # a client may ask for it after a restart
                 await job.gateway.kept_responses.keep(record, None)
             try:
-                yield Running(job, request, source, record)
+                yield Running(job, request, source, record, (*lists, *made))
             except BaseException as error:
                 # No checkpoint from here on until the turn is over: who follows the record may go
                 # on in its conversation.
@@ -117,6 +140,13 @@ async def responding(job: Job, has_begun: Callable[[], bool]) -> AsyncIterator[R
             with trio.move_on_after(KEEP_SECONDS, shield=True), suppress(GatewayError):
                 await job.gateway.kept_responses.keep(record, None)
         raise
+
+
+def _lists_known(job: Job) -> tuple[str, ...]:
+    """The MCP servers whose tools the client has received a list of."""
+    named = job.request.conversation_id
+    latest = job.base if named is None else job.gateway.responses.latest(named)
+    return job.request.listed if latest is None else (*latest.listed, *job.request.listed)
 
 
 def _begin(job: Job, request: ResponseTurn, source: Source, held: tuple[bytes, ...]) -> Record:

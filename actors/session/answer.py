@@ -254,13 +254,14 @@ class AnswerState:
     def _begin_call(self, call_id: str, name: str) -> list[TurnItem]:
         self._call_id, self._input = call_id, []
         self._tool = self._tools.get(name)  # the CLI refuses a name that was not offered
-        self._is_act = isinstance(self._tool, HostedTool) or (self._tool is None and self.is_agent)
+        hosted = self._tool if isinstance(self._tool, HostedTool) else None
+        self._is_act = hosted is not None or (self._tool is None and self.is_agent)
         if self._is_act:
             self._tool = None
             self._acted = self.has_acted = True
             self._plain = False
             self._acting.add(call_id)
-            return [ActivityStarted(call_id, name)]
+            return [ActivityStarted(call_id, name, None if hosted is None else hosted.form)]
         if self._tool is None or self._tool is self._answer_tool or self._tool.strict:
             return []
         return [_started(len(self.calls), call_id, self._tool)]

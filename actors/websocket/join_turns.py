@@ -21,6 +21,7 @@ from ...transport.http.bodies import LONG
 from ..answering import accept
 from ..conversations.conversation import Conversation
 from ..responses.kept_items import KeptItems
+from ..responses.mcp_tools import make_approved, resolve
 from ..runtime.boundary import as_gateway_error
 from ..runtime.reply_channel import Turn
 from ..watching.history import TurnRecord
@@ -45,7 +46,11 @@ async def start_turn(
     length = LONG if refers(message.get("input")) else call.socket.length
     asked = await call.gateway.bodies.read(length, partial(_parse, call, message, again))
     asked = evolve(asked, conversation_id=conversation.conversation_id)
+    asked = resolve(call.gateway, asked)
     request = await accept(call.gateway, asked, call.owner, {}, in_vain)
+    request, _ = await make_approved(
+        call.gateway, request, conversation.broadcast.history.messages()
+    )
     turn = conversation.run(
         evolve(
             request,

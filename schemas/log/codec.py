@@ -22,6 +22,7 @@ from attrs import astuple, frozen
 from .. import long_texts
 from ..json_bytes import LONG, kept_json, long_json
 from ..message import (
+    Approval,
     Block,
     Document,
     Image,
@@ -166,6 +167,8 @@ def _encode_block(block: Block, parts: dict[bytes, bytes]) -> Any:
                 value["is_error"] = True
             if block.custom:
                 value["custom"] = True
+            if block.approval is not None:
+                value["approval"] = list(astuple(block.approval))
             return value
         case Image(media_type, data):
             return {"type": "image", "media_type": media_type, **_content(data, parts)}
@@ -213,7 +216,11 @@ def _decode_block(value: dict[str, Any], blobs: Blobs) -> Block:
         case "tool_result":
             content: Any = decode_blocks(value["content"], blobs)
             failed, custom = value.get("is_error", False), value.get("custom", False)
-            return ToolResult(value["tool_use_id"], content, failed, custom=custom)
+            said = value.get("approval")
+            approval = None if said is None else Approval(*said)
+            return ToolResult(
+                value["tool_use_id"], content, failed, custom=custom, approval=approval
+            )
         case "image":
             return Image(value["media_type"], _data(value, blobs))
         case "document":

@@ -9,16 +9,20 @@ from __future__ import annotations
 from collections.abc import Iterable
 from typing import Any
 
+from attrs import astuple
+
 from ..message import Thinking, ToolCall, ToolForm
 from ..turn_items import (
     ActivityDelta,
     ActivityEnded,
     ActivityStarted,
+    ListedTool,
     ReasoningDelta,
     Refused,
     TextDelta,
     ToolCallDelta,
     ToolCallStarted,
+    ToolsListed,
     TurnItem,
     compact,
 )
@@ -37,12 +41,16 @@ def encode_item(item: TurnItem) -> list[Any]:
             return ["arguments", index, fragment]
         case Refused(text):
             return ["refused", text]
-        case ActivityStarted(id, name):
+        case ActivityStarted(id, name, None, None):
             return ["activity", id, name]
+        case ActivityStarted(id, name, form, approval):
+            return ["hosted", id, name, encode_form(form), approval]
         case ActivityDelta(id, fragment):
             return ["activity_input", id, fragment]
         case ActivityEnded(id, output, is_error):
             return ["activity_end", id, output, is_error]
+        case ToolsListed(server, tools, error):
+            return ["tools", server, [list(astuple(tool)) for tool in tools], error]
 
 
 def decode_item(value: list[Any]) -> TurnItem:
@@ -59,6 +67,10 @@ def decode_item(value: list[Any]) -> TurnItem:
             return Refused(text)
         case ["activity", id, name]:
             return ActivityStarted(id, name)
+        case ["hosted", id, name, form, approval]:
+            return ActivityStarted(id, name, decode_form(form), approval)
+        case ["tools", server, tools, error]:
+            return ToolsListed(server, tuple(ListedTool(*tool) for tool in tools), error)
         case ["activity_input", id, fragment]:
             return ActivityDelta(id, fragment)
         case ["activity_end", id, output, is_error]:
@@ -68,7 +80,10 @@ def decode_item(value: list[Any]) -> TurnItem:
 
 
 def encode_form(form: ToolForm | None) -> list[Any] | None:
-    return None if form is None else [form.name, form.namespace, form.custom]
+    if form is None:
+        return None
+    server = [] if form.server is None else [form.server]
+    return [form.name, form.namespace, form.custom, *server]
 
 
 def decode_form(value: list[Any] | None) -> ToolForm | None:

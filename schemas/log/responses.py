@@ -33,8 +33,9 @@ from .items import decode_item, encode_item
 @frozen(kw_only=True)
 class StoredResponse:
     """One response. `key_id` names the key whose it is, `asked` is its input, `said` the system
-    text in it; `spoken` and `brought` are the system texts and tools in the inputs up to here.
-    `items` are in the pieces in which they were delivered; `ending` is None while it runs.
+    text in it; `listed` are the MCP servers whose tools were listed up to here; `spoken` and
+    `brought` are the system texts and tools in the inputs up to here. `items` are in the pieces in
+    which they were delivered; `ending` is None while it runs.
 
     `begins` and `ends` are the numbers of the last records of its conversation's log before it and
     of it (None: what was said there is not known, or it has not ended). `place` are the digests of
@@ -49,6 +50,7 @@ class StoredResponse:
     said: str | None = None
     spoken: str | None = None
     brought: tuple[Tool, ...] = ()
+    listed: tuple[str, ...] = ()
     background: bool = False
     is_warm_up: bool = False
     is_settled: bool = False
@@ -82,6 +84,7 @@ def encode_response(response: StoredResponse) -> Encoded:
         "said": response.said,
         "spoken": response.spoken,
         "brought": [encode_tool(tool) for tool in response.brought],
+        "listed": list(response.listed),
         "background": response.background,
         "is_warm_up": response.is_warm_up,
         "is_settled": response.is_settled,
@@ -101,6 +104,7 @@ def decode_response(body: bytes, blobs: Blobs) -> StoredResponse:
         "heading": ResponseHeading(**value["heading"]),
         "asked": decode_messages(value["asked"], blobs),
         "brought": tuple(map(decode_tool, value["brought"])),
+        "listed": tuple(value.get("listed", ())),
         "items": tuple(map(decode_item, value["items"])),
         "ending": None if value["ending"] is None else _decode_ending(value["ending"]),
         "place": tuple(place[n : n + 32] for n in range(0, len(place), 32)),

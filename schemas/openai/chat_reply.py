@@ -24,6 +24,7 @@ from ..turn_items import (
     TextDelta,
     ToolCallDelta,
     ToolCallStarted,
+    ToolsListed,
     TurnItem,
 )
 from . import sse
@@ -124,8 +125,8 @@ def encode_chunk(
 
 
 def encode_delta(item: TurnItem) -> dict[str, Any] | None:
-    """What `item` adds to the answer; None for what an agent does with tools of its own, which has
-    no place in a chat completion."""
+    """What `item` adds to the answer; None for what an agent does with tools of its own, and what
+    the gateway does with an MCP server's, which have no place in a chat completion."""
     match item:
         case TextDelta(text):
             return {"content": text}
@@ -139,7 +140,7 @@ def encode_delta(item: TurnItem) -> dict[str, Any] | None:
             return {"tool_calls": [{"index": index, "function": {"arguments": fragment}}]}
         case Refused(text):
             return {"refusal": text}
-        case ActivityStarted() | ActivityDelta() | ActivityEnded():
+        case ActivityStarted() | ActivityDelta() | ActivityEnded() | ToolsListed():
             return None
 
 

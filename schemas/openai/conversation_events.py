@@ -26,6 +26,7 @@ from ..turn_items import (
     TextDelta,
     ToolCallDelta,
     ToolCallStarted,
+    ToolsListed,
     TurnItem,
 )
 from .output_items import Status, encode_messages, encode_output
@@ -207,6 +208,9 @@ def _encode_item(item: TurnItem) -> tuple[str, dict[str, Any]]:
             return "activity.delta", {"call_id": id, "arguments": fragment}
         case ActivityEnded(id, output, is_error):
             return "activity.ended", {"call_id": id, "output": output, "is_error": is_error}
+        case ToolsListed(server, tools, error):
+            listed = [tool.name for tool in tools]
+            return "tools.listed", {"server_label": server, "tools": listed, "error": error}
         case Refused(text):
             return "refusal", {"text": text}
 

@@ -5,8 +5,10 @@ Knows: the calls of OpenAI's built-in tools and their outputs (OpenAI API refere
 the gateway's own words (`schemas.openai.items`), and who keeps items and opens compactions.
 
 A call of a tool that the client ran itself (a shell, a patch) reaches the model as a call, what
-OpenAI ran on its side (code, a search of files, an MCP server) as a call with its output; what has
-no such form is left out and named. Whatever some server wrote is never refused for its form.
+OpenAI ran on its side (code, a search of files) as a call with its output; what has no such form is
+left out and named. Items of MCP servers' tools are those of this gateway too, and come out as
+`schemas.openai.items` reads them: an approval has what came of the call beside it, where the
+history says that. Whatever some server wrote is never refused for its form.
 """
 
 from __future__ import annotations
@@ -19,7 +21,7 @@ from attrs import define, field, frozen
 
 from ..convert import write_json
 from ..errors import InvalidRequest, NotFound, TooLarge, invalid, missing, unsupported
-from .output_items import JSON, SERVER
+from .output_items import JSON, SERVER, asked_call
 from .response_tools import check_tools_length
 
 MAX_ITEMS = 10_000
@@ -35,6 +37,7 @@ MAX_BROUGHT = 5_000
 READ = (
     "message", "function_call", "function_call_output", "custom_tool_call",
     "custom_tool_call_output", "additional_tools",
+    "mcp_approval_request", "mcp_approval_response", "mcp_call",
 )  # fmt: skip
 """Items that `schemas.openai.items` reads as they are."""
 
@@ -46,11 +49,20 @@ PASSED_OVER = ("reasoning", "mcp_list_tools")
 
 _UNTOLD = re.compile(
     r"(web_search|image_generation|tool_search|program)_call"
-    r"|tool_search_output|program_output|mcp_approval_request|mcp_approval_response"
+    r"|tool_search_output|program_output"
     r"|compaction_trigger|[a-z0-9_.-]{1,32}:[a-z0-9_.:-]{1,64}"
 )
 """What has no form for the model; the last alternative is a provider's own (Open Responses, "Items
 are extensible")."""
+
+
+def unknown_approval(approval_id: str, path: str) -> InvalidRequest:
+    return InvalidRequest(
+        f"Approval request '{approval_id[:100]}' not found: no call that waits here has asked for"
+        " that.",
+        code="approval_request_not_found",
+        param=path,
+    )
 
 
 class Kept(Protocol):
@@ -125,6 +137,8 @@ class _Taking:
     kept: Kept
     left_out: dict[str, None] = field(factory=dict)
     _referred: set[str] = field(factory=set)
+    _approved: dict[str, JSON] = field(factory=dict)  # answers to requests for approval
+    _not_ours: set[str] = field(factory=set)  # requests for approval that no call here needs
     _bytes: int = 0
     _tools: int = 0
 
@@ -144,6 +158,14 @@ class _Taking:
                 return self._open(item, path)
             case "mcp_call" if item.get("server_label") == SERVER:
                 return {"type": "reasoning"}  # what an agent did here is passed over as thinking is
+            case "mcp_call":
+                return self._take_call(item) or self._leave_out(kind)
+            case "mcp_approval_request":
+                return self._take_asked(item) or self._leave_out(kind)
+            case "mcp_approval_response":
+                return self._take_approval(item, path)
+            case "mcp_list_tools" if isinstance(label := item.get("server_label"), str):
+                return {"type": kind, "server_label": label}
             case str() if kind in PASSED_OVER:
                 return {"type": kind}
             case str() if kind in _CALLS or kind in _RUN_THERE:
@@ -153,6 +175,56 @@ class _Taking:
                     return self._leave_out(kind)
                 raise unsupported(f"Items of type {kind} are not supported.", f"{path}.type")
         return item
+
+    def _take_call(self, item: Mapping[str, Any]) -> JSON | None:
+        """What OpenAI or this gateway did; or what came of a call that the client had approved."""
+        asked, given = item.get("approval_request_id"), _outcome(item)
+        if isinstance(asked, str) and asked in self._approved:
+            result = self._approved[asked]
+            if given is not None:
+                result |= given
+            return {"type": "reasoning"}
+        call_id, server, name = (item.get(each) for each in ("id", "server_label", "name"))
+        if given is None or not (isinstance(call_id, str) and call_id):
+            return None
+        if not (isinstance(server, str) and isinstance(name, str)):
+            return None
+        arguments = _text(item.get("arguments") or "{}")
+        if isinstance(asked, str) and (asked_id := asked_call(asked)) is not None:
+            call_id = asked_id
+        call = {"call_id": call_id, "name": name, "server_label": server, "arguments": arguments}
+        return {"type": "mcp_call", **call, **given}
+
+    def _take_asked(self, item: Mapping[str, Any]) -> JSON | None:
+        """A request for approval, as this gateway writes it."""
+        fields = {name: item.get(name) for name in ("id", "server_label", "name", "arguments")}
+        asked_id, *others = fields.values()
+        if isinstance(asked_id, str):
+            call_id = asked_call(asked_id)
+            if call_id is not None and all(isinstance(each, str) for each in others):
+                return {"type": "mcp_approval_request", **fields, "call_id": call_id}
+            self._not_ours.add(asked_id)
+        return None
+
+    def _take_approval(self, item: Mapping[str, Any], path: str) -> JSON:
+        asked = item.get("approval_request_id")
+        if not isinstance(asked, str):
+            raise missing(f"{path}.approval_request_id")
+        if asked in self._not_ours:
+            return self._leave_out("mcp_approval_response")
+        call_id = asked_call(asked)
+        if call_id is None:
+            raise unknown_approval(asked, f"{path}.approval_request_id")
+        if asked in self._approved:
+            raise InvalidRequest(
+                f"Approval request '{asked[:100]}' is answered already.",
+                code="duplicate_item",
+                param=f"{path}.approval_request_id",
+            )
+        fields = {name: item.get(name) for name in ("approve", "reason")}
+        made = {"type": "mcp_approval_response", "approval_request_id": asked, "call_id": call_id}
+        self._approved[asked] = made | fields
+        return self._approved[asked]
 
     def _leave_out(self, kind: str) -> JSON:
         self.left_out[kind] = None
@@ -272,9 +344,15 @@ def _ran(call_id: str, name: str, arguments: Any, output: Any) -> JSON | None:
     }
 
 
-def _mcp(item: Mapping[str, Any], call_id: str) -> JSON | None:
-    name = f"{item.get('server_label')}__{item.get('name')}"
-    return _ran(call_id, name, item.get("arguments"), item.get("output") or item.get("error"))
+def _outcome(item: Mapping[str, Any]) -> JSON | None:
+    """The output of an MCP server's tool, or its error; None: neither is known."""
+    error = item.get("error")
+    if error:
+        if isinstance(error, dict) and isinstance(error.get("content"), str):
+            error = error["content"]
+        return {"output": _text(error), "is_error": True}
+    output = item.get("output")
+    return None if output is None else {"output": _text(output)}
 
 
 def _code(item: Mapping[str, Any], call_id: str) -> JSON | None:
@@ -286,7 +364,6 @@ def _files(item: Mapping[str, Any], call_id: str) -> JSON | None:
 
 
 _RUN_THERE: dict[str, _Reader] = {
-    "mcp_call": _mcp,
     "code_interpreter_call": _code,
     "file_search_call": _files,
 }

@@ -15,20 +15,24 @@ from __future__ import annotations
 from collections.abc import Iterator, Sequence
 from typing import Any, Literal
 
-from attrs import define, field, frozen
+from attrs import define, evolve, field, frozen
 
 from ..convert import at_most, write_json
 from ..describe import Details
 from ..errors import InvalidRequest, invalid, missing, unsupported
 from ..json_bounds import ArgumentsMeter
+from ..mcp_tools import full_name
 from ..media import Attachment, Slot
 from ..message import (
     CUSTOM_INPUT,
+    Approval,
     Block,
     Image,
     Message,
     ToolCall,
+    ToolForm,
     ToolResult,
+    ToolRound,
     check_results,
     settle_results,
 )
@@ -70,6 +74,10 @@ class InputItem:
     input: str | None = None
     output: str | tuple[InputPart, ...] | None = None
     is_error: bool | None = None
+    server_label: str | None = None
+    approval_request_id: str | None = None
+    approve: bool | None = None
+    reason: str | None = None
     tools: tuple[FlatTool, ...] | None = at_most(MAX_TOOLS, "tools")
 
     @property
@@ -96,6 +104,15 @@ DETAILS: Details = {
     },
     InputPart: {"type": {"description": "As `input_text`, `input_image`, `output_text`."}},
 }
+
+
+UNTOLD = "The user approved this call. What came of it is not told."
+
+
+def denial(reason: str | None) -> str:
+    """What the model reads in place of a call's result, where the client does not approve it."""
+    said = "The user does not approve this call, so it was not made."
+    return f"{said} The reason: {reason}" if reason else said
 
 
 # -- what they say -------------------------------------------------------------------------------
@@ -139,6 +156,9 @@ class Reading:
     are those that items brought, by their paths; `begun` is the path of an answer at the end that
     the model is to go on with.
 
+    `approvals` are the paths of answers to requests for approval, by the ids of those, as far as
+    the history does not say what came of them; `listed` are the servers whose tools it lists.
+
     `_said` are the blocks of the message that later items may still add to, `_ids` the calls in it
     or those that it has the results of.
     """
@@ -148,6 +168,8 @@ class Reading:
     messages: list[Message] = field(factory=list)
     places: list[str] = field(factory=list)
     tools: dict[str, FlatTool] = field(factory=dict)
+    approvals: dict[str, str] = field(factory=dict)
+    listed: dict[str, None] = field(factory=dict)
     begun: str | None = None
     attachments: list[Attachment] = field(factory=list)
     _open: Literal["answer", "results"] | None = None
@@ -165,8 +187,14 @@ class Reading:
         match item.kind:
             case "message":
                 self._add_message(item, path, within)
-            case "function_call" | "custom_tool_call":
+            case "function_call" | "custom_tool_call" | "mcp_approval_request":
                 self._add_call(item, path)
+            case "mcp_approval_response":
+                self._add_approval(item, path)
+            case "mcp_call":
+                self._add_round(item, path)
+            case "mcp_list_tools" if item.server_label is not None:
+                self.listed[item.server_label] = None
             case "function_call_output" | "custom_tool_call_output":
                 self._add_result(item, path)
             case kind if kind == RUN_THERE:
@@ -185,6 +213,20 @@ class Reading:
         settled = [*settle_results(self.messages)]
         self.places = [self.places[index] for index, _ in settled]
         self.messages = [message for _, message in settled]
+        self._settle_approvals()
+
+    def _settle_approvals(self) -> None:
+        """What was approved before the model's last answer is not approved once more."""
+        last = max(
+            (n for n, each in enumerate(self.messages) if each.role == "assistant"), default=0
+        )
+        for index, message in enumerate(self.messages[:last]):
+            for result in message.results:
+                if result.approval is not None and result.content == ():
+                    self.approvals.pop(result.approval.request_id)
+                    told = evolve(result, content=(UNTOLD,))
+                    said = (told if each is result else each for each in message.content)
+                    self.messages[index] = message = Message(message.role, tuple(said))
 
     def say_system(self) -> None:
         """Only the system speaks: its last message is what the model answers."""
@@ -258,6 +300,37 @@ class Reading:
         self._said.append(ToolResult(item.call_id, content, bool(item.is_error), custom=custom))
         self._take_id(item.call_id, path, f"Tool call {item.call_id} has an output already.")
 
+    def _add_approval(self, item: InputItem, path: str) -> None:
+        """The answer to a request for approval: it is the result of the call, as far as there is
+        one."""
+        assert item.call_id is not None
+        assert item.approval_request_id is not None
+        if item.approve is None:
+            raise missing(f"{path}.approve")
+        approval = Approval(item.approval_request_id, item.approve, item.reason)
+        content: tuple[str, ...] = ()
+        if not item.approve:
+            content = (denial(item.reason),)
+        elif item.output is not None:
+            content = (str(item.output),)
+        else:
+            self.approvals[item.approval_request_id] = path
+        self._go_on("results", path)
+        is_error = bool(item.is_error) or not item.approve
+        self._said.append(ToolResult(item.call_id, content, is_error, approval=approval))
+        self._take_id(item.call_id, path, f"Tool call {item.call_id} has an output already.")
+
+    def _add_round(self, item: InputItem, path: str) -> None:
+        """What the gateway did while the model answered: no part of what was said."""
+        assert item.call_id is not None
+        assert item.server_label is not None
+        name = full_name(item.server_label, item.name or "")
+        call = ToolCall(item.call_id, name, item.arguments or "{}")
+        self._arguments.take(call.arguments, f"{path}.arguments")
+        result = ToolResult(call.id, (str(item.output),), bool(item.is_error))
+        self._go_on("answer", path)
+        self._said.append(ToolRound((call,), (result,)))
+
     def _take_id(self, call_id: str, path: str, complaint: str) -> None:
         if call_id in self._ids:
             raise InvalidRequest(complaint, code="duplicate_tool_call_id", param=f"{path}.call_id")
@@ -314,7 +387,11 @@ def _text(part: str | InputPart, role: str, path: str) -> str:
 def _answer(said: Sequence[Block]) -> tuple[Block, ...]:
     """The blocks of an answer as the gateway sends one: text first, and none that is empty beside
     others."""
-    texts = tuple(block for block in said if isinstance(block, str) and block)
+    texts = tuple(
+        block
+        for block in said
+        if isinstance(block, ToolRound) or (isinstance(block, str) and block)
+    )
     calls = tuple(block for block in said if isinstance(block, ToolCall))
     return texts + calls or ("",)
 
@@ -330,6 +407,10 @@ def _call(item: InputItem, path: str) -> ToolCall:
     if custom and item.input is None:
         raise missing(f"{path}.input")
     arguments = write_json({CUSTOM_INPUT: item.input}).decode() if custom else item.arguments
+    if item.kind == "mcp_approval_request" and item.server_label is not None:
+        form = ToolForm(name, server=item.server_label)
+        flat = full_name(item.server_label, name)
+        return ToolCall(str(item.call_id), flat, arguments or "{}", form=form)
     return ToolCall(
         str(item.call_id),
         flat_name(name, item.namespace),

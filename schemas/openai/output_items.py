@@ -7,14 +7,18 @@ without their numbers. Refuses to know: how items are read (`schemas.openai.item
 around them, and how events are framed (`schemas.openai.response_events`).
 
 An item's id follows from the turn's id and from the item's place in the turn, so that every writer
-of a turn's items writes the same. One item is open at a time. Only an agent's use of its own tools
-stays under way beside others, until its result arrives.
+of a turn's items writes the same; what a response has in front of them (lists of tools, calls made
+before the turn) is not counted. A request for approval has the id of its call in its own: so the
+answer to it needs nothing else. One item is open at a time. Only what the gateway or an agent does
+with tools stays under way beside others, until its result arrives.
 """
 
 from __future__ import annotations
 
+import json
+import re
 from collections.abc import Iterable, Sequence
-from typing import Any, ClassVar, Literal
+from typing import Any, ClassVar, Literal, TypeVar
 
 from attrs import define, field
 
@@ -23,11 +27,13 @@ from ..turn_items import (
     ActivityDelta,
     ActivityEnded,
     ActivityStarted,
+    ListedTool,
     ReasoningDelta,
     Refused,
     TextDelta,
     ToolCallDelta,
     ToolCallStarted,
+    ToolsListed,
     TurnItem,
     compact,
 )
@@ -59,7 +65,7 @@ def encode_messages(
     if system is not None:
         items.append(_message("system", [{"type": "input_text", "text": system}]))
     for message in messages:
-        items += _answer(message) if message.role == "assistant" else _question(message)
+        items += _answer(message, turn_id) if message.role == "assistant" else _question(message)
     prefix = f"in_{hex_of(turn_id)}_"
     return [{"id": f"{prefix}{index}", **item} for index, item in enumerate(items)]
 
@@ -76,11 +82,23 @@ def _question(message: Message) -> list[JSON]:
     return items
 
 
-def _answer(message: Message) -> list[JSON]:
+def _answer(message: Message, turn_id: str) -> list[JSON]:
     items = []
     if message.text or not message.calls:
         items.append(_message("assistant", [encode_text(message.text)]))
-    return [*items, *({**encode_call(call), "status": "completed"} for call in message.calls)]
+    return [*items, *(_said_call(call, turn_id) for call in message.calls)]
+
+
+def _said_call(call: ToolCall, turn_id: str) -> JSON:
+    if is_asked_for(call.form):
+        return {"id": approval_id(hex_of(turn_id), call.id), **encode_call(call)}
+    return {**encode_call(call), "status": "completed"}
+
+
+def is_asked_for(form: ToolForm | None) -> bool:
+    """Whether the gateway makes such a call with the client's approval: so it knows the tools of
+    MCP servers that stand among a client's."""
+    return form is not None and form.server is not None
 
 
 def encode_text(text: str) -> JSON:
@@ -90,6 +108,9 @@ def encode_text(text: str) -> JSON:
 def encode_call(call: ToolCall) -> JSON:
     """A call as the client knows it."""
     form = call.form or ToolForm(call.name)
+    if form.server is not None:
+        asked = {"server_label": form.server, "name": form.name, "arguments": call.arguments}
+        return {"type": "mcp_approval_request", **asked}
     name: JSON = {"call_id": call.id, "name": form.name}
     if form.namespace is not None:
         name["namespace"] = form.namespace
@@ -99,6 +120,10 @@ def encode_call(call: ToolCall) -> JSON:
 
 
 def _result(result: ToolResult) -> JSON:
+    if result.approval is not None:
+        asked = {"approval_request_id": result.approval.request_id}
+        said = {"approve": result.approval.approve, "reason": result.approval.reason}
+        return {"type": "mcp_approval_response", **asked, **said}
     item: JSON = {
         "type": "custom_tool_call_output" if result.custom else "function_call_output",
         "call_id": result.call_id,
@@ -142,18 +167,20 @@ def encode_output(items: Iterable[TurnItem], turn_id: str, *, status: Status) ->
 
 @define(eq=False)
 class _Item:
-    """An output item that is being made; `pieces` is what came of it so far."""
+    """An output item that is being made; `pieces` is what came of it so far. `index` is its place
+    in the output, where `before` items are not the turn's."""
 
     prefix: ClassVar[str]
 
     turn: str
     index: int
+    before: int = 0
     status: str = "in_progress"
     pieces: list[str] = field(factory=list)
 
     @property
     def id(self) -> str:
-        return f"{self.prefix}_{self.turn}_{self.index}"
+        return f"{self.prefix}_{self.turn}_{self.index - self.before}"
 
     @property
     def place(self) -> JSON:
@@ -364,24 +391,104 @@ class _CustomCall(_Call):
 
 
 @define(eq=False)
+class _Asked(_Call):
+    """A call that waits for the client's approval. OpenAI has no events for its arguments."""
+
+    @property
+    def id(self) -> str:
+        return approval_id(self.turn, self.call_id)
+
+    def encode(self) -> JSON:
+        call = ToolCall(self.call_id, self.name, self.text, form=self.form)
+        return {"id": self.id, **encode_call(call)}
+
+    def delta(self, text: str) -> list[Event]:
+        self.pieces.append(text)
+        return []
+
+    def end_parts(self) -> list[Event]:
+        return []
+
+
+_APPROVAL_ID = re.compile(r"mcpr_[0-9a-f]{32}_(.+)", re.DOTALL)
+
+
+def approval_id(turn: str, call_id: str) -> str:
+    return f"mcpr_{turn}_{call_id}"
+
+
+def asked_call(approval_id: str) -> str | None:
+    """The id of the call that an item of that id asks for approval of; None: no item here has such
+    an id."""
+    found = _APPROVAL_ID.fullmatch(approval_id)
+    return None if found is None else found[1]
+
+
+@define(eq=False)
+class _Listed(_Item):
+    """The tools of an MCP server."""
+
+    listed: ToolsListed = field(kw_only=True)
+
+    @property
+    def id(self) -> str:
+        return f"mcpl_{self.turn}_{self.listed.server}"
+
+    def encode(self) -> JSON:
+        tools = () if self.status == "in_progress" else self.listed.tools
+        return {
+            "id": self.id,
+            "type": "mcp_list_tools",
+            "server_label": self.listed.server,
+            "tools": [_encode_listed(tool) for tool in tools],
+            "error": None if self.status == "in_progress" else self.listed.error,
+        }
+
+    def events(self) -> list[Event]:
+        """From its beginning to its end."""
+        name = "response.mcp_list_tools"
+        begun = [_item_event("added", self), {"type": f"{name}.in_progress", **self.place}]
+        self.status = "completed" if self.listed.error is None else "failed"
+        ended = {"type": f"{name}.{self.status}", **self.place}
+        return [*begun, ended, _item_event("done", self)]
+
+
+def _encode_listed(tool: ListedTool) -> JSON:
+    return {
+        "name": tool.name,
+        "description": tool.description,
+        "input_schema": json.loads(tool.schema),
+        "annotations": {"readOnlyHint": tool.read_only},
+    }
+
+
+@define(eq=False)
 class _Activity(_Call):
-    """An agent's use of a tool of its own."""
+    """An agent's use of a tool of its own, or the gateway's call of an MCP server's."""
 
     prefix: ClassVar[str] = "mcp"
     _name: ClassVar[str] = "response.mcp_call_arguments"
     output: str | None = None
+    approval: str | None = None
+
+    @property
+    def id(self) -> str:
+        before = self.approval is not None  # then the turn does not count it
+        return f"{self.prefix}_{self.turn}_{self.call_id}" if before else super().id
 
     def encode(self) -> JSON:
         failed = self.status == "failed"
         error = {"type": "mcp_tool_execution_error", "content": self.output} if failed else None
+        form = self.form or ToolForm(self.name, server=SERVER)
         return {
             "id": self.id,
             "type": "mcp_call",
-            "server_label": SERVER,
-            "name": self.name,
+            "server_label": form.server,
+            "name": form.name,
             "arguments": self.text,
             "output": self.output,
             "error": error,
+            "approval_request_id": self.approval,
             "status": self.status,
         }
 
@@ -396,6 +503,9 @@ class _Activity(_Call):
         return [*events, _item_event("done", self)]
 
 
+_I = TypeVar("_I", bound=_Item)
+
+
 class Output:
     """The output of one turn: `add` what comes, then `finish`. Both return the events for
     of it."""
@@ -403,6 +513,7 @@ class Output:
     def __init__(self, turn_id: str) -> None:
         self._turn = hex_of(turn_id)
         self._items: list[_Item] = []
+        self._before = 0  # of the items, those that are not the turn's
         self._open: _Item | None = None
         self._acting: dict[str, _Activity] = {}  # under way, by their ids
 
@@ -430,13 +541,20 @@ class Output:
                 return [*self._turn_to(_Thought), *self._now.delta(text)]
             case ToolCallStarted(_, call_id, name, form):
                 kind = _CustomCall if form is not None and form.custom else _Call
-                call = kind(self._turn, self._next, call_id=call_id, name=name, form=form)
-                return self._begin(call)
+                kind = _Asked if is_asked_for(form) else kind
+                return self._begin(self._make(kind, call_id=call_id, name=name, form=form))
             case ToolCallDelta(_, fragment):
-                assert type(self._open) in (_Call, _CustomCall), "arguments follow their call"
+                assert type(self._open) in (_Call, _CustomCall, _Asked), (
+                    "arguments follow their call"
+                )
                 return self._now.delta(fragment)
-            case ActivityStarted(call_id, name):
-                return self._act(call_id, name)
+            case ActivityStarted():
+                return self._act(item)
+            case ToolsListed():
+                listed = self._make(_Listed, listed=item)
+                self._before += 1
+                self._items.append(listed)
+                return listed.events()
             case ActivityDelta(call_id, fragment):
                 activity = self._acting[call_id]
                 return activity.delta(fragment) if activity.open else []
@@ -453,9 +571,8 @@ class Output:
         self._open, self._acting = None, {}
         return events
 
-    @property
-    def _next(self) -> int:
-        return len(self._items)
+    def _make(self, kind: type[_I], **fields: Any) -> _I:
+        return kind(self._turn, len(self._items), self._before, **fields)
 
     @property
     def _now(self) -> _Item:
@@ -478,16 +595,19 @@ class Output:
     def _turn_to(self, kind: type[_Item], **fields: Any) -> list[Event]:
         if isinstance(self._open, kind):
             return []
-        return self._begin(kind(self._turn, self._next, **fields))
+        return self._begin(self._make(kind, **fields))
 
     def _say(self, kind: str, text: str) -> list[Event]:
         events = self._turn_to(_Said)
         assert isinstance(self._open, _Said)
         return [*events, *self._open.turn_to(kind), *self._open.delta(text)]
 
-    def _act(self, call_id: str, name: str) -> list[Event]:
-        activity = _Activity(self._turn, self._next, call_id=call_id, name=name)
-        self._acting[call_id] = activity
+    def _act(self, begun: ActivityStarted) -> list[Event]:
+        activity = self._make(
+            _Activity, call_id=begun.id, name=begun.name, form=begun.form, approval=begun.approval
+        )
+        self._before += begun.approval is not None
+        self._acting[begun.id] = activity
         return self._begin(activity)
 
     def _acted(self, call_id: str, output: str, is_error: bool) -> list[Event]:

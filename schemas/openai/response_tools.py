@@ -17,10 +17,11 @@ import re
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from typing import Any
 
-from attrs import evolve, frozen
+from attrs import evolve, field, frozen
 
 from ..convert import at_most
 from ..errors import invalid, missing, unsupported
+from ..mcp_tools import ServerTool, full_name
 from ..message import CUSTOM_INPUT, ToolForm
 from ..turn import Tool, ToolChoice
 from .chat_tools import MAX_TOOLS, FunctionTool, check_choice, read_functions
@@ -32,6 +33,9 @@ BUILT_IN = re.compile(
 )
 """Types of tools that OpenAI runs, that a client runs in a way of its own, or that some provider
 has (with a colon, as Open Responses has it): left out here."""
+
+MAX_HEADERS = 64
+"""Of a request to an MCP server."""
 
 _TEXT_INPUT = {
     "type": "object",
@@ -59,8 +63,38 @@ class InnerTool:
 
 
 @frozen
+class ToolFilter:
+    """Some tools of an MCP server: those of these names, and of this nature, as its annotations
+    say (None: any)."""
+
+    tool_names: tuple[str, ...] | None = None
+    read_only: bool | None = None
+
+    def passes(self, tool: ServerTool) -> bool:
+        named = self.tool_names is None or tool.name in self.tool_names
+        return named and self.read_only in (None, tool.read_only)
+
+
+@frozen
+class ApprovalFilters:
+    always: ToolFilter | None = None
+    never: ToolFilter | None = None
+
+
+@frozen
 class FlatTool(InnerTool):
+    """Of the fields, those from `server_label` on are an MCP server's."""
+
     tools: tuple[InnerTool, ...] | None = at_most(MAX_TOOLS, "tools")
+    server_label: str | None = None
+    server_url: str | None = field(default=None, repr=False)
+    server_description: str | None = None
+    connector_id: str | None = None
+    tunnel_id: str | None = None
+    headers: Mapping[str, Any] | None = at_most(MAX_HEADERS, "headers", repr=False)
+    authorization: str | None = field(default=None, repr=False)
+    allowed_tools: tuple[str, ...] | ToolFilter | None = None
+    require_approval: str | ApprovalFilters | None = None
 
 
 @frozen
@@ -68,6 +102,7 @@ class FlatChoice:
     type: str
     name: str | None = None
     namespace: str | None = None
+    server_label: str | None = None
     mode: str | None = None
     tools: tuple[Mapping[str, Any], ...] | None = at_most(MAX_TOOLS, "tools")
 
@@ -210,6 +245,11 @@ def read_flat_choice(
             choice, path = ToolChoice("named", _chosen(name, namespace, tools)), "tool_choice.name"
         case FlatChoice("allowed_tools"):
             return _allowed(given, tools)
+        case FlatChoice("mcp", str(name), server_label=str(server)):
+            # Which tools the servers have is known later (`actors.responses.mcp_tools`).
+            return ToolChoice("named", full_name(server, name)), tools
+        case FlatChoice("mcp"):
+            return ToolChoice("required"), tools
         case FlatChoice(kind):
             raise unsupported(f"A tool choice of type {kind} is not supported.", "tool_choice.type")
     check_choice(choice, known, path)
@@ -244,7 +284,7 @@ def _allowed(
             raise invalid(f"{path} is none of the request's functions.", path)
         names.update(found)
     allowed = tuple(tool for tool in tools or () if tool.name in names)
-    if not allowed:
+    if not allowed and all(wish.get("type") != "mcp" for wish in given.tools or ()):
         raise invalid(
             "tool_choice.tools must name at least one tool that can run here.", "tool_choice.tools"
         )
@@ -265,8 +305,44 @@ def _meant(wish: Mapping[str, Any], tools: Sequence[Tool]) -> set[str]:
 
 
 def echo_tools(given: Iterable[FlatTool]) -> list[dict[str, Any]]:
-    """The tools that the model could call, as the client knows them."""
-    return [_echo(tool) for tool in given if not BUILT_IN.fullmatch(tool.type)]
+    """The tools that the model could call, as the client knows them; of an MCP server, nothing that
+    may be secret."""
+    return [
+        _echo_server(tool) if tool.type == "mcp" else _echo(tool)
+        for tool in given
+        if tool.type == "mcp" or not BUILT_IN.fullmatch(tool.type)
+    ]
+
+
+def _echo_server(tool: FlatTool) -> dict[str, Any]:
+    approval = tool.require_approval
+    if isinstance(approval, ApprovalFilters):
+        filters = {"always": approval.always, "never": approval.never}
+        said: Any = {name: _echo_filter(each) for name, each in filters.items() if each is not None}
+    else:
+        said = approval or "always"
+    allowed = tool.allowed_tools
+    return {
+        "type": "mcp",
+        "server_label": tool.server_label,
+        "server_url": None if tool.server_url is None else _without_path(tool.server_url),
+        "server_description": tool.server_description,
+        "allowed_tools": _echo_filter(allowed) if isinstance(allowed, ToolFilter) else allowed,
+        "headers": None,
+        "require_approval": said,
+    }
+
+
+def _echo_filter(given: ToolFilter) -> dict[str, Any]:
+    fields = {"tool_names": given.tool_names, "read_only": given.read_only}
+    return {name: value for name, value in fields.items() if value is not None}
+
+
+def _without_path(url: str) -> str:
+    """As OpenAI repeats it: there may be a secret in what follows the host."""
+    origin = re.match(r"https?://(?:[^/?#@]*@)?([^/?#@]*)", url)
+    scheme = url.partition(":")[0]
+    return f"{scheme}://{origin[1]}/<redacted>" if origin else "<redacted>"
 
 
 def _echo(tool: InnerTool) -> dict[str, Any]:
@@ -289,6 +365,9 @@ def echo_choice(given: str | FlatChoice | None) -> Any:
         case FlatChoice("function" | "custom" as kind, name, namespace):
             more = {} if namespace is None else {"namespace": namespace}
             return {"type": kind, "name": name, **more}
+        case FlatChoice("mcp", name, server_label=server):
+            more = {} if name is None else {"name": name}
+            return {"type": "mcp", "server_label": server, **more}
         case FlatChoice(kind):
             return {
                 "type": kind,

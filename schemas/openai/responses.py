@@ -8,10 +8,10 @@ response is written (`schemas.openai.response_events`).
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from typing import Any
 
-from attrs import evolve, frozen
+from attrs import evolve, field, frozen
 
 from ..claude.sampling import without_effect
 from ..convert import at_most, structure
@@ -19,10 +19,12 @@ from ..describe import Details, ranges
 from ..errors import invalid, missing, unsupported
 from ..message import Message, check_results
 from ..turn import Options, Tool, ToolChoice, TurnRequest
+from ..turn_items import ToolsListed
 from .chat_tools import ANY_OBJECT, MAX_TOOLS, SchemaFormat, read_schema
 from .foreign_items import MAX_ITEMS, NOTHING_KEPT, Kept, Taken, take_items
 from .ignored_fields import unknown_fields
 from .items import Input, Reading, read_history, read_items
+from .mcp_servers import McpServer, read_servers
 from .parameters import (
     EFFORT,
     NAME,
@@ -219,6 +221,10 @@ DETAILS: Details = {
 class ResponseTurn(TurnRequest):
     """A turn that is asked for as a response.
 
+    `servers` are the MCP servers that the request names; `approvals` are the answers to requests
+    for approval which its last messages bring, each with its path; the client has the lists of
+    tools of those `listed`. `lists` are those that the response begins with, once they are known.
+
     `system` is `instructions` and behind them `said`, the text of the input's own system messages;
     each is None where there is none. `messages` is empty only where nothing has to be generated.
     `brought` are those of the `tools` that came in the input, and stay with it. `echo` is what the
@@ -237,6 +243,10 @@ class ResponseTurn(TurnRequest):
     brought: tuple[Tool, ...]
     echo: Mapping[str, Any]
     before: tuple[Message, ...] | None = ()
+    servers: tuple[McpServer, ...] = ()
+    approvals: Mapping[str, str] = field(factory=dict)
+    listed: tuple[str, ...] = ()
+    lists: tuple[ToolsListed, ...] = ()
 
     @property
     def allows_some(self) -> bool:
@@ -276,9 +286,11 @@ def parse_response(
     )
     reading = _read_input(request, continues)
     history = reading.history
+    servers = _read_servers(request)
     tools, brought, left_out = _read_tools(request, reading)
-    # What goes on may have tools that the request does not repeat.
+    # What goes on may have tools that the request does not repeat, and a server has its own.
     known_tools = tools if tools is not None or continues else ()
+    known_tools = None if servers else known_tools
     choice, tools = read_flat_choice(request.tool_choice, tools, known_tools)
     schema = _schema(request.text)
     if history.begun is not None and schema is not None:
@@ -302,6 +314,10 @@ def parse_response(
         workspace=request.workspace or "",
         tools=tools,
         brought=brought,
+        servers=servers,
+        approvals=reading.approvals,
+        listed=tuple(reading.listed),
+        asks_approval=True,
         schema=schema,
         options=options,
         cache_fields=encode_cache_fields(options, schema, wishes),
@@ -352,10 +368,57 @@ def _read_tools(
     the types of those left out."""
     if request.tools is None and not reading.tools:
         return None, (), ()
-    given = {f"tools[{index}]": tool for index, tool in enumerate(request.tools or ())}
+    given = {path: tool for path, tool in _given(request) if tool.type != "mcp"}
     own, left_out = read_flat_tools(given)
     brought, left_out_too = read_flat_tools(reading.tools, replacing=True)
     return with_tools(own, brought), brought, tuple(dict.fromkeys((*left_out, *left_out_too)))
+
+
+def _given(request: ResponseRequest) -> Iterator[tuple[str, FlatTool]]:
+    return ((f"tools[{index}]", tool) for index, tool in enumerate(request.tools or ()))
+
+
+def _read_servers(request: ResponseRequest) -> tuple[McpServer, ...]:
+    """The MCP servers among the tools, as far as ``tool_choice`` allows them."""
+    servers = read_servers(dict(_given(request)))
+    choice = request.tool_choice
+    if not isinstance(choice, FlatChoice):
+        return servers
+    labels = {server.label for server in servers}
+    if choice.type == "mcp" and choice.server_label is None:
+        raise missing("tool_choice.server_label")
+    if choice.type == "mcp" and choice.server_label not in labels:
+        raise invalid(
+            "tool_choice.server_label is that of none of the request's tools.",
+            "tool_choice.server_label",
+        )
+    if choice.type != "allowed_tools":
+        return servers
+    return tuple(_allowed_servers(choice, {server.label: server for server in servers}))
+
+
+def _allowed_servers(choice: FlatChoice, servers: Mapping[str, McpServer]) -> Iterator[McpServer]:
+    """Those that are among the ``allowed_tools``, whole or by their tools' names."""
+    names: dict[str, list[str] | None] = {}
+    for index, wish in enumerate(choice.tools or ()):
+        if wish.get("type") != "mcp":
+            continue
+        label, name = wish.get("server_label"), wish.get("name")
+        if not isinstance(label, str) or label not in servers:
+            path = f"tool_choice.tools[{index}]"
+            raise invalid(f"{path} is none of the request's tools.", path)
+        known = names.setdefault(label, [])
+        if not isinstance(name, str):
+            names[label] = None
+        elif known is not None:
+            known.append(name)
+    for label, chosen in names.items():
+        server, allowed = servers[label], servers[label].allowed
+        if chosen is not None:
+            given = allowed.tool_names
+            kept = tuple(name for name in chosen if given is None or name in given)
+            server = evolve(server, allowed=evolve(allowed, tool_names=kept))
+        yield server
 
 
 def _check_words(request: ResponseRequest) -> None:

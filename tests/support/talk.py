@@ -74,6 +74,7 @@ from ccapi.schemas.turn_items import (
     TextDelta,
     ToolCallDelta,
     ToolCallStarted,
+    ToolsListed,
     TurnItem,
 )
 
@@ -445,6 +446,8 @@ def _spell_item(item: TurnItem) -> str:
             return f"given {call_id} {fragment}"
         case ActivityEnded(call_id, output):
             return f"used {call_id} {output}"
+        case ToolsListed(server):
+            return f"tools of {server}"
 
 
 def _spell_all(message: Message) -> str:

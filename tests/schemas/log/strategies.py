@@ -18,6 +18,7 @@ from ccapi.schemas.log.records import (
     TurnStart,
 )
 from ccapi.schemas.message import (
+    Approval,
     Document,
     Image,
     RedactedThinking,
@@ -32,17 +33,20 @@ from ccapi.schemas.turn_items import (
     ActivityDelta,
     ActivityEnded,
     ActivityStarted,
+    ListedTool,
     ReasoningDelta,
     Refused,
     TextDelta,
     ToolCallDelta,
     ToolCallStarted,
+    ToolsListed,
 )
 
 # Lone surrogates too: JSON allows them.
 texts = st.text(st.characters(exclude_categories=()), max_size=30)
 small = st.integers(0, 2**40)
-forms = st.none() | st.builds(ToolForm, texts, st.none() | texts, st.booleans())
+forms = st.none() | st.builds(ToolForm, texts, st.none() | texts, st.booleans(), st.none() | texts)
+approvals = st.none() | st.builds(Approval, texts, st.booleans(), st.none() | texts)
 data = st.one_of(
     texts,
     st.integers(0, 255).map(lambda n: base64.b64encode(bytes([n]) * LARGE).decode()),
@@ -58,6 +62,7 @@ results = st.builds(
     st.lists(texts | images | documents, max_size=3).map(tuple),
     st.booleans(),
     custom=st.booleans(),
+    approval=approvals,
 )
 rounds = st.builds(
     ToolRound, st.lists(calls, max_size=2).map(tuple), st.lists(results, max_size=2).map(tuple)
@@ -76,7 +81,13 @@ items = st.one_of(
     st.builds(ToolCallStarted, small, texts, texts, forms),
     st.builds(ToolCallDelta, small, texts),
     st.builds(Refused, texts),
-    st.builds(ActivityStarted, texts, texts),
+    st.builds(ActivityStarted, texts, texts, forms, st.none() | texts),
+    st.builds(
+        ToolsListed,
+        texts,
+        st.lists(st.builds(ListedTool, texts, texts, texts, st.booleans()), max_size=2).map(tuple),
+        st.none() | texts,
+    ),
     st.builds(ActivityDelta, texts, texts),
     st.builds(ActivityEnded, texts, texts, st.booleans()),
 )

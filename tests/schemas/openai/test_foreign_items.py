@@ -80,10 +80,6 @@ def test_a_screenshot_is_a_picture() -> None:
     ("item", "name", "result"),
     [
         (
-            {"type": "mcp_call", "server_label": "s", "name": "n", "arguments": "", "output": "o"},
-            "s__n", "o",
-        ),
-        (
             {"type": "code_interpreter_call", "code": "1", "outputs": [{"logs": "1"}]},
             "code_interpreter", '[{"logs":"1"}]',
         ),
@@ -111,6 +107,8 @@ def test_what_openai_ran_is_a_call_with_its_output(item: Any, name: str, result:
         {"type": "tool_search_call", "call_id": None, "arguments": {"query": "q"}},
         {"type": "tool_search_output", "call_id": None, "tools": [7]},
         {"type": "mcp_approval_request", "id": "a", "arguments": "{}", "name": 3},
+        {"type": "mcp_call", "id": "m", "server_label": "s", "name": "n", "arguments": "{}"},
+        {"type": "mcp_call", "id": "m", "server_label": 3, "name": "n", "output": "o"},
         {"type": "local_shell_call", "action": []},
         {"type": "acme:thing", "content": 7},
     ],

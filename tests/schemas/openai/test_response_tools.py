@@ -111,7 +111,8 @@ def test_some_tools_are_allowed() -> None:
     [
         ({"tools": ALL, "tool_choice": {"type": "web_search"}}, "unsupported_parameter",
          "tool_choice.type"),
-        ({"tools": [{"type": "mcp"}], "tool_choice": "required"}, "invalid_value", "tool_choice"),
+        ({"tools": [{"type": "web_search"}], "tool_choice": "required"}, "invalid_value",
+         "tool_choice"),
         ({"tools": [{"type": "custom"}]}, "missing_field", "tools[0].name"),
         ({"tools": [{"type": "namespace", "name": "n"}]}, "missing_field", "tools[0].tools"),
         ({"tools": [{"type": "namespace", "tools": []}]}, "missing_field", "tools[0].name"),
