@@ -244,22 +244,22 @@ async def tell_statistics(call: Call) -> None:
     """Of the gateway; for a key that may not see that, of its own turns and sessions."""
     gateway = call.gateway
     if call.rights.sees_all:
-        await call.answer({**gateway.stats.snapshot(), "gateway": asdict(gateway.statistics())})
+        await call.answer(
+            {
+                **gateway.stats.snapshot(),
+                "gateway": asdict(gateway.statistics()),
+                "mcp": [asdict(state) for state in gateway.mcp.states()],
+            }
+        )
         return
     own = gateway.own_statistics(call.owner)
     await call.answer({**gateway.stats.snapshot(call.owner), "gateway": asdict(own)})
-    await call.answer(
-        {
-            **gateway.stats.snapshot(),
-            "gateway": asdict(gateway.statistics()),
-            "mcp": [asdict(state) for state in gateway.mcp.states()],
-        }
-    )
 
 
 async def show_mcp_servers(call: Call) -> None:
     """The operator's MCP servers: how each stands, and its tools."""
-    await call.answer(list_mcp_servers(call.gateway.mcp))
+    told = list_mcp_servers(call.gateway.mcp, whole=call.rights.sees_all)
+    await call.answer(told)
 
 
 async def tell_metrics(call: Call) -> None:

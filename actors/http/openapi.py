@@ -141,6 +141,15 @@ HEADERS: dict[str, Schema] = {
     "x-ccapi-child": _answer_header("How the turn got its process."),
     "x-ccapi-lost-turn": _answer_header("A turn that was lost with an earlier gateway."),
     REPLAYED: _answer_header("The answer was given before.", const("true")),
+    **{
+        f"x-ratelimit-{what}-{of}": _answer_header(f"{told} Of a key with such limits.", schema)
+        for of in ("requests", "tokens")
+        for what, told, schema in (
+            ("limit", "How many there may be.", COUNT),
+            ("remaining", "How many are left.", COUNT),
+            ("reset", "How long until all are, as in `6m0s`.", STRING),
+        )
+    },
     "retry-after": _answer_header("Seconds.", COUNT),
     "retry-after-ms": _answer_header("Milliseconds.", COUNT),
     "x-should-retry": _answer_header("`false`: do not send this again.", const("false")),
@@ -153,6 +162,11 @@ _TURN_HEADERS = (
     "x-conversation-id", "x-ccapi-cache", "x-ccapi-ignored", "x-ccapi-lineage",
     "x-ccapi-tool-choice", "x-ccapi-history-omitted", "x-ccapi-workspace", "x-ccapi-child",
     "x-ccapi-lost-turn", REPLAYED,
+    *(
+        f"x-ratelimit-{what}-{of}"
+        for of in ("requests", "tokens")
+        for what in ("limit", "remaining", "reset")
+    ),
 )  # fmt: skip
 
 ERRORS_OF: dict[int, tuple[str, tuple[str, ...]]] = {

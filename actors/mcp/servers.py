@@ -172,8 +172,9 @@ def _why(state: ServerState) -> str:
     return state.reason or f"it is {state.state}"
 
 
-def list_mcp_servers(servers: McpServers) -> dict[str, Any]:
-    """The body of ``GET /v1/mcp``."""
+def list_mcp_servers(servers: McpServers, *, whole: bool = True) -> dict[str, Any]:
+    """The body of ``GET /v1/mcp``. Not `whole`, for a key that sees its own numbers alone: which
+    servers there are, and their tools."""
     tools: dict[str, list[dict[str, Any]]] = {name: [] for name in servers.names}
     for tool in servers.tools():
         tools[tool.server].append(
@@ -183,7 +184,13 @@ def list_mcp_servers(servers: McpServers) -> dict[str, Any]:
                 "read_only": tool.read_only,
             }
         )
-    data = [{**asdict(state), "tools": tools[state.name]} for state in servers.states()]
+    states = [
+        state
+        if whole
+        else ServerState(name=state.name, transport=state.transport, state=state.state)
+        for state in servers.states()
+    ]
+    data = [{**asdict(state), "tools": tools[state.name]} for state in states]
     return {"object": "list", "data": data, "per_conversation": [*servers.per_conversation]}
 
 
