@@ -268,15 +268,41 @@ _ITEMS: dict[str, Schema] = {
             "error": nullable(
                 an_object({"type": const("mcp_tool_execution_error"), "content": nullable(STRING)})
             ),
+            "approval_request_id": nullable(STRING),
             "status": one_of("in_progress", "completed", "incomplete", "failed"),
         },
+    ),
+    "McpListToolsItem": _item(
+        "mcp_list_tools",
+        {
+            "server_label": STRING,
+            "tools": array(
+                an_object(
+                    {
+                        "name": STRING,
+                        "description": STRING,
+                        "input_schema": OBJECT,
+                        "annotations": OBJECT,
+                    }
+                )
+            ),
+            "error": nullable(STRING),
+        },
+    ),
+    "McpApprovalRequestItem": _item(
+        "mcp_approval_request", {"server_label": STRING, "name": STRING, "arguments": STRING}
+    ),
+    "McpApprovalResponseItem": _item(
+        "mcp_approval_response",
+        {"approval_request_id": STRING, "approve": BOOLEAN, "reason": nullable(STRING)},
     ),
     "CompactionItem": _item("compaction", {"encrypted_content": STRING}),
 }
 
 _WRITTEN = (
     "MessageItem", "ReasoningItem", "FunctionCallItem", "CustomToolCallItem", "McpCallItem",
-    "FunctionCallOutputItem", "CustomToolCallOutputItem",
+    "FunctionCallOutputItem", "CustomToolCallOutputItem", "McpListToolsItem",
+    "McpApprovalRequestItem", "McpApprovalResponseItem",
 )  # fmt: skip
 
 ITEMS: dict[str, Schema] = {
@@ -295,8 +321,9 @@ def _echoed_tool(name: str) -> Schema:
     return {
         "type": "object",
         "description": f"{name}, as the request has it.",
-        "properties": {"type": STRING, "name": nullable(STRING)},
-        "required": ["type", "name"],
+        "properties": {"type": STRING, "name": nullable(STRING), "server_label": STRING},
+        "required": ["type"],
+        "anyOf": [{"required": ["name"]}, {"required": ["server_label"]}],
         "additionalProperties": True,
     }
 
@@ -408,6 +435,10 @@ RESPONSE_EVENTS: dict[str, Schema] = {
         _event("response.mcp_call_arguments.done", **_AT, arguments=STRING),
         *(
             _event(f"response.mcp_call.{what}", **_AT)
+            for what in ("in_progress", "completed", "failed")
+        ),
+        *(
+            _event(f"response.mcp_list_tools.{what}", **_AT)
             for what in ("in_progress", "completed", "failed")
         ),
         _event(

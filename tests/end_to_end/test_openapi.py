@@ -211,6 +211,7 @@ async def _ask_the_rest(checked: Checked) -> None:
     await checked.bad(404, "GET", "/v1/models/nonsense")
     for path in (
         "/v1/mcp",
+        "/v1/usage",
         "/stats",
         "/metrics",
         "/health",
