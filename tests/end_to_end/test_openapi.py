@@ -99,6 +99,10 @@ async def test_real_answers_are_as_described(tmp_path: Path) -> None:
             "response.refusal.delta",
             "response.refusal.done",  # the demo CLI refuses nothing
             "error",  # of a stream that has begun without a response: see tests/actors/http
+            # There is no MCP server: see tests/fidelity/test_response_mcp.py.
+            "response.mcp_list_tools.in_progress",
+            "response.mcp_list_tools.completed",
+            "response.mcp_list_tools.failed",
         }
 
 
