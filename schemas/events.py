@@ -191,10 +191,11 @@ class ToolAsked:
 @frozen
 class ToolDecided:
     """It was decided whether the model may use a tool. `by`: ``rule`` (the operator's, or one that
-    a client has set for the conversation), ``watcher`` or ``http`` (a client, by its way in),
+    a client has set for the conversation), ``watcher``, ``http`` or ``approval`` (a client, by its
+    way in: a WebSocket, a request, an item of the Responses API),
     ``timeout`` (no client answered in time), ``no_client`` (none was connected), or ``turn`` (the
     CLI withdrew the request). `always`: the client has set a rule with its answer. `request_id` is
-    empty where no client was asked, `turn_id` where the turn waits for tool results."""
+    empty where no client was asked, `turn_id` where no turn runs."""
 
     conversation_id: str
     owner: str
