@@ -28,7 +28,7 @@ from typing import TypeVar
 
 import trio
 
-from ..schemas.errors import CliUnusable, GatewayError, Overloaded, draining
+from ..schemas.errors import CliUnusable, GatewayError, Overloaded, Unauthenticated, draining
 from ..schemas.events import ConversationOpened
 from ..schemas.message import Message, check_results, digest
 from ..schemas.settings.logins import DEFAULT
@@ -55,6 +55,7 @@ from .conversations.workspaces import check_tools, place_of
 from .idempotency.requests import IdempotentRequests, open_idempotent_requests
 from .keys.limits import KeyLimiter, open_limits, open_usage_store
 from .keys.registry import LOCAL, KeyRegistry, open_keys, revoked
+from .listeners.audit import Audit, open_audit
 from .listeners.cache import Cache, open_cache
 from .listeners.overview import GatewayStatistics, OwnStatistics, SessionInfo, session_info
 from .listeners.stats import Stats, open_stats
@@ -96,11 +97,12 @@ class Gateway:
         watches: Sequence[CliWatch],
         archive: Archive, mcp: McpServers, cli: Cli, models: ModelCatalog,
         idempotent: IdempotentRequests, keys: KeyRegistry, limits: KeyLimiter,
+        audit: Audit | None = None,
     ) -> None:  # fmt: skip
         self.settings = settings
         self.mcp = mcp
         self.mcp_host = McpHost(mcp, settings)
-        self.approved_calls = ApprovedCalls(mcp, self.mcp_host)
+        self.approved_calls = ApprovedCalls(mcp, self.mcp_host, bus)
         self.bus = bus
         self.stats = stats
         self.cache = cache
@@ -111,6 +113,7 @@ class Gateway:
         self.kept_responses = KeptResponses(
             archive.store, self.responses, settings.responses.ttl_seconds
         )
+        self.audit = audit
         self.keys = keys
         self.limits = limits
         self.models = models
@@ -432,6 +435,15 @@ def _serves_agents(settings: Settings, keys: KeyRegistry) -> bool:
     return settings.models.agents and keys.serves_agents
 
 
+def _name_of(keys: KeyRegistry, owner: str) -> str:
+    """What people call the key; empty where it has no name, or holds no more."""
+    try:
+        name = keys.find(owner).name
+    except Unauthenticated:
+        return ""
+    return "" if name == owner else name
+
+
 def _leave_memory(cleanup: Cleanup, archive: Archive, entry: Entry) -> None:
     """What a stored agent has on the disk stays until its conversation is deleted."""
     archive.leave(entry)
@@ -459,6 +471,8 @@ async def open_gateway(
     settings = without_keys(settings or Settings())
     if settings.mcp.enabled:  # it holds the servers' keys
         hidden = [*hidden, settings.mcp.config_file]
+    if settings.audit.path is not None:
+        hidden = [*hidden, settings.audit.path.expanduser()]
     cli = find_cli(settings, os.environ if environ is None else environ, demo=demo, hidden=hidden)
     if settings.file_access.skip_permissions:
         log.warning(
@@ -476,6 +490,7 @@ async def open_gateway(
     models = ModelCatalog(settings.models)
     failure: Exception | None = None
     async with (
+        open_audit(settings.audit, bus, has_logins=bool(clis)) as audit,
         open_stats(bus, book) as stats,
         open_cache(settings.cache, bus) as cache,
         open_learning(models, bus),
@@ -522,6 +537,8 @@ async def open_gateway(
                 directory.removed = partial(_leave_memory, cleanup, archive)
                 directory.added = lambda entry: cleanup.wake(entry.conversation_id)
                 archive.deleted = cleanup.release
+                if audit is not None:
+                    audit.name_of = partial(_name_of, keys)
                 try:
                     yield Gateway(
                         settings,
@@ -540,6 +557,7 @@ async def open_gateway(
                         idempotent,
                         keys,
                         limits,
+                        audit,
                     )
                 except Exception as error:  # noqa: BLE001 (raised again, past the nurseries)
                     failure = error

@@ -94,13 +94,14 @@ class ChildSpawned:
 @frozen
 class ChildAdopted:
     """A child went to a session; `warm` when it came out of the pool, `waited` seconds in queue.
-    `login`: whose it is."""
+    `login`: whose it is. `owner`: for whom."""
 
     pid: int
     conversation_id: str
     warm: bool
     waited: float
     login: str = "default"
+    owner: str = ""
 
 
 @frozen
@@ -168,6 +169,70 @@ class McpCalled:
 
 
 @frozen
+class McpFileRead:
+    """The file of MCP servers was read again, and is in force; or is refused, and changes
+    nothing."""
+
+    refused: bool
+
+
+@frozen
+class ToolAsked:
+    """The clients of a conversation are asked whether the model may use a tool; `ToolDecided`
+    follows, unless the turn ends before."""
+
+    conversation_id: str
+    owner: str
+    turn_id: str
+    request_id: str
+    tool: str
+
+
+@frozen
+class ToolDecided:
+    """It was decided whether the model may use a tool. `by`: ``rule`` (the operator's, or one that
+    a client has set for the conversation), ``watcher``, ``http`` or ``approval`` (a client, by its
+    way in: a WebSocket, a request, an item of the Responses API),
+    ``timeout`` (no client answered in time), ``no_client`` (none was connected), or ``turn`` (the
+    CLI withdrew the request). `always`: the client has set a rule with its answer. `request_id` is
+    empty where no client was asked, `turn_id` where no turn runs."""
+
+    conversation_id: str
+    owner: str
+    turn_id: str
+    request_id: str
+    tool: str
+    behavior: str
+    by: str
+    always: bool = False
+
+
+@frozen
+class CallerRefused:
+    """A request was refused for its key, or for what that lacks (401, 403). `owner` is empty where
+    the key is not known. `code` is the error's."""
+
+    request_id: str
+    owner: str
+    status: int
+    code: str
+
+
+@frozen
+class ConversationDeleted:
+    """A client has deleted a conversation, whether it was in memory or not."""
+
+    conversation_id: str
+    owner: str
+
+
+@frozen
+class ConversationExported:
+    conversation_id: str
+    owner: str
+
+
+@frozen
 class EventsLost:
     """For one listener that lagged: how many events it did not get, and will not."""
 
@@ -192,5 +257,11 @@ Event = (
     | CacheAsked
     | McpServerChanged
     | McpCalled
+    | McpFileRead
+    | ToolAsked
+    | ToolDecided
+    | CallerRefused
+    | ConversationDeleted
+    | ConversationExported
     | EventsLost
 )

@@ -6,7 +6,7 @@ to know: requests.
 Stopping: the first SIGTERM or SIGINT drains. New turns are refused (`/ready` says so while the
 port is still open), running ones may finish within `server.graceful_seconds`; then the fronts
 close, then the sessions, then the children. A second signal ends all of it at once. SIGHUP has the
-file of MCP servers read again.
+file of MCP servers read again, and the audit log opened again.
 """
 
 from __future__ import annotations
@@ -96,7 +96,7 @@ async def serve(
     task_status: trio.TaskStatus[tuple[str, Gateway]] = trio.TASK_STATUS_IGNORED,
 ) -> None:
     """Serve until `stop` is set, then drain and return; `abort` cuts that short. With each item of
-    `hang_up` the file of MCP servers is read again.
+    `hang_up` the file of MCP servers is read again, and the audit log opened again.
 
     Started with the URL and the gateway.
     """
@@ -161,6 +161,8 @@ async def _drain(gateway: Gateway) -> None:
 
 async def _reload(hang_up: trio.MemoryReceiveChannel[None], gateway: Gateway) -> None:
     async for _ in hang_up:
+        if gateway.audit is not None:
+            gateway.audit.reopen()
         await gateway.mcp.reload()
 
 
@@ -201,7 +203,7 @@ async def _serve_until_signalled(
     send, hang_up = trio.open_memory_channel[None](1)
 
     numbers = [signal.SIGTERM, signal.SIGINT]
-    if settings.mcp.enabled:
+    if settings.mcp.enabled or settings.audit.path is not None:
         numbers.append(signal.SIGHUP)
     at_terminal = sys.stderr.isatty()
 

@@ -108,7 +108,7 @@ def http_app(gateway: Gateway) -> ASGIApp:
         *_keyed_routes(gateway, keys),
     ]
     router = Router(routes, redirect_slashes=False, default=no_such_path)
-    return Front(router, gateway.settings.server)
+    return Front(router, gateway.settings.server, gateway.bus)
 
 
 def _keyed_routes(gateway: Gateway, keys: KeyRing) -> list[Route]:
@@ -249,6 +249,7 @@ async def tell_statistics(call: Call) -> None:
                 **gateway.stats.snapshot(),
                 "gateway": asdict(gateway.statistics()),
                 "mcp": [asdict(state) for state in gateway.mcp.states()],
+                **({} if gateway.audit is None else {"audit": gateway.audit.snapshot()}),
             }
         )
         return

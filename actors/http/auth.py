@@ -14,13 +14,18 @@ import uuid
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from urllib.parse import urlsplit
 
-from ...schemas.errors import Forbidden, Unauthenticated
+from ...schemas.errors import Forbidden, GatewayError, Unauthenticated
+from ...schemas.events import CallerRefused
 from ...schemas.hosts import split_authority
 from ...schemas.settings.settings import ServerSettings
 from ...transport.loggers import get_logger
 from ..keys.registry import LOCAL, KeyRegistry
+from ..runtime.bus import Bus
 
 log = get_logger("ccapi.http")
+
+REFUSED = (401, 403)
+"""Statuses of errors that refuse the client, and not what it asks for."""
 
 Headers = Mapping[bytes, Sequence[bytes]]
 """The values of each header as they came, by its name in lower case."""
@@ -42,6 +47,12 @@ def request_id_of(headers: Headers) -> str:
         if _SANE_ID.fullmatch(given):
             return given.decode("ascii")
     return f"req_{uuid.uuid4().hex}"
+
+
+def publish_refusal(bus: Bus, error: GatewayError, request_id: str = "", owner: str = "") -> None:
+    """Publish that a client was refused, if `error` does that. `owner`: whose key it showed."""
+    if error.status in REFUSED:
+        bus.publish(CallerRefused(request_id, owner, error.status, error.code))
 
 
 def check_host(server: ServerSettings, hosts: Sequence[bytes]) -> None:

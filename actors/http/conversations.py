@@ -17,6 +17,7 @@ from attrs import frozen
 from ...schemas.convert import structure
 from ...schemas.describe import Details, Schema
 from ...schemas.errors import InvalidRequest, NotFound, draining, invalid
+from ...schemas.events import ConversationDeleted, ConversationExported
 from ...schemas.export import encode_chat_messages, encode_markdown
 from ...schemas.message import Message
 from ...schemas.openai.chat import check_length
@@ -149,6 +150,7 @@ async def delete_conversation(call: Call) -> None:
     """``DELETE /v1/conversations/{conversation_id}``: a turn that runs there is interrupted."""
     conversation_id = call.path("conversation_id")
     await call.gateway.forget(conversation_id, owner=call.owner)
+    call.gateway.bus.publish(ConversationDeleted(conversation_id, call.owner))
     await call.answer(
         {
             "id": conversation_id,
@@ -170,6 +172,7 @@ async def export_conversation(call: Call) -> None:
     if wanted not in ("json", "markdown"):
         raise invalid("format must be json or markdown.", "format")
     records, info = await _records(call, conversation), conversation.info
+    call.gateway.bus.publish(ConversationExported(info.conversation_id, call.owner))
     messages = [message for record in records for message in record.said]
     if wanted == "markdown":
         text = encode_markdown(messages, info.title, info.system)

@@ -24,6 +24,7 @@ from ..answering import rejects_if_busy
 from ..idempotency.answer import Answer, CutShort, Head, LostPlace, Reader
 from ..idempotency.requests import Run, Served, lost, not_kept
 from ..runtime.boundary import as_gateway_error
+from .auth import publish_refusal
 from .middleware import Response
 from .request import IDEMPOTENCY_KEY, Call, Handler
 
@@ -94,6 +95,8 @@ async def _serve(call: Call, share: Share, handler: Handler, answer: Answer) -> 
         if response.status is not None:
             raise
         failure = moved.failure = as_gateway_error(error)
+        request_id = call.response.headers["x-request-id"]
+        publish_refusal(call.gateway.bus, failure, request_id, call.owner)
         await send_json(response.send, failure.status, failure.body(), failure.headers())
     failed = moved.failure
     # A failure counts where some of what was asked for is done: else the request may be sent again.

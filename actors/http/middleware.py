@@ -25,7 +25,8 @@ from ...schemas.settings.settings import ServerSettings
 from ...transport.http.asgi import JSON, ClientGone, encode_headers, send_json
 from ...transport.loggers import get_logger
 from ..runtime.boundary import as_gateway_error
-from .auth import Headers, check_host, check_origin, headers_of, request_id_of
+from ..runtime.bus import Bus
+from .auth import Headers, check_host, check_origin, headers_of, publish_refusal, request_id_of
 
 log = get_logger("ccapi.http")
 
@@ -59,9 +60,10 @@ class Front:
     any other protocol, as ASGI asks of applications.
     """
 
-    def __init__(self, app: ASGIApp, server: ServerSettings) -> None:
+    def __init__(self, app: ASGIApp, server: ServerSettings, bus: Bus) -> None:
         self._app = app
         self._server = server
+        self._bus = bus
         self._cors = Cors(app, server)
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
@@ -111,6 +113,7 @@ class Front:
                 # Only the server can still show that the response is not whole, by cutting it.
                 raise
             failure = as_gateway_error(error)
+            publish_refusal(self._bus, failure, response.headers["x-request-id"], response.owner)
             if isinstance(failure, Unauthenticated):
                 response.headers["www-authenticate"] = "Bearer"
             await send_json(response.send, failure.status, failure.body(), failure.headers())
@@ -128,13 +131,14 @@ class Response:
     """The response to one request. `headers` go on it whatever it turns out to be, and what `late`
     gives when its head is sent; `status` is None until then. `send_body` is the server's own
     `send`, for what follows the head. `is_asset`: it is a file of the page, of which a browser asks
-    for many at once."""
+    for many at once. `owner`: whose key was shown, once that is known."""
 
     send_body: Send
     headers: dict[str, str]
     status: int | None = None
     late: Callable[[], dict[str, str]] | None = None
     is_asset: bool = False
+    owner: str = ""
     _cors: Cors | None = None
     _asked: StarletteHeaders = field(factory=StarletteHeaders)
 

@@ -348,6 +348,7 @@ def _own_schemas() -> dict[str, Schema]:
                 "logins": array(ref("LoginLimits")),
                 "gateway": ref("GatewayStatistics"),
                 "mcp": array(ref("ServerState")),
+                "audit": counts,
             }
         ),
     }

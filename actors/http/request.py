@@ -202,6 +202,7 @@ class _Methods:
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         headers, response = scope[HEADERS], scope[RESPONSE]
         owner = None if self._keys is None else self._keys.owner(headers)
+        response.owner = owner or ""
         if owner is not None and self._scopes:
             self._gateway.keys.find(owner).check(self._scopes)
         if owner is not None:

@@ -347,6 +347,15 @@ class Stats:
                 self._mcp.move(event)
             case events.ModelsListed():
                 pass
+            case (
+                events.McpFileRead()
+                | events.ToolAsked()
+                | events.ToolDecided()
+                | events.CallerRefused()
+                | events.ConversationDeleted()
+                | events.ConversationExported()
+            ):
+                pass  # for the audit log
             case events.EventsLost(missed):
                 # Ends may be among what was missed. What is under way is better counted anew, from
                 # each one's next event, than wrong for good.

@@ -19,7 +19,7 @@ from typing import Any
 import trio
 from attrs import asdict
 
-from ...schemas.events import McpServerChanged
+from ...schemas.events import McpFileRead, McpServerChanged
 from ...schemas.mcp_config import McpConfig, ServerEntry
 from ...schemas.mcp_tools import ServerTool, error_result
 from ...schemas.settings.settings import McpSettings, Problem, SettingsError
@@ -122,8 +122,10 @@ class _RunningServers(McpServers):
         except SettingsError as error:
             reasons = [str(problem) for problem in error.problems]
             log.warning("the MCP servers stay as they are: their file is refused", reasons=reasons)
+            self._bus.publish(McpFileRead(refused=True))
             return
         self.take(config)
+        self._bus.publish(McpFileRead(refused=False))
         log.info("the file of MCP servers was read again", servers=list(self.names))
 
     def take(self, config: McpConfig) -> None:

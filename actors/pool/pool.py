@@ -366,7 +366,7 @@ class ChildPool:
             await self._known(chosen)  # first: after its checkpoint, a given child cannot be lost
             if self._closing:
                 raise draining(retry_after=None)
-            began = trio.current_time()
+            began, asker = trio.current_time(), owner
             if self._settings.recycle == "all":
                 owner = ""
             if wants is not None:
@@ -382,7 +382,9 @@ class ChildPool:
             if self._taken is not None:
                 self._taken(child.trace, conversation_id)
         warm = lent.ready.source != "new"
-        self._bus.publish(ChildAdopted(child.pid, conversation_id, warm, now - began, chosen))
+        self._bus.publish(
+            ChildAdopted(child.pid, conversation_id, warm, now - began, chosen, asker)
+        )
         return Lent(child, lent.ready, chosen)
 
     async def _obtain(self, waiter: _Waiter) -> Lent[Child]:

@@ -14,11 +14,13 @@ import trio
 from attrs import define, evolve, field, frozen
 
 from ...schemas.errors import Conflict
+from ...schemas.events import ToolDecided
 from ...schemas.mcp_tools import error_result
 from ...schemas.message import Image, ToolCall, ToolResult
 from ...schemas.turn import HostedTool
 from ..mcp.host import McpHost
 from ..mcp.servers import McpServers
+from ..runtime.bus import Bus
 from ..session.hosted import DENIED_BY_RULE
 
 MAX_REMEMBERED = 10_000
@@ -51,7 +53,8 @@ class _Made:
 class ApprovedCalls:
     """What came of calls that were approved, by whose they were and what asked for approval."""
 
-    def __init__(self, servers: McpServers, host: McpHost) -> None:
+    def __init__(self, servers: McpServers, host: McpHost, bus: Bus) -> None:
+        self._bus = bus
         self._servers = servers
         self._host = host
         self._made: dict[tuple[str, str], _Made] = {}
@@ -60,15 +63,15 @@ class ApprovedCalls:
     def __repr__(self) -> str:
         return f"<ApprovedCalls {len(self._made)}>"
 
-    async def once(self, owner: str, approved: Approved) -> ToolResult:
-        """Make the call, unless it was made already. Raises `Conflict` where nothing is known any
-        more of what came of it."""
+    async def once(self, owner: str, approved: Approved, conversation_id: str = "") -> ToolResult:
+        """Make the call, unless it was made already. `conversation_id`: of which it is, where that
+        is known. Raises `Conflict` where nothing is known any more of what came of it."""
         key = owner, approved.request_id
         made = self._made.get(key)
         if made is None:
             made = self._made[key] = _Made()
             try:
-                made.result = await self._make(approved)
+                made.result = await self._make(owner, approved, conversation_id)
                 self._size += _length(made.result)
             finally:
                 made.over.set()
@@ -83,12 +86,20 @@ class ApprovedCalls:
             )
         return evolve(made.result, approval=approved.result.approval)
 
-    async def _make(self, approved: Approved) -> ToolResult:
+    async def _make(self, owner: str, approved: Approved, conversation_id: str) -> ToolResult:
         call = approved.call
         tool = self._servers.find(call.name)
+        is_denied = tool is not None and self._host.decide(HostedTool.of(tool), ()) == "deny"
+        if tool is not None:
+            decided = ("deny", "rule") if is_denied else ("allow", "approval")
+            self._bus.publish(
+                ToolDecided(
+                    conversation_id, owner, "", approved.request_id, tool.full_name, *decided
+                )
+            )
         if tool is None:
             given: Any = error_result("There is no such tool any more.")
-        elif self._host.decide(HostedTool.of(tool), ()) == "deny":
+        elif is_denied:
             given = error_result(DENIED_BY_RULE)
         elif not call.has_input:
             given = error_result("The arguments are not a JSON object.")

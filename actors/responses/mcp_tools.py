@@ -140,7 +140,9 @@ async def make_approved(
     results: dict[str, ToolResult] = {}
 
     async def make(each: Approved) -> None:
-        results[each.call.id] = await gateway.approved_calls.once(request.owner, each)
+        results[each.call.id] = await gateway.approved_calls.once(
+            request.owner, each, request.conversation_id or ""
+        )
 
     for each in waiting:
         await make(each)

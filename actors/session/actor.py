@@ -30,6 +30,8 @@ from ...schemas.events import (
     ChildTaken,
     ModelsListed,
     PhaseChanged,
+    ToolAsked,
+    ToolDecided,
     TurnAccepted,
     TurnFailed,
     TurnFinished,
@@ -73,6 +75,7 @@ from .events import (
     HostedEnded,
     Interrupt,
     Kill,
+    PermissionDenied,
     PermissionReply,
     PermissionRequested,
     PermissionSettled,
@@ -540,11 +543,23 @@ class _Session(Generic[C]):
             case CancelWake():
                 assert self._searching is not None
                 self._searching.cancel()
-            case RequestPermission():
+            case RequestPermission(turn_id, asked):
                 self._broadcast.ask_permission(request_of(action, time.time()))
+                self._bus.publish(
+                    ToolAsked(self.id, self._state.owner, turn_id, asked.request_id, asked.tool)
+                )
             case PermissionSettled(request_id, behavior, by):
+                request = self._broadcast.permissions.get(request_id)
                 self._broadcast.settle_permission(request_id, behavior, by)
+                if request is not None:
+                    self._publish_decision(
+                        request.tool, behavior, by, request_id, always=action.always
+                    )
+            case PermissionDenied(tool, by):
+                self._publish_decision(tool, "deny", by)
             case CallHosted(call):
+                if not action.asked:
+                    self._publish_decision(call.tool.name, "allow", "rule")
                 self._hosted[call.call_id] = trio.CancelScope()
                 self._nursery.start_soon(self._call, call, self._hosted[call.call_id])
             case ServersFailed(reasons):
@@ -587,6 +602,14 @@ class _Session(Generic[C]):
                 self._child.kill()
             case _:
                 raise AssertionError(f"not an action to perform here: {action!r}")
+
+    def _publish_decision(
+        self, tool: str, behavior: str, by: str, request_id: str = "", *, always: bool = False
+    ) -> None:
+        turn_id = "" if self.machine.turn is None else self.machine.turn.turn_id
+        self._bus.publish(
+            ToolDecided(self.id, self._state.owner, turn_id, request_id, tool, behavior, by, always)
+        )
 
     def _write(self, line: Line) -> None:
         assert self._child is not None

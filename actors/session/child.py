@@ -53,6 +53,7 @@ from ...schemas.turn import ChildSource, Options, Setup, Usage
 from .events import (
     Action,
     CallHosted,
+    PermissionDenied,
     PermissionReply,
     PermissionRequested,
     PermissionSettled,
@@ -452,11 +453,12 @@ class ChildState:
                 self.permissions.open(asked, now + seconds)
                 return [RequestPermission(turn_id, asked, seconds)]
         reason = DENIED_BY_RULE if decision == "deny" else NO_CLIENT
-        return [*self.write_all(self.tool_calls.reject(call.call_id, reason))]
+        denied = PermissionDenied(call.tool.name, "rule" if decision == "deny" else "no_client")
+        return [*self.write_all(self.tool_calls.reject(call.call_id, reason)), denied]
 
-    def _call(self, call: HostedCall) -> CallHosted:
+    def _call(self, call: HostedCall, *, asked: bool = False) -> CallHosted:
         self.hosted.begin(call)
-        return CallHosted(call)
+        return CallHosted(call, asked)
 
     def take_hosted(self, call_id: str, result: Mapping[str, Any], now: float) -> list[Write]:
         """An MCP server has answered."""
@@ -476,7 +478,8 @@ class ChildState:
         return [RequestPermission(turn_id, event.asked, seconds)]
 
     def refuse_permission(self, event: PermissionRequested) -> list[Action]:
-        return [self.write(cli_input.deny(event.asked.request_id, NO_CLIENT))]
+        denied = PermissionDenied(event.asked.tool, "no_client")
+        return [self.write(cli_input.deny(event.asked.request_id, NO_CLIENT)), denied]
 
     def answer_permission(
         self, reply: PermissionReply, now: float
@@ -487,7 +490,7 @@ class ChildState:
             return [], ()
         self.active_at = now
         behavior = "allow" if answer.allowed else "deny"
-        settled = PermissionSettled(reply.request_id, behavior, reply.by)
+        settled = PermissionSettled(reply.request_id, behavior, reply.by, bool(answer.rules))
         return [*self._settle_permission(answer), settled], answer.rules
 
     def _settle_permission(self, answer: Answer) -> list[Action]:
@@ -496,7 +499,7 @@ class ChildState:
         if call is None:
             return [self.write(answer.line)]
         if answer.allowed:
-            return [self._call(evolve(call, arguments=answer.input))]
+            return [self._call(evolve(call, arguments=answer.input), asked=True)]
         return [*self.write_all(self.tool_calls.reject(call.call_id, answer.message))]
 
     def cancel_permission(self, request_id: str) -> list[Action]:

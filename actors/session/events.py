@@ -272,19 +272,29 @@ class RequestPermission:
 @frozen
 class PermissionSettled:
     """The request needs no answer any more. `by` as in `PermissionReply`, or ``timeout``, or
-    ``turn`` where the CLI withdrew it."""
+    ``turn`` where the CLI withdrew it. `always`: the client has set a rule, too."""
 
     request_id: str
     behavior: str
+    by: str
+    always: bool = False
+
+
+@frozen
+class PermissionDenied:
+    """The use of a tool was denied and no client asked. `by`: ``rule`` or ``no_client``."""
+
+    tool: str
     by: str
 
 
 @frozen
 class CallHosted:
     """Call a tool of an MCP server; `HostedEnded` follows. The call is given up where the child no
-    longer works on the turn."""
+    longer works on the turn. `asked`: a client has permitted it; `PermissionSettled` follows."""
 
     call: HostedCall
+    asked: bool = False
 
 
 @frozen
@@ -359,6 +369,6 @@ class ChildChosen:
 
 Action = (
     Wake | CancelWake | HandOver | ChildChosen | Write | Deliver | ChoiceReported | Started | End
-    | Billed | RequestPermission | PermissionSettled | CallHosted | ServersFailed | TranscriptLost
-    | ClaimRefused | Hop | Freeze | Retire | Kill | ModelsListed
+    | Billed | RequestPermission | PermissionSettled | PermissionDenied | CallHosted | ServersFailed
+    | TranscriptLost | ClaimRefused | Hop | Freeze | Retire | Kill | ModelsListed
 )  # fmt: skip

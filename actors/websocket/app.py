@@ -48,7 +48,15 @@ from ...transport.http.websocket import (
     host_of,
 )
 from ...transport.loggers import get_logger
-from ..http.auth import Headers, KeyRing, check_host, check_origin, headers_of, request_id_of
+from ..http.auth import (
+    Headers,
+    KeyRing,
+    check_host,
+    check_origin,
+    headers_of,
+    publish_refusal,
+    request_id_of,
+)
 from ..keys.registry import TURNS, revoked
 from ..listeners.overview import Overview, open_overview
 from ..runtime.boundary import as_gateway_error
@@ -166,6 +174,7 @@ class WebSocketFront:
                 admitted = await self._admit(request, headers, path, query)
             except GatewayError as error:
                 log.info("request", method="GET", path=path, status=error.status, websocket=True)
+                publish_refusal(self._gateway.bus, error, request_id)
                 await _reject(request, error, request_id)
                 return
             self._open += 1

@@ -23,6 +23,7 @@ from ...transport.http.websocket import WebSocketClosed, encode_frame
 from ..conversations.conversation import Conversation
 from ..conversations.items import PAGE, encode_conversation, items_of
 from ..conversations.journal import Journal
+from ..http.auth import publish_refusal
 from ..http.conversations import PermissionDecision
 from ..runtime.boundary import as_gateway_error
 from ..watching.broadcast import Broadcast, BroadcastClosed, FellBehind, Slot, Watcher
@@ -128,7 +129,9 @@ async def _listen(call: SocketCall, conversation: Conversation, scope: trio.Canc
                 ref = message.get("ref")
                 answer = await _obey(call, conversation, message)
             except (GatewayError, ExceptionGroup) as error:
-                answer = error_event(as_gateway_error(error), ref)
+                failure = as_gateway_error(error)
+                publish_refusal(call.gateway.bus, failure, call.request_id, call.owner)
+                answer = error_event(failure, ref)
             if answer is not None:
                 await call.send({**answer, "ref": ref} if ref is not None else answer)
     except WebSocketClosed:

@@ -46,6 +46,7 @@ from ...schemas.settings.settings import ResponseSettings
 from ...schemas.turn_items import TurnItem
 from ...transport.http.bodies import LONG, Share
 from ..answering import attach
+from ..http.auth import publish_refusal
 from ..responses.job import Job, accept
 from ..responses.kept_items import KeptItems
 from ..responses.record import Record
@@ -302,7 +303,9 @@ class _Session:
                     prepared = await prepare(job)
             except Exception as error:  # noqa: BLE001 (the client receives it; nothing is sent in here)
                 self._evict(request.create.raw.get("previous_response_id"))
-                await self._send_event(encode_failure(as_gateway_error(error), lane.stream_id))
+                failure = as_gateway_error(error)
+                publish_refusal(self._gateway.bus, failure, owner=self._owner)
+                await self._send_event(encode_failure(failure, lane.stream_id))
                 return
         if prepared is not None:
             await self._show(lane, prepared)

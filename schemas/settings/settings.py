@@ -24,6 +24,7 @@ from .logins import LoginSettings, check_logins
 from .rules import Problem, SettingsError, is_loopback
 
 __all__ = [
+    "AuditSettings",
     "AuthSettings",
     "CacheSettings",
     "ClaudeSettings",
@@ -710,6 +711,18 @@ class PageSettings(Section):
 
 
 @frozen(kw_only=True)
+class AuditSettings(Section):
+    section: ClassVar[str] = "audit"
+
+    path: Path | None = key(  # noqa: RUF009
+        None,
+        rules.optional_path,
+        "File to which a JSON line is appended for each turn, decision about a tool, refused key, "
+        "deletion and export. Unset: none.",
+    )
+
+
+@frozen(kw_only=True)
 class LogSettings(Section):
     section: ClassVar[str] = "log"
 
@@ -744,6 +757,7 @@ class Settings:
     mcp: McpSettings = attrs.field(factory=McpSettings)
     storage: StorageSettings = attrs.field(factory=StorageSettings)
     page: PageSettings = attrs.field(factory=PageSettings)
+    audit: AuditSettings = attrs.field(factory=AuditSettings)
     log: LogSettings = attrs.field(factory=LogSettings)
     logins: tuple[LoginSettings, ...] = ()
 

@@ -53,7 +53,7 @@ def test_a_gateway_shows_its_servers_reads_the_file_again_and_tells_no_secret(
     tmp_path: Path,
 ) -> None:
     """One gateway for all of it: a start is a second."""
-    file, log = tmp_path / "mcp.json", tmp_path / "log"
+    file, log, audit = tmp_path / "mcp.json", tmp_path / "log", tmp_path / "audit.jsonl"
     notes = program("bad")
     notes["env"] |= {"TOKEN": "${NOTES_TOKEN}"}
     gone = {"command": "no-such-program", "args": ["${UNSET:-x}"]}
@@ -65,6 +65,7 @@ def test_a_gateway_shows_its_servers_reads_the_file_again_and_tells_no_secret(
         "CLAUDE_CODE__MCP__ENABLED": "true",
         "CLAUDE_CODE__MCP__DEBUG": "true",
         "CLAUDE_CODE__MCP__CONFIG_FILE": str(file),
+        "CLAUDE_CODE__AUDIT__PATH": str(audit),
         **SECRETS,
     }
     command = [sys.executable, "-m", "ccapi.actors.commands.main"]
@@ -122,12 +123,16 @@ def test_a_gateway_shows_its_servers_reads_the_file_again_and_tells_no_secret(
 
             # Another file; then one that is broken.
             write(file, {"gone": gone, "notes": notes})
+            audit.rename(tmp_path / "audit.jsonl.1")
             gateway.send_signal(signal.SIGHUP)
             eventually(lambda: states() == {"gone": "failed", "notes": "ready"})
             write(file, {"notes": {"command": "${NOT_SET}"}})
             gateway.send_signal(signal.SIGHUP)
             eventually(lambda: "needs the environment variable NOT_SET" in log.read_text())
             assert states() == {"gone": "failed", "notes": "ready"}
+            eventually(lambda: audit.read_text().count("mcp_file_read") == 2)
+            lines = [json.loads(line) for line in audit.read_text().splitlines()]
+            assert [line["outcome"] for line in lines] == ["in_force", "refused"]
 
             said = [log.read_text(), json.dumps(listed), json.dumps(stats), metrics, *shown]
             assert "my token is ********" in log.read_text()

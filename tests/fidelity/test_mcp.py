@@ -13,7 +13,7 @@ from typing import Any
 
 import pytest
 
-from ccapi.schemas.settings.settings import McpSettings, PermissionSettings
+from ccapi.schemas.settings.settings import AuditSettings, McpSettings, PermissionSettings
 from tests.support.mcp_servers import http_program, program
 from tests.support.messages_stub import ToolUse, call, say
 
@@ -35,6 +35,7 @@ def shared(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Served]:
         file.write_text(json.dumps({"mcpServers": servers}))
         with open_served(
             place,
+            audit=AuditSettings(path=place / "audit.jsonl"),
             mcp=McpSettings(enabled=True, config_file=file, call_timeout_seconds=20),
             permissions=PermissionSettings(allow=("mcp__notes", "mcp__web", "mcp__bad")),
         ) as served:
@@ -130,3 +131,17 @@ def test_the_gateway_counts_the_calls(served: Served) -> None:
     served.ask(user("Count."))
     after = {each["name"]: each["calls"] for each in served.get("/v1/mcp")["data"]}
     assert after["web"] == before["web"] + 1
+
+
+def test_the_audit_log_has_the_calls(served: Served) -> None:
+    served.answers(call(use("mcp__web__echo", "toolu_audit", text="unwritten")), say("Written."))
+    served.ask(user("Write."))
+    path = served.live.gateway.settings.audit.path
+    assert path is not None
+    text = path.read_text()
+    last = [line for line in map(json.loads, text.splitlines()) if line["event"] == "tool_decided"][
+        -1
+    ]
+    assert [last[key] for key in ("tool", "decision", "by")] == ["mcp__web__echo", "allow", "rule"]
+    assert last["turn_id"]
+    assert "unwritten" not in text

@@ -11,7 +11,7 @@ from typing import Any
 
 import pytest
 
-from ccapi.schemas.settings.settings import McpSettings, PermissionSettings
+from ccapi.schemas.settings.settings import AuditSettings, McpSettings, PermissionSettings
 from tests.support.mcp_servers import program
 from tests.support.messages_stub import ToolUse, call, say
 from tests.support.responses import kinds
@@ -31,6 +31,7 @@ def opened(place: Path) -> Iterator[Served]:
     file.write_text(json.dumps({"mcpServers": servers}))
     with open_served(
         place,
+        audit=AuditSettings(path=place / "audit.jsonl"),
         mcp=McpSettings(enabled=True, config_file=file, call_timeout_seconds=20),
         permissions=PermissionSettings(allow=("mcp__notes__echo",), deny=("mcp__notes__die",)),
     ) as served:
@@ -201,3 +202,10 @@ def test_an_approval_outlives_the_gateway(tmp_path: Path) -> None:
         second = ask(served, given, tools=[NOTES], previous_response_id=first["id"])
         assert types(second) == ["mcp_call", "message"]
         assert "xxxx" in str(results(served)[0]["content"])
+    lines = [json.loads(line) for line in (tmp_path / "audit.jsonl").read_text().splitlines()]
+    decided = [line for line in lines if line["event"] == "tool_decided"]
+    assert [
+        [line[key] for key in ("tool", "decision", "by", "permission_id")] for line in decided
+    ] == [
+        ["mcp__notes__big", "allow", "approval", first["output"][-1]["id"]],
+    ]

@@ -232,6 +232,7 @@ class GatewayDouble:
     broken: GatewayError | None = None
 
     keys: KeyRegistry = field(init=False)
+    audit: None = field(init=False, default=None)
     limits: KeyLimiter = field(init=False)
     bodies: Bodies = field(init=False)
 

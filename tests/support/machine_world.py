@@ -37,6 +37,7 @@ from ccapi.actors.session.events import (
     HostedEnded,
     Interrupt,
     Kill,
+    PermissionDenied,
     PermissionReply,
     PermissionRequested,
     PermissionSettled,
@@ -542,7 +543,7 @@ class World:
                 assert self.machine.phase is Phase.BUSY
             case PermissionSettled():
                 assert self.machine.phase is Phase.BUSY
-            case Billed():
+            case Billed() | PermissionDenied():
                 pass
             case _:
                 self._perform_on_child(action)

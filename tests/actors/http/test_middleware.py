@@ -18,6 +18,7 @@ from ccapi.actors.http.auth import KeyRing, check_host, headers_of
 from ccapi.actors.http.middleware import EXPOSED, Front
 from ccapi.actors.keys.registry import KeyRegistry
 from ccapi.actors.runtime.boundary import as_gateway_error
+from ccapi.actors.runtime.bus import Bus
 from ccapi.schemas.errors import Forbidden, InternalError, NotFound, Unauthenticated
 from ccapi.schemas.settings.settings import AuthSettings, ServerSettings, Settings
 from ccapi.transport.http.asgi import send_json
@@ -138,7 +139,7 @@ async def test_the_request_id_is_bound_for_the_log() -> None:
         seen.append(structlog.contextvars.get_contextvars()["request_id"])
         await send_json(send, 200, {})
 
-    client = Client(Front(app, ServerSettings()))
+    client = Client(Front(app, ServerSettings(), Bus()))
     with capture_logs() as lines:
         await client.request("GET", "/x", headers={"x-request-id": "mine"})
     assert seen == ["mine"]
@@ -154,7 +155,7 @@ async def test_an_internal_error_is_a_500_without_details_and_a_log_line_with_th
     async def app(scope: Scope, receive: Receive, send: Send) -> None:
         raise ZeroDivisionError("the secret of the gateway")
 
-    client = Client(Front(app, ServerSettings()))
+    client = Client(Front(app, ServerSettings(), Bus()))
     with capture_logs() as lines:
         response = await client.request("GET", "/x")
     assert response.status == 500
@@ -171,7 +172,7 @@ async def test_an_error_after_the_head_cuts_the_response() -> None:
         await send({"type": "http.response.body", "body": b"half", "more_body": True})
         raise ZeroDivisionError
 
-    client = Client(Front(app, ServerSettings()))
+    client = Client(Front(app, ServerSettings(), Bus()))
     async with client.stream("GET", "/x") as streamed:
         await streamed.open()
         assert await streamed.rest() == b"half"

@@ -13,6 +13,7 @@ from ccapi.actors.session.events import (
     Action,
     CallHosted,
     HostedEnded,
+    PermissionDenied,
     PermissionReply,
     PermissionSettled,
     RequestPermission,
@@ -97,8 +98,10 @@ class Hosted(Talk):
                 return f"call {call.tool.source.name} {json.dumps(dict(call.arguments))}"
             case RequestPermission(_, asked):
                 return f"may {asked.tool}?"
-            case PermissionSettled(_, behavior, by):
-                return f"{behavior} by {by}"
+            case PermissionSettled(_, behavior, by, always):
+                return f"{behavior} by {by}{' for good' if always else ''}"
+            case PermissionDenied(tool, by):
+                return f"{tool} denied by {by}"
         return super()._word(action)
 
     def wants(self, tool: HostedTool = ECHO, call_id: str = "c1", **arguments: Any) -> list[str]:
@@ -291,12 +294,16 @@ def test_calls_of_the_clients_and_of_servers_in_one_answer() -> None:
 
 def test_what_rules_deny_is_not_called() -> None:
     made = talk(decision="deny")
-    assert made.wants() == [f"answer request c1: no, {DENIED_BY_RULE}"]
+    assert made.wants() == [
+        f"answer request c1: no, {DENIED_BY_RULE}",
+        "mcp__a__echo denied by rule",
+    ]
 
 
 def test_what_needs_permission_is_denied_where_no_client_is_there() -> None:
     made = talk(decision="ask", heard=False)
-    assert made.wants() == [f"answer request c1: no, {NO_CLIENT}"]
+    denied = "mcp__a__echo denied by no_client"
+    assert made.wants() == [f"answer request c1: no, {NO_CLIENT}", denied]
 
 
 def test_a_client_permits_a_call() -> None:
@@ -304,6 +311,7 @@ def test_a_client_permits_a_call() -> None:
     assert made.wants(text="hi") == ["may mcp__a__echo?"]
     reply = PermissionReply(request_id="mcp_c1", allow=True)
     assert made.feed(reply) == ['call echo {"text": "hi"}', "allow by watcher"]
+    assert [each.asked for each in made.actions if isinstance(each, CallHosted)] == [True]
     assert made.machine.memory.grants == ()
 
 
@@ -317,11 +325,14 @@ def test_a_client_changes_what_the_tool_is_given() -> None:
 def test_a_client_permits_a_tool_for_the_conversation() -> None:
     made = talk(decision="ask")
     made.wants()
-    made.feed(PermissionReply(request_id="mcp_c1", allow=True, always=True))
+    words = made.feed(PermissionReply(request_id="mcp_c1", allow=True, always=True))
+    assert words[1] == "allow by watcher for good"
     assert made.machine.memory.grants == ("mcp__a__echo",)
     made.served()
     made.starts()
+    made.actions.clear()
     assert made.wants(call_id="c2") == ["call echo {}"]
+    assert [each.asked for each in made.actions if isinstance(each, CallHosted)] == [False]
 
 
 @pytest.mark.parametrize("message", ["Not today.", None])
