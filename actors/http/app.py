@@ -249,7 +249,7 @@ async def tell_statistics(call: Call) -> None:
                 **gateway.stats.snapshot(),
                 "gateway": asdict(gateway.statistics()),
                 "mcp": [asdict(state) for state in gateway.mcp.states()],
-                **({} if gateway.audit is None else {"audit": gateway.audit.snapshot()}),
+                "audit": {} if gateway.audit is None else gateway.audit.snapshot(),
             }
         )
         return
