@@ -102,7 +102,7 @@ class Gateway:
         self.settings = settings
         self.mcp = mcp
         self.mcp_host = McpHost(mcp, settings)
-        self.approved_calls = ApprovedCalls(mcp, self.mcp_host, bus)
+        self.approved_calls = ApprovedCalls(mcp, self.mcp_host, bus, idempotent.claim_once)
         self.bus = bus
         self.stats = stats
         self.cache = cache

@@ -159,6 +159,29 @@ class IdempotentRequests:
         run.answer.end(answer.body)
         return False
 
+    async def claim_once(self, owner: str, name: str, digest: bytes, seconds: float) -> bool:
+        """Whether something may be done that is done once, which the owner calls `name`: nothing
+        of that name was claimed within so many seconds, in this life of the gateway or an earlier
+        one. Names with a space are no client's. Raises `Overloaded`, where that is not known."""
+        settings, expires_at = self._settings, time.time() + seconds
+        try:
+            if await self._store.claim_request(owner, name, digest, expires_at) is not None:
+                return False
+            kept = KeptRequest(digest, "unkept")
+            await self._store.settle_request(
+                owner, name, kept, expires_at, max_count=settings.max_stored,
+                max_bytes=settings.max_bytes,
+            )  # fmt: skip
+        except StoreError as error:
+            log.warning("not claimed", error=str(error))
+            raise Overloaded(
+                "The gateway cannot keep that this is done now: its storage has a fault, which its "
+                "log names.",
+                code="storage_unavailable",
+                retry_after=1,
+            ) from error
+        return True
+
     async def _settle(self, owner: str, name: str, run: Run, served: Served | None) -> None:
         answer, store, settings = run.answer, self._store, self._settings
         kept = KeptRequest(run.digest, "lost")

@@ -6,14 +6,15 @@ needs approval (`actors.responses.mcp_tools`).
 
 from __future__ import annotations
 
+import hashlib
 import json
-from collections.abc import Iterator
+from collections.abc import Awaitable, Callable, Iterator
 from typing import Any
 
 import trio
 from attrs import define, evolve, field, frozen
 
-from ...schemas.errors import Conflict
+from ...schemas.errors import Conflict, Overloaded
 from ...schemas.events import ToolDecided
 from ...schemas.mcp_tools import error_result
 from ...schemas.message import Image, ToolCall, ToolResult
@@ -22,6 +23,11 @@ from ..mcp.host import McpHost
 from ..mcp.servers import McpServers
 from ..runtime.bus import Bus
 from ..session.hosted import DENIED_BY_RULE
+
+Claim = Callable[[str, str, bytes, float], Awaitable[bool]]
+"""Whether something may be done that is done once: `IdempotentRequests.claim_once`."""
+
+REMEMBERED_SECONDS = 30 * 86400.0
 
 MAX_REMEMBERED = 10_000
 MAX_REMEMBERED_CHARACTERS = 16 * 1024 * 1024
@@ -51,10 +57,14 @@ class _Made:
 
 
 class ApprovedCalls:
-    """What came of calls that were approved, by whose they were and what asked for approval."""
+    """What came of calls that were approved, by whose they were and what asked for approval.
 
-    def __init__(self, servers: McpServers, host: McpHost, bus: Bus) -> None:
+    A call is claimed in the store before it is made, so that it is made at most once, whatever ends
+    in between; what came of it is remembered here alone."""
+
+    def __init__(self, servers: McpServers, host: McpHost, bus: Bus, claim: Claim) -> None:
         self._bus = bus
+        self._claim = claim
         self._servers = servers
         self._host = host
         self._made: dict[tuple[str, str], _Made] = {}
@@ -71,19 +81,21 @@ class ApprovedCalls:
         if made is None:
             made = self._made[key] = _Made()
             try:
+                digest = hashlib.sha256(approved.call.arguments.encode("utf-8", "surrogatepass"))
+                name = f"approval {approved.request_id}"
+                if not await self._claim(owner, name, digest.digest(), REMEMBERED_SECONDS):
+                    raise _used(approved.path)
                 made.result = await self._make(owner, approved, conversation_id)
                 self._size += _length(made.result)
+            except Overloaded:  # nothing was done: the request may come again
+                del self._made[key]
+                raise
             finally:
                 made.over.set()
                 self._forget()
         await made.over.wait()
         if made.result is None:
-            raise Conflict(
-                "This call was approved and made before, and what came of it is not known: it is"
-                " not made again.",
-                code="approval_used",
-                param=approved.path,
-            )
+            raise _used(approved.path)
         return evolve(made.result, approval=approved.result.approval)
 
     async def _make(self, owner: str, approved: Approved, conversation_id: str) -> ToolResult:
@@ -118,6 +130,15 @@ class ApprovedCalls:
         while len(self._made) > MAX_REMEMBERED:
             oldest = self._made.pop(next(iter(self._made)))
             self._size -= 0 if oldest.result is None else _length(oldest.result)
+
+
+def _used(path: str) -> Conflict:
+    return Conflict(
+        "This call was approved and made before, and what came of it is not known: it is not made "
+        "again.",
+        code="approval_used",
+        param=path,
+    )
 
 
 def _content(given: dict[str, Any]) -> Iterator[str | Image]:
