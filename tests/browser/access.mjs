@@ -127,6 +127,7 @@ await report({
     seen.dark = await violations();
     await page.goto(`${home}#/overview`);
     await page.waitForSelector(".cell");
+    await page.waitForSelector(".usage-table");
     seen.darkOverview = await violations();
     await page.emulateMedia({ colorScheme: "light" });
     seen.overview = await violations();

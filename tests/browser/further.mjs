@@ -140,6 +140,45 @@ await report({
     return { table, cells, captions, wide, errors: other.noted.errors };
   },
 
+  usage: async () => {
+    const other = await openPage(browser, `${line.url}/#/overview`);
+    await other.page.locator(".usage-table").waitFor();
+    await other.page.locator(".usage-table").focus(); // as Tab does after the overview
+    const reached = await other.page.evaluate(() => document.activeElement.getAttribute("aria-label"));
+    const sums = await other.page.locator(".usage-sums dd").allInnerTexts();
+    const rows = await other.page.locator(".usage-table tr").evaluateAll((all) => all.map((row) => [...row.cells].map((cell) => cell.innerText)));
+    await shoot(other.page, "further-usage-light");
+    await other.page.emulateMedia({ colorScheme: "dark" });
+    await other.page.setViewportSize({ width: 375, height: 740 });
+    await other.page.locator(".usage").evaluate((one) => one.scrollIntoView());
+    await shoot(other.page, "further-usage-phone");
+    const wide = await overflows(other.page);
+    const errors = [...other.noted.errors];
+    const given = { key_id: "b", key_name: "bob", model: "haiku", turns: 2, total_tokens: 1234, cost_usd: 0.5 };
+    const today = new Date().toISOString().slice(0, 10);
+    const shown = async (answer) => {
+      await other.page.unroute("**/v1/usage*");
+      await other.page.route("**/v1/usage*", (route) => route.fulfill(answer));
+      await other.page.reload();
+    };
+    const many = Array.from({ length: 24 }, (_, at) => ({ ...given, day: today, model: `model-${at}` }));
+    await shown({ json: { object: "list", data: [...many, { ...given, key_id: "a", key_name: "ann", day: today }] } });
+    await other.page.locator(".usage-more").focus();
+    await other.page.keyboard.press("Enter");
+    await other.page.locator(".usage-more").waitFor({ state: "detached" });
+    const focus = await other.page.evaluate(() => document.activeElement.getAttribute("aria-label"));
+    const keys = await other.page.locator(".usage-table").first().innerText();
+    const listed = await other.page.locator(".usage-table").last().locator("tbody tr").count();
+    await shown({ json: { object: "list", data: [] } });
+    await other.page.locator(".usage-note", { hasText: "Nothing" }).waitFor();
+    const none = await other.page.locator(".usage-note").innerText();
+    await shown({ status: 503, json: { error: { message: "The storage has a fault." } } });
+    await other.page.locator(".usage-note", { hasText: "fault" }).waitFor();
+    const fault = await other.page.locator(".usage-note").innerText();
+    await other.context.close();
+    return { reached, sums, rows, wide, errors, focus, keys, listed, none, fault };
+  },
+
   watchers: async () => {
     const other = await openPage(browser, page.url());
     await page.locator("#watchers", { hasText: "2" }).waitFor();

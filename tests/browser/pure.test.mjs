@@ -12,6 +12,7 @@ import { keyError } from "./page/keys.js";
 import { parse } from "./page/markdown.js";
 import { Outbox, fingerprint } from "./page/outbox.js";
 import { LOST, Story, answerText } from "./page/story.js";
+import { beginnings, byKey, firstDay, hasSeveralKeys, newestFirst, sums } from "./page/usage_sums.js";
 
 const bare = (text) => parse(text).map(({ at: _, ...block }) => block);
 const p = (...c) => ({ t: "p", c });
@@ -384,4 +385,32 @@ test("a login that is used up says until when, and whether overage pays", () => 
   assert.deepEqual(shown({ limited_until: at(2) }), [["Used up", null, "until 14:00"]]);
   assert.deepEqual(shown({ overage: { status: "allowed", resets_at: null, in_use: true } }), [["Overage", null, "In use"]]);
   assert.deepEqual(shown({ overage: { status: "rejected", resets_at: null, in_use: false } }), [["Overage", null, "Not allowed"]]);
+});
+
+// -- usage -------------------------------------------------------------------------------------------
+
+const used = (day, tokens, cost, more = {}) => ({ key_id: "aa", key_name: "ann", day, model: "haiku", turns: 1, total_tokens: tokens, cost_usd: cost, ...more });
+const THURSDAY = Date.UTC(2026, 0, 1, 23, 59); // its week began in another month, and another year
+
+test("usage is summed for the day, the week from Monday and the month, in UTC", () => {
+  assert.deepEqual(beginnings(THURSDAY), { day: "2026-01-01", week: "2025-12-29", month: "2026-01-01" });
+  assert.equal(firstDay(THURSDAY), "2025-12-29");
+  assert.equal(beginnings(Date.UTC(2026, 2, 1)).week, "2026-02-23", "a Sunday ends its week");
+  assert.equal(beginnings(Date.UTC(2026, 2, 2)).week, "2026-03-02", "a Monday begins one");
+  assert.equal(firstDay(Date.UTC(2026, 2, 20)), "2026-03-01");
+  const entries = [used("2025-12-28", 1000, 8), used("2025-12-29", 100, 4), used("2026-01-01", 10, 2), used("2026-01-01", 1, 1, { model: "opus", turns: 2 })];
+  assert.deepEqual(sums(entries, THURSDAY), {
+    day: { turns: 3, tokens: 11, cost: 3 },
+    week: { turns: 4, tokens: 111, cost: 7 },
+    month: { turns: 3, tokens: 11, cost: 3 },
+  });
+  assert.deepEqual(sums([], THURSDAY).month, { turns: 0, tokens: 0, cost: 0 });
+});
+
+test("an admin sees keys by name, the most expensive first, and the newest day first", () => {
+  const bob = { key_id: "bb", key_name: "bob" };
+  const entries = [used("2026-01-01", 1, 1), used("2026-01-02", 5, 1, { model: null }), used("2026-01-02", 9, 3, bob), used("2025-12-31", 7, 9), used("2026-01-01", 2, 0, { key_id: "cc", key_name: null }), used("2026-01-01", 3, 0, { key_id: "local", key_name: null })];
+  assert.deepEqual(byKey(entries, Date.UTC(2026, 0, 3)).map(({ name, tokens, cost }) => [name, tokens, cost]), [["bob", 9, 3], ["ann", 6, 2], ["No key", 3, 0], ["cc", 2, 0]]);
+  assert.deepEqual(newestFirst(entries).slice(0, 3).map(({ day, key_name: name }) => [day, name]), [["2026-01-02", "ann"], ["2026-01-02", "bob"], ["2026-01-01", "ann"]]);
+  assert.deepEqual([hasSeveralKeys(entries), hasSeveralKeys([used("2026-01-01", 1, 1)])], [true, false]);
 });

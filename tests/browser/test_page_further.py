@@ -98,6 +98,28 @@ def test_the_overview_shows_what_is_at_work(seen: Seen) -> None:
     assert overview["errors"] == []
 
 
+def test_usage_is_shown_by_day_and_model_with_sums(seen: Seen) -> None:
+    usage = seen.by("usage")
+    assert usage["rows"][0] == ["Day (UTC)", "Model", "Turns", "Tokens", "USD"]
+    rows = usage["rows"][1:]
+    assert rows, "there were turns before"
+    turns = sum(int(row[2]) for row in rows)
+    tokens = sum(int(row[3].replace(",", "")) for row in rows)
+    assert usage["sums"][5] == f"{tokens:,} tokens, {turns} turns", "this month is all there is"
+    assert turns >= 8
+    assert usage["sums"][4].startswith("$")
+    assert usage["reached"] == "By day and model"
+    assert (usage["wide"], usage["errors"]) == (False, [])
+
+
+def test_usage_of_several_keys_of_none_and_of_an_error(seen: Seen) -> None:
+    usage = seen.by("usage")
+    assert "bob\t48\t29,616\t$12.00" in usage["keys"]
+    assert (usage["listed"], usage["focus"]) == (25, "By day and model")
+    assert usage["none"] == "Nothing was used this month."
+    assert usage["fault"] == "Usage is not known: The storage has a fault."
+
+
 def test_who_else_watches_is_shown_and_sees_the_same(seen: Seen) -> None:
     assert seen.by("watchers") == {"errors": []}
 

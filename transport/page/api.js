@@ -73,6 +73,7 @@ const part = encodeURIComponent;
 const conversation = (id) => `v1/conversations/${part(id)}`;
 
 export const api = {
+  usage: (start) => request("GET", `v1/usage?start=${part(start)}`),
   models: async () => (await request("GET", "v1/models")).data,
   conversations: (after, words) =>
     request("GET", `v1/conversations?limit=100${after ? `&after=${part(after)}` : ""}${words ? `&q=${part(words)}` : ""}`),

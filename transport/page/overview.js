@@ -4,15 +4,15 @@
 // conversations' words.
 
 import { byId, h, s } from "./dom.js";
+import { compact, counted, dollars, whole } from "./figures.js";
 import { limitTables } from "./overview_limits.js";
 import { OverviewPicture } from "./overview_picture.js";
 import { WORDS } from "./overview_plan.js";
 import { Spark } from "./sparks.js";
+import { UsagePanel } from "./usage.js";
 import { busyChildren } from "./watch.js";
 
 const RUNS = 500; // ms between two looks of a line that runs
-const compact = new Intl.NumberFormat("en", { notation: "compact", maximumFractionDigits: 1 });
-const whole = new Intl.NumberFormat("en");
 
 const SPARKS = [
   { name: "Turns running", read: ({ turns }) => turns.running },
@@ -29,12 +29,14 @@ export class Overview {
     this.sparks = SPARKS.map((spark) => new Spark(spark));
     this.facts = h("p", { class: "overview-facts" });
     this.tables = h("div", { class: "tables" });
+    this.usage = new UsagePanel();
     this.body = byId("overview-body");
     this.body.replaceChildren(
       this.picture.element,
       h("dl", { class: "sparks" }, ...this.sparks.map((spark) => spark.element)),
       this.facts,
       this.tables,
+      this.usage.element,
     );
     this.end = watch.listen((overview) => this.show(overview));
     this.clock = setInterval(() => this.run(), matchMedia("(prefers-reduced-motion: reduce)").matches ? RUNS * 10 : RUNS);
@@ -44,6 +46,7 @@ export class Overview {
     clearInterval(this.clock);
     this.end();
     this.picture.close();
+    this.usage.close();
     this.body.replaceChildren();
   }
 
@@ -124,12 +127,6 @@ function table(caption, rows) {
 }
 
 const capital = (words) => words[0].toUpperCase() + words.slice(1);
-
-const counted = (count, word) => `${whole.format(count)} ${word}${count === 1 ? "" : "s"}`;
-
-function dollars(value) {
-  return value && value < 0.1 ? `$${value.toFixed(4)}` : `$${value.toFixed(2)}`;
-}
 
 function span(seconds) {
   if (seconds < 90) return `${Math.round(seconds)} s`;
