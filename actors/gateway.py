@@ -389,6 +389,13 @@ class Gateway:
         return self._watches[0].login
 
     @property
+    def logins(self) -> dict[str, Login | None]:
+        """The same of each login that the settings name, by its name; empty where they name
+        none."""
+        names = [each.name for each in self.settings.logins]
+        return {name: watch.login for name, watch in zip(names, self._watches, strict=False)}
+
+    @property
     def cli_version(self) -> Version | None:
         """The CLI's version; None until it is known, and where it has none that can be read."""
         return self._watches[0].version

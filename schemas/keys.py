@@ -152,3 +152,10 @@ def free_at(hour: str) -> float:
 
 def _hour(when: datetime) -> str:
     return when.strftime("%Y-%m-%dT%H")
+
+
+def count_words(keys: int, of_settings: int) -> str:
+    """How many keys hold, for people; `of_settings` of them are in the settings, and no others
+    where `keys` is as many."""
+    text = f"{keys} {'key' if keys == 1 else 'keys'}"
+    return text if not of_settings else f"{text} ({of_settings} of the settings)"

@@ -11,6 +11,7 @@ from typing import Any
 
 from attrs import frozen
 
+from ...schemas.keys import count_words
 from ...transport.process.cli import DEMO_CLI
 from ...transport.process.cli_version import version_text
 from ..gateway import Gateway
@@ -18,11 +19,16 @@ from ..gateway import Gateway
 MOST_MODELS = 8
 """Names of models in one line."""
 
+MOST_LOGINS = 4
+"""Names of logins in one line."""
+
 
 @frozen
 class Facts:
     """What a gateway is. `sandbox`: what agents are confined by, empty where by nothing. `login`
-    and `cli` are in words."""
+    and `cli` are in words, and so are `logins`, which the settings name (empty: none). `keys`: how
+    many hold, those of the store among them, None where the store cannot be read; `key_needed`:
+    whether a client has to show one, as it does where all were revoked."""
 
     version: str
     url: str
@@ -32,11 +38,14 @@ class Facts:
     default: str
     agents: bool
     sandbox: str
-    keys: int
+    keys: int | None
+    settings_keys: int
     agent_keys: int
+    key_needed: bool
     storage: str
     kept: bool
     page: bool
+    logins: tuple[str, ...] = ()
 
     def fields(self) -> dict[str, Any]:
         """For a line of the log."""
@@ -44,7 +53,8 @@ class Facts:
             "version": self.version,
             "url": self.url,
             "cli": self.cli,
-            "login": self.login,
+            "login": None if self.logins else self.login,
+            "logins": list(self.logins) or None,
             "models": list(self.models),
             "default": self.default,
             "agents": self.agents,
@@ -58,13 +68,21 @@ class Facts:
         """Six lines for a person."""
         lines = (
             (f"ccapi {self.version}", f"{self.url}/{'' if self.page else 'v1'}"),
-            ("cli", f"{self.cli}; login: {self.login}"),
+            ("cli", f"{self.cli}; {self._logins}"),
             ("models", self._models),
             ("agents", self._agents),
             ("keys", self._keys),
             ("storage", self.storage if self.kept else f"in memory only, beside {self.storage}"),
         )
         return "".join(f"{name:<12} {text}\n" for name, text in lines)
+
+    @property
+    def _logins(self) -> str:
+        if not self.logins:
+            return f"login: {self.login}"
+        shown, more = self.logins[:MOST_LOGINS], len(self.logins) - MOST_LOGINS
+        count = f"{len(self.logins)} {'login' if len(self.logins) == 1 else 'logins'}"
+        return f"{count}: {', '.join([*shown, *([f'{more} more'] if more > 0 else [])])}"
 
     @property
     def _models(self) -> str:
@@ -82,15 +100,19 @@ class Facts:
 
     @property
     def _keys(self) -> str:
-        if not self.keys:
+        if self.keys is None:
+            return "not known: the storage cannot be read"
+        if not self.key_needed:
             return "none needed: this machine only"
+        if not self.keys:
+            return "NONE holds, all are revoked: `ccapi key create`"
         agents = f", of which {self.agent_keys} may use agents" if self.agents else ""
-        return f"{self.keys}{agents}"
+        return f"{count_words(self.keys, self.settings_keys)}{agents}"
 
 
 def facts_of(gateway: Gateway, url: str) -> Facts:
     """What is known of the gateway now."""
-    settings, cli = gateway.settings, gateway.cli
+    settings, cli, keys = gateway.settings, gateway.cli, gateway.keys
     return Facts(
         version=metadata.version("claude-code-api"),
         url=url,
@@ -100,11 +122,14 @@ def facts_of(gateway: Gateway, url: str) -> Facts:
         default=settings.models.default,
         agents=settings.models.agents,
         sandbox="" if cli.sandbox is None else cli.sandbox.kind,
-        keys=len(settings.auth.api_keys),
-        agent_keys=len(settings.auth.agent_keys),
+        keys=len(keys.holding()) if keys.is_known else None,
+        settings_keys=keys.of_settings,
+        agent_keys=sum("agents" in each.scopes for each in keys.holding()),
+        key_needed=keys.needed,
         storage=str(settings.storage.path),
         kept=settings.storage.persist,
         page=settings.page.enabled,
+        logins=_logins(gateway),
     )
 
 
@@ -123,3 +148,12 @@ def _login(gateway: Gateway) -> str:
     if login.is_missing:
         return "NONE: run `ccapi login`"
     return login.means.value
+
+
+def _logins(gateway: Gateway) -> tuple[str, ...]:
+    ways = {each.name: each.way for each in gateway.settings.logins}
+    missing = {name for name, login in gateway.logins.items() if login and login.is_missing}
+    return tuple(
+        f"{name} ({way}{', NOT logged in' if name in missing else ''})"
+        for name, way in ways.items()
+    )

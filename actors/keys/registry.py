@@ -106,7 +106,7 @@ class KeyRegistry:
     def check_known(self) -> None:
         """Raises `Overloaded` (``storage_unavailable``) where the stored keys could never be read:
         then it is not known whether a key is needed, nor which."""
-        if self._store is not None and self.version is None:
+        if not self.is_known:
             raise Overloaded(
                 "The gateway cannot read its API keys now: its storage has a fault, which its log "
                 "names.",
@@ -134,15 +134,27 @@ class KeyRegistry:
             return NO_LIMITS
 
     @property
+    def is_known(self) -> bool:
+        """Whether the stored keys, if there can be any, could be read."""
+        return self._store is None or self.version is not None
+
+    @property
+    def of_settings(self) -> int:
+        """How many of the keys that hold are in the settings."""
+        return len(self._of_settings)
+
+    def holding(self) -> tuple[Rights, ...]:
+        """What each key that holds may do: those of the settings first, then the stored ones."""
+        return (*self._of_settings.values(), *self._stored.values())
+
+    @property
     def serves_agents(self) -> bool:
         """Whether there is a client that may use agents."""
-        rights = (*self._of_settings.values(), *self._stored.values())
-        return not self.needed or any("agents" in each.scopes for each in rights)
+        return not self.needed or any("agents" in each.scopes for each in self.holding())
 
     def names(self) -> dict[str, str]:
         """What people call the keys, by their owners."""
-        everyone = (*self._of_settings.values(), *self._stored.values())
-        return {each.owner: each.name for each in everyone}
+        return {each.owner: each.name for each in self.holding()}
 
     async def wait_revoked(self, owner: str) -> None:
         """Wait until the owner's key is revoked."""

@@ -64,6 +64,13 @@ class LoginSettings:
                 yield key, "must be the name of an environment variable, and never the key itself"
 
     @property
+    def way(self) -> str:
+        """What it logs in by, in a word."""
+        if self.config_dir is not None:
+            return "folder"
+        return "key" if self.key_env else "token"
+
+    @property
     def variable(self) -> str | None:
         """The environment variable that holds its key or token."""
         return self.key_env or self.token_env
