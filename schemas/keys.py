@@ -155,7 +155,6 @@ def _hour(when: datetime) -> str:
 
 
 def count_words(keys: int, of_settings: int) -> str:
-    """How many keys hold, for people; `of_settings` of them are in the settings, and no others
-    where `keys` is as many."""
+    """How many keys hold, for people; `of_settings` of them stand in the settings."""
     text = f"{keys} {'key' if keys == 1 else 'keys'}"
     return text if not of_settings else f"{text} ({of_settings} of the settings)"

@@ -20,8 +20,8 @@ from .finding import Finding
 @define(eq=False)
 class Case:
     """`file` is the settings file, `sources` where each setting's value comes from. `cli` is None
-    until it is found, and `login` until it is known; `gateway` is whether a gateway answers on the
-    port of the settings."""
+    until it is found, and `login` until it is known; of several logins, they are those of the first
+    that can answer. `gateway` is whether a gateway answers on the port of the settings."""
 
     settings: Settings
     environ: Mapping[str, str]

@@ -18,12 +18,12 @@ from ...schemas.settings.settings import Settings
 from ...schemas.turn import Setup
 from ...transport.process.agent_cli import agent_environment
 from ...transport.process.child import Child, open_child
-from ...transport.process.cli import find_cli
+from ...transport.process.cli import Cli, clis_of, find_cli
 from ...transport.process.cli_version import OLDEST, too_old, version_text
-from ...transport.process.login import Means, ask_status
+from ...transport.process.login import Login, Means, ask_status
 from ..gateway import open_gateway
 from .case import Case
-from .finding import Finding, failed, ok, warning
+from .finding import Finding, State, failed, ok, warning
 
 HOW_TO_LOG_IN = (
     "`ccapi login`; or `ccapi login --token`, and set CLAUDE_CODE_OAUTH_TOKEN to what it prints; "
@@ -75,8 +75,52 @@ async def check_login(case: Case) -> Finding:
     """How the CLI is logged in. What it knows of a login may have ended: only a turn shows that."""
     if case.cli is None:
         return failed("login", NO_CLI, FIRST_CLI)
+    if case.settings.logins:
+        return await _check_logins(case, case.cli)
     case.login = login = await case.cli.ask_login(case.guardian)
-    settings = case.settings
+    return _judge(login, case.settings)
+
+
+async def _check_logins(case: Case, cli: Cli) -> Finding:
+    """The same of each login that the settings name. The gateway answers turns with any one."""
+    try:
+        clis = clis_of(cli, case.settings, case.environ)
+    except SettingsError as error:
+        text = "; ".join(problem.reason for problem in error.problems)
+        return failed("login", text, "Set that variable, or log in with that folder.")
+    judged: dict[str, Finding] = {}
+
+    async def ask(name: str) -> None:
+        login = await clis[name].ask_login(case.guardian)
+        known[name], judged[name] = login, _judge(login, case.settings)
+
+    known: dict[str, Login] = {}
+    async with trio.open_nursery() as nursery:
+        for name in clis:
+            nursery.start_soon(ask, name)
+    first = next(
+        (name for name in clis if judged[name].state is not State.FAILED), next(iter(clis))
+    )
+    case.cli, case.login = clis[first], known[first]
+    words = [
+        f"{each.name} ({each.way}{_trouble(judged[each.name])})" for each in case.settings.logins
+    ]
+    text = f"{len(words)} {'login' if len(words) == 1 else 'logins'}: {', '.join(words)}"
+    bad = [name for name in clis if judged[name].state is not State.OK]
+    if not bad:
+        return ok("login", text)
+    # One that is exposed keeps the whole gateway from starting; one that is missing only itself.
+    exposed = any(judged[name].state is State.FAILED and known[name].tells_account for name in bad)
+    answered = judged[first].state is not State.FAILED and not exposed
+    return (warning if answered else failed)("login", text, f"{bad[0]}: {judged[bad[0]].cure}")
+
+
+def _trouble(finding: Finding) -> str:
+    return "" if finding.state is State.OK else f": {finding.text}"
+
+
+def _judge(login: Login, settings: Settings) -> Finding:
+    """What one login means to the operator."""
     match login.means:
         case Means.NOTHING:
             return failed("login", "the CLI is not logged in", HOW_TO_LOG_IN)

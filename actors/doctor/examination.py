@@ -20,7 +20,7 @@ from .cli import check_cli, check_login, check_models, check_modes, check_turn
 from .configuration import check_mcp, check_settings
 from .finding import Finding, failed
 from .machine import check_guardian, check_memory, check_port, check_sandbox, no_guardian
-from .storage import check_disk, check_store
+from .storage import check_disk, check_keys, check_store
 
 log = get_logger("ccapi.doctor")
 
@@ -44,6 +44,7 @@ STEPS = (
     Step("mcp", check_mcp),
     Step("port", check_port),
     Step("store", check_store),
+    Step("keys", check_keys),
     Step("memory", check_memory),
     Step("sandbox", check_sandbox, 30.0),
     Step("guardian", check_guardian),

@@ -20,10 +20,15 @@ from pathlib import Path
 
 import trio
 
+from ...schemas.keys import ApiKey, count_words
+from ...schemas.settings.rules import SettingsError
+from ...schemas.settings.settings import check_exposure
 from ...transport.store.database import Damaged, connect, is_damage, reason_of
 from ...transport.store.files import DATABASE
 from ...transport.store.interface import StoreRefused
-from ...transport.store.schema import version_of
+from ...transport.store.schema import MIGRATIONS, version_of
+from ...transport.store.sqlite import SqliteEngine
+from ..keys.registry import owner_of
 from .case import Case
 from .finding import Finding, failed, ok, warning
 
@@ -134,6 +139,38 @@ def _look_through(path: Path) -> str:
         if found != ["ok"]:
             raise Damaged("; ".join(found))
     return "whole"
+
+
+async def check_keys(case: Case) -> Finding:
+    """How many API keys hold, in the settings and in the database."""
+    path = _folder(case) / DATABASE if case.settings.storage.persist else None
+    try:
+        stored = await trio.to_thread.run_sync(_stored_keys, path, abandon_on_cancel=True)
+    except (sqlite3.Error, OSError, StoreRefused):
+        return failed("keys", "those of the database cannot be read", "See to the store first.")
+    own = {owner_of(key) for key in case.settings.auth.api_keys}
+    count = len(own | {key.id for key in stored if key.revoked_at is None})
+    try:
+        check_exposure(case.settings, has_stored_keys=bool(stored))
+    except SettingsError as error:
+        return failed("keys", error.problems[0].reason, "ccapi key create NAME")
+    if count:
+        return ok("keys", count_words(count, len(own)))
+    if stored:
+        text = "all are revoked, so that no client gets in"
+        return warning("keys", text, "`ccapi key create NAME`, or delete them: `ccapi key delete`.")
+    return ok("keys", "none needed: this machine only")
+
+
+def _stored_keys(path: Path | None) -> list[ApiKey]:
+    """Empty where the tables are of a version that had no keys yet, or there are none.
+    Raises `sqlite3.Error`, `StoreRefused`."""
+    if path is None or not path.exists():
+        return []
+    with closing(connect(path, writes=False)) as connection:
+        # A start of the gateway brings tables to this version; what is in older ones is not read.
+        is_current = version_of(connection, str(path)) == len(MIGRATIONS)
+        return SqliteEngine(connection, "").keys() if is_current else []
 
 
 def _folder(case: Case) -> Path:

@@ -18,9 +18,11 @@ import attrs
 import pytest
 import trio
 
+from ccapi.actors.commands.key import create
 from ccapi.actors.doctor import machine, storage
 from ccapi.actors.doctor.examination import STEPS, TURN, Step, examine
 from ccapi.actors.doctor.finding import Finding, State, is_well, render_json
+from ccapi.schemas.settings.logins import LoginSettings
 from ccapi.schemas.settings.settings import (
     AuthSettings,
     ClaudeSettings,
@@ -35,6 +37,7 @@ from ccapi.transport.process import cli_version, login
 from ccapi.transport.process.cli_version import OLDEST, version_text
 from ccapi.transport.store.database import Database
 from ccapi.transport.store.files import DATABASE, FolderLock
+from ccapi.transport.store.key_table import open_key_table
 from tests.support.live import open_live_demo
 
 VERSION = f'[ "$*" = --version ] && echo "{version_text(OLDEST)} (Claude Code)" && exit 0'
@@ -209,6 +212,66 @@ async def test_the_store_is_locked_by_another_gateway(tmp_path: Path) -> None:
     assert finding.state is State.FAILED
     assert f"another gateway (process {os.getpid()}) has {path.parent} open" in finding.text
     assert str(os.getpid()) in finding.cure
+
+
+async def test_keys_of_the_settings_and_of_the_store_are_counted(tmp_path: Path) -> None:
+    settings = settings_for(tmp_path)
+    assert (await found(settings, "keys"))["keys"].text == "none needed: this machine only"
+    folder = settings.storage.path
+    ids = [create(folder, name, (), (), {})[0].id for name in ("ann", "bob", "eve")]
+    with open_key_table(folder) as table:
+        table.revoke(ids[0])
+    with_own = attrs.evolve(settings, auth=AuthSettings(api_keys=("secret-1",)))
+    finding = (await found(with_own, "keys"))["keys"]
+    assert finding == Finding("keys", State.OK, "3 keys (1 of the settings)")
+    assert (await found(settings, "keys"))["keys"].text == "2 keys"
+    with open_key_table(folder) as table:
+        table.revoke(ids[1])
+        table.revoke(ids[2])
+    finding = (await found(settings, "keys"))["keys"]
+    assert finding.state is State.WARNING
+    assert "ccapi key create" in finding.cure
+
+
+async def test_other_machines_need_a_key(tmp_path: Path) -> None:
+    settings = settings_for(tmp_path, server=ServerSettings(host="0.0.0.0", port=0))
+    finding = (await found(settings, "keys"))["keys"]
+    assert finding.state is State.FAILED
+    assert "can be reached from other machines" in finding.text
+    create(settings.storage.path, "ann", (), (), {})
+    assert (await found(settings, "keys"))["keys"] == Finding("keys", State.OK, "1 key")
+
+
+@pytest.mark.parametrize(
+    ("token", "script", "state", "text"),
+    [
+        ("oat-2", SOUND, State.OK, "3 logins: a (key), b (token), c (folder)"),
+        (
+            "oat-2",
+            "\n".join((VERSION, LOGGED_OUT, DEMO)),
+            State.WARNING,
+            "3 logins: a (key), b (token), c (folder: the CLI is not logged in)",
+        ),
+        ("", SOUND, State.FAILED, "b: the environment variable TOKEN_B is not set"),
+    ],
+)
+async def test_each_of_several_logins_is_looked_at(
+    tmp_path: Path, token: str, script: str, state: State, text: str
+) -> None:
+    env = {"DEMO_CLI_SWITCHES": "{}", "KEY_A": "sk-ant-1", "TOKEN_B": token}
+    logins = (
+        LoginSettings(name="a", key_env="KEY_A"),
+        LoginSettings(name="b", token_env="TOKEN_B"),
+        LoginSettings(name="c", config_dir=tmp_path),
+    )
+    settings = settings_for(tmp_path, script, logins=logins)
+    claude = attrs.evolve(settings.claude, env=env)
+    findings = await found(attrs.evolve(settings, claude=claude), "cli", "login", "models")
+    assert (findings["login"].state, findings["login"].text) == (state, text)
+    assert bool(findings["login"].cure) is (state is not State.OK)
+    assert "sk-ant-1" not in render_json(findings.values())
+    if token:
+        assert findings["models"].state is State.OK, findings["models"]
 
 
 @pytest.mark.parametrize("how", ["pages", "no database", "another program's"])
