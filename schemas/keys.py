@@ -14,6 +14,7 @@ import json
 import secrets
 from collections.abc import Iterable, Mapping
 from datetime import UTC, datetime, timedelta
+from functools import lru_cache
 from typing import Any, Literal, get_args
 
 from attrs import asdict, fields, frozen
@@ -28,6 +29,8 @@ WINDOWS: tuple[Window, ...] = get_args(Window)
 
 BEGINNING = "sk-ccapi-"
 """What secrets begin with."""
+
+HOUR = 3600
 
 SHORT = 12
 """Characters of a key's id that name it for people."""
@@ -121,7 +124,12 @@ def decode_limits(text: str) -> KeyLimits:
 
 def hour_of(now: float) -> str:
     """The hour in UTC, as in ``2026-01-31T14``. Later ones compare as greater."""
-    return _hour(datetime.fromtimestamp(now, UTC))
+    return _nth_hour(int(now // HOUR))
+
+
+@lru_cache(64)  # it is asked for several times in a turn
+def _nth_hour(number: int) -> str:
+    return _hour(datetime.fromtimestamp(number * HOUR, UTC))
 
 
 def bounds_of(window: Window, now: float) -> tuple[str, float]:
@@ -144,6 +152,7 @@ def bounds_of(window: Window, now: float) -> tuple[str, float]:
             return _hour(first), (first + timedelta(days=32)).replace(day=1).timestamp()
 
 
+@lru_cache(64)
 def free_at(hour: str) -> float:
     """When what was used in this hour counts no more in the window ``5h`` (Unix seconds)."""
     began = datetime.strptime(hour, "%Y-%m-%dT%H").replace(tzinfo=UTC)

@@ -161,3 +161,21 @@ async def test_what_the_store_does_not_take_is_written_later(
 )
 def test_durations_are_written_as_openai_does(seconds: float, text: str) -> None:
     assert duration_of(seconds) == text
+
+
+async def test_what_is_used_within_an_hour_is_in_every_window_at_once(
+    store: Store, clock: Clock
+) -> None:
+    limits = limiter(store, clock, tokens_per_day=100, usd_per_week=9, tokens_per_month=101)
+    await limits.load(LOCAL)
+    for _ in range(5):
+        limits.check(LOCAL)  # sums the windows; what comes now is added to them
+        limits.note(LOCAL, Usage(prompt_tokens=15, completion_tokens=5, cost_usd=1.0))
+    assert refused(limits).limit == "tokens_per_day"
+    clock.now = at("2026-01-31T10:00")  # summed anew
+    assert refused(limits).limit == "tokens_per_day"
+    clock.now = at("2026-02-01T00:00")  # another day and month, in the same week
+    for _ in range(4):
+        limits.check(LOCAL)
+        limits.note(LOCAL, Usage(prompt_tokens=1, cost_usd=1.0))
+    assert refused(limits).limit == "usd_per_week"
