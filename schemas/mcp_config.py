@@ -76,13 +76,15 @@ class StdioEntry:
 
 @frozen
 class UrlEntry:
-    """A server at a URL: streamable HTTP (``http``), or server-sent events (``sse``)."""
+    """A server at a URL: streamable HTTP (``http``), or server-sent events (``sse``). `is_guarded`:
+    a client named it, so that it is connected to only at an address that a client may reach."""
 
     name: str
     transport: Literal["http", "sse"]
     url: str = field(repr=False)
     headers: Mapping[str, str] = field(repr=False, factory=dict)
     hidden: frozenset[str] = field(repr=False, eq=False, factory=frozenset)
+    is_guarded: bool = False
 
     def for_child(self) -> dict[str, Any]:
         return {"type": self.transport, "url": self.url, "headers": dict(self.headers)}

@@ -18,10 +18,11 @@ import re
 from collections.abc import Iterable, Mapping
 from typing import Any
 
-from attrs import frozen
+from attrs import field, frozen
 
 from .claude.tool_schema import plain_schema, untold
 from .json_schema.shape import schema_error
+from .mcp_connection import Connection
 
 MAX_TOOLS = 1000
 """Tools of one server: more would fill any model's context."""
@@ -39,6 +40,7 @@ class ServerTool:
     `name` is what the server calls it, `full_name` what the model and the permission rules do.
     `schema` is the JSON Schema of its input as text: that of an object, with nothing combined at
     its top. `read_only`: the server says that it changes nothing (``annotations.readOnlyHint``).
+    `connection`: by which the server of a request's own is reached; None: it is the operator's.
     """
 
     server: str
@@ -47,6 +49,7 @@ class ServerTool:
     description: str
     schema: str
     read_only: bool
+    connection: Connection | None = field(default=None, repr=False)
 
 
 @frozen

@@ -15,6 +15,7 @@ from collections.abc import Mapping, Sequence
 from typing import Any
 
 from ...schemas.mcp_rules import Decision, covers, denies
+from ...schemas.mcp_tools import ServerTool
 from ...schemas.settings.settings import Settings
 from ...schemas.turn import HostedTool, Setup
 from .servers import McpServers
@@ -40,9 +41,7 @@ class McpHost:
         if self._version != self._servers.version:
             self._version = self._servers.version
             self._offered = tuple(
-                HostedTool.of(tool)
-                for tool in self._servers.tools()
-                if not any(denies(rule, tool) for rule in self._deny)
+                HostedTool.of(tool) for tool in self._servers.tools() if not self.denies(tool)
             )
         return self._offered
 
@@ -52,13 +51,19 @@ class McpHost:
 
     def decide(self, tool: HostedTool, grants: Sequence[str]) -> Decision:
         source = tool.source
-        if any(denies(rule, source) for rule in self._deny):
+        if self.denies(source):
             return "deny"
+        if source.connection is not None:
+            return "allow"  # its client has said that it need not be asked
         if self._skip or any(covers(rule, source) for rule in (*self._allow, *grants)):
             return "allow"
         if self._mode == "dontAsk" or (self._mode == "plan" and not source.read_only):
             return "deny"
         return "ask"
+
+    def denies(self, source: ServerTool) -> bool:
+        """Whether the operator's rules deny some of its calls at least."""
+        return any(denies(rule, source) for rule in self._deny)
 
     async def call(self, tool: HostedTool, arguments: Mapping[str, Any]) -> Mapping[str, Any]:
         return await self._servers.call(tool.source, arguments)

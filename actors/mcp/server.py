@@ -87,6 +87,8 @@ class Server:
         environ: Mapping[str, str],
         bus: Bus,
         listed: Callable[[], None],
+        *,
+        counted_as: str | None = None,
     ) -> None:
         self.entry = entry
         self.tools: tuple[ServerTool, ...] = ()
@@ -96,6 +98,7 @@ class Server:
         self._settings = settings
         self._bus = bus
         self._listed = listed
+        self._counted_as = counted_as  # one of the operator's is shown under its own name
         self._state: State = "connecting"
         self._reason = ""
         self._next_try = math.inf
@@ -105,6 +108,7 @@ class Server:
         self._errors = 0
         self._recent: deque[float] = deque(maxlen=RECENT)
         self._settled = trio.Event()
+        self._tried = trio.Event()
         self._retry = trio.Event()
         self._changed = trio.Event()
         self._options = LinkOptions(
@@ -153,7 +157,7 @@ class Server:
             self._errors += outcome == "error"
             seconds = trio.current_time() - began
             self._recent.append(seconds)
-            self._bus.publish(McpCalled(self.entry.name, outcome, seconds))
+            self._bus.publish(McpCalled(self._counted_as or self.entry.name, outcome, seconds))
 
     async def _call(self, name: str, arguments: Mapping[str, Any]) -> dict[str, Any]:
         server, link = self.entry.name, self._link
@@ -168,7 +172,8 @@ class Server:
                     return error_result(f"The MCP server {server} gave no result.")
                 return result
         except CallError as error:
-            return error_result(f"The MCP server {server} answered with an error: {error}")
+            said = self._covered(str(error))
+            return error_result(f"The MCP server {server} answered with an error: {said}")
         except LinkError as error:
             return error_result(f"The MCP server {server} is gone: {self._covered(error.reason)}.")
         except Exception:
@@ -187,6 +192,13 @@ class Server:
         """Wait until it is ready, or waits for the operator. Returns whether it is ready."""
         await self._settled.wait()
         return self.ready
+
+    async def settle(self) -> None:
+        """Wait for what the connection under way comes to; where there is none, begin one."""
+        if not self.ready and self._state != "connecting" and self._tried.is_set():
+            self._tried = trio.Event()
+            self.retry()
+        await self._tried.wait()
 
     async def run(self, connect: Connect, guardian: Guardian | None) -> None:
         """Keep the server connected until cancelled by `scope`."""
@@ -277,6 +289,10 @@ class Server:
 
     def _enter(self, state: State, reason: str = "") -> None:
         self._state, self._reason = state, self._covered(reason)
+        if state == "connecting":
+            self._tried = trio.Event() if self._tried.is_set() else self._tried
+        else:
+            self._tried.set()
         if state != "failed":
             self._next_try = math.inf
         name = self.entry.name
@@ -287,7 +303,8 @@ class Server:
             log.warning(
                 f"an MCP server {_SAID[state]}", server=name, reason=self._reason, next_try=pause
             )
-        self._bus.publish(McpServerChanged(name, state))
+        if self._counted_as is None:
+            self._bus.publish(McpServerChanged(name, state))
 
 
 _SAID = {"failed": "is not there", "needs_auth": "needs authorization"}

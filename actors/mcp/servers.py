@@ -28,6 +28,7 @@ from ...transport.mcp.config_file import check_package, load_config
 from ...transport.mcp.interface import Connect
 from ...transport.process.guardian import Guardian, open_guardian
 from ..runtime.bus import Bus
+from .connections import Connections
 from .server import Server, ServerState
 
 __all__ = ["McpServers", "ServerState", "ServerTool", "open_mcp_servers"]
@@ -44,6 +45,8 @@ class McpServers:
     def __init__(self) -> None:
         self.per_conversation: Mapping[str, dict[str, Any]] = MappingProxyType({})
         """By name, what ``mcp_set_servers`` needs to know of a server that a child starts."""
+        self.connections: Connections | None = None
+        """Of servers that clients name by URL. None: MCP is not enabled."""
         self.version = 0
         """Grows with every change of any list of tools."""
         self._servers: dict[str, Server] = {}
@@ -74,6 +77,10 @@ class McpServers:
 
         Raises nothing but `trio.Cancelled`, on which the call is cancelled at the server too.
         """
+        if tool.connection is not None:
+            if self.connections is None:
+                return error_result("There are no MCP servers here any more.")
+            return await self.connections.call(tool, arguments)
         server = self._servers.get(tool.server)
         if server is None:
             return error_result(f"There is no MCP server {tool.server} any more.")
@@ -115,6 +122,7 @@ class _RunningServers(McpServers):
         self._connect = connect
         self._guardian = guardian
         self._nursery = nursery
+        self.connections = Connections(settings, bus, connect, nursery)
 
     async def reload(self) -> None:
         try:

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import hashlib
 import json
-from collections.abc import Awaitable, Callable, Iterator
+from collections.abc import Awaitable, Callable, Iterator, Sequence
 from typing import Any
 
 import trio
@@ -73,9 +73,16 @@ class ApprovedCalls:
     def __repr__(self) -> str:
         return f"<ApprovedCalls {len(self._made)}>"
 
-    async def once(self, owner: str, approved: Approved, conversation_id: str = "") -> ToolResult:
+    async def once(
+        self,
+        owner: str,
+        approved: Approved,
+        conversation_id: str = "",
+        by_url: Sequence[HostedTool] = (),
+    ) -> ToolResult:
         """Make the call, unless it was made already. `conversation_id`: of which it is, where that
-        is known. Raises `Conflict` where nothing is known any more of what came of it."""
+        is known. `by_url`: the tools of servers that the request names by URL. Raises `Conflict`
+        where nothing is known any more of what came of the call."""
         key = owner, approved.request_id
         made = self._made.get(key)
         if made is None:
@@ -85,7 +92,7 @@ class ApprovedCalls:
                 name = f"approval {approved.request_id}"
                 if not await self._claim(owner, name, digest.digest(), REMEMBERED_SECONDS):
                     raise _used(approved.path)
-                made.result = await self._make(owner, approved, conversation_id)
+                made.result = await self._make(owner, approved, conversation_id, by_url)
                 self._size += _length(made.result)
             except Overloaded:  # nothing was done: the request may come again
                 del self._made[key]
@@ -98,9 +105,12 @@ class ApprovedCalls:
             raise _used(approved.path)
         return evolve(made.result, approval=approved.result.approval)
 
-    async def _make(self, owner: str, approved: Approved, conversation_id: str) -> ToolResult:
+    async def _make(
+        self, owner: str, approved: Approved, conversation_id: str, by_url: Sequence[HostedTool]
+    ) -> ToolResult:
         call = approved.call
-        tool = self._servers.find(call.name)
+        own = {tool.name: tool.source for tool in by_url}
+        tool = own.get(call.name) or self._servers.find(call.name)
         is_denied = tool is not None and self._host.decide(HostedTool.of(tool), ()) == "deny"
         if tool is not None:
             decided = ("deny", "rule") if is_denied else ("allow", "approval")

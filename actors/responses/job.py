@@ -64,7 +64,7 @@ async def accept(
     shelf: ResponseStore | None = None,
 ) -> Job:
     """Refuse what can be refused before anything is spent. Raises `GatewayError`."""
-    request = resolve(gateway, request)
+    request = await resolve(gateway, request, owner)
     base = await _base(gateway, owner, request.previous_response_id, shelf)
     if base is not None and base.history is not None:
         check_results(request.messages, base.open_calls, lambda _: "input")

@@ -11,7 +11,8 @@ the turn goes on, once for each request for approval: what came of it is remembe
 that is sent again gets the same.
 
 The operator's rules come first: what they deny is denied; what they allow needs no approval, unless
-the client wants to approve it; for all else it is needed.
+the client wants to approve it; for all else it is needed. Of a server that the request names by its
+URL, the request decides, unless the operator denies.
 """
 
 from __future__ import annotations
@@ -21,7 +22,9 @@ from typing import TYPE_CHECKING
 
 from attrs import evolve
 
-from ...schemas.errors import invalid
+from ...schemas.errors import InvalidRequest, invalid
+from ...schemas.mcp_config import name_error
+from ...schemas.mcp_connection import Connection, origin_of
 from ...schemas.mcp_tools import ServerTool
 from ...schemas.message import Checked, Message, ToolResult, check_results
 from ...schemas.openai.foreign_items import unknown_approval
@@ -37,6 +40,7 @@ from ...schemas.turn_items import (
     ToolsListed,
     TurnItem,
 )
+from ..mcp.server import ServerState
 from .approved_calls import Approved
 
 if TYPE_CHECKING:
@@ -45,8 +49,9 @@ if TYPE_CHECKING:
 # -- which tools a turn has ------------------------------------------------------------------------
 
 
-def resolve(gateway: Gateway, request: ResponseTurn) -> ResponseTurn:
-    """`request` with the tools of the servers that it names. Raises `InvalidRequest`."""
+async def resolve(gateway: Gateway, request: ResponseTurn, owner: str) -> ResponseTurn:
+    """`request` with the tools of the servers that it names. A server at a URL is connected to as
+    `owner`'s. Raises `InvalidRequest`, `Overloaded`."""
     if not request.servers:
         return request
     offers = gateway.mcp_host.offers(Setup(request.model or ""))  # not what is denied altogether
@@ -54,19 +59,26 @@ def resolve(gateway: Gateway, request: ResponseTurn) -> ResponseTurn:
     hosted: list[HostedTool] = []
     asked: list[Tool] = []
     lists: list[ToolsListed] = []
+    by_url: list[HostedTool] = []
     taken = {tool.name for tool in request.tools or ()}
     for server in request.servers:
         _check_server(gateway, server)
-        state = states.get(server.label)
+    for server in request.servers:
+        connection = _connection(server, owner)
+        if connection is None:
+            state = states.get(server.label)
+            tools = [tool for tool in offers if tool.source.server == server.label]
+        else:
+            state, tools = await _of_url(gateway, connection)
         if state is not None and state.state != "ready":
             reason = f": {state.reason}" if state.reason else ""
             error = f"The MCP server {server.label} is not ready ({state.state}){reason}."
             lists.append(ToolsListed(server.label, error=error))
             continue
-        tools = [tool for tool in offers if tool.source.server == server.label]
         _check_tools(server, tools)
         tools = [tool for tool in tools if server.allowed.passes(tool.source)]
         lists.append(ToolsListed(server.label, tuple(_listed(tool.source) for tool in tools)))
+        by_url += [tool for tool in tools if tool.source.connection is not None]
         for tool in tools:
             if tool.name in taken:
                 continue  # the client has one of that name
@@ -83,23 +95,60 @@ def resolve(gateway: Gateway, request: ResponseTurn) -> ResponseTurn:
         tools=(*(request.tools or ()), *asked),
         hosted=tuple(hosted),
         lists=tuple(lists),
+        by_url=tuple(by_url),
+        servers=(),  # their headers are of no use any more
         cacheable=False,
     )
 
 
 def _check_server(gateway: Gateway, server: McpServer) -> None:
     if server.url is not None:
-        raise invalid(
-            "This gateway reaches no MCP servers but its operator's: name one by its server_label"
-            " alone.",
-            f"{server.path}.server_url",
-        )
+        _check_url(gateway, server, f"{server.path}.server_url")
+        return
     if server.label not in gateway.mcp.names:
         names = ", ".join(gateway.mcp.names[:32]) or "none"
         raise invalid(
             f"There is no MCP server {server.label} here. There are: {names}.",
             f"{server.path}.server_label",
         )
+
+
+def _check_url(gateway: Gateway, server: McpServer, param: str) -> None:
+    if gateway.mcp.connections is None:
+        raise invalid("MCP is not enabled here (mcp.enabled), so that no server is reached.", param)
+    label = server.label
+    if label in gateway.mcp.names or label in gateway.mcp.per_conversation:
+        raise invalid(
+            f"{label} is a server of the gateway's: it has its own URL. Choose another"
+            " server_label, or leave out server_url.",
+            param,
+        )
+    reason = name_error(label)
+    if reason is not None:
+        raise invalid(f"server_label {reason}.", f"{server.path}.server_label")
+    origin = origin_of(server.url or "")
+    if origin is None:
+        raise invalid("server_url must be a URL that begins with http:// or https://.", param)
+    if origin not in gateway.settings.mcp.allowed_urls:
+        raise InvalidRequest(
+            "The operator has not allowed the origin of server_url (mcp.allowed_urls).",
+            code="url_not_allowed",
+            param=param,
+        )
+
+
+def _connection(server: McpServer, owner: str) -> Connection | None:
+    if server.url is None:
+        return None
+    return Connection(owner, server.label, server.url, frozenset(server.headers.items()))
+
+
+async def _of_url(gateway: Gateway, connection: Connection) -> tuple[ServerState, list[HostedTool]]:
+    connections = gateway.mcp.connections
+    assert connections is not None
+    state, tools = await connections.list_tools(connection)
+    offered = (tool for tool in tools if not gateway.mcp_host.denies(tool))
+    return state, [HostedTool.of(tool) for tool in offered]
 
 
 def _check_tools(server: McpServer, tools: Sequence[HostedTool]) -> None:
@@ -110,6 +159,8 @@ def _check_tools(server: McpServer, tools: Sequence[HostedTool]) -> None:
 
 
 def _needs_approval(gateway: Gateway, server: McpServer, tool: HostedTool) -> bool:
+    if tool.source.connection is not None:
+        return server.wish(tool.source) != "never"
     match gateway.mcp_host.decide(tool, ()):
         case "deny":
             return False  # the call is refused when it is made
@@ -141,7 +192,7 @@ async def make_approved(
 
     async def make(each: Approved) -> None:
         results[each.call.id] = await gateway.approved_calls.once(
-            request.owner, each, request.conversation_id or ""
+            request.owner, each, request.conversation_id or "", request.by_url
         )
 
     for each in waiting:

@@ -46,7 +46,7 @@ async def start_turn(
     length = LONG if refers(message.get("input")) else call.socket.length
     asked = await call.gateway.bodies.read(length, partial(_parse, call, message, again))
     asked = evolve(asked, conversation_id=conversation.conversation_id)
-    asked = resolve(call.gateway, asked)
+    asked = await resolve(call.gateway, asked, call.owner)
     request = await accept(call.gateway, asked, call.owner, {}, in_vain)
     request, _ = await make_approved(
         call.gateway, request, conversation.broadcast.history.messages()

@@ -18,7 +18,7 @@ from ..convert import at_most, structure
 from ..describe import Details, ranges
 from ..errors import invalid, missing, unsupported
 from ..message import Message, check_results
-from ..turn import Options, Tool, ToolChoice, TurnRequest
+from ..turn import HostedTool, Options, Tool, ToolChoice, TurnRequest
 from ..turn_items import ToolsListed
 from .chat_tools import ANY_OBJECT, MAX_TOOLS, SchemaFormat, read_schema
 from .foreign_items import MAX_ITEMS, NOTHING_KEPT, Kept, Taken, take_items
@@ -223,7 +223,8 @@ class ResponseTurn(TurnRequest):
 
     `servers` are the MCP servers that the request names; `approvals` are the answers to requests
     for approval which its last messages bring, each with its path; the client has the lists of
-    tools of those `listed`. `lists` are those that the response begins with, once they are known.
+    tools of those `listed`. `lists` are those that the response begins with, once they are known;
+    `by_url` are the tools of servers that the request names by URL.
 
     `system` is `instructions` and behind them `said`, the text of the input's own system messages;
     each is None where there is none. `messages` is empty only where nothing has to be generated.
@@ -247,6 +248,7 @@ class ResponseTurn(TurnRequest):
     approvals: Mapping[str, str] = field(factory=dict)
     listed: tuple[str, ...] = ()
     lists: tuple[ToolsListed, ...] = ()
+    by_url: tuple[HostedTool, ...] = field(default=(), repr=False)
 
     @property
     def allows_some(self) -> bool:

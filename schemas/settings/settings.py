@@ -19,6 +19,7 @@ import typed_settings as ts
 from attrs import frozen
 
 from ..keys import KeyLimits
+from ..mcp_connection import origin_of
 from . import rules
 from .logins import LoginSettings, check_logins
 from .rules import Problem, SettingsError, is_loopback
@@ -652,6 +653,15 @@ class McpSettings(Section):
         (),
         rules.each(rules.is_visible_ascii, "must list names of servers"),
         "Servers that every agent's conversation has for itself, started in its workspace.",
+    )
+    allowed_urls: tuple[str, ...] = key(
+        (),
+        rules.each(
+            lambda value: isinstance(value, str) and origin_of(value) == value,
+            "must list origins such as https://mcp.example.org or http://127.0.0.1:9000",
+        ),
+        "Origins whose URLs a response may name as the `server_url` of an MCP server. Private "
+        "addresses need an origin with that very address, or localhost.",
     )
 
 

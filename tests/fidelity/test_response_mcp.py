@@ -175,6 +175,7 @@ def test_a_server_that_is_not_ready_has_no_tools(served: Served) -> None:
         ({**NOTES, "server_label": "none"}, "tools[0].server_label"),
         ({**NOTES, "allowed_tools": ["none"]}, "tools[0].allowed_tools[0]"),
         ({**NOTES, "server_url": "https://mcp.example"}, "tools[0].server_url"),
+        ({**NOTES, "server_label": "x", "server_url": "https://x.example"}, "tools[0].server_url"),
     ],
 )
 def test_what_is_refused(served: Served, tool: JSON, param: str) -> None:

@@ -23,6 +23,7 @@ from mcp.client.streamable_http import streamable_http_client
 from mcp_types import CONNECTION_CLOSED
 
 from ...schemas.mcp_config import UrlEntry
+from .guarded import AddressRefused, PinnedTransport
 from .interface import LinkError, LinkOptions, NeedsAuth
 from .streams import Streams
 
@@ -53,9 +54,12 @@ class GuardedTransport(httpx2.AsyncBaseTransport):
     """Sends requests, and answers those that cannot be sent. A body in JSON of more than
     `max_bytes` is an error of its reader."""
 
-    def __init__(self, state: HttpState, max_bytes: int, tls: ssl.SSLContext) -> None:
+    def __init__(
+        self, state: HttpState, max_bytes: int, tls: ssl.SSLContext, guarded: str | None = None
+    ) -> None:
         limits = httpx2.Limits(max_connections=None)
-        self._inner = httpx2.AsyncHTTPTransport(verify=tls, limits=limits)
+        inner = httpx2.AsyncHTTPTransport(verify=tls, limits=limits)
+        self._inner = inner if guarded is None else PinnedTransport(inner, guarded)
         self._state = state
         self._max_bytes = max_bytes
 
@@ -69,6 +73,9 @@ class GuardedTransport(httpx2.AsyncBaseTransport):
     async def _send(self, request: httpx2.Request) -> httpx2.Response:
         try:
             response = await self._inner.handle_async_request(request)
+        except AddressRefused as error:
+            self._state.end(LinkError(str(error)))
+            return _answer_error(request, str(error))
         except (httpx2.ConnectError, httpx2.ConnectTimeout) as error:
             why = "in time" if isinstance(error, httpx2.TimeoutException) else "(no connection)"
             cure = "start it, or correct its url"
@@ -146,7 +153,9 @@ async def make_client(
     return httpx2.AsyncClient(
         headers=dict(entry.headers),
         timeout=httpx2.Timeout(CONNECT_SECONDS, read=patience, write=patience),
-        transport=GuardedTransport(state, options.max_message_bytes, tls),
+        transport=GuardedTransport(
+            state, options.max_message_bytes, tls, entry.url if entry.is_guarded else None
+        ),
         trust_env=False,
     )
 
