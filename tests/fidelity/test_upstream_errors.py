@@ -89,8 +89,8 @@ def test_a_failure_before_the_answer(
     told, headers, error = fail(served, conversation, stream, *answers)
     assert (told, error["code"]) == (status, code)
     assert error["message"]
-    if status in (429, 503) and code != "cli_not_logged_in":
-        assert int(headers["retry-after"]) >= 1
+    if status in (429, 503):
+        assert "retry-after" not in headers, "the API did not say, and nothing is guessed"
     if code == "context_length_exceeded":
         assert error["param"] == "messages"
     assert len(served.requests) == len(answers)

@@ -37,7 +37,7 @@ def test_a_line_for_each_check_and_one_at_the_end(tmp_path: Path) -> None:
     result = examined(tmp_path, SOUND)
     assert result.exit_code == 0, result.output
     lines = result.output.splitlines()
-    assert [line.split()[0] for line in lines[:-1]] == ["ok"] * 12
+    assert [line.split()[0] for line in lines[:-1]] == ["ok"] * 13
     assert lines[-1] == "Turns can be answered (0 warnings)."
 
 
@@ -55,7 +55,7 @@ def test_as_json_it_is_one_document(tmp_path: Path) -> None:
     assert result.exit_code == 0
     document = json.loads(result.stdout)
     assert document["ok"] is True
-    assert [each["state"] for each in document["checks"]] == ["ok"] * 12
+    assert [each["state"] for each in document["checks"]] == ["ok"] * 13
 
 
 def test_a_turn_is_announced_before_it_costs_anything(tmp_path: Path) -> None:

@@ -29,7 +29,7 @@ WHEEL = (
 )
 
 many = settings(
-    max_examples=2500, deadline=None, database=None, suppress_health_check=list(HealthCheck)
+    max_examples=1500, deadline=None, database=None, suppress_health_check=list(HealthCheck)
 )
 
 
