@@ -10,7 +10,6 @@ import importlib.util
 import math
 import os
 import shutil
-import sys
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from uuid import uuid4
@@ -23,7 +22,7 @@ from ...schemas.errors import ChildDied, CliUnusable, HistoryNotWritten
 from ...schemas.settings.rules import Problem, SettingsError
 from ...schemas.settings.settings import Settings
 from ...schemas.turn import AgentOrigin, AgentSpare, Origin, Recording, ResumePoint
-from ..sandbox.sandbox import Sandbox, find_sandbox
+from ..sandbox.sandbox import PYTHON, Sandbox, find_sandbox
 from .agent_cli import Agents, agent_environment, agents_of
 from .child import ChildCommand
 from .cli_version import Version, ask_version
@@ -94,7 +93,7 @@ _NESTED = frozenset({"CLAUDECODE", "CLAUDE_CODE_ENTRYPOINT", "CLAUDE_CODE_SSE_PO
 
 TOOL_MARGIN_SECONDS = 60.0
 
-DEMO_CLI = (sys.executable, "-I", "-m", "ccapi.transport.demo_cli")
+DEMO_CLI = (PYTHON, "-I", "-m", "ccapi.transport.demo_cli")
 """The child of ``--demo``: it speaks the protocol and needs no account."""
 
 
@@ -382,8 +381,9 @@ def find_program(command: str, environ: Mapping[str, str]) -> str:
     name = str(Path(command).expanduser()) if command.startswith("~") else command
     found = shutil.which(name, path=environ.get("PATH", ""))
     if found is not None:
-        # A child runs in another directory, from where a relative path leads elsewhere.
-        return str(Path(found).absolute())
+        # A child runs in another directory, from where a relative path leads elsewhere; and a
+        # sandbox has no ".." on the way.
+        return os.path.abspath(found)  # noqa: PTH100 (which leaves ".." in it)
     if command == "claude":
         bundled = _bundled()
         if bundled is not None:

@@ -40,6 +40,9 @@ from .seccomp import MACHINES, filter_program
 
 log = get_logger("ccapi.sandbox")
 
+PYTHON = os.path.normpath(sys.executable)
+"""The Python that runs this, as a path that a sandbox can have: there is no ".." in it."""
+
 Kind = Literal["bubblewrap", "landlock"]
 
 SYSTEM = ("/usr", "/bin", "/sbin", "/lib", "/lib32", "/lib64", "/libx32", "/etc", "/opt", "/nix")
@@ -135,7 +138,7 @@ class Sandbox:
         except BaseException:
             remove_tree(scratch)
             raise
-        program = argv[0] if argv[0] == sys.executable else os.path.realpath(argv[0])
+        program = argv[0] if argv[0] == PYTHON else os.path.realpath(argv[0])
         filter = self.filter if self.kind == "bubblewrap" else None
         return Confined(
             argv=[*launched, program, *argv[1:]],
@@ -420,7 +423,7 @@ def _needed(program: Sequence[str], env: Mapping[str, str]) -> Iterator[Path]:
     launcher = Path(sandbox_launcher.__file__)
     needed = [Path(_launcher_file()), Path(_python()), Path(sysconfig.get_path("stdlib"))]
     needed += [] if _in_system(Path(sys.base_prefix)) else [Path(sys.base_prefix)]
-    if program[0] == sys.executable:  # the demo CLI
+    if program[0] == PYTHON:  # the demo CLI
         needed += [Path(sys.prefix), launcher.parents[1], launcher.parents[2] / "schemas"]
         needed += _links(Path(program[0]))
     else:
