@@ -137,7 +137,12 @@ def bounds_of(window: Window, now: float) -> tuple[str, float]:
 
     The end of ``5h`` is that of the running hour: then its first hour does not count any more.
     """
-    hour = datetime.fromtimestamp(now, UTC).replace(minute=0, second=0, microsecond=0)
+    return _bounds(window, int(now // HOUR))
+
+
+@lru_cache(64)  # as the hour
+def _bounds(window: Window, number: int) -> tuple[str, float]:
+    hour = datetime.fromtimestamp(number * HOUR, UTC)
     day = hour.replace(hour=0)
     match window:
         case "5h":

@@ -179,6 +179,8 @@ class KeyLimiter:
     def _check_usage(self, account: _Account, now: float) -> None:
         for window, tokens, usd in account.windows:
             used_tokens, used_usd = account.used(window, now)
+            if not ((tokens and used_tokens >= tokens) or (usd and used_usd >= usd)):
+                continue
             for name, most, used in (
                 (f"tokens_per_{window}", tokens, used_tokens),
                 (f"usd_per_{window}", usd, used_usd),

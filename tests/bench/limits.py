@@ -28,7 +28,8 @@ from ccapi.transport.store.interface import Spent
 from ccapi.transport.store.memory import open_memory_store
 
 MOST = 0.1
-STEPS = 50
+STEPS = 10
+"""Of the session in one turn: five in a warm one, and more with tools."""
 HOURS = 31 * 24
 CALL = Usage(prompt_tokens=1200, completion_tokens=80, cached_tokens=1000)
 LIMITS = KeyLimits(**dict.fromkeys(LIMIT_NAMES, 10**9))
