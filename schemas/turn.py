@@ -291,7 +291,7 @@ class Usage:
     def __sub__(self, other: Usage) -> Usage:
         """What is left of it; nothing falls below zero."""
         rest = map(operator.sub, _figures(self), _figures(other))
-        return Usage(*[figure if figure > 0 else 0 for figure in rest])
+        return Usage(*[max(0, figure) for figure in rest])
 
 
 _figures = operator.attrgetter(*(each.name for each in fields(Usage)))  # by far the fastest way
