@@ -242,6 +242,12 @@ def draining(retry_after: float | None = 5.0) -> Overloaded:
     return Overloaded("The gateway is stopping.", code="draining", retry_after=retry_after)
 
 
+def storage_unavailable(what: str, retry_after: float = 1.0) -> Overloaded:
+    """The store has a fault, so that `what` is so (a clause, as in "Usage cannot be read now")."""
+    text = f"{what}: the gateway's storage has a fault, which its log names."
+    return Overloaded(text, code="storage_unavailable", retry_after=retry_after)
+
+
 class CliUnusable(Overloaded):
     """No turn can succeed before the operator has done something: there is no CLI, or it is not
     logged in. To send the request again would not help, and no SDK should."""

@@ -17,7 +17,7 @@ from uuid import UUID, uuid5
 
 from attrs import define, field
 
-from ...schemas.errors import Conflict, GatewayError, Overloaded
+from ...schemas.errors import Conflict, GatewayError, Overloaded, storage_unavailable
 from ...schemas.log.items import items_of
 from ...schemas.log.messages import ExactMessage
 from ...schemas.log.records import Rewound, Said, TurnEnd, TurnFailed
@@ -294,11 +294,8 @@ def failure_of(error: StoreError, conversation_id: str) -> GatewayError:
             "Whether this was kept is not known: look at the conversation before you try again.",
             code="storage_unknown",
         )
-    return Overloaded(
-        "The gateway cannot keep this conversation now, so that the turn does not count: "
-        "its storage has a fault, which its log names.",
-        code="storage_unavailable",
-        retry_after=RETRY_SECONDS,
+    return storage_unavailable(
+        "This conversation cannot be kept now, so that the turn does not count", RETRY_SECONDS
     )
 
 

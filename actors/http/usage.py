@@ -11,7 +11,7 @@ from typing import Any
 
 from attrs import asdict
 
-from ...schemas.errors import Overloaded, invalid
+from ...schemas.errors import invalid, storage_unavailable
 from ...schemas.keys import SHORT
 from ...transport.store.interface import DayUsage, StoreError
 from .request import Call
@@ -29,11 +29,7 @@ async def show_usage(call: Call) -> None:
         owner = None if rights.is_admin else call.owner
         found = await limits.store.usage(owner, start or "", end or "9")
     except StoreError as error:
-        raise Overloaded(
-            "Usage cannot be read now: the gateway's storage has a fault, which its log names.",
-            code="storage_unavailable",
-            retry_after=5.0,
-        ) from error
+        raise storage_unavailable("Usage cannot be read now", 5.0) from error
     names = call.gateway.keys.names()
     await call.answer({"object": "list", "data": [_encode(each, names) for each in found]})
 

@@ -19,7 +19,7 @@ from contextlib import AsyncExitStack, asynccontextmanager, contextmanager
 import trio
 from attrs import define
 
-from ...schemas.errors import Conflict, GatewayError, Overloaded, Unprocessable
+from ...schemas.errors import Conflict, GatewayError, Unprocessable, storage_unavailable
 from ...schemas.settings.settings import IdempotencySettings
 from ...transport.loggers import get_logger
 from ...transport.store.interface import KeptAnswer, KeptRequest, Store, StoreError
@@ -140,11 +140,8 @@ class IdempotentRequests:
             found = await self._store.claim_request(owner, name, run.digest, expires_at)
         except StoreError as error:
             log.warning("idempotency key not claimed", error=str(error))
-            raise Overloaded(
-                "The gateway cannot keep this request's idempotency key now: its storage has a "
-                "fault, which its log names.",
-                code="storage_unavailable",
-                retry_after=1,
+            raise storage_unavailable(
+                "The idempotency key of this request cannot be kept now"
             ) from error
         if found is None:
             return True
@@ -174,12 +171,7 @@ class IdempotentRequests:
             )  # fmt: skip
         except StoreError as error:
             log.warning("not claimed", error=str(error))
-            raise Overloaded(
-                "The gateway cannot keep that this is done now: its storage has a fault, which its "
-                "log names.",
-                code="storage_unavailable",
-                retry_after=1,
-            ) from error
+            raise storage_unavailable("That this is done cannot be kept now") from error
         return True
 
     async def _settle(self, owner: str, name: str, run: Run, served: Served | None) -> None:

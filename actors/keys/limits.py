@@ -19,7 +19,7 @@ from contextlib import asynccontextmanager
 import trio
 from attrs import define, field
 
-from ...schemas.errors import LimitReached, Overloaded
+from ...schemas.errors import LimitReached, storage_unavailable
 from ...schemas.keys import HOUR, WINDOWS, KeyLimits, Window, bounds_of, free_at, hour_of
 from ...schemas.turn import Usage
 from ...transport.loggers import get_logger
@@ -140,11 +140,8 @@ class KeyLimiter:
                     found = await self._store.spent(owner, first)
                 except StoreError as error:
                     log.warning("usage is not read", error=str(error))
-                    raise Overloaded(
-                        "What this API key has used cannot be read now: the gateway's storage has "
-                        "a fault, which its log names.",
-                        code="storage_unavailable",
-                        retry_after=5.0,
+                    raise storage_unavailable(
+                        "What this API key has used cannot be read now", 5.0
                     ) from error
                 for spent in found:
                     account.add(spent.hour, spent.usage)

@@ -16,7 +16,7 @@ from contextlib import asynccontextmanager
 import trio
 from attrs import field, frozen
 
-from ...schemas.errors import Forbidden, Overloaded, Unauthenticated
+from ...schemas.errors import Forbidden, Unauthenticated, storage_unavailable
 from ...schemas.keys import NO_LIMITS, SCOPES, SHORT, ApiKey, KeyLimits, Scope
 from ...schemas.settings.rules import HASHED, hash_key
 from ...schemas.settings.settings import AuthSettings
@@ -107,12 +107,7 @@ class KeyRegistry:
         """Raises `Overloaded` (``storage_unavailable``) where the stored keys could never be read:
         then it is not known whether a key is needed, nor which."""
         if not self.is_known:
-            raise Overloaded(
-                "The gateway cannot read its API keys now: its storage has a fault, which its log "
-                "names.",
-                code="storage_unavailable",
-                retry_after=5.0,
-            )
+            raise storage_unavailable("API keys cannot be read now", 5.0)
 
     def find(self, owner: str) -> Rights:
         """What clients of this owner may do; one that a program made up may use plain models.

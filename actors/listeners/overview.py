@@ -43,6 +43,7 @@ NEWS = 16
 
 
 _NO_CHILDREN = PoolStatistics(limit=0, live=0, warm=0, idle=0, waiting=0)
+_NO_CACHE = {"hit": 0, "miss": 0, "joined": 0}
 
 
 @frozen
@@ -147,19 +148,34 @@ class Overview:
         return frame
 
     def _draw(self, owner: str) -> dict[str, Any]:
-        if not self._gateway.sees_all(owner):
-            return self._draw_own(owner)
-        statistics = self._gateway.statistics()
-        numbers = self._gateway.stats.snapshot()
+        """Of the gateway; for a key that may not see that, of its own conversations, without what
+        all share."""
+        gateway = self._gateway
+        sees_all = gateway.sees_all(owner)
+        numbers = gateway.stats.snapshot(None if sees_all else owner)
         turns = numbers["turns"]
-        sessions = self._gateway.sessions(owner=owner)
+        sessions = gateway.sessions(owner=owner)
         phases = Counter(session.phase for session in sessions)
         sessions.sort(key=lambda session: (session.phase == "asleep", -session.since))
+        statistics: GatewayStatistics | OwnStatistics
+        shared: dict[str, Any]
+        if not sees_all:
+            statistics = gateway.own_statistics(owner)
+            shared = {"children": asdict(_NO_CHILDREN), "cache": _NO_CACHE}
+            by_child = dict.fromkeys(get_args(ChildSource), 0)
+        else:
+            statistics = whole = gateway.statistics()
+            by_child = numbers["children"]["turns"]
+            shared = {
+                "children": asdict(whole.children),
+                "cache": numbers["cache"],
+                "logins": numbers["logins"],
+                "mcp": [_encode_server(state) for state in gateway.mcp.states()],
+            }
         return {
             "at": round(time.time(), 3),
             "uptime_seconds": numbers["uptime_seconds"],
             "draining": statistics.draining,
-            "children": asdict(statistics.children),
             "sessions": [_encode_session(session) for session in sessions[:SHOWN]],
             "phases": phases,
             "conversations": statistics.conversations,
@@ -168,43 +184,12 @@ class Overview:
                 "started": turns["started"],
                 "finished": turns["finished"],
                 "failed": sum(turns["failed"].values()),
-                "by_child": numbers["children"]["turns"],
+                "by_child": by_child,
             },
             "tokens": numbers["tokens"],
             "cost_usd": numbers["cost_usd"],
-            "cache": numbers["cache"],
             "latency": numbers["latency"],
-            "logins": numbers["logins"],
-            "mcp": [_encode_server(state) for state in self._gateway.mcp.states()],
-        }
-
-    def _draw_own(self, owner: str) -> dict[str, Any]:
-        """Of one key's conversations: without children and the cache, which all share."""
-        statistics = self._gateway.own_statistics(owner)
-        numbers = self._gateway.stats.snapshot(owner)
-        turns = numbers["turns"]
-        sessions = self._gateway.sessions(owner=owner)
-        phases = Counter(session.phase for session in sessions)
-        sessions.sort(key=lambda session: (session.phase == "asleep", -session.since))
-        return {
-            "at": round(time.time(), 3),
-            "uptime_seconds": numbers["uptime_seconds"],
-            "draining": statistics.draining,
-            "children": asdict(_NO_CHILDREN),
-            "sessions": [_encode_session(session) for session in sessions[:SHOWN]],
-            "phases": phases,
-            "conversations": statistics.conversations,
-            "turns": {
-                "running": statistics.turns_running,
-                "started": turns["started"],
-                "finished": turns["finished"],
-                "failed": sum(turns["failed"].values()),
-                "by_child": dict.fromkeys(get_args(ChildSource), 0),
-            },
-            "tokens": numbers["tokens"],
-            "cost_usd": numbers["cost_usd"],
-            "cache": {"hit": 0, "miss": 0, "joined": 0},
-            "latency": numbers["latency"],
+            **shared,
         }
 
     async def run(self) -> None:
