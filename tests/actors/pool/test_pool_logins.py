@@ -193,6 +193,22 @@ async def test_an_agent_gets_a_spare_of_its_login(autojump_clock: MockClock, bin
         assert resumed.child not in spares.values()
 
 
+@pytest.mark.parametrize("login", TWO)
+@pytest.mark.parametrize("binds", [False, True])
+async def test_an_agent_that_has_a_login_gets_no_spare_of_another(
+    autojump_clock: MockClock, binds: bool, login: str
+) -> None:
+    """Whichever spare is the first that would suit it."""
+    names = iter(f"conv_{number}" for number in range(100))
+    wishes = SpareWishes(2, names.__next__ if binds else None)
+    async with open_world(spares=wishes, logins=TWO, max_concurrent_sessions=16) as world:
+        await trio.sleep(10)
+        workspace = world.pool.reserve_agent() or "mine"
+        lent = await world.pool.acquire("c", AgentOrigin("sonnet", workspace), None, "", login)
+        assert isinstance(lent.child, HandMade)
+        assert (lent.login, lent.child.login) == (login, login)
+
+
 async def test_one_login_costs_a_conversation_nothing(
     autojump_clock: MockClock, monkeypatch: pytest.MonkeyPatch
 ) -> None:
