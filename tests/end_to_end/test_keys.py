@@ -5,6 +5,9 @@ from __future__ import annotations
 
 import contextlib
 import json
+import subprocess
+import sys
+import time
 from collections.abc import AsyncIterator
 from functools import partial
 from pathlib import Path
@@ -230,6 +233,71 @@ def test_the_secret_is_kept_nowhere(tmp_path: Path) -> None:
         assert secret not in text
         assert secret.removeprefix("sk-ccapi-") not in text
     assert all(path.stat().st_mode & 0o077 == 0 for path in tmp_path.iterdir())
+
+
+def test_a_gateway_that_serves_keys_tells_none(tmp_path: Path) -> None:
+    """Neither in its log, what it answers, its processes' arguments and environments, nor on the
+    disk; keys that are valid, wrong, revoked, or stand in the settings."""
+    state, log = tmp_path / "state", tmp_path / "log"
+    storage = ["--storage-path", str(state)]
+
+    def run(*arguments: str) -> str:
+        result = CliRunner().invoke(main, ["key", *arguments, *storage])
+        assert result.exit_code == 0, result.output
+        return result.stdout.strip()
+
+    valid, revoked = (
+        run("create", "ann", "--scope", "admin", "--scope", "chat"),
+        run("create", "bo"),
+    )
+    run("revoke", "bo")
+    secrets = [valid, revoked, OF_SETTINGS, "sk-that-was-never-made"]
+    environ = {
+        "PATH": "/usr/bin:/bin",
+        "HOME": str(tmp_path),
+        "CLAUDE_CODE__AUTH__API_KEYS": json.dumps([OF_SETTINGS]),
+        "CLAUDE_CODE__AUDIT__PATH": str(tmp_path / "audit"),
+    }
+    serve = ["serve", "--demo", "--port", "0", "--log-format", "json", "--log-level", "debug"]
+    command = [sys.executable, "-m", "ccapi.actors.commands.main", *serve, *storage]
+    with log.open("w") as stderr:
+        gateway = subprocess.Popen(command, env=environ, stderr=stderr, cwd=tmp_path)
+    try:
+        url = _url_in(log)
+        said: list[str] = []
+        for secret in secrets:
+            for header in ({"x-api-key": secret}, {"authorization": f"Bearer {secret}"}):
+                with httpx.Client(base_url=url, timeout=20, headers=header) as client:
+                    said += [client.get(path).text for path in ("/stats", "/metrics", "/v1/usage")]
+                    body = {"model": "sonnet", "messages": SAID}
+                    said.append(client.post("/v1/chat/completions", json=body).text)
+        processes = [f"/proc/{gateway.pid}"]
+        for children in Path(f"/proc/{gateway.pid}/task").glob("*/children"):
+            processes += [f"/proc/{pid}" for pid in children.read_text().split()]
+        said += [Path(each, "cmdline").read_text() for each in processes]
+        # The gateway's own environment is not readable to others, and was cleared.
+        said += [Path(each, "environ").read_bytes().decode("latin-1") for each in processes]
+    finally:
+        gateway.terminate()
+        assert gateway.wait(20) == 0
+    assert any('"turns"' in text for text in said)
+    assert any("invalid_api_key" in text for text in said)
+    files = [path for path in tmp_path.rglob("*") if path.is_file()]
+    assert {"audit", "log", "ccapi.db"} <= {path.name for path in files}
+    said += [path.read_bytes().decode("latin-1") for path in files]
+    for secret in secrets:
+        assert not [text[:80] for text in said if secret in text]
+
+
+def _url_in(log: Path) -> str:
+    until = time.monotonic() + 30
+    while time.monotonic() < until:
+        for line in log.read_text().splitlines():
+            told = json.loads(line) if line.startswith("{") else {}
+            if told.get("event") == "listening":
+                return str(told["url"])
+        time.sleep(0.05)
+    raise AssertionError(log.read_text())
 
 
 def test_a_stored_key_lets_other_machines_in(tmp_path: Path) -> None:
