@@ -263,7 +263,8 @@ class Machine:
     def _equipped(self, setup: Setup, request: TurnRequest | None = None) -> Setup:
         """`setup`, with the tools of MCP servers that a turn of it has."""
         chosen = None if request is None else request.hosted
-        return evolve(setup, hosted=self._host.offers(setup) if chosen is None else chosen)
+        hosted = self._host.offers(setup) if chosen is None else chosen
+        return evolve(setup, hosted=hosted) if hosted else setup  # what is remembered has none
 
     # -- a turn starts ---------------------------------------------------------------------------
 

@@ -112,7 +112,9 @@ class TurnState:
 
     def join(self, memory: Memory) -> GatewayError | None:
         """Find the messages that the turn adds to `memory`; or return why it does not fit."""
-        setup = evolve(self.request.setup(memory.setup), hosted=self.setup.hosted)
+        setup = self.request.setup(memory.setup)
+        if self.setup.hosted:
+            setup = evolve(setup, hosted=self.setup.hosted)
         if setup != self.setup:  # a turn before this one has changed it
             self.setup = setup
             self._await_answer()
@@ -287,7 +289,7 @@ class TurnState:
 
     @property
     def _kept_setup(self) -> Setup:
-        return evolve(self.setup, hosted=())
+        return evolve(self.setup, hosted=()) if self.setup.hosted else self.setup
 
     @property
     def used(self) -> Usage:
