@@ -150,6 +150,19 @@ class ToolChoice:
     name: str | None = None
 
 
+@frozen
+class ThinkingWish:
+    """How the model is to think, in the Messages API's own words (its field ``thinking``).
+
+    `budget_tokens` belongs to "enabled". `display` says whether the client receives the thinking
+    as a summary, or its signatures alone; None: as the model does it.
+    """
+
+    type: Literal["enabled", "adaptive", "disabled"]
+    budget_tokens: int | None = None
+    display: Literal["summarized", "omitted"] | None = None
+
+
 @frozen(kw_only=True)
 class Options:
     """What shapes one turn, and none after it. None: as the CLI does it.
@@ -158,7 +171,9 @@ class Options:
     "none" switches thinking off. `reasoning`: thinking is delivered too. `user` names the
     client's own user to the API. `begun`: the last message is the assistant's, and the answer goes
     on with it. `whole`: the caller takes the answer only as a whole, so that an answer which does
-    not suit its schema can be asked for again.
+    not suit its schema can be asked for again. `thinking` says how the model is to think, where
+    `effort` says only how hard (None: as the CLI does it). `blocks`: the client receives the
+    answer's blocks as the model gives them, with the end of each.
     """
 
     temperature: float | None = None
@@ -173,6 +188,8 @@ class Options:
     parallel_tool_calls: bool = True
     begun: bool = False
     whole: bool = False
+    thinking: ThinkingWish | None = None
+    blocks: bool = False
 
 
 @frozen
@@ -203,7 +220,9 @@ class TurnRequest:
     `cacheable`: an answer given earlier to the same request will do; `cache_fields` is what else
     can change the answer, as JSON values, and `cache_key` travels with the turn, so that the cache
     knows whose answer an event is about. `history_limit` is about how many messages a child is
-    given that knows nothing of them (None: all), which `whole_history` asks for. With `back_to`,
+    given that knows nothing of them (None: all), which `whole_history` asks for. `exact`: the API
+    shall read the blocks as they are in `messages`, so that a conversation which holds the same
+    words in other blocks does not hold this history. With `back_to`,
     what the conversation remembered before its last turn, that turn is taken back first. With
     `keep_stopped` an answer that is interrupted stays in the conversation as far as it came.
 
@@ -238,6 +257,7 @@ class TurnRequest:
     cache_key: str | None = None
     history_limit: int | None = None
     whole_history: bool = False
+    exact: bool = False
     back_to: Memory | None = None
     keep_stopped: bool = False
 
@@ -302,10 +322,12 @@ _figures = operator.attrgetter(*(each.name for each in fields(Usage)))  # by far
 
 @frozen
 class Completed:
-    """The model's answer is whole, or waits for the results of the tools that it called."""
+    """The model's answer is whole, or waits for the results of the tools that it called.
+    `stop_text`: the text of `Options.stop` at which it ended, if it did."""
 
     finish_reason: FinishReason
     usage: Usage
+    stop_text: str | None = None
 
 
 @frozen

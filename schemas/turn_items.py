@@ -11,7 +11,7 @@ from collections.abc import Iterable
 
 from attrs import evolve, frozen
 
-from .message import Message, ToolCall, ToolForm, utf8_size
+from .message import Message, RedactedThinking, Thinking, ToolCall, ToolForm, length_of, utf8_size
 
 
 @frozen
@@ -26,6 +26,21 @@ class ReasoningDelta:
     """A piece of the model's thinking."""
 
     text: str
+
+
+@frozen
+class TextEnded:
+    """A block of the answer's text is whole: text that follows is another block. Only for a client
+    that knows blocks (`turn.Options.blocks`)."""
+
+
+@frozen
+class ReasoningEnded:
+    """A block of the model's thinking is whole. `block` is all of it, with the signature without
+    which the Messages API would not take it back; a redacted one had no `ReasoningDelta`. Only for
+    a client that knows blocks (`turn.Options.blocks`)."""
+
+    block: Thinking | RedactedThinking
 
 
 @frozen
@@ -110,8 +125,8 @@ class ToolsListed:
 
 
 TurnItem = (
-    TextDelta | ReasoningDelta | ToolCallStarted | ToolCallDelta | Refused
-    | ActivityStarted | ActivityDelta | ActivityEnded | ToolsListed
+    TextDelta | TextEnded | ReasoningDelta | ReasoningEnded | ToolCallStarted | ToolCallDelta
+    | Refused | ActivityStarted | ActivityDelta | ActivityEnded | ToolsListed
 )  # fmt: skip
 
 
@@ -122,6 +137,8 @@ def text_size(item: TurnItem) -> int:
     """The bytes of all texts of `item`, in UTF-8."""
     if isinstance(item, ToolsListed):
         return sum(utf8_size(each.description) + utf8_size(each.schema) for each in item.tools)
+    if isinstance(item, ReasoningEnded):
+        return length_of((item.block,))
     return sum(utf8_size(getattr(item, name, "")) for name in _TEXTS)
 
 

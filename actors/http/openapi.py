@@ -742,7 +742,8 @@ SOCKETS: dict[str, Schema] = {
                 "type": one_of(
                     "conversation.joined", "turn.started", "turn.finished", "turn.failed",
                     "turn.removed", "turn.accepted", "items.added", "text.delta",
-                    "reasoning.delta", "refusal", "tool_call.started", "tool_call.delta",
+                    "text.ended", "reasoning.delta", "reasoning.ended", "refusal",
+                    "tool_call.started", "tool_call.delta",
                     "activity.started", "activity.delta", "activity.ended",
                     "permission.requested", "permission.resolved", "phase", "presence",
                     "conversation.closed", "ok", "pong", "error",

@@ -11,15 +11,17 @@ from typing import Any
 
 from attrs import astuple
 
-from ..message import Thinking, ToolCall, ToolForm
+from ..message import RedactedThinking, Thinking, ToolCall, ToolForm
 from ..turn_items import (
     ActivityDelta,
     ActivityEnded,
     ActivityStarted,
     ListedTool,
     ReasoningDelta,
+    ReasoningEnded,
     Refused,
     TextDelta,
+    TextEnded,
     ToolCallDelta,
     ToolCallStarted,
     ToolsListed,
@@ -33,8 +35,14 @@ def encode_item(item: TurnItem) -> list[Any]:
     match item:
         case TextDelta(text):
             return ["text", text]
+        case TextEnded():
+            return ["text_end"]
         case ReasoningDelta(text):
             return ["reasoning", text]
+        case ReasoningEnded(block):
+            if isinstance(block, RedactedThinking):
+                return ["redacted", block.data]
+            return ["reasoning_end", block.text, block.signature]
         case ToolCallStarted(index, id, name, form):
             return ["call", index, id, name, encode_form(form)]
         case ToolCallDelta(index, fragment):
@@ -57,8 +65,14 @@ def decode_item(value: list[Any]) -> TurnItem:
     match value:
         case ["text", text]:
             return TextDelta(text)
+        case ["text_end"]:
+            return TextEnded()
         case ["reasoning", text]:
             return ReasoningDelta(text)
+        case ["reasoning_end", text, signature]:
+            return ReasoningEnded(Thinking(text, signature))
+        case ["redacted", data]:
+            return ReasoningEnded(RedactedThinking(data))
         case ["call", index, id, name, form]:
             return ToolCallStarted(index, id, name, decode_form(form))
         case ["arguments", index, fragment]:

@@ -20,8 +20,10 @@ from ..turn_items import (
     ActivityEnded,
     ActivityStarted,
     ReasoningDelta,
+    ReasoningEnded,
     Refused,
     TextDelta,
+    TextEnded,
     ToolCallDelta,
     ToolCallStarted,
     ToolsListed,
@@ -142,6 +144,8 @@ def encode_delta(item: TurnItem) -> dict[str, Any] | None:
             return {"refusal": text}
         case ActivityStarted() | ActivityDelta() | ActivityEnded() | ToolsListed():
             return None
+        case TextEnded() | ReasoningEnded():
+            return None  # a choice has one text, and no signatures
 
 
 @frozen

@@ -22,8 +22,10 @@ from ..turn_items import (
     ActivityEnded,
     ActivityStarted,
     ReasoningDelta,
+    ReasoningEnded,
     Refused,
     TextDelta,
+    TextEnded,
     ToolCallDelta,
     ToolCallStarted,
     ToolsListed,
@@ -198,6 +200,10 @@ def _encode_item(item: TurnItem) -> tuple[str, dict[str, Any]]:
             return "text.delta", {"text": text}
         case ReasoningDelta(text):
             return "reasoning.delta", {"text": text}
+        case TextEnded():
+            return "text.ended", {}
+        case ReasoningEnded():
+            return "reasoning.ended", {}
         case ToolCallStarted(index, id, name):
             return "tool_call.started", {"index": index, "call_id": id, "name": name}
         case ToolCallDelta(index, fragment):

@@ -29,8 +29,10 @@ from ..turn_items import (
     ActivityStarted,
     ListedTool,
     ReasoningDelta,
+    ReasoningEnded,
     Refused,
     TextDelta,
+    TextEnded,
     ToolCallDelta,
     ToolCallStarted,
     ToolsListed,
@@ -539,6 +541,8 @@ class Output:
                 return self._say("refusal", text)
             case ReasoningDelta(text):
                 return [*self._turn_to(_Thought), *self._now.delta(text)]
+            case TextEnded() | ReasoningEnded():
+                return []  # an item goes on until one of another kind comes
             case ToolCallStarted(_, call_id, name, form):
                 kind = _CustomCall if form is not None and form.custom else _Call
                 kind = _Asked if is_asked_for(form) else kind

@@ -50,7 +50,7 @@ from ccapi.schemas.claude.output import (
 )
 from ccapi.schemas.claude.sampling import PLAIN
 from ccapi.schemas.errors import ChildDied, GatewayError, Overloaded, TurnInterrupted
-from ccapi.schemas.message import Message, ToolCall, ToolResult
+from ccapi.schemas.message import Message, RedactedThinking, Thinking, ToolCall, ToolResult
 from ccapi.schemas.turn import (
     AgentOrigin,
     ChildSource,
@@ -70,8 +70,10 @@ from ccapi.schemas.turn_items import (
     ActivityEnded,
     ActivityStarted,
     ReasoningDelta,
+    ReasoningEnded,
     Refused,
     TextDelta,
+    TextEnded,
     ToolCallDelta,
     ToolCallStarted,
     ToolsListed,
@@ -448,6 +450,14 @@ def _spell_item(item: TurnItem) -> str:
             return f"used {call_id} {output}"
         case ToolsListed(server):
             return f"tools of {server}"
+        case TextEnded():
+            return "text ended"
+        case ReasoningEnded(block):
+            return f"thought {_spell_thinking(block)}"
+
+
+def _spell_thinking(block: Thinking | RedactedThinking) -> str:
+    return block.data if isinstance(block, RedactedThinking) else f"{block.text} {block.signature}"
 
 
 def _spell_all(message: Message) -> str:
