@@ -77,6 +77,7 @@ from .interface import (
     Unknown,
     Unsettled,
 )
+from .local_batches import LocalBatches, LocalFiles
 
 T = TypeVar("T")
 
@@ -119,6 +120,8 @@ class LocalStore:
 
     def __init__(self, runner: Runner, node: Node, clock: Callable[[], float] = time.time) -> None:
         self.node = node
+        self.files = LocalFiles(runner, clock)
+        self.batches = LocalBatches(runner, clock)
         self._runner = runner
         self._clock = clock
 
@@ -385,7 +388,7 @@ class LocalStore:
         if max_bytes is not None:
             held = await self.statistics()
             # The file takes more than its records do, and gives room back later than they go.
-            size = held.bytes - held.answer_bytes
+            size = held.bytes - held.answer_bytes - held.file_bytes
             if size > max_bytes:
                 most = int(held.record_bytes * max_bytes / size * PRUNED_TO)
         deleted: list[str] = []

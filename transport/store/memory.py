@@ -49,6 +49,7 @@ from .interface import (
     Unsettled,
 )
 from .local import LocalStore, new_node
+from .memory_batches import MemoryBatches, MemoryFiles
 
 T = TypeVar("T")
 
@@ -84,6 +85,8 @@ class MemoryEngine:
 
     def __init__(self, node_id: str) -> None:
         self.node_id = node_id
+        self.files = MemoryFiles()
+        self.batches = MemoryBatches()
         self._conversations: dict[str, _Conversation] = {}
         self._token = 0
         self._lineage: dict[tuple[str, bytes], dict[str, int]] = {}
@@ -288,8 +291,14 @@ class MemoryEngine:
         size = sum(each.bytes for each in self._conversations.values())
         size += sum(row.encoded.size for row in self._responses.values())
         answers = sum(row.size for _, row in self._requests.values())
+        files = self.files.held_bytes + self.batches.held_bytes
         return StoreStatistics(
-            len(self._conversations), len(self._responses), size + answers, size, answers
+            len(self._conversations),
+            len(self._responses),
+            size + answers + files,
+            size,
+            answers,
+            files,
         )
 
     # -- conversations -----------------------------------------------------------------------------
