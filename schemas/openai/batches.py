@@ -180,4 +180,3 @@ def encode_batch(batch: BatchWords) -> dict[str, Any]:
         },
         "metadata": batch.metadata,
     }
-

@@ -200,7 +200,8 @@ class BatchStore(Protocol):
         ...
 
     async def acquire(self, batch_id: str, key_id: str) -> BatchLease:
-        """A lease, with a higher token than any before. Raises `Missing`."""
+        """A lease, with a higher token than any before. Raises `Missing`; `Owned` where another
+        node that lives has it."""
         ...
 
     async def add_requests(self, lease: BatchLease, requests: Sequence[tuple[str, bytes]]) -> None:

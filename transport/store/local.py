@@ -13,6 +13,7 @@ from functools import partial
 from typing import Any, Protocol, TypeVar
 from uuid import uuid4
 
+import trio
 from attrs import evolve
 from zstandard import ZstdCompressor, ZstdDecompressor
 
@@ -66,6 +67,7 @@ from .interface import (
     Keys,
     Known,
     Lease,
+    LiveNode,
     Missing,
     NewConversation,
     Node,
@@ -111,19 +113,35 @@ class Runner(Protocol):
         ...
 
 
+class Life(Protocol):
+    """One node among several: see `interface.Store`."""
+
+    def beat(self, facts: bytes) -> float: ...
+    def renew(self) -> Node: ...
+    def leave(self) -> None: ...
+    def nodes(self) -> tuple[LiveNode, ...]: ...
+
+
 class LocalStore:
-    """See `interface.Store`. `clock` gives Unix seconds.
+    """See `interface.Store`. `clock` gives Unix seconds; `life` is there if there are other nodes.
 
     `begin_turn`, `end_turn` and `fail_turn` have the change on its way when they return; what they
     return waits until it is done, and has to be awaited.
     """
 
-    def __init__(self, runner: Runner, node: Node, clock: Callable[[], float] = time.time) -> None:
+    def __init__(
+        self,
+        runner: Runner,
+        node: Node,
+        clock: Callable[[], float] = time.time,
+        life: Life | None = None,
+    ) -> None:
         self.node = node
         self.files = LocalFiles(runner, clock)
         self.batches = LocalBatches(runner, clock)
         self._runner = runner
         self._clock = clock
+        self._life = life
 
     def __repr__(self) -> str:
         return f"<LocalStore {self.node.id} {self.trouble or 'well'}>"
@@ -132,8 +150,26 @@ class LocalStore:
     def trouble(self) -> str | None:
         return self._runner.trouble
 
-    async def beat(self) -> float:
-        return math.inf
+    # -- nodes -------------------------------------------------------------------------------------
+
+    async def beat(self, facts: bytes = b"{}") -> float:
+        await trio.lowlevel.checkpoint()
+        return math.inf if self._life is None else self._life.beat(facts)
+
+    async def renew(self) -> Node:
+        await trio.lowlevel.checkpoint()
+        if self._life is not None:
+            self.node = self._life.renew()
+        return self.node
+
+    async def leave(self) -> None:
+        await trio.lowlevel.checkpoint()
+        if self._life is not None:
+            self._life.leave()
+
+    async def nodes(self) -> tuple[LiveNode, ...]:
+        await trio.lowlevel.checkpoint()
+        return (LiveNode(self.node),) if self._life is None else self._life.nodes()
 
     # -- leases ------------------------------------------------------------------------------------
 

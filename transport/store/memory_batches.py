@@ -1,9 +1,9 @@
 """Files and batches in memory (`memory.MemoryEngine` has the rest): dicts, in the order in which
-things were made."""
+things were made. The dicts are the nodes' together, where there are several."""
 
 from __future__ import annotations
 
-from collections.abc import Collection, Mapping, Sequence
+from collections.abc import Callable, Collection, Mapping, Sequence
 from typing import Any, Literal
 
 from attrs import define, evolve, field
@@ -23,12 +23,18 @@ from .batch_interface import (
     StoredBatch,
     StoredFile,
 )
-from .interface import Fenced, Full, Missing, StoreError
+from .interface import Fenced, Full, Missing, Node, Owned, StoreError
+
+Living = Callable[[str | None], Node | None]
+"""Another node of this id, if it lives."""
 
 
 @define(eq=False)
-class _File:
+class HeldFile:
+    """`writer` is the node that writes a file which is not whole."""
+
     file: StoredFile
+    writer: str
     is_whole: bool = False
     pieces: dict[int, bytes] = field(factory=dict)
 
@@ -36,8 +42,10 @@ class _File:
 class MemoryFiles:
     """See `batch_engine.FileTable`."""
 
-    def __init__(self) -> None:
-        self._files: dict[str, _File] = {}
+    def __init__(self, files: dict[str, HeldFile], node_id: str, living: Living) -> None:
+        self._files = files
+        self._node_id = node_id
+        self._living = living
 
     @property
     def held_bytes(self) -> int:
@@ -47,11 +55,11 @@ class MemoryFiles:
         held = sum(each.file.key_id == file.key_id for each in self._files.values())
         if bounds.max_files is not None and held >= bounds.max_files:
             raise Full("max_files")
-        self._files[file.id] = _File(evolve(file, bytes=0))
+        self._files[file.id] = HeldFile(evolve(file, bytes=0), self._node_id)
 
-    def _writing(self, file_id: str) -> _File:
+    def _writing(self, file_id: str) -> HeldFile:
         found = self._files.get(file_id)
-        if found is None or found.is_whole:
+        if found is None or found.is_whole or found.writer != self._node_id:
             raise Missing(f"There is no file {file_id}.")
         return found
 
@@ -116,7 +124,8 @@ class MemoryFiles:
 
     def prune(self, now: float) -> None:
         for each in [*self._files.values()]:
-            if each.file.expires_at <= now:
+            is_ours = each.is_whole or each.writer == self._node_id
+            if each.file.expires_at <= now or not (is_ours or self._living(each.writer)):
                 del self._files[each.file.id]
 
 
@@ -134,8 +143,9 @@ class _Request:
 
 
 @define(eq=False)
-class _Batch:
+class HeldBatch:
     batch: StoredBatch
+    owner: str
     token: int = 1
     requests: list[_Request] = field(factory=list)
 
@@ -155,8 +165,10 @@ class _Batch:
 class MemoryBatches:
     """See `batch_engine.BatchTable`."""
 
-    def __init__(self) -> None:
-        self._batches: dict[str, _Batch] = {}
+    def __init__(self, batches: dict[str, HeldBatch], node_id: str, living: Living) -> None:
+        self._batches = batches
+        self._node_id = node_id
+        self._living = living
 
     @property
     def held_bytes(self) -> int:
@@ -167,19 +179,24 @@ class MemoryBatches:
         open_ones = [each for each in self._batches.values() if each.is_open]
         if sum(each.batch.key_id == batch.key_id for each in open_ones) >= max_open:
             raise Full("max_open")
-        self._batches[batch.id] = _Batch(batch)
+        self._batches[batch.id] = HeldBatch(batch, self._node_id)
         return BatchLease(batch.id, batch.key_id, 1)
 
     def orphans(self, limit: int) -> list[tuple[str, str]]:
-        return []
+        found = [
+            (each.batch.id, each.batch.key_id)
+            for each in self._batches.values()
+            if each.is_open and each.owner != self._node_id and not self._living(each.owner)
+        ]
+        return found[:limit]
 
-    def _find(self, batch_id: str, key_id: str) -> _Batch:
+    def _find(self, batch_id: str, key_id: str) -> HeldBatch:
         found = self._batches.get(batch_id)
         if found is None or found.batch.key_id != key_id:
             raise Missing(f"There is no batch {batch_id}.")
         return found
 
-    def _leased(self, lease: BatchLease) -> _Batch:
+    def _leased(self, lease: BatchLease) -> HeldBatch:
         found = self._batches.get(lease.batch_id)
         if found is None or found.token != lease.token:
             raise Fenced(f"Another lease of {lease.batch_id} was granted, or it was deleted.")
@@ -187,7 +204,10 @@ class MemoryBatches:
 
     def acquire(self, batch_id: str, key_id: str) -> BatchLease:
         found = self._find(batch_id, key_id)
-        found.token += 1
+        other = self._living(found.owner)
+        if other is not None:
+            raise Owned(other)
+        found.token, found.owner = found.token + 1, self._node_id
         return BatchLease(batch_id, key_id, found.token)
 
     def add_requests(self, lease: BatchLease, requests: Sequence[tuple[str, bytes]]) -> None:

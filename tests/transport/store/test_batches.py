@@ -17,7 +17,8 @@ from ccapi.transport.store.batch_interface import (
     StoredBatch,
     StoredFile,
 )
-from ccapi.transport.store.interface import Fenced, Full, Missing, Store
+from ccapi.transport.store.interface import Fenced, Full, Missing, Owned, Store
+from ccapi.transport.store.memory import MemoryCluster
 from ccapi.transport.store.opening import open_sqlite_store
 from ccapi.transport.store.schema import migrate
 from ccapi.transport.store.sqlite import SqliteEngine
@@ -325,3 +326,28 @@ def test_no_statement_looks_through_all_requests(tmp_path: Path) -> None:
         if statement.startswith(("select", "update", "delete")):
             for *_, detail in db.execute(f"explain query plan {statement}"):
                 assert not detail.startswith("SCAN batch"), (statement, detail)
+
+
+# -- several nodes ---------------------------------------------------------------------------------
+
+
+async def test_a_node_takes_over_what_another_has_left() -> None:
+    cluster = MemoryCluster()
+    one, two = cluster.open_node("http://one"), cluster.open_node("http://two")
+    await one.files.begin(a_file(), ANY)
+    old = await running(one)
+    assert await one.batches.claim(old) is not None
+    assert await two.batches.orphans() == ()
+    with pytest.raises(Owned):
+        await two.batches.acquire("batch_1", KEY)
+    await two.files.prune()
+    await one.files.write("file_1", 0, b"still there", ANY)
+    await one.leave()
+    assert await two.batches.orphans() == (("batch_1", KEY),)
+    new = await two.batches.acquire("batch_1", KEY)
+    assert [each.number for each in await two.batches.lost(new)] == [1]
+    with pytest.raises(Fenced):
+        await one.batches.settle(old, 1, "succeeded")
+    await two.files.prune()
+    with pytest.raises(Missing):
+        await one.files.finish(a_file())
