@@ -41,6 +41,8 @@ from ..transport.process.cli import Cli, clis_of, find_cli
 from ..transport.process.cli_version import Version
 from ..transport.process.login import Login
 from ..transport.seals import Seals
+from .batches.dialects import words_of
+from .batches.engine import BatchEngine, open_batches
 from .conversations.archive import Archive, Listed, open_archive
 from .conversations.cleanup import Cleanup, open_cleanup
 from .conversations.conversation import Conversation, ConversationInfo, info_of
@@ -97,7 +99,7 @@ class Gateway:
         watches: Sequence[CliWatch],
         archive: Archive, mcp: McpServers, cli: Cli, models: ModelCatalog,
         idempotent: IdempotentRequests, keys: KeyRegistry, limits: KeyLimiter,
-        audit: Audit | None = None,
+        batches: BatchEngine, bodies: Bodies, audit: Audit | None = None,
     ) -> None:  # fmt: skip
         self.settings = settings
         self.mcp = mcp
@@ -108,6 +110,7 @@ class Gateway:
         self.cache = cache
         self.background = background
         self.idempotent = idempotent
+        self.batches = batches
         self.responses = ResponseStore(settings.responses)
         self.archive = archive
         self.kept_responses = KeptResponses(
@@ -120,7 +123,7 @@ class Gateway:
         models.rights = keys.find
         self.attachments = AttachmentPolicy.of(settings)
         self.seals = Seals(settings.storage.path.expanduser() / COMPACTION_KEY)
-        self.bodies = Bodies(settings.server.max_bodies_bytes)
+        self.bodies = bodies
         self._directory = directory
         self._pool = pool
         self._supervisor = supervisor
@@ -277,6 +280,12 @@ class Gateway:
         if not await self.archive.delete(conversation_id, owner) and entry is None:
             raise not_found()
 
+    async def dismiss(self, conversation_id: str, *, owner: str) -> None:
+        """Forget a conversation that is not stored, if it is there. Its child stays for others."""
+        entry = self._directory.get(conversation_id, owner)
+        if entry is not None:
+            await self._supervisor.forget(entry, "forgotten")
+
     # -- without a conversation ------------------------------------------------------------------
 
     async def query(
@@ -421,6 +430,7 @@ class Gateway:
 
     def drain(self) -> None:
         """Take no more turns; those that run may finish. For good."""
+        self.batches.drain()
         self._turns.drain()
 
     async def wait_drained(self) -> None:
@@ -435,6 +445,19 @@ class Gateway:
         """Have an idle child of the conversation go; it resumes with the next turn."""
         if entry.ref is not None:
             await self._turns.tell(entry, GiveWay())
+
+
+def _batched(settings: Settings) -> int:
+    """How many requests of batches run at once."""
+    half = max(1, settings.claude.max_concurrent_sessions // 2)
+    return settings.batches.max_concurrent or half
+
+
+def _has_room(pool: ChildPool, limits: KeyLimiter, owner: str) -> bool:
+    """Whether a turn may begin that no client waits for."""
+    held = pool.statistics()
+    is_free = not held.waiting and held.live - held.warm - held.idle < held.limit
+    return is_free and limits.has_spare(owner)
 
 
 def _serves_agents(settings: Settings, keys: KeyRegistry) -> bool:
@@ -486,7 +509,7 @@ async def open_gateway(
             "agents do whatever they like, unasked: file_access.skip_permissions is set",
             additional_dirs=settings.file_access.additional_dirs,
         )
-    bus = Bus()
+    bus, bodies = Bus(), Bodies(settings.server.max_bodies_bytes)
     clis = clis_of(cli, settings, os.environ if environ is None else environ)
     book = LoginBook(tuple(clis) or (DEFAULT,), cli.program[0])
     bounds = settings.conversation
@@ -540,6 +563,16 @@ async def open_gateway(
                 open_idempotent_requests(
                     settings.idempotency, archive.store, BACKGROUND_TURNS
                 ) as idempotent,
+                open_batches(
+                    settings.batches,
+                    usage,
+                    bodies,
+                    words_of,
+                    partial(_has_room, pool, limits),
+                    max_concurrent=_batched(settings),
+                    max_line_bytes=settings.server.max_body_bytes,
+                    file_seconds=settings.files.keep_days * 86400,
+                ) as batches,
             ):
                 directory.removed = partial(_leave_memory, cleanup, archive)
                 directory.added = lambda entry: cleanup.wake(entry.conversation_id)
@@ -564,6 +597,8 @@ async def open_gateway(
                         idempotent,
                         keys,
                         limits,
+                        batches,
+                        bodies,
                         audit,
                     )
                 except Exception as error:  # noqa: BLE001 (raised again, past the nurseries)

@@ -6,6 +6,8 @@ field means, and where bytes go. At most one chunk of the body is held.
 
 from __future__ import annotations
 
+import logging
+
 from attrs import define, field, frozen
 from python_multipart.exceptions import MultipartParseError
 from python_multipart.multipart import MultipartParser, parse_options_header
@@ -16,6 +18,8 @@ MAX_PARTS = 32
 MAX_HEADERS = 8
 MAX_HEADER_BYTES = 4096
 MAX_BOUNDARY = 256
+
+logging.getLogger("python_multipart").setLevel(logging.CRITICAL)  # every client could write there
 
 
 @frozen
