@@ -1,6 +1,6 @@
 """Batches of requests, which run when there is room for them.
 
-**A batch's life.** `engine.BatchEngine` is an actor: it is told of a batch that was made, or is to
+**A batch's life.** `engine.BatchEngine` is an actor: it learns of a batch that was made, or is to
 be stopped, and has one task for each that has not ended (`life.BatchLife`). Such a task reads the
 input file (`intake`), claims one request after the other in the store, has each answered, and puts
 down what became of it; at the end it writes the results into files (`results`).

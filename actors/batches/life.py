@@ -153,14 +153,15 @@ class BatchLife:
         log.info("batch ended", batch=batch.id, state=end, requests=batch.counts.total)
 
     def _file(self, batch: StoredBatch, name: str) -> FileWriter:
-        now, seconds = self.means.clock(), self.means.file_seconds
+        now, seconds = self.means.clock(), self.means.file_seconds or math.inf
+        seconds = min(seconds, batch.details.get("file_seconds") or math.inf)
         file = StoredFile(
             id=self.means.new_file_id(),
             key_id=batch.key_id,
             purpose="batch_output",
             name=f"{batch.id}_{name}.jsonl",
             created_at=now,
-            expires_at=now + seconds if seconds else NEVER,
+            expires_at=min(now + seconds, NEVER),
         )
         return FileWriter(self.means.store.files, file)
 

@@ -96,12 +96,16 @@ async def create_batch(call: Call) -> None:
             f"input_file_id must name a file with the purpose batch, not {file.purpose}.",
             "input_file_id",
         )
+    expiry = asked.output_expires_after
     batch = new_batch(
         call,
         dialect="openai",
         endpoint=asked.endpoint,
         input_file=file.id,
-        details={"metadata": None if asked.metadata is None else dict(asked.metadata)},
+        details={
+            "metadata": None if asked.metadata is None else dict(asked.metadata),
+            "file_seconds": None if expiry is None else expiry.seconds,
+        },
     )
     engine = call.gateway.batches
     try:

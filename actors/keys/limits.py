@@ -193,7 +193,7 @@ class KeyLimiter:
                     )
 
     def has_spare(self, owner: str) -> bool:
-        """Whether a turn may begin that nobody waits for: it leaves half of what the key may have
+        """Whether a turn may begin that no client waits for: it leaves half of what the key may have
         at once, and in a minute, to others of the key's."""
         account = self._account(owner)
         limits = account.limits

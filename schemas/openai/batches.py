@@ -13,8 +13,10 @@ from typing import Any
 from attrs import asdict, frozen
 
 from ..convert import read_json, structure, write_json
+from ..describe import Details
 from ..errors import GatewayError, invalid
-from .responses import check_metadata
+from .files import EXPIRES_AFTER
+from .responses import MAX_METADATA, check_metadata
 
 BATCH_ID = "batch_"
 """How ids of batches begin."""
@@ -43,12 +45,36 @@ _ALONE = {
 
 
 @frozen
+class ExpiresAfter:
+    anchor: str
+    seconds: int = 0
+
+
+@frozen
 class BatchBody:
     input_file_id: str
     endpoint: str
     completion_window: str
     metadata: Mapping[str, Any] | None = None
-    output_expires_after: Mapping[str, Any] | None = None
+    output_expires_after: ExpiresAfter | None = None
+
+
+DETAILS: Details = {
+    BatchBody: {
+        "endpoint": {"enum": [*ENDPOINTS]},
+        "completion_window": {"const": WINDOW},
+        "metadata": {
+            "maxProperties": MAX_METADATA[0],
+            "propertyNames": {"maxLength": MAX_METADATA[1]},
+            "additionalProperties": {"type": "string", "maxLength": MAX_METADATA[2]},
+        },
+    },
+    ExpiresAfter: {
+        "anchor": {"const": "created_at"},
+        "seconds": {"minimum": EXPIRES_AFTER[0], "maximum": EXPIRES_AFTER[1]},
+        "": {"required": ["anchor", "seconds"]},
+    },
+}
 
 
 def parse_batch(raw: object) -> BatchBody:
@@ -60,6 +86,13 @@ def parse_batch(raw: object) -> BatchBody:
         raise invalid(f"completion_window must be {WINDOW}.", "completion_window")
     if asked.metadata is not None:
         check_metadata(asked.metadata)
+    expiry = asked.output_expires_after
+    if expiry is not None:
+        low, high = EXPIRES_AFTER
+        if expiry.anchor != "created_at":
+            raise invalid("anchor must be created_at.", "output_expires_after.anchor")
+        if not low <= expiry.seconds <= high:
+            raise invalid(f"seconds must be from {low} to {high}.", "output_expires_after.seconds")
     return asked
 
 
