@@ -290,7 +290,8 @@ def lease_of(conversation_id: str, key_id: str, state: State) -> Lease:
 
 
 def follow(lease: Lease, state: State) -> None:
-    lease.head, lease.turns, lease.open_turn = state.head, state.turns, state.open_turn
+    lease.token, lease.head = state.token, state.head
+    lease.turns, lease.open_turn = state.turns, state.open_turn
 
 
 async def _unsettled() -> Begun | Known | int:

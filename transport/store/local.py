@@ -194,7 +194,7 @@ class LocalStore(LeaseChanges):
         rows = await self._runner.read(
             lambda engine: engine.rows(conversation_id, key_id, first, limit)
         )
-        return tuple(map(_logged, rows))
+        return tuple(map(logged_of, rows))
 
     async def head(self, conversation_id: str) -> Head:
         return await self._runner.read(lambda engine: engine.head(conversation_id))
@@ -401,7 +401,9 @@ class LocalStore(LeaseChanges):
         found = await self._runner.write(lambda engine: engine.claim_request(row, now))
         if found is None:
             return None
-        return await work(partial(_kept, found)) if found.size > LONG_CHARACTERS else _kept(found)
+        return (
+            await work(partial(kept_of, found)) if found.size > LONG_CHARACTERS else kept_of(found)
+        )
 
     async def settle_request(
         self,
@@ -415,7 +417,7 @@ class LocalStore(LeaseChanges):
     ) -> None:
         row = RequestRow(key_id, name, request.digest, request.state, expires_at)
         if request.answer is not None:
-            pack = partial(_packed, row, request.answer)
+            pack = partial(packed, row, request.answer)
             row = await work(pack) if len(request.answer.body) > LONG_CHARACTERS else pack()
         now = self._clock()
         await self._runner.write(
@@ -448,19 +450,22 @@ def _append(
     return result, State(change.token, change.head + len(change.records), last_turn, open_turn)
 
 
-def _packed(row: RequestRow, answer: KeptAnswer) -> RequestRow:
+def packed(row: RequestRow, answer: KeptAnswer) -> RequestRow:
+    """The row with its answer, compressed."""
     headers = dumps(dict(answer.headers))
     body = ZstdCompressor().compress(answer.body)
     return evolve(row, status=answer.status, headers=headers, body=body)
 
 
-def _kept(row: RequestRow) -> KeptRequest:
+def kept_of(row: RequestRow) -> KeptRequest:
+    """What the row says."""
     if not row.status:
         return KeptRequest(row.digest, row.state)
     body = ZstdDecompressor().decompress(row.body)
     return KeptRequest(row.digest, row.state, KeptAnswer(row.status, loads(row.headers), body))
 
 
-def _logged(row: engines.Row) -> Logged:
+def logged_of(row: engines.Row) -> Logged:
+    """The record in the clear."""
     record = decode(row.kind, row.body, row.parts.__getitem__)
     return Logged(row.seq, row.token, row.turn, row.at, record)
