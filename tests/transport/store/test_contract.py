@@ -268,6 +268,8 @@ async def test_a_turns_end_may_change_the_setup(store: Store) -> None:
     assert (found.setup, found.metadata, found.private) == (setup, {"a": "b"}, False)
     [shown] = (await store.conversations(KEY)).conversations
     assert shown.model == "opus"
+    [day] = await store.usage(KEY)
+    assert day.model == NEW.setup.model  # which the turn was of
 
 
 async def test_every_kind_of_block_comes_back_exactly(store: Store) -> None:
