@@ -162,7 +162,9 @@ def append(
         charged = ", ".join(v(f"charged_{name}", _type(name)) for name in FIGURES)
         ctes.append(
             f"c as (insert into usage(key_id, hour, model, turns, {_COUNTS}) "
-            f"select key_id, {_HOUR}, coalesce(nullif({v('charged_model', 'text')}, ''), model), "
+            f"select u.key_id, {_HOUR}, coalesce(nullif({v('charged_model', 'text')}, ''), "
+            # As the statement found it: of the model that it had while the turn ran.
+            "(select model from conversation old where old.n = u.n)), "
             f"1, {charged} from u on conflict(key_id, hour, model) do update "
             f"set turns = usage.turns + 1, {_ADD_COUNTS})"
         )
@@ -189,7 +191,7 @@ def append(
     return (
         f"with u as (update conversation set {', '.join(sets)} where id = {v('id', 'text')} "
         f"and token = {v('token', 'bigint')} and head = {v('head', 'int')}{guard} "
-        "returning n, key_id, head, last_turn, open_turn, told_turn, model, used_at), "
+        "returning n, key_id, head, last_turn, open_turn, told_turn, used_at), "
         f"l as (insert into log select u.n, {v('head', 'int')} + each.number, "
         f"{v('token', 'bigint')}, {number}, u.used_at, each.kind, each.body from u, "
         f"unnest({v('kinds', 'text[]')}, {v('bodies', 'bytea[]')}) with ordinality "
