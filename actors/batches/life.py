@@ -29,7 +29,7 @@ from ...transport.store.batch_interface import (
     StoredBatch,
     StoredFile,
 )
-from ...transport.store.interface import Store, Unavailable
+from ...transport.store.interface import Store, Unavailable, Unknown
 from .intake import Bounds, Intake
 from .results import FileWriter, write_files
 from .road import Answered, Asked, Road, Words
@@ -181,6 +181,11 @@ class BatchLife:
                     # Claimed and not begun, it would be lost.
                     with trio.CancelScope(shield=True, deadline=trio.current_time() + KEEP_SECONDS):
                         request = await self.means.store.batches.claim(self.lease)
+                except (Unavailable, Unknown) as error:
+                    slot.free()
+                    log.warning("no request claimed", batch=batch.id, error=str(error))
+                    await trio.sleep(RETRY_SECONDS)
+                    continue
                 finally:
                     if request is None:
                         slot.free()
@@ -190,7 +195,10 @@ class BatchLife:
                 elif self._running:
                     await self._ended_one.wait()  # it may be given back
                 else:
-                    return
+                    break
+        batch = await self.means.store.batches.get(batch.id, batch.key_id)
+        if batch.state == "in_progress" and batch.counts.ended < batch.counts.total:
+            raise Unknown("A request was claimed, and its claim had no answer.")
 
     def _has_to_wait(self) -> bool:
         """Something is used up; or it was, and the first to try again has not ended yet."""
@@ -233,7 +241,8 @@ class BatchLife:
             self._pause, self._is_trying = 0.0, False
             state, line = words.answered(batch, request.number, request.custom_id, answered)
         while True:
-            with suppress(Unavailable):
+            # Settled twice, the first counts.
+            with suppress(Unavailable, Unknown):
                 await self.means.store.batches.settle(self.lease, request.number, state, line)
                 return
             await trio.sleep(RETRY_SECONDS)

@@ -193,8 +193,8 @@ class KeyLimiter:
                     )
 
     def has_spare(self, owner: str) -> bool:
-        """Whether a turn may begin that no client waits for: it leaves half of what the key may have
-        at once, and in a minute, to others of the key's."""
+        """Whether a turn may begin that no client waits for: it leaves others of the key's half of
+        what the key may have at once, and in a minute."""
         account = self._account(owner)
         limits = account.limits
         most = limits.concurrent_turns or 0

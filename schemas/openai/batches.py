@@ -130,8 +130,9 @@ def parse_line(line: bytes, endpoint: str) -> tuple[str, bytes]:
     if not isinstance(raw, dict):
         raise BadLine("invalid_json_line", "The line must be a JSON object.")
     name = raw.get("custom_id")
-    if not isinstance(name, str) or not 0 < len(name) <= MAX_CUSTOM_ID:
-        message = f"custom_id must be a string of 1 to {MAX_CUSTOM_ID} characters."
+    is_short = isinstance(name, str) and 0 < len(name) <= MAX_CUSTOM_ID
+    if not (isinstance(name, str) and is_short and name.isprintable()):
+        message = f"custom_id must be a string of 1 to {MAX_CUSTOM_ID} printable characters."
         raise BadLine("invalid_custom_id", message, "custom_id")
     if raw.get("method") != "POST":
         raise BadLine("invalid_method", "method must be POST.", "method")

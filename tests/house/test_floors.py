@@ -114,7 +114,7 @@ ROOMS = {
         "commands", "doctor", "websocket", "http", "responses", "batches", "idempotency",
         "listeners",
         "conversations",
-        "watching", "pool", "session", "keys", "mcp", "runtime",
+        "watching", "pool", "session", "keys", "mcp", "nodes", "runtime",
     ),
     "transport": ("demo_cli", "client", "mcp", "process", "sandbox", "media", "http"),
     "schemas": ("openai", "claude", "json_schema"),

@@ -237,6 +237,7 @@ class GatewayDouble:
 
     keys: KeyRegistry = field(init=False)
     audit: None = field(init=False, default=None)
+    nodes: None = field(init=False, default=None)
     limits: KeyLimiter = field(init=False)
 
     @limits.default

@@ -1,7 +1,7 @@
 """What a store offers for uploaded files and batches of requests, whichever keeps it.
 
 Knows: files in pieces, batches, the states of their requests, and who may change them. Refuses to
-know: how anything is kept, what a request asks, and how a client is told of any of it.
+know: how anything is kept, what a request asks, and what clients learn of any of it.
 
 Every method is one change or one look-up that is whole by itself. A key is named by its id. Times
 are in Unix seconds; `NEVER` is later than all of them.
