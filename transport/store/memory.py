@@ -208,15 +208,16 @@ class MemoryEngine:
             found.messages += sum(row.kind in ("user", "assistant") for row in said)
             found.turns += 1
             found.units.append((turn.first, found.head))
+        if closing.usage is not None:
+            found.usage += closing.usage
+        charge = closing.charge or Charge("", Usage())
+        # Of the model that the conversation had while the turn ran.
+        model = charge.model or found.created.model
+        self.count([Spent(found.key_id, hour_of(change.now), model, 1, charge.usage)])
         if closing.setup is not None:
             found.created = evolve(
                 closing.setup, metadata=found.created.metadata, private=found.created.private
             )
-        if closing.usage is not None:
-            found.usage += closing.usage
-        charge = closing.charge or Charge("", Usage())
-        model = charge.model or found.created.model
-        self.count([Spent(found.key_id, hour_of(change.now), model, 1, charge.usage)])
         if closing.lineage is not None:
             self.lineage_put(found.key_id, closing.lineage, found.id, found.head)
 
