@@ -233,6 +233,11 @@ class CachedAnswer:
     def usage(self) -> Usage:
         return self.answer.usage
 
+    @property
+    def stop_text(self) -> str | None:
+        """What ended at one is not in the cache."""
+        return None
+
     async def receive_items(self) -> list[TextDelta]:
         """The next pieces, as they came; none at the end."""
         return [TextDelta(piece) for piece in islice(self._rest, REPLY_SLOTS)]

@@ -172,6 +172,12 @@ class Turn:
         return self._check().finish_reason
 
     @property
+    def stop_text(self) -> str | None:
+        """The text of `Options.stop` at which the answer ended, if it did. Raises the turn's error
+        where it failed."""
+        return self._check().stop_text
+
+    @property
     def choice(self) -> ChoiceFate | None:
         """What became of a `tool_choice` that only an instruction in the prompt can bring about;
         None: there was none. It is final when the first item comes."""
