@@ -43,7 +43,7 @@ from ..schemas.turn import (
     TurnRequest,
     Usage,
 )
-from ..schemas.turn_items import TextDelta
+from ..schemas.turn_items import TextDelta, TextEnded, TurnItem
 from ..transport.http.bodies import LONG
 from ..transport.media.attachments import resolve_all
 from .conversations.models import Choice, check_goes_on, name_of, plain_name
@@ -213,34 +213,41 @@ def _put_together(
 
 @frozen
 class CachedAnswer:
-    """An answer that is there already, read as a `Turn` is."""
+    """An answer that is there already, read as a `Turn` is. `blocks`: the client knows blocks, and
+    receives the end of this one."""
 
     answer: Answer
     conversation_id: str
     model: str
     turn_id: str = field(factory=lambda: str(uuid4()))
-    _rest: Iterator[str] = field(init=False, eq=False)
+    blocks: bool = False
+    _rest: Iterator[TurnItem] = field(init=False, eq=False)
 
     @_rest.default
-    def _from_the_start(self) -> Iterator[str]:
-        return iter(self.answer.pieces)
+    def _from_the_start(self) -> Iterator[TurnItem]:
+        yield from map(TextDelta, self.answer.pieces)
+        if self.blocks:
+            yield TextEnded()
 
     @property
     def finish_reason(self) -> FinishReason:
         return self.answer.finish_reason
 
     @property
+    def stop_text(self) -> str | None:
+        return self.answer.stop_text
+
+    @property
+    def stop_reason(self) -> str | None:
+        return self.answer.stop_reason
+
+    @property
     def usage(self) -> Usage:
         return self.answer.usage
 
-    @property
-    def stop_text(self) -> str | None:
-        """What ended at one is not in the cache."""
-        return None
-
-    async def receive_items(self) -> list[TextDelta]:
+    async def receive_items(self) -> list[TurnItem]:
         """The next pieces, as they came; none at the end."""
-        return [TextDelta(piece) for piece in islice(self._rest, REPLY_SLOTS)]
+        return list(islice(self._rest, REPLY_SLOTS))
 
     async def reply(self) -> Reply:
         return Reply(
@@ -283,7 +290,8 @@ async def answering(
     held = (*request.messages, Message("assistant", (answer.text,)))
     conversation = _begin(gateway, request, headers, held)
     assert request.model is not None, "an accepted request has a model"
-    yield CachedAnswer(answer, conversation.conversation_id, request.model)
+    blocks = request.options.blocks
+    yield CachedAnswer(answer, conversation.conversation_id, request.model, blocks=blocks)
 
 
 @asynccontextmanager

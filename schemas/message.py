@@ -560,7 +560,7 @@ def _check_types(message: object, path: str) -> None:
     # Not str, which would be a sequence of blocks too, of one character each.
     theirs: tuple[type, ...] = (str, Image, Document, ToolResult)
     if message.role == "assistant":
-        theirs = (str, ToolCall, ToolRound)
+        theirs = (str, ToolCall, ToolRound, Thinking, RedactedThinking)
     if not isinstance(content, list | tuple) or not all(
         isinstance(block, theirs) for block in content
     ):

@@ -323,11 +323,17 @@ _figures = operator.attrgetter(*(each.name for each in fields(Usage)))  # by far
 @frozen
 class Completed:
     """The model's answer is whole, or waits for the results of the tools that it called.
-    `stop_text`: the text of `Options.stop` at which it ended, if it did."""
+
+    `stop_text`: the text of `Options.stop` at which it ended, if it did. `stop_reason` is why the
+    model stopped, in the Messages API's own word (``end_turn``, ``max_tokens``, ``stop_sequence``,
+    ``tool_use``, ``refusal``, ``pause_turn``, ``model_context_window_exceeded``, or a newer one);
+    None where the API did not come to say it.
+    """
 
     finish_reason: FinishReason
     usage: Usage
     stop_text: str | None = None
+    stop_reason: str | None = None
 
 
 @frozen
@@ -344,11 +350,14 @@ Outcome = Completed | Failed
 
 @frozen
 class Answer:
-    """A whole answer that can be given again: its text in the pieces it came in."""
+    """A whole answer that can be given again: its text in the pieces it came in. `stop_text` and
+    `stop_reason` are those of `Completed`."""
 
     pieces: tuple[str, ...]
     finish_reason: FinishReason
     usage: Usage
+    stop_text: str | None = None
+    stop_reason: str | None = None
 
     @property
     def text(self) -> str:

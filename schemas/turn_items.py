@@ -30,8 +30,8 @@ class ReasoningDelta:
 
 @frozen
 class TextEnded:
-    """A block of the answer's text is whole: text that follows is another block. Only for a client
-    that knows blocks (`turn.Options.blocks`)."""
+    """A block of the answer's text is whole: text that follows is another block. A block without
+    any text has no end. Only for a client that knows blocks (`turn.Options.blocks`)."""
 
 
 @frozen

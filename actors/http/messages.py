@@ -18,7 +18,6 @@ from ...schemas.anthropic.messages import (
     MessagesTurn,
     parse_count,
     parse_messages,
-    without_effect,
 )
 from ...schemas.anthropic.reply import (
     Content,
@@ -84,11 +83,17 @@ def _read_head(call: Call) -> tuple[str, frozenset[str]]:
 
 
 async def _accept(call: Call, request: MessagesTurn) -> MessagesTurn:
-    return await accept(call.gateway, request, call.owner, call.response.headers, without_effect)
+    return await accept(
+        call.gateway, request, call.owner, call.response.headers, request.without_effect
+    )
 
 
 def _heading(request: MessagesTurn, source: Source) -> Heading:
     return Heading(f"msg_{uuid.uuid4().hex}", request.named_model or source.model)
+
+
+def _ending(source: Source, refusal: str | None) -> Ending:
+    return Ending(source.finish_reason, source.stop_text, source.stop_reason, refusal)
 
 
 async def _answer_whole(call: Call, request: MessagesTurn) -> None:
@@ -100,7 +105,7 @@ async def _answer_whole(call: Call, request: MessagesTurn) -> None:
                 content.add(items)
 
         await run_together(read)
-        ending = Ending(source.finish_reason, source.stop_text, content.refusal)
+        ending = _ending(source, content.refusal)
         message = encode_message(_heading(request, source), content, ending, source.usage)
     await call.answer(message)
 
@@ -116,7 +121,7 @@ async def _stream(call: Call, request: MessagesTurn) -> None:
             ) as source:
                 writer = EventWriter(_heading(request, source))
                 await run_together(partial(_pass_on, source, writer, stream))
-                ending = Ending(source.finish_reason, source.stop_text, writer.refusal)
+                ending = _ending(source, writer.refusal)
                 end = writer.last(ending, source.usage)
         except Exception as error:
             if not stream.opened:

@@ -23,17 +23,31 @@ from ...schemas.anthropic.errors import VERSION_HEADER
 from ...schemas.convert import write_json
 from ...schemas.envelope import OPENAI, Envelope
 from ...schemas.errors import GatewayError, InvalidRequest, NotImplementedHere, Unauthenticated
+from ...schemas.node_seal import Passed
 from ...schemas.settings.settings import ServerSettings
 from ...transport.http.asgi import JSON, ClientGone, encode_headers, send_json
 from ...transport.loggers import get_logger
 from ..runtime.boundary import as_gateway_error
 from ..runtime.bus import Bus
-from .auth import Headers, check_host, check_origin, headers_of, publish_refusal, request_id_of
+from .auth import (
+    NODE_HEADER,
+    Headers,
+    check_host,
+    check_origin,
+    headers_of,
+    node_of,
+    publish_refusal,
+    request_id_of,
+    target_of,
+)
 
 log = get_logger("ccapi.http")
 
 RESPONSE = "ccapi.response"
 """The scope's key for the `Response` to its request."""
+
+FROM_NODE = "ccapi.from_node"
+"""The scope's key for the id of the node that has passed its request on."""
 
 HEADERS = "ccapi.headers"
 """The scope's key for the request's headers by name (`auth.Headers`)."""
@@ -63,10 +77,13 @@ class Front:
     any other protocol, as ASGI asks of applications.
     """
 
-    def __init__(self, app: ASGIApp, server: ServerSettings, bus: Bus) -> None:
+    def __init__(
+        self, app: ASGIApp, server: ServerSettings, bus: Bus, node_secret: str = ""
+    ) -> None:
         self._app = app
         self._server = server
         self._bus = bus
+        self._node_secret = node_secret
         self._cors = Cors(app, server)
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
@@ -100,7 +117,7 @@ class Front:
 
     async def _answer(self, scope: Scope, receive: Receive, response: Response) -> None:
         try:
-            self._check(scope["method"], scope[HEADERS])
+            self._check(scope, response.headers["x-request-id"])
             if b"origin" in scope[HEADERS]:
                 headers = StarletteHeaders(scope=scope)
                 if scope["method"] == "OPTIONS" and "access-control-request-method" in headers:
@@ -121,8 +138,15 @@ class Front:
                 response.headers["www-authenticate"] = "Bearer"
             await send_failure(response, failure)
 
-    def _check(self, method: str, headers: Headers) -> None:
+    def _check(self, scope: Scope, request_id: str) -> None:
         """Admit what is meant for this server and comes from where it may."""
+        method, headers = scope["method"], scope[HEADERS]
+        if self._node_secret and NODE_HEADER in headers:
+            # The node has looked at the rest.
+            target = target_of(scope["path"], scope["query_string"])
+            passed = Passed(method, target, request_id)
+            scope[FROM_NODE] = node_of(self._node_secret, headers, passed)
+            return
         check_host(self._server, headers.get(b"host", ()))
         if method not in _SAFE_METHODS:
             # Reading is left to CORS: without its headers a page gets nothing to see.

@@ -178,6 +178,12 @@ class Turn:
         return self._check().stop_text
 
     @property
+    def stop_reason(self) -> str | None:
+        """Why the model stopped, in the Messages API's own word, as far as that was said
+        (`Completed`). Raises the turn's error where it failed."""
+        return self._check().stop_reason
+
+    @property
     def choice(self) -> ChoiceFate | None:
         """What became of a `tool_choice` that only an instruction in the prompt can bring about;
         None: there was none. It is final when the first item comes."""

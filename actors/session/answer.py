@@ -1,8 +1,9 @@
 """The answer of one turn, while the model gives it.
 
 Knows: how frames become the items that the client receives: text up to a stop text (which cuts the
-answer here), an answer that has to match a schema, tool calls under the client's own names, strict
-ones only if they match theirs. Refuses to know: the prompt, phases, the child, and how the turn
+answer here), the ends of blocks where the client knows blocks, an answer that has to match a
+schema, tool calls under the client's own names, strict ones only if they match theirs. Refuses to
+know: the prompt, phases, the child, and how the turn
 ends (`actors.session.finish_reason`).
 """
 
@@ -24,14 +25,25 @@ from ...schemas.claude.stops import StopCutter
 from ...schemas.claude.tool_names import ANSWER_TOOL
 from ...schemas.errors import GatewayError
 from ...schemas.json_schema.check import misfit
-from ...schemas.message import PARAGRAPH, Block, Message, ToolCall, ToolResult, ToolRound, is_blank
+from ...schemas.message import (
+    PARAGRAPH,
+    Block,
+    Message,
+    Thinking,
+    ToolCall,
+    ToolResult,
+    ToolRound,
+    is_blank,
+)
 from ...schemas.turn import HostedTool, Options, Setup, Tool, Usage
 from ...schemas.turn_items import (
     ActivityDelta,
     ActivityEnded,
     ActivityStarted,
     ReasoningDelta,
+    ReasoningEnded,
     TextDelta,
+    TextEnded,
     ToolCallDelta,
     ToolCallStarted,
     TurnItem,
@@ -85,7 +97,9 @@ class AnswerState:
         self.has_acted = False
         self._schema = setup.schema
         self._whole_only = options.whole
-        self._reasoning = options.reasoning
+        self._has_borders = options.blocks
+        self._reasoning = options.reasoning or options.blocks
+        self._thought = False  # the present block has had thinking
         # A stop text must not cut JSON.
         stops = options.stop if setup.schema is None else ()
         self._stops = StopCutter(stops) if stops else None
@@ -115,6 +129,8 @@ class AnswerState:
         self._spoke = False
         self._messages = 0  # that the model has begun
         self._blocks: list[Block] = []  # complete ones, as the model gave them
+        self._given: list[Block] = []  # and as the client has received them, if it knows blocks
+        self._stopped: MessageEnded | None = None  # how the last message ended
 
     @property
     def is_whole(self) -> bool:
@@ -123,7 +139,11 @@ class AnswerState:
 
     @property
     def message(self) -> Message:
-        """The answer as the conversation remembers it."""
+        """The answer as the conversation remembers it: as the client has received it. An agent's
+        thinking belongs to messages that only its transcript has."""
+        if self._has_borders and not self.is_agent:
+            rest = "".join(self.pieces[self._whole :])
+            return Message("assistant", (*self._given, *((rest,) if rest else ())) or ("",))
         text = "".join(self.pieces)
         said: tuple[Block, ...] = (text,) if text or not self.calls else ()
         return Message("assistant", (*said, *self.calls))
@@ -142,6 +162,35 @@ class AnswerState:
         if not (is_same and is_all) or self.is_agent or plain.is_blank:
             return plain
         return given
+
+    @property
+    def is_one_text(self) -> bool:
+        """Whether all that the client has received of it is one text."""
+        return not self._has_borders or len(self.message.content) == 1
+
+    @property
+    def ends_when_refused(self) -> bool:
+        """Whether the answer ends where the model refuses to go on, as the client's own API would
+        have it: the CLI asks the model once more."""
+        return self._has_borders and not self.is_agent
+
+    @property
+    def stop_text(self) -> str | None:
+        """The stop text at which the answer ended, if it did."""
+        if self.is_cut:
+            return None if self._stops is None else self._stops.met
+        return None if self._stopped is None else self._stopped.stop_text
+
+    @property
+    def stop_reason(self) -> str | None:
+        """Why the model stopped, in the API's own word. The call by which it gives an answer that
+        has a schema is none to the client."""
+        if self.is_cut:
+            return "stop_sequence"
+        if self._stopped is None:
+            return None
+        by_call = self.answered and not self.calls and self._stopped.stop_reason == "tool_use"
+        return "end_turn" if by_call else self._stopped.stop_reason
 
     @property
     def has_begun(self) -> bool:
@@ -174,6 +223,7 @@ class AnswerState:
             case ToolInput(fragment):
                 return self._take_input(fragment)
             case ReasoningDelta():
+                self._thought = True
                 return [frame] if self._reasoning else []
             case ToolUseStarted(id, name):
                 return self._begin_call(id, name)
@@ -188,6 +238,7 @@ class AnswerState:
                 self._begin_message(usage)
                 return []
             case MessageEnded(_, usage):
+                self._stopped = frame
                 self.is_empty = self._is_empty()
                 self._before = None
                 self._count(usage)
@@ -218,6 +269,7 @@ class AnswerState:
         self._begun, self._before = usage, said
         self._messages += 1
         self._spoke = self.is_partial = False
+        self._stopped = None
 
     def _is_empty(self) -> bool:
         if self._before is None or self._spoke or self._schema is not None or self.is_agent:
@@ -232,7 +284,21 @@ class AnswerState:
 
     def finish(self) -> list[TurnItem]:
         """The answer ends here: release the text that might have begun a stop text."""
-        return self._keep(self._stops.finish()) if self._stops is not None else []
+        items = self._keep(self._stops.finish()) if self._stops is not None else []
+        return [*items, *self._end_text()] if self._has_borders else items
+
+    def refuse(self) -> list[TurnItem]:
+        """The model goes on no further: a client that knows blocks learns the end of the last."""
+        return self.finish() if self._has_borders else []
+
+    def _end_text(self) -> list[TurnItem]:
+        """The present block is over: it had text that the client has received, or none."""
+        text = "".join(self.pieces[self._whole :])
+        self._whole = len(self.pieces)
+        if not text:
+            return []
+        self._given.append(text)
+        return [TextEnded()]
 
     def _pass_on(self, text: str) -> list[TurnItem]:
         if self._stops is not None:
@@ -243,7 +309,7 @@ class AnswerState:
     def _keep(self, text: str) -> list[TurnItem]:
         if not text:
             return []
-        if self._acted and self.pieces:
+        if self._acted and self.pieces and not self._has_borders:
             text = PARAGRAPH + text
         self._acted = False
         self.pieces.append(text)
@@ -284,7 +350,8 @@ class AnswerState:
             self._blocks.append(block.thinking)
         elif block.text:
             # As the client has it, behind what came before a use of a tool.
-            self._blocks.append(PARAGRAPH + block.text if self._stands_apart else block.text)
+            apart = self._stands_apart and not self._has_borders
+            self._blocks.append(PARAGRAPH + block.text if apart else block.text)
             self._stands_apart = False
         items: list[TurnItem] = []
         if block.call is not None:
@@ -297,7 +364,22 @@ class AnswerState:
             items += self._answer_in_text(block.text)
         elif block.text and not (self._streamed or len(self.pieces) > self._whole or self.is_cut):
             items += self.add_text(TextDelta(block.text))
-        self._whole, self._streamed = len(self.pieces), False
+        if self._has_borders:
+            items += self._end_given(block)
+        self._whole, self._streamed, self._thought = len(self.pieces), False, False
+        return items
+
+    def _end_given(self, block: AssistantDone) -> list[TurnItem]:
+        """The end of a block, for a client that knows blocks: no stop text goes on in another."""
+        items: list[TurnItem] = []
+        if self._stops is not None:
+            items += self._keep(self._stops.finish())
+        items += self._end_text()
+        if block.thinking is not None:
+            if isinstance(block.thinking, Thinking) and block.thinking.text and not self._thought:
+                items.append(ReasoningDelta(block.thinking.text))
+            items.append(ReasoningEnded(block.thinking))
+            self._given.append(block.thinking)
         return items
 
     def _end_call(self, call: ToolCall) -> list[TurnItem]:
@@ -327,6 +409,7 @@ class AnswerState:
             return items
         self.calls.append(told)
         self._blocks.append(told)
+        self._given.append(told)
         self.is_cut = False
         self._hold_answer()
         return items

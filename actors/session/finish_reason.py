@@ -111,7 +111,7 @@ def judge_frame(answer: AnswerState, frame: AnswerFrame) -> Outcome | None:
         return None if goes_on else TokenLimit(answer.usage)
     if answer.malformed is not None:
         return Failed(answer.malformed)
-    if answer.calls and frame.stop_reason == "refusal":
+    if frame.stop_reason == "refusal" and (answer.calls or answer.ends_when_refused):
         return Refused("The model stopped its answer.", answer.usage)
     if answer.calls:
         return Suspended(answer.usage)

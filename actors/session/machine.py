@@ -521,23 +521,27 @@ class Machine:
             case None:
                 return []
             case finish_reason.Completed(_, usage, resume):
-                completed = Completed(end.finish_reason, usage)
+                completed = self._turns.running.completed(end.finish_reason, usage)
                 ended = self._complete(completed, now, resume, exact=True)
                 self._present.settle(self.memory.seed)
                 return [*ended, *self._rest(Phase.IDLE, now)]
             case finish_reason.Suspended(usage):
                 self._present.bill_part(usage)
-                ended = self._complete(Completed(end.finish_reason, usage), now, exact=True)
+                completed = self._turns.running.completed(end.finish_reason, usage)
+                ended = self._complete(completed, now, exact=True)
                 return [*ended, *self._rest(Phase.AWAITING_TOOLS, now)]
             case finish_reason.Truncated(usage):
-                ended = self._complete(Completed(end.finish_reason, usage), now)
-                return [*ended, *self._rewind(now)]
+                completed = self._turns.running.completed(end.finish_reason, usage)
+                return [*self._complete(completed, now), *self._rewind(now)]
             case finish_reason.TokenLimit(usage):
-                ended = self._complete(Completed(end.finish_reason, usage), now)
+                completed = self._turns.running.completed(end.finish_reason, usage)
+                ended = self._complete(completed, now)
                 return [*ended, *self._stop_child(events.Kill(), now)]
             case finish_reason.Refused(text, usage):
-                refused: Actions = [*self._turns.running.deliver([Refused(text)], now)]
-                ended = self._turns.end(Completed(end.finish_reason, usage), now)
+                running = self._turns.running
+                rest = (*running.answer.refuse(), Refused(text))
+                refused: Actions = [*running.deliver(rest, now)]
+                ended = self._turns.end(running.completed(end.finish_reason, usage), now)
                 return [*refused, *ended, *self._rewind(now)]
             case finish_reason.Failed(error):
                 return self._fail_turn(error, now)
@@ -550,10 +554,10 @@ class Machine:
         to call a tool, and called none, gets the turn once more."""
         if isinstance(end, finish_reason.Failed):
             return self._fail_turn(end.error, now)
-        completed = Completed(end.finish_reason, turn.spent + end.usage)
+        completed = turn.completed(end.finish_reason, turn.spent + end.usage)
         if isinstance(end, finish_reason.Refused):
             ended: Actions = [
-                *turn.deliver([*turn.release(), Refused(end.text)], now),
+                *turn.deliver([*turn.release(), *turn.answer.refuse(), Refused(end.text)], now),
                 *self._turns.end(completed, now),
             ]
             return [*ended, *self._rewind(now)]

@@ -21,6 +21,7 @@ from ...schemas.turn import (
     Answer,
     Completed,
     Failed,
+    FinishReason,
     Memory,
     Outcome,
     ResumePoint,
@@ -304,6 +305,10 @@ class TurnState:
         """The same, without the call of the model that is under way."""
         return self.wasted + self.spent + self.answer.whole_calls
 
+    def completed(self, reason: FinishReason, usage: Usage) -> Completed:
+        """How it ends, with what the model itself has said of that."""
+        return Completed(reason, usage, self.answer.stop_text, self.answer.stop_reason)
+
     def failed(self, error: GatewayError) -> End:
         return self.ended(Failed(error))
 
@@ -312,9 +317,12 @@ class TurnState:
         if isinstance(outcome, Failed) and self.has_effects:
             outcome = evolve(outcome, error=outcome.error.for_good())
         is_final = not (self.answer.calls or self.answer.has_acted or self.is_disobeyed)
+        is_final = is_final and self.answer.is_one_text
         if isinstance(outcome, Completed) and is_final:
             pieces = tuple(self.answer.pieces)
-            answer = Answer(pieces, outcome.finish_reason, outcome.usage)
+            answer = Answer(
+                pieces, outcome.finish_reason, outcome.usage, outcome.stop_text, outcome.stop_reason
+            )
         match outcome:
             case Completed(usage=usage) | Failed(kept=Usage() as usage):
                 used = self.wasted + usage

@@ -41,7 +41,14 @@ _DELTA_USAGE: dict[str, Schema] = {
 }
 
 _STOPPED: dict[str, Schema] = {
-    "stop_reason": nullable(one_of(*STOP_REASONS.values(), "stop_sequence")),
+    "stop_reason": nullable(
+        one_of(
+            *STOP_REASONS.values(),
+            "stop_sequence",
+            "pause_turn",
+            "model_context_window_exceeded",
+        )
+    ),
     "stop_sequence": nullable(STRING),
     "stop_details": nullable(
         an_object(

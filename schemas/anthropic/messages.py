@@ -183,7 +183,19 @@ DETAILS: Details = {
 
 @frozen(kw_only=True)
 class MessagesTurn(TurnRequest):
-    """A turn that is asked for in this dialect."""
+    """A turn that is asked for in this dialect. `says_thinking`: the request does so, and its
+    options do not only say what is meant by silence."""
+
+    says_thinking: bool = False
+
+    def without_effect(
+        self, options: Options, model: str, /, *, in_words: bool = False
+    ) -> tuple[str, ...]:
+        """`sampling.without_effect`, in this dialect's names."""
+        names = sampling.without_effect(options, model, in_words=in_words)
+        return tuple(
+            _NAMES.get(name, name) for name in names if name != "thinking" or self.says_thinking
+        )
 
     def filled(self, blocks: Sequence[Image | Document]) -> tuple[Message, ...]:
         """The messages, with a block in place of each attachment. They are as checked as before."""
@@ -230,11 +242,12 @@ def parse_messages(
     return evolve(
         asked,
         stream=bool(request.stream),
+        says_thinking=request.thinking is not None,
         options=options,
         ignored=tuple(dict.fromkeys(ignored)),
         cache_fields=_cache_fields(request, options, asked),
-        # An answer in the cache is text alone: it has no other blocks, and ended by itself.
-        cacheable=not (options.reasoning or options.stop or asked.tools or asked.schema),
+        # An answer in the cache is text alone: it has no other blocks.
+        cacheable=not (options.reasoning or asked.tools or asked.schema),
     )
 
 
@@ -266,12 +279,6 @@ def _refuse_removed(request: MessagesRequest) -> None:
             raise unsupported(
                 f"{name} is no field of API version {VERSION}; with {FORMER_VERSION} it is.", name
             )
-
-
-def without_effect(options: Options, model: str = "", *, in_words: bool = False) -> tuple[str, ...]:
-    """`sampling.without_effect`, in this dialect's names."""
-    names = sampling.without_effect(options, model, in_words=in_words)
-    return tuple(_NAMES.get(name, name) for name in names)
 
 
 _NAMES = {"reasoning_effort": "output_config.effort"}

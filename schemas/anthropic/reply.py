@@ -38,6 +38,10 @@ STOP_REASONS: Mapping[FinishReason, str] = {
 }
 
 
+_CLOSER = {("stop", "pause_turn"), ("length", "model_context_window_exceeded")}
+"""Finish reasons that the API knows more of: with the word for it."""
+
+
 @frozen
 class Heading:
     """What stays the same throughout one message."""
@@ -62,15 +66,20 @@ class Heading:
 @frozen
 class Ending:
     """Why a message ended; `reason` None: it has not. `text` is the stop sequence at which it did,
-    `refusal` what the model was stopped with."""
+    `word` the API's own for why the model stopped, `refusal` what it was stopped with."""
 
     reason: FinishReason | None = None
     text: str | None = None
+    word: str | None = None
     refusal: str | None = None
 
     def encode(self) -> dict[str, Any]:
         at_text = self.reason == "stop" and self.text is not None
-        reason = "stop_sequence" if at_text else self.reason and STOP_REASONS[self.reason]
+        reason = self.reason and STOP_REASONS[self.reason]
+        if at_text:
+            reason = "stop_sequence"
+        elif (self.reason, self.word) in _CLOSER:
+            reason = self.word
         details = None
         if self.reason == "content_filter":
             details = {"type": "refusal", "category": None, "explanation": self.refusal}

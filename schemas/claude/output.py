@@ -62,11 +62,13 @@ class AssistantDone:
 
 @frozen
 class MessageEnded:
-    """The model has finished a message; `stop_reason` says why it stopped. `usage` has what is
-    known at the end: what was written, and what was read where the API repeats it."""
+    """The model has finished a message; `stop_reason` says why it stopped, and `stop_text` at which
+    text, where it was one. `usage` has what is known at the end: what was written, and what was
+    read where the API repeats it."""
 
     stop_reason: str
     usage: Usage
+    stop_text: str | None = None
 
 
 @frozen
@@ -242,7 +244,8 @@ def _decode_event(frame: dict[str, Any]) -> Frame:
         case "message_delta":
             stop_reason = event["delta"].get("stop_reason")
             if isinstance(stop_reason, str):  # the CLI ends what was interrupted without one
-                return MessageEnded(stop_reason, _decode_usage(event.get("usage")))
+                stop_text = _text(event["delta"], "stop_sequence") or None
+                return MessageEnded(stop_reason, _decode_usage(event.get("usage")), stop_text)
     return _STREAM_NOISE
 
 

@@ -18,7 +18,7 @@ from functools import partial
 from typing import Any
 
 from ..json_bytes import LongText
-from ..turn import Effort, Options, Setup
+from ..turn import Effort, Options, Setup, ThinkingWish
 from .model_traits import traits_of
 from .tool_names import ANSWER_TOOL, wire_name
 
@@ -29,6 +29,10 @@ MAX_TEMPERATURE = 1.0
 LEAST_THINKING = 1024
 """Tokens: the least that the Messages API lets a model think that is given a budget for it. The
 budget has to be below ``max_tokens``."""
+
+
+SILENT = {"type": "disabled"}
+"""In the Messages API's words: the model shall not think."""
 
 
 MOST_FOR_ALL = 32_000
@@ -84,6 +88,8 @@ def without_effect(options: Options, model: str = "", *, in_words: bool = False)
         names.append("top_p")
     if options.effort == "none" and not silent:
         names.append("reasoning_effort")
+    if options.thinking is not None and options.thinking.type == "disabled" and not silent:
+        names.append("thinking")
     if options.tool_choice.mode in ("required", "named") and not (silent or in_words):
         names.append("tool_choice")
     return tuple(names)
@@ -93,13 +99,15 @@ def _effort(options: Options, setup: Setup, body: Mapping[str, Any]) -> Effort |
     if options.effort == "none":
         return None if traits_of(setup.model).can_skip_thinking else "low"
     # The API refuses more than that of a model that must not think.
-    if "thinking" in body and options.effort in ("xhigh", "max"):
+    if body.get("thinking") == SILENT and options.effort in ("xhigh", "max"):
         return "high"
     return options.effort
 
 
 def _thinks(options: Options) -> bool:
     """Whether the caller wants the model to think, as far as they say, and leaves room for it."""
+    if options.thinking is not None:
+        return options.thinking.type != "disabled"
     if options.max_tokens is not None and options.max_tokens <= LEAST_THINKING:
         return False
     return options.effort not in (None, "none") or (options.reasoning and options.effort is None)
@@ -125,9 +133,20 @@ def _body(options: Options, setup: Setup) -> dict[str, Any]:
     choice = _tool_choice(options, setup)
     if choice is not None:
         body["tool_choice"] = choice
-    if traits_of(setup.model).can_skip_thinking and _forbids_thinking(options, choice):
-        body["thinking"] = {"type": "disabled"}
+    if options.thinking is not None:
+        # As the client has it: what does not suit the model, or what else is asked, is for the API
+        # to refuse.
+        if "thinking" not in ignored:
+            body["thinking"] = _thinking(options.thinking)
+    elif traits_of(setup.model).can_skip_thinking and _forbids_thinking(options, choice):
+        body["thinking"] = SILENT
     return body
+
+
+def _thinking(wish: ThinkingWish) -> dict[str, Any]:
+    """In the API's words; what lies over the body replaces all that the CLI says of thinking."""
+    given = {"budget_tokens": wish.budget_tokens, "display": wish.display}
+    return {"type": wish.type} | {key: each for key, each in given.items() if each is not None}
 
 
 def _opaque(user: str) -> str:
@@ -147,6 +166,10 @@ def _tool_choice(options: Options, setup: Setup) -> dict[str, Any] | None:
         return {"type": "auto", **parallel} if tools and parallel else None
     if tools and asked.mode == "named":
         return {"type": "tool", "name": wire_name(asked.name or ""), **parallel}
+    thinks = options.thinking is not None and _thinks(options)
+    if setup.schema is not None and thinks and asked.mode != "required":
+        # The answer is a tool call, which the model cannot be made to give while it thinks.
+        return {"type": "auto", **parallel} if tools and parallel else None
     if setup.schema is not None:
         # The answer is a tool call too, and there has to be one.
         if tools and asked.mode != "none":

@@ -13,11 +13,12 @@ class StopCutter:
     first, as a model that stops by itself would do it. So the pieces make no difference.
 
     What might still be the beginning of a stop text is held back until it is known to be none.
-    `cut` is True once a stop text was met; nothing is passed on after that.
+    `cut` is True once a stop text was met, and `met` is that text; nothing is passed on after that.
     """
 
     def __init__(self, stops: Sequence[str]) -> None:
         self.cut = False
+        self.met: str | None = None
         self._held = ""
         self._stops = tuple(stop for stop in stops if stop)
 
@@ -26,10 +27,11 @@ class StopCutter:
         if self.cut:
             return ""
         text = self._held + text
-        met = [(at + len(stop), at) for stop in self._stops if (at := text.find(stop)) >= 0]
+        met = [(at + len(stop), at, stop) for stop in self._stops if (at := text.find(stop)) >= 0]
         if met:
+            _, at, self.met = min(met)  # of two that end at one place, the longer one counts
             self.cut, self._held = True, ""
-            return text[: min(met)[1]]  # of two that end at one place, the longer one counts
+            return text[:at]
         keep = self._doubtful(text)
         self._held = text[len(text) - keep :]
         return text[: len(text) - keep]

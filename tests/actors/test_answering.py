@@ -26,6 +26,7 @@ from ccapi.schemas.errors import ChildDied, Conflict, GatewayError, InvalidReque
 from ccapi.schemas.message import Message
 from ccapi.schemas.settings.settings import CacheSettings, ConversationSettings, Settings
 from ccapi.schemas.turn import Answer, Options, Setup, Tool, TurnRequest, Usage
+from ccapi.schemas.turn_items import TextDelta, TextEnded
 
 from ..support.gateway_double import (
     ConversationDouble,
@@ -79,10 +80,18 @@ async def test_an_answer_of_the_cache_is_read_as_a_turn_is() -> None:
     cached = CachedAnswer(Answer(pieces, "stop", Usage()), "conv_1", "sonnet")
     read = []
     while items := await cached.receive_items():
-        read.append([item.text for item in items])
+        read.append([item.text for item in items if isinstance(item, TextDelta)])
     assert read == [list(pieces[:REPLY_SLOTS]), [pieces[-1]]]
     assert (await cached.reply()).text == "".join(pieces)
     assert (cached.finish_reason, cached.usage) == ("stop", Usage())
+
+
+async def test_a_client_of_blocks_receives_the_end_of_an_answer_of_the_cache() -> None:
+    answer = Answer(("a", "b"), "stop", Usage(), "END", "stop_sequence")
+    cached = CachedAnswer(answer, "conv_1", "sonnet", blocks=True)
+    assert await cached.receive_items() == [TextDelta("a"), TextDelta("b"), TextEnded()]
+    assert await cached.receive_items() == []
+    assert (cached.stop_text, cached.stop_reason) == ("END", "stop_sequence")
 
 
 async def answer(asked: Question) -> str:

@@ -113,7 +113,7 @@ ROOMS = {
     "actors": (
         "commands", "doctor", "websocket", "http", "responses", "idempotency", "listeners",
         "conversations",
-        "watching", "pool", "session", "keys", "mcp", "runtime",
+        "watching", "pool", "session", "keys", "mcp", "nodes", "runtime",
     ),
     "transport": ("demo_cli", "client", "mcp", "process", "sandbox", "media", "http"),
     "schemas": ("anthropic", "openai", "claude", "json_schema"),

@@ -764,3 +764,11 @@ def test_a_history_without_rounds_is_itself() -> None:
     flat, origins = unrolled(history)
     assert flat is history
     assert [*origins] == [0, 1]
+
+
+def test_clients_may_bring_thinking_back() -> None:
+    thinking = (Thinking("Hm.", "c2ln"), RedactedThinking("eA=="))
+    asked = (user("a"), Message("assistant", (*thinking, "b")), user("c"))
+    assert messages_of(asked) == asked
+    with pytest.raises(InvalidRequest, match="must be a tuple of blocks that suit the role"):
+        messages_of([Message("user", thinking)])

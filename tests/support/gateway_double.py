@@ -233,6 +233,7 @@ class GatewayDouble:
 
     keys: KeyRegistry = field(init=False)
     audit: None = field(init=False, default=None)
+    nodes: None = field(init=False, default=None)
     limits: KeyLimiter = field(init=False)
     bodies: Bodies = field(init=False)
 

@@ -27,6 +27,19 @@ class Fenced(StoreError):
     """The lease is not the latest, or the conversation was deleted: drop everything under it."""
 
 
+class Owned(StoreError):
+    """Another node that lives has the conversation: `node`."""
+
+    def __init__(self, node: Node) -> None:
+        super().__init__(f"{node.url or node.id} has the conversation.")
+        self.node = node
+
+
+class Lapsed(StoreError):
+    """This node's lease ran out before it was renewed: nothing is its own any more, and others may
+    have taken it. `Store.renew` begins another life."""
+
+
 class Missing(StoreError):
     """There is no such conversation or response, or it is another key's."""
 
@@ -118,21 +131,31 @@ class Known:
 
 @frozen
 class Node:
-    """One life of one gateway."""
+    """One life of one gateway. Other nodes reach it at `url` (empty: there are no others)."""
 
     id: str
     url: str
 
 
 @frozen
+class LiveNode:
+    """A node that lives, and `facts`: what it last told the others of itself (a JSON object)."""
+
+    node: Node
+    facts: bytes = b"{}"
+
+
+@frozen
 class Head:
-    """Where a conversation stands: its last record, the latest lease's token, who owns it (None:
-    no node), the number of the turn that runs."""
+    """Where a conversation stands: its last record, the latest lease's token, the id of the node
+    that was granted it (None: it was released), the number of the turn that runs. `node` is that
+    node, as long as it lives."""
 
     head: int
     token: int
     owner: str | None
     open_turn: int | None
+    node: Node | None = None
 
 
 # -- conversations ---------------------------------------------------------------------------------
@@ -298,8 +321,25 @@ class Store(Protocol):
         """Why nothing can be kept now, for the operator; None while all is well."""
         ...
 
-    async def beat(self) -> float:
-        """Until when this node's leases are good, on the monotonic clock (inf: always)."""
+    # -- nodes --
+
+    async def beat(self, facts: bytes = b"{}") -> float:
+        """Renew this node's lease, with which all its leases are good, and tell the others `facts`.
+        Returns until when that is so, on trio's clock, counted from before the call (inf: always,
+        for there are no other nodes). Raises `Lapsed`."""
+        ...
+
+    async def renew(self) -> Node:
+        """Begin another life of this node, which owns nothing: `node` is that from now on."""
+        ...
+
+    async def leave(self) -> None:
+        """This life ends: what it owns has no owner any more, and the other nodes see it no
+        longer."""
+        ...
+
+    async def nodes(self) -> tuple[LiveNode, ...]:
+        """The nodes that live, in the order of their ids; this one among them."""
         ...
 
     # -- leases --
@@ -309,7 +349,7 @@ class Store(Protocol):
     ) -> Lease:
         """A lease, with a higher token than any before. The caller closes an `open_turn` with
         `lose_turn` first. Raises `Missing` where there is no such conversation of the key's and
-        none shall be created."""
+        none shall be created; `Owned` where another node that lives has it."""
         ...
 
     async def release(self, lease: Lease) -> None:
@@ -393,7 +433,7 @@ class Store(Protocol):
         ...
 
     async def orphans(self, limit: int = 50) -> tuple[tuple[str, str], ...]:
-        """Conversations whose turn is open, and whose owner is gone: their ids and keys."""
+        """Conversations whose turn is open, and whose owner lives no more: their ids and keys."""
         ...
 
     async def conversations(

@@ -5,8 +5,10 @@ Knows: tables as dicts. Nothing here waits, so every change is whole by itself.
 
 from __future__ import annotations
 
+import copy
 import operator
 import time
+from collections import Counter
 from collections.abc import AsyncIterator, Callable, Iterator, Mapping, Sequence
 from contextlib import asynccontextmanager
 from itertools import islice
@@ -37,8 +39,12 @@ from .interface import (
     Head,
     Held,
     Known,
+    Lapsed,
+    LiveNode,
     Missing,
     NameTaken,
+    Node,
+    Owned,
     Page,
     Spent,
     StoredConversation,
@@ -84,12 +90,13 @@ class MemoryEngine:
 
     def __init__(self, node_id: str) -> None:
         self.node_id = node_id
+        self.living: Callable[[str], Node | None] = lambda _: None
+        """Another node of this id, if it lives."""
         self._conversations: dict[str, _Conversation] = {}
-        self._token = 0
+        self._counters: Counter[str] = Counter()  # not two numbers, which engines could not share
         self._lineage: dict[tuple[str, bytes], dict[str, int]] = {}
         self._usage: dict[tuple[str, str, str], Spent] = {}
         self._keys: dict[str, ApiKey] = {}
-        self._keys_version = 0
         self._responses: dict[str, ResponseRow] = {}
         self._requests: dict[tuple[str, str], tuple[str, RequestRow]] = {}  # with their nodes
 
@@ -112,9 +119,22 @@ class MemoryEngine:
                 conversation_id, key_id, create, now, now, 0, None
             )
         found = self._find(conversation_id, key_id)
-        self._token += 1
-        found.token, found.owner = self._token, self.node_id
+        other = self._other(found.owner)
+        if other is not None:
+            raise Owned(other)
+        self._counters["token"] += 1
+        found.token, found.owner = self._counters["token"], self.node_id
         return self.state(conversation_id)
+
+    def _other(self, node_id: str | None) -> Node | None:
+        """Another node of this id, if it lives."""
+        return None if node_id in (None, self.node_id) else self.living(node_id or "")
+
+    def let_go(self, node_id: str) -> None:
+        """What this node has is no one's now."""
+        for each in self._conversations.values():
+            if each.owner == node_id:
+                each.owner = None
 
     def state(self, conversation_id: str) -> State:
         found = self._find(conversation_id)
@@ -188,15 +208,16 @@ class MemoryEngine:
             found.messages += sum(row.kind in ("user", "assistant") for row in said)
             found.turns += 1
             found.units.append((turn.first, found.head))
+        if closing.usage is not None:
+            found.usage += closing.usage
+        charge = closing.charge or Charge("", Usage())
+        # Of the model that the conversation had while the turn ran.
+        model = charge.model or found.created.model
+        self.count([Spent(found.key_id, hour_of(change.now), model, 1, charge.usage)])
         if closing.setup is not None:
             found.created = evolve(
                 closing.setup, metadata=found.created.metadata, private=found.created.private
             )
-        if closing.usage is not None:
-            found.usage += closing.usage
-        charge = closing.charge or Charge("", Usage())
-        model = charge.model or found.created.model
-        self.count([Spent(found.key_id, hour_of(change.now), model, 1, charge.usage)])
         if closing.lineage is not None:
             self.lineage_put(found.key_id, closing.lineage, found.id, found.head)
 
@@ -238,7 +259,8 @@ class MemoryEngine:
 
     def head(self, conversation_id: str) -> Head:
         found = self._find(conversation_id)
-        return Head(found.head, found.token, found.owner, found.open_turn)
+        node = self._other(found.owner)
+        return Head(found.head, found.token, found.owner, found.open_turn, node)
 
     def turn(self, conversation_id: str, number: int) -> Turn | None:
         found = self._conversations.get(conversation_id)
@@ -260,7 +282,9 @@ class MemoryEngine:
         found = (
             (each.id, each.key_id)
             for each in self._conversations.values()
-            if each.open_turn is not None and each.owner != self.node_id
+            if each.open_turn is not None
+            and each.owner != self.node_id
+            and self._other(each.owner) is None
         )
         return [*islice(found, limit)]
 
@@ -373,7 +397,7 @@ class MemoryEngine:
     # -- keys --------------------------------------------------------------------------------------
 
     def keys_version(self) -> int:
-        return self._keys_version
+        return self._counters["keys"]
 
     def keys(self) -> list[ApiKey]:
         return [*self._keys.values()]
@@ -383,7 +407,7 @@ class MemoryEngine:
         if key.name in held or key.id in self._keys:
             raise NameTaken(f"There is a key called {key.name} already.")
         self._keys[key.id] = key
-        self._keys_version += 1
+        self._counters["keys"] += 1
 
     def revoke_key(self, key_id: str, now: float) -> None:
         found = self._keys.get(key_id)
@@ -391,14 +415,14 @@ class MemoryEngine:
             raise Missing("There is no such key.")
         if found.revoked_at is None:
             self._keys[key_id] = evolve(found, revoked_at=now)
-            self._keys_version += 1
+            self._counters["keys"] += 1
 
     def delete_key(self, key_id: str) -> None:
         found = self._keys.get(key_id)
         if found is None or found.revoked_at is None:
             raise Missing("There is no such revoked key.")
         del self._keys[key_id]
-        self._keys_version += 1
+        self._counters["keys"] += 1
 
     # -- responses ---------------------------------------------------------------------------------
 
@@ -439,10 +463,10 @@ class MemoryEngine:
         place = row.key_id, row.name
         node, found = self._requests.get(place, ("", row))
         is_ours = found.state == "running" and node == self.node_id
-        if not node or (found.expires_at <= now and not is_ours):
+        if not node or (found.expires_at <= now and not is_ours and self._other(node) is None):
             self._requests[place] = self.node_id, row
             return None
-        is_lost = found.state == "running" and not is_ours
+        is_lost = found.state == "running" and not is_ours and self._other(node) is None
         return evolve(found, state="lost") if is_lost else found
 
     def settle_request(self, row: RequestRow, now: float, max_count: int, max_bytes: int) -> None:
@@ -528,3 +552,71 @@ async def open_memory_store(
     node = new_node()
     await trio.lowlevel.checkpoint()
     yield LocalStore(MemoryRunner(MemoryEngine(node.id)), node, clock)
+
+
+# -- several nodes ---------------------------------------------------------------------------------
+
+
+class MemoryCluster:
+    """What several nodes in one process share: the model of a store for more than one node, for
+    tests of what is built on that. `lease_seconds`: how long a node lives behind a beat."""
+
+    def __init__(self, lease_seconds: float = 1.2, clock: Callable[[], float] = time.time) -> None:
+        self.lease_seconds = lease_seconds
+        self._engine = MemoryEngine("")
+        self._clock = clock
+        self._living: dict[str, tuple[float, LiveNode]] = {}  # until when, by node
+
+    def open_node(self, url: str) -> LocalStore:
+        """The store, as another node has it."""
+        engine = copy.copy(self._engine)  # the tables are the same ones
+        life = _Life(self, engine, url)
+        return LocalStore(MemoryRunner(engine), life.renew(), self._clock, life)
+
+    def find(self, node_id: str) -> Node | None:
+        """The node of this id, if it lives."""
+        until, found = self._living.get(node_id, (0.0, None))
+        return None if found is None or until <= trio.current_time() else found.node
+
+    def keep(self, node: Node, facts: bytes) -> float:
+        """Let the node live for another while; returns until when."""
+        until = trio.current_time() + self.lease_seconds
+        self._living[node.id] = until, LiveNode(node, facts)
+        return until
+
+    def drop(self, node_id: str) -> None:
+        """The node lives no more."""
+        self._living.pop(node_id, None)
+        self._engine.let_go(node_id)
+
+    def nodes(self) -> tuple[LiveNode, ...]:
+        """The nodes that live."""
+        return tuple(self._living[name][1] for name in sorted(self._living) if self.find(name))
+
+
+class _Life:
+    """See `local.Life`."""
+
+    def __init__(self, cluster: MemoryCluster, engine: MemoryEngine, url: str) -> None:
+        self._cluster = cluster
+        self._engine = engine
+        self._url = url
+        self._node = Node("", url)
+        engine.living = cluster.find
+
+    def beat(self, facts: bytes) -> float:
+        if self._cluster.find(self._node.id) is None:
+            raise Lapsed("This node's lease has run out.")
+        return self._cluster.keep(self._node, facts)
+
+    def renew(self) -> Node:
+        self._node = new_node(url=self._url)
+        self._engine.node_id = self._node.id
+        self._cluster.keep(self._node, b"{}")
+        return self._node
+
+    def leave(self) -> None:
+        self._cluster.drop(self._node.id)
+
+    def nodes(self) -> tuple[LiveNode, ...]:
+        return self._cluster.nodes()

@@ -10,15 +10,22 @@ from ccapi.schemas.claude.output import (
     MessageEnded,
     MessageStarted,
     ToolInput,
+    ToolReturned,
+    ToolsReturned,
     ToolUseStarted,
 )
 from ccapi.schemas.claude.tool_names import ANSWER_TOOL, wire_name
-from ccapi.schemas.message import Message, RedactedThinking, Thinking, ToolCall
-from ccapi.schemas.turn import Options, Setup, Tool, Usage
+from ccapi.schemas.mcp_tools import ServerTool
+from ccapi.schemas.message import Message, RedactedThinking, Thinking, ToolCall, ToolRound
+from ccapi.schemas.turn import HostedTool, Options, Setup, Tool, Usage
 from ccapi.schemas.turn_items import (
+    ActivityEnded,
+    ActivityStarted,
     Gathering,
     ReasoningDelta,
+    ReasoningEnded,
     TextDelta,
+    TextEnded,
     ToolCallDelta,
     ToolCallStarted,
     TurnItem,
@@ -445,3 +452,154 @@ def test_what_the_client_did_not_receive_so_is_remembered_plainly(
     answer = AnswerState(options, setup)
     hear(answer, [MessageStarted(Usage())], frames)
     assert answer.exact == answer.message
+
+
+# -- blocks ----------------------------------------------------------------------------------------
+
+BLOCKS = Options(blocks=True)
+HM, SECRET = Thinking("Hm, so", "c2ln"), RedactedThinking("x")
+
+
+def pondered(*pieces: str, block: Thinking | RedactedThinking) -> list[TextDelta | ModelFrame]:
+    done = AssistantDone("t", synthetic=False, thinking=block)
+    return [*map(ReasoningDelta, pieces), done]
+
+
+def test_a_client_that_knows_blocks_receives_their_ends() -> None:
+    answer = AnswerState(BLOCKS, TOOLED)
+    items = hear(
+        answer,
+        pondered("Hm", ", so", block=HM),
+        pondered(block=SECRET),
+        text("a", "b"),
+        text("", whole=""),
+        text(whole="c"),
+        call("1", "now", "{}"),
+    )
+    assert items == [
+        *(ReasoningDelta("Hm"), ReasoningDelta(", so"), ReasoningEnded(HM), ReasoningEnded(SECRET)),
+        *(TextDelta("a"), TextDelta("b"), TextEnded()),
+        TextDelta(""),
+        *(TextDelta("c"), TextEnded()),
+        *(ToolCallStarted(0, "1", "now"), ToolCallDelta(0, "{}")),
+    ]
+    assert answer.finish() == []
+    now = ToolCall("1", "now", "{}")
+    assert answer.message == answer.exact == Message("assistant", (HM, SECRET, "ab", "c", now))
+
+
+def test_thinking_that_came_in_one_piece_is_delivered_too() -> None:
+    omitted = Thinking("", "c2ln")
+    items = hear(AnswerState(BLOCKS, Setup("m")), pondered(block=HM), pondered(block=omitted))
+    assert items == [ReasoningDelta("Hm, so"), ReasoningEnded(HM), ReasoningEnded(omitted)]
+
+
+def test_a_stop_text_that_a_client_of_blocks_is_told() -> None:
+    answer = AnswerState(Options(blocks=True, stop=("END", "D t")), Setup("m"))
+    items = hear(answer, pondered("Hm", block=HM), text("one E"), text("N", "D-two E", "ND t"))
+    items += answer.finish()
+    assert items[2:] == [
+        *(TextDelta("one "), TextDelta("E"), TextEnded()),  # no stop text goes on in another block
+        *(TextDelta("N"), TextDelta("D-two "), TextEnded()),
+    ]
+    assert (answer.stop_text, answer.stop_reason) == ("END", "stop_sequence")
+    assert answer.message == Message("assistant", (HM, "one E", "ND-two "))
+    assert answer.finish() == []
+
+
+def test_held_back_text_ends_with_its_block() -> None:
+    answer = AnswerState(Options(blocks=True, stop=("END",)), TOOLED)
+    items = hear(answer, text("one E"), call("1", "now", "{}"))
+    assert items[:3] == [TextDelta("one "), TextDelta("E"), TextEnded()]
+    assert isinstance(items[3], ToolCallStarted)
+
+
+def test_texts_around_a_hosted_tool_are_blocks_of_their_own() -> None:
+    """To a client of texts a paragraph stands between them."""
+    look = HostedTool.of(ServerTool("s", "look", "mcp__s__look", "", "{}", True))
+    setup = Setup("m", hosted=(look,))
+
+    def play(options: Options) -> tuple[list[TurnItem], AnswerState]:
+        answer = AnswerState(options, setup)
+        answer.add_frame(MessageStarted(Usage()))
+        items = hear(answer, text("a"), call("1", "mcp__s__look", "{}"), [ended("tool_use")])
+        result = ToolReturned("1", "r", content=("r",))
+        items += hear(answer, [ToolsReturned((result,)), MessageStarted(Usage())])
+        return items + hear(answer, pondered(block=HM), text("\n\nb"), [ended()]), answer
+
+    items, answer = play(BLOCKS)
+    texts = [each for each in items if isinstance(each, TextDelta | TextEnded)]
+    assert texts == [TextDelta("a"), TextEnded(), TextDelta("\n\nb"), TextEnded()]
+    assert isinstance(items[2], ActivityStarted)
+    assert any(isinstance(each, ActivityEnded) for each in items)
+    calls = (ToolCall("1", "mcp__s__look", "{}"),)
+    assert [type(each) for each in answer.exact.content] == [str, ToolRound, Thinking, str]
+    assert answer.exact.rounds[0].calls == calls
+    assert answer.exact.text == answer.message.text == "a\n\nb"
+    assert play(STREAMED)[1].message.text == "a\n\n\n\nb"
+
+
+def test_an_answer_of_a_schema_is_a_block() -> None:
+    answer = AnswerState(BLOCKS, SHAPED)
+    items = hear(
+        answer, pondered(block=HM), text("Well"), call("1", ANSWER_TOOL, *ROME), [ended("tool_use")]
+    )
+    assert items[2:] == [*map(TextDelta, ROME), TextEnded()]
+    assert answer.message == Message("assistant", (HM, ROME))
+    assert answer.stop_reason == "end_turn"  # the call is none to the client
+
+
+@pytest.mark.parametrize(
+    "reason",
+    ["end_turn", "max_tokens", "stop_sequence", "refusal", "pause_turn", "tool_use", "newer"],
+)
+@pytest.mark.parametrize("options", [STREAMED, BLOCKS])
+def test_why_the_model_stopped_is_kept(options: Options, reason: str) -> None:
+    answer = AnswerState(options, Setup("m"))
+    assert answer.stop_reason is None
+    hear(answer, text("a"), [MessageEnded("tool_use", Usage())])
+    hear(answer, [MessageStarted(Usage())])
+    assert answer.stop_reason is None
+    hear(answer, [MessageEnded(reason, Usage(), "END")])
+    assert [answer.stop_reason, answer.stop_text] == [reason, "END"]
+
+
+_blocks = st.one_of(
+    st.lists(st.text("ab", max_size=3), max_size=3).map(lambda said: text(*said)),
+    st.text("ab", max_size=3).map(lambda said: text(whole=said)),
+    st.sampled_from([pondered("H", "m", block=HM), pondered(block=HM), pondered(block=SECRET)]),
+    st.just(call("1", "now", "{}")),
+)
+
+
+@given(st.lists(_blocks, max_size=6), st.sampled_from([(), ("aab",), ("b", "ba")]))
+def test_the_items_are_the_message(
+    blocks: list[list[TextDelta | ModelFrame]], stop: tuple[str, ...]
+) -> None:
+    """A client of blocks can put the message together that the conversation remembers."""
+    answer = AnswerState(Options(blocks=True, stop=stop), TOOLED)
+    items: list[TurnItem] = []
+    for block in blocks:
+        if not answer.is_cut:
+            items += hear(answer, block)
+    items += answer.finish()
+    built: list[object] = []
+    now = ""
+    for item in items:
+        match item:
+            case TextDelta(piece):
+                now += piece
+            case TextEnded():
+                assert now
+                built.append(now)
+                now = ""
+            case ReasoningEnded(thinking):
+                assert not now
+                built.append(thinking)
+            case ToolCallStarted(_, id, name):
+                assert not now
+                built.append(ToolCall(id, name, "{}"))
+    assert not now
+    assert answer.message.content == (tuple(built) or ("",))
+    if not stop and not answer.message.is_blank:
+        assert answer.exact == answer.message

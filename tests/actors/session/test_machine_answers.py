@@ -8,9 +8,15 @@ How events are said and actions read: `tests.support.talk`. A turn goes by the t
 import pytest
 
 from ccapi.actors.session.phases import Limits
-from ccapi.schemas.claude.output import MessageStarted, ToolInput, ToolUseStarted
-from ccapi.schemas.message import Message, digest
-from ccapi.schemas.turn import Memory, Usage
+from ccapi.schemas.claude.output import (
+    AssistantDone,
+    MessageEnded,
+    MessageStarted,
+    ToolInput,
+    ToolUseStarted,
+)
+from ccapi.schemas.message import Message, Thinking, digest
+from ccapi.schemas.turn import Completed, Memory, Usage
 from ccapi.schemas.turn_items import ReasoningDelta
 from tests.support.talk import (
     BUSY,
@@ -358,6 +364,73 @@ def test_a_refusal_is_delivered_and_forgotten() -> None:
     assert talk.rewound() == []
     assert (talk.phase, talk.machine.memory) == (IDLE, held)
     assert talk.turn("two") == ["started two", "ask two"]
+
+
+def test_a_refusal_ends_the_answer_for_a_client_of_blocks() -> None:
+    """The CLI would ask the model once more; the client's own API would not."""
+    talk = idle()
+    talk.turn("one", blocks=True)
+    talk.starts()
+    assert talk.says("No") == ["deliver No"]
+    words = talk.stops("refusal")
+    assert words[0] == "text ended"
+    assert words[1].startswith("refused ")
+    assert words[2:] == ["end one: completed content_filter, No", "rewind one"]
+    assert completed(talk).stop_reason == "refusal"
+
+
+# -- blocks ----------------------------------------------------------------------------------------
+
+
+def completed(talk: Talk) -> Completed:
+    """How the last turn ended."""
+    outcome = talk.ends[-1].outcome
+    assert isinstance(outcome, Completed)
+    return outcome
+
+
+def test_a_turn_tells_why_the_model_stopped() -> None:
+    talk = idle()
+    talk.turn("one")
+    talk.starts()
+    talk.says("eins")
+    talk.done("eins")
+    assert talk.feed(MessageEnded("stop_sequence", Usage(), "END")) == []
+    talk.result("eins", stop_reason="stop_sequence")
+    assert completed(talk) == Completed("stop", completed(talk).usage, "END", "stop_sequence")
+    assert talk.ends[-1].answer is not None
+    assert talk.ends[-1].answer.stop_text == "END"
+    talk.turn("two", stop=("X", "Y"))
+    talk.starts()
+    talk.says("zwY")
+    assert "end two: completed stop, zw" in talk.says("ei")
+    assert (completed(talk).stop_text, completed(talk).stop_reason) == ("Y", "stop_sequence")
+
+
+@pytest.mark.parametrize("reason", ["max_tokens", "model_context_window_exceeded"])
+def test_a_turn_tells_which_limit_it_met(reason: str) -> None:
+    talk = idle()
+    talk.turn("one")
+    talk.starts()
+    assert talk.stops(reason)[0] == "end one: completed length, "
+    assert completed(talk).stop_reason == reason
+
+
+def test_the_items_of_an_answer_in_blocks() -> None:
+    talk = idle()
+    assert talk.turn("one", blocks=True) == ["started one", "ask one"]
+    talk.starts()
+    assert talk.feed(ReasoningDelta("Hm.")) == ["think Hm."]
+    thinking = Thinking("Hm.", "c2ln")
+    assert talk.feed(AssistantDone("t", synthetic=False, thinking=thinking)) == ["thought Hm. c2ln"]
+    assert talk.says("eins") == ["deliver eins"]
+    assert talk.done("eins") == ["text ended"]
+    assert talk.says("zwei") == ["deliver zwei"]
+    assert talk.done("zwei") == ["text ended"]
+    assert talk.stops() == []
+    assert talk.result("zwei") == ["end one: completed stop"]
+    assert talk.machine.memory.seed[-1].content == (thinking, "eins", "zwei")
+    assert talk.ends[-1].answer is None  # the cache knows answers of one text
 
 
 # -- thinking --------------------------------------------------------------------------------------

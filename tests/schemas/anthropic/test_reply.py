@@ -153,6 +153,13 @@ def test_empty_pieces_make_no_block() -> None:
         (Ending("stop"), ("end_turn", None)),
         (Ending("stop", "END"), ("stop_sequence", "END")),
         (Ending("length"), ("max_tokens", None)),
+        (Ending("length", None, "max_tokens"), ("max_tokens", None)),
+        (
+            Ending("length", None, "model_context_window_exceeded"),
+            ("model_context_window_exceeded", None),
+        ),
+        (Ending("stop", None, "pause_turn"), ("pause_turn", None)),
+        (Ending("stop", "END", "end_turn"), ("stop_sequence", "END")),
         (Ending("tool_calls"), ("tool_use", None)),
         (Ending("content_filter"), ("refusal", None)),
     ],
@@ -166,7 +173,7 @@ def test_every_reason_to_stop(ending: Ending, shown: tuple[str, str | None]) -> 
 def test_a_refusal_is_no_block() -> None:
     writer = EventWriter(HEADING)
     assert writer.item(Refused("I will not.")) == b""
-    ending = Ending("content_filter", None, writer.refusal)
+    ending = Ending("content_filter", refusal=writer.refusal)
     said = whole([Refused("I will not.")], ending)
     assert said["content"] == []
     assert said["stop_details"] == {

@@ -135,6 +135,12 @@ SAID: dict[str, tuple[bytes, Frame]] = {
         ),
         MessageEnded("tool_use", Usage(completion_tokens=40, reasoning_tokens=25)),
     ),
+    "message end at a stop text": (
+        stream_event(
+            '{"type":"message_delta","delta":{"stop_reason":"stop_sequence","stop_sequence":"E"}}'
+        ),
+        MessageEnded("stop_sequence", Usage(), "E"),
+    ),
     # The CLI's own, where it was interrupted.
     "message end without a reason": (
         stream_event(

@@ -17,7 +17,7 @@ from ccapi.schemas.claude.lines import LongLine
 from ccapi.schemas.claude.sampling import MOST_FOR_ALL, PLAIN, encode_settings, without_effect
 from ccapi.schemas.json_bytes import LONG
 from ccapi.schemas.message import Message
-from ccapi.schemas.turn import Options, Setup, Tool, ToolChoice
+from ccapi.schemas.turn import Options, Setup, ThinkingWish, Tool, ToolChoice
 
 TOOLS = (Tool("now"), Tool("get weather"))
 BARE, TOOLED = Setup("m"), Setup("m", tools=TOOLS)
@@ -277,3 +277,62 @@ def test_messages_that_are_made_later_are_the_same_line() -> None:
         made, whole = apply_settings("s", later), apply_settings("s", at_once)
         assert isinstance(made, LongLine)
         assert bytes(made) == bytes(whole)
+
+
+# -- thinking in the API's own words ---------------------------------------------------------------
+
+WISHES: list[tuple[ThinkingWish, Any]] = [
+    (ThinkingWish("enabled", 2048), {"type": "enabled", "budget_tokens": 2048}),
+    (ThinkingWish("adaptive"), {"type": "adaptive"}),
+    (ThinkingWish("adaptive", None, "omitted"), {"type": "adaptive", "display": "omitted"}),
+    (
+        ThinkingWish("enabled", 1024, "summarized"),
+        {"type": "enabled", "budget_tokens": 1024, "display": "summarized"},
+    ),
+    (ThinkingWish("disabled"), OFF),
+]
+
+
+@pytest.mark.parametrize(("wish", "told"), WISHES, ids=str)
+@pytest.mark.parametrize("model", ["claude-haiku-4-5", "claude-opus-4-8", "another"])
+def test_a_wish_reaches_the_api_as_it_is(wish: ThinkingWish, told: Any, model: str) -> None:
+    """Also beside what would else take the thinking out: the API says what it does not take."""
+    for options in (Options(), Options(max_tokens=9), Options(effort="high"), Options(begun=True)):
+        said = body(evolve(options, thinking=wish), Setup(model))
+        assert said["thinking"] == told
+    assert without_effect(Options(thinking=wish), model) == ()
+
+
+@pytest.mark.parametrize(("wish", "told"), WISHES, ids=str)
+def test_a_model_that_always_thinks(wish: ThinkingWish, told: Any) -> None:
+    options = Options(thinking=wish)
+    silenced = wish.type == "disabled"
+    assert body(options, Setup("claude-fable-6")).get("thinking") == (None if silenced else told)
+    assert without_effect(options, "claude-fable-6") == (("thinking",) if silenced else ())
+
+
+def test_sampling_gives_way_to_thinking_that_is_wished_for() -> None:
+    on, off = ThinkingWish("enabled", 1024), ThinkingWish("disabled")
+    assert without_effect(Options(temperature=0.5, thinking=on)) == ("temperature",)
+    assert without_effect(Options(temperature=0.5, max_tokens=9, thinking=on)) == ("temperature",)
+    assert without_effect(Options(temperature=0.5, thinking=off)) == ()
+    assert body(Options(temperature=0.5, thinking=off)) == {"temperature": 0.5, "thinking": OFF}
+
+
+def test_effort_beside_a_wish() -> None:
+    def effort(wish: ThinkingWish) -> Any:
+        return encode_settings(Options(effort="max", thinking=wish), BARE)["effortLevel"]
+
+    assert effort(ThinkingWish("adaptive")) == "max"
+    assert effort(ThinkingWish("disabled")) == "high"
+
+
+def test_an_answer_of_a_schema_leaves_the_model_its_thinking() -> None:
+    """It is then not made to give the answer by a call."""
+    on, off = ThinkingWish("adaptive"), ThinkingWish("disabled")
+    assert body(Options(thinking=on), SHAPED) == {"thinking": {"type": "adaptive"}}
+    assert body(Options(thinking=off), SHAPED) == {"thinking": OFF, "tool_choice": ANSWER}
+    one = Options(thinking=on, parallel_tool_calls=False)
+    assert body(one, BOTH)["tool_choice"] == {"type": "auto", "disable_parallel_tool_use": True}
+    forced = Options(thinking=on, tool_choice=ToolChoice("required"))
+    assert body(forced, BOTH)["tool_choice"] == {"type": "any"}  # the client's own wish

@@ -40,6 +40,10 @@ def test_all_is_delivered_up_to_the_first_stop_text(pieces: list[str], stops: li
     text = "".join(pieces)
     delivered = "".join(cut(pieces, stops))
     assert delivered == expected(text, stops)
+    cutter = StopCutter(stops)
+    cutter.feed(text)
+    assert text.startswith(delivered + (cutter.met or ""))
+    assert (cutter.met is None) == (delivered == text)
     assert not any(stop in delivered for stop in stops)
 
 
@@ -69,6 +73,7 @@ def test_nothing_comes_after_a_stop_text(pieces: list[str], stops: list[str], mo
     for piece in [*pieces, stops[0]]:
         cutter.feed(piece)
     assert cutter.cut
+    assert cutter.met in stops
     assert cutter.feed(more) == ""
     assert cutter.finish() == ""
 

@@ -1,0 +1,152 @@
+"""What every store does that several nodes share."""
+
+from __future__ import annotations
+
+from collections.abc import AsyncIterator, Awaitable, Callable
+
+import pytest
+import trio
+
+from ccapi.schemas.keys import ApiKey
+from ccapi.transport.store.interface import Fenced, Lapsed, LiveNode, Owned, Store
+from ccapi.transport.store.memory import MemoryCluster
+from ccapi.transport.store.postgres.store import open_postgres_store
+
+from .support import KEY, begin, end, new_lease
+
+LEASE_SECONDS = 0.8
+
+Join = Callable[[str], Awaitable[Store]]
+
+
+@pytest.fixture(params=["memory", "postgres"])
+def shared_url(request: pytest.FixtureRequest) -> str:
+    """The database of the store, where it has one."""
+    return "" if request.param == "memory" else request.getfixturevalue("url")
+
+
+@pytest.fixture
+async def join(shared_url: str) -> AsyncIterator[Join]:
+    """Opens the store as one more node, which is reached at the URL that is given."""
+    cluster = MemoryCluster(LEASE_SECONDS)
+
+    async def keep_open(url: str, *, task_status: trio.TaskStatus[Store]) -> None:
+        async with open_postgres_store(
+            shared_url, node_url=url, lease_seconds=LEASE_SECONDS
+        ) as store:
+            task_status.started(store)
+            await trio.sleep_forever()
+
+    async def open_node(url: str) -> Store:
+        if not shared_url:
+            return cluster.open_node(url)
+        store: Store = await nursery.start(keep_open, url)
+        return store
+
+    async with trio.open_nursery() as nursery:
+        yield open_node
+        nursery.cancel_scope.cancel()
+
+
+async def lapse(*living: Store) -> None:
+    """Wait until every node but these has lost its lease."""
+    for _ in range(4):
+        await trio.sleep(LEASE_SECONDS / 3)
+        for store in living:
+            await store.beat()
+
+
+async def test_nodes_see_each_other_as_long_as_they_beat(join: Join) -> None:
+    one, other = await join("http://one"), await join("http://other")
+    until = await one.beat(b'{"turns": 3}')
+    assert trio.current_time() < until <= trio.current_time() + LEASE_SECONDS
+    known = {each.node.url: each.facts for each in await other.nodes()}
+    assert known == {"http://one": b'{"turns": 3}', "http://other": b"{}"}
+    await lapse(other)
+    assert [each.node for each in await other.nodes()] == [other.node]
+
+
+async def test_a_conversation_is_one_nodes_at_a_time(join: Join) -> None:
+    one, other = await join("http://one"), await join("http://other")
+    lease = await new_lease(one)
+    with pytest.raises(Owned) as caught:
+        await other.acquire("conv_1", KEY)
+    assert caught.value.node == one.node
+    head = await other.head("conv_1")
+    assert (head.owner, head.node) == (one.node.id, one.node)
+    assert (await one.head("conv_1")).node is None  # no other's
+    await one.release(lease)
+    taken = await other.acquire("conv_1", KEY)
+    assert taken.token > lease.token
+
+
+async def test_what_runs_is_not_given_up(join: Join) -> None:
+    one, other = await join("http://one"), await join("http://other")
+    lease = await new_lease(one)
+    await begin(one, lease)
+    await one.release(lease)
+    with pytest.raises(Owned):
+        await other.acquire("conv_1", KEY)
+
+
+async def test_what_a_lapsed_node_had_is_taken_over_and_the_turn_is_lost(join: Join) -> None:
+    one, other = await join("http://one"), await join("http://other")
+    lease = await new_lease(one)
+    turn_id = await begin(one, lease)
+    assert await other.orphans() == ()
+    await lapse(other)
+    assert await other.orphans() == (("conv_1", KEY),)
+    with pytest.raises(Lapsed):
+        await one.beat()
+    taken = await other.acquire("conv_1", KEY)
+    assert taken.open_turn == 1
+    await other.lose_turn(taken, "Its node is gone.")
+    with pytest.raises(Fenced):
+        await one.end_turn(lease, end(turn_id))
+    found = await other.request("conv_1", turn_id)
+    assert found is not None
+    assert found.state == "lost"
+
+
+async def test_a_lapsed_node_begins_another_life_with_nothing(join: Join) -> None:
+    one, other = await join("http://one"), await join("http://other")
+    first = one.node
+    await new_lease(one)
+    await lapse(other)
+    again = await one.renew()
+    assert again == one.node
+    assert (again.url, again.id != first.id) == ("http://one", True)
+    assert (await other.head("conv_1")).node is None
+    await one.beat()
+    assert LiveNode(again) in await other.nodes()
+
+
+async def test_a_node_that_leaves_gives_up_what_it_has(join: Join) -> None:
+    one, other = await join("http://one"), await join("http://other")
+    await new_lease(one)
+    await one.leave()
+    await other.acquire("conv_1", KEY)
+    assert [each.node for each in await other.nodes()] == [other.node]
+
+
+async def test_a_request_that_another_node_runs_is_not_lost_before_the_node_is(join: Join) -> None:
+    one, other = await join("http://one"), await join("http://other")
+    assert await one.claim_request(KEY, "name", b"digest", 9e9) is None
+    found = await other.claim_request(KEY, "name", b"digest", 9e9)
+    assert found is not None
+    assert found.state == "running"
+    await lapse(other)
+    found = await other.claim_request(KEY, "name", b"digest", 9e9)
+    assert found is not None
+    assert found.state == "lost"
+
+
+async def test_keys_are_all_nodes(join: Join) -> None:
+    one, other = await join("http://one"), await join("http://other")
+    before = await other.keys()
+    assert before is not None
+    key = ApiKey(id="a" * 64, name="Ann", created_at=1.0)
+    await one.add_key(key)
+    after = await other.keys(before.version)
+    assert after is not None
+    assert after.keys == (key,)
