@@ -183,7 +183,7 @@ async def test_an_older_lease_of_a_batch_is_fenced(store: Store) -> None:
     )
     for change in changes:
         with pytest.raises(Fenced):
-            await change(old)  # type: ignore[no-untyped-call]
+            await change(old)
     assert [each.number for each in await batches.lost(new)] == [1]
     assert await batches.claim(new) is not None
     assert [each.number for each in await batches.lost(new)] == [1], "not what runs now"
@@ -265,7 +265,7 @@ async def test_batches_are_listed_in_pages(store: Store) -> None:
     await store.batches.add(a_batch("batch_9", dialect="anthropic"), max_open=9)
 
     async def ids(**where: str) -> tuple[list[str], bool]:
-        page = await store.batches.page(KEY, "openai", limit=2, **where)  # type: ignore[arg-type]
+        page = await store.batches.page(KEY, "openai", limit=2, **where)
         return [each.id for each in page.batches], page.has_more
 
     assert await ids() == (["batch_5", "batch_4"], True)
