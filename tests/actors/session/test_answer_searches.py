@@ -74,6 +74,7 @@ def test_a_client_of_texts_receives_a_paragraph_behind_a_search() -> None:
         TextDelta("I look."), STARTED, ENDED, TextDelta("\n\nSo: "), TextDelta("blue"), cited,
     ]  # fmt: skip
     assert answer.searches == 1
+    assert answer.exact is not None
     assert answer.exact.text == text
     assert encode_blocks(answer.exact.content) == BLOCKS
     brought_back = Message("assistant", (text,))
@@ -87,6 +88,7 @@ def test_a_client_of_blocks_receives_them_as_they_are() -> None:
         TextDelta("I look."), TextEnded(), STARTED, ENDED,
         TextDelta("So: "), TextEnded(), TextDelta("blue"), cited, TextEnded(),
     ]  # fmt: skip
+    assert answer.exact is not None
     assert encode_blocks(answer.exact.content) == BLOCKS
     assert encode_blocks(answer.message.content) == BLOCKS
 
