@@ -437,7 +437,8 @@ async def open_gateway_double(settings: Settings | None = None) -> AsyncIterator
         ) as batches,
     ):
         yield GatewayDouble(
-            settings, bus, cache, nursery, ModelCatalog(settings.models),
+            settings, bus, cache, nursery,
+            ModelCatalog(settings.models, KeyRegistry(settings.auth).find),
             ResponseStore(settings.responses), background, idempotent, batches, bodies,
         )  # fmt: skip
         nursery.cancel_scope.cancel()
