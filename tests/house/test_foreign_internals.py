@@ -10,7 +10,7 @@ import ast
 import inspect
 import re
 import tomllib
-from pathlib import Path
+from functools import cache
 from typing import Any
 
 import pytest
@@ -27,13 +27,7 @@ from ccapi.actors.http.middleware import Cors
 from ccapi.transport.http import protocols, websocket
 from ccapi.transport.http.protocols import Http1, Http2, HttpLimits, Peer, ProtocolContext
 
-ROOT = Path(__file__).parents[2]
-FLOORS = ("schemas", "transport", "actors")
-MODULES = {
-    path.relative_to(ROOT).as_posix(): ast.parse(path.read_text("utf-8"))
-    for floor in FLOORS
-    for path in (ROOT / floor).rglob("*.py")
-}
+from .sources import ROOT, every_module, nodes_of
 
 PROTOCOLS = "transport/http/protocols.py"
 WEBSOCKET = "transport/http/websocket.py"
@@ -102,10 +96,10 @@ class Door:
     def start_request(self, scope: Scope, send: Any) -> Any: ...
 
 
-def defined(tree: ast.Module) -> set[str]:
+def defined(module: str) -> set[str]:
     """The names that a module defines, and the attributes that it assigns to `self`."""
     names = set()
-    for node in ast.walk(tree):
+    for node in nodes_of(module):
         match node:
             case ast.FunctionDef(name) | ast.AsyncFunctionDef(name) | ast.ClassDef(name):
                 names.add(name)
@@ -118,52 +112,52 @@ def is_private(name: str) -> bool:
     return name.startswith("_") and not name.startswith("__")
 
 
-@pytest.mark.parametrize("module", sorted(MODULES))
+@every_module
 def test_private_names_of_others_are_used_where_this_list_says(module: str) -> None:
-    tree = MODULES[module]
-    own = defined(tree) | DOCUMENTED
+    own = defined(module) | DOCUMENTED
     used = {
         node.attr
-        for node in ast.walk(tree)
+        for node in nodes_of(module)
         if isinstance(node, ast.Attribute) and is_private(node.attr) and node.attr not in own
     }
     assert used == PRIVATE.get(module, set())
 
 
-def imports(tree: ast.Module) -> set[str]:
+@cache
+def imports(module: str) -> frozenset[str]:
     """What a module imports of other packages, by full names."""
     names = set()
-    for node in ast.walk(tree):
+    for node in nodes_of(module):
         match node:
             case ast.Import(aliases):
                 names |= {alias.name for alias in aliases}
             case ast.ImportFrom(str(package), aliases, 0):
                 names |= {f"{package}.{alias.name}" for alias in aliases}
-    return names
+    return frozenset(names)
 
 
-@pytest.mark.parametrize("module", sorted(MODULES))
+@every_module
 def test_no_private_module_or_name_is_imported(module: str) -> None:
     """But for the socket of the launcher, which starts as fast as it can."""
-    parts = {part for name in imports(MODULES[module]) for part in name.split(".")}
+    parts = {part for name in imports(module) for part in name.split(".")}
     private = set(filter(is_private, parts))
     assert private == ({"_socket"} if module == "transport/sandbox/launcher.py" else set())
 
 
-@pytest.mark.parametrize("module", sorted(MODULES))
+@every_module
 def test_hypercorn_is_known_to_one_module(module: str) -> None:
-    names = {name for name in imports(MODULES[module]) if name.split(".")[0] == "hypercorn"}
+    names = {name for name in imports(module) if name.split(".")[0] == "hypercorn"}
     assert not names or module == PROTOCOLS, f"{module} imports {names}"
 
 
-@pytest.mark.parametrize("module", sorted(MODULES))
+@every_module
 def test_trio_websockets_connection_is_subclassed_in_one_module(module: str) -> None:
     """Others use what the package exports."""
-    names = {name for name in imports(MODULES[module]) if name.split(".")[0] == "trio_websocket"}
+    names = {name for name in imports(module) if name.split(".")[0] == "trio_websocket"}
     assert all(name.count(".") == 1 for name in names), names
     bases = {
         ast.unparse(base)
-        for node in ast.walk(MODULES[module])
+        for node in nodes_of(module)
         if isinstance(node, ast.ClassDef)
         for base in node.bases
     }
