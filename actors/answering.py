@@ -29,6 +29,7 @@ from ..schemas.message import (
     digest,
     length_of,
     messages_of,
+    parted,
     size_of,
     trim,
 )
@@ -197,6 +198,8 @@ def _put_together(
     request: WithAttachments, blocks: Sequence[Image | Document]
 ) -> tuple[Message, ...]:
     messages = request.filled(blocks)
+    if isinstance(request, TurnRequest) and request.exact:
+        messages = tuple(parted(messages))
     for message in messages:
         digest(message)  # kept by the message: the cache and lineage will ask for it
     if len(messages) > MANY:
@@ -302,7 +305,9 @@ async def _turn(
     if request.conversation_id is not None:
         named = await gateway.find(request.conversation_id, owner=request.owner)
     elif not (request.apart or request.options.begun):
-        await gateway.recall(request.messages, setup_of(request), owner=request.owner)
+        await gateway.recall(
+            request.messages, setup_of(request), owner=request.owner, exact=request.exact
+        )
     conversation, placed, is_new = _place(gateway, request, headers, named)
     try:
         async with conversation.run(placed) as running:
@@ -343,7 +348,9 @@ def _place(
     held = None
     if not (request.apart or request.options.begun):
         # Of an answer that was begun, only the client that brings it has the whole history.
-        held = gateway.holder(request.messages, setup_of(request), owner=request.owner)
+        held = gateway.holder(
+            request.messages, setup_of(request), owner=request.owner, exact=request.exact
+        )
     headers["x-ccapi-lineage"] = "miss" if held is None else "hit"
     if held is not None:
         conversation, messages = held
@@ -410,4 +417,7 @@ def _cache_key(gateway: Gateway, request: TurnRequest) -> str | None:
     if not gateway.settings.cache.enabled:
         return None
     setup = setup_of(request)
-    return cache_key(request.owner, request.messages, setup, request.profile, request.cache_fields)
+    return cache_key(
+        request.owner, request.messages, setup, request.profile, request.cache_fields,
+        exact=request.exact,
+    )  # fmt: skip

@@ -35,12 +35,14 @@ from ..schemas.settings.logins import DEFAULT
 from ..schemas.settings.settings import Settings, without_keys
 from ..schemas.turn import Memory, Reply, Setup, Tool
 from ..transport.http.bodies import Bodies
+from ..transport.http.node_client import NodeClient
 from ..transport.loggers import get_logger
 from ..transport.media.attachments import AttachmentPolicy
 from ..transport.process.cli import Cli, clis_of, find_cli
 from ..transport.process.cli_version import Version
 from ..transport.process.login import Login
 from ..transport.seals import Seals
+from ..transport.store.interface import Store
 from .conversations.archive import Archive, Listed, open_archive
 from .conversations.cleanup import Cleanup, open_cleanup
 from .conversations.conversation import Conversation, ConversationInfo, info_of
@@ -48,6 +50,7 @@ from .conversations.directory import Directory, Entry, not_found
 from .conversations.journal import seed_ids
 from .conversations.lineage import new_from
 from .conversations.models import ModelCatalog, open_learning
+from .conversations.ownership import open_ownership
 from .conversations.supervisor import Supervisor, open_supervisor
 from .conversations.turn_service import TurnService
 from .conversations.workspace_paths import new_conversation_id
@@ -61,6 +64,7 @@ from .listeners.overview import GatewayStatistics, OwnStatistics, SessionInfo, s
 from .listeners.stats import Stats, open_stats
 from .mcp.host import McpHost
 from .mcp.servers import McpServers, open_mcp_servers
+from .nodes.membership import Membership, open_nodes
 from .pool.cli_watch import CliWatch
 from .pool.logins import LoginBook
 from .pool.pool import ChildPool, open_pool
@@ -97,9 +101,12 @@ class Gateway:
         watches: Sequence[CliWatch],
         archive: Archive, mcp: McpServers, cli: Cli, models: ModelCatalog,
         idempotent: IdempotentRequests, keys: KeyRegistry, limits: KeyLimiter,
-        audit: Audit | None = None,
+        audit: Audit | None = None, nodes: Membership | None = None,
     ) -> None:  # fmt: skip
         self.settings = settings
+        self.nodes = nodes
+        """The node that this gateway is among others; None: there are no others."""
+        self.node_client = NodeClient(settings.cluster.connect_seconds)
         self.mcp = mcp
         self.mcp_host = McpHost(mcp, settings)
         self.approved_calls = ApprovedCalls(mcp, self.mcp_host, bus, idempotent.claim_once)
@@ -208,19 +215,23 @@ class Gateway:
         """Have a conversation stored before its first turn. Raises `Overloaded`."""
         await self.archive.keep(conversation.entry)
 
-    async def recall(self, messages: Sequence[Message], setup: Setup, *, owner: str) -> None:
+    async def recall(
+        self, messages: Sequence[Message], setup: Setup, *, owner: str, exact: bool = False
+    ) -> None:
         """Look in the store for a conversation that `holder` may find, unless one is here."""
         border = new_from(messages)
         if border and self.archive.store is not None:
             digests = [digest(message) for message in messages[:border]]
-            if self._directory.holder(owner, setup, digests) is None:
+            same = messages[:border] if exact and setup.profile == "chat" else None
+            if self._directory.holder(owner, setup, digests, same) is None:
                 await self.archive.recall(owner, setup, digests)
 
     def holder(
-        self, messages: Sequence[Message], setup: Setup, *, owner: str = LOCAL
+        self, messages: Sequence[Message], setup: Setup, *, owner: str = LOCAL, exact: bool = False
     ) -> tuple[Conversation, Sequence[Message]] | None:
         """The conversation that holds exactly what stands before what is new in `messages`, is
-        free and not private; and what is new. None: there is no such conversation.
+        free and not private; and what is new. None: there is no such conversation. `exact`: a plain
+        model's holds it block by block (`schemas.message.agree`).
 
         The turn has to be started at once: from the next checkpoint on another client may have it.
         """
@@ -228,7 +239,8 @@ class Gateway:
         if border == 0:
             return None
         digests = [digest(message) for message in messages[:border]]
-        entry = self._directory.holder(owner, setup, digests)
+        same = messages[:border] if exact and setup.profile == "chat" else None
+        entry = self._directory.holder(owner, setup, digests, same)
         return None if entry is None else (Conversation(self._turns, entry), messages[border:])
 
     def continued_place(self, messages: Sequence[Message], *, owner: str = LOCAL) -> str:
@@ -467,11 +479,13 @@ async def open_gateway(
     environ: Mapping[str, str] | None = None,
     demo: bool = False,
     hidden: Sequence[Path] = (),
+    store: Store | None = None,
 ) -> AsyncIterator[Gateway]:
     """Run a gateway while the block runs; afterwards no task and no process of it is left.
 
     `environ` is what children may inherit from (default: this process's), `demo` runs the
-    demo CLI in place of the CLI, `hidden` are files that agents in a sandbox never see.
+    demo CLI in place of the CLI, `hidden` are files that agents in a sandbox never see. `store`
+    is one that is open (None: what the settings name is opened).
     Raises `Overloaded` (``cli_not_found``) and `SettingsError`. What the block raises comes out of
     it as it is, never in an exception group.
     """
@@ -504,7 +518,8 @@ async def open_gateway(
     ):
         try:
             async with (
-                open_archive(settings.storage, directory) as archive,
+                open_archive(settings.storage, directory, store) as archive,
+                open_nodes(archive.store, settings.cluster) as nodes,
                 open_keys(settings.auth, settings.limits.as_limits(), archive.store) as keys,
                 open_usage_store(archive.store) as usage,
                 open_limits(keys, usage) as limits,
@@ -536,6 +551,7 @@ async def open_gateway(
                     McpHost(mcp, settings),
                     meter=limits,
                 ) as supervisor,
+                open_ownership(archive, supervisor, nodes, settings.cluster),
                 open_background(BACKGROUND_TURNS) as background,
                 open_idempotent_requests(
                     settings.idempotency, archive.store, BACKGROUND_TURNS
@@ -546,28 +562,32 @@ async def open_gateway(
                 archive.deleted = cleanup.release
                 if audit is not None:
                     audit.name_of = partial(_name_of, keys)
+                gateway = Gateway(
+                    settings,
+                    bus,
+                    stats,
+                    cache,
+                    directory,
+                    pool,
+                    supervisor,
+                    background,
+                    watches,
+                    archive,
+                    mcp,
+                    cli,
+                    models,
+                    idempotent,
+                    keys,
+                    limits,
+                    audit,
+                    nodes,
+                )
                 try:
-                    yield Gateway(
-                        settings,
-                        bus,
-                        stats,
-                        cache,
-                        directory,
-                        pool,
-                        supervisor,
-                        background,
-                        watches,
-                        archive,
-                        mcp,
-                        cli,
-                        models,
-                        idempotent,
-                        keys,
-                        limits,
-                        audit,
-                    )
+                    yield gateway
                 except Exception as error:  # noqa: BLE001 (raised again, past the nurseries)
                     failure = error
+                finally:
+                    gateway.node_client.close()
         finally:
             bus.close()
     if failure is not None:

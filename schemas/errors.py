@@ -248,6 +248,18 @@ def storage_unavailable(what: str, retry_after: float = 1.0) -> Overloaded:
     return Overloaded(text, code="storage_unavailable", retry_after=retry_after)
 
 
+class Elsewhere(Overloaded):
+    """Another node has the conversation: `node_id`, which is reached at `url`. A client receives
+    this only where its request could not be passed on."""
+
+    default_code = "conversation_elsewhere"
+
+    def __init__(self, node_id: str, url: str) -> None:
+        super().__init__("Another node has this conversation just now.", retry_after=0.5)
+        self.node_id = node_id
+        self.url = url
+
+
 class CliUnusable(Overloaded):
     """No turn can succeed before the operator has done something: there is no CLI, or it is not
     logged in. To send the request again would not help, and no SDK should."""

@@ -383,6 +383,127 @@ def unseen(held: Sequence[bytes], messages: Sequence[Message]) -> tuple[Message,
     return tuple(messages)
 
 
+# -- the same to the Messages API ------------------------------------------------------------------
+
+
+def agree(asked: Sequence[Message], held: Sequence[Message]) -> bool:
+    """Whether the Messages API reads in a child that received `held` what a client sends as
+    `asked`: the same blocks with the same borders in the same order, and the same thinking. O(what
+    they say), where `digest` is known already; no more than a comparison where they are alike.
+
+    A message without any thinking agrees with one that has some: a client of another dialect never
+    saw it, and others leave it out. The rest of what does not count cannot be carried to the API:
+
+    * Blank texts, which it refuses and the CLI drops, and an answer of nothing but thinking.
+    * The border between two messages of one role: it reads them as one.
+    * The order of results that stand together: the CLI sorts them (`merge_turns`).
+    * What JavaScript makes of a call's arguments: 1.0 is 1, beyond 2**53 a number is rounded, keys
+      that are whole numbers come first, and JSON has no spacing. (The order of keys does count.)
+    * Ids of calls that the API or the CLI would not take are spelt otherwise (`spell_calls`).
+    * Calls of an MCP server's tools and their results, which no client receives (`ToolRound`).
+    """
+    return len(asked) == len(held) and all(map(_agrees, asked, held))
+
+
+def _agrees(asked: Message, held: Message) -> bool:
+    if asked is held or asked.content == held.content:
+        return asked.role == held.role
+    if asked.role != held.role or (asked.is_one_text and held.is_one_text):
+        return False
+    thinks = any(isinstance(block, Thinking | RedactedThinking) for block in asked.content)
+    return _as_read(asked, thinks=thinks) == _as_read(held, thinks=thinks)
+
+
+def exact_digest(message: Message) -> bytes:
+    """What the Messages API reads of a message, by SHA-256 (32 bytes): messages of which it is
+    equal `agree`. Not kept."""
+    read = [message.role, *_as_read(message, thinks=True)]
+    made = hashlib.sha256()
+    digest_text(made, _IN_ORDER.encode(read))
+    return made.digest()
+
+
+def _as_read(message: Message, *, thinks: bool) -> list[Any]:
+    """The blocks as JSON values, with thinking or without; results that stand together in the order
+    of their calls' ids."""
+    results = iter(sorted(message.results, key=lambda result: result.call_id))
+    read: list[Any] = []
+    for block in message.content:
+        match block:
+            case str():
+                if not is_blank(block):
+                    read.append(block)
+            case ToolResult():
+                result = next(results)
+                said = [_read_part(part) for part in result.content if not _is_blank_text(part)]
+                read.append(["result", result.call_id, said, result.is_error])
+            case ToolCall(id, name, arguments):
+                with suppress(ValueError, RecursionError):  # what is no JSON is what it is
+                    arguments = _IN_ORDER.encode(_JAVASCRIPT.decode(arguments or "{}"))
+                read.append(["call", id, name, arguments])
+            case Thinking(text, signature):
+                if thinks:
+                    read.append(["thinking", text, signature])
+            case RedactedThinking(data):
+                if thinks:
+                    read.append(["redacted", data])
+            case Image() | Document():
+                read.append(_read_part(block))
+            case ToolRound():
+                pass
+    return read
+
+
+def _read_part(part: str | Image | Document) -> Any:
+    match part:
+        case str():
+            return part
+        case Image(media_type, data):
+            return ["image", media_type, data]
+        case Document(media_type, data, name):
+            return ["document", media_type, data, name]
+
+
+def _is_blank_text(part: str | Image | Document) -> bool:
+    return isinstance(part, str) and is_blank(part)
+
+
+def _whole_number(text: str) -> int | float:
+    value = int(text)
+    return value if abs(value) < 2**53 else float(value)
+
+
+_JAVASCRIPT = json.JSONDecoder(parse_float=_number, parse_int=_whole_number)
+_IN_ORDER = json.JSONEncoder(ensure_ascii=False)
+
+
+def parted(messages: Sequence[Message]) -> Sequence[Message]:
+    """The same messages, with what a user says behind the results of calls in a message of its own,
+    as other dialects have it: so they have one name in all of them. The API reads them as one."""
+    if not any(map(_says_more_than_results, messages)):
+        return messages
+    apart: list[Message] = []
+    for message in messages:
+        if _says_more_than_results(message):
+            count = len(message.results)
+            apart.append(Message(message.role, tuple(message.content[:count])))
+            apart.append(Message(message.role, tuple(message.content[count:])))
+        else:
+            apart.append(message)
+    return Checked(apart) if isinstance(messages, Checked) else tuple(apart)
+
+
+def _says_more_than_results(message: Message) -> bool:
+    """Whether it begins with results, and something else stands behind the last of them."""
+    if message.is_one_text or message.role != "user":
+        return False
+    count = len(message.results)
+    rest = message.content[count:]
+    return 0 < count < len(message.content) and not any(
+        isinstance(block, ToolResult) for block in rest
+    )
+
+
 # -- what can be asked -----------------------------------------------------------------------------
 
 

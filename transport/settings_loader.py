@@ -350,7 +350,9 @@ def _shown(loaded: LoadedSettings, section: str) -> Iterator[tuple[Key, Any]]:
 def _masked(value: object) -> object:
     if isinstance(value, Mapping):
         return dict.fromkeys(value, MASK)
-    return tuple(MASK for _ in value) if isinstance(value, tuple) else MASK
+    if isinstance(value, tuple):
+        return tuple(MASK for _ in value)
+    return MASK if value else value
 
 
 def _toml(value: object) -> str:

@@ -39,6 +39,7 @@ from ...transport.loggers import HeldLog, get_logger
 from ...transport.process.interpreter import share_interpreter
 from ...transport.process.memory import give_back_memory
 from ...transport.process.own_process import close_to_others
+from ...transport.store.interface import Store
 from ...transport.store.key_table import has_keys
 from ..gateway import Gateway, open_gateway
 from ..http.app import http_app
@@ -93,10 +94,12 @@ async def serve(
     stop: trio.Event,
     abort: trio.Event | None = None,
     hang_up: trio.MemoryReceiveChannel[None] | None = None,
+    store: Store | None = None,
     task_status: trio.TaskStatus[tuple[str, Gateway]] = trio.TASK_STATUS_IGNORED,
 ) -> None:
     """Serve until `stop` is set, then drain and return; `abort` cuts that short. With each item of
-    `hang_up` the file of MCP servers is read again, and the audit log opened again.
+    `hang_up` the file of MCP servers is read again, and the audit log opened again. `store` is one
+    that is open already (None: what the settings name).
 
     Started with the URL and the gateway.
     """
@@ -117,6 +120,7 @@ async def serve(
                 environ=os.environ if environ is None else environ,
                 demo=demo,
                 hidden=hidden,
+                store=store,
             )
         )
         with trio.move_on_after(VERSION_PATIENCE):

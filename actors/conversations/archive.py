@@ -20,7 +20,7 @@ from functools import partial
 import trio
 from attrs import evolve, frozen
 
-from ...schemas.errors import GatewayError, InvalidRequest, Overloaded
+from ...schemas.errors import Elsewhere, GatewayError, InvalidRequest, Overloaded
 from ...schemas.log.fold import LoggedTurn, fold
 from ...schemas.log.records import Logged
 from ...schemas.log.words import matches, terms_of, words_of
@@ -30,8 +30,10 @@ from ...schemas.settings.settings import StorageSettings
 from ...schemas.turn import Memory, Profile, Setup
 from ...transport.loggers import get_logger
 from ...transport.store.interface import (
+    Fenced,
     Lease,
     Missing,
+    Owned,
     Store,
     StoredConversation,
     StoreError,
@@ -112,7 +114,7 @@ class Archive:
 
     async def recall(self, owner: str, setup: Setup, digests: Sequence[bytes]) -> None:
         """Have a conversation in memory that holds exactly this history, if the store has one that
-        any client of the owner's may go on with."""
+        any client of the owner's may go on with. Raises `Elsewhere`."""
         if self.store is None or not digests:
             return
         try:
@@ -123,6 +125,8 @@ class Archive:
                 if (await self.store.head(held.conversation_id)).head == held.seq:
                     await self.find(held.conversation_id, owner)
                     return
+        except Elsewhere:
+            raise
         except (StoreError, GatewayError) as error:
             # The client brings the whole history itself.
             log.warning("no look for a stored history", error=str(error))
@@ -301,11 +305,8 @@ class Archive:
             while store is not None:
                 orphans = await store.orphans(CHECKED_AT_ONCE)
                 for conversation_id, owner in orphans:
-                    lease = await store.acquire(conversation_id, owner)
-                    if lease.open_turn is not None:
-                        await store.lose_turn(lease, LOST)
-                    await store.release(lease)
-                    log.warning("a turn was lost", conversation_id=conversation_id)
+                    with suppress(Owned, Missing, Fenced):  # another node was faster
+                        await _close_lost_turn(store, conversation_id, owner)
                 if len(orphans) < CHECKED_AT_ONCE:
                     return
         except StoreError as error:
@@ -367,6 +368,15 @@ class Archive:
                 await self.prune(settings)
             with trio.move_on_at(pruned_at + PRUNE_SECONDS):
                 await self._more.wait()
+
+
+async def _close_lost_turn(store: Store, conversation_id: str, owner: str) -> None:
+    """Raises `StoreError`."""
+    lease = await store.acquire(conversation_id, owner)
+    if lease.open_turn is not None:
+        await store.lose_turn(lease, LOST)
+    await store.release(lease)
+    log.warning("a turn was lost", conversation_id=conversation_id)
 
 
 def after_nothing() -> InvalidRequest:
@@ -459,12 +469,13 @@ def _place_before_last(turns: Sequence[LoggedTurn], memory: Memory) -> Place | N
 
 
 @asynccontextmanager
-async def open_archive(settings: StorageSettings, directory: Directory) -> AsyncIterator[Archive]:
-    """Have the store open, if there is to be one, and look after it while the block runs. Raises
-    `Overloaded` where it cannot be opened, or another gateway has it open."""
+async def open_archive(
+    settings: StorageSettings, directory: Directory, store: Store | None = None
+) -> AsyncIterator[Archive]:
+    """Have the store open, if there is to be one and it is not given, and look after it while the
+    block runs. Raises `Overloaded` where it cannot be opened, or another gateway has it open."""
     async with AsyncExitStack() as stack:
-        store = None
-        if settings.persist:
+        if store is None and settings.persist:
             try:
                 store = await stack.enter_async_context(open_store(settings.path.expanduser()))
             except StoreRefused as error:

@@ -17,7 +17,13 @@ from uuid import UUID, uuid5
 
 from attrs import define, field
 
-from ...schemas.errors import Conflict, GatewayError, Overloaded, storage_unavailable
+from ...schemas.errors import (
+    Conflict,
+    Elsewhere,
+    GatewayError,
+    Overloaded,
+    storage_unavailable,
+)
 from ...schemas.log.items import items_of
 from ...schemas.log.messages import ExactMessage
 from ...schemas.log.records import Rewound, Said, TurnEnd, TurnFailed
@@ -33,6 +39,7 @@ from ...transport.store.interface import (
     Lease,
     Missing,
     NewConversation,
+    Owned,
     Store,
     StoreError,
     Unknown,
@@ -282,6 +289,8 @@ class Journal:
 
 def failure_of(error: StoreError, conversation_id: str) -> GatewayError:
     """The error that a client receives where the store did not do something."""
+    if isinstance(error, Owned):
+        return Elsewhere(error.node.id, error.node.url)
     if isinstance(error, Fenced | Missing):
         log.info("not kept any more", conversation_id=conversation_id, reason=str(error))
         return Conflict(

@@ -13,7 +13,7 @@ from __future__ import annotations
 import math
 import time
 from collections.abc import AsyncIterator, Callable
-from contextlib import asynccontextmanager
+from contextlib import asynccontextmanager, suppress
 from functools import partial
 from typing import Any
 
@@ -107,6 +107,26 @@ class Supervisor:
         """If conversations hold more memory than they may, forget some that sleep; not `spared`,
         which a client uses right now."""
         _relieve(self._directory, self._bus, spared)
+
+    async def drop_all(self, error: GatewayError) -> None:
+        """Forget every conversation, all before the first checkpoint; whatever runs in one ends
+        with this error."""
+        closing = [(entry.ref, entry) for entry in self._directory.all()]
+        full = [ref for ref, _ in closing if ref and not ref.tell_nowait(Close(error))]
+        for _, entry in closing:
+            if self._directory.remove(entry):
+                self._bus.publish(ConversationClosed(entry.conversation_id, error.code))
+                entry.state.broadcast.close(error.code)
+        for ref in full:
+            with suppress(ActorGone):
+                await ref.tell(Close(error))
+
+    def release_asleep(self, since: float) -> None:
+        """Forget conversations that have no child, and that no client has used since then (Unix
+        seconds) or has open: another node may have them."""
+        for entry in self._directory.all():
+            if entry.used_at <= since and entry.sleeps and entry.is_stored:
+                _drop(self._directory, self._bus, entry, "released")
 
     def abandon(self, entry: Entry) -> None:
         """Forget a conversation in which no turn has finished: no client will come back to it."""

@@ -36,11 +36,13 @@ from .conversations import (
     show_conversation,
     show_item,
 )
+from .forwarding import Forwarder
 from .idempotency import once
+from .messages import count_message_tokens, create_message
 from .middleware import HEADERS, Front
 from .openapi import Document
 from .page import Page
-from .request import Call
+from .request import Call, Once
 from .request import route as any_route
 from .responses import (
     cancel_response,
@@ -92,6 +94,10 @@ ONLY_WEBSOCKET = ("/v1/conversations/{conversation_id}/events", "/v1/overview", 
 def http_app(gateway: Gateway) -> ASGIApp:
     """The OpenAI surface of `gateway`, to be mounted anywhere while the gateway is open."""
     keys = KeyRing(gateway.keys)
+    cluster, nodes = gateway.settings.cluster, gateway.nodes
+    forwarding = None
+    if nodes is not None:
+        forwarding = Forwarder(nodes, gateway.node_client, cluster.secret).forwarding
     page = Page(enabled=gateway.settings.page.enabled)
 
     async def no_such_path(scope: Scope, receive: Receive, send: Send) -> NoReturn:
@@ -105,24 +111,24 @@ def http_app(gateway: Gateway) -> ASGIApp:
         any_route(gateway, "/ready", GET=tell_readiness),
         any_route(gateway, "/", GET=page.show),
         any_route(gateway, "/page/{file}", GET=page.file),
-        *_keyed_routes(gateway, keys),
+        *_turn_routes(gateway, keys, forwarding),
+        *_other_routes(gateway, keys),
     ]
     router = Router(routes, redirect_slashes=False, default=no_such_path)
-    return Front(router, gateway.settings.server, gateway.bus)
+    secret = "" if nodes is None else cluster.secret
+    return Front(router, gateway.settings.server, gateway.bus, secret)
 
 
-def _keyed_routes(gateway: Gateway, keys: KeyRing) -> list[Route]:
-    return [*_turn_routes(gateway, keys), *_other_routes(gateway, keys)]
-
-
-def _turn_routes(gateway: Gateway, keys: KeyRing) -> list[Route]:
-    """What belongs to conversations."""
-    route = partial(any_route, scopes=TURNS)
+def _turn_routes(gateway: Gateway, keys: KeyRing, forwarding: Once | None) -> list[Route]:
+    """What belongs to conversations, which another node may have."""
+    route = partial(any_route, scopes=TURNS, forwarding=forwarding)
     conversation = "/v1/conversations/{conversation_id}"
     response = "/v1/responses/{response_id}"
     return [
         route(gateway, "/v1/chat/completions", keys, once=once, POST=complete_chat),
         route(gateway, "/v1/completions", keys, once=once, POST=complete_text),
+        route(gateway, "/v1/messages", keys, once=once, POST=create_message),
+        route(gateway, "/v1/messages/count_tokens", keys, POST=count_message_tokens),
         route(gateway, "/v1/responses", keys, once=once, POST=create_response),
         route(gateway, "/v1/responses/input_tokens", keys, POST=count_input_tokens),
         route(gateway, "/v1/responses/compact", keys, once=once, POST=compact_response),

@@ -10,13 +10,15 @@ import hashlib
 import hmac
 import re
 import reprlib
+import time
 import uuid
 from collections.abc import Iterable, Iterator, Mapping, Sequence
-from urllib.parse import urlsplit
+from urllib.parse import quote, urlsplit
 
 from ...schemas.errors import Forbidden, GatewayError, Unauthenticated
 from ...schemas.events import CallerRefused
 from ...schemas.hosts import split_authority
+from ...schemas.node_seal import HEADER, Passed, open_seal
 from ...schemas.settings.settings import ServerSettings
 from ...transport.loggers import get_logger
 from ..keys.registry import LOCAL, KeyRegistry
@@ -29,6 +31,8 @@ REFUSED = (401, 403)
 
 Headers = Mapping[bytes, Sequence[bytes]]
 """The values of each header as they came, by its name in lower case."""
+
+NODE_HEADER = HEADER.encode()
 
 _SANE_ID = re.compile(rb"[!-~]{1,128}")
 
@@ -47,6 +51,18 @@ def request_id_of(headers: Headers) -> str:
         if _SANE_ID.fullmatch(given):
             return given.decode("ascii")
     return f"req_{uuid.uuid4().hex}"
+
+
+def node_of(secret: str, headers: Headers, passed: Passed) -> str:
+    """The id of the node that has passed this request on. Raises `Forbidden`."""
+    value = headers[NODE_HEADER][0].decode("latin-1")
+    return open_seal(secret, value, passed, time.time())
+
+
+def target_of(path: str, query: bytes) -> str:
+    """The target of a request between nodes, which both write alike."""
+    target = quote(path, safe="/:@!$&'()*+,;=~-._")
+    return f"{target}?{query.decode('latin-1')}" if query else target
 
 
 def publish_refusal(bus: Bus, error: GatewayError, request_id: str = "", owner: str = "") -> None:

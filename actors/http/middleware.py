@@ -19,19 +19,35 @@ from starlette.middleware.cors import CORSMiddleware
 from starlette.responses import Response as StarletteResponse
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
+from ...schemas.anthropic.errors import VERSION_HEADER
 from ...schemas.convert import write_json
-from ...schemas.errors import InvalidRequest, NotImplementedHere, Unauthenticated
+from ...schemas.envelope import OPENAI, Envelope
+from ...schemas.errors import GatewayError, InvalidRequest, NotImplementedHere, Unauthenticated
+from ...schemas.node_seal import Passed
 from ...schemas.settings.settings import ServerSettings
 from ...transport.http.asgi import JSON, ClientGone, encode_headers, send_json
 from ...transport.loggers import get_logger
 from ..runtime.boundary import as_gateway_error
 from ..runtime.bus import Bus
-from .auth import Headers, check_host, check_origin, headers_of, publish_refusal, request_id_of
+from .auth import (
+    NODE_HEADER,
+    Headers,
+    check_host,
+    check_origin,
+    headers_of,
+    node_of,
+    publish_refusal,
+    request_id_of,
+    target_of,
+)
 
 log = get_logger("ccapi.http")
 
 RESPONSE = "ccapi.response"
 """The scope's key for the `Response` to its request."""
+
+FROM_NODE = "ccapi.from_node"
+"""The scope's key for the id of the node that has passed its request on."""
 
 HEADERS = "ccapi.headers"
 """The scope's key for the request's headers by name (`auth.Headers`)."""
@@ -43,7 +59,8 @@ RATE_LIMITS = tuple(
 )
 
 EXPOSED = (
-    "x-request-id", "x-conversation-id", "x-ccapi-cache", "x-ccapi-ignored", "x-ccapi-lineage",
+    "x-request-id", "request-id", "x-conversation-id", "x-ccapi-cache", "x-ccapi-ignored",
+    "x-ccapi-lineage",
     "x-ccapi-tool-choice", "x-ccapi-history-omitted", "x-ccapi-workspace", "x-ccapi-child",
     "x-ccapi-lost-turn", "idempotent-replayed", *RATE_LIMITS, "retry-after", "retry-after-ms",
     "x-should-retry",
@@ -60,10 +77,13 @@ class Front:
     any other protocol, as ASGI asks of applications.
     """
 
-    def __init__(self, app: ASGIApp, server: ServerSettings, bus: Bus) -> None:
+    def __init__(
+        self, app: ASGIApp, server: ServerSettings, bus: Bus, node_secret: str = ""
+    ) -> None:
         self._app = app
         self._server = server
         self._bus = bus
+        self._node_secret = node_secret
         self._cors = Cors(app, server)
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
@@ -80,7 +100,7 @@ class Front:
 
     async def _serve(self, scope: Scope, receive: Receive, send: Send) -> None:
         headers = scope[HEADERS] = headers_of(scope["headers"])
-        response = scope[RESPONSE] = Response(send, {"x-request-id": request_id_of(headers)})
+        response = scope[RESPONSE] = _response_to(scope, headers, send)
         begun = time.perf_counter()
         with structlog.contextvars.bound_contextvars(request_id=response.headers["x-request-id"]):
             try:
@@ -97,7 +117,7 @@ class Front:
 
     async def _answer(self, scope: Scope, receive: Receive, response: Response) -> None:
         try:
-            self._check(scope["method"], scope[HEADERS])
+            self._check(scope, response.headers["x-request-id"])
             if b"origin" in scope[HEADERS]:
                 headers = StarletteHeaders(scope=scope)
                 if scope["method"] == "OPTIONS" and "access-control-request-method" in headers:
@@ -116,10 +136,17 @@ class Front:
             publish_refusal(self._bus, failure, response.headers["x-request-id"], response.owner)
             if isinstance(failure, Unauthenticated):
                 response.headers["www-authenticate"] = "Bearer"
-            await send_json(response.send, failure.status, failure.body(), failure.headers())
+            await send_failure(response, failure)
 
-    def _check(self, method: str, headers: Headers) -> None:
+    def _check(self, scope: Scope, request_id: str) -> None:
         """Admit what is meant for this server and comes from where it may."""
+        method, headers = scope["method"], scope[HEADERS]
+        if self._node_secret and NODE_HEADER in headers:
+            # The node has looked at the rest.
+            target = target_of(scope["path"], scope["query_string"])
+            passed = Passed(method, target, request_id)
+            scope[FROM_NODE] = node_of(self._node_secret, headers, passed)
+            return
         check_host(self._server, headers.get(b"host", ()))
         if method not in _SAFE_METHODS:
             # Reading is left to CORS: without its headers a page gets nothing to see.
@@ -131,7 +158,8 @@ class Response:
     """The response to one request. `headers` go on it whatever it turns out to be, and what `late`
     gives when its head is sent; `status` is None until then. `send_body` is the server's own
     `send`, for what follows the head. `is_asset`: it is a file of the page, of which a browser asks
-    for many at once. `owner`: whose key was shown, once that is known."""
+    for many at once. `owner`: whose key was shown, once that is known. `envelope`: what an error is
+    put in."""
 
     send_body: Send
     headers: dict[str, str]
@@ -139,6 +167,7 @@ class Response:
     late: Callable[[], dict[str, str]] | None = None
     is_asset: bool = False
     owner: str = ""
+    envelope: Envelope = OPENAI
     _cors: Cors | None = None
     _asked: StarletteHeaders = field(factory=StarletteHeaders)
 
@@ -161,6 +190,23 @@ class Response:
             self.headers |= self.late()
         message["headers"] = [*message.get("headers", ()), *encode_headers(self.headers)]
         await self.send_body(message)
+
+
+def _response_to(scope: Scope, headers: Headers, send: Send) -> Response:
+    """The response to a request, whose dialect its path and headers show."""
+    request_id = request_id_of(headers)
+    named = {"x-request-id": request_id}
+    path = scope["path"].removeprefix(scope.get("root_path", ""))
+    envelope = Envelope.of(path, request_id, versioned=VERSION_HEADER.encode() in headers)
+    if envelope.messages:
+        named["request-id"] = request_id  # as that API calls it
+    return Response(send, named, envelope=envelope)
+
+
+async def send_failure(response: Response, failure: GatewayError) -> None:
+    """Answer with an error, in the envelope of the client's dialect."""
+    status, body = response.envelope.status(failure), response.envelope.body(failure)
+    await send_json(response.send, status, body, failure.headers())
 
 
 async def _refuse_websocket(scope: Scope, send: Send) -> None:

@@ -31,7 +31,7 @@ from ...transport.http.content_coding import CODINGS, UnknownCoding, read_coding
 from ...transport.http.event_stream import EventStream
 from ..keys.registry import Rights
 from .auth import Headers, KeyRing
-from .middleware import HEADERS, RESPONSE, Response
+from .middleware import FROM_NODE, HEADERS, RESPONSE, Response
 
 if TYPE_CHECKING:
     from ..gateway import Gateway
@@ -122,11 +122,24 @@ class Call:
         memory = await bodies.read(len(body), partial(weigh_json, body))
         await self.share.grow_to(memory // MEMORY_PER_BYTE)
         length = LONG if refers and NAMES in body else len(body)
-        return await bodies.read(length, partial(_read, body, read))
+        keeps = self.gateway.nodes is not None  # it may have to be passed on
+        return await bodies.read(length, partial(_read, body, read, keeps=keeps))
 
     def moved(self, receive: Receive, response: Response, share: Share) -> Call:
         """The same request, its body read, for a task that answers elsewhere."""
         return evolve(self, receive=receive, send=response.send, response=response, share=share)
+
+    @property
+    def from_node(self) -> str | None:
+        """The id of the node that has passed this request on; None: it is the client's own."""
+        node: str | None = self.scope.get(FROM_NODE)
+        return node
+
+    async def whole_body(self) -> bytes | bytearray:
+        """The body, to be passed on. Raises what `parsed` does."""
+        if self._read_body is None and self.scope["method"] not in ("POST", "PUT", "PATCH"):
+            return b""
+        return await self.body()
 
     async def body(self) -> bytearray:
         """The body as it is without its codings; read once. Raises what `parsed` does."""
@@ -167,11 +180,12 @@ def _as_it_is(raw: object) -> object:
     return raw
 
 
-def _read(body: bytearray, read: Callable[[object], T]) -> T:
+def _read(body: bytearray, read: Callable[[object], T], *, keeps: bool = False) -> T:
     try:
         raw = parse_json(body)
     finally:
-        body.clear()  # its strings are in memory a second time now, or it is refused
+        if not keeps:
+            body.clear()  # its strings are in memory a second time now, or it is refused
     return read(raw)
 
 
@@ -191,8 +205,10 @@ class _Methods:
         keys: KeyRing | None,
         scopes: Sequence[KeyScope],
         once: Once | None,
+        forwarding: Once | None,
     ) -> None:
         self._gateway = gateway
+        self._forwarding = forwarding
         self._once = once
         self._keys = keys
         self._scopes = scopes
@@ -209,6 +225,8 @@ class _Methods:
             response.late = partial(self._gateway.limits.headers, owner)
         method = "GET" if scope["method"] == "HEAD" else scope["method"]
         handler = self._handlers.get(method)
+        if self._forwarding is not None and handler is not None:
+            handler = self._forwarding(handler)
         if self._once is not None and handler is not None and IDEMPOTENCY_KEY in headers:
             handler = self._once(handler)
         # What was read stays in memory as long as the request does, in one form or another.
@@ -237,6 +255,7 @@ def route(
     scopes: Sequence[KeyScope] = (),
     is_there: IsThere | None = None,
     once: Once | None = None,
+    forwarding: Once | None = None,
     **handlers: Handler,
 ) -> Route:
     """A route with one handler per method: ``route(gateway, "/x", keys, GET=…, POST=…)``.
@@ -244,6 +263,7 @@ def route(
     `keys` None: the route needs no key. `scopes`: the key needs one of them (empty: any key will
     do). `is_there`, for a path that names something: whether it can be the name of such a thing. A
     method that the route lacks is a 404, and not a 405, where it cannot. `once`: makes of a handler
-    one that does each request with an ``Idempotency-Key`` once.
+    one that does each request with an ``Idempotency-Key`` once. `forwarding`: makes of a handler
+    one that passes on what another node has to do.
     """
-    return Route(path, _Methods(gateway, handlers, is_there, keys, scopes, once))
+    return Route(path, _Methods(gateway, handlers, is_there, keys, scopes, once, forwarding))

@@ -149,19 +149,18 @@ class AnswerState:
         return Message("assistant", (*said, *self.calls))
 
     @property
-    def exact(self) -> Message:
+    def exact(self) -> Message | None:
         """The answer as the model gave it: all blocks in their order, with its thinking and the
-        tools that the gateway called. It is `message` where the client received something else,
-        where thinking is all there is, where it took the model more than one message without such
-        calls between them, and for an agent, which goes on from the CLI's own transcript."""
+        tools that the gateway called. None where the client received something else, where thinking
+        is all there is, where it took the model more than one message without such calls between
+        them, and for an agent, which goes on from the CLI's own transcript: the conversation then
+        remembers `message`."""
         plain = self.message
         given = Message("assistant", tuple(self._blocks))
         is_same = given.text == plain.text and given.calls == plain.calls
         ends_well = bool(self._blocks) and not isinstance(self._blocks[-1], ToolRound)
         is_all = self._messages <= 1 + len(given.rounds) and not self._round and ends_well
-        if not (is_same and is_all) or self.is_agent or plain.is_blank:
-            return plain
-        return given
+        return given if is_same and is_all and not (self.is_agent or plain.is_blank) else None
 
     @property
     def is_one_text(self) -> bool:

@@ -320,6 +320,8 @@ class Machine:
         turn, child, waits = self._turns.running, self._child, self.phase is Phase.AWAITING_TOOLS
         if child is None:
             return self._wake(now)
+        if turn.is_exact and child.is_alike:
+            return self._let_go(now)
         if child.setup != turn.setup:
             if child.can_reconfigure(turn.setup) and not waits:
                 other = child.reconfigure(turn.setup)
@@ -582,6 +584,8 @@ class Machine:
         turn = self._turns.running
         rest = turn.deliver((*turn.release(), *turn.answer.finish()), now)
         self.memory = turn.remembered(self.memory, resume, completed.usage, exact=exact)
+        if turn.is_reworded:
+            self._present.is_alike = True
         return [*rest, *self._turns.end(completed, now)]
 
     # -- a turn ends early -----------------------------------------------------------------------

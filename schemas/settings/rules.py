@@ -23,6 +23,9 @@ masked output fed back in does not become a key that everyone knows."""
 
 LARGEST = 1e12
 
+MIN_SECRET = 16
+"""Characters of a secret that no one may guess."""
+
 
 @frozen
 class Problem:
@@ -118,6 +121,18 @@ def each(fits: Callable[[Any], bool], reason: str) -> Rule:
         return None if len(set(value)) == len(value) else "must not hold anything twice"
 
     return rule
+
+
+def optional_origin(value: Any) -> str | None:
+    fits = value == "" or is_origin(value)
+    return None if fits else "must be an origin such as http://10.0.0.5:8080, or empty"
+
+
+def optional_secret(value: Any) -> str | None:
+    if value == MASK:
+        return "holds the mask that stands for a secret, not the secret"
+    fits = value == "" or (is_visible_ascii(value) and len(value) >= MIN_SECRET)
+    return None if fits else f"must be at least {MIN_SECRET} visible ASCII characters, or empty"
 
 
 def host(value: Any) -> str | None:

@@ -29,6 +29,7 @@ __all__ = [
     "AuthSettings",
     "CacheSettings",
     "ClaudeSettings",
+    "ClusterSettings",
     "ConversationSettings",
     "FileAccessSettings",
     "IdempotencySettings",
@@ -712,6 +713,42 @@ class StorageSettings(Section):
 
 
 @frozen(kw_only=True)
+class ClusterSettings(Section):
+    section: ClassVar[str] = "cluster"
+
+    node_url: str = key(
+        "",
+        rules.optional_origin,
+        "Where the other gateways on the same database reach this one, as in "
+        "`http://10.0.0.5:8080`. Empty: there are no others.",
+    )
+    secret: str = key(
+        "",
+        rules.optional_secret,
+        "What all gateways on the same database share, and by which they know each other.",
+        secret=True,
+    )
+    lease_seconds: float = key(
+        1.2,
+        rules.positive,
+        "How long a gateway's conversations stay its own after its last sign of life, of which it "
+        "gives four in that time. 5 where the database's disk is slow.",
+    )
+    connect_seconds: float = key(
+        0.3, rules.positive, "Longest connection attempt from one gateway to another."
+    )
+    release_seconds: float = key(
+        2.0,
+        rules.not_negative,
+        "How long a conversation without a child stays with its gateway after it was used.",
+    )
+
+    def conflicts(self) -> Iterator[tuple[str, str]]:
+        if self.node_url and not self.secret:
+            yield "secret", "must be set where cluster.node_url is"
+
+
+@frozen(kw_only=True)
 class PageSettings(Section):
     section: ClassVar[str] = "page"
 
@@ -766,6 +803,7 @@ class Settings:
     permissions: PermissionSettings = attrs.field(factory=PermissionSettings)
     mcp: McpSettings = attrs.field(factory=McpSettings)
     storage: StorageSettings = attrs.field(factory=StorageSettings)
+    cluster: ClusterSettings = attrs.field(factory=ClusterSettings)
     page: PageSettings = attrs.field(factory=PageSettings)
     audit: AuditSettings = attrs.field(factory=AuditSettings)
     log: LogSettings = attrs.field(factory=LogSettings)

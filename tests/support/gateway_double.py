@@ -233,6 +233,7 @@ class GatewayDouble:
 
     keys: KeyRegistry = field(init=False)
     audit: None = field(init=False, default=None)
+    nodes: None = field(init=False, default=None)
     limits: KeyLimiter = field(init=False)
     bodies: Bodies = field(init=False)
 
@@ -300,7 +301,7 @@ class GatewayDouble:
         return ()
 
     def holder(
-        self, messages: Sequence[Message], setup: Setup, *, owner: str = LOCAL
+        self, messages: Sequence[Message], setup: Setup, *, owner: str = LOCAL, exact: bool = False
     ) -> tuple[ConversationDouble, Sequence[Message]] | None:
         """The conversation in `holds`, if the test has put one there."""
         return None if self.holds is None else (self.holds, messages[-1:])
@@ -311,7 +312,9 @@ class GatewayDouble:
     async def keep(self, conversation: ConversationDouble) -> None:
         """It keeps nothing."""
 
-    async def recall(self, messages: Sequence[Message], setup: Setup, *, owner: str) -> None:
+    async def recall(
+        self, messages: Sequence[Message], setup: Setup, *, owner: str, exact: bool = False
+    ) -> None:
         """It keeps nothing."""
 
     @property

@@ -19,6 +19,7 @@ from ccapi.schemas.settings.settings import (
     Settings,
     StorageSettings,
 )
+from ccapi.transport.store.interface import Store
 
 from .logins import LoginName, RefusingProxy, login_environment, open_refusing_proxy
 from .messages_stub import MessagesStub, open_messages_stub
@@ -56,15 +57,19 @@ def settings_for(
 
 @asynccontextmanager
 async def open_live(
-    settings: Settings, *, demo: bool = False, environ: Mapping[str, str] = {}
+    settings: Settings,
+    *,
+    demo: bool = False,
+    environ: Mapping[str, str] = {},
+    store: Store | None = None,
 ) -> AsyncIterator[Live]:
     """Serve while the block runs; leaving it drains, and then nothing is left. `environ`: what the
-    gateway's own environment holds beside PATH."""
+    gateway's own environment holds beside PATH; `store`: as for `serve`."""
     async with trio.open_nursery() as nursery:
         stop = trio.Event()
         surroundings = {"PATH": "/usr/bin:/bin", **environ}
         url, gateway = await nursery.start(
-            partial(serve, settings, demo=demo, environ=surroundings, stop=stop)
+            partial(serve, settings, demo=demo, environ=surroundings, stop=stop, store=store)
         )
         yield Live(url, gateway, stop)
         stop.set()

@@ -151,6 +151,7 @@ class Talk:
         history_limit: int | None = None,
         reject_if_busy: bool = False,
         keep_stopped: bool = False,
+        exact: bool = False,
         **options: Any,
     ) -> list[str]:
         """A turn that asks `said`, named by its last message; `options` shape it."""
@@ -167,6 +168,7 @@ class Talk:
             history_limit=history_limit,
             reject_if_busy=reject_if_busy,
             keep_stopped=keep_stopped,
+            exact=exact,
         )
         return self.feed(StartTurn(turn_id(name), prompt))
 

@@ -547,9 +547,14 @@ def test_a_refused_secret_is_not_quoted(toml: str, env: dict[str, str]) -> None:
 
 
 def test_the_mask_is_refused_as_a_secret() -> None:
-    shown = render_toml(load(AUTH__API_KEYS='["k"]', CLAUDE__ENV='{"A": "b"}'))
+    secret = "what-all-nodes-share"
+    shown = render_toml(
+        load(AUTH__API_KEYS='["k"]', CLAUDE__ENV='{"A": "b"}', CLUSTER__SECRET=secret)
+    )
+    assert secret not in shown
     found = errors_of(shown)
-    assert [message.split(": ")[1] for message in found] == ["claude.env", "auth.api_keys"]
+    secrets = ["claude.env", "auth.api_keys", "cluster.secret"]
+    assert [message.split(": ")[1] for message in found] == secrets
     assert all("mask" in message for message in found)
 
 

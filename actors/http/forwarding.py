@@ -1,0 +1,191 @@
+"""A request for what another node has is passed on to that node, and its response passed back.
+
+Knows: when a request is passed on, what of it is, and what a client receives when the other node
+breaks off. Refuses to know: what the request asks, and how nodes know of each other
+(`actors.nodes`).
+
+A handler finds out for itself that a conversation is another node's: looking for it raises
+`Elsewhere`, before anything of the request is done. Then the request goes to that node as it came,
+and only one hop far: a request that another node has passed on is served here or refused. Where the
+other node has let the conversation go meanwhile, or is gone before it was asked, the handler is
+tried again, and finds it at rest.
+"""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Awaitable, Callable
+from functools import partial
+
+import trio
+from attrs import frozen
+
+from ...schemas.errors import Elsewhere, GatewayError
+from ...schemas.node_seal import HEADER, Passed, seal
+from ...transport.http.asgi import while_connected
+from ...transport.http.node_client import Headers, NodeClient, NodeGone, NodeResponse
+from ...transport.loggers import get_logger
+from ..nodes.membership import Membership
+from .auth import target_of
+from .request import Call
+
+log = get_logger("ccapi.forwarding")
+
+MOST_TRIES = 5
+"""How often a request looks for its conversation again."""
+
+MOVED = "x-ccapi-moved"
+"""The header with which a node refuses what was passed on to it in vain."""
+
+NOT_PASSED_ON = {
+    b"host", b"connection", b"keep-alive", b"transfer-encoding", b"te", b"trailer", b"upgrade",
+    b"proxy-connection", b"proxy-authorization", b"expect", b"content-length", b"content-encoding",
+    b"idempotency-key", b"origin", b"x-request-id", HEADER.encode(),
+}  # fmt: skip
+"""Headers of the request that are between two ends of a connection, or are this node's to write.
+(The body is passed on without its codings; this node keeps the answer for an idempotency key, and
+has let the page of another origin in.)"""
+
+NOT_PASSED_BACK = {
+    b"connection", b"keep-alive", b"transfer-encoding", b"upgrade", b"date", b"server",
+    b"x-request-id", b"access-control-allow-origin", b"access-control-expose-headers", b"vary",
+}  # fmt: skip
+
+Handler = Callable[[Call], Awaitable[None]]
+
+
+class NodeLost(GatewayError):
+    """The node that did what was asked is gone, and it is not known how far it came."""
+
+    status = 502
+    type = "upstream_error"
+    default_code = "node_lost"
+
+
+@frozen
+class Forwarder:
+    """Passes requests on for one gateway. `secret`: ``cluster.secret``."""
+
+    membership: Membership
+    client: NodeClient
+    secret: str
+
+    def forwarding(self, handler: Handler) -> Handler:
+        """`handler`, but what another node has to do is passed on to it."""
+        return partial(self._handle, handler)
+
+    async def _handle(self, handler: Handler, call: Call) -> None:
+        elsewhere = await self._handle_here(handler, call)
+        tries = 1
+        while elsewhere is not None and not await self._pass_on(call, elsewhere):
+            if tries == MOST_TRIES:
+                raise elsewhere
+            tries += 1
+            elsewhere = await self._handle_here(handler, call)
+
+    async def _handle_here(self, handler: Handler, call: Call) -> Elsewhere | None:
+        """What says that another node has the conversation; None: the request is answered."""
+        known = dict(call.response.headers)
+        try:
+            await handler(call)
+        except Exception as error:
+            elsewhere = elsewhere_in(error)
+            if elsewhere is None or call.response.status is not None:
+                raise
+            call.response.headers = known
+            if call.from_node is not None:  # one hop is all
+                call.response.headers[MOVED] = "1"
+                raise
+            return elsewhere
+        return None
+
+    async def _pass_on(self, call: Call, elsewhere: Elsewhere) -> bool:
+        """Whether the other node has answered; if not, the conversation is to be looked for
+        again."""
+        try:
+            return await self._relay(call, elsewhere)
+        except NodeGone as gone:
+            self.client.forget(elsewhere.url)
+            log.warning("a node broke off", url=elsewhere.url, reason=str(gone))
+            if call.response.status is not None:
+                # The response is cut short: so much is plain to any client.
+                raise
+            if gone.was_asked:
+                raise NodeLost(
+                    "The node that had this conversation is gone. Whether this was done is not "
+                    "known: look at the conversation before you try again."
+                ) from gone
+        # It was never asked. Once its lease is over, the conversation is free.
+        await self.membership.wait_gone(elsewhere.node_id)
+        return False
+
+    async def _relay(self, call: Call, elsewhere: Elsewhere) -> bool:
+        """Raises `NodeGone`."""
+        answered = False
+        method, target, headers, body = await self._request_of(call)
+
+        async def exchange() -> None:
+            nonlocal answered
+            async with self.client.ask(elsewhere.url, method, target, headers, body) as response:
+                answered = not _says_moved(response)
+                if answered:
+                    await _pass_back(call, response)
+            nursery.cancel_scope.cancel()
+
+        failure: Exception | None = None
+        try:
+            async with while_connected(call.receive), trio.open_nursery() as nursery:
+                nursery.start_soon(self._watch, elsewhere.node_id)
+                nursery.start_soon(exchange)
+        except ExceptionGroup as failures:
+            failure = _first(failures)
+        if failure is not None:
+            raise failure
+        log.info("passed on", url=elsewhere.url, status=call.response.status, path=target)
+        return answered
+
+    async def _request_of(self, call: Call) -> tuple[str, str, Headers, bytes | bytearray]:
+        """What the other node is sent: the method, the target, headers and body."""
+        scope, body = call.scope, await call.whole_body()
+        target = target_of(scope["path"], scope["query_string"])
+        request_id = call.response.headers["x-request-id"]
+        passed = Passed(scope["method"], target, request_id)
+        proof = seal(self.secret, self.membership.node.id, passed, time.time())
+        headers = [
+            *((name, value) for name, value in scope["headers"] if name not in NOT_PASSED_ON),
+            (b"x-request-id", request_id.encode()),
+            (HEADER.encode(), proof.encode()),
+        ]
+        return scope["method"], target, headers, body
+
+    async def _watch(self, node_id: str) -> None:
+        """A node that is frozen, or cut off, does not break the connection."""
+        await self.membership.wait_gone(node_id)
+        raise NodeGone("its lease is over", was_asked=True)
+
+
+def _first(failures: BaseExceptionGroup[Exception]) -> Exception:
+    """Of what went wrong at once, one thing."""
+    first = failures.exceptions[0]
+    return _first(first) if isinstance(first, BaseExceptionGroup) else first
+
+
+def elsewhere_in(error: BaseException) -> Elsewhere | None:
+    """What says that another node has the conversation, if `error` is nothing else."""
+    while isinstance(error, BaseExceptionGroup) and len(error.exceptions) == 1:
+        error = error.exceptions[0]
+    return error if isinstance(error, Elsewhere) else None
+
+
+def _says_moved(response: NodeResponse) -> bool:
+    return (MOVED.encode(), b"1") in response.headers
+
+
+async def _pass_back(call: Call, response: NodeResponse) -> None:
+    call.response.late = None  # the other node has counted it
+    headers = [each for each in response.headers if each[0].lower() not in NOT_PASSED_BACK]
+    await call.send({"type": "http.response.start", "status": response.status, "headers": headers})
+    send = call.response.send_body
+    while piece := await response.receive():
+        await send({"type": "http.response.body", "body": bytes(piece), "more_body": True})
+    await send({"type": "http.response.body", "body": b"", "more_body": False})

@@ -1,0 +1,170 @@
+"""One node among several: its lease, and who else lives.
+
+Knows: when to renew the lease, when it is over, and what has to end then. Refuses to know: how the
+store keeps leases (`transport.store`), and how a request reaches another node
+(`actors.http.forwarding`).
+
+A node has one lease, which all its conversations stand under. It renews that at every beat, and
+counts it from before the beat was sent, on its own clock. Once it is over, another node may have
+taken any of its conversations: so it drops all of them, whatever they do, and begins another life
+that owns nothing. (What it had already begun is fenced: the store refuses it.)
+
+A gap that no lease closes: a node that is frozen between a look at its clock and a write to a
+child. The child's call of the API, or an agent's tool, may then overlap with the next turn on
+another node, for as long as the freeze lasts. Its result is refused.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import AsyncIterator, Awaitable, Callable
+from contextlib import asynccontextmanager, suppress
+
+import trio
+
+from ...schemas.errors import Overloaded
+from ...schemas.settings.settings import ClusterSettings, Problem, SettingsError
+from ...transport.loggers import get_logger
+from ...transport.store.interface import Lapsed, LiveNode, Node, Store, StoreError
+
+log = get_logger("ccapi.nodes")
+
+BEATS_IN_A_LEASE = 4
+
+LEAVE_SECONDS = 1.0
+"""How long a node that stops tries to say so; behind that its lease runs out."""
+
+AGAIN_SECONDS = 0.1
+"""How long a node waits before it asks the store for another life once more."""
+
+
+class Membership:
+    """Made by `open_nodes`."""
+
+    def __init__(self, store: Store, lease_seconds: float) -> None:
+        self.lapsed: Callable[[], Awaitable[None]] = trio.lowlevel.checkpoint
+        """Has the node drop everything, before it waits for anything: its lease is over."""
+        self.facts: Callable[[], bytes] = lambda: b"{}"
+        """What this node tells the others of itself with each beat: a JSON object."""
+        self._store = store
+        self._interval = lease_seconds / BEATS_IN_A_LEASE
+        self._until = math.inf
+        self._others: dict[str, LiveNode] = {}
+        self._changed = trio.Event()
+        self.lives = 0
+        """How often the node began anew."""
+
+    def __repr__(self) -> str:
+        state = "holds" if self.holds else "lapsed"
+        return f"<Membership {self.node.url} {state}, {len(self._others)} others>"
+
+    @property
+    def node(self) -> Node:
+        """This life of this node."""
+        return self._store.node
+
+    @property
+    def holds(self) -> bool:
+        """Whether what this node owns is still its own."""
+        return trio.current_time() < self._until
+
+    @property
+    def others(self) -> tuple[LiveNode, ...]:
+        """The other nodes that lived at the last beat."""
+        return tuple(self._others.values())
+
+    def lives_on(self, node_id: str) -> bool:
+        """Whether this other node lived at the last beat."""
+        return node_id in self._others
+
+    async def wait_gone(self, node_id: str) -> None:
+        """Wait until this other node lives no more, as far as that is known. One that has just
+        come is waited for until it was seen once."""
+        await self._next_beat()
+        while node_id in self._others:
+            await self._next_beat()
+
+    async def _next_beat(self) -> None:
+        await self._changed.wait()
+
+    async def join(self) -> None:
+        """Look who lives. Raises `StoreError`."""
+        await self._beat()
+
+    async def run(self) -> None:
+        """Beat, for as long as the node is there."""
+        while True:
+            await trio.sleep(self._interval)
+            reason = await self._try_to_beat()
+            if not self.holds:
+                await self._begin_anew(reason)
+
+    async def _try_to_beat(self) -> str:
+        """Beat, if that can be done before the lease is over; why it is over, if it is then."""
+        # A store that does not answer must not keep the node from seeing its lease end.
+        with trio.move_on_at(self._until):
+            try:
+                await self._beat()
+            except Lapsed:
+                return "the store has given it up"
+            except StoreError as error:
+                log.warning("no beat", error=str(error))
+        return "the store did not answer in time"
+
+    async def _beat(self) -> None:
+        try:
+            self._until = await self._store.beat(self.facts())
+        except Lapsed:
+            self._until = -math.inf
+            raise
+        living = await self._store.nodes()
+        self._others = {each.node.id: each for each in living if each.node.id != self.node.id}
+        changed, self._changed = self._changed, trio.Event()
+        changed.set()
+
+    async def _begin_anew(self, reason: str) -> None:
+        """The lease is over: drop everything, then begin another life as soon as the store lets."""
+        self._until = -math.inf
+        self._others = {}
+        changed, self._changed = self._changed, trio.Event()
+        changed.set()
+        log.error("the lease is over: this node drops its conversations", reason=reason)
+        await self.lapsed()
+        while not self.holds:
+            # Not longer than a lease: behind that, the life would be over before it was known.
+            with trio.move_on_after(BEATS_IN_A_LEASE * self._interval):
+                try:
+                    await self._store.renew()
+                    await self._beat()
+                except StoreError as error:
+                    log.warning("no other life yet", error=str(error))
+                    await trio.sleep(AGAIN_SECONDS)
+        self.lives += 1
+        log.info("another life of this node has begun", node_id=self.node.id)
+
+
+@asynccontextmanager
+async def open_nodes(
+    store: Store | None, settings: ClusterSettings
+) -> AsyncIterator[Membership | None]:
+    """Be one node among others while the block runs, if there are to be others; afterwards this
+    node owns nothing. Raises `SettingsError`, `Overloaded`."""
+    if not settings.node_url:
+        yield None
+        return
+    if store is None or not store.node.url:
+        reason = "needs a database that several gateways can share (storage.url)"
+        raise SettingsError([Problem("cluster.node_url", reason)])
+    membership = Membership(store, settings.lease_seconds)
+    try:
+        await membership.join()
+    except StoreError as error:
+        raise Overloaded(str(error), code="storage_unavailable") from error
+    async with trio.open_nursery() as nursery:
+        nursery.start_soon(membership.run)
+        try:
+            yield membership
+        finally:
+            nursery.cancel_scope.cancel()
+            with trio.move_on_after(LEAVE_SECONDS, shield=True), suppress(StoreError):
+                await store.leave()

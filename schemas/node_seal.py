@@ -1,0 +1,75 @@
+"""What one node shows another: that a request comes from a node of the same cluster.
+
+Knows: the header `x-ccapi-node` and what it proves. Refuses to know: who is reached where, and what
+is asked.
+
+The header is ``v1 NODE MILLISECONDS MAC``: the sender's id, its time (Unix), and an HMAC-SHA256 of
+both, of the method, the target and the request's id under the secret that all nodes share
+(``cluster.secret``). So a client can neither make one nor use one for another request. It opens
+nothing: whose request it is, the API key in it says, as on any other.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import hmac
+
+from attrs import frozen
+
+from .errors import Forbidden
+
+HEADER = "x-ccapi-node"
+
+VERSION = "v1"
+
+MOST_SKEW_SECONDS = 30.0
+"""By how much the clocks of two nodes may differ."""
+
+
+@frozen
+class Passed:
+    """What the header is about: a request, as both nodes see it."""
+
+    method: str
+    target: str
+    request_id: str
+
+
+def seal(secret: str, node_id: str, passed: Passed, now: float) -> str:
+    """The header of a request that this node passes on. `now`: Unix seconds."""
+    at = str(round(now * 1000))
+    return " ".join([VERSION, node_id, at, _mac(secret, node_id, at, passed)])
+
+
+def open_seal(secret: str, value: str, passed: Passed, now: float) -> str:
+    """The id of the node that has passed the request on. Raises `Forbidden`, which says what is
+    wrong to the operator of both."""
+    version, _, rest = value.partition(" ")
+    parts = rest.split(" ")
+    if version != VERSION or len(parts) != 3 or not parts[1].isdecimal() or len(parts[1]) > 16:
+        raise _refused(f"{HEADER} is none of this version's ({VERSION}): are all nodes alike?")
+    node_id, at, mac = parts
+    if not hmac.compare_digest(mac, _mac(secret, node_id, at, passed)):
+        raise _refused(
+            f"{HEADER} was made with another secret (cluster.secret), or for another request: "
+            "something between the nodes may change what they send."
+        )
+    skew = now - int(at) / 1000
+    if abs(skew) > MOST_SKEW_SECONDS:
+        raise _refused(
+            f"The clocks of two nodes differ by {abs(skew):.0f} s; at most "
+            f"{MOST_SKEW_SECONDS:.0f} s are taken. Set them by NTP."
+        )
+    return node_id
+
+
+def _refused(reason: str) -> Forbidden:
+    return Forbidden(reason, code="node_refused")
+
+
+def _mac(secret: str, node_id: str, at: str, passed: Passed) -> str:
+    # No part but the last can hold a line break: nothing runs together.
+    said = "\n".join([VERSION, node_id, at, passed.method, passed.request_id, passed.target])
+    return hmac.new(
+        secret.encode(), said.encode("utf-8", "surrogatepass"), hashlib.sha256
+    ).hexdigest()

@@ -1,0 +1,128 @@
+"""A node's lease: kept, lost, and begun anew."""
+
+from __future__ import annotations
+
+from collections.abc import AsyncIterator, Callable
+from contextlib import asynccontextmanager
+
+import pytest
+import trio
+from trio.testing import MockClock
+
+from ccapi.actors.nodes.membership import Membership, open_nodes
+from ccapi.schemas.settings.settings import ClusterSettings, SettingsError
+from ccapi.transport.store.interface import Store, Unavailable
+from ccapi.transport.store.memory import MemoryCluster, open_memory_store
+
+LEASE = 1.2
+SETTINGS = ClusterSettings(node_url="http://one:1", secret="what-all-nodes-share")
+
+
+@asynccontextmanager
+async def joined(store: Store) -> AsyncIterator[Membership]:
+    async with open_nodes(store, SETTINGS) as membership:
+        assert membership is not None
+        yield membership
+
+
+@pytest.fixture
+def cluster() -> MemoryCluster:
+    return MemoryCluster(LEASE)
+
+
+async def test_a_node_that_beats_keeps_its_lease(
+    cluster: MemoryCluster, autojump_clock: MockClock
+) -> None:
+    async with joined(cluster.open_node("http://one:1")) as one:
+        life = one.node.id
+        await trio.sleep(100)
+        assert (one.holds, one.node.id, one.lives) == (True, life, 0)
+    assert cluster.nodes() == ()
+
+
+async def test_who_lives_is_known_within_a_beat(
+    cluster: MemoryCluster, autojump_clock: MockClock
+) -> None:
+    async with joined(cluster.open_node("http://one:1")) as one:
+        other = cluster.open_node("http://other:1")
+        await trio.sleep(LEASE / 4 + 0.01)
+        assert [each.node for each in one.others] == [other.node]
+        assert one.lives_on(other.node.id)
+        begun = trio.current_time()
+        await one.wait_gone(other.node.id)
+        assert trio.current_time() - begun <= LEASE + LEASE / 4
+
+
+class Faulty:
+    """A store whose beats do what a test says."""
+
+    def __init__(self, store: Store) -> None:
+        self._store = store
+        self.before_beat: Callable[[], object] | None = None
+        self.hangs = False
+
+    def __getattr__(self, name: str) -> object:
+        return getattr(self._store, name)
+
+    async def beat(self, facts: bytes = b"{}") -> float:
+        if self.hangs:
+            await trio.sleep_forever()
+        if self.before_beat is not None:
+            self.before_beat()
+        return await self._store.beat(facts)
+
+
+def fail() -> None:
+    raise Unavailable("the database is gone")
+
+
+@pytest.mark.parametrize("fault", ["hangs", "fails"])
+async def test_a_node_whose_beats_do_not_arrive_drops_everything_in_time(
+    cluster: MemoryCluster, autojump_clock: MockClock, fault: str
+) -> None:
+    store = Faulty(cluster.open_node("http://one:1"))
+    async with open_nodes(store, SETTINGS) as one:  # type: ignore[arg-type]
+        assert one is not None
+        life, dropped = one.node.id, []
+
+        async def drop() -> None:
+            dropped.append((trio.current_time(), one.holds))
+
+        one.lapsed = drop
+        begun = trio.current_time()
+        store.hangs, store.before_beat = fault == "hangs", fail
+        await trio.sleep(LEASE * 2)
+        ((at, held),) = dropped
+        assert at - begun <= LEASE + 0.01
+        assert not held
+        assert not one.holds
+        store.hangs, store.before_beat = False, None
+        await trio.sleep(LEASE)
+        assert one.holds
+        assert one.node.id != life
+        assert one.lives == 1
+
+
+async def test_a_node_that_was_given_up_begins_anew(
+    cluster: MemoryCluster, autojump_clock: MockClock
+) -> None:
+    async with joined(cluster.open_node("http://one:1")) as one:
+        dropped = trio.Event()
+
+        async def drop() -> None:
+            dropped.set()
+
+        one.lapsed = drop
+        life = one.node.id
+        cluster.drop(life)
+        await dropped.wait()
+        await trio.sleep(LEASE)
+        assert one.holds
+        assert one.node.id != life
+
+
+async def test_a_database_for_one_gateway_is_refused() -> None:
+    async with open_memory_store() as store:
+        with pytest.raises(SettingsError, match="several gateways can share"):
+            async with open_nodes(store, SETTINGS):
+                pass

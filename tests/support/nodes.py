@@ -1,0 +1,55 @@
+"""Several gateways in one process, on one store: each on a port of its own."""
+
+from __future__ import annotations
+
+import socket
+from collections.abc import AsyncIterator
+from contextlib import AsyncExitStack, asynccontextmanager
+from pathlib import Path
+from typing import Any
+
+import attrs
+
+from ccapi.schemas.settings.settings import ClusterSettings, Settings
+from ccapi.transport.store.memory import MemoryCluster
+
+from .live import Live, open_live, settings_for
+
+SECRET = "what-all-nodes-share"
+
+
+def free_port() -> int:
+    with socket.socket() as probe:
+        probe.bind(("127.0.0.1", 0))
+        port: int = probe.getsockname()[1]
+        return port
+
+
+def node_settings(settings: Settings, port: int, **cluster: Any) -> Settings:
+    """`settings`, for one node at this port."""
+    url = f"http://127.0.0.1:{port}"
+    return attrs.evolve(
+        settings,
+        server=attrs.evolve(settings.server, port=port),
+        cluster=ClusterSettings(node_url=url, secret=SECRET, **cluster),
+    )
+
+
+@asynccontextmanager
+async def open_demo_nodes(
+    tmp_path: Path, count: int = 2, cluster: dict[str, Any] | None = None, **sections: Any
+) -> AsyncIterator[list[Live]]:
+    """So many nodes over the demo CLI, on one store in memory."""
+    given = cluster or {}
+    shared = MemoryCluster(given.get("lease_seconds", 1.2))
+    async with AsyncExitStack() as stack:
+        nodes = []
+        for number in range(count):
+            port = free_port()
+            plain = settings_for(tmp_path / f"node-{number}", {"HOME": str(tmp_path)}, **sections)
+            settings = node_settings(plain, port, **given)
+            store = shared.open_node(settings.cluster.node_url)
+            nodes.append(
+                await stack.enter_async_context(open_live(settings, demo=True, store=store))
+            )
+        yield nodes

@@ -1,0 +1,176 @@
+"""One node asks another: against a node made of bytes."""
+
+from __future__ import annotations
+
+from collections.abc import AsyncIterator, Awaitable, Callable
+
+import pytest
+import trio
+
+from ccapi.transport.http.node_client import NodeClient, NodeGone, Place
+
+Handler = Callable[[trio.SocketStream], Awaitable[None]]
+
+OK = b"HTTP/1.1 200 OK\r\ncontent-length: 2\r\n\r\nok"
+
+
+class Node:
+    """Answers each connection with `handler`."""
+
+    def __init__(self, port: int) -> None:
+        self.url = f"http://127.0.0.1:{port}"
+        self.connections = 0
+        self.asked: list[bytes] = []
+        self.answers: list[bytes | None] = []
+        """One for each request; None closes the connection instead."""
+
+    async def serve(self, stream: trio.SocketStream) -> None:
+        self.connections += 1
+        async with stream:
+            while True:
+                request = await stream.receive_some(65536)
+                if not request:
+                    return
+                while b"\r\n\r\n" not in request:
+                    request += await stream.receive_some(65536)
+                self.asked.append(bytes(request))
+                answer = self.answers.pop(0) if self.answers else OK
+                if answer is None:
+                    return
+                await stream.send_all(answer)
+
+
+@pytest.fixture
+async def node() -> AsyncIterator[Node]:
+    (listener,) = await trio.open_tcp_listeners(0, host="127.0.0.1")
+    node = Node(listener.socket.getsockname()[1])
+    async with trio.open_nursery() as nursery:
+        nursery.start_soon(trio.serve_listeners, node.serve, [listener])
+        yield node
+        nursery.cancel_scope.cancel()
+
+
+@pytest.fixture
+async def client() -> AsyncIterator[NodeClient]:
+    client = NodeClient(0.3)
+    yield client
+    client.close()
+
+
+async def read(client: NodeClient, node: Node, body: bytes = b"") -> tuple[int, bytes]:
+    async with client.ask(node.url, "POST", "/x?y=z", [(b"a", b"b")], body) as response:
+        whole = bytearray()
+        while piece := await response.receive():
+            whole += piece
+        return response.status, bytes(whole)
+
+
+async def test_a_request_is_written_whole_and_its_response_read(
+    client: NodeClient, node: Node
+) -> None:
+    assert await read(client, node, b"hello") == (200, b"ok")
+    head, _, body = node.asked[0].partition(b"\r\n\r\n")
+    assert head.startswith(b"POST /x?y=z HTTP/1.1\r\n")
+    assert b"a: b" in head
+    assert body == b"hello"
+
+
+async def test_a_connection_is_used_again(client: NodeClient, node: Node) -> None:
+    for _ in range(3):
+        await read(client, node)
+    assert node.connections == 1
+
+
+async def test_a_connection_that_was_closed_meanwhile_is_not(
+    client: NodeClient, node: Node
+) -> None:
+    node.answers = [OK, None]
+    await read(client, node)
+    with pytest.raises(NodeGone) as caught:
+        await read(client, node)
+    assert caught.value.was_asked
+    assert await read(client, node) == (200, b"ok")
+
+
+async def test_one_whose_response_was_not_read_is_closed(client: NodeClient, node: Node) -> None:
+    async with client.ask(node.url, "GET", "/", [], b"") as response:
+        assert response.status == 200
+    await read(client, node)
+    assert node.connections == 2
+
+
+async def test_pieces_come_as_they_are_sent(client: NodeClient, node: Node) -> None:
+    node.answers = [
+        b"HTTP/1.1 200 OK\r\ntransfer-encoding: chunked\r\n\r\n2\r\nhi\r\n3\r\nyou\r\n0\r\n\r\n"
+    ]
+    assert await read(client, node) == (200, b"hiyou")
+
+
+@pytest.mark.parametrize(
+    "answer",
+    [
+        b"HTTP/1.1 200 OK\r\ncontent-length: 9\r\n\r\nshort",
+        b"HTTP/1.1 200 OK\r\ntransfer-encoding: chunked\r\n\r\n9\r\nshort",
+        b"nonsense\r\n\r\n",
+        b"HTTP/1.1 200",
+    ],
+)
+async def test_a_node_that_breaks_off_is_gone(
+    client: NodeClient, node: Node, answer: bytes
+) -> None:
+    node.answers = [answer]
+
+    async def serve_once(stream: trio.SocketStream) -> None:
+        await stream.receive_some(65536)
+        await stream.send_all(answer)
+        await stream.aclose()
+
+    node.serve = serve_once  # type: ignore[method-assign]
+    (listener,) = await trio.open_tcp_listeners(0, host="127.0.0.1")
+    node.url = f"http://127.0.0.1:{listener.socket.getsockname()[1]}"
+    async with trio.open_nursery() as nursery:
+        nursery.start_soon(trio.serve_listeners, serve_once, [listener])
+        with pytest.raises(NodeGone) as caught, trio.fail_after(10):
+            await read(client, node)
+        assert caught.value.was_asked
+        nursery.cancel_scope.cancel()
+
+
+async def test_one_that_cannot_be_reached_was_not_asked(client: NodeClient) -> None:
+    (listener,) = await trio.open_tcp_listeners(0, host="127.0.0.1")
+    port = listener.socket.getsockname()[1]
+    await listener.aclose()
+    with pytest.raises(NodeGone) as caught:
+        async with client.ask(f"http://127.0.0.1:{port}", "GET", "/", [], b""):
+            pass
+    assert not caught.value.was_asked
+
+
+async def test_a_long_body_is_sent_beside_its_head(client: NodeClient, node: Node) -> None:
+    received = bytearray()
+
+    async def serve_once(stream: trio.SocketStream) -> None:
+        while len(received) < 3_000_000:
+            received.extend(await stream.receive_some(65536))
+        await stream.send_all(OK)
+
+    (listener,) = await trio.open_tcp_listeners(0, host="127.0.0.1")
+    node.url = f"http://127.0.0.1:{listener.socket.getsockname()[1]}"
+    async with trio.open_nursery() as nursery:
+        nursery.start_soon(trio.serve_listeners, serve_once, [listener])
+        with trio.fail_after(20):
+            assert await read(client, node, b"x" * 3_000_000) == (200, b"ok")
+        nursery.cancel_scope.cancel()
+    assert received.endswith(b"xxx")
+
+
+@pytest.mark.parametrize(
+    ("url", "place"),
+    [
+        ("http://10.0.0.5:8080", Place("10.0.0.5", 8080, tls=False)),
+        ("https://node.example", Place("node.example", 443, tls=True)),
+        ("http://[::1]:80", Place("::1", 80, tls=False)),
+    ],
+)
+def test_urls(url: str, place: Place) -> None:
+    assert Place.of(url) == place
