@@ -27,6 +27,7 @@ PURE = {
     "actors/session/answer.py",
     "actors/session/child.py",
     "actors/session/replay.py",
+    "actors/session/searches.py",
     "actors/session/tools.py",
     "actors/session/finish_reason.py",
     "actors/session/timers.py",

@@ -423,7 +423,8 @@ async def open_gateway_double(settings: Settings | None = None) -> AsyncIterator
         open_idempotent_requests(settings.idempotency, None, 2) as idempotent,
     ):
         yield GatewayDouble(
-            settings, bus, cache, nursery, ModelCatalog(settings.models),
+            settings, bus, cache, nursery,
+            ModelCatalog(settings.models, KeyRegistry(settings.auth).find),
             ResponseStore(settings.responses), background, idempotent,
         )  # fmt: skip
         nursery.cancel_scope.cancel()
