@@ -575,10 +575,22 @@ OPERATIONS: dict[tuple[str, str], Operation] = {
         parameters=_page(20),
     ),
     ("GET", "/v1/models"): Operation(
-        summary="The models and their other names", tag="Models", answers=_json(ref("Models"))
+        summary="The models and their other names; with an `anthropic-version` a page of them, by "
+        "`limit`, `after_id` and `before_id`",
+        tag="Models",
+        answers=_json(any_of("Models", "MessageModels")),
+        parameters=(_VERSION,),
+        headers=("request-id",),
+        dialect="any-",
     ),
     ("GET", "/v1/models/{model}"): Operation(
-        summary="One model", tag="Models", answers=_json(ref("Model")), errors=(*_KEYED, 404)
+        summary="One model",
+        tag="Models",
+        answers=_json(any_of("Model", "MessageModel")),
+        errors=(*_KEYED, 404),
+        parameters=(_VERSION,),
+        headers=("request-id",),
+        dialect="any-",
     ),
     ("GET", "/v1/files"): Operation(
         summary="One's files",
