@@ -217,7 +217,11 @@ class BatchLife:
     ) -> None:
         try:
             asked = Asked(
-                batch.key_id, batch.endpoint, request.body, f"{batch.id}-{request.number}"
+                batch.key_id,
+                batch.endpoint,
+                request.body,
+                f"{batch.id}-{request.number}",
+                batch.details.get("headers") or {},
             )
             answered = await self.means.road()(asked)
             slot.free()
