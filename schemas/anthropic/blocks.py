@@ -528,6 +528,8 @@ class _Reading:
                 return self._slot("image", _data_url(source.media_type, source.data, path), path)
             case "url":
                 return self._slot("image", _url(source.url, path), path)
+            case "file" if isinstance(source, ContentSource):
+                return self._uploaded("image", source, path)
         raise _unknown_source(source.type, path)
 
     def _document(
@@ -548,6 +550,8 @@ class _Reading:
                 yield self._slot("file", _data_url(media_type, source.data, path), path, title)
             case "url":
                 yield self._slot("file", _url(source.url, path), path, title)
+            case "file":
+                yield self._uploaded("file", source, path, title)
             case "text":
                 yield _plain(source.data, f"{path}.data", title)
             case "content":
@@ -579,6 +583,15 @@ class _Reading:
         yield from pictures
         if not texts and not pictures:
             raise invalid(f"{path}.content must hold at least one block.", f"{path}.content")
+
+    def _uploaded(
+        self, kind: Any, source: ContentSource, path: str, name: str | None = None
+    ) -> Slot:
+        if not source.file_id:
+            raise missing(f"{path}.file_id")
+        where = f"{path}.file_id"
+        self.attachments.append(Attachment(kind, "", where, name, source.file_id))
+        return Slot(number=len(self.attachments) - 1)
 
     def _slot(self, kind: Any, source: str, path: str, name: str | None = None) -> Slot:
         self.attachments.append(Attachment(kind, source, path, name))
@@ -613,11 +626,6 @@ def _unknown_block(kind: str, path: str, known: Iterable[str]) -> InvalidRequest
 
 
 def _unknown_source(kind: str, path: str) -> InvalidRequest:
-    if kind == "file":
-        return unsupported(
-            f"{path}.type: there are no uploaded files here: send the file itself as base64.",
-            f"{path}.type",
-        )
     return unsupported(
         f"{path}.type: sources of type {kind[:100]} are not supported here.", f"{path}.type"
     )

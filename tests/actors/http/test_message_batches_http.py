@@ -102,7 +102,7 @@ async def test_a_batch_is_answered(
         ({"requests": [item("a"), item("a")]}, "requests.1.custom_id"),
         ({"requests": [item("a", stream=True)]}, "requests.0.params.stream"),
         ({"requests": [item(str(n)) for n in range(4)]}, "batches.max_requests"),
-        ({"requests": [[]] * 100_001}, "requests"),
+        ({"requests": [[]] * 100_001}, "JSON values"),
     ],
 )
 async def test_what_is_no_batch_is_refused(body: JSON, place: str) -> None:
