@@ -29,6 +29,7 @@ PURE = {
     "actors/session/answer.py",
     "actors/session/child.py",
     "actors/session/replay.py",
+    "actors/session/searches.py",
     "actors/session/tools.py",
     "actors/session/finish_reason.py",
     "actors/session/timers.py",
@@ -116,7 +117,7 @@ ROOMS = {
         "watching", "pool", "session", "keys", "mcp", "nodes", "runtime",
     ),
     "transport": ("demo_cli", "client", "mcp", "process", "sandbox", "media", "http"),
-    "schemas": ("openai", "claude", "json_schema"),
+    "schemas": ("anthropic", "openai", "claude", "json_schema"),
 }  # fmt: skip
 """The folders of each floor, from the top. A folder imports only those below it."""
 

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Awaitable, Callable
+from collections.abc import AsyncIterator, Awaitable, Callable
 
 import pytest
 import trio
@@ -10,23 +10,42 @@ import trio
 from ccapi.schemas.keys import ApiKey
 from ccapi.transport.store.interface import Fenced, Lapsed, LiveNode, Owned, Store
 from ccapi.transport.store.memory import MemoryCluster
+from ccapi.transport.store.postgres.store import open_postgres_store
 
 from .support import KEY, begin, end, new_lease
 
-LEASE_SECONDS = 0.5
+LEASE_SECONDS = 0.8
 
 Join = Callable[[str], Awaitable[Store]]
 
 
-@pytest.fixture(params=["memory"])
-async def join() -> Join:
+@pytest.fixture(params=["memory", "postgres"])
+def shared_url(request: pytest.FixtureRequest) -> str:
+    """The database of the store, where it has one."""
+    return "" if request.param == "memory" else request.getfixturevalue("url")
+
+
+@pytest.fixture
+async def join(shared_url: str) -> AsyncIterator[Join]:
     """Opens the store as one more node, which is reached at the URL that is given."""
     cluster = MemoryCluster(LEASE_SECONDS)
 
-    async def open_node(url: str) -> Store:
-        return cluster.open_node(url)
+    async def keep_open(url: str, *, task_status: trio.TaskStatus[Store]) -> None:
+        async with open_postgres_store(
+            shared_url, node_url=url, lease_seconds=LEASE_SECONDS
+        ) as store:
+            task_status.started(store)
+            await trio.sleep_forever()
 
-    return open_node
+    async def open_node(url: str) -> Store:
+        if not shared_url:
+            return cluster.open_node(url)
+        store: Store = await nursery.start(keep_open, url)
+        return store
+
+    async with trio.open_nursery() as nursery:
+        yield open_node
+        nursery.cancel_scope.cancel()
 
 
 async def lapse(*living: Store) -> None:
