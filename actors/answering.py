@@ -18,6 +18,7 @@ from uuid import uuid4
 from attrs import evolve, field, frozen
 
 from ..schemas.claude import sampling
+from ..schemas.claude.tool_names import WEB_SEARCH
 from ..schemas.errors import InvalidRequest, draining
 from ..schemas.media import Attachment
 from ..schemas.message import (
@@ -35,12 +36,14 @@ from ..schemas.message import (
 )
 from ..schemas.openai.ignored_fields import encode_ignored
 from ..schemas.turn import (
+    SEARCH_TOOL,
     Answer,
     DigestedText,
     FinishReason,
     Options,
     Reply,
     Setup,
+    ToolChoice,
     TurnRequest,
     Usage,
 )
@@ -106,6 +109,7 @@ async def accept(
         named = default_model if request.model is None else request.model
         choice = gateway.models.resolve(named, owner)
     check_goes_on(choice, named, request.begun)
+    request = _without_search(gateway, request, choice, owner)
     if held is not None:
         use_named(held, headers)
     _name_ignored(request, choice, held, owner, without_effect, headers)
@@ -124,6 +128,40 @@ async def accept(
         profile=choice.profile,
         workspace=request.workspace if choice.profile == "agent" else "",
     )
+
+
+def _without_search(gateway: Gateway, request: Request, choice: Choice, owner: str) -> Request:
+    """The request, without a search of the web that its client may not have made. What has no
+    effect is named."""
+    options = request.options
+    wish = options.search
+    if wish is None:
+        return request
+    tools = request.tools or ()
+    is_taken = SEARCH_TOOL in {tool.name for tool in tools}  # by a function of the client's
+    if may_search(gateway, owner) and not is_taken:
+        vain = [f"{name}.user_location" for name in wish.names if wish.location]
+        vain = [] if choice.profile == "chat" else vain
+        return evolve(request, cacheable=False, ignored=(*request.ignored, *vain))
+    asked, names = options.tool_choice, [*wish.names]
+    is_meant = asked.mode == "named" and asked.name == SEARCH_TOOL and not is_taken
+    if is_meant or (asked.mode == "required" and request.tools == ()):
+        asked = ToolChoice()
+        names.append("tool_choice")
+    return evolve(
+        request,
+        options=evolve(options, search=None, tool_choice=asked),
+        ignored=(*request.ignored, *names),
+    )
+
+
+def may_search(gateway: Gateway, owner: str) -> bool:
+    """Whether the web is searched for clients of this owner: as the settings, the operator's rules
+    and the scopes of the key say."""
+    settings = gateway.settings
+    denied = {rule.partition("(")[0] for rule in settings.permissions.deny}
+    is_on = settings.claude.web_search and WEB_SEARCH not in denied
+    return is_on and "search" in gateway.models.rights(owner).scopes
 
 
 def use_named(conversation: Conversation, headers: Headers) -> None:

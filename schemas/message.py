@@ -82,6 +82,15 @@ class ToolCall:
         return False
 
     @property
+    def query(self) -> str:
+        """What a search is made for, "" where the model gave no text."""
+        try:
+            query = self.input.get("query")
+        except ValueError:
+            query = None
+        return query if isinstance(query, str) else ""
+
+    @property
     def text(self) -> str:
         """What a custom tool is given: the text, or the arguments where the model gave no text."""
         try:
@@ -174,6 +183,25 @@ class RedactedThinking:
 
 
 @frozen
+class ServerBlock:
+    """A block by which the Messages API says what it did while the model answered, with a tool of
+    its own: that it searched the web, or what it found there. `data` is its JSON, which goes back
+    to the API unchanged. `is_apart`: the client's text has a `PARAGRAPH` behind it, which the
+    model's has not."""
+
+    data: str
+    is_apart: bool = False
+
+
+@frozen
+class Citations:
+    """The pages that the block of text before it is taken from, as the Messages API says it:
+    `data` is the JSON of the text's ``citations``, which go back to the API unchanged."""
+
+    data: str
+
+
+@frozen
 class ToolRound:
     """Calls of tools that the gateway made while the model answered, and what came of them. It ends
     one of the model's messages: another one follows in the same answer. It goes back to the
@@ -183,11 +211,14 @@ class ToolRound:
     results: tuple[ToolResult, ...]
 
 
-Block = str | Image | Document | ToolCall | ToolResult | Thinking | RedactedThinking | ToolRound
-"""A block of text is a str. `ToolCall`, `ToolRound` and thinking are the assistant's alone, the
-others are the user's."""
+Block = (
+    str | Image | Document | ToolCall | ToolResult | Thinking | RedactedThinking | ToolRound
+    | ServerBlock | Citations
+)  # fmt: skip
+"""A block of text is a str. The user's are `Image`, `Document` and `ToolResult`, the others the
+assistant's alone."""
 
-_TEXT_OR_UNSEEN = (str, Thinking, RedactedThinking, ToolRound)
+_TEXT_OR_UNSEEN = (str, Thinking, RedactedThinking, ToolRound, ServerBlock, Citations)
 
 PARAGRAPH = "\n\n"
 """Stands between the text before a use of a tool and the text after that, where the client receives
@@ -202,9 +233,9 @@ class Message:
     because the Messages API and the CLI distinguish them. Tool results are the user's, as they are
     to the Messages API.
 
-    Thinking and rounds of tools go back to the Messages API, and to no client. A client brings an
-    answer back without them, so they are no part of what a message is (`digest`) or says (`text`,
-    `is_blank`).
+    Thinking, rounds of tools and searches go back to the Messages API, and to hardly any client. A
+    client may bring an answer back without them, so they are no part of what a message is
+    (`digest`) or says (`text`, `is_blank`).
     """
 
     role: Role
@@ -348,7 +379,7 @@ def _identity(block: Block) -> Any:
             return ["call", id, name, arguments]
         case ToolResult(call_id, content, is_error):
             return ["result", call_id, _joined(content), is_error]
-        case Thinking() | RedactedThinking() | ToolRound():
+        case Thinking() | RedactedThinking() | ToolRound() | ServerBlock() | Citations():
             raise AssertionError("what no client receives is no part of what a message is")
 
 
@@ -695,7 +726,7 @@ def _check_types(message: object, path: str) -> None:
     # Not str, which would be a sequence of blocks too, of one character each.
     theirs: tuple[type, ...] = (str, Image, Document, ToolResult)
     if message.role == "assistant":
-        theirs = (str, ToolCall, ToolRound, Thinking, RedactedThinking)
+        theirs = (str, ToolCall, ToolRound, Thinking, RedactedThinking, ServerBlock, Citations)
     if not isinstance(content, list | tuple) or not all(
         isinstance(block, theirs) for block in content
     ):
@@ -749,7 +780,7 @@ def _length(block: Block) -> int:
             return BESIDE + length_of(content)
         case Thinking(text, signature):
             return BESIDE + len(text) + len(signature)
-        case RedactedThinking(data):
+        case RedactedThinking(data) | ServerBlock(data) | Citations(data):
             return BESIDE + len(data)
         case ToolRound(calls, results):
             return length_of(calls) + length_of(results)
@@ -773,7 +804,7 @@ def _size(block: Block) -> int:
             return BESIDE + utf8_size(call_id) + sum(map(_size, content))
         case Thinking(text, signature):
             return BESIDE + utf8_size(text) + utf8_size(signature)
-        case RedactedThinking(data):
+        case RedactedThinking(data) | ServerBlock(data) | Citations(data):
             return BESIDE + utf8_size(data)
         case ToolRound(calls, results):
             return sum(map(_size, calls)) + sum(map(_size, results))

@@ -37,6 +37,7 @@ from .hosted import TURN_IS_OVER, Host, NoHost
 from .late import UnexpectedEvent, late_because
 from .phases import Limits, Phase
 from .queue import TurnQueue
+from .searches import search_answer
 from .timers import Timer, timers
 from .tools import HostedCall
 from .turn import AnswerFrame, TurnState
@@ -174,7 +175,10 @@ class Machine:
             case ControlAnswer():
                 return self._control_answer(event, now)
             case events.PermissionRequested():
-                turn_id = self._turns.running.turn_id
+                running = self._turns.running
+                if (search := search_answer(event.asked, running)) is not None:
+                    return [self._present.write(search)]
+                turn_id = running.turn_id
                 return self._present.request_permission(event, turn_id, now, self.limits.permission)
             case events.PermissionReply():
                 actions, rules = self._present.answer_permission(event, now)

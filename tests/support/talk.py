@@ -51,6 +51,7 @@ from ccapi.schemas.claude.output import (
 from ccapi.schemas.claude.sampling import PLAIN
 from ccapi.schemas.errors import ChildDied, GatewayError, Overloaded, TurnInterrupted
 from ccapi.schemas.message import Message, RedactedThinking, Thinking, ToolCall, ToolResult
+from ccapi.schemas.search import Cited
 from ccapi.schemas.turn import (
     AgentOrigin,
     ChildSource,
@@ -72,6 +73,8 @@ from ccapi.schemas.turn_items import (
     ReasoningDelta,
     ReasoningEnded,
     Refused,
+    SearchEnded,
+    SearchStarted,
     TextDelta,
     TextEnded,
     ToolCallDelta,
@@ -454,6 +457,12 @@ def _spell_item(item: TurnItem) -> str:
             return f"tools of {server}"
         case TextEnded():
             return "text ended"
+        case SearchStarted(call_id, given):
+            return f"searches {call_id} {given}"
+        case SearchEnded(call_id, pages):
+            return f"found {call_id} {[page.url for page in pages]}"
+        case Cited(start, end):
+            return f"cited {start} {end}"
         case ReasoningEnded(block):
             return f"thought {_spell_thinking(block)}"
 
