@@ -107,7 +107,7 @@ def http_app(gateway: Gateway) -> ASGIApp:
     cluster, nodes = gateway.settings.cluster, gateway.nodes
     forwarding = None
     if nodes is not None:
-        forwarding = Forwarder(nodes, gateway.node_client, cluster.secret).forwarding
+        forwarding = Forwarder(nodes, gateway.node_client).forwarding
     page = Page(enabled=gateway.settings.page.enabled)
 
     async def no_such_path(scope: Scope, receive: Receive, send: Send) -> NoReturn:
