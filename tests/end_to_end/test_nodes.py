@@ -11,7 +11,6 @@ import attrs
 import httpx
 import pytest
 import trio
-from trio.testing import Matcher, RaisesGroup
 from trio_websocket import ConnectionClosed, open_websocket_url
 
 from ccapi.actors import open_gateway
@@ -346,8 +345,9 @@ async def test_two_nodes_at_one_url_are_refused(tmp_path: Path) -> None:
 
     async with trio.open_nursery() as nursery:
         nursery.start_soon(beat)
-        with RaisesGroup(
-            Matcher(SettingsError, match="another gateway's, which lives"), flatten_subgroups=True
+        with pytest.RaisesGroup(
+            pytest.RaisesExc(SettingsError, match="another gateway's, which lives"),
+            flatten_subgroups=True,
         ):
             async with open_gateway(settings, demo=True, store=shared.open_node(url)):
                 pass
