@@ -445,6 +445,9 @@ class Gateway:
         """Take no more turns; those that run may finish. For good."""
         self.batches.drain()
         self._turns.drain()
+        if self.nodes is not None:
+            self.nodes.draining = True
+            self._supervisor.release_idle()
 
     async def wait_drained(self) -> None:
         """Wait until no turn is under way, after `drain`."""

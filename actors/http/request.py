@@ -225,7 +225,10 @@ class _Methods:
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         headers, response = scope[HEADERS], scope[RESPONSE]
-        owner = None if self._keys is None else self._keys.owner(headers)
+        owner = None
+        if self._keys is not None:
+            passed_on = scope.get(FROM_NODE) is not None
+            owner = self._keys.passed_on(headers) if passed_on else self._keys.owner(headers)
         response.owner = owner or ""
         if owner is not None and self._scopes:
             self._gateway.keys.find(owner).check(self._scopes)

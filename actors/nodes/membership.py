@@ -17,12 +17,16 @@ another node, for as long as the freeze lasts. Its result is refused.
 from __future__ import annotations
 
 import math
-from collections.abc import AsyncIterator, Awaitable, Callable
+import random
+import time
+from collections.abc import AsyncIterator, Awaitable, Callable, Mapping
 from contextlib import asynccontextmanager, suppress
 
 import trio
 
+from ...schemas.convert import parse_json, write_json
 from ...schemas.errors import Overloaded
+from ...schemas.node_seal import HEADER, OWNER_HEADER, Passed, seal
 from ...schemas.settings.settings import ClusterSettings, Problem, SettingsError
 from ...transport.loggers import get_logger
 from ...transport.store.interface import Lapsed, LiveNode, Node, Store, StoreError
@@ -34,6 +38,9 @@ BEATS_IN_A_LEASE = 4
 LEAVE_SECONDS = 1.0
 """How long a node that stops tries to say so; behind that its lease runs out."""
 
+EARLIER_LIVES = 2
+"""For so many leases a node that starts waits for an earlier life at its URL to end."""
+
 AGAIN_SECONDS = 0.1
 """How long a node waits before it asks the store for another life once more."""
 
@@ -41,14 +48,17 @@ AGAIN_SECONDS = 0.1
 class Membership:
     """Made by `open_nodes`."""
 
-    def __init__(self, store: Store, lease_seconds: float) -> None:
+    def __init__(self, store: Store, settings: ClusterSettings) -> None:
         self.lapsed: Callable[[], Awaitable[None]] = trio.lowlevel.checkpoint
         """Has the node drop everything, before it waits for anything: its lease is over."""
-        self.facts: Callable[[], bytes] = lambda: b"{}"
-        """What this node tells the others of itself with each beat: a JSON object."""
+        self.facts: Callable[[], Mapping[str, object]] = dict
+        """What this node tells the others of itself with each beat, as JSON values."""
+        self.draining = False
+        """Whether this node takes no more turns, which it tells the others too."""
         self._store = store
-        self._interval = lease_seconds / BEATS_IN_A_LEASE
-        self._until = math.inf
+        self._secret = settings.secret
+        self._interval = settings.lease_seconds / BEATS_IN_A_LEASE
+        self._until = -math.inf
         self._others: dict[str, LiveNode] = {}
         self._changed = trio.Event()
         self.lives = 0
@@ -69,22 +79,43 @@ class Membership:
         return trio.current_time() < self._until
 
     @property
+    def is_alone(self) -> bool:
+        """Whether there can be no other nodes: the store is one gateway's."""
+        return self._until == math.inf
+
+    @property
     def others(self) -> tuple[LiveNode, ...]:
         """The other nodes that lived at the last beat."""
         return tuple(self._others.values())
+
+    @property
+    def taking(self) -> Node | None:
+        """Another node that takes turns, any of them."""
+        taking = [each.node for each in self._others.values() if not _drains(each)]
+        return random.choice(taking) if taking else None  # noqa: S311 (no secret)
 
     def lives_on(self, node_id: str) -> bool:
         """Whether this other node lived at the last beat."""
         return node_id in self._others
 
+    def prove(self, passed: Passed) -> list[tuple[bytes, bytes]]:
+        """The headers by which another node knows that this one passes the request on."""
+        proof = seal(self._secret, self.node.id, passed, time.time())
+        return [
+            (b"x-request-id", passed.request_id.encode("latin-1")),
+            (HEADER.encode(), proof.encode("latin-1")),
+            (OWNER_HEADER.encode(), passed.owner.encode("latin-1")),
+        ]
+
     async def wait_gone(self, node_id: str) -> None:
         """Wait until this other node lives no more, as far as that is known. One that has just
         come is waited for until it was seen once."""
-        await self._next_beat()
+        await self.wait_beat()
         while node_id in self._others:
-            await self._next_beat()
+            await self.wait_beat()
 
-    async def _next_beat(self) -> None:
+    async def wait_beat(self) -> None:
+        """Wait until it was looked again who lives."""
         await self._changed.wait()
 
     async def join(self) -> None:
@@ -113,7 +144,8 @@ class Membership:
 
     async def _beat(self) -> None:
         try:
-            self._until = await self._store.beat(self.facts())
+            facts = {**self.facts(), "draining": self.draining}
+            self._until = await self._store.beat(write_json(facts))
         except Lapsed:
             self._until = -math.inf
             raise
@@ -143,23 +175,29 @@ class Membership:
         log.info("another life of this node has begun", node_id=self.node.id)
 
 
+def _drains(other: LiveNode) -> bool:
+    facts = parse_json(other.facts)
+    return isinstance(facts, dict) and facts.get("draining") is True
+
+
 @asynccontextmanager
 async def open_nodes(
     store: Store | None, settings: ClusterSettings
 ) -> AsyncIterator[Membership | None]:
-    """Be one node among others while the block runs, if there are to be others; afterwards this
-    node owns nothing. Raises `SettingsError`, `Overloaded`."""
-    if not settings.node_url:
-        yield None
-        return
-    if store is None or not store.node.url:
-        reason = "needs a database that several gateways can share (storage.url)"
-        raise SettingsError([Problem("cluster.node_url", reason)])
-    membership = Membership(store, settings.lease_seconds)
+    """Be one node among others while the block runs, if the store is one that several share;
+    afterwards this node owns nothing. Raises `SettingsError`, `Overloaded`."""
+    membership = None if store is None else Membership(store, settings)
     try:
-        await membership.join()
+        if membership is not None:
+            await membership.join()
+            await _check_others(membership, settings)
     except StoreError as error:
         raise Overloaded(str(error), code="storage_unavailable") from error
+    if store is None or membership is None or membership.is_alone:
+        if settings.node_url:
+            raise _wrong("needs a database that several gateways can share (storage.url)")
+        yield None
+        return
     async with trio.open_nursery() as nursery:
         nursery.start_soon(membership.run)
         try:
@@ -168,3 +206,21 @@ async def open_nodes(
             nursery.cancel_scope.cancel()
             with trio.move_on_after(LEAVE_SECONDS, shield=True), suppress(StoreError):
                 await store.leave()
+
+
+async def _check_others(membership: Membership, settings: ClusterSettings) -> None:
+    """Raises `SettingsError` where this node and another could not work together."""
+    with trio.move_on_after(settings.lease_seconds * EARLIER_LIVES):
+        while any(each.node.url == settings.node_url for each in membership.others):
+            # An earlier life of this gateway that was killed, most likely.
+            await trio.sleep(settings.lease_seconds / BEATS_IN_A_LEASE)
+            await membership.join()
+    for each in membership.others:
+        if not (each.node.url and settings.node_url):
+            raise _wrong("must be set: another gateway uses this database")
+        if each.node.url == settings.node_url:
+            raise _wrong(f"{settings.node_url} is another gateway's, which lives")
+
+
+def _wrong(reason: str) -> SettingsError:
+    return SettingsError([Problem("cluster.node_url", reason)])

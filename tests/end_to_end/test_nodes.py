@@ -2,17 +2,26 @@
 
 from __future__ import annotations
 
+import json
 from collections.abc import AsyncIterator
 from pathlib import Path
 from typing import Any
 
+import attrs
 import httpx
 import pytest
 import trio
+from trio_websocket import ConnectionClosed, open_websocket_url
+
+from ccapi.actors import open_gateway
+from ccapi.actors.nodes.checks import problem_of
+from ccapi.schemas.settings.settings import SettingsError
+from ccapi.transport.store.memory import MemoryCluster
 
 from ..support.embedded import script
-from ..support.live import Live
-from ..support.nodes import open_demo_nodes
+from ..support.joined import open_joined
+from ..support.live import Live, settings_for
+from ..support.nodes import free_port, node_settings, open_demo_nodes
 
 
 @pytest.fixture
@@ -117,3 +126,257 @@ async def test_a_client_cannot_pretend_to_be_a_node(
     refused = await client.get(url, headers={"x-ccapi-node": "v1 me 1 00"})
     assert refused.status_code == 403
     assert refused.json()["error"]["code"] == "node_refused"
+
+
+# -- watchers --------------------------------------------------------------------------------------
+
+
+async def test_watchers_of_any_node_see_the_same(
+    nodes: list[Live], client: httpx.AsyncClient
+) -> None:
+    one, other = nodes
+    name = (await ask(client, one, "One")).json()["conversation_id"]
+    async with open_joined(other.url, name) as far, open_joined(one.url, name) as near:
+        assert len(far.hello["items"]) == 2
+        ended = await far.turn("Two")
+        assert ended["type"] == "turn.finished"
+        await near.until("turn.finished")
+        assert far.text == near.text
+        assert far.text
+
+
+async def test_a_watcher_comes_back_when_the_node_has_gone(
+    nodes: list[Live], client: httpx.AsyncClient
+) -> None:
+    one, other = nodes
+    name = (await ask(client, one, "One")).json()["conversation_id"]
+    async with open_joined(other.url, name) as watcher:
+        one.stop.set()
+        with pytest.raises(ConnectionClosed), trio.fail_after(20):
+            while True:
+                await watcher.next()
+        await watcher.cut()
+    with trio.fail_after(20):
+        async with open_joined(other.url, name) as again:
+            assert len(again.hello["items"]) == 2
+
+
+# -- Responses -------------------------------------------------------------------------------------
+
+
+async def test_a_response_goes_on_through_any_node(
+    nodes: list[Live], client: httpx.AsyncClient
+) -> None:
+    one, other = nodes
+    first = (await client.post(f"{one.base_url}/responses", json={"input": "One"})).json()
+    body = {"input": "Two", "previous_response_id": first["id"]}
+    second = await client.post(f"{other.base_url}/responses", json=body)
+    assert second.status_code == 200, second.text
+    assert second.headers["x-ccapi-child"] == "warm"
+    shown = await client.get(f"{one.base_url}/responses/{second.json()['id']}")
+    assert shown.json()["output"] == second.json()["output"]
+
+
+async def test_a_response_in_the_background_is_followed_through_any_node(
+    nodes: list[Live], client: httpx.AsyncClient
+) -> None:
+    one, other = nodes
+    body = {"input": script("a b c d e f g h", pace_ms=60), "background": True}
+    begun = (await client.post(f"{one.base_url}/responses", json=body)).json()
+    assert begun["status"] == "in_progress"
+    url = f"{other.base_url}/responses/{begun['id']}"
+    async with client.stream("GET", url, params={"stream": "true"}) as events:
+        text = "".join([piece async for piece in events.aiter_text()])
+    assert '"type":"response.completed"' in text
+    again = await client.get(url, params={"stream": "true", "starting_after": "2"})
+    assert '"sequence_number":2,' not in again.text
+    assert '"type":"response.completed"' in again.text
+    shown = await client.get(url)
+    assert shown.json()["status"] == "completed"
+
+
+async def test_one_in_the_background_is_cancelled_through_any_node(
+    nodes: list[Live], client: httpx.AsyncClient
+) -> None:
+    one, other = nodes
+    body = {"input": script(first_ms=600_000), "background": True}
+    begun = (await client.post(f"{one.base_url}/responses", json=body)).json()
+    with trio.fail_after(20):
+        ended = await client.post(f"{other.base_url}/responses/{begun['id']}/cancel")
+    assert ended.json()["status"] == "cancelled"
+
+
+async def responses_over(node: Live, *messages: dict[str, Any]) -> list[dict[str, Any]]:
+    """What comes back over a WebSocket, up to the end of the last response."""
+    events: list[dict[str, Any]] = []
+    url = f"ws{node.url.removeprefix('http')}/v1/responses"
+    with trio.fail_after(30):
+        async with open_websocket_url(url) as connection:
+            for message in messages:
+                await connection.send_message(json.dumps({"type": "response.create", **message}))
+                while True:
+                    events.append(json.loads(await connection.get_message()))
+                    if events[-1]["type"] in ("response.completed", "response.failed", "error"):
+                        break
+    return events
+
+
+async def test_responses_over_a_websocket_go_on_through_any_node(
+    nodes: list[Live], client: httpx.AsyncClient
+) -> None:
+    one, other = nodes
+    first = (await client.post(f"{one.base_url}/responses", json={"input": "One"})).json()
+    events = await responses_over(
+        other, {"input": "Two", "previous_response_id": first["id"], "stream_id": "a"}
+    )
+    assert events[-1]["type"] == "response.completed", events[-1]
+    assert {event["stream_id"] for event in events} == {"a"}
+    assert [event["sequence_number"] for event in events] == [*range(len(events))]
+
+
+async def test_a_response_elsewhere_is_steered_and_cancelled(
+    nodes: list[Live], client: httpx.AsyncClient
+) -> None:
+    one, other = nodes
+    first = (await client.post(f"{one.base_url}/responses", json={"input": "One"})).json()
+    url = f"ws{other.url.removeprefix('http')}/v1/responses"
+
+    async def until(connection: Any, kind: str) -> dict[str, Any]:
+        while True:
+            event: dict[str, Any] = json.loads(await connection.get_message())
+            if event["type"] == kind:
+                return event
+
+    with trio.fail_after(30):
+        async with open_websocket_url(url) as connection:
+            create = {
+                "type": "response.create",
+                "input": script("a b c d e f g h", pace_ms=200),
+                "previous_response_id": first["id"],
+            }
+            await connection.send_message(json.dumps(create))
+            begun = (await until(connection, "response.created"))["response"]["id"]
+            await until(connection, "response.output_text.delta")
+            steer = {"type": "response.steer", "previous_response_id": begun, "input": "Shorter"}
+            await connection.send_message(json.dumps(steer))
+            await until(connection, "response.steer.accepted")
+            await until(connection, "response.incomplete")
+            second = (await until(connection, "response.created"))["response"]["id"]
+            assert second != begun
+
+
+# -- who is there ----------------------------------------------------------------------------------
+
+
+async def test_nodes_find_each_other(nodes: list[Live]) -> None:
+    one, other = nodes
+    for each, to in ((one, other), (other, one), (one, one)):
+        membership, node = each.gateway.nodes, to.gateway.nodes
+        assert membership is not None
+        assert node is not None
+        client = each.gateway.node_client
+        assert await problem_of(membership, client, to.url, node.node.id) is None
+
+
+async def test_clients_do_not_reach_what_nodes_ask(
+    nodes: list[Live], client: httpx.AsyncClient
+) -> None:
+    answer = await client.get(f"{nodes[0].base_url}/node")
+    assert answer.status_code == 404
+    assert answer.json()["error"]["code"] == "not_found"
+
+
+async def test_what_is_wrong_between_nodes_is_said(nodes: list[Live]) -> None:
+    one, other = nodes
+    membership, client = one.gateway.nodes, one.gateway.node_client
+    assert membership is not None
+    said = await problem_of(membership, client, other.url, "another life")
+    assert said is not None
+    assert "two have one cluster.node_url" in said
+    said = await problem_of(membership, client, f"http://127.0.0.1:{free_port()}", "node")
+    assert said is not None
+    assert "nothing answers there" in said
+    membership._secret = "another-secret-altogether"
+    said = await problem_of(membership, client, other.url, "node")
+    assert said is not None
+    assert "made with another secret (cluster.secret)" in said
+
+
+async def test_a_balancer_that_strips_headers_is_noticed(
+    nodes: list[Live], client: httpx.AsyncClient
+) -> None:
+    one, other = nodes
+    membership = one.gateway.nodes
+    assert membership is not None
+
+    async def strip(stream: trio.SocketStream) -> None:
+        async with stream, await trio.open_tcp_stream(*address(other.url)) as behind:
+            head = (await stream.receive_some(65536)).split(b"\r\n")
+            kept = [line for line in head if not line.lower().startswith(b"x-ccapi")]
+            await behind.send_all(b"\r\n".join(kept))
+            await stream.send_all(await behind.receive_some(65536))
+
+    (listener,) = await trio.open_tcp_listeners(0, host="127.0.0.1")
+    url = f"http://127.0.0.1:{listener.socket.getsockname()[1]}"
+    async with trio.open_nursery() as nursery:
+        nursery.start_soon(trio.serve_listeners, strip, [listener])
+        said = await problem_of(membership, one.gateway.node_client, url, "node")
+        nursery.cancel_scope.cancel()
+    assert said is not None
+    assert "takes x-ccapi-node away" in said
+
+
+def address(url: str) -> tuple[str, int]:
+    host, _, port = url.removeprefix("http://").partition(":")
+    return host, int(port)
+
+
+async def test_two_nodes_at_one_url_are_refused(tmp_path: Path) -> None:
+    shared = MemoryCluster(0.5)
+    settings = node_settings(settings_for(tmp_path, {"HOME": str(tmp_path)}), free_port())
+    url = settings.cluster.node_url
+    settings = attrs.evolve(settings, cluster=attrs.evolve(settings.cluster, lease_seconds=0.5))
+    first = shared.open_node(url)
+
+    async def beat() -> None:
+        while True:
+            await first.beat()
+            await trio.sleep(0.1)
+
+    async with trio.open_nursery() as nursery:
+        nursery.start_soon(beat)
+        with pytest.RaisesGroup(
+            pytest.RaisesExc(SettingsError, match="another gateway's, which lives"),
+            flatten_subgroups=True,
+        ):
+            async with open_gateway(settings, demo=True, store=shared.open_node(url)):
+                pass
+        nursery.cancel_scope.cancel()
+    # Once it is gone, its place is free.
+    await trio.sleep(0.6)
+    async with open_gateway(settings, demo=True, store=shared.open_node(url)) as gateway:
+        assert gateway.nodes is not None
+
+
+async def test_a_conversation_is_deleted_where_it_is(
+    nodes: list[Live], client: httpx.AsyncClient
+) -> None:
+    one, other = nodes
+    name = (await ask(client, one, "One")).json()["conversation_id"]
+    deleted = await client.delete(f"{other.base_url}/conversations/{name}")
+    assert deleted.status_code == 200
+    assert not one.gateway.conversations()
+    assert (await client.get(f"{other.base_url}/conversations/{name}")).status_code == 404
+
+
+async def test_a_node_that_drains_passes_turns_on(
+    nodes: list[Live], client: httpx.AsyncClient
+) -> None:
+    one, other = nodes
+    name = (await ask(client, one, "One")).json()["conversation_id"]
+    one.gateway.drain()
+    for fields in ({}, {"conversation_id": name}):
+        answer = await ask(client, one, "Two", **fields)
+        assert answer.status_code == 200, answer.text
+    assert name in {each.conversation_id for each in other.gateway.conversations()}
+    assert (await client.get(f"{one.url}/ready")).status_code == 503
