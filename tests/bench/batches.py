@@ -68,8 +68,8 @@ async def recycled(world: World, count: int) -> tuple[float, float]:
     return rate, (cpu_seconds(world.gateway_pid) - before) / count * 1000
 
 
-async def main(total: str = "1000") -> None:
-    count = int(total)
+async def main(*total: str) -> None:
+    count = int(total[0] if total else 1000)
     async with (
         open_world(**SETTINGS) as world,
         httpx.AsyncClient(base_url=f"http://127.0.0.1:{world.port}", timeout=60) as client,
