@@ -78,7 +78,7 @@ class Content:
     """The bytes of an attachment, and their declared type.
 
     `declared` is a media type without parameters, None where none was declared. `encoded` is their
-    canonical base64 where that is at hand already, `name` what whoever uploaded it called it.
+    canonical base64 where that is at hand already, `name` what an uploaded file was called.
     """
 
     data: bytes = field(repr=False)
