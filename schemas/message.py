@@ -299,6 +299,16 @@ class Message:
         return made.digest()
 
     @cached_property
+    def _exact_digest(self) -> bytes:
+        """Kept, as `_digest` is: to read a call's arguments takes its time."""
+        return _digest_of(self, thinks=True) if _thinks(self) else self._read_digest
+
+    @cached_property
+    def _read_digest(self) -> bytes:
+        """The same without thinking."""
+        return _digest_of(self, thinks=False)
+
+    @cached_property
     def _size(self) -> int:
         return BESIDE + sum(map(_size, self.content))
 
@@ -455,14 +465,23 @@ def _agrees(asked: Message, held: Message) -> bool:
         return asked.role == held.role
     if asked.role != held.role or (asked.is_one_text and held.is_one_text):
         return False
-    thinks = any(isinstance(block, Thinking | RedactedThinking) for block in asked.content)
-    return _as_read(asked, thinks=thinks) == _as_read(held, thinks=thinks)
+    if _thinks(asked):
+        return exact_digest(asked) == exact_digest(held)
+    return asked._read_digest == held._read_digest  # noqa: SLF001 (kept by the message)
+
+
+def _thinks(message: Message) -> bool:
+    return any(isinstance(block, Thinking | RedactedThinking) for block in message.content)
 
 
 def exact_digest(message: Message) -> bytes:
     """What the Messages API reads of a message, by SHA-256 (32 bytes): messages of which it is
-    equal `agree`. Not kept."""
-    read = [message.role, *_as_read(message, thinks=True)]
+    equal `agree`."""
+    return message._exact_digest  # noqa: SLF001 (the function is its public name)
+
+
+def _digest_of(message: Message, *, thinks: bool) -> bytes:
+    read = [message.role, *_as_read(message, thinks=thinks)]
     made = hashlib.sha256()
     digest_text(made, _IN_ORDER.encode(read))
     return made.digest()
@@ -504,9 +523,9 @@ def _read_part(part: str | Image | Document) -> Any:
         case str():
             return part
         case Image(media_type, data):
-            return ["image", media_type, data]
+            return ["image", media_type, _short(data)]
         case Document(media_type, data, name):
-            return ["document", media_type, data, name]
+            return ["document", media_type, _short(data), name]
 
 
 def _is_blank_text(part: str | Image | Document) -> bool:
