@@ -299,14 +299,9 @@ class Message:
         return made.digest()
 
     @cached_property
-    def _exact_digest(self) -> bytes:
-        """Kept, as `_digest` is: to read a call's arguments takes its time."""
-        return _digest_of(self, thinks=True) if _thinks(self) else self._read_digest
-
-    @cached_property
-    def _read_digest(self) -> bytes:
-        """The same without thinking."""
-        return _digest_of(self, thinks=False)
+    def _read_digests(self) -> dict[tuple[bool, bool], bytes]:
+        """What `_digest_of` has made."""
+        return {}
 
     @cached_property
     def _size(self) -> int:
@@ -315,7 +310,9 @@ class Message:
     @cached_property
     def is_blank(self) -> bool:
         """Whether the CLI would find nothing in it."""
-        return (self.is_one_text or self._says_only_text) and is_blank(self.text)
+        if not (self.is_one_text or self._says_only_text) or not is_blank(self.text):
+            return False
+        return not any(isinstance(block, ServerBlock) for block in self.content)
 
     @property
     def _says_only_text(self) -> bool:
@@ -442,8 +439,9 @@ def agree(asked: Sequence[Message], held: Sequence[Message]) -> bool:
     they say), where `digest` is known already; no more than a comparison where they are alike.
 
     A message without any thinking agrees with one that has some: a client of another dialect never
-    saw it, and others leave it out. Nor do two things count: calls of an MCP server's tools and
-    their results, which no client receives (`ToolRound`), and what cannot be carried to the API:
+    saw it, and others leave it out. So does one without searches and citations. Nor do two things
+    count: calls of an MCP server's tools and their results, which no client receives (`ToolRound`),
+    and what cannot be carried to the API:
 
     * Blank texts, which it refuses and the CLI drops, and an answer of nothing but thinking.
     * The border between two messages of one role: it reads them as one.
@@ -465,31 +463,40 @@ def _agrees(asked: Message, held: Message) -> bool:
         return asked.role == held.role
     if asked.role != held.role or (asked.is_one_text and held.is_one_text):
         return False
-    if _thinks(asked):
-        return exact_digest(asked) == exact_digest(held)
-    return asked._read_digest == held._read_digest  # noqa: SLF001 (kept by the message)
+    thinks, searches = _has(asked, Thinking, RedactedThinking), _has(asked, ServerBlock, Citations)
+    return exact_digest(asked) == _digest_of(held, thinks=thinks, searches=searches)
 
 
-def _thinks(message: Message) -> bool:
-    return any(isinstance(block, Thinking | RedactedThinking) for block in message.content)
+def _has(message: Message, *kinds: type) -> bool:
+    return any(isinstance(block, kinds) for block in message.content)
 
 
 def exact_digest(message: Message) -> bytes:
     """What the Messages API reads of a message, by SHA-256 (32 bytes): messages of which it is
     equal `agree`."""
-    return message._exact_digest  # noqa: SLF001 (the function is its public name)
+    return _digest_of(message, thinks=True, searches=True)
 
 
-def _digest_of(message: Message, *, thinks: bool) -> bytes:
-    read = [message.role, *_as_read(message, thinks=thinks)]
+def _digest_of(message: Message, *, thinks: bool, searches: bool) -> bytes:
+    """Of what `_as_read` says. Kept: to read a call's arguments takes its time."""
+    thinks = thinks and _has(message, Thinking, RedactedThinking)
+    searches = searches and _has(message, ServerBlock, Citations)
+    seen = thinks, searches  # one that has neither has one digest
+    kept = message._read_digests  # noqa: SLF001 (kept by the message)
+    if seen not in kept:
+        kept[seen] = _made_of([message.role, *_as_read(message, thinks=thinks, searches=searches)])
+    return kept[seen]
+
+
+def _made_of(read: list[Any]) -> bytes:
     made = hashlib.sha256()
     digest_text(made, _IN_ORDER.encode(read))
     return made.digest()
 
 
-def _as_read(message: Message, *, thinks: bool) -> list[Any]:
-    """The blocks as JSON values, with thinking or without; results that stand together in the order
-    of their calls' ids."""
+def _as_read(message: Message, *, thinks: bool, searches: bool) -> list[Any]:
+    """The blocks as JSON values, with thinking and searches or without; results that stand together
+    in the order of their calls' ids."""
     results = iter(sorted(message.results, key=lambda result: result.call_id))
     read: list[Any] = []
     for block in message.content:
@@ -513,6 +520,9 @@ def _as_read(message: Message, *, thinks: bool) -> list[Any]:
                     read.append(["redacted", data])
             case Image() | Document():
                 read.append(_read_part(block))
+            case ServerBlock(data) | Citations(data):
+                if searches:
+                    read.append([type(block).__name__, data])
             case ToolRound():
                 pass
     return read

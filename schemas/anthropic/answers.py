@@ -68,6 +68,7 @@ _DELTAS: dict[str, Schema] = {
     "thinking_delta": {"thinking": STRING},
     "signature_delta": {"signature": STRING},
     "input_json_delta": {"partial_json": STRING},
+    "citations_delta": {"citation": OBJECT},
 }
 
 
@@ -154,8 +155,32 @@ MESSAGES: dict[str, Schema] = {
     "MessageThinking": _event("thinking", thinking=STRING, signature=STRING),
     "MessageRedactedThinking": _event("redacted_thinking", data=STRING),
     "MessageToolUse": _event("tool_use", id=STRING, name=STRING, input=OBJECT),
+    "MessageServerToolUse": _event("server_tool_use", id=STRING, name=STRING, input=OBJECT),
+    "MessageSearchResult": _event(
+        "web_search_tool_result",
+        tool_use_id=STRING,
+        content={
+            "oneOf": [
+                array(
+                    _event(
+                        "web_search_result",
+                        url=STRING,
+                        title=STRING,
+                        encrypted_content=STRING,
+                        page_age=nullable(STRING),
+                    )
+                ),
+                _event("web_search_tool_result_error", error_code=STRING),
+            ]
+        },
+    ),
     "MessageBlock": any_of(
-        "MessageText", "MessageThinking", "MessageRedactedThinking", "MessageToolUse"
+        "MessageText",
+        "MessageThinking",
+        "MessageRedactedThinking",
+        "MessageToolUse",
+        "MessageServerToolUse",
+        "MessageSearchResult",
     ),
     "Message": an_object(
         {

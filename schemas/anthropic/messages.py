@@ -24,7 +24,15 @@ from ..message import Checked, Document, Image, Message, is_blank
 from ..openai.chat_tools import MAX_SCHEMA_BYTES, MAX_TOOLS, SchemaFormat, read_schema
 from ..openai.ignored_fields import unknown_fields
 from ..openai.parameters import check_ranges, encode_cache_fields, refuse_unsupported
-from ..turn import DigestedText, Effort, Options, ThinkingWish, TurnRequest
+from ..turn import (
+    SEARCH_TOOL,
+    DigestedText,
+    Effort,
+    Options,
+    ThinkingWish,
+    Tool,
+    TurnRequest,
+)
 from .betas import has_beta, ignored_betas
 from .blocks import (
     MAX_MESSAGES,
@@ -37,7 +45,7 @@ from .blocks import (
     read_system,
 )
 from .errors import FORMER_VERSION, NO_THREADS, VERSION, dotted
-from .tools import ChosenTool, ToolSpec, ignored_of, read_choice, read_tools
+from .tools import ChosenTool, ToolSpec, ignored_of, read_choice, read_search, read_tools
 
 MAX_STOPS = 64
 MAX_SYSTEM = 1_000
@@ -316,6 +324,9 @@ def _asked(request: CountRequest, version: str, *, continues: bool) -> MessagesT
     schema = _schema(request)
     if history.begun is not None and schema is not None:
         raise invalid("A JSON answer cannot be one that was begun.", history.begun)
+    search = read_search(request.tools or ())
+    if search is not None and known_tools is not None:
+        known_tools = (*known_tools, Tool(SEARCH_TOOL))
     choice, parallel = read_choice(request.tool_choice, known_tools)
     ignored = {*history.ignored, *ignored_of(request.tools or ())}
     if isinstance(request.system, tuple) and any(part.cache_control for part in request.system):
@@ -333,6 +344,7 @@ def _asked(request: CountRequest, version: str, *, continues: bool) -> MessagesT
             parallel_tool_calls=parallel,
             begun=history.begun is not None,
             blocks=True,
+            search=search,
         ),
         ignored=tuple(sorted(ignored)),
         begun=history.begun,
