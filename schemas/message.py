@@ -40,11 +40,18 @@ class Image:
 
 @frozen
 class Document:
-    """A file that the model may read; `data` is base64 without white space."""
+    """A file that the model may read; `data` is base64 without white space. `context`: what the
+    client says of it to the model, which is no part of it."""
 
     media_type: str
     data: str
     name: str | None = None
+    context: str | None = field(default=None, kw_only=True)
+
+    @property
+    def said(self) -> tuple[str, ...]:
+        """Its context, if it has one."""
+        return () if self.context is None else (self.context,)
 
 
 @frozen
@@ -377,7 +384,7 @@ def _identity(block: Block) -> Any:
         case Image(media_type, data):
             return ["image", media_type, _short(data)]
         case Document(media_type, data, name):
-            return ["document", media_type, _short(data), name]
+            return ["document", media_type, _short(data), name, *block.said]
         case ToolCall(id, name, arguments):
             with suppress(ValueError, RecursionError):  # what is no JSON is what it is
                 # As text: what can just be read may be nested too deeply to be written within
@@ -535,7 +542,7 @@ def _read_part(part: str | Image | Document) -> Any:
         case Image(media_type, data):
             return ["image", media_type, _short(data)]
         case Document(media_type, data, name):
-            return ["document", media_type, _short(data), name]
+            return ["document", media_type, _short(data), name, *part.said]
 
 
 def _is_blank_text(part: str | Image | Document) -> bool:
@@ -801,8 +808,10 @@ def _length(block: Block) -> int:
     match block:
         case str():
             return len(block)
-        case Image(_, data) | Document(_, data):
+        case Image(_, data):
             return BESIDE + len(data)
+        case Document(_, data):
+            return BESIDE + len(data) + length_of(block.said)
         case ToolCall(arguments=arguments):
             return BESIDE + len(arguments)
         case ToolResult(_, content):
@@ -825,8 +834,10 @@ def _size(block: Block) -> int:
     match block:
         case str():
             return utf8_size(block)
-        case Image(_, data) | Document(_, data):
+        case Image(_, data):
             return BESIDE + utf8_size(data)
+        case Document(_, data):
+            return BESIDE + utf8_size(data) + sum(map(utf8_size, block.said))
         case ToolCall(id, name, arguments):
             return BESIDE + sum(map(utf8_size, (id, name, arguments)))
         case ToolResult(call_id, content):
