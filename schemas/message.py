@@ -40,11 +40,18 @@ class Image:
 
 @frozen
 class Document:
-    """A file that the model may read; `data` is base64 without white space."""
+    """A file that the model may read; `data` is base64 without white space. `context`: what the
+    client says of it to the model, which is no part of it."""
 
     media_type: str
     data: str
     name: str | None = None
+    context: str | None = field(default=None, kw_only=True)
+
+    @property
+    def said(self) -> tuple[str, ...]:
+        """Its context, if it has one."""
+        return () if self.context is None else (self.context,)
 
 
 @frozen
@@ -299,6 +306,11 @@ class Message:
         return made.digest()
 
     @cached_property
+    def _read_digests(self) -> dict[tuple[bool, bool], bytes]:
+        """What `_digest_of` has made."""
+        return {}
+
+    @cached_property
     def _size(self) -> int:
         return BESIDE + sum(map(_size, self.content))
 
@@ -372,7 +384,7 @@ def _identity(block: Block) -> Any:
         case Image(media_type, data):
             return ["image", media_type, _short(data)]
         case Document(media_type, data, name):
-            return ["document", media_type, _short(data), name]
+            return ["document", media_type, _short(data), name, *block.said]
         case ToolCall(id, name, arguments):
             with suppress(ValueError, RecursionError):  # what is no JSON is what it is
                 # As text: what can just be read may be nested too deeply to be written within
@@ -458,16 +470,32 @@ def _agrees(asked: Message, held: Message) -> bool:
         return asked.role == held.role
     if asked.role != held.role or (asked.is_one_text and held.is_one_text):
         return False
-    thinks = any(isinstance(block, Thinking | RedactedThinking) for block in asked.content)
-    searches = any(isinstance(block, ServerBlock | Citations) for block in asked.content)
-    seen = {"thinks": thinks, "searches": searches}
-    return _as_read(asked, **seen) == _as_read(held, **seen)
+    thinks, searches = _has(asked, Thinking, RedactedThinking), _has(asked, ServerBlock, Citations)
+    return exact_digest(asked) == _digest_of(held, thinks=thinks, searches=searches)
+
+
+def _has(message: Message, *kinds: type) -> bool:
+    return any(isinstance(block, kinds) for block in message.content)
 
 
 def exact_digest(message: Message) -> bytes:
     """What the Messages API reads of a message, by SHA-256 (32 bytes): messages of which it is
-    equal `agree`. Not kept."""
-    read = [message.role, *_as_read(message, thinks=True, searches=True)]
+    equal `agree`."""
+    return _digest_of(message, thinks=True, searches=True)
+
+
+def _digest_of(message: Message, *, thinks: bool, searches: bool) -> bytes:
+    """Of what `_as_read` says. Kept: to read a call's arguments takes its time."""
+    thinks = thinks and _has(message, Thinking, RedactedThinking)
+    searches = searches and _has(message, ServerBlock, Citations)
+    seen = thinks, searches  # one that has neither has one digest
+    kept = message._read_digests  # noqa: SLF001 (kept by the message)
+    if seen not in kept:
+        kept[seen] = _made_of([message.role, *_as_read(message, thinks=thinks, searches=searches)])
+    return kept[seen]
+
+
+def _made_of(read: list[Any]) -> bytes:
     made = hashlib.sha256()
     digest_text(made, _IN_ORDER.encode(read))
     return made.digest()
@@ -512,9 +540,9 @@ def _read_part(part: str | Image | Document) -> Any:
         case str():
             return part
         case Image(media_type, data):
-            return ["image", media_type, data]
+            return ["image", media_type, _short(data)]
         case Document(media_type, data, name):
-            return ["document", media_type, data, name]
+            return ["document", media_type, _short(data), name, *part.said]
 
 
 def _is_blank_text(part: str | Image | Document) -> bool:
@@ -780,8 +808,10 @@ def _length(block: Block) -> int:
     match block:
         case str():
             return len(block)
-        case Image(_, data) | Document(_, data):
+        case Image(_, data):
             return BESIDE + len(data)
+        case Document(_, data):
+            return BESIDE + len(data) + length_of(block.said)
         case ToolCall(arguments=arguments):
             return BESIDE + len(arguments)
         case ToolResult(_, content):
@@ -804,8 +834,10 @@ def _size(block: Block) -> int:
     match block:
         case str():
             return utf8_size(block)
-        case Image(_, data) | Document(_, data):
+        case Image(_, data):
             return BESIDE + utf8_size(data)
+        case Document(_, data):
+            return BESIDE + utf8_size(data) + sum(map(utf8_size, block.said))
         case ToolCall(id, name, arguments):
             return BESIDE + sum(map(utf8_size, (id, name, arguments)))
         case ToolResult(call_id, content):

@@ -30,7 +30,8 @@ Schema = dict[str, Any]
 
 ERROR_TYPES = (
     "invalid_request_error", "authentication_error", "permission_error", "not_found_error",
-    "request_too_large", "rate_limit_error", "timeout_error", "overloaded_error", "api_error",
+    "request_too_large", "rate_limit_error", "billing_error", "timeout_error",
+    "overloaded_error", "api_error",
 )  # fmt: skip
 
 _DELTA_USAGE: dict[str, Schema] = {
@@ -193,8 +194,13 @@ MESSAGES: dict[str, Schema] = {
             "usage": an_object(
                 {
                     **_DELTA_USAGE,
-                    "cache_creation": an_object(
-                        {"ephemeral_5m_input_tokens": COUNT, "ephemeral_1h_input_tokens": COUNT}
+                    "cache_creation": nullable(
+                        an_object(
+                            {
+                                "ephemeral_5m_input_tokens": COUNT,
+                                "ephemeral_1h_input_tokens": COUNT,
+                            }
+                        )
                     ),
                     "service_tier": one_of("standard", "priority", "batch"),
                     "inference_geo": nullable(STRING),

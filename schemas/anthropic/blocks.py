@@ -13,7 +13,7 @@ from __future__ import annotations
 
 import base64
 from collections.abc import Iterable, Iterator, Mapping, Sequence
-from typing import Any
+from typing import Any, Literal
 
 from attrs import NOTHING, field, frozen
 
@@ -578,9 +578,7 @@ class _Reading:
     def _document(
         self, block: ContentBlock | ResultBlock, source: ContentSource, path: str
     ) -> Iterator[Image | Document]:
-        title = block.title or None
-        if block.context:
-            self.ignored.add("messages.document.context")
+        title, context = block.title or None, block.context or None
         match source.type:
             case "base64":
                 if source.data is None:
@@ -590,22 +588,24 @@ class _Reading:
                     raise invalid(
                         f"{path}.media_type must be application/pdf.", f"{path}.media_type"
                     )
-                yield self._slot("file", _data_url(media_type, source.data, path), path, title)
+                yield self._slot(
+                    "file", _data_url(media_type, source.data, path), path, title, context
+                )
             case "url":
-                yield self._slot("file", _url(source.url, path), path, title)
+                yield self._slot("file", _url(source.url, path), path, title, context)
             case "text":
-                yield _plain(source.data, f"{path}.data", title)
+                yield _plain(source.data, f"{path}.data", title, context)
             case "content":
-                yield from self._made_of(source, path, title)
+                yield from self._made_of(source, path, title, context)
             case _:
                 raise _unknown_source(source.type, path)
 
     def _made_of(
-        self, source: ContentSource, path: str, title: str | None
+        self, source: ContentSource, path: str, title: str | None, context: str | None
     ) -> Iterator[Image | Document]:
         """A document of blocks: its texts are one, and pictures stand behind it."""
         if source.content is None or isinstance(source.content, str):
-            yield _plain(source.content, f"{path}.content", title)
+            yield _plain(source.content, f"{path}.content", title, context)
             return
         texts: list[str] = []
         pictures: list[Image] = []
@@ -620,13 +620,20 @@ class _Reading:
             else:
                 raise _unknown_block(part.type, where, ("text", "image"))
         if texts:
-            yield _plain("\n\n".join(texts), f"{path}.content", title)
+            yield _plain("\n\n".join(texts), f"{path}.content", title, context)
         yield from pictures
         if not texts and not pictures:
             raise invalid(f"{path}.content must hold at least one block.", f"{path}.content")
 
-    def _slot(self, kind: Any, source: str, path: str, name: str | None = None) -> Slot:
-        self.attachments.append(Attachment(kind, source, path, name))
+    def _slot(
+        self,
+        kind: Literal["image", "file"],
+        source: str,
+        path: str,
+        name: str | None = None,
+        context: str | None = None,
+    ) -> Slot:
+        self.attachments.append(Attachment(kind, source, path, name, context))
         return Slot(number=len(self.attachments) - 1)
 
     def _note(self, block: ContentBlock | ResultBlock) -> None:
@@ -716,7 +723,7 @@ def _url(url: str | None, path: str) -> str:
     return url
 
 
-def _plain(text: str | None, path: str, title: str | None) -> Document:
+def _plain(text: str | None, path: str, title: str | None, context: str | None) -> Document:
     if text is None:
         raise missing(path)
     if is_blank(text):
@@ -724,7 +731,7 @@ def _plain(text: str | None, path: str, title: str | None) -> Document:
             f"{path} must hold more than white space.", code="empty_content", param=path
         )
     data = base64.b64encode(text.encode("utf-8", "replace")).decode("ascii")
-    return Document("text/plain", data, title)
+    return Document("text/plain", data, title, context=context)
 
 
 def _told_result(block: ContentBlock | ResultBlock, path: str) -> str:

@@ -118,7 +118,7 @@ class MessagesRequest(CountRequest):
     diagnostics: Mapping[str, Any] | None = None
 
 
-_NOTES = ("cache_control", "context_management", "speed", "top_k", "inference_geo", "diagnostics")
+_NOTES = ("cache_control", "context_management", "speed", "inference_geo", "diagnostics")
 """Fields that have no effect."""
 
 # What each unsupported field may hold without asking for anything.
@@ -165,11 +165,7 @@ DETAILS: Details = {
     },
     MessagesRequest: {
         **ranges(RANGES),
-        **{
-            name: {**ranges(RANGES).get(name, {}), **_VAIN}
-            for name in _NOTES
-            if name in MessagesRequest.__annotations__
-        },
+        **{name: _VAIN for name in _NOTES if name in MessagesRequest.__annotations__},
         "container": _REFUSED,
         "thread": _REFUSED,
         "service_tier": {"enum": ["auto", "standard_only"]},
@@ -246,6 +242,7 @@ def parse_messages(
         asked.options,
         temperature=request.temperature,
         top_p=request.top_p,
+        top_k=request.top_k,
         max_tokens=request.max_tokens,
         stop=_stops(request.stop_sequences),
         user=(request.metadata and request.metadata.user_id) or None,

@@ -255,7 +255,8 @@ class EventWriter:
 
     def first(self) -> bytes:
         """Who speaks. What it costs is known at the end."""
-        message = self.heading.encode([], Ending(), encode_usage(Usage()))
+        usage = {**encode_usage(Usage()), "cache_creation": None}
+        message = self.heading.encode([], Ending(), usage)
         return event("message_start", {"message": message}) + PING
 
     def item(self, item: TurnItem) -> bytes:

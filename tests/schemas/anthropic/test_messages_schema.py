@@ -165,6 +165,7 @@ def test_pictures_and_documents() -> None:
                 {
                     "type": "document",
                     "title": "B",
+                    "context": "From b",
                     "source": {
                         "type": "content",
                         "content": [
@@ -193,7 +194,7 @@ def test_pictures_and_documents() -> None:
         Slot(number=1),
         Slot(number=2),
         plain("Plain"),
-        plain("One\n\nTwo", "B"),
+        plain("One\n\nTwo", "B", "From b"),
         Slot(number=3),
     )
     [given] = turn.messages[2].results
@@ -207,8 +208,9 @@ def test_pictures_and_documents() -> None:
     ]  # fmt: skip
 
 
-def plain(said: str, title: str | None = None) -> Document:
-    return Document("text/plain", base64.b64encode(said.encode()).decode(), title)
+def plain(said: str, title: str | None = None, context: str | None = None) -> Document:
+    data = base64.b64encode(said.encode()).decode()
+    return Document("text/plain", data, title, context=context)
 
 
 def test_what_has_no_block_is_told_as_text() -> None:
@@ -414,6 +416,7 @@ def test_what_shapes_the_answer() -> None:
         stream=True,
         temperature=0.5,
         top_p=0.9,
+        top_k=3,
         stop_sequences=["END"],
         metadata={"user_id": "ada"},
         service_tier="standard_only",
@@ -422,7 +425,8 @@ def test_what_shapes_the_answer() -> None:
         tool_choice={"type": "tool", "name": "add", "disable_parallel_tool_use": True},
     )
     options = turn.options
-    assert (options.temperature, options.top_p, options.max_tokens) == (0.5, 0.9, 5000)
+    assert (options.temperature, options.top_p, options.top_k) == (0.5, 0.9, 3)
+    assert options.max_tokens == 5000
     assert (options.stop, options.user, options.service_tier) == (("END",), "ada", "standard_only")
     assert (options.effort, options.whole, turn.stream) == ("high", False, True)
     assert options.tool_choice == ToolChoice("named", "add")
@@ -506,7 +510,6 @@ def test_what_has_no_effect_is_named() -> None:
     cited = {"type": "document", "citations": {"enabled": True}, "context": "c"}
     turn = parse(
         [user({**cited, "source": {"type": "content", "content": "A"}})],
-        top_k=3,
         context_management={"edits": []},
         mcp_servers=[],
         output_config={"task_budget": {"total": 1}},
@@ -514,9 +517,8 @@ def test_what_has_no_effect_is_named() -> None:
         betas=["claude-code-20250219", "context-1m-2025-08-07"],
     )
     assert turn.ignored == (
-        "context_management", "top_k", "cache_control", "messages.citations",
-        "messages.document.context", "tools.input_examples", "output_config.task_budget",
-        "anthropic-beta:context-1m-2025-08-07",
+        "context_management", "cache_control", "messages.citations", "tools.input_examples",
+        "output_config.task_budget", "anthropic-beta:context-1m-2025-08-07",
     )  # fmt: skip
 
 
