@@ -162,6 +162,7 @@ async def test_a_batch_is_bounded(autojump_clock: MockClock) -> None:
             (jsonl([line("a", "x" * 1000)]), "line_too_long"),
             (jsonl([line("a", "x" * 500_000)]), "line_too_long"),
             (b"\n \n", "empty_file"),
+            (b"\n" * 2000, "too_many_requests"),
             (b"{\n" * 1000, "invalid_json_line"),
         ):
             file_id = await upload(client, content)
