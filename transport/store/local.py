@@ -45,6 +45,7 @@ from ...schemas.message import (
 from ...schemas.turn import Setup, Usage
 from ..workers import work
 from . import engine as engines
+from .admission import Admissions
 from .engine import (
     Change,
     Closing,
@@ -56,6 +57,7 @@ from .engine import (
     State,
 )
 from .interface import (
+    Allowance,
     Begun,
     Charge,
     DayUsage,
@@ -73,6 +75,7 @@ from .interface import (
     Node,
     Page,
     Spent,
+    Standing,
     StoredConversation,
     StoreStatistics,
     Turn,
@@ -115,6 +118,9 @@ class Runner(Protocol):
 class Life(Protocol):
     """One node among several: see `interface.Store`."""
 
+    admissions: Admissions
+
+    def lives(self, node_id: str) -> bool: ...
     def beat(self, facts: bytes) -> float: ...
     def renew(self) -> Node: ...
     def leave(self) -> None: ...
@@ -139,6 +145,7 @@ class LocalStore:
         self._runner = runner
         self._clock = clock
         self._life = life
+        self._admissions = Admissions() if life is None else life.admissions
 
     def __repr__(self) -> str:
         return f"<LocalStore {self.node.id} {self.trouble or 'well'}>"
@@ -464,6 +471,35 @@ class LocalStore:
 
     async def count(self, spent: Sequence[Spent]) -> None:
         await self._runner.write(lambda engine: engine.count(spent))
+
+    # -- limits ------------------------------------------------------------------------------------
+
+    async def admit(
+        self, key_id: str, allowance: Allowance, turn_id: str | None = None
+    ) -> Standing:
+        standing, now = await self._standing(key_id, allowance)  # no checkpoint from here on
+        if standing.exceeded is None:
+            self._admissions.admit(key_id, allowance, turn_id, self.node.id, standing, now)
+        return standing
+
+    async def standing(self, key_id: str, allowance: Allowance) -> Standing:
+        return (await self._standing(key_id, allowance))[0]
+
+    async def _standing(self, key_id: str, allowance: Allowance) -> tuple[Standing, float]:
+        spent: Sequence[Spent] = ()
+        if allowance.windows:
+            spent = await self.spent(key_id, min(each.first_hour for each in allowance.windows))
+        else:
+            await trio.lowlevel.checkpoint()
+        now = self._clock()
+        return self._admissions.standing(key_id, allowance, spent, self._lives, now), now
+
+    def _lives(self, node_id: str) -> bool:
+        return node_id == self.node.id if self._life is None else self._life.lives(node_id)
+
+    async def discharge(self, turns: Sequence[tuple[str, str]]) -> None:
+        await trio.lowlevel.checkpoint()
+        self._admissions.discharge(turns)
 
     # -- keys --------------------------------------------------------------------------------------
 
