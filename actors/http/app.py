@@ -38,6 +38,7 @@ from .conversations import (
 )
 from .forwarding import Forwarder
 from .idempotency import once
+from .messages import count_message_tokens, create_message
 from .middleware import HEADERS, Front
 from .openapi import Document
 from .page import Page
@@ -126,6 +127,8 @@ def _turn_routes(gateway: Gateway, keys: KeyRing, forwarding: Once | None) -> li
     return [
         route(gateway, "/v1/chat/completions", keys, once=once, POST=complete_chat),
         route(gateway, "/v1/completions", keys, once=once, POST=complete_text),
+        route(gateway, "/v1/messages", keys, once=once, POST=create_message),
+        route(gateway, "/v1/messages/count_tokens", keys, POST=count_message_tokens),
         route(gateway, "/v1/responses", keys, once=once, POST=create_response),
         route(gateway, "/v1/responses/input_tokens", keys, POST=count_input_tokens),
         route(gateway, "/v1/responses/compact", keys, once=once, POST=compact_response),

@@ -116,7 +116,7 @@ ROOMS = {
         "watching", "pool", "session", "keys", "mcp", "nodes", "runtime",
     ),
     "transport": ("demo_cli", "client", "mcp", "process", "sandbox", "media", "http"),
-    "schemas": ("openai", "claude", "json_schema"),
+    "schemas": ("anthropic", "openai", "claude", "json_schema"),
 }  # fmt: skip
 """The folders of each floor, from the top. A folder imports only those below it."""
 

@@ -13,6 +13,7 @@ import tomllib
 from pathlib import Path
 from typing import Any
 
+import psycopg
 import pytest
 from hypercorn.protocol.h2 import H2Protocol, StreamBuffer
 from hypercorn.protocol.h11 import H11Protocol
@@ -26,6 +27,8 @@ from wsproto import ConnectionType, WSConnection
 from ccapi.actors.http.middleware import Cors
 from ccapi.transport.http import protocols, websocket
 from ccapi.transport.http.protocols import Http1, Http2, HttpLimits, Peer, ProtocolContext
+from ccapi.transport.store.postgres import trio_connection
+from ccapi.transport.store.postgres.trio_connection import TrioConnection
 
 ROOT = Path(__file__).parents[2]
 FLOORS = ("schemas", "transport", "actors")
@@ -84,6 +87,7 @@ OVERRIDDEN: dict[type, tuple[type, set[str]]] = {
         },
     ),
     Cors: (CORSMiddleware, {"__init__", "is_allowed_origin", "preflight_response"}),
+    TrioConnection: (psycopg.AsyncConnection, {"__init__", "wait"}),
 }  # fmt: skip
 """Our classes, those of others that they are made from, and the methods that they replace."""
 
@@ -260,8 +264,22 @@ async def test_no_name_of_ours_hides_one_of_the_connection_it_is_made_from() -> 
         assert both <= {*USED[theirs]}, f"{module.__name__}: {both}"
 
 
-@pytest.mark.parametrize("package", ["hypercorn", "trio-websocket"])
+@pytest.mark.parametrize("package", ["hypercorn", "trio-websocket", "psycopg"])
 def test_packages_that_are_known_from_the_inside_are_pinned(package: str) -> None:
     project = tomllib.loads((ROOT / "pyproject.toml").read_text("utf-8"))["project"]
-    [pin] = [each for each in project["dependencies"] if re.match(rf"{package}\W", each)]
+    named = [*project["dependencies"], *project["optional-dependencies"]["cluster"]]
+    [pin] = [each for each in named if re.match(rf"{package}\W", each)]
     assert ",<" in pin, f"{pin}: the next minor version has to pass this test first"
+
+
+def test_what_is_used_of_psycopg_is_there() -> None:
+    """What its connection leaves to an event loop: to wait, a lock, and to connect. `wait` is given
+    generators that say by `Wait` what they wait for, and are told by `Ready`."""
+    assert trio_connection.misfit() is None
+    assert "self.lock = ALock()" in inspect.getsource(psycopg.AsyncConnection.__init__)
+    assert [*inspect.signature(psycopg.generators.connect).parameters] == ["conninfo"]
+    assert {each.name for each in psycopg.waiting.Wait} == {"R", "W", "RW"}
+    assert {each.name for each in psycopg.waiting.Ready} >= {"NONE", "R", "W"}
+    execute = inspect.getsource(psycopg.AsyncCursor.execute)
+    assert "self._conn.lock" in execute
+    assert "await self._conn.wait(" in execute

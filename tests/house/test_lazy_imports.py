@@ -6,7 +6,7 @@ import subprocess
 import sys
 
 
-def test_a_gateway_without_mcp_imports_none_of_it() -> None:
+def test_a_gateway_without_mcp_and_postgresql_imports_none_of_them() -> None:
     program = """
 import sys, tempfile, trio
 from pathlib import Path
@@ -27,4 +27,4 @@ print(*sorted({name.split(".")[0] for name in sys.modules}))
     )
     loaded = set(ran.stdout.split())
     assert "trio" in loaded
-    assert not {"mcp", "mcp_types", "pydantic", "opentelemetry", "uvicorn"} & loaded
+    assert not {"mcp", "mcp_types", "psycopg", "pydantic", "opentelemetry", "uvicorn"} & loaded

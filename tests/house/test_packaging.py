@@ -23,9 +23,14 @@ def name_of(requirement: str) -> str:
 
 
 DECLARED = {name_of(each) for each in PROJECT["dependencies"]}
-EXTRA = {name_of(each) for each in PROJECT["optional-dependencies"]["mcp"]}
-WITH_EXTRA = "transport/mcp/"
-"""Where the sources may import what only the extra `mcp` brings."""
+WITH_EXTRA = {"transport/mcp/": "mcp", "transport/store/postgres/": "cluster"}
+"""Where the sources may import what only an extra brings."""
+
+
+def extra_of(place: str) -> set[str]:
+    """The packages that an extra brings to this place."""
+    extras = [extra for room, extra in WITH_EXTRA.items() if place.startswith(room)]
+    return {name_of(each) for name in extras for each in PROJECT["optional-dependencies"][name]}
 
 
 def imported() -> dict[str, str]:
@@ -42,7 +47,7 @@ def imported() -> dict[str, str]:
                     continue
             for name in names:
                 place = f"{path.relative_to(ROOT)}:{node.lineno}"
-                if not place.startswith(WITH_EXTRA):
+                if not place.startswith((*WITH_EXTRA,)):
                     found[name.split(".")[0]] = place
                 else:  # one that stands elsewhere too is judged there
                     found.setdefault(name.split(".")[0], place)
@@ -52,8 +57,9 @@ def imported() -> dict[str, str]:
 @pytest.mark.parametrize(("module", "place"), sorted(imported().items()))
 def test_what_is_imported_is_declared(module: str, place: str) -> None:
     owners = {name_of(owner) for owner in metadata.packages_distributions().get(module, ())}
-    declared = DECLARED | (EXTRA if place.startswith(WITH_EXTRA) else set())
-    assert owners & declared, f"{place} imports {module}, of {owners or 'nothing installed'}"
+    assert owners & (DECLARED | extra_of(place)), (
+        f"{place} imports {module}, of {owners or 'nothing installed'}"
+    )
 
 
 def test_the_distribution_is_called_as_the_original_was() -> None:

@@ -44,7 +44,10 @@ class CheckFailed(Exception):
     """The installation lacks something; the message says what."""
 
 
-EXTRAS = {"ccapi.transport.mcp.": ("mcp", "mcp_types", "anyio")}
+EXTRAS = {
+    "ccapi.transport.mcp.": ("mcp", "mcp_types", "anyio"),
+    "ccapi.transport.store.postgres.": ("psycopg",),
+}
 """Modules that need an extra, and which packages come with it. Nothing else imports them, as long
 as what they are for is not switched on."""
 

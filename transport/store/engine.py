@@ -8,13 +8,13 @@ Each change is done whole or raises before it has done anything that its caller 
 
 from __future__ import annotations
 
-from collections.abc import Collection, Iterator, Mapping, Sequence
-from typing import Literal, Protocol
+from collections.abc import Collection, Iterable, Iterator, Mapping, Sequence
+from typing import Any, Literal, Protocol
 
 from attrs import field, frozen
 
 from ...schemas.keys import ApiKey
-from ...schemas.log.codec import Encoded
+from ...schemas.log.codec import Encoded, loads
 from ...schemas.turn import Usage
 from .interface import (
     Begun,
@@ -159,6 +159,21 @@ class RequestRow:
     @property
     def size(self) -> int:
         return len(self.headers) + len(self.body)
+
+
+def named_parts(body: bytes) -> Iterable[bytes]:
+    """The digests that a record's JSON names."""
+    if b'"blob"' not in body:
+        return
+    found: list[Any] = [loads(body)]
+    while found:
+        match found.pop():
+            case {"blob": str(digest)}:
+                yield bytes.fromhex(digest)
+            case dict() as value:
+                found += value.values()
+            case list() as values:
+                found += values
 
 
 class Engine(Protocol):

@@ -579,8 +579,8 @@ class Store(Protocol):
     ) -> Standing:
         """Let a turn of the key begin, where no limit is exceeded: it is one of this minute, and
         runs until it is discharged, or this life of this node ends (`turn_id` None: it does not
-        run). Returns how the key stood before. Exact, whichever nodes are asked at once: the fill
-        of the minute is measured by the store's clock."""
+        run). Returns how the key stood before. Exact, whichever nodes are asked at once. Raises
+        `Lapsed`."""
         ...
 
     async def standing(self, key_id: str, allowance: Allowance) -> Standing:

@@ -18,40 +18,20 @@ from attrs import evolve
 from zstandard import ZstdCompressor, ZstdDecompressor
 
 from ...schemas.keys import ApiKey
-from ...schemas.log.codec import decode, digest_of, dumps, encode, encode_setup, loads
+from ...schemas.log.codec import decode, dumps, encode, loads
 from ...schemas.log.fold import fold
 from ...schemas.log.records import (
     Logged,
-    Record,
-    Rewound,
-    Said,
-    TurnEnd,
-    TurnFailed,
-    TurnLost,
-    TurnStart,
 )
 from ...schemas.log.responses import StoredResponse, decode_response, encode_response
-from ...schemas.log.words import terms_of, title_of
-from ...schemas.message import (
-    Block,
-    Document,
-    Image,
-    RedactedThinking,
-    Thinking,
-    ToolCall,
-    ToolResult,
-    ToolRound,
-)
-from ...schemas.turn import Setup, Usage
+from ...schemas.log.words import terms_of
 from ..workers import work
 from . import engine as engines
 from .admission import Admissions
 from .engine import (
     Change,
-    Closing,
     Created,
     Engine,
-    Opening,
     RequestRow,
     ResponseRow,
     State,
@@ -59,15 +39,14 @@ from .engine import (
 from .interface import (
     Allowance,
     Begun,
-    Charge,
     DayUsage,
-    Fenced,
     Head,
     Held,
     KeptAnswer,
     KeptRequest,
     Keys,
     Known,
+    Lapsed,
     Lease,
     LiveNode,
     Missing,
@@ -79,15 +58,10 @@ from .interface import (
     StoredConversation,
     StoreStatistics,
     Turn,
-    Unknown,
-    Unsettled,
 )
+from .leases import LONG_CHARACTERS, LeaseChanges, change_of, created_of, follow, lease_of
 
 T = TypeVar("T")
-
-LONG_CHARACTERS = 65_536
-LONG_RECORDS = 64
-"""From how many on records are encoded beside the event loop."""
 
 INDEXED_AT_ONCE = 200
 """Turns that are made searchable in one step."""
@@ -127,7 +101,7 @@ class Life(Protocol):
     def nodes(self) -> tuple[LiveNode, ...]: ...
 
 
-class LocalStore:
+class LocalStore(LeaseChanges):
     """See `interface.Store`. `clock` gives Unix seconds; `life` is there if there are other nodes.
 
     `begin_turn`, `end_turn` and `fail_turn` have the change on its way when they return; what they
@@ -183,74 +157,15 @@ class LocalStore:
         created: Created | None = None
         if create is not None:
             is_long = len(create.setup.system) > LONG_CHARACTERS
-            created = await work(partial(_created, create)) if is_long else _created(create)
+            created = await work(partial(created_of, create)) if is_long else created_of(create)
         now = self._clock()
         state = await self._runner.write(
             lambda engine: engine.acquire(conversation_id, key_id, created, now)
         )
-        return _lease(conversation_id, key_id, state)
+        return lease_of(conversation_id, key_id, state)
 
     async def release(self, lease: Lease) -> None:
         await self._runner.write(lambda engine: engine.release(lease.conversation_id, lease.token))
-
-    async def append(self, lease: Lease, records: Sequence[Said | Rewound]) -> int:
-        if not records:
-            return lease.head
-        if lease.open_turn is not None:
-            assert not any(isinstance(each, Rewound) for each in records), "a turn runs"
-        return await _head(self._change(lease, records))
-
-    def begin_turn(
-        self,
-        lease: Lease,
-        *,
-        turn_id: str,
-        request_id: str,
-        model: str,
-        prompts: Sequence[Said] = (),
-        rewound: Rewound | None = None,
-    ) -> Coroutine[Any, Any, Begun | Known]:
-        assert lease.open_turn is None, "a turn runs; if it does not, call lose_turn"
-        start = TurnStart(turn_id, request_id, model, len(prompts))
-        before = () if rewound is None else (rewound,)
-        opening = Opening(turn_id, request_id)
-        return _begun(self._change(lease, (*before, start, *prompts), opening=opening))
-
-    def end_turn(
-        self,
-        lease: Lease,
-        end: TurnEnd,
-        answer: Sequence[Said] = (),
-        *,
-        setup: Setup | None = None,
-        lineage: bytes | None = None,
-        charge: Charge | None = None,
-    ) -> Coroutine[Any, Any, int]:
-        created = None if setup is None else _created(NewConversation(setup=setup))
-        charge = charge or Charge("", end.usage)
-        closing = Closing("ended", end.usage, charge, created, lineage)
-        return _head(self._change(lease, (*answer, end), closing=closing))
-
-    def fail_turn(
-        self,
-        lease: Lease,
-        failed: TurnFailed,
-        usage: Usage | None = None,
-        *,
-        charge: Charge | None = None,
-    ) -> Coroutine[Any, Any, int]:
-        if charge is None and usage is not None:
-            charge = Charge("", usage)
-        return _head(self._change(lease, (failed,), closing=Closing("failed", usage, charge)))
-
-    async def lose_turn(self, lease: Lease, reason: str) -> int:
-        number = lease.open_turn
-        assert number is not None, "no turn runs"
-        turn = await self._runner.read(lambda engine: engine.turn(lease.conversation_id, number))
-        if turn is None:
-            raise Fenced(f"{lease.conversation_id} was deleted.")
-        lost = TurnLost(turn.turn_id, reason)
-        return await _head(self._change(lease, (lost,), closing=Closing("lost")))
 
     async def resolve(self, lease: Lease) -> bool:
         unsettled = lease.unsettled
@@ -260,61 +175,21 @@ class LocalStore:
         done, state = await self._runner.write(
             lambda engine: engine.settle(lease.conversation_id, lease.token, unsettled)
         )
-        _follow(lease, state)
+        follow(lease, state)
         lease.unsettled = None
         return done
 
-    def _change(
-        self,
-        lease: Lease,
-        records: Sequence[Record],
-        *,
-        opening: Opening | None = None,
-        closing: Closing | None = None,
-    ) -> Coroutine[Any, Any, Begun | Known | int]:
-        if lease.unsettled is not None:
-            return _unsettled()
-        if closing is not None:
-            assert lease.open_turn is not None, "no turn runs"
-        is_plain = lease.open_turn is None and opening is None
-        now = self._clock()
+    def _now(self) -> float:
+        return self._clock()
 
-        def encoded() -> tuple[Change, bytes]:
-            change = _change_of(
-                lease, records, now, opening=opening, closing=closing, is_plain=is_plain
-            )
-            return change, digest_of((each.kind, each.body) for each in change.records)
-
-        if _are_long(records):
-            return self._change_long(lease, encoded)
-        return self._finish(lease, self._submit(lease, *encoded()))
-
-    async def _change_long(
-        self, lease: Lease, encoded: Callable[[], tuple[Change, bytes]]
-    ) -> Begun | Known | int:
-        return await self._finish(lease, self._submit(lease, *await work(encoded)))
-
-    def _submit(
-        self, lease: Lease, change: Change, digest: bytes
+    def _perform(
+        self, change: Change, lease: Lease
     ) -> Coroutine[Any, Any, tuple[Begun | Known | int, State]]:
-        # A second change at once is refused (`_unsettled`).
-        lease.unsettled = Unsettled(lease.head, len(change.records), digest)
         append = partial(_append, change, lease.turns, lease.open_turn)
         return self._runner.write(append, change.size)
 
-    async def _finish(
-        self, lease: Lease, submitted: Coroutine[Any, Any, tuple[Begun | Known | int, State]]
-    ) -> Begun | Known | int:
-        try:
-            result, state = await submitted
-        except Unknown:
-            raise
-        except Exception:  # unlike a cancellation
-            lease.unsettled = None
-            raise
-        lease.unsettled = None
-        _follow(lease, state)
-        return result
+    async def _turn(self, conversation_id: str, number: int) -> Turn | None:
+        return await self._runner.read(lambda engine: engine.turn(conversation_id, number))
 
     # -- reading -----------------------------------------------------------------------------------
 
@@ -327,7 +202,7 @@ class LocalStore:
         rows = await self._runner.read(
             lambda engine: engine.rows(conversation_id, key_id, first, limit)
         )
-        return tuple(map(_logged, rows))
+        return tuple(map(logged_of, rows))
 
     async def head(self, conversation_id: str) -> Head:
         return await self._runner.read(lambda engine: engine.head(conversation_id))
@@ -403,18 +278,18 @@ class LocalStore:
         create = NewConversation(
             setup=source.setup, metadata=source.metadata, private=source.private
         )
-        created, now = _created(create), self._clock()
+        created, now = created_of(create), self._clock()
 
         def make(engine: Engine) -> State:
             state = engine.acquire(new_id, key_id, created, now)
             if not records:
                 return state
-            lease = _lease(new_id, key_id, state)
-            change = _change_of(lease, records, now, is_plain=True)
+            lease = lease_of(new_id, key_id, state)
+            change = change_of(lease, records, now, is_plain=True)
             return _append(change, lease.turns, lease.open_turn, engine)[1]
 
         size = sum(each.size for each in map(encode, records))
-        return _lease(new_id, key_id, await self._runner.write(make, size))
+        return lease_of(new_id, key_id, await self._runner.write(make, size))
 
     async def prune(
         self,
@@ -478,6 +353,8 @@ class LocalStore:
         self, key_id: str, allowance: Allowance, turn_id: str | None = None
     ) -> Standing:
         standing, now = await self._standing(key_id, allowance)  # no checkpoint from here on
+        if not self._lives(self.node.id):
+            raise Lapsed("This node's lease has run out.")
         if standing.exceeded is None:
             self._admissions.admit(key_id, allowance, turn_id, self.node.id, standing, now)
         return standing
@@ -563,7 +440,9 @@ class LocalStore:
         found = await self._runner.write(lambda engine: engine.claim_request(row, now))
         if found is None:
             return None
-        return await work(partial(_kept, found)) if found.size > LONG_CHARACTERS else _kept(found)
+        return (
+            await work(partial(kept_of, found)) if found.size > LONG_CHARACTERS else kept_of(found)
+        )
 
     async def settle_request(
         self,
@@ -577,7 +456,7 @@ class LocalStore:
     ) -> None:
         row = RequestRow(key_id, name, request.digest, request.state, expires_at)
         if request.answer is not None:
-            pack = partial(_packed, row, request.answer)
+            pack = partial(packed, row, request.answer)
             row = await work(pack) if len(request.answer.body) > LONG_CHARACTERS else pack()
         now = self._clock()
         await self._runner.write(
@@ -596,42 +475,6 @@ def new_node(name: str = "", url: str = "") -> Node:
     return Node(f"{name}{uuid4()}", url)
 
 
-# -- what changes are made of ----------------------------------------------------------------------
-
-
-def _are_long(records: Sequence[Record]) -> bool:
-    """Whether encoding them would keep the event loop from others."""
-    if len(records) > LONG_RECORDS:
-        return True
-    size = 0
-    for record in records:
-        match record:
-            case Said(message):
-                size += sum(map(_length, message.content))
-            case TurnEnd(output=items) if items is not None:
-                size += sum(len(getattr(item, "text", "")) for item in items)
-    return size > LONG_CHARACTERS
-
-
-def _length(block: Block) -> int:
-    """About how many characters a block has, in no time."""
-    match block:
-        case str():
-            return len(block)
-        case Image(_, data) | Document(_, data):
-            return len(data)
-        case ToolCall(_, _, arguments):
-            return len(arguments)
-        case ToolResult(_, content):
-            return sum(map(_length, content))
-        case Thinking(text):
-            return len(text)
-        case RedactedThinking(data):
-            return len(data)
-        case ToolRound(calls, results):
-            return sum(map(_length, calls)) + sum(map(_length, results))
-
-
 def _append(
     change: Change, last_turn: int, open_turn: int | None, engine: Engine
 ) -> tuple[Begun | Known | int, State]:
@@ -646,110 +489,22 @@ def _append(
     return result, State(change.token, change.head + len(change.records), last_turn, open_turn)
 
 
-def _change_of(
-    lease: Lease,
-    records: Sequence[Record],
-    now: float,
-    *,
-    opening: Opening | None = None,
-    closing: Closing | None = None,
-    is_plain: bool,
-) -> Change:
-    """`is_plain`: the records stand outside of a turn, or are whole turns."""
-    reset: tuple[int, int] | None = None
-    messages = turns = 0
-    title: str | None = None
-    for record in records:
-        match record:
-            case Rewound(_, held_messages, held_turns):
-                reset, messages, turns = (held_messages, held_turns), 0, 0
-            case Said(message):
-                messages += 1
-                if title is None and message.role == "user":
-                    title = title_of(message.text)
-            case TurnEnd():
-                turns += 1
-    return Change(
-        conversation_id=lease.conversation_id,
-        token=lease.token,
-        head=lease.head,
-        records=tuple(map(encode, records)),
-        now=now,
-        title=title,
-        opening=opening,
-        closing=closing,
-        reset=reset,
-        messages=messages if is_plain else 0,
-        turns=turns if is_plain else 0,
-        units=_units(records) if is_plain else (),
-    )
-
-
-def _units(records: Sequence[Record]) -> tuple[tuple[int, int], ...]:
-    """The ranges of records that are searched as one: turns, and messages that stand alone."""
-    units: list[tuple[int, int]] = []
-    begun: int | None = None
-    for number, record in enumerate(records):
-        match record:
-            case TurnStart():
-                begun = number
-            case TurnEnd() if begun is not None:
-                units.append((begun, number))
-                begun = None
-            case Said() if begun is None:
-                units.append((number, number))
-    return tuple(units)
-
-
-def _created(new: NewConversation) -> Created:
-    setup = new.setup
-    return Created(
-        encode_setup(setup),
-        setup.model,
-        setup.profile,
-        setup.workspace,
-        dumps(dict(new.metadata)),
-        new.private,
-    )
-
-
-def _lease(conversation_id: str, key_id: str, state: State) -> Lease:
-    return Lease(conversation_id, key_id, state.token, state.head, state.turns, state.open_turn)
-
-
-def _follow(lease: Lease, state: State) -> None:
-    lease.head, lease.turns, lease.open_turn = state.head, state.turns, state.open_turn
-
-
-async def _unsettled() -> Begun | Known | int:
-    raise Unknown("The change before this one is not settled yet: resolve the lease first.")
-
-
-async def _begun(change: Coroutine[Any, Any, Begun | Known | int]) -> Begun | Known:
-    result = await change
-    assert not isinstance(result, int)
-    return result
-
-
-async def _head(change: Coroutine[Any, Any, Begun | Known | int]) -> int:
-    result = await change
-    assert isinstance(result, int)
-    return result
-
-
-def _packed(row: RequestRow, answer: KeptAnswer) -> RequestRow:
+def packed(row: RequestRow, answer: KeptAnswer) -> RequestRow:
+    """The row with its answer, compressed."""
     headers = dumps(dict(answer.headers))
     body = ZstdCompressor().compress(answer.body)
     return evolve(row, status=answer.status, headers=headers, body=body)
 
 
-def _kept(row: RequestRow) -> KeptRequest:
+def kept_of(row: RequestRow) -> KeptRequest:
+    """What the row says."""
     if not row.status:
         return KeptRequest(row.digest, row.state)
     body = ZstdDecompressor().decompress(row.body)
     return KeptRequest(row.digest, row.state, KeptAnswer(row.status, loads(row.headers), body))
 
 
-def _logged(row: engines.Row) -> Logged:
+def logged_of(row: engines.Row) -> Logged:
+    """The record in the clear."""
     record = decode(row.kind, row.body, row.parts.__getitem__)
     return Logged(row.seq, row.token, row.turn, row.at, record)

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import hashlib
 import sqlite3
-from collections.abc import Iterable, Iterator, Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from typing import Any
 
 from attrs import astuple, fields
@@ -33,6 +33,7 @@ from .engine import (
     ResponseRow,
     Row,
     State,
+    named_parts,
 )
 from .interface import (
     Begun,
@@ -310,7 +311,7 @@ class SqliteEngine:
         )
 
     def _parts_of(self, body: bytes) -> dict[bytes, bytes]:
-        return {digest: self._part(digest) for digest in _named_parts(body)}
+        return {digest: self._part(digest) for digest in named_parts(body)}
 
     def _part(self, digest: bytes) -> bytes:
         row = self._one("select content from part where digest = ?", digest)
@@ -812,18 +813,3 @@ def _summary(row: tuple[Any, ...]) -> Summary:
     created = Created(setup, model, profile, workspace, metadata, bool(private))
     figures = (created_at, used_at, turns, messages, Usage(*loads(usage)))
     return summary_of(id, title, created, figures)
-
-
-def _named_parts(body: bytes) -> Iterable[bytes]:
-    """The digests that a record's JSON names."""
-    if b'"blob"' not in body:
-        return
-    found: list[Any] = [loads(body)]
-    while found:
-        match found.pop():
-            case {"blob": str(digest)}:
-                yield bytes.fromhex(digest)
-            case dict() as value:
-                found += value.values()
-            case list() as values:
-                found += values

@@ -42,6 +42,7 @@ from ccapi.transport.store.interface import (
     Store,
     Unknown,
 )
+from ccapi.transport.store.postgres.store import PostgresStore
 
 from .support import (
     KEY,
@@ -144,8 +145,9 @@ async def test_deleting_fences_and_a_conversation_of_that_id_is_another(store: S
     assert await log_of(store) == []
 
 
-async def test_the_local_node_beats_for_ever(store: Store) -> None:
-    assert await store.beat() == math.inf
+async def test_a_node_that_is_alone_is_well(store: Store) -> None:
+    until = await store.beat()
+    assert until == math.inf or isinstance(store, PostgresStore)  # which has other nodes
     assert store.trouble is None
     assert await store.orphans() == ()
 

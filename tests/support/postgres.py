@@ -1,0 +1,178 @@
+"""Debian's PostgreSQL as a child of the tests: one engine for all of them, one database for each.
+
+Never by ``pg_ctl``: the engine is our own child, so that it can be killed, waited for and started
+again at once. As root it runs as the user ``postgres``, which it asks for.
+"""
+
+from __future__ import annotations
+
+import os
+import shutil
+import signal
+import socket
+import subprocess
+import tempfile
+import time
+from collections.abc import Iterator
+from contextlib import contextmanager, suppress
+from itertools import count
+from pathlib import Path
+
+import psycopg
+
+
+def _programs() -> Path:
+    """Where Debian keeps them: beside no ``PATH``."""
+    found = shutil.which("postgres")
+    if found is not None:
+        return Path(found).parent
+    versions = sorted(Path("/usr/lib/postgresql").glob("*/bin"), key=lambda path: path.parent.name)
+    assert versions, "PostgreSQL is missing: apt-get install postgresql"
+    return versions[-1]
+
+
+def _as_postgres() -> list[str]:
+    if os.getuid():
+        return []
+    return ["setpriv", "--reuid=postgres", "--regid=postgres", "--clear-groups"]
+
+
+class Engine:
+    """One PostgreSQL, with its data in `folder`. `fsync`: it survives a loss of power."""
+
+    def __init__(self, folder: Path, *, fsync: bool = False) -> None:
+        self.folder = folder
+        self._data = folder / "data"
+        self._fsync = fsync
+        self._process: subprocess.Popen[bytes] | None = None
+        self._databases = count()
+        self.port = _free_port()
+
+    def make(self) -> None:
+        """Make its data, before the first start."""
+        if not os.getuid():
+            shutil.chown(self.folder, "postgres", "postgres")
+        subprocess.run(
+            [
+                *_as_postgres(), str(_programs() / "initdb"), "-A", "trust", "-U", "postgres",
+                "-N", "-E", "UTF8", "--locale=C.UTF-8", "-D", str(self._data),
+            ],
+            check=True,
+            stdout=subprocess.DEVNULL,
+            cwd=self.folder,
+        )  # fmt: skip
+
+    def start(self) -> None:
+        """Start it, and wait until it takes connections."""
+        options = {
+            "listen_addresses": "127.0.0.1",
+            "port": str(self.port),
+            "unix_socket_directories": str(self.folder),
+            "fsync": "on" if self._fsync else "off",
+            "full_page_writes": "on" if self._fsync else "off",
+            "max_connections": "200",
+            "shared_buffers": "32MB",
+            "log_min_messages": "fatal",
+            "logging_collector": "off",
+            "restart_after_crash": "off",
+        }
+        given = [part for name, value in options.items() for part in ("-c", f"{name}={value}")]
+        with (self.folder / "log").open("ab") as log:
+            self._process = subprocess.Popen(
+                [*_as_postgres(), str(_programs() / "postgres"), "-D", str(self._data), *given],
+                stdout=log,
+                stderr=log,
+                cwd=self.folder,
+                start_new_session=True,
+            )
+        until = time.monotonic() + 30
+        while True:
+            with suppress(psycopg.OperationalError):
+                psycopg.connect(self.url("postgres")).close()
+                return
+            assert self._process.poll() is None, (self.folder / "log").read_text()[-2000:]
+            assert time.monotonic() < until, "PostgreSQL does not start"
+            time.sleep(0.02)
+
+    def url(self, database: str, user: str = "postgres") -> str:
+        return f"postgresql://{user}@127.0.0.1:{self.port}/{database}"
+
+    def new_database(self) -> str:
+        """The URL of a new database, which is empty."""
+        name = f"test_{next(self._databases)}"
+        self.run(f"create database {name}")
+        return self.url(name)
+
+    def run(self, statement: str) -> None:
+        with psycopg.connect(self.url("postgres"), autocommit=True) as connection:
+            connection.execute(statement.encode())
+
+    def signal(self, number: int) -> None:
+        """Send a signal to the engine and all its processes: they are a session of their own."""
+        assert self._process is not None
+        os.killpg(self._process.pid, number)
+
+    def kill(self) -> None:
+        """All its processes die at once, as at a crash of the machine."""
+        assert self._process is not None
+        # One that has stopped takes the signal too.
+        with suppress(ProcessLookupError):
+            for child in self._children():
+                with suppress(ProcessLookupError):
+                    os.kill(child, signal.SIGKILL)
+            os.kill(self._process.pid, signal.SIGKILL)
+        self._process.wait(10)
+        until = time.monotonic() + 10
+        while self._shared_by_the_living():
+            assert time.monotonic() < until, "a process of PostgreSQL is left"
+            time.sleep(0.005)
+        self._process = None
+
+    def _children(self) -> list[int]:
+        assert self._process is not None
+        found = []
+        for path in Path("/proc").glob("[0-9]*/stat"):
+            with suppress(OSError):
+                fields = path.read_text().rpartition(")")[2].split()
+                if int(fields[3]) == self._process.pid or int(fields[1]) == self._process.pid:
+                    found.append(int(path.parent.name))
+        return found
+
+    def _shared_by_the_living(self) -> bool:
+        """Whether a process that this engine started is still there: it would keep the memory that
+        the next start needs for itself."""
+        for path in Path("/proc").glob("[0-9]*/cwd"):
+            with suppress(OSError):
+                if Path(os.readlink(path)) == self._data:  # noqa: PTH115
+                    return True
+        return False
+
+    def stop(self) -> None:
+        if self._process is not None:
+            self.signal(signal.SIGCONT)
+            self._process.send_signal(signal.SIGQUIT)  # at once: nothing of it is needed any more
+            try:
+                self._process.wait(10)
+            except subprocess.TimeoutExpired:
+                self.kill()
+            self._process = None
+
+
+@contextmanager
+def engine(*, fsync: bool = False) -> Iterator[Engine]:
+    """An engine of its own."""
+    with tempfile.TemporaryDirectory(prefix="ccapi-pg-", ignore_cleanup_errors=True) as folder:
+        made = Engine(Path(folder), fsync=fsync)
+        made.make()
+        try:
+            made.start()
+            yield made
+        finally:
+            made.stop()
+
+
+def _free_port() -> int:
+    with socket.socket() as listener:
+        listener.bind(("127.0.0.1", 0))
+        port: int = listener.getsockname()[1]
+        return port

@@ -1,0 +1,921 @@
+"""The store in PostgreSQL: which statements each call is.
+
+Knows: what comes of a statement, one node's life among others, and how an outcome that is not known
+becomes known. Refuses to know: SQL (`statements`), connections (`pool`).
+"""
+
+from __future__ import annotations
+
+import hashlib
+from collections.abc import AsyncIterator, Awaitable, Callable, Collection, Mapping, Sequence
+from contextlib import asynccontextmanager, suppress
+from functools import partial
+from typing import Any, Protocol
+from weakref import WeakKeyDictionary
+
+import psycopg
+import trio
+import trio.lowlevel
+from attrs import astuple, evolve
+
+from ....schemas.keys import (
+    ApiKey,
+    decode_limits,
+    decode_names,
+    decode_scopes,
+    encode_limits,
+    encode_names,
+)
+from ....schemas.log.codec import decode_setup, digest_of, dumps, loads
+from ....schemas.log.fold import fold
+from ....schemas.log.records import Logged
+from ....schemas.log.responses import StoredResponse, decode_response, encode_response
+from ....schemas.log.words import terms_of
+from ....schemas.turn import Usage
+from ...loggers import get_logger
+from ...workers import work
+from ..admission import exceeded
+from ..engine import MAX_RECORDS, Change, Created, RequestRow, Row, State, named_parts
+from ..interface import (
+    Allowance,
+    Begun,
+    DayUsage,
+    Fenced,
+    Head,
+    Held,
+    KeptAnswer,
+    KeptRequest,
+    Keys,
+    Known,
+    Lapsed,
+    Lease,
+    LiveNode,
+    Missing,
+    NameTaken,
+    NewConversation,
+    Node,
+    Owned,
+    Page,
+    Spent,
+    Standing,
+    StoredConversation,
+    StoreError,
+    StoreStatistics,
+    Summary,
+    Turn,
+    Unavailable,
+    Unknown,
+    Unsettled,
+    Used,
+)
+from ..leases import LONG_CHARACTERS, LeaseChanges, change_of, created_of, follow, lease_of
+from ..local import (
+    INDEXED_AT_ONCE,
+    PRUNED_TO,
+    READ_AT_ONCE,
+    kept_of,
+    logged_of,
+    new_node,
+    packed,
+)
+from ..memory import summary_of, unit_words
+from . import statements as sql
+from .connection import Connection
+from .pool import Pool
+from .schema import make_ready
+from .trio_connection import Row as Found
+
+log = get_logger("ccapi.store")
+
+LEASE_SECONDS = 1.2
+
+GRACE_SECONDS = 5.0
+"""How long a change whose connection was lost waits until it is known what came of it."""
+
+RETRY_SECONDS = 0.1
+
+INDEXED_WHEN_IDLE = 25
+IDLE_SECONDS = 1.0
+"""How long after a turn's end its words are indexed; a search does so at once."""
+
+MOST_LEXEMES = 900_000
+"""Bytes of words that one ``tsvector`` is given; it holds a megabyte."""
+
+MAX_N = 2**62
+PRUNED_AT_ONCE = 50
+CHECK_SECONDS = 600.0
+
+
+class Run(Protocol):
+    """Runs one statement: in the pool, or in a transaction."""
+
+    def __call__(self, statement: str, /, *values: object) -> Awaitable[list[Found]]: ...
+
+
+class PostgresStore(LeaseChanges):
+    """See `interface.Store`. Made by `open_postgres_store`."""
+
+    def __init__(
+        self,
+        url: str,
+        *,
+        node_url: str = "",
+        lease_seconds: float = LEASE_SECONDS,
+        clock: Callable[[], float] | None = None,
+        threads: bool = False,
+    ) -> None:
+        self.node = new_node(url=node_url)
+        self.lease_seconds = lease_seconds
+        self.pool = Pool(url, self._make_ready, threads=threads)
+        self._clock = clock
+        self._beating: Connection | None = None
+        self._beats = trio.Lock()
+        self._ended = trio.Event()
+        self._tokens: WeakKeyDictionary[Lease, int] = WeakKeyDictionary()
+        """The token that a lease may have by now: it was asked for, and no answer came."""
+
+    def __repr__(self) -> str:
+        return f"<PostgresStore {self.pool!r} {self.node.id}>"
+
+    @property
+    def trouble(self) -> str | None:
+        return self.pool.trouble
+
+    async def _make_ready(self, connection: Connection) -> None:
+        await make_ready(connection, self.pool.place)
+        await connection.execute(sql.RENEW, self._life())
+
+    def _moment(self) -> float | None:
+        """Now, where a test has a clock of its own."""
+        return None if self._clock is None else self._clock()
+
+    def _now(self) -> float:
+        return 0.0 if self._clock is None else self._clock()
+
+    async def run(self) -> None:
+        """Make what was said searchable, a while after it was."""
+        while True:
+            await self._ended.wait()
+            self._ended = trio.Event()
+            await trio.sleep(IDLE_SECONDS)
+            with suppress(StoreError):
+                while await self._index(INDEXED_WHEN_IDLE):
+                    await trio.lowlevel.checkpoint()
+
+    def close(self) -> None:
+        self._drop_beat()
+        self.pool.close()
+
+    # -- nodes -------------------------------------------------------------------------------------
+
+    def _life(self) -> tuple[object, ...]:
+        return self.node.id, self.node.url, self.lease_seconds
+
+    async def beat(self, facts: bytes = b"{}") -> float:
+        """See `interface.Store`. It has a connection of its own, behind no other call, and takes no
+        longer than a lease."""
+        before = trio.current_time()
+        found: list[Found] | None = None
+        async with self._beats:
+            try:
+                with trio.move_on_after(self.lease_seconds):
+                    if self._beating is None or not self._beating.is_quiet():
+                        self._drop_beat()
+                        self._beating = await self.pool.connect(may_lose=True)
+                    values = (self.node.id, self.lease_seconds, facts)
+                    found = await self._beating.execute(sql.BEAT, values)
+            except (psycopg.Error, OSError) as error:
+                self._drop_beat()
+                raise Unavailable(f"{self.pool.place} took no beat ({error}).") from error
+            except BaseException:
+                self._drop_beat()
+                raise
+            if found is None:
+                self._drop_beat()
+                raise Unavailable(f"{self.pool.place} does not answer.")
+        if not found:
+            raise Lapsed("This node's lease has run out.")
+        return before + self.lease_seconds
+
+    def _drop_beat(self) -> None:
+        if self._beating is not None:
+            self._beating.close()
+            self._beating = None
+
+    async def renew(self) -> Node:
+        node = new_node(url=self.node.url)
+        await self.pool.write(sql.RENEW, node.id, node.url, self.lease_seconds)
+        self.node = node
+        return node
+
+    async def leave(self) -> None:
+        await self.pool.write(sql.LEAVE, self.node.id)
+
+    async def nodes(self) -> tuple[LiveNode, ...]:
+        rows = await self.pool.read(sql.NODES)
+        return tuple(LiveNode(Node(id, url), facts) for id, url, facts in rows)
+
+    # -- leases ------------------------------------------------------------------------------------
+
+    async def acquire(
+        self, conversation_id: str, key_id: str, create: NewConversation | None = None
+    ) -> Lease:
+        created: Created | None = None
+        if create is not None:
+            is_long = len(create.setup.system) > LONG_CHARACTERS
+            created = await work(partial(created_of, create)) if is_long else created_of(create)
+        state = await self._acquire(self.pool.write, conversation_id, key_id, created)
+        return lease_of(conversation_id, key_id, state)
+
+    async def _acquire(
+        self, run: Run, conversation_id: str, key_id: str, created: Created | None
+    ) -> State:
+        for _ in range(3):
+            mine = conversation_id, key_id, self.node.id
+            if created is None:
+                rows = await run(sql.ACQUIRE, *mine)
+            else:
+                new = created
+                rows = await run(
+                    sql.CREATE,
+                    *(*mine, new.setup, new.model, new.profile, new.workspace, new.metadata),
+                    *(new.private, self._moment()),
+                )
+            if rows:
+                return State(*rows[0])
+            found = await run(sql.OWNER, *mine)
+            if not found:
+                break
+            if found[0][0] is not None:
+                raise Owned(Node(*found[0]))
+            # Its owner has given it up meanwhile, or is gone.
+        raise Missing(f"There is no conversation {conversation_id}.")
+
+    async def release(self, lease: Lease) -> None:
+        await self.pool.write(sql.RELEASE, lease.conversation_id, lease.token)
+
+    async def _perform(self, change: Change, lease: Lease) -> tuple[Begun | Known | int, State]:
+        unsettled = lease.unsettled
+        assert unsettled is not None
+        done = await self._written(self.pool.write, change, lease)
+        if done is not None:
+            if change.closing is not None or change.units:
+                self._ended.set()
+            return done
+        return await self._find_out(change, lease, unsettled)
+
+    async def _written(
+        self, run: Run, change: Change, lease: Lease
+    ) -> tuple[Begun | Known | int, State] | None:
+        """None: whether it is done is not known."""
+        if change.head + len(change.records) > MAX_RECORDS:
+            raise StoreError("The conversation is too long.")
+        opening = change.opening
+        statement, values = self._appending(change)
+        try:
+            rows = await run(statement, *values)
+        except Unknown:
+            return None
+        except psycopg.IntegrityError:
+            rows = []
+        if rows:
+            head, last_turn, told = rows[0]
+            if opening is not None:
+                return Begun(last_turn, told), State(change.token, head, last_turn, last_turn)
+            open_turn = None if change.closing is not None else lease.open_turn
+            return head, State(change.token, head, lease.turns, open_turn)
+        request_id = None if opening is None else opening.request_id
+        found = await run(sql.STAND, change.conversation_id, request_id)
+        if not found or found[0][0] != change.token:
+            raise _fenced(change.conversation_id)
+        token, head, last_turn, open_turn, *turn = found[0]
+        if opening is not None and turn[0] is not None:
+            return Known(Turn(*turn)), State(token, head, last_turn, open_turn)
+        raise Fenced(f"{change.conversation_id} stands at {head}, not {change.head}.")
+
+    def _appending(self, change: Change) -> tuple[str, list[object]]:
+        """The statement of a change, and its values."""
+        opening, closing, records, parts = (
+            change.opening, change.closing, change.records, change.parts
+        )  # fmt: skip
+        reset = change.reset or (None, None)
+        values: dict[str, object] = {
+            "id": change.conversation_id,
+            "token": change.token,
+            "head": change.head,
+            "count": len(records),
+            "now": None if self._clock is None else change.now,
+            "size": change.size,
+            "title": change.title,
+            "reset_messages": reset[0],
+            "reset_turns": reset[1],
+            "messages": change.messages,
+            "turns": change.turns,
+            "kinds": [each.kind for each in records],
+            "bodies": [each.body for each in records],
+        }
+        kind = "plain"
+        if opening is not None:
+            kind = "begin"
+            first = 1 + [each.kind for each in records].index("start")
+            values |= {
+                "turn_id": opening.turn_id, "request_id": opening.request_id, "first": first
+            }  # fmt: skip
+        elif closing is not None:
+            kind = closing.state
+            charge = closing.charge
+            values["charged_model"] = "" if charge is None else charge.model
+            spent = Usage() if charge is None else charge.usage
+            for name in sql.FIGURES:
+                values[f"charged_{name}"] = getattr(spent, name)
+                values[f"used_{name}"] = getattr(closing.usage, name, 0)
+            if closing.setup is not None:
+                values |= {name: getattr(closing.setup, name) for name in sql.SETUP}
+            values["lineage"] = closing.lineage
+        values |= {"digests": [*parts], "contents": [*parts.values()]}
+        values["firsts"] = [first for first, _ in change.units]
+        values["lasts"] = [last for _, last in change.units]
+        asked: dict[str, Any] = {
+            "parts": bool(parts),
+            "units": bool(change.units),
+            "usage": closing is not None and closing.usage is not None,
+            "setup": closing is not None and closing.setup is not None,
+            "lineage": closing is not None and closing.lineage is not None,
+        }
+        names = sql.values_of_append(kind, **asked)
+        return sql.append(kind, **asked), [values[name] for name in names]
+
+    async def _find_out(
+        self, change: Change, lease: Lease, unsettled: Unsettled
+    ) -> tuple[Begun | Known | int, State]:
+        """The connection was lost: whether it is done, and if it is not, do it. Raises `Unknown`
+        where the engine does not come back in time."""
+        until = trio.current_time() + GRACE_SECONDS
+        while True:
+            await trio.sleep(RETRY_SECONDS)
+            with suppress(Unavailable, Unknown):
+                done, state, told = await self._settle(lease, unsettled)
+                follow(lease, state)  # its token, whatever comes next
+                if done and change.opening is not None:
+                    return Begun(state.turns, told), state
+                if done:
+                    return state.head, state
+                again = await self._written(
+                    self.pool.write, evolve(change, token=state.token), lease
+                )
+                if again is not None:
+                    return again
+            if trio.current_time() > until:
+                raise Unknown(
+                    f"The connection to {self.pool.place} was lost while this was written."
+                )
+
+    async def resolve(self, lease: Lease) -> bool:
+        unsettled = lease.unsettled
+        if unsettled is None:
+            return True
+        done, state, _ = await self._settle(lease, unsettled)
+        follow(lease, state)
+        lease.unsettled = None
+        return done
+
+    async def _settle(self, lease: Lease, unsettled: Unsettled) -> tuple[bool, State, str | None]:
+        """Whether a change was done, the lease's state, and the lost turn that it told of. The
+        lease has another token afterwards: a statement under the old one that is still on its way
+        does nothing."""
+        if lease not in self._tokens:
+            [(new,)] = await self.pool.write(sql.NEW_TOKEN)
+            self._tokens[lease] = new
+        name, new = lease.conversation_id, self._tokens[lease]
+        rows = await self.pool.write(sql.RETAKE, name, lease.token, new)
+        if not rows:
+            raise _fenced(name)
+        n, token, head, last_turn, open_turn, told = rows[0]
+        state = State(token, head, last_turn, open_turn)
+        if head == unsettled.head:
+            del self._tokens[lease]
+            return False, state, told
+        written = await self.pool.read(
+            sql.WRITTEN, n, unsettled.head + 1, unsettled.head + unsettled.count
+        )
+        if digest_of(written) != unsettled.digest:
+            raise Fenced(f"{name} was changed by another.")
+        del self._tokens[lease]
+        return True, state, told
+
+    # -- reading -----------------------------------------------------------------------------------
+
+    async def get(self, conversation_id: str, key_id: str) -> StoredConversation:
+        rows = await self.pool.read(sql.GET, conversation_id, key_id)
+        if not rows:
+            raise _missing(conversation_id)
+        setup, metadata, private, title, created_at, used_at, turns, messages, *rest = rows[0]
+        used, (grants, head, open_turn, lost_turn, size) = rest[:6], rest[6:]
+        return StoredConversation(
+            conversation_id=conversation_id,
+            key_id=key_id,
+            setup=decode_setup(setup),
+            metadata=loads(metadata),
+            private=private,
+            title=title,
+            created_at=created_at,
+            used_at=used_at,
+            turns=turns,
+            messages=messages,
+            usage=Usage(*used),
+            grants=tuple(grants),
+            head=head,
+            open_turn=open_turn,
+            lost_turn=lost_turn,
+            bytes=size,
+        )
+
+    async def read(
+        self, conversation_id: str, key_id: str, first: int = 1, limit: int = READ_AT_ONCE
+    ) -> tuple[Logged, ...]:
+        rows = await self.pool.read(
+            sql.ROWS, conversation_id, key_id, max(first, 1), min(limit, MAX_RECORDS)
+        )
+        if not rows:
+            raise _missing(conversation_id)
+        found = [Row(*row[1:]) for row in rows if row[1] is not None]
+        digests = {digest for row in found for digest in named_parts(row.body)}
+        if digests:
+            kept = await self.pool.read(sql.PARTS, rows[0][0], [*digests])
+            parts: dict[bytes, bytes] = dict(kept)
+            found = [evolve(row, parts=parts) for row in found]
+        return tuple(map(logged_of, found))
+
+    async def head(self, conversation_id: str) -> Head:
+        rows = await self.pool.read(sql.HEAD, conversation_id, self.node.id)
+        if not rows:
+            raise _missing(conversation_id)
+        head, token, owner, open_turn, node_id, url = rows[0]
+        node = None if node_id is None else Node(node_id, url)
+        return Head(head, token, owner, open_turn, node)
+
+    async def _turn(self, conversation_id: str, number: int) -> Turn | None:
+        rows = await self.pool.read(sql.TURN, conversation_id, number)
+        return Turn(*rows[0]) if rows else None
+
+    async def request(self, conversation_id: str, request_id: str) -> Turn | None:
+        rows = await self.pool.read(sql.REQUEST, conversation_id, request_id)
+        return Turn(*rows[0]) if rows else None
+
+    async def orphans(self, limit: int = 50) -> tuple[tuple[str, str], ...]:
+        rows = await self.pool.read(sql.ORPHANS, self.node.id, limit)
+        return tuple((id, key_id) for id, key_id in rows)
+
+    async def conversations(
+        self,
+        key_id: str,
+        *,
+        limit: int = 20,
+        after: str | None = None,
+        newest_first: bool = True,
+        q: str | None = None,
+    ) -> Page:
+        border = MAX_N if newest_first else 0
+        if after is not None:
+            numbers = await self.pool.read(sql.NUMBER, after, key_id)
+            if not numbers:
+                raise _missing(after)
+            border = numbers[0][0]
+        if q is None or not q.strip():
+            statement = sql.page(newest_first=newest_first)
+            rows = await self.pool.read(statement, key_id, border, limit + 1)
+        else:
+            while await self._index(INDEXED_AT_ONCE):
+                pass
+            rows = await self._search(key_id, limit, border, newest_first, terms_of(q))
+        found = tuple(map(_summary, rows))
+        return Page(found[:limit], len(found) > limit)
+
+    async def _search(
+        self,
+        key_id: str,
+        limit: int,
+        border: int,
+        newest_first: bool,
+        terms: Sequence[Sequence[str]],
+    ) -> list[Found]:
+        if not terms:
+            return []
+        last = len(terms) - 1
+        words = [word for term in terms for word in term]
+        # Words are letters and digits alone: there is nothing to quote in them.
+        lexemes = [f"'{_owner_word(key_id)}'", *(f"'{word}'" for word in words[:-1])]
+        query = " & ".join((*lexemes, f"'{words[-1]}':*"))
+        sides = [
+            f"% {' '.join(term)}{'%' if number == last else ' %'}"
+            for number, term in enumerate(terms)
+        ]
+        phrases = [side for side, term in zip(sides, terms, strict=True) if len(term) > 1]
+        return await self.pool.read(
+            sql.search(newest_first=newest_first, phrases=len(phrases)),
+            *(key_id, border, limit + 1, query, sides, *phrases),
+            prepare=False,
+        )
+
+    async def _index(self, limit: int) -> bool:
+        """Make at most `limit` turns more searchable; says whether there are others."""
+        rows = await self.pool.read(sql.UNINDEXED, limit)
+        if not rows:
+            return False
+        columns = await work(partial(_indexed, rows))
+        with suppress(psycopg.IntegrityError):  # one was deleted meanwhile: the others wait
+            await self.pool.write(sql.INDEX, *columns)
+        return len(columns[0]) >= limit
+
+    async def statistics(self) -> StoreStatistics:
+        [(conversations, size, responses, response_size, answers)] = await self.pool.read(
+            sql.STATISTICS
+        )
+        records = size + response_size
+        return StoreStatistics(conversations, responses, records + answers, records, answers)
+
+    async def workspaces(self) -> tuple[str, ...]:
+        return tuple(name for (name,) in await self.pool.read(sql.WORKSPACES))
+
+    async def agents(self) -> tuple[str, ...]:
+        return tuple(name for (name,) in await self.pool.read(sql.AGENTS))
+
+    # -- conversations -----------------------------------------------------------------------------
+
+    async def update(
+        self,
+        conversation_id: str,
+        key_id: str,
+        *,
+        metadata: Mapping[str, str] | None = None,
+        title: str | None = None,
+        private: bool | None = None,
+        grants: Sequence[str] = (),
+    ) -> None:
+        body = None if metadata is None else dumps(dict(metadata))
+        rules = [*dict.fromkeys(grants)]
+        rows = await self.pool.write(
+            sql.UPDATE, conversation_id, key_id, body, title, private, rules
+        )
+        if not rows:
+            raise _missing(conversation_id)
+
+    async def delete(self, conversation_id: str, key_id: str) -> None:
+        if not await self.pool.write(sql.DELETE, conversation_id, key_id):
+            raise _missing(conversation_id)
+
+    async def fork(
+        self, conversation_id: str, key_id: str, new_id: str, *, upto: int | None = None
+    ) -> Lease:
+        source = await self.get(conversation_id, key_id)
+        last = source.head if upto is None else min(upto, source.head)
+        log: list[Logged] = []
+        while len(log) < last:
+            rows = await self.read(
+                conversation_id, key_id, len(log) + 1, min(READ_AT_ONCE, last - len(log))
+            )
+            if not rows:
+                raise Missing(f"{conversation_id} was deleted.")
+            log += rows
+        records = [each.record for turn in fold(log) for each in turn.records]
+        create = NewConversation(
+            setup=source.setup, metadata=source.metadata, private=source.private
+        )
+        async with self.pool.transaction() as connection:
+
+            async def run(statement: str, /, *values: object) -> list[Found]:
+                return await connection.execute(statement, values)
+
+            state = await self._acquire(run, new_id, key_id, created_of(create))
+            lease = lease_of(new_id, key_id, state)
+            if records:
+                change = change_of(lease, records, self._now(), is_plain=True)
+                done = await self._written(run, change, lease)
+                assert done is not None
+                follow(lease, done[1])
+        return lease
+
+    async def prune(
+        self,
+        *,
+        unused_since: float | None = None,
+        max_bytes: int | None = None,
+        max_responses: int | None = None,
+        spare: Collection[str] = (),
+    ) -> tuple[str, ...]:
+        while await self.pool.write(sql.PRUNE_RESPONSES, self._moment(), PRUNED_AT_ONCE):
+            pass
+        if max_responses is not None:
+            while await self.pool.write(sql.SPARE_RESPONSES, max_responses, PRUNED_AT_ONCE):
+                pass
+        deleted: list[str] = []
+        kept = [*spare]
+        if unused_since is not None:
+            while True:
+                rows = await self.pool.write(
+                    sql.PRUNE, kept, self.node.id, unused_since, PRUNED_AT_ONCE
+                )
+                deleted += [name for _, name in sorted(rows)]
+                if len(rows) < PRUNED_AT_ONCE:
+                    break
+        if max_bytes is not None:
+            deleted += await self._make_room(max_bytes, kept)
+        return tuple(deleted)
+
+    async def _make_room(self, max_bytes: int, spare: list[str]) -> list[str]:
+        held = (await self.statistics()).record_bytes
+        if held <= max_bytes:
+            return []
+        deleted: list[str] = []
+        excess = held - int(max_bytes * PRUNED_TO)
+        while excess > 0:
+            rows = await self.pool.read(sql.OLDEST, spare, self.node.id, PRUNED_AT_ONCE)
+            for _, kind, name, key_id, size in rows:
+                if excess <= 0:
+                    break
+                with suppress(Missing):  # it went by itself
+                    await (self.delete_response if kind else self.delete)(name, key_id)
+                    deleted += [] if kind else [name]
+                excess -= size
+            if not rows:
+                break
+        return deleted
+
+    # -- lineage, usage ----------------------------------------------------------------------------
+
+    async def lineage_put(self, key_id: str, digest: bytes, conversation_id: str, seq: int) -> None:
+        try:
+            rows = await self.pool.write(sql.LINEAGE_PUT, conversation_id, key_id, digest, seq)
+        except psycopg.IntegrityError:  # deleted at this moment
+            rows = []
+        if not rows:
+            raise _missing(conversation_id)
+
+    async def lineage_find(
+        self, key_id: str, digests: Sequence[bytes], limit: int = 8
+    ) -> tuple[Held, ...]:
+        asked = [*dict.fromkeys(digests)]
+        rows = await self.pool.read(sql.LINEAGE_FIND, key_id, asked, limit)
+        return tuple(Held(*row) for row in rows)
+
+    async def usage(
+        self, key_id: str | None = None, first_day: str = "", last_day: str = "9"
+    ) -> tuple[DayUsage, ...]:
+        rows = await self.pool.read(sql.USAGE, key_id, first_day, f"{last_day}U")
+        return tuple(
+            DayUsage(key, day, model, n, Usage(*used)) for key, day, model, n, *used in rows
+        )
+
+    async def spent(self, key_id: str, first_hour: str) -> tuple[Spent, ...]:
+        rows = await self.pool.read(sql.SPENT, key_id, first_hour)
+        return tuple(
+            Spent(key, hour, model, n, Usage(*used)) for key, hour, model, n, *used in rows
+        )
+
+    async def count(self, spent: Sequence[Spent]) -> None:
+        together: dict[tuple[str, str, str], Spent] = {}
+        for each in spent:
+            place = each.key_id, each.hour, each.model
+            before = together.get(place) or Spent(*place, 0, Usage())
+            used = before.usage + each.usage
+            together[place] = Spent(*place, before.turns + each.turns, used)
+        # In one order everywhere, so that two of them never wait for each other.
+        rows = [(*place, each.turns, *astuple(each.usage)) for place, each in together.items()]
+        if rows:
+            await self.pool.write(sql.COUNT, *map(list, zip(*sorted(rows), strict=True)))
+
+    # -- limits ------------------------------------------------------------------------------------
+
+    async def admit(
+        self, key_id: str, allowance: Allowance, turn_id: str | None = None
+    ) -> Standing:
+        values = self._asking(key_id, allowance, turn_id)
+        standing = _standing(allowance, await self.pool.write(sql.ADMIT, *values))
+        if standing is None:
+            raise Lapsed("This node's lease has run out.")
+        return standing
+
+    async def standing(self, key_id: str, allowance: Allowance) -> Standing:
+        values = self._asking(key_id, allowance, None)
+        standing = _standing(allowance, await self.pool.read(sql.STANDING, *values))
+        assert standing is not None
+        return standing
+
+    def _asking(self, key_id: str, allowance: Allowance, turn_id: str | None) -> tuple[object, ...]:
+        windows = allowance.windows
+        return (
+            *(key_id, turn_id, self.node.id),
+            *(allowance.concurrent_turns, float(allowance.turns_per_minute)),
+            [each.first_hour for each in windows],
+            [each.tokens for each in windows],
+            [float(each.usd) for each in windows],
+            self._moment(),
+        )
+
+    async def discharge(self, turns: Sequence[tuple[str, str]]) -> None:
+        keys, names = [key_id for key_id, _ in turns], [turn_id for _, turn_id in turns]
+        await self.pool.write(sql.DISCHARGE, keys, names)
+
+    # -- keys --------------------------------------------------------------------------------------
+
+    async def keys(self, known: int | None = None) -> Keys | None:
+        rows = await self.pool.read(sql.KEYS, known)
+        if not rows:
+            return None
+        found = [_key(row) for _, *row in rows if row[0] is not None]
+        return Keys(rows[0][0], tuple(found))
+
+    async def add_key(self, key: ApiKey) -> None:
+        rows = await self.pool.write(
+            sql.ADD_KEY,
+            *(key.id, key.name, encode_names(key.scopes), encode_names(key.models)),
+            *(encode_limits(key.limits), key.created_at, key.revoked_at),
+        )
+        if not rows:
+            raise NameTaken(f"There is a key called {key.name} already.")
+
+    async def revoke_key(self, key_id: str) -> None:
+        if not await self.pool.write(sql.REVOKE_KEY, key_id, self._moment()):
+            raise Missing("There is no such key.")
+
+    async def delete_key(self, key_id: str) -> None:
+        if not await self.pool.write(sql.DELETE_KEY, key_id):
+            raise Missing("There is no such revoked key.")
+
+    # -- responses ---------------------------------------------------------------------------------
+
+    async def put_response(self, response: StoredResponse, expires_at: float) -> None:
+        heading, encoded = response.heading, encode_response(response)
+        rows = await self.pool.write(
+            sql.PUT_RESPONSE,
+            *(response.id, response.key_id, heading.conversation_id, heading.created_at),
+            *(expires_at, encoded.size, encoded.body),
+            *([*encoded.parts], [*encoded.parts.values()]),
+        )
+        if not rows:
+            raise Missing(f"There is no response {response.id}.")
+
+    async def get_response(self, response_id: str, key_id: str) -> StoredResponse:
+        rows = await self.pool.read(sql.GET_RESPONSE, response_id, key_id, self._moment())
+        if not rows:
+            raise Missing(f"There is no response {response_id}.")
+        return _response(rows[0])
+
+    async def latest_response(self, conversation_id: str, key_id: str) -> StoredResponse | None:
+        rows = await self.pool.read(sql.LATEST_RESPONSE, conversation_id, key_id, self._moment())
+        return _response(rows[0]) if rows else None
+
+    async def delete_response(self, response_id: str, key_id: str) -> None:
+        if not await self.pool.write(sql.DELETE_RESPONSE, response_id, key_id):
+            raise Missing(f"There is no response {response_id}.")
+
+    # -- requests with an idempotency key ----------------------------------------------------------
+
+    async def claim_request(
+        self, key_id: str, name: str, digest: bytes, expires_at: float
+    ) -> KeptRequest | None:
+        now = self._moment()
+        while True:
+            if await self.pool.write(
+                sql.CLAIM, key_id, name, digest, self.node.id, expires_at, now
+            ):
+                return None
+            rows = await self.pool.read(sql.CLAIMED, key_id, name, self.node.id)
+            if rows:
+                found = RequestRow(*rows[0])
+                is_long = found.size > LONG_CHARACTERS
+                return await work(partial(kept_of, found)) if is_long else kept_of(found)
+            # It was given back meanwhile.
+
+    async def settle_request(
+        self,
+        key_id: str,
+        name: str,
+        request: KeptRequest,
+        expires_at: float,
+        *,
+        max_count: int,
+        max_bytes: int,
+    ) -> None:
+        row = RequestRow(key_id, name, request.digest, request.state, expires_at)
+        answer: KeptAnswer | None = request.answer
+        if answer is not None:
+            pack = partial(packed, row, answer)
+            row = await work(pack) if len(answer.body) > LONG_CHARACTERS else pack()
+        await self.pool.write(
+            sql.SETTLE,
+            *(key_id, name, row.digest, self.node.id, row.state, expires_at, row.size),
+            *(row.status, row.headers, row.body),
+        )
+        await self.pool.write(sql.TRIM, self._moment(), self.node.id, max_count, max_bytes)
+
+    async def release_request(self, key_id: str, name: str) -> None:
+        await self.pool.write(sql.RELEASE_REQUEST, key_id, name)
+
+    # -- operations --------------------------------------------------------------------------------
+
+    async def check(self) -> tuple[str, ...]:
+        async with self.pool.use(writes=False, seconds=CHECK_SECONDS) as connection:
+            await connection.execute("begin")
+            await connection.execute("set local statement_timeout = 0")
+            found = await connection.execute(sql.CHECK)
+            await connection.execute("commit")
+        return tuple(text for (text,) in found)
+
+
+@asynccontextmanager
+async def open_postgres_store(
+    url: str,
+    *,
+    node_url: str = "",
+    lease_seconds: float = LEASE_SECONDS,
+    clock: Callable[[], float] | None = None,
+    threads: bool = False,
+) -> AsyncIterator[PostgresStore]:
+    """The store at `url` (``postgresql://…``), as one more node, while the block runs. Raises
+    `StoreRefused` where the database is another program's or of another version. Whatever else is
+    wrong with it is the store's `trouble`, until it is right again.
+
+    `threads`: run statements in threads instead of natively on trio. `clock` is for tests: Unix
+    seconds that stand for the engine's, but for leases.
+    """
+    store = PostgresStore(
+        url, node_url=node_url, lease_seconds=lease_seconds, clock=clock, threads=threads
+    )
+    async with trio.open_nursery() as nursery:
+        try:
+            await store.pool.open()
+            nursery.start_soon(store.pool.run)
+            nursery.start_soon(store.run)
+            yield store
+        finally:
+            nursery.cancel_scope.cancel()
+            store.close()
+
+
+# -- rows ------------------------------------------------------------------------------------------
+
+
+def _missing(conversation_id: str) -> Missing:
+    return Missing(f"There is no conversation {conversation_id}.")
+
+
+def _fenced(conversation_id: str) -> Fenced:
+    return Fenced(f"Another lease of {conversation_id} was granted, or it was deleted.")
+
+
+def _standing(allowance: Allowance, rows: Sequence[Found]) -> Standing | None:
+    """None: this node lives no more."""
+    [(has_room, running, left, tokens, usd, hours)] = rows
+    if has_room is None:
+        return None
+    used = tuple(map(Used, tokens, usd, hours))
+    limit = exceeded(allowance, running, left, used)
+    assert has_room is (limit is None), "both see the same numbers"
+    return Standing(running, left, used, limit)
+
+
+def _summary(row: Found) -> Summary:
+    id, title, setup, model, profile, workspace, metadata, private, *rest = row
+    created_at, used_at, turns, messages, *usage = rest
+    created = Created(setup, model, profile, workspace, metadata, private)
+    return summary_of(id, title, created, (created_at, used_at, turns, messages, Usage(*usage)))
+
+
+def _key(row: Sequence[Any]) -> ApiKey:
+    id, name, scopes, models, limits, created_at, revoked_at = row
+    return ApiKey(
+        id=id,
+        name=name,
+        scopes=decode_scopes(scopes),
+        models=decode_names(models),
+        limits=decode_limits(limits),
+        created_at=created_at,
+        revoked_at=revoked_at,
+    )
+
+
+def _response(row: Found) -> StoredResponse:
+    body, digests, contents = row
+    return decode_response(body, dict(zip(digests, contents, strict=True)).__getitem__)
+
+
+def _owner_word(key_id: str) -> str:
+    """A word that no text has."""
+    return "_" + hashlib.sha256(key_id.encode("utf-8", "surrogatepass")).hexdigest()[:16]
+
+
+def _indexed(rows: Sequence[Found]) -> tuple[list[int], list[int], list[str], list[str | None]]:
+    """The columns of `sql.INDEX`: conversation, first record, all words, and those to be found."""
+    units: dict[tuple[int, int, str], list[Row]] = {}
+    for n, first, key_id, seq, kind, body in rows:
+        units.setdefault((n, first, key_id), []).append(Row(seq, 0, 0, 0.0, kind, body))
+    numbers, firsts, texts, found = [], [], [], []
+    for (n, first, key_id), records in units.items():
+        words = unit_words(records)
+        lexemes = " ".join(dict.fromkeys((_owner_word(key_id), *words)))
+        numbers.append(n)
+        firsts.append(first)
+        texts.append(f" {' '.join(words)} ")
+        found.append(lexemes if len(lexemes.encode()) < MOST_LEXEMES else None)
+    return numbers, firsts, texts, found
