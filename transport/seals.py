@@ -2,8 +2,8 @@
 
 Knows: the key, its file, and what a sealed text looks like. Refuses to know: what the texts say.
 
-Several gateways that share a secret have one key, which is derived from it: what one has sealed, each
-of them opens. One that is alone has a key of its own, in a file.
+Several gateways that share a secret have one key, which is derived from it: what one has sealed,
+each of them opens. One that is alone has a key of its own, in a file.
 
 A sealed text is a Fernet token (AES-128-CBC with HMAC-SHA256, by the cryptography library). Each
 owner's key is derived from the gateway's (HMAC-SHA256 of the owner's name), so one owner's text is

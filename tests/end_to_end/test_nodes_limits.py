@@ -150,7 +150,10 @@ async def test_a_budget_is_spent_on_all_nodes_together(nodes: list[Live]) -> Non
         assert answer.json()["error"]["code"] == "key_limit_reached"
         for node in nodes:
             refused = await ask(client, node, "no more")
-            assert (refused.status_code, refused.headers["x-ratelimit-remaining-tokens"]) == (429, "0")
+            assert (refused.status_code, refused.headers["x-ratelimit-remaining-tokens"]) == (
+                429,
+                "0",
+            )
             usage = (await client.get(f"{node.base_url}/usage")).json()["data"]
             assert sum(each["total_tokens"] for each in usage) == used
             assert sum(each["turns"] for each in usage) == turns

@@ -79,9 +79,7 @@ def used_since(first_hour: str, spent: Iterable[Spent]) -> Used:
     )
 
 
-def exceeded(
-    allowance: Allowance, running: int, left: float, used: Sequence[Used]
-) -> str | None:
+def exceeded(allowance: Allowance, running: int, left: float, used: Sequence[Used]) -> str | None:
     """The first limit that leaves no room for another turn."""
     if allowance.concurrent_turns and running >= allowance.concurrent_turns:
         return "concurrent_turns"

@@ -99,8 +99,8 @@ MOST_WINDOWS = 4
 """Windows in which a key's usage is limited."""
 
 # A function, because each statement in it sees what was committed before it began: what waits for
-# the key's row sees the turn that was admitted meanwhile. It is one statement for who calls it. What
-# is refused at the first look changes nothing, so that it waits neither for a row nor for the disk.
+# the key's row sees the turn that was admitted meanwhile. It is one statement for who calls it.
+# What is refused at the first look changes nothing: it waits neither for a row nor for the disk.
 _ADMIT = """
 create function admit(
     asked text, turn text, me text, most integer, in_minute float8, firsts text[],
