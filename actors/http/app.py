@@ -6,9 +6,8 @@ know: servers, sockets and TLS; any ASGI server that runs on trio can serve the 
 
 from __future__ import annotations
 
-from collections.abc import Iterator
 from functools import partial
-from typing import TYPE_CHECKING, Any, NoReturn
+from typing import TYPE_CHECKING, NoReturn
 
 from attrs import asdict
 from prometheus_client import CONTENT_TYPE_LATEST
@@ -17,10 +16,11 @@ from starlette.types import ASGIApp, Receive, Scope, Send
 
 from ...schemas.errors import NotFound, UpgradeRequired
 from ...transport.http.asgi import send_response
-from ..conversations.models import Model
 from ..keys.registry import TURNS
 from ..mcp.servers import list_mcp_servers
 from .auth import KeyRing
+from .batch_road import road_of
+from .batches import cancel_batch, create_batch, list_batches, show_batch
 from .chat import complete_chat, complete_text
 from .conversations import (
     add_items,
@@ -36,10 +36,12 @@ from .conversations import (
     show_conversation,
     show_item,
 )
+from .files import delete_file, list_files, show_content, show_file, upload_file
 from .forwarding import Forwarder
 from .idempotency import once
 from .messages import count_message_tokens, create_message
 from .middleware import HEADERS, Front
+from .models import list_models, show_model
 from .openapi import Document
 from .page import Page
 from .request import Call, Once
@@ -62,7 +64,7 @@ if TYPE_CHECKING:
 NOT_OFFERED = {
     "assistants": "assistants",
     "audio": "speech and transcription",
-    "batches": "batches",
+    "batches": "that part of the Batch API",
     "chat/completions": "stored chat completions",
     "chatkit": "ChatKit",
     "containers": "containers",
@@ -71,7 +73,7 @@ NOT_OFFERED = {
     "embeddings": "embeddings",
     "engines": "engines",
     "evals": "evals",
-    "files": "uploaded files",
+    "files": "that part of the Files API",
     "fine_tuning": "fine-tuning",
     "fine-tunes": "fine-tuning",
     "images": "images",
@@ -81,23 +83,31 @@ NOT_OFFERED = {
     "responses": "that part of the Responses API",
     "skills": "skills",
     "threads": "threads",
-    "uploads": "uploaded files",
+    "uploads": "uploads in parts",
     "vector_stores": "vector stores",
     "videos": "videos",
 }
 """What OpenAI's API has under ``/v1/`` and this gateway has not: by the beginning of the path, what
 to call it. A 404 says so, since OpenAI's SDKs ask again after a 501."""
 
+BATCHED = {
+    "/v1/chat/completions": complete_chat,
+    "/v1/completions": complete_text,
+    "/v1/responses": create_response,
+}
+"""Where the requests of a batch may go."""
+
 ONLY_WEBSOCKET = ("/v1/conversations/{conversation_id}/events", "/v1/overview", "/v1/house")
 
 
 def http_app(gateway: Gateway) -> ASGIApp:
     """The OpenAI surface of `gateway`, to be mounted anywhere while the gateway is open."""
+    gateway.batches.road = road_of(gateway, BATCHED)
     keys = KeyRing(gateway.keys)
     cluster, nodes = gateway.settings.cluster, gateway.nodes
     forwarding = None
     if nodes is not None:
-        forwarding = Forwarder(nodes, gateway.node_client, cluster.secret).forwarding
+        forwarding = Forwarder(nodes, gateway.node_client).forwarding
     page = Page(enabled=gateway.settings.page.enabled)
 
     async def no_such_path(scope: Scope, receive: Receive, send: Send) -> NoReturn:
@@ -156,6 +166,12 @@ def _turn_routes(gateway: Gateway, keys: KeyRing, forwarding: Once | None) -> li
         route(
             gateway, f"{conversation}/items/{{item_id}}", keys, GET=show_item, DELETE=delete_item
         ),
+        route(gateway, "/v1/files", keys, GET=list_files, POST=upload_file),
+        route(gateway, "/v1/files/{file_id}", keys, GET=show_file, DELETE=delete_file),
+        route(gateway, "/v1/files/{file_id}/content", keys, GET=show_content),
+        route(gateway, "/v1/batches", keys, once=once, GET=list_batches, POST=create_batch),
+        route(gateway, "/v1/batches/{batch_id}", keys, GET=show_batch),
+        route(gateway, "/v1/batches/{batch_id}/cancel", keys, POST=cancel_batch),
         route(gateway, f"{conversation}/permissions", keys, GET=list_permissions),
         route(gateway, f"{conversation}/permissions/{{request_id}}", keys, POST=reply_permission),
     ]
@@ -174,59 +190,6 @@ def _other_routes(gateway: Gateway, keys: KeyRing) -> list[Route]:
         any_route(gateway, "/stats", keys, GET=tell_statistics),
         any_route(gateway, "/metrics", keys, GET=tell_metrics),
     ]
-
-
-# -- models --------------------------------------------------------------------------------------
-
-
-async def list_models(call: Call) -> None:
-    models = [_encode_model(model) for model in call.gateway.models.list(call.owner)]
-    await call.answer({"object": "list", "data": models})
-
-
-async def show_model(call: Call) -> None:
-    await call.answer(_encode_model(call.gateway.models.get(call.path("model"), call.owner)))
-
-
-def _encode_model(model: Model) -> dict[str, Any]:
-    """OpenAI's four fields, and what clients of other gateways look for (README.md, "Models")."""
-    known: dict[str, Any] = {
-        "id": model.id,
-        "object": "model",
-        "created": model.created,
-        "owned_by": model.owned_by,
-        "name": model.name,
-        "description": model.description,
-        "profile": model.profile,
-        "resolved_model": model.means,
-        "source": "cli" if model.listed else "table",
-    }
-    if model.sizes is None:
-        return known
-    context, output = model.sizes.context, model.sizes.output
-    return known | {
-        "context_length": context,
-        "context_window": context,
-        "max_output_tokens": output,
-        "max_completion_tokens": output,
-        "architecture": {
-            "modality": "text+image+file->text",
-            "input_modalities": ["text", "image", "file"],
-            "output_modalities": ["text"],
-        },
-        "supported_parameters": [*_parameters(model)],
-        "supported_reasoning_efforts": [*model.efforts] or None,
-    }
-
-
-def _parameters(model: Model) -> Iterator[str]:
-    """The parameters that have an effect, by the names that OpenRouter's clients know."""
-    yield from ("max_tokens", "max_completion_tokens", "stop", "tools", "tool_choice")
-    yield from ("parallel_tool_calls", "response_format", "structured_outputs")
-    if model.sizes is not None and model.sizes.thinks:
-        yield from ("reasoning", "include_reasoning", "reasoning_effort")
-    if model.takes_sampling:
-        yield from ("temperature", "top_p")
 
 
 # -- for operators -------------------------------------------------------------------------------

@@ -244,6 +244,28 @@ it sees that the phase is neither BUSY nor AWAITING_TOOLS. A call that the child
 then (INTERRUPTING) is rejected (invariant 14).
 
 
+One turn that searches the web
+==============================
+
+Where the client asks for it (`Options.search`), the API searches by itself, within the call that
+answers. Its tool is laid over the body of the request, behind all tools that the child would have
+offered, so any plain model's child can do it, for this turn and for no other:
+
+    > {"type": "control_request", "request_id": "settings", "request": {"subtype":
+       "apply_flag_settings", "settings": {"env": {"CLAUDE_CODE_EXTRA_BODY":
+       "{\"tools\": [{\"type\": \"web_search_20250305\", \"name\": \"web_search\"}]}", …}}}}
+    < {"type": "assistant", …, "content": [{"type": "server_tool_use", "id": "srvtoolu_1", …}]}
+    AssistantDone           BUSY                Deliver(SearchStarted("srvtoolu_1", …))
+    < {"type": "assistant", …, "content": [{"type": "web_search_tool_result", …}]}
+    AssistantDone           BUSY                Deliver(SearchEnded("srvtoolu_1", pages))
+    < {"type": "assistant", …, "content": [{"type": "text", …, "citations": [{…}]}]}
+    AssistantDone           BUSY                Deliver(Cited(start, end, sources))
+
+The child's history holds the blocks as the API gave them, and so does the memory (`ServerBlock`,
+`Citations`): another child gets them back as they were. An agent uses Claude Code's ``WebSearch``,
+which is a call of the API of its own; its client's wish is the permission for it (searches.py).
+
+
 Interrupt and rewind
 ====================
 
@@ -280,6 +302,26 @@ the client's shorter answer goes into the seed. At a token limit the CLI would h
 continue, so there the child is killed (TokenLimit). A person who stops an agent with
 ``keep_stopped`` keeps the answer as far as it came, with a note of the tools it used, in the seed
 as well.
+
+
+Exact turns
+===========
+
+For most clients a history is its words: the borders of blocks, thinking and the order of blocks are
+no part of a message's name (`schemas.message.digest`), so that a client which rebuilds its messages
+finds its conversation all the same. An *exact* turn (`TurnRequest.exact`, of the Messages API's
+clients) asks for more: the API has to read what the client sends, block by block. The name finds
+what is alike, and a comparison (`schemas.message.agree`) says whether it is the same:
+
+* A conversation that is found by its history, and one that is named, holds the messages
+  (`memory.seed`). An agent's does not, and needs not: its transcript has every block.
+* A child that is cut back for the turn is compared with `Wants.exact`.
+* A child may hold other blocks than its conversation remembers: it came from one that was only
+  alike (`prompt.take_over`), it was spared the beginning of a long history, or the CLI keeps an
+  answer in other words than the client received (`TurnState.is_reworded`). Then
+  `ChildState.is_alike` is set, and an exact turn gets another child, which receives all of it.
+
+A message in which the client leaves out all thinking agrees with one that has some.
 
 
 At-most-once

@@ -11,6 +11,7 @@ from __future__ import annotations
 from typing import Any
 
 from ..openai.answers import (
+    BOOLEAN,
     COUNT,
     OBJECT,
     STRING,
@@ -22,6 +23,7 @@ from ..openai.answers import (
     one_of,
     ref,
 )
+from .models import EDITS, EFFORTS
 from .reply import STOP_REASONS
 
 Schema = dict[str, Any]
@@ -67,6 +69,61 @@ _DELTAS: dict[str, Schema] = {
     "signature_delta": {"signature": STRING},
     "input_json_delta": {"partial_json": STRING},
 }
+
+
+_SUPPORTED: dict[str, Schema] = {"supported": BOOLEAN}
+_SUPPORT = an_object(_SUPPORTED)
+
+
+def _support(*names: str) -> Schema:
+    return an_object({**_SUPPORTED, **dict.fromkeys(names, _SUPPORT)})
+
+
+_TIME = nullable({"type": "string", "format": "date-time"})
+_MODEL = an_object(
+    {
+        "type": const("model"),
+        "id": STRING,
+        "display_name": STRING,
+        "created_at": _TIME,
+        "lifecycle": one_of("active"),
+        "deprecated_at": _TIME,
+        "retires_at": _TIME,
+        "line": nullable(STRING),
+        "max_input_tokens": nullable(COUNT),
+        "max_tokens": nullable(COUNT),
+        "capabilities": nullable(
+            an_object(
+                {
+                    **dict.fromkeys(
+                        (
+                            "batch",
+                            "citations",
+                            "code_execution",
+                            "image_input",
+                            "pdf_input",
+                            "structured_outputs",
+                        ),
+                        _SUPPORT,
+                    ),
+                    "context_management": _support(*EDITS),
+                    "effort": _support(*EFFORTS),
+                    "server_tools": _support("code_execution", "web_search"),
+                    "thinking": an_object(
+                        {
+                            **_SUPPORTED,
+                            "types": an_object(
+                                dict.fromkeys(
+                                    ("adaptive", "between_tools", "disabled", "enabled"), _SUPPORT
+                                )
+                            ),
+                        }
+                    ),
+                }
+            )
+        ),
+    }
+)
 
 
 def _event(kind: str, **fields: Schema) -> Schema:
@@ -121,8 +178,24 @@ MESSAGES: dict[str, Schema] = {
         }
     ),
     "MessageEvent": {"oneOf": [*MESSAGE_EVENTS.values()]},
+    "MessageModel": _MODEL,
+    "MessageModels": an_object(
+        {
+            "data": array(ref("MessageModel")),
+            "has_more": BOOLEAN,
+            "first_id": nullable(STRING),
+            "last_id": nullable(STRING),
+        }
+    ),
     "MessageTokens": an_object({"input_tokens": COUNT}),
-    "MessagesErrorDetail": an_object({"type": one_of(*ERROR_TYPES), "message": STRING}),
+    "MessagesErrorDetail": an_object(
+        {
+            "type": one_of(*ERROR_TYPES),
+            "message": STRING,
+            "details": an_object({"error_code": STRING}),
+        },
+        ("details",),
+    ),
     "MessagesError": an_object(
         {
             "type": const("error"),

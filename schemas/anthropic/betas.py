@@ -42,7 +42,6 @@ HONOURED: dict[str, str] = {
 
 REFUSED: dict[str, str] = {
     "dev-full-thinking": "thinking is given as the CLI receives it, which is in summary",
-    "message-threads": "no threads are kept here: send x-conversation-id",
     "server-side-fallback": "no other model answers in place of the one that is named",
 }
 """By the name without its date: it would change the answer, and why it cannot."""

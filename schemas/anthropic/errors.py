@@ -30,13 +30,23 @@ VERSIONS = (VERSION, FORMER_VERSION)
 """The versions of the API that are spoken here. In all that the gateway answers they are alike; the
 later one has no sampling, and no citations in what users say."""
 
+NO_THREADS = "thread_unsupported_request"
+"""The code by which the SDKs know that they have to go on without a thread, as their tool runners
+do."""
+
+_CODES = (NO_THREADS,)
+"""Codes that the API has too, in ``details``."""
+
 _OVERLOADED = 529
 """What the API answers where it has no room. No RFC knows it; the SDKs do."""
 
 _ROUTES = ("/v1/messages",)
 """Paths, and all below them, that are this dialect's alone."""
 
-_OPENAI_ROUTES = ("/v1/chat", "/v1/completions", "/v1/responses", "/v1/conversations")
+_OPENAI_ROUTES = (
+    "/v1/chat", "/v1/completions", "/v1/responses", "/v1/conversations", "/v1/batches",
+    "/v1/files",
+)  # fmt: skip
 """Paths, and all below them, that are never this dialect's."""
 
 _TYPES: tuple[tuple[type[GatewayError], str], ...] = (
@@ -81,11 +91,10 @@ def encode_error(error: GatewayError, request_id: str | None) -> dict[str, Any]:
     if error.param is not None and error.param not in message:
         message = f"{error.param}: {message}"
     kind = next((kind for each, kind in _TYPES if isinstance(error, each)), "api_error")
-    return {
-        "type": "error",
-        "error": {"type": kind, "message": message},
-        "request_id": request_id,
-    }
+    told: dict[str, Any] = {"type": kind, "message": message}
+    if error.code in _CODES:
+        told["details"] = {"error_code": error.code}
+    return {"type": "error", "error": told, "request_id": request_id}
 
 
 def read_version(given: str | None) -> str:

@@ -36,7 +36,7 @@ from .blocks import (
     read_messages,
     read_system,
 )
-from .errors import FORMER_VERSION, VERSION, dotted
+from .errors import FORMER_VERSION, NO_THREADS, VERSION, dotted
 from .tools import ChosenTool, ToolSpec, ignored_of, read_choice, read_tools
 
 MAX_STOPS = 64
@@ -105,6 +105,7 @@ class MessagesRequest(CountRequest):
     metadata: Metadata | None = None
     service_tier: str | None = None
     container: str | Mapping[str, Any] | None = None
+    thread: Mapping[str, Any] | None = None
     inference_geo: str | None = None
     diagnostics: Mapping[str, Any] | None = None
 
@@ -162,6 +163,7 @@ DETAILS: Details = {
             if name in MessagesRequest.__annotations__
         },
         "container": _REFUSED,
+        "thread": _REFUSED,
         "service_tier": {"enum": ["auto", "standard_only"]},
     },
     ThinkingConfig: {
@@ -222,6 +224,13 @@ def parse_messages(
     refuse_unsupported(request, _HARMLESS_HERE)
     if version == VERSION:
         _refuse_removed(request)
+    if request.thread is not None:
+        raise InvalidRequest(
+            "thread: no threads are held here; send the whole conversation, or name it in the"
+            " header x-conversation-id.",
+            code=NO_THREADS,
+            param="thread",
+        )
     check_ranges(request, RANGES)
     asked = _asked(request, version, continues=names_conversation)
     thinking = _thinking(request, betas, request.max_tokens)

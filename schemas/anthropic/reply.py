@@ -38,7 +38,7 @@ STOP_REASONS: Mapping[FinishReason, str] = {
 }
 
 
-_CLOSER = {("stop", "pause_turn"), ("length", "model_context_window_exceeded")}
+_CLOSER = {("length", "pause_turn"), ("length", "model_context_window_exceeded")}
 """Finish reasons that the API knows more of: with the word for it."""
 
 

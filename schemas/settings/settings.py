@@ -27,11 +27,13 @@ from .rules import Problem, SettingsError, is_loopback
 __all__ = [
     "AuditSettings",
     "AuthSettings",
+    "BatchSettings",
     "CacheSettings",
     "ClaudeSettings",
     "ClusterSettings",
     "ConversationSettings",
     "FileAccessSettings",
+    "FileSettings",
     "IdempotencySettings",
     "ImageSettings",
     "LimitSettings",
@@ -297,6 +299,12 @@ class ClaudeSettings(Section):
         "How long a child waits for the results of its tool calls; they may come later too, "
         "but another child then receives them.",
     )
+    web_search: bool = key(
+        True,
+        rules.boolean,
+        "Have the web searched for requests that ask for it (`web_search`). The API does that, and "
+        "each search costs money. Where keys are needed, only those with the scope `search` may.",
+    )
     max_retries: int = key(2, rules.whole(0), "The CLI's own retries of an API call.")
     max_line_bytes: int = key(64 * MIB, rules.whole(65536), "Longest line a child may print.")
     stop_seconds: float = key(
@@ -322,6 +330,13 @@ class AuthSettings(Section):
         "client may.",
         secret=True,
     )
+    search_keys: tuple[str, ...] = key(
+        (),
+        rules.api_keys,
+        "Those of `auth.api_keys` whose clients may have the web searched. Empty: a key that is "
+        "alone in `auth.api_keys` may, and of several none.",
+        secret=True,
+    )
     admin_keys: tuple[str, ...] = key(
         (),
         rules.api_keys,
@@ -337,7 +352,7 @@ class AuthSettings(Section):
 
     def conflicts(self) -> Iterator[tuple[str, str]]:
         keys = {*map(rules.hash_key, self.api_keys)}
-        for name in ("agent_keys", "admin_keys"):
+        for name in ("agent_keys", "search_keys", "admin_keys"):
             if not {*map(rules.hash_key, getattr(self, name))} <= keys:
                 yield name, "holds a key that auth.api_keys does not"
 
@@ -347,6 +362,7 @@ class AuthSettings(Section):
             self,
             api_keys=tuple(map(rules.hash_key, self.api_keys)),
             agent_keys=tuple(map(rules.hash_key, self.agent_keys)),
+            search_keys=tuple(map(rules.hash_key, self.search_keys)),
             admin_keys=tuple(map(rules.hash_key, self.admin_keys)),
         )
 
@@ -503,6 +519,44 @@ class IdempotencySettings(Section):
         8 * MIB,
         rules.whole(1),
         "Size of one such answer. A longer one is given once; to a second try the client gets 409.",
+    )
+
+
+@frozen(kw_only=True)
+class FileSettings(Section):
+    section: ClassVar[str] = "files"
+
+    max_files: int = key(1000, rules.whole(1), "Uploaded files of one API key.")
+    max_bytes: int = key(200 * MIB, rules.whole(1), "Size of one uploaded file.")
+    max_key_bytes: int = key(
+        1024 * MIB, rules.whole(1), "Size of all files of one API key, uploads under way included."
+    )
+    max_total_bytes: int = key(
+        10 * 1024 * MIB, rules.whole(1), "The same of all keys, beside `storage.max_bytes`."
+    )
+    keep_days: float = key(
+        30.0,
+        rules.not_negative,
+        "Days after which a file is deleted, where its client asks for no less. 0: never.",
+    )
+
+
+@frozen(kw_only=True)
+class BatchSettings(Section):
+    section: ClassVar[str] = "batches"
+
+    max_open: int = key(20, rules.whole(1), "Batches of one API key that have not ended.")
+    max_requests: int = key(50_000, rules.whole(1, 1_000_000), "Requests of one batch.")
+    max_concurrent: int = key(
+        0,
+        rules.whole(0),
+        "Requests of all batches that run at once. 0: half of `claude.max_concurrent_sessions`.",
+    )
+    window_hours: float = key(
+        24.0, rules.positive, "How long a batch may take; what has not run by then does not run."
+    )
+    keep_days: float = key(
+        29.0, rules.positive, "Days after which a batch and its results are deleted."
     )
 
 
@@ -797,6 +851,8 @@ class Settings:
     conversation: ConversationSettings = attrs.field(factory=ConversationSettings)
     responses: ResponseSettings = attrs.field(factory=ResponseSettings)
     idempotency: IdempotencySettings = attrs.field(factory=IdempotencySettings)
+    files: FileSettings = attrs.field(factory=FileSettings)
+    batches: BatchSettings = attrs.field(factory=BatchSettings)
     images: ImageSettings = attrs.field(factory=ImageSettings)
     file_access: FileAccessSettings = attrs.field(factory=FileAccessSettings)
     workspaces: WorkspaceSettings = attrs.field(factory=WorkspaceSettings)

@@ -16,8 +16,10 @@ import httpx
 import trio
 
 from ccapi.actors.http.openapi import OPERATIONS
+from ccapi.schemas.anthropic.answers import MESSAGE_EVENTS
 from ccapi.schemas.openai.answers import RESPONSE_EVENTS
 from ccapi.schemas.settings.settings import AuthSettings, ModelSettings
+from tests.support.batches import FORM, a_form, jsonl, line
 from tests.support.described import Described
 from tests.support.embedded import script
 from tests.support.live import Live, open_live_demo
@@ -82,8 +84,10 @@ async def test_real_answers_are_as_described(tmp_path: Path) -> None:
     models = ModelSettings(include_reasoning=True, agents=True)
     async with open_live_demo(tmp_path, models=models) as live, open_checked(live) as checked:
         await _ask_chat(checked)
+        await _ask_messages(checked)
         await _ask_responses(checked)
         await _ask_conversations(checked)
+        await _ask_batches(checked)
         await _ask_the_rest(checked)
         seen = checked.described.seen
         good = {(method, path) for method, path, status in seen if status == 200}
@@ -95,6 +99,7 @@ async def test_real_answers_are_as_described(tmp_path: Path) -> None:
             place for place, each in OPERATIONS.items() if {404, 409, 413, 426} & {*each.errors}
         }
         unseen = set(RESPONSE_EVENTS) - checked.described.events
+        unseen.add("error")  # which is a message's event too
         assert unseen == {
             "response.refusal.delta",
             "response.refusal.done",  # the demo CLI refuses nothing
@@ -124,6 +129,36 @@ async def _ask_chat(checked: Checked) -> None:
     await checked.bad(404, "POST", chat, hello | {"model": "nonsense"})
     await checked.bad(404, "POST", completions, {"prompt": "Hello", "model": "nonsense"})
     await checked.bad(415, "POST", chat, b"{}", **{"content-type": "text/plain"})
+
+
+async def _ask_messages(checked: Checked) -> None:
+    path = "/v1/messages"
+    hello: JSON = {"model": "haiku", "max_tokens": 2000, "messages": [HELLO]}
+    thinking: JSON = {"thinking": {"type": "enabled", "budget_tokens": 1024}}
+    tools = [{"name": "weather", "input_schema": WEATHER["parameters"]}]
+    for more in ({}, {"stream": True}):
+        await checked.good("POST", path, hello | more | {"top_k": 3})
+        thought = {"messages": [{"role": "user", "content": script("Hello", thinking=2)}]}
+        await checked.good("POST", path, hello | more | thinking | thought)
+        await checked.good("POST", path, hello | more | {"messages": [USE], "tools": tools})
+        key = {"idempotency-key": f"m{len(more)}"}
+        for _ in range(2):
+            await checked.good("POST", path, hello | more, **key)
+        await checked.bad(422, "POST", path, hello | {"messages": [USE]}, **key)
+    failing = {"messages": [{"role": "user", "content": script("Hello", error="Alas", after=3)}]}
+    await checked.good("POST", path, hello | failing | {"stream": True})
+    await checked.bad(502, "POST", path, hello | failing)
+    await checked.good("POST", f"{path}/count_tokens", {"model": "haiku", "messages": [HELLO]})
+    for place in ("", "/count_tokens"):
+        await checked.bad(400, "POST", f"{path}{place}", {})
+        await checked.bad(404, "POST", f"{path}{place}", hello | {"model": "nonsense"})
+    await checked.bad(415, "POST", path, b"{}", **{"content-type": "text/plain"})
+    version = {"anthropic-version": "2026-10-21"}
+    listed = await checked.good("GET", "/v1/models?limit=2", **version)
+    await checked.good("GET", f"/v1/models/{listed['last_id']}", **version)
+    await checked.bad(404, "GET", "/v1/models/nonsense", **version)
+    unseen = set(MESSAGE_EVENTS) - checked.described.events
+    assert unseen == set()
 
 
 async def _ask_responses(checked: Checked) -> None:
@@ -207,6 +242,46 @@ async def _ask_conversations(checked: Checked) -> None:
     ]
     for method, place, body in gone:
         await checked.bad(404, method, f"{one}{place}", body)
+
+
+async def _ask_batches(checked: Checked) -> None:
+    files, batches = "/v1/files", "/v1/batches"
+    asked = jsonl([line("a"), line("b", script("count to 99", pace=1))])
+    file = await checked.good("POST", files, a_form(asked), **FORM)
+    for place in ("", f"/{file['id']}", f"/{file['id']}/content", "?limit=1&purpose=batch"):
+        await checked.good("GET", f"{files}{place}")
+    body: JSON = {
+        "input_file_id": file["id"],
+        "endpoint": "/v1/chat/completions",
+        "completion_window": "24h",
+        "metadata": {"a": "b"},
+    }
+    batch = await checked.good("POST", batches, body)
+    one = f"{batches}/{batch['id']}"
+    await checked.good("GET", one)
+    await checked.good("GET", f"{batches}?limit=1")
+    await checked.good("POST", f"{one}/cancel")
+    while (await checked.good("GET", one))["status"] == "cancelling":
+        await trio.sleep(0.05)
+    await checked.bad(409, "POST", f"{one}/cancel")
+    bad = await checked.good("POST", files, a_form(b"{"), **FORM)
+    failed = await checked.good("POST", batches, body | {"input_file_id": bad["id"]})
+    while not (shown := await checked.good("GET", f"{batches}/{failed['id']}"))["errors"]:
+        await trio.sleep(0.05)
+    assert shown["status"] == "failed"
+    await checked.bad(415, "POST", files, {})
+    await checked.bad(400, "POST", files, a_form(b"x", "vision"), **FORM)
+    await checked.bad(404, "POST", batches, body | {"input_file_id": "file-1"})
+    await checked.good("DELETE", f"{files}/{file['id']}")
+    for method, place in (
+        ("GET", f"{files}/{file['id']}"),
+        ("DELETE", f"{files}/{file['id']}"),
+        ("GET", f"{files}/{file['id']}/content"),
+        ("GET", f"{files}?after={file['id']}"),
+        ("GET", f"{batches}/batch_1"),
+        ("POST", f"{batches}/batch_1/cancel"),
+    ):
+        await checked.bad(404, method, place)
 
 
 async def _ask_the_rest(checked: Checked) -> None:

@@ -11,7 +11,7 @@ from collections.abc import Iterable
 from typing import Any, TypeVar
 
 import anthropic
-from anthropic.types import Message, RawMessageStreamEvent
+from anthropic.types import Message, ModelInfo, RawMessageStreamEvent
 from anthropic.types.shared import ErrorResponse
 from pydantic import BaseModel, TypeAdapter
 
@@ -36,6 +36,11 @@ async def ask(client: Client, headers: dict[str, str] | None = None, /, **fields
 def message_of(body: bytes) -> Message:
     """A whole message."""
     return _exactly(Message.model_validate_json(body, strict=True))
+
+
+def check_model(raw: JSON) -> None:
+    """A model of a list."""
+    _exactly(ModelInfo.model_validate_json(json.dumps(raw), strict=True))
 
 
 def error_of(body: bytes) -> JSON:

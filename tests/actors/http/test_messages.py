@@ -19,7 +19,12 @@ from ccapi.schemas.errors import (
     draining,
 )
 from ccapi.schemas.message import RedactedThinking, Thinking
-from ccapi.schemas.settings.settings import AuthSettings, ServerSettings, Settings
+from ccapi.schemas.settings.settings import (
+    AuthSettings,
+    ModelSettings,
+    ServerSettings,
+    Settings,
+)
 from ccapi.schemas.turn import Completed, ThinkingWish
 from ccapi.schemas.turn_items import (
     ReasoningDelta,
@@ -37,6 +42,7 @@ from ...support.anthropic_messages import (
     JSON,
     MESSAGES,
     ask,
+    check_model,
     error_of,
     events_of,
     message_of,
@@ -283,10 +289,10 @@ async def test_what_has_no_effect_is_named(client: Client) -> None:
 
 
 async def test_a_beta_that_would_change_the_answer_is_refused(client: Client) -> None:
-    response = await ask(client, {"anthropic-beta": "message-threads-2026-08-12"})
+    response = await ask(client, {"anthropic-beta": "dev-full-thinking-2025-05-14"})
     error = error_of(response.body)
     assert (response.status, error["type"]) == (400, "invalid_request_error")
-    assert "message-threads-2026-08-12" in error["message"]
+    assert "dev-full-thinking-2025-05-14" in error["message"]
 
 
 # -- errors ----------------------------------------------------------------------------------------
@@ -397,3 +403,52 @@ async def test_tokens_are_counted(client: Client, monkeypatch: pytest.MonkeyPatc
     assert [message.text for message in messages] == ["Hi"]
     wrong = await client.request("POST", COUNT, json={"messages": [HI]})
     assert error_of(wrong.body)["message"] == "model is required."
+
+
+# -- models ----------------------------------------------------------------------------------------
+
+VERSION = {"anthropic-version": "2026-10-21"}
+
+
+async def test_models_in_this_dialect() -> None:
+    available = ("opus", "sonnet", "haiku", "elsewhere/model")
+    settings = Settings(models=ModelSettings(available=available, agents=False))
+    async with open_gateway_double(settings) as gateway:
+        client = Client(app_of(gateway))
+
+        async def page(query: str = "") -> JSON:
+            response = await client.request("GET", f"/v1/models{query}", headers=VERSION)
+            assert response.status == 200
+            found: JSON = response.json()
+            for each in found["data"]:
+                check_model(each)
+            return found
+
+        whole = await page()
+        assert [model["id"] for model in whole["data"]] == [*available]
+        assert (whole["has_more"], whole["first_id"], whole["last_id"]) == (
+            False, "opus", "elsewhere/model",
+        )  # fmt: skip
+        assert whole["data"][0]["display_name"] == "Claude Opus"
+        assert whole["data"][3]["capabilities"] is None
+        first = await page("?limit=2")
+        assert ([model["id"] for model in first["data"]], first["has_more"]) == (
+            ["opus", "sonnet"], True,
+        )  # fmt: skip
+        rest = await page(f"?limit=2&after_id={first['last_id']}")
+        assert (rest["first_id"], rest["has_more"]) == ("haiku", False)
+        before = await page("?limit=1&before_id=haiku")
+        assert (before["first_id"], before["has_more"]) == ("sonnet", True)
+        one = await client.request("GET", "/v1/models/haiku", headers=VERSION)
+        assert one.json() == whole["data"][2]
+        for query, status in (
+            ("?limit=0", 400), ("?limit=1001", 400), ("?after_id=none", 400),
+            ("?after_id=opus&before_id=haiku", 400), ("/none", 404),
+        ):  # fmt: skip
+            wrong = await client.request("GET", f"/v1/models{query}", headers=VERSION)
+            assert wrong.status == status
+            error_of(wrong.body)
+        old = await client.request("GET", "/v1/models", headers={"anthropic-version": "2020-01-01"})
+        assert "anthropic-version" in error_of(old.body)["message"]
+        plain = await client.request("GET", "/v1/models?limit=0")
+        assert plain.json()["object"] == "list"

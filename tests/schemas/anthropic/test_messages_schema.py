@@ -422,6 +422,7 @@ def test_how_the_model_is_to_think(given: JSON | None, wish: ThinkingWish) -> No
         ({"tools": [TOOL], "tool_choice": {"type": "tool"}}, "tool_choice.name"),
         ({"mcp_servers": [{"type": "url"}]}, "mcp_servers"),
         ({"container": "container_1"}, "container"),
+        ({"thread": {"type": "create"}}, "thread"),
     ],
 )
 def test_what_is_wrong_in_a_field_is_named(fields: JSON, param: str) -> None:

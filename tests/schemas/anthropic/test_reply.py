@@ -158,7 +158,7 @@ def test_empty_pieces_make_no_block() -> None:
             Ending("length", None, "model_context_window_exceeded"),
             ("model_context_window_exceeded", None),
         ),
-        (Ending("stop", None, "pause_turn"), ("pause_turn", None)),
+        (Ending("length", None, "pause_turn"), ("pause_turn", None)),
         (Ending("stop", "END", "end_turn"), ("stop_sequence", "END")),
         (Ending("tool_calls"), ("tool_use", None)),
         (Ending("content_filter"), ("refusal", None)),

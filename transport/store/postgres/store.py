@@ -79,7 +79,9 @@ from ..local import (
     packed,
 )
 from ..memory import summary_of, unit_words
+from . import batch_statements as batch_sql
 from . import statements as sql
+from .batches import PostgresBatches, PostgresFiles
 from .connection import Connection
 from .pool import Pool
 from .schema import make_ready
@@ -127,6 +129,8 @@ class PostgresStore(LeaseChanges):
         self.node = new_node(url=node_url)
         self.lease_seconds = lease_seconds
         self.pool = Pool(url, self._make_ready, threads=threads)
+        self.files = PostgresFiles(self, self._moment)
+        self.batches = PostgresBatches(self, self._moment)
         self._clock = clock
         self._beating: Connection | None = None
         self._beats = trio.Lock()
@@ -531,8 +535,10 @@ class PostgresStore(LeaseChanges):
         [(conversations, size, responses, response_size, answers)] = await self.pool.read(
             sql.STATISTICS
         )
+        [(files,)] = await self.pool.read(batch_sql.HELD_BYTES)
         records = size + response_size
-        return StoreStatistics(conversations, responses, records + answers, records, answers)
+        held = records + answers + files
+        return StoreStatistics(conversations, responses, held, records, answers, files)
 
     async def workspaces(self) -> tuple[str, ...]:
         return tuple(name for (name,) in await self.pool.read(sql.WORKSPACES))
