@@ -155,7 +155,7 @@ class IdempotentRequests:
                 return True
             if found.digest != run.digest:
                 raise _reused()
-            if found.state != "running" or not run.readers:
+            if not (found.state == "running" and found.is_elsewhere and run.readers):
                 break
             # Another node does it: what it answers is this request's answer too.
             await trio.sleep(ELSEWHERE_SECONDS)
@@ -232,7 +232,7 @@ def _reused() -> Unprocessable:
 
 
 def _without_answer(found: KeptRequest) -> GatewayError:
-    if found.state == "running":  # no client waits
+    if found.is_elsewhere and found.state == "running":  # no client waits any more
         return Conflict("Another gateway does this request.", code="request_in_progress")
     return not_kept() if found.state == "unkept" else lost()
 

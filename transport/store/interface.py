@@ -334,11 +334,12 @@ ended in between."""
 @frozen
 class KeptRequest:
     """A request that was sent with an idempotency key. `digest` is of what it asks for, `answer` is
-    there where it was ``answered``."""
+    there where it was ``answered``. `is_elsewhere`: another node runs it."""
 
     digest: bytes
     state: RequestState
     answer: KeptAnswer | None = None
+    is_elsewhere: bool = False
 
 
 @frozen

@@ -502,7 +502,7 @@ def packed(row: RequestRow, answer: KeptAnswer) -> RequestRow:
 def kept_of(row: RequestRow) -> KeptRequest:
     """What the row says."""
     if not row.status:
-        return KeptRequest(row.digest, row.state)
+        return KeptRequest(row.digest, row.state, is_elsewhere=row.is_elsewhere)
     body = ZstdDecompressor().decompress(row.body)
     return KeptRequest(row.digest, row.state, KeptAnswer(row.status, loads(row.headers), body))
 

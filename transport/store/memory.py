@@ -484,8 +484,11 @@ class MemoryEngine:
         if not node or (found.expires_at <= now and not is_ours and self._other(node) is None):
             self._requests[place] = self.node_id, row
             return None
-        is_lost = found.state == "running" and not is_ours and self._other(node) is None
-        return evolve(found, state="lost") if is_lost else found
+        if found.state != "running" or is_ours:
+            return found
+        if self._other(node) is None:
+            return evolve(found, state="lost")
+        return evolve(found, is_elsewhere=True)
 
     def settle_request(self, row: RequestRow, now: float, max_count: int, max_bytes: int) -> None:
         self._requests[row.key_id, row.name] = self.node_id, row

@@ -13,6 +13,7 @@ from ccapi.schemas.turn import Usage
 from ccapi.transport.store.interface import (
     Allowance,
     Fenced,
+    KeptRequest,
     Lapsed,
     LiveNode,
     Owned,
@@ -146,8 +147,8 @@ async def test_a_request_that_another_node_runs_is_not_lost_before_the_node_is(j
     one, other = await join("http://one"), await join("http://other")
     assert await one.claim_request(KEY, "name", b"digest", 9e9) is None
     found = await other.claim_request(KEY, "name", b"digest", 9e9)
-    assert found is not None
-    assert found.state == "running"
+    assert found == KeptRequest(b"digest", "running", is_elsewhere=True)
+    assert await one.claim_request(KEY, "name", b"digest", 9e9) == KeptRequest(b"digest", "running")
     await lapse(other)
     found = await other.claim_request(KEY, "name", b"digest", 9e9)
     assert found is not None

@@ -475,7 +475,8 @@ CLAIMED = f"""
 select key_id, name, digest,
     case when state = 'running' and node <> $3 and not {living("request.node")} then 'lost'
     else state end,
-    expires_at, status, headers, body
+    expires_at, status, headers, body,
+    state = 'running' and node <> $3 and {living("request.node")}
 from request where key_id = $1 and name = $2
 """
 SETTLE = f"""
