@@ -40,11 +40,18 @@ class Image:
 
 @frozen
 class Document:
-    """A file that the model may read; `data` is base64 without white space."""
+    """A file that the model may read; `data` is base64 without white space. `context`: what the
+    client says of it to the model, which is no part of it."""
 
     media_type: str
     data: str
     name: str | None = None
+    context: str | None = field(default=None, kw_only=True)
+
+    @property
+    def said(self) -> tuple[str, ...]:
+        """Its context, if it has one."""
+        return () if self.context is None else (self.context,)
 
 
 @frozen
@@ -305,7 +312,9 @@ class Message:
     @cached_property
     def is_blank(self) -> bool:
         """Whether the CLI would find nothing in it."""
-        return (self.is_one_text or self._says_only_text) and is_blank(self.text)
+        if not (self.is_one_text or self._says_only_text) or not is_blank(self.text):
+            return False
+        return not any(isinstance(block, ServerBlock) for block in self.content)
 
     @property
     def _says_only_text(self) -> bool:
@@ -370,7 +379,7 @@ def _identity(block: Block) -> Any:
         case Image(media_type, data):
             return ["image", media_type, _short(data)]
         case Document(media_type, data, name):
-            return ["document", media_type, _short(data), name]
+            return ["document", media_type, _short(data), name, *block.said]
         case ToolCall(id, name, arguments):
             with suppress(ValueError, RecursionError):  # what is no JSON is what it is
                 # As text: what can just be read may be nested too deeply to be written within
@@ -432,8 +441,9 @@ def agree(asked: Sequence[Message], held: Sequence[Message]) -> bool:
     they say), where `digest` is known already; no more than a comparison where they are alike.
 
     A message without any thinking agrees with one that has some: a client of another dialect never
-    saw it, and others leave it out. Nor do two things count: calls of an MCP server's tools and
-    their results, which no client receives (`ToolRound`), and what cannot be carried to the API:
+    saw it, and others leave it out. So does one without searches and citations. Nor do two things
+    count: calls of an MCP server's tools and their results, which no client receives (`ToolRound`),
+    and what cannot be carried to the API:
 
     * Blank texts, which it refuses and the CLI drops, and an answer of nothing but thinking.
     * The border between two messages of one role: it reads them as one.
@@ -456,21 +466,23 @@ def _agrees(asked: Message, held: Message) -> bool:
     if asked.role != held.role or (asked.is_one_text and held.is_one_text):
         return False
     thinks = any(isinstance(block, Thinking | RedactedThinking) for block in asked.content)
-    return _as_read(asked, thinks=thinks) == _as_read(held, thinks=thinks)
+    searches = any(isinstance(block, ServerBlock | Citations) for block in asked.content)
+    seen = {"thinks": thinks, "searches": searches}
+    return _as_read(asked, **seen) == _as_read(held, **seen)
 
 
 def exact_digest(message: Message) -> bytes:
     """What the Messages API reads of a message, by SHA-256 (32 bytes): messages of which it is
     equal `agree`. Not kept."""
-    read = [message.role, *_as_read(message, thinks=True)]
+    read = [message.role, *_as_read(message, thinks=True, searches=True)]
     made = hashlib.sha256()
     digest_text(made, _IN_ORDER.encode(read))
     return made.digest()
 
 
-def _as_read(message: Message, *, thinks: bool) -> list[Any]:
-    """The blocks as JSON values, with thinking or without; results that stand together in the order
-    of their calls' ids."""
+def _as_read(message: Message, *, thinks: bool, searches: bool) -> list[Any]:
+    """The blocks as JSON values, with thinking and searches or without; results that stand together
+    in the order of their calls' ids."""
     results = iter(sorted(message.results, key=lambda result: result.call_id))
     read: list[Any] = []
     for block in message.content:
@@ -494,6 +506,9 @@ def _as_read(message: Message, *, thinks: bool) -> list[Any]:
                     read.append(["redacted", data])
             case Image() | Document():
                 read.append(_read_part(block))
+            case ServerBlock(data) | Citations(data):
+                if searches:
+                    read.append([type(block).__name__, data])
             case ToolRound():
                 pass
     return read
@@ -506,7 +521,7 @@ def _read_part(part: str | Image | Document) -> Any:
         case Image(media_type, data):
             return ["image", media_type, data]
         case Document(media_type, data, name):
-            return ["document", media_type, data, name]
+            return ["document", media_type, data, name, *part.said]
 
 
 def _is_blank_text(part: str | Image | Document) -> bool:
@@ -772,8 +787,10 @@ def _length(block: Block) -> int:
     match block:
         case str():
             return len(block)
-        case Image(_, data) | Document(_, data):
+        case Image(_, data):
             return BESIDE + len(data)
+        case Document(_, data):
+            return BESIDE + len(data) + length_of(block.said)
         case ToolCall(arguments=arguments):
             return BESIDE + len(arguments)
         case ToolResult(_, content):
@@ -796,8 +813,10 @@ def _size(block: Block) -> int:
     match block:
         case str():
             return utf8_size(block)
-        case Image(_, data) | Document(_, data):
+        case Image(_, data):
             return BESIDE + utf8_size(data)
+        case Document(_, data):
+            return BESIDE + utf8_size(data) + sum(map(utf8_size, block.said))
         case ToolCall(id, name, arguments):
             return BESIDE + sum(map(utf8_size, (id, name, arguments)))
         case ToolResult(call_id, content):
