@@ -45,6 +45,7 @@ AGAIN_SECONDS = 1.0
 
 _PR_SET_PDEATHSIG = 1
 
+
 @frozen
 class Sockets:
     """Where a worker listens: for clients, beside the other workers; and for those. `number`: which
