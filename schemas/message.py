@@ -306,6 +306,11 @@ class Message:
         return made.digest()
 
     @cached_property
+    def _read_digests(self) -> dict[tuple[bool, bool], bytes]:
+        """What `_digest_of` has made."""
+        return {}
+
+    @cached_property
     def _size(self) -> int:
         return BESIDE + sum(map(_size, self.content))
 
@@ -465,16 +470,32 @@ def _agrees(asked: Message, held: Message) -> bool:
         return asked.role == held.role
     if asked.role != held.role or (asked.is_one_text and held.is_one_text):
         return False
-    thinks = any(isinstance(block, Thinking | RedactedThinking) for block in asked.content)
-    searches = any(isinstance(block, ServerBlock | Citations) for block in asked.content)
-    seen = {"thinks": thinks, "searches": searches}
-    return _as_read(asked, **seen) == _as_read(held, **seen)
+    thinks, searches = _has(asked, Thinking, RedactedThinking), _has(asked, ServerBlock, Citations)
+    return exact_digest(asked) == _digest_of(held, thinks=thinks, searches=searches)
+
+
+def _has(message: Message, *kinds: type) -> bool:
+    return any(isinstance(block, kinds) for block in message.content)
 
 
 def exact_digest(message: Message) -> bytes:
     """What the Messages API reads of a message, by SHA-256 (32 bytes): messages of which it is
-    equal `agree`. Not kept."""
-    read = [message.role, *_as_read(message, thinks=True, searches=True)]
+    equal `agree`."""
+    return _digest_of(message, thinks=True, searches=True)
+
+
+def _digest_of(message: Message, *, thinks: bool, searches: bool) -> bytes:
+    """Of what `_as_read` says. Kept: to read a call's arguments takes its time."""
+    thinks = thinks and _has(message, Thinking, RedactedThinking)
+    searches = searches and _has(message, ServerBlock, Citations)
+    seen = thinks, searches  # one that has neither has one digest
+    kept = message._read_digests  # noqa: SLF001 (kept by the message)
+    if seen not in kept:
+        kept[seen] = _made_of([message.role, *_as_read(message, thinks=thinks, searches=searches)])
+    return kept[seen]
+
+
+def _made_of(read: list[Any]) -> bytes:
     made = hashlib.sha256()
     digest_text(made, _IN_ORDER.encode(read))
     return made.digest()
@@ -519,9 +540,9 @@ def _read_part(part: str | Image | Document) -> Any:
         case str():
             return part
         case Image(media_type, data):
-            return ["image", media_type, data]
+            return ["image", media_type, _short(data)]
         case Document(media_type, data, name):
-            return ["document", media_type, data, name, *part.said]
+            return ["document", media_type, _short(data), name, *part.said]
 
 
 def _is_blank_text(part: str | Image | Document) -> bool:
