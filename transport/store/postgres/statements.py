@@ -41,6 +41,12 @@ def living(column: str) -> str:
 
 # -- nodes -----------------------------------------------------------------------------------------
 
+GUARD = 0x63634151
+"""The advisory lock that a gateway holds as long as it has the database open: alone, or together
+with the others."""
+
+ALONE = f"select pg_try_advisory_lock({GUARD}::bigint)"
+TOGETHER = f"select pg_try_advisory_lock_shared({GUARD}::bigint)"
 RENEW = """
 with gone as (delete from node where expires < clock_timestamp() - interval '1 day')
 insert into node values($1, $2, '{}', clock_timestamp() + $3::float8 * interval '1 second')
