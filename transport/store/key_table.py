@@ -41,8 +41,7 @@ class Keys(Protocol):
 
 
 class KeyTable:
-    """See `Keys`. Made by `open_key_table`. Each change is durable when it returns; the methods raise what
-    those of `interface.Store` do, and `sqlite3.Error`."""
+    """See `Keys`. Made by `open_key_table`; the methods raise `sqlite3.Error` too."""
 
     def __init__(self, connection: sqlite3.Connection) -> None:
         self._db = connection
@@ -145,8 +144,7 @@ def has_keys(place: Path | str) -> bool:
     be read, none is known."""
     if isinstance(place, str):
         try:
-            with open_key_table(place) as keys:
-                return bool(keys.keys())
+            return bool(stored_keys(place))
         except StoreError:
             return False
     path = place / DATABASE
@@ -157,3 +155,13 @@ def has_keys(place: Path | str) -> bool:
             return bool(connection.execute("select 1 from api_key limit 1").fetchone())
     except (sqlite3.Error, OSError):
         return False
+
+
+def stored_keys(url: str) -> list[ApiKey]:
+    """The keys in a shared database; none where it has no tables yet. Raises `StoreError`."""
+    try:
+        from .postgres.key_table import open_shared_keys
+    except ImportError as error:
+        raise without_extra(error) from error
+    with open_shared_keys(url, may_be_empty=True) as keys:
+        return keys.keys()

@@ -7,7 +7,7 @@ do.
 from __future__ import annotations
 
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import closing, contextmanager
 
 import psycopg
 
@@ -17,7 +17,7 @@ from . import statements as sql
 from .connection import Text
 from .pool import first_line, parameters_and_threads, place_of
 from .rows import key_of, values_of_key
-from .schema import MIGRATIONS
+from .schema import IS_OURS, MARKS, MIGRATIONS, VERSION, judged
 from .trio_connection import Row
 
 CONNECT_SECONDS = 3
@@ -26,9 +26,12 @@ CONNECT_SECONDS = 3
 class SharedKeys:
     """See `store.key_table.Keys`. Made by `open_shared_keys`."""
 
-    def __init__(self, connection: psycopg.Connection[Row], place: str) -> None:
+    def __init__(
+        self, connection: psycopg.Connection[Row], place: str, *, is_empty: bool = False
+    ) -> None:
         self._connection = connection
         self._place = place
+        self._is_empty = is_empty
 
     def _run(self, statement: str, *values: object) -> list[Row]:
         try:
@@ -38,6 +41,8 @@ class SharedKeys:
             raise Unavailable(f"{self._place}: {first_line(error)}.") from error
 
     def keys(self) -> list[ApiKey]:
+        if self._is_empty:
+            return []
         return [key_of(row) for _, *row in self._run(sql.KEYS, None) if row[0] is not None]
 
     def add(self, key: ApiKey) -> None:
@@ -54,8 +59,24 @@ class SharedKeys:
 
 
 @contextmanager
-def open_shared_keys(url: str) -> Iterator[SharedKeys]:
-    """The keys of the store at `url`. Raises `StoreRefused` where its tables are not of this version,
+def open_shared_keys(url: str, *, may_be_empty: bool = False) -> Iterator[SharedKeys]:
+    """The keys of the store at `url`. Raises `StoreRefused` where its tables are not of this
+    version (`may_be_empty`: or not there), `Unavailable`."""
+    with connected(url) as (connection, place):
+        try:
+            version = version_in(connection, place)
+        except psycopg.Error as error:
+            raise Unavailable(f"{place}: {first_line(error)}.") from error
+        if version != len(MIGRATIONS) and (version or not may_be_empty):
+            raise StoreRefused(
+                f"{place} is not of this version of the program: run `ccapi store migrate`."
+            )
+        yield SharedKeys(connection, place, is_empty=not version)
+
+
+@contextmanager
+def connected(url: str) -> Iterator[tuple[psycopg.Connection[Row], str]]:
+    """A connection that waits, and what the database is called. Raises `StoreRefused`,
     `Unavailable`."""
     parameters, _ = parameters_and_threads(url)
     place = place_of(parameters)
@@ -66,18 +87,17 @@ def open_shared_keys(url: str) -> Iterator[SharedKeys]:
         )
     except psycopg.Error as error:
         raise Unavailable(f"{place} cannot be reached ({first_line(error)}).") from error
-    with connection:
+    with closing(connection):
         connection.adapters.register_dumper(str, Text)
-        try:
-            found = connection.execute(
-                b"select value from counter where name = 'schema'"
-            ).fetchone()
-        except psycopg.errors.UndefinedTable:
-            found = None
-        except psycopg.Error as error:
-            raise Unavailable(f"{place}: {first_line(error)}.") from error
-        if found is None or found[0] != len(MIGRATIONS):
-            raise StoreRefused(
-                f"{place} is not of this version of the program: run `ccapi store migrate`."
-            )
-        yield SharedKeys(connection, place)
+        yield connection, place
+
+
+def version_in(connection: psycopg.Connection[Row], place: str) -> int:
+    """See `schema.version_of`. Raises `StoreRefused`, `psycopg.Error`."""
+    [(ours, tables)] = connection.cursor().execute(IS_OURS.encode(), [MARKS]).fetchall()
+    if not tables:
+        return 0
+    found: list[Row] = []
+    if ours == len(MARKS):
+        found = connection.execute(VERSION.encode()).fetchall()
+    return judged(found, place)

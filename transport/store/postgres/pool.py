@@ -103,16 +103,15 @@ class Pool:
                 return await connection.execute(statement, values, prepare=prepare)
 
     @asynccontextmanager
-    async def use(
-        self, *, writes: bool, seconds: float = PATIENCE_SECONDS
-    ) -> AsyncIterator[Connection]:
+    async def use(self, *, writes: bool, seconds: float | None = None) -> AsyncIterator[Connection]:
         """A connection, whose errors become the store's. It is closed where it may not be as it was
         before."""
         async with self._places:
             connection = await self._take()
             is_well = False
             try:
-                with trio.move_on_after(seconds) as scope:
+                bound = PATIENCE_SECONDS if seconds is None else seconds
+                with trio.move_on_after(bound) as scope:
                     yield connection
                     is_well = True
             except psycopg.Error as error:

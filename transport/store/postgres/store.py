@@ -152,8 +152,8 @@ class PostgresStore(LeaseChanges):
                 if trio.current_time() > until:
                     raise
                 await trio.sleep(RETRY_SECONDS)
-        if self.is_alone:
-            await connection.execute("delete from node")
+        # By the guard, whoever is meant here lives no more.
+        await connection.execute(sql.FORGET_ALL if self.is_alone else sql.FORGET_ALONE)
         await connection.execute(sql.RENEW, self._life())
 
     async def _take_guard(self) -> Connection:
@@ -852,19 +852,18 @@ async def open_postgres_store(
     store = PostgresStore(
         url, node_url=node_url, lease_seconds=lease_seconds, clock=clock, threads=threads
     )
-    async with trio.open_nursery() as nursery:
-        try:
-            await store.pool.open()
+    try:
+        await store.pool.open()
+        async with trio.open_nursery() as nursery:
             nursery.start_soon(store.pool.run)
             nursery.start_soon(store.run)
             nursery.start_soon(store.keep_guard)
-            yield store
-        finally:
-            nursery.cancel_scope.cancel()
-            store.close()
-
-
-# -- rows ------------------------------------------------------------------------------------------
+            try:
+                yield store
+            finally:
+                nursery.cancel_scope.cancel()
+    finally:
+        store.close()
 
 
 def _missing(conversation_id: str) -> Missing:
