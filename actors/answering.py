@@ -18,6 +18,7 @@ from uuid import uuid4
 from attrs import evolve, field, frozen
 
 from ..schemas.claude import sampling
+from ..schemas.claude.tool_names import WEB_SEARCH
 from ..schemas.errors import InvalidRequest, draining
 from ..schemas.media import Attachment
 from ..schemas.message import (
@@ -29,17 +30,20 @@ from ..schemas.message import (
     digest,
     length_of,
     messages_of,
+    parted,
     size_of,
     trim,
 )
 from ..schemas.openai.ignored_fields import encode_ignored
 from ..schemas.turn import (
+    SEARCH_TOOL,
     Answer,
     DigestedText,
     FinishReason,
     Options,
     Reply,
     Setup,
+    ToolChoice,
     TurnRequest,
     Usage,
 )
@@ -105,6 +109,7 @@ async def accept(
         named = default_model if request.model is None else request.model
         choice = gateway.models.resolve(named, owner)
     check_goes_on(choice, named, request.begun)
+    request = _without_search(gateway, request, choice, owner)
     if held is not None:
         use_named(held, headers)
     _name_ignored(request, choice, held, owner, without_effect, headers)
@@ -123,6 +128,40 @@ async def accept(
         profile=choice.profile,
         workspace=request.workspace if choice.profile == "agent" else "",
     )
+
+
+def _without_search(gateway: Gateway, request: Request, choice: Choice, owner: str) -> Request:
+    """The request, without a search of the web that its client may not have made. What has no
+    effect is named."""
+    options = request.options
+    wish = options.search
+    if wish is None:
+        return request
+    tools = request.tools or ()
+    is_taken = SEARCH_TOOL in {tool.name for tool in tools}  # by a function of the client's
+    if may_search(gateway, owner) and not is_taken:
+        vain = [f"{name}.user_location" for name in wish.names if wish.location]
+        vain = [] if choice.profile == "chat" else vain
+        return evolve(request, cacheable=False, ignored=(*request.ignored, *vain))
+    asked, names = options.tool_choice, [*wish.names]
+    is_meant = asked.mode == "named" and asked.name == SEARCH_TOOL and not is_taken
+    if is_meant or (asked.mode == "required" and request.tools == ()):
+        asked = ToolChoice()
+        names.append("tool_choice")
+    return evolve(
+        request,
+        options=evolve(options, search=None, tool_choice=asked),
+        ignored=(*request.ignored, *names),
+    )
+
+
+def may_search(gateway: Gateway, owner: str) -> bool:
+    """Whether the web is searched for clients of this owner: as the settings, the operator's rules
+    and the scopes of the key say."""
+    settings = gateway.settings
+    denied = {rule.partition("(")[0] for rule in settings.permissions.deny}
+    is_on = settings.claude.web_search and WEB_SEARCH not in denied
+    return is_on and "search" in gateway.models.rights(owner).scopes
 
 
 def use_named(conversation: Conversation, headers: Headers) -> None:
@@ -197,6 +236,8 @@ def _put_together(
     request: WithAttachments, blocks: Sequence[Image | Document]
 ) -> tuple[Message, ...]:
     messages = request.filled(blocks)
+    if isinstance(request, TurnRequest) and request.exact:
+        messages = tuple(parted(messages))
     for message in messages:
         digest(message)  # kept by the message: the cache and lineage will ask for it
     if len(messages) > MANY:
@@ -302,7 +343,9 @@ async def _turn(
     if request.conversation_id is not None:
         named = await gateway.find(request.conversation_id, owner=request.owner)
     elif not (request.apart or request.options.begun):
-        await gateway.recall(request.messages, setup_of(request), owner=request.owner)
+        await gateway.recall(
+            request.messages, setup_of(request), owner=request.owner, exact=request.exact
+        )
     conversation, placed, is_new = _place(gateway, request, headers, named)
     try:
         async with conversation.run(placed) as running:
@@ -343,7 +386,9 @@ def _place(
     held = None
     if not (request.apart or request.options.begun):
         # Of an answer that was begun, only the client that brings it has the whole history.
-        held = gateway.holder(request.messages, setup_of(request), owner=request.owner)
+        held = gateway.holder(
+            request.messages, setup_of(request), owner=request.owner, exact=request.exact
+        )
     headers["x-ccapi-lineage"] = "miss" if held is None else "hit"
     if held is not None:
         conversation, messages = held
@@ -410,4 +455,7 @@ def _cache_key(gateway: Gateway, request: TurnRequest) -> str | None:
     if not gateway.settings.cache.enabled:
         return None
     setup = setup_of(request)
-    return cache_key(request.owner, request.messages, setup, request.profile, request.cache_fields)
+    return cache_key(
+        request.owner, request.messages, setup, request.profile, request.cache_fields,
+        exact=request.exact,
+    )  # fmt: skip

@@ -215,19 +215,23 @@ class Gateway:
         """Have a conversation stored before its first turn. Raises `Overloaded`."""
         await self.archive.keep(conversation.entry)
 
-    async def recall(self, messages: Sequence[Message], setup: Setup, *, owner: str) -> None:
+    async def recall(
+        self, messages: Sequence[Message], setup: Setup, *, owner: str, exact: bool = False
+    ) -> None:
         """Look in the store for a conversation that `holder` may find, unless one is here."""
         border = new_from(messages)
         if border and self.archive.store is not None:
             digests = [digest(message) for message in messages[:border]]
-            if self._directory.holder(owner, setup, digests) is None:
+            same = messages[:border] if exact and setup.profile == "chat" else None
+            if self._directory.holder(owner, setup, digests, same) is None:
                 await self.archive.recall(owner, setup, digests)
 
     def holder(
-        self, messages: Sequence[Message], setup: Setup, *, owner: str = LOCAL
+        self, messages: Sequence[Message], setup: Setup, *, owner: str = LOCAL, exact: bool = False
     ) -> tuple[Conversation, Sequence[Message]] | None:
         """The conversation that holds exactly what stands before what is new in `messages`, is
-        free and not private; and what is new. None: there is no such conversation.
+        free and not private; and what is new. None: there is no such conversation. `exact`: a plain
+        model's holds it block by block (`schemas.message.agree`).
 
         The turn has to be started at once: from the next checkpoint on another client may have it.
         """
@@ -235,7 +239,8 @@ class Gateway:
         if border == 0:
             return None
         digests = [digest(message) for message in messages[:border]]
-        entry = self._directory.holder(owner, setup, digests)
+        same = messages[:border] if exact and setup.profile == "chat" else None
+        entry = self._directory.holder(owner, setup, digests, same)
         return None if entry is None else (Conversation(self._turns, entry), messages[border:])
 
     def continued_place(self, messages: Sequence[Message], *, owner: str = LOCAL) -> str:

@@ -12,10 +12,12 @@ from typing import Any
 
 from .message import (
     Block,
+    Citations,
     Document,
     Image,
     Message,
     RedactedThinking,
+    ServerBlock,
     Thinking,
     ToolCall,
     ToolResult,
@@ -115,7 +117,7 @@ def _shown(block: Block) -> str:
             return f"*{'The tool failed' if is_error else 'The tool answered'}:*\n\n{_fenced(said)}"
         case ToolRound(calls, results):
             return "\n\n".join([*map(_shown, calls), *map(_shown, results)])
-        case Thinking() | RedactedThinking():
+        case Thinking() | RedactedThinking() | ServerBlock() | Citations():
             return ""
 
 

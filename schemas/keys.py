@@ -19,10 +19,11 @@ from typing import Any, Literal, get_args
 
 from attrs import asdict, fields, frozen
 
-Scope = Literal["chat", "agents", "admin", "read-only"]
+Scope = Literal["chat", "agents", "search", "admin", "read-only"]
 SCOPES: tuple[Scope, ...] = get_args(Scope)
-"""``chat``: plain models. ``agents``: agents. ``admin``: the numbers of all keys. ``read-only``:
-the numbers of the gateway as a whole, for monitoring; no turns."""
+"""``chat``: plain models. ``agents``: agents. ``search``: searches of the web. ``admin``: the
+numbers of all keys. ``read-only``: the numbers of the gateway as a whole, for monitoring; no
+turns."""
 
 Window = Literal["5h", "day", "week", "month"]
 WINDOWS: tuple[Window, ...] = get_args(Window)

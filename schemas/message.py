@@ -81,6 +81,15 @@ class ToolCall:
         return False
 
     @property
+    def query(self) -> str:
+        """What a search is made for, "" where the model gave no text."""
+        try:
+            query = self.input.get("query")
+        except ValueError:
+            query = None
+        return query if isinstance(query, str) else ""
+
+    @property
     def text(self) -> str:
         """What a custom tool is given: the text, or the arguments where the model gave no text."""
         try:
@@ -165,6 +174,25 @@ class RedactedThinking:
 
 
 @frozen
+class ServerBlock:
+    """A block by which the Messages API says what it did while the model answered, with a tool of
+    its own: that it searched the web, or what it found there. `data` is its JSON, which goes back
+    to the API unchanged. `is_apart`: the client's text has a `PARAGRAPH` behind it, which the
+    model's has not."""
+
+    data: str
+    is_apart: bool = False
+
+
+@frozen
+class Citations:
+    """The pages that the block of text before it is taken from, as the Messages API says it:
+    `data` is the JSON of the text's ``citations``, which go back to the API unchanged."""
+
+    data: str
+
+
+@frozen
 class ToolRound:
     """Calls of tools that the gateway made while the model answered, and what came of them. It ends
     one of the model's messages: another one follows in the same answer. It goes back to the
@@ -174,11 +202,14 @@ class ToolRound:
     results: tuple[ToolResult, ...]
 
 
-Block = str | Image | Document | ToolCall | ToolResult | Thinking | RedactedThinking | ToolRound
-"""A block of text is a str. `ToolCall`, `ToolRound` and thinking are the assistant's alone, the
-others are the user's."""
+Block = (
+    str | Image | Document | ToolCall | ToolResult | Thinking | RedactedThinking | ToolRound
+    | ServerBlock | Citations
+)  # fmt: skip
+"""A block of text is a str. The user's are `Image`, `Document` and `ToolResult`, the others the
+assistant's alone."""
 
-_TEXT_OR_UNSEEN = (str, Thinking, RedactedThinking, ToolRound)
+_TEXT_OR_UNSEEN = (str, Thinking, RedactedThinking, ToolRound, ServerBlock, Citations)
 
 PARAGRAPH = "\n\n"
 """Stands between the text before a use of a tool and the text after that, where the client receives
@@ -193,9 +224,9 @@ class Message:
     because the Messages API and the CLI distinguish them. Tool results are the user's, as they are
     to the Messages API.
 
-    Thinking and rounds of tools go back to the Messages API, and to no client. A client brings an
-    answer back without them, so they are no part of what a message is (`digest`) or says (`text`,
-    `is_blank`).
+    Thinking, rounds of tools and searches go back to the Messages API, and to hardly any client. A
+    client may bring an answer back without them, so they are no part of what a message is
+    (`digest`) or says (`text`, `is_blank`).
     """
 
     role: Role
@@ -339,7 +370,7 @@ def _identity(block: Block) -> Any:
             return ["call", id, name, arguments]
         case ToolResult(call_id, content, is_error):
             return ["result", call_id, _joined(content), is_error]
-        case Thinking() | RedactedThinking() | ToolRound():
+        case Thinking() | RedactedThinking() | ToolRound() | ServerBlock() | Citations():
             raise AssertionError("what no client receives is no part of what a message is")
 
 
@@ -381,6 +412,127 @@ def unseen(held: Sequence[bytes], messages: Sequence[Message]) -> tuple[Message,
     if held and "assistant" in map(attrgetter("role"), messages):
         return None
     return tuple(messages)
+
+
+# -- the same to the Messages API ------------------------------------------------------------------
+
+
+def agree(asked: Sequence[Message], held: Sequence[Message]) -> bool:
+    """Whether the Messages API reads in a child that received `held` what a client sends as
+    `asked`: the same blocks with the same borders in the same order, and the same thinking. O(what
+    they say), where `digest` is known already; no more than a comparison where they are alike.
+
+    A message without any thinking agrees with one that has some: a client of another dialect never
+    saw it, and others leave it out. The rest of what does not count cannot be carried to the API:
+
+    * Blank texts, which it refuses and the CLI drops, and an answer of nothing but thinking.
+    * The border between two messages of one role: it reads them as one.
+    * The order of results that stand together: the CLI sorts them (`merge_turns`).
+    * What JavaScript makes of a call's arguments: 1.0 is 1, beyond 2**53 a number is rounded, keys
+      that are whole numbers come first, and JSON has no spacing. (The order of keys does count.)
+    * Ids of calls that the API or the CLI would not take are spelt otherwise (`spell_calls`).
+    * Calls of an MCP server's tools and their results, which no client receives (`ToolRound`).
+    """
+    return len(asked) == len(held) and all(map(_agrees, asked, held))
+
+
+def _agrees(asked: Message, held: Message) -> bool:
+    if asked is held or asked.content == held.content:
+        return asked.role == held.role
+    if asked.role != held.role or (asked.is_one_text and held.is_one_text):
+        return False
+    thinks = any(isinstance(block, Thinking | RedactedThinking) for block in asked.content)
+    return _as_read(asked, thinks=thinks) == _as_read(held, thinks=thinks)
+
+
+def exact_digest(message: Message) -> bytes:
+    """What the Messages API reads of a message, by SHA-256 (32 bytes): messages of which it is
+    equal `agree`. Not kept."""
+    read = [message.role, *_as_read(message, thinks=True)]
+    made = hashlib.sha256()
+    digest_text(made, _IN_ORDER.encode(read))
+    return made.digest()
+
+
+def _as_read(message: Message, *, thinks: bool) -> list[Any]:
+    """The blocks as JSON values, with thinking or without; results that stand together in the order
+    of their calls' ids."""
+    results = iter(sorted(message.results, key=lambda result: result.call_id))
+    read: list[Any] = []
+    for block in message.content:
+        match block:
+            case str():
+                if not is_blank(block):
+                    read.append(block)
+            case ToolResult():
+                result = next(results)
+                said = [_read_part(part) for part in result.content if not _is_blank_text(part)]
+                read.append(["result", result.call_id, said, result.is_error])
+            case ToolCall(id, name, arguments):
+                with suppress(ValueError, RecursionError):  # what is no JSON is what it is
+                    arguments = _IN_ORDER.encode(_JAVASCRIPT.decode(arguments or "{}"))
+                read.append(["call", id, name, arguments])
+            case Thinking(text, signature):
+                if thinks:
+                    read.append(["thinking", text, signature])
+            case RedactedThinking(data):
+                if thinks:
+                    read.append(["redacted", data])
+            case Image() | Document():
+                read.append(_read_part(block))
+            case ToolRound():
+                pass
+    return read
+
+
+def _read_part(part: str | Image | Document) -> Any:
+    match part:
+        case str():
+            return part
+        case Image(media_type, data):
+            return ["image", media_type, data]
+        case Document(media_type, data, name):
+            return ["document", media_type, data, name]
+
+
+def _is_blank_text(part: str | Image | Document) -> bool:
+    return isinstance(part, str) and is_blank(part)
+
+
+def _whole_number(text: str) -> int | float:
+    value = int(text)
+    return value if abs(value) < 2**53 else float(value)
+
+
+_JAVASCRIPT = json.JSONDecoder(parse_float=_number, parse_int=_whole_number)
+_IN_ORDER = json.JSONEncoder(ensure_ascii=False)
+
+
+def parted(messages: Sequence[Message]) -> Sequence[Message]:
+    """The same messages, with what a user says behind the results of calls in a message of its own,
+    as other dialects have it: so they have one name in all of them. The API reads them as one."""
+    if not any(map(_says_more_than_results, messages)):
+        return messages
+    apart: list[Message] = []
+    for message in messages:
+        if _says_more_than_results(message):
+            count = len(message.results)
+            apart.append(Message(message.role, tuple(message.content[:count])))
+            apart.append(Message(message.role, tuple(message.content[count:])))
+        else:
+            apart.append(message)
+    return Checked(apart) if isinstance(messages, Checked) else tuple(apart)
+
+
+def _says_more_than_results(message: Message) -> bool:
+    """Whether it begins with results, and something else stands behind the last of them."""
+    if message.is_one_text or message.role != "user":
+        return False
+    count = len(message.results)
+    rest = message.content[count:]
+    return 0 < count < len(message.content) and not any(
+        isinstance(block, ToolResult) for block in rest
+    )
 
 
 # -- what can be asked -----------------------------------------------------------------------------
@@ -560,7 +712,7 @@ def _check_types(message: object, path: str) -> None:
     # Not str, which would be a sequence of blocks too, of one character each.
     theirs: tuple[type, ...] = (str, Image, Document, ToolResult)
     if message.role == "assistant":
-        theirs = (str, ToolCall, ToolRound, Thinking, RedactedThinking)
+        theirs = (str, ToolCall, ToolRound, Thinking, RedactedThinking, ServerBlock, Citations)
     if not isinstance(content, list | tuple) or not all(
         isinstance(block, theirs) for block in content
     ):
@@ -614,7 +766,7 @@ def _length(block: Block) -> int:
             return BESIDE + length_of(content)
         case Thinking(text, signature):
             return BESIDE + len(text) + len(signature)
-        case RedactedThinking(data):
+        case RedactedThinking(data) | ServerBlock(data) | Citations(data):
             return BESIDE + len(data)
         case ToolRound(calls, results):
             return length_of(calls) + length_of(results)
@@ -638,7 +790,7 @@ def _size(block: Block) -> int:
             return BESIDE + utf8_size(call_id) + sum(map(_size, content))
         case Thinking(text, signature):
             return BESIDE + utf8_size(text) + utf8_size(signature)
-        case RedactedThinking(data):
+        case RedactedThinking(data) | ServerBlock(data) | Citations(data):
             return BESIDE + utf8_size(data)
         case ToolRound(calls, results):
             return sum(map(_size, calls)) + sum(map(_size, results))

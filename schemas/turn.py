@@ -19,6 +19,7 @@ from .errors import GatewayError
 from .mcp_tools import ServerTool
 from .media import Attachment, fill
 from .message import Document, Image, Message, ToolCall, ToolForm, digest, digest_text
+from .search import Cited
 
 FinishReason = Literal["stop", "length", "content_filter", "tool_calls"]
 EndReason = FinishReason | Literal["interrupted"]
@@ -163,6 +164,29 @@ class ThinkingWish:
     display: Literal["summarized", "omitted"] | None = None
 
 
+SEARCH_TOOL = "web_search"
+"""What the model calls the API's own search of the web."""
+
+
+@frozen(kw_only=True)
+class SearchWish:
+    """The model may have the web searched, in the words of the Messages API's tool
+    ``web_search_20250305``: by the API itself, or by Claude Code's ``WebSearch`` where an agent
+    answers.
+
+    `max_uses`: so many searches (None: any number). `allowed` and `blocked` are domains, of which
+    one may be given. `location` are the parts of the ``user_location`` that is known: pairs of
+    ``city``, ``region``, ``country`` or ``timezone`` and a text. `names` are the request's fields
+    that ask for it, to be named where it is not allowed.
+    """
+
+    max_uses: int | None = None
+    allowed: tuple[str, ...] = ()
+    blocked: tuple[str, ...] = ()
+    location: tuple[tuple[str, str], ...] = ()
+    names: tuple[str, ...] = field(default=(), eq=False)
+
+
 @frozen(kw_only=True)
 class Options:
     """What shapes one turn, and none after it. None: as the CLI does it.
@@ -173,7 +197,8 @@ class Options:
     on with it. `whole`: the caller takes the answer only as a whole, so that an answer which does
     not suit its schema can be asked for again. `thinking` says how the model is to think, where
     `effort` says only how hard (None: as the CLI does it). `blocks`: the client receives the
-    answer's blocks as the model gives them, with the end of each.
+    answer's blocks as the model gives them, with the end of each. `search`: the model may have the
+    web searched.
     """
 
     temperature: float | None = None
@@ -190,6 +215,7 @@ class Options:
     whole: bool = False
     thinking: ThinkingWish | None = None
     blocks: bool = False
+    search: SearchWish | None = None
 
 
 @frozen
@@ -376,6 +402,7 @@ class Reply:
     tool_calls: tuple[ToolCall, ...] = ()
     reasoning: str = ""
     refusal: str | None = None
+    cited: tuple[Cited, ...] = ()
 
 
 # -- what a conversation remembers -----------------------------------------------------------------

@@ -12,6 +12,7 @@ from collections.abc import Iterable
 from attrs import evolve, frozen
 
 from .message import Message, RedactedThinking, Thinking, ToolCall, ToolForm, length_of, utf8_size
+from .search import Cited, WebPage
 
 
 @frozen
@@ -124,13 +125,34 @@ class ToolsListed:
     error: str | None = None
 
 
+@frozen
+class SearchStarted:
+    """The web is searched, at the client's wish (`turn.Options.search`). `input` is what for, as
+    the JSON text of an object with a ``query``."""
+
+    id: str
+    input: str
+
+
+@frozen
+class SearchEnded:
+    """What that search found; or the code of the `error` for which it found nothing, in the words
+    of the Messages API: ``too_many_requests``, ``invalid_input``, ``max_uses_exceeded``,
+    ``query_too_long``, ``unavailable``."""
+
+    id: str
+    pages: tuple[WebPage, ...] = ()
+    error: str | None = None
+
+
 TurnItem = (
     TextDelta | TextEnded | ReasoningDelta | ReasoningEnded | ToolCallStarted | ToolCallDelta
     | Refused | ActivityStarted | ActivityDelta | ActivityEnded | ToolsListed
+    | SearchStarted | SearchEnded | Cited
 )  # fmt: skip
 
 
-_TEXTS = ("text", "fragment", "output", "name", "id")
+_TEXTS = ("text", "fragment", "output", "name", "id", "input")
 
 
 def text_size(item: TurnItem) -> int:
@@ -139,6 +161,10 @@ def text_size(item: TurnItem) -> int:
         return sum(utf8_size(each.description) + utf8_size(each.schema) for each in item.tools)
     if isinstance(item, ReasoningEnded):
         return length_of((item.block,))
+    if isinstance(item, SearchEnded):
+        return sum(len(each.url) + utf8_size(each.title) + len(each.sealed) for each in item.pages)
+    if isinstance(item, Cited):
+        return sum(len(each.url) + utf8_size(each.title + each.text) for each in item.sources)
     return sum(utf8_size(getattr(item, name, "")) for name in _TEXTS)
 
 
@@ -182,6 +208,7 @@ class Gathering:
         self._text: list[str] = []
         self._reasoning: list[str] = []
         self._calls: list[tuple[ToolCallStarted, list[str]]] = []
+        self._cited: list[Cited] = []
 
     def add(self, item: TurnItem) -> None:
         match item:
@@ -195,6 +222,12 @@ class Gathering:
                 self._calls[index][1].append(fragment)
             case Refused(text):
                 self.refusal = text
+            case Cited():
+                self._cited.append(item)
+
+    @property
+    def cited(self) -> tuple[Cited, ...]:
+        return tuple(self._cited)
 
     @property
     def text(self) -> str:

@@ -25,7 +25,13 @@ from tests.support.postgres import Engine, empty, engine
 LONGEST_TEST = float(os.environ.get("CCAPI_TEST_SECONDS", "300"))
 """A test by hand may take longer (``CCAPI_TEST_SOAK``)."""
 
-settings.register_profile("ccapi", deadline=None, suppress_health_check=[HealthCheck.too_slow])
+settings.register_profile(
+    "ccapi",
+    deadline=None,
+    suppress_health_check=[HealthCheck.too_slow],
+    # `.ci/run` tries the same examples in each run, other runs try others.
+    derandomize="CCAPI_TEST_DERANDOMIZE" in os.environ,
+)
 settings.load_profile("ccapi")
 
 actor.RAISE_UNEXPECTED = True

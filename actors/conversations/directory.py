@@ -13,7 +13,7 @@ from collections.abc import Callable, Mapping, Sequence
 from attrs import define, field
 
 from ...schemas.errors import NotFound, RateLimited
-from ...schemas.message import Message, digest, size_of
+from ...schemas.message import Message, agree, digest, size_of
 from ...schemas.turn import Memory, Setup
 from ..runtime.mailbox import Ref
 from ..runtime.restart_budget import RestartBudget
@@ -180,13 +180,19 @@ class Directory:
         entry.private = True
         self._lineage.drop(entry)
 
-    def holder(self, owner: str, setup: Setup, digests: Sequence[bytes]) -> Entry | None:
+    def holder(
+        self, owner: str, setup: Setup, digests: Sequence[bytes],
+        exact: Sequence[Message] | None = None,
+    ) -> Entry | None:  # fmt: skip
         """A conversation of the owner's that holds exactly this history, and rests with a child
-        that does; or one that sleeps, where the history is too long to be replayed."""
+        that does; or one that sleeps, where the history is too long to be replayed. `exact`: the
+        messages themselves, which it has to hold block by block (`agree`)."""
         is_long = len(digests) > RECORDED_FROM
 
         def fits(entry: Entry) -> bool:
             if entry.callers:
+                return False
+            if exact is not None and not agree(exact, entry.memory.seed):
                 return False
             if entry.state.phase is Phase.ASLEEP:
                 # Any child receives what a plain model's conversation holds. An agent's new child

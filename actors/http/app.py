@@ -6,9 +6,8 @@ know: servers, sockets and TLS; any ASGI server that runs on trio can serve the 
 
 from __future__ import annotations
 
-from collections.abc import Iterator
 from functools import partial
-from typing import TYPE_CHECKING, Any, NoReturn
+from typing import TYPE_CHECKING, NoReturn
 
 from attrs import asdict
 from prometheus_client import CONTENT_TYPE_LATEST
@@ -17,7 +16,6 @@ from starlette.types import ASGIApp, Receive, Scope, Send
 
 from ...schemas.errors import NotFound, UpgradeRequired
 from ...transport.http.asgi import send_response
-from ..conversations.models import Model
 from ..keys.registry import TURNS
 from ..mcp.servers import list_mcp_servers
 from .auth import KeyRing
@@ -38,7 +36,9 @@ from .conversations import (
 )
 from .forwarding import Forwarder
 from .idempotency import once
+from .messages import count_message_tokens, create_message
 from .middleware import HEADERS, Front
+from .models import list_models, show_model
 from .openapi import Document
 from .page import Page
 from .request import Call, Once
@@ -126,6 +126,8 @@ def _turn_routes(gateway: Gateway, keys: KeyRing, forwarding: Once | None) -> li
     return [
         route(gateway, "/v1/chat/completions", keys, once=once, POST=complete_chat),
         route(gateway, "/v1/completions", keys, once=once, POST=complete_text),
+        route(gateway, "/v1/messages", keys, once=once, POST=create_message),
+        route(gateway, "/v1/messages/count_tokens", keys, POST=count_message_tokens),
         route(gateway, "/v1/responses", keys, once=once, POST=create_response),
         route(gateway, "/v1/responses/input_tokens", keys, POST=count_input_tokens),
         route(gateway, "/v1/responses/compact", keys, once=once, POST=compact_response),
@@ -171,59 +173,6 @@ def _other_routes(gateway: Gateway, keys: KeyRing) -> list[Route]:
         any_route(gateway, "/stats", keys, GET=tell_statistics),
         any_route(gateway, "/metrics", keys, GET=tell_metrics),
     ]
-
-
-# -- models --------------------------------------------------------------------------------------
-
-
-async def list_models(call: Call) -> None:
-    models = [_encode_model(model) for model in call.gateway.models.list(call.owner)]
-    await call.answer({"object": "list", "data": models})
-
-
-async def show_model(call: Call) -> None:
-    await call.answer(_encode_model(call.gateway.models.get(call.path("model"), call.owner)))
-
-
-def _encode_model(model: Model) -> dict[str, Any]:
-    """OpenAI's four fields, and what clients of other gateways look for (README.md, "Models")."""
-    known: dict[str, Any] = {
-        "id": model.id,
-        "object": "model",
-        "created": model.created,
-        "owned_by": model.owned_by,
-        "name": model.name,
-        "description": model.description,
-        "profile": model.profile,
-        "resolved_model": model.means,
-        "source": "cli" if model.listed else "table",
-    }
-    if model.sizes is None:
-        return known
-    context, output = model.sizes.context, model.sizes.output
-    return known | {
-        "context_length": context,
-        "context_window": context,
-        "max_output_tokens": output,
-        "max_completion_tokens": output,
-        "architecture": {
-            "modality": "text+image+file->text",
-            "input_modalities": ["text", "image", "file"],
-            "output_modalities": ["text"],
-        },
-        "supported_parameters": [*_parameters(model)],
-        "supported_reasoning_efforts": [*model.efforts] or None,
-    }
-
-
-def _parameters(model: Model) -> Iterator[str]:
-    """The parameters that have an effect, by the names that OpenRouter's clients know."""
-    yield from ("max_tokens", "max_completion_tokens", "stop", "tools", "tool_choice")
-    yield from ("parallel_tool_calls", "response_format", "structured_outputs")
-    if model.sizes is not None and model.sizes.thinks:
-        yield from ("reasoning", "include_reasoning", "reasoning_effort")
-    if model.takes_sampling:
-        yield from ("temperature", "top_p")
 
 
 # -- for operators -------------------------------------------------------------------------------

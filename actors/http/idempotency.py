@@ -18,14 +18,14 @@ import trio
 from starlette.types import Message
 
 from ...schemas.errors import InvalidRequest
-from ...transport.http.asgi import encode_headers, send_json, while_connected
+from ...transport.http.asgi import encode_headers, while_connected
 from ...transport.http.bodies import Share
 from ..answering import rejects_if_busy
 from ..idempotency.answer import Answer, CutShort, Head, LostPlace, Reader
 from ..idempotency.requests import Run, Served, lost, not_kept
 from ..runtime.boundary import as_gateway_error
 from .auth import publish_refusal
-from .middleware import Response
+from .middleware import Response, send_failure
 from .request import IDEMPOTENCY_KEY, Call, Handler
 
 REPLAYED = "idempotent-replayed"
@@ -87,7 +87,7 @@ def _digest(path: str, conversation_id: str | None, body: bytearray) -> bytes:
 async def _serve(call: Call, share: Share, handler: Handler, answer: Answer) -> Served:
     """Have the request answered in this task, whose client may go, into `answer`."""
     writer = _Writer(answer)
-    response = Response(writer.send, {})
+    response = Response(writer.send, {}, envelope=call.response.envelope)
     moved = call.moved(_never, response, share)
     try:
         await handler(moved)
@@ -97,7 +97,7 @@ async def _serve(call: Call, share: Share, handler: Handler, answer: Answer) -> 
         failure = moved.failure = as_gateway_error(error)
         request_id = call.response.headers["x-request-id"]
         publish_refusal(call.gateway.bus, failure, request_id, call.owner)
-        await send_json(response.send, failure.status, failure.body(), failure.headers())
+        await send_failure(response, failure)
     failed = moved.failure
     # A failure counts where some of what was asked for is done: else the request may be sent again.
     return Served(writer.last, failed is None or failed.should_retry is False)

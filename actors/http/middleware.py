@@ -19,8 +19,10 @@ from starlette.middleware.cors import CORSMiddleware
 from starlette.responses import Response as StarletteResponse
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
+from ...schemas.anthropic.errors import VERSION_HEADER
 from ...schemas.convert import write_json
-from ...schemas.errors import InvalidRequest, NotImplementedHere, Unauthenticated
+from ...schemas.envelope import OPENAI, Envelope
+from ...schemas.errors import GatewayError, InvalidRequest, NotImplementedHere, Unauthenticated
 from ...schemas.node_seal import Passed
 from ...schemas.settings.settings import ServerSettings
 from ...transport.http.asgi import JSON, ClientGone, encode_headers, send_json
@@ -29,6 +31,7 @@ from ..runtime.boundary import as_gateway_error
 from ..runtime.bus import Bus
 from .auth import (
     NODE_HEADER,
+    Headers,
     check_host,
     check_origin,
     headers_of,
@@ -56,7 +59,8 @@ RATE_LIMITS = tuple(
 )
 
 EXPOSED = (
-    "x-request-id", "x-conversation-id", "x-ccapi-cache", "x-ccapi-ignored", "x-ccapi-lineage",
+    "x-request-id", "request-id", "x-conversation-id", "x-ccapi-cache", "x-ccapi-ignored",
+    "x-ccapi-lineage",
     "x-ccapi-tool-choice", "x-ccapi-history-omitted", "x-ccapi-workspace", "x-ccapi-child",
     "x-ccapi-lost-turn", "idempotent-replayed", *RATE_LIMITS, "retry-after", "retry-after-ms",
     "x-should-retry",
@@ -96,7 +100,7 @@ class Front:
 
     async def _serve(self, scope: Scope, receive: Receive, send: Send) -> None:
         headers = scope[HEADERS] = headers_of(scope["headers"])
-        response = scope[RESPONSE] = Response(send, {"x-request-id": request_id_of(headers)})
+        response = scope[RESPONSE] = _response_to(scope, headers, send)
         begun = time.perf_counter()
         with structlog.contextvars.bound_contextvars(request_id=response.headers["x-request-id"]):
             try:
@@ -132,7 +136,7 @@ class Front:
             publish_refusal(self._bus, failure, response.headers["x-request-id"], response.owner)
             if isinstance(failure, Unauthenticated):
                 response.headers["www-authenticate"] = "Bearer"
-            await send_json(response.send, failure.status, failure.body(), failure.headers())
+            await send_failure(response, failure)
 
     def _check(self, scope: Scope, request_id: str) -> None:
         """Admit what is meant for this server and comes from where it may."""
@@ -154,7 +158,8 @@ class Response:
     """The response to one request. `headers` go on it whatever it turns out to be, and what `late`
     gives when its head is sent; `status` is None until then. `send_body` is the server's own
     `send`, for what follows the head. `is_asset`: it is a file of the page, of which a browser asks
-    for many at once. `owner`: whose key was shown, once that is known."""
+    for many at once. `owner`: whose key was shown, once that is known. `envelope`: what an error is
+    put in."""
 
     send_body: Send
     headers: dict[str, str]
@@ -162,6 +167,7 @@ class Response:
     late: Callable[[], dict[str, str]] | None = None
     is_asset: bool = False
     owner: str = ""
+    envelope: Envelope = OPENAI
     _cors: Cors | None = None
     _asked: StarletteHeaders = field(factory=StarletteHeaders)
 
@@ -184,6 +190,23 @@ class Response:
             self.headers |= self.late()
         message["headers"] = [*message.get("headers", ()), *encode_headers(self.headers)]
         await self.send_body(message)
+
+
+def _response_to(scope: Scope, headers: Headers, send: Send) -> Response:
+    """The response to a request, whose dialect its path and headers show."""
+    request_id = request_id_of(headers)
+    named = {"x-request-id": request_id}
+    path = scope["path"].removeprefix(scope.get("root_path", ""))
+    envelope = Envelope.of(path, request_id, versioned=VERSION_HEADER.encode() in headers)
+    if envelope.messages:
+        named["request-id"] = request_id  # as that API calls it
+    return Response(send, named, envelope=envelope)
+
+
+async def send_failure(response: Response, failure: GatewayError) -> None:
+    """Answer with an error, in the envelope of the client's dialect."""
+    status, body = response.envelope.status(failure), response.envelope.body(failure)
+    await send_json(response.send, status, body, failure.headers())
 
 
 async def _refuse_websocket(scope: Scope, send: Send) -> None:

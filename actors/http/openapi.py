@@ -17,6 +17,12 @@ from typing import Any
 
 from attrs import field, frozen
 
+from ...schemas.anthropic import blocks as message_blocks
+from ...schemas.anthropic import messages
+from ...schemas.anthropic import tools as message_tools
+from ...schemas.anthropic.answers import MESSAGES
+from ...schemas.anthropic.betas import BETA_HEADER
+from ...schemas.anthropic.errors import VERSION_HEADER, VERSIONS
 from ...schemas.convert import write_json
 from ...schemas.describe import Describer, Details
 from ...schemas.openai import (
@@ -72,6 +78,9 @@ DETAILS: Details = {
         completions,
         items,
         responses,
+        messages,
+        message_blocks,
+        message_tools,
         conversations,
     )
     for cls, details in module.DETAILS.items()
@@ -114,6 +123,12 @@ _IDEMPOTENCY_KEY = _header(
     "The same request with the same key is done once, and its answer given again.",
 )
 _TURN_PARAMETERS = (_IN_CONVERSATION, _ON_BUSY, _NO_STORE, _IDEMPOTENCY_KEY)
+_VERSION = _header(VERSION_HEADER, one_of(*VERSIONS), "The version of the Messages API.")
+_BETAS = _header(
+    BETA_HEADER,
+    {"type": "string", "pattern": r"^[ ,]*([a-z0-9][a-z0-9._-]{0,127}([ ,]+|$))*$"},
+    "Betas, with commas. One without effect is named in `x-ccapi-ignored`.",
+)
 
 _PATH_PARAMETERS = {
     "response_id": {"type": "string", "pattern": "^resp_[0-9A-Za-z_-]+$"},
@@ -127,6 +142,7 @@ def _answer_header(about: str, schema: Schema = STRING) -> Schema:
 
 HEADERS: dict[str, Schema] = {
     "x-request-id": _answer_header("The request's own where it was 1-128 visible ASCII."),
+    "request-id": _answer_header("The same, as the Messages API calls it."),
     "x-conversation-id": _answer_header("The conversation of the answer."),
     "x-ccapi-cache": _answer_header(
         "Whether an identical request was answered before.", one_of("hit", "miss")
@@ -185,13 +201,23 @@ ERRORS_OF: dict[int, tuple[str, tuple[str, ...]]] = {
     502: ("The CLI, or the API behind it, failed.", ("x-should-retry",)),
     503: ("No turn is taken now.", ("retry-after", "retry-after-ms", "x-should-retry")),
     504: ("It took too long.", ("x-should-retry",)),
+    529: ("No turn is taken now.", ("retry-after", "retry-after-ms", "x-should-retry")),
 }
+
+DIALECTS: dict[str, Schema] = {
+    "": ref("Error"),
+    "messages-": ref("MessagesError"),
+    "any-": any_of("Error", "MessagesError"),
+}
+"""What an error is put in: OpenAI's envelope, the Messages API's, or that of the two which the
+request asks for. By the beginning of the names of such responses."""
 
 _ANYWHERE = (400, 403, 500)
 _KEYED = (*_ANYWHERE, 401, 503)
 _WITH_BODY = (*_KEYED, 413, 415)
 _TURN = (*_WITH_BODY, 404, 409, 422, 429, 499, 502, 504)
 _THING = (*_KEYED, 404, 409, 429)
+_MESSAGE = (*_TURN, 529)
 
 # -- what is known here of conversations and the gateway -------------------------------------------
 
@@ -372,6 +398,8 @@ class Operation:
     headers: Sequence[str] = ()
     keyed: bool = True
     examples: Mapping[str, Any] = field(factory=dict)
+    dialect: str = ""
+    """The envelope of its errors, of `DIALECTS`."""
     makes: str | None = None
     """The parameter of other paths that the answer's ``id`` can be."""
 
@@ -405,6 +433,7 @@ _RESPONSE_PATH = "/v1/responses/{response_id}"
 _SOCKET: dict[int, dict[str, Schema]] = {}
 _TEXT = {"schema": STRING}
 _HELLO = {"role": "user", "content": "Hello"}
+_MESSAGE_EXAMPLE = {"model": "sonnet", "max_tokens": 1000, "messages": [_HELLO]}
 _KINDS_OF_FILES = ("text/html", "text/javascript", "text/css", "image/svg+xml")
 
 _SOCKET_ONLY = Operation(
@@ -441,6 +470,31 @@ OPERATIONS: dict[tuple[str, str], Operation] = {
         errors=_TURN,
         parameters=_TURN_PARAMETERS,
         headers=_TURN_HEADERS,
+    ),
+    ("POST", "/v1/messages"): Operation(
+        summary="The Messages API: whole or streamed",
+        tag="Messages",
+        body=messages.MessagesRequest,
+        examples={
+            "whole": _MESSAGE_EXAMPLE,
+            "streamed": {**_MESSAGE_EXAMPLE, "stream": True},
+        },
+        answers=_streamed(ref("Message"), ref("MessageEvent"), None),
+        errors=_MESSAGE,
+        parameters=(*_TURN_PARAMETERS, _VERSION, _BETAS),
+        headers=("request-id", *_TURN_HEADERS),
+        dialect="messages-",
+    ),
+    ("POST", "/v1/messages/count_tokens"): Operation(
+        summary="How many tokens such a request would have a plain model read",
+        tag="Messages",
+        body=messages.CountRequest,
+        examples={"a text": {"model": "sonnet", "messages": [_HELLO]}},
+        answers=_json(ref("MessageTokens")),
+        errors=tuple(set(_MESSAGE) - {422}),
+        parameters=(_VERSION, _BETAS),
+        headers=("request-id", *_TURN_HEADERS),
+        dialect="messages-",
     ),
     ("POST", "/v1/responses"): Operation(
         summary="The Responses API: whole, streamed or in the background",
@@ -513,10 +567,22 @@ OPERATIONS: dict[tuple[str, str], Operation] = {
         parameters=_page(20),
     ),
     ("GET", "/v1/models"): Operation(
-        summary="The models and their other names", tag="Models", answers=_json(ref("Models"))
+        summary="The models and their other names; with an `anthropic-version` a page of them, by "
+        "`limit`, `after_id` and `before_id`",
+        tag="Models",
+        answers=_json(any_of("Models", "MessageModels")),
+        parameters=(_VERSION,),
+        headers=("request-id",),
+        dialect="any-",
     ),
     ("GET", "/v1/models/{model}"): Operation(
-        summary="One model", tag="Models", answers=_json(ref("Model")), errors=(*_KEYED, 404)
+        summary="One model",
+        tag="Models",
+        answers=_json(any_of("Model", "MessageModel")),
+        errors=(*_KEYED, 404),
+        parameters=(_VERSION,),
+        headers=("request-id",),
+        dialect="any-",
     ),
     ("GET", "/v1/conversations"): Operation(
         summary="One's conversations",
@@ -789,11 +855,16 @@ def make_document(*, keyed: bool) -> dict[str, Any]:
         **CHAT,
         **ITEMS,
         **RESPONSES,
+        **MESSAGES,
         **_own_schemas(),
     }
     components: dict[str, Any] = {
         "schemas": schemas,
-        "responses": {str(status): _error(status) for status in ERRORS_OF},
+        "responses": {
+            f"{dialect}{status}": _error(status, schema)
+            for dialect, schema in DIALECTS.items()
+            for status in ERRORS_OF
+        },
         "headers": HEADERS,
     }
     if keyed:
@@ -845,7 +916,8 @@ def _operation(
             answers[str(status)]["links"] = _links(operation.makes)
     errors = set(operation.errors) - (set() if keyed and operation.keyed else {401})
     for status in sorted(errors):
-        answers[str(status)] = {"$ref": f"#/components/responses/{status}"}
+        name = f"{operation.dialect}{status}"
+        answers[str(status)] = {"$ref": f"#/components/responses/{name}"}
     found: dict[str, Any] = {
         "operationId": _operation_id(method, path),
         "summary": operation.summary,
@@ -886,12 +958,12 @@ def _headers(*names: str) -> dict[str, Schema]:
     return {name: {"$ref": f"#/components/headers/{name}"} for name in names}
 
 
-def _error(status: int) -> dict[str, Any]:
+def _error(status: int, schema: Schema) -> dict[str, Any]:
     about, headers = ERRORS_OF[status]
     return {
         "description": about,
         "headers": _headers("x-request-id", *headers),
-        "content": {JSON: {"schema": ref("Error")}},
+        "content": {JSON: {"schema": schema}},
     }
 
 

@@ -220,6 +220,7 @@ def owner_of(key: str) -> str:
 
 def _of_settings(auth: AuthSettings, limits: KeyLimits) -> Iterable[Rights]:
     agents, admins = {*map(owner_of, auth.agent_keys)}, {*map(owner_of, auth.admin_keys)}
+    searchers = {*map(owner_of, auth.search_keys)}
     # Who has written the one key into the settings is who operates the gateway.
     is_alone = len(auth.api_keys) == 1
     for number, key in enumerate(auth.api_keys, 1):
@@ -227,6 +228,8 @@ def _of_settings(auth: AuthSettings, limits: KeyLimits) -> Iterable[Rights]:
         scopes: set[Scope] = {"chat"}
         if owner in agents:
             scopes.add("agents")
+        if owner in searchers or (is_alone and not searchers):
+            scopes.add("search")
         if owner in admins or (is_alone and not admins):
             scopes.add("admin")
         yield Rights(owner, f"auth.api_keys[{number}]", frozenset(scopes), limits=limits)

@@ -14,7 +14,7 @@ from typing import Any, Generic, Protocol, TypeVar
 
 from attrs import field, frozen, mutable
 
-from ...schemas.message import Message, digest, utf8_size
+from ...schemas.message import Message, digest, exact_digest, utf8_size
 from ...schemas.turn import Answer, Setup, named
 
 ENTRY_OVERHEAD = 512
@@ -35,15 +35,19 @@ def cache_key(
     setup: Setup,
     profile: str,
     parameters: Mapping[str, Any],
+    *,
+    exact: bool = False,
 ) -> str:
     """The name of a request: SHA-256 (64 hex digits) over everything that can change its answer.
 
     `parameters` holds JSON values; their order does not count. Block borders within a message do
-    not count either (as in `schemas.turn.digest`). Raises TypeError for what JSON does not have:
-    such a request has no name that a second one could be found by.
+    not count either (as in `schemas.message.digest`), unless it is `exact`: then all counts that
+    the Messages API reads, and no other request has its name. Raises TypeError for what JSON does
+    not have: such a request has no name that a second one could be found by.
     """
     # Each digest is 32 bytes, so nothing runs together; ten thousand as JSON take milliseconds.
-    said = hashlib.sha256(b"".join(map(digest, messages))).hexdigest()
+    names = map(exact_digest if exact else digest, messages)
+    said = hashlib.sha256(b"".join((b"exact" if exact else b"", *names))).hexdigest()
     request = [owner, profile, named(setup), said, dict(parameters)]
     text = json.dumps(request, ensure_ascii=False, sort_keys=True, separators=(",", ":"))
     # JSON keeps the fields apart. Not its \u escapes: they make two lone surrogates look like the

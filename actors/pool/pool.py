@@ -601,7 +601,7 @@ class ChildPool:
         wants = waiter.wants
         if wants is None or not _is_alike(resting, waiter) or resting.child in self._outdated:
             return 0
-        keep = resting.state.cut_for(wants.setup, wants.digests)
+        keep = resting.state.cut_for(wants.setup, wants.digests, wants.exact)
         if waiter.origin is not None and len(wants.digests) - keep > RECORDED_FROM:
             return 0
         return keep

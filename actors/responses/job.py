@@ -19,7 +19,7 @@ from attrs import evolve, frozen
 
 from ...schemas.errors import Conflict, InvalidRequest, NotFound
 from ...schemas.message import Message, check_results, digest
-from ...schemas.openai.response_tools import with_tools
+from ...schemas.openai.response_tools import with_tools, without_search
 from ...schemas.openai.responses import ResponseTurn, in_vain, joined
 from ...schemas.turn import Setup
 from ...schemas.turn_items import TurnItem
@@ -73,6 +73,9 @@ async def accept(
     request = evolve(request, cacheable=request.cacheable and not alone)
     default_model = None if base is None else base.model
     request = await accept_turn(gateway, request, owner, headers, in_vain, default_model)
+    if request.options.search is None:  # none was asked for, or it is not for this client
+        tools = without_search(request.echo["tools"])
+        request = evolve(request, echo={**request.echo, "tools": tools})
     if base is not None and request.profile == "agent" and not request.workspace:
         request = evolve(request, workspace=base.workspace)
     return Job(gateway=gateway, request=request, base=base, headers=headers, shelf=shelf)

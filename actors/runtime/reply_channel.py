@@ -251,6 +251,7 @@ class Turn:
             tool_calls=gathered.tool_calls,
             reasoning=gathered.reasoning,
             refusal=gathered.refusal,
+            cited=gathered.cited,
         )
 
     def hang_up(self) -> None:

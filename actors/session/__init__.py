@@ -244,6 +244,28 @@ it sees that the phase is neither BUSY nor AWAITING_TOOLS. A call that the child
 then (INTERRUPTING) is rejected (invariant 14).
 
 
+One turn that searches the web
+==============================
+
+Where the client asks for it (`Options.search`), the API searches by itself, within the call that
+answers. Its tool is laid over the body of the request, behind all tools that the child would have
+offered, so any plain model's child can do it, for this turn and for no other:
+
+    > {"type": "control_request", "request_id": "settings", "request": {"subtype":
+       "apply_flag_settings", "settings": {"env": {"CLAUDE_CODE_EXTRA_BODY":
+       "{\"tools\": [{\"type\": \"web_search_20250305\", \"name\": \"web_search\"}]}", …}}}}
+    < {"type": "assistant", …, "content": [{"type": "server_tool_use", "id": "srvtoolu_1", …}]}
+    AssistantDone           BUSY                Deliver(SearchStarted("srvtoolu_1", …))
+    < {"type": "assistant", …, "content": [{"type": "web_search_tool_result", …}]}
+    AssistantDone           BUSY                Deliver(SearchEnded("srvtoolu_1", pages))
+    < {"type": "assistant", …, "content": [{"type": "text", …, "citations": [{…}]}]}
+    AssistantDone           BUSY                Deliver(Cited(start, end, sources))
+
+The child's history holds the blocks as the API gave them, and so does the memory (`ServerBlock`,
+`Citations`): another child gets them back as they were. An agent uses Claude Code's ``WebSearch``,
+which is a call of the API of its own; its client's wish is the permission for it (searches.py).
+
+
 Interrupt and rewind
 ====================
 

@@ -11,6 +11,8 @@ from __future__ import annotations
 
 from collections.abc import Iterable
 
+from attrs import evolve
+
 from ...schemas.claude.mcp import offered
 from ...schemas.claude.output import (
     AssistantDone,
@@ -22,7 +24,7 @@ from ...schemas.claude.output import (
     ToolUseStarted,
 )
 from ...schemas.claude.stops import StopCutter
-from ...schemas.claude.tool_names import ANSWER_TOOL
+from ...schemas.claude.tool_names import ANSWER_TOOL, WEB_SEARCH
 from ...schemas.errors import GatewayError
 from ...schemas.json_schema.check import misfit
 from ...schemas.message import (
@@ -35,6 +37,7 @@ from ...schemas.message import (
     ToolRound,
     is_blank,
 )
+from ...schemas.search import Cited, WebPage, by_url, linked
 from ...schemas.turn import HostedTool, Options, Setup, Tool, Usage
 from ...schemas.turn_items import (
     ActivityDelta,
@@ -42,6 +45,8 @@ from ...schemas.turn_items import (
     ActivityStarted,
     ReasoningDelta,
     ReasoningEnded,
+    SearchEnded,
+    SearchStarted,
     TextDelta,
     TextEnded,
     ToolCallDelta,
@@ -80,8 +85,8 @@ class AnswerState:
     end the answer. `is_partial`: the present message has an incomplete call of a client's tool.
     `hit_token_limit`: the model met its token limit as often as the CLI has it continue.
     `is_empty`: the last message had no text and no call. `has_acted`: the model has begun to use a
-    tool that is not the client's: an agent's own, or an MCP server's. `error` is set once the turn
-    can only fail.
+    tool that is not the client's: an agent's own, or an MCP server's. `searches` counts the
+    searches of the web. `error` is set once the turn can only fail.
     """
 
     def __init__(self, options: Options, setup: Setup) -> None:
@@ -106,6 +111,10 @@ class AnswerState:
         self.is_agent = setup.profile == "agent"
         self.may_be_long = self.is_agent and options.max_tokens is None
         self._plain = self._stops is None and setup.schema is None and not self.is_agent
+        self.searches = 0
+        self._search = options.search
+        self._searching: set[str] = set()  # an agent's searches that run, by call id
+        self._pages: dict[str, WebPage] = {}  # that it has found, by their URLs
         self._acts: list[str] = []  # the uses of such tools
         self._acting: set[str] = set()  # those that run, by call id
         self._acted = False  # such a tool was used since the last text
@@ -149,19 +158,18 @@ class AnswerState:
         return Message("assistant", (*said, *self.calls))
 
     @property
-    def exact(self) -> Message:
+    def exact(self) -> Message | None:
         """The answer as the model gave it: all blocks in their order, with its thinking and the
-        tools that the gateway called. It is `message` where the client received something else,
-        where thinking is all there is, where it took the model more than one message without such
-        calls between them, and for an agent, which goes on from the CLI's own transcript."""
+        tools that the gateway called. None where the client received something else, where thinking
+        is all there is, where it took the model more than one message without such calls between
+        them, and for an agent, which goes on from the CLI's own transcript: the conversation then
+        remembers `message`."""
         plain = self.message
         given = Message("assistant", tuple(self._blocks))
         is_same = given.text == plain.text and given.calls == plain.calls
         ends_well = bool(self._blocks) and not isinstance(self._blocks[-1], ToolRound)
         is_all = self._messages <= 1 + len(given.rounds) and not self._round and ends_well
-        if not (is_same and is_all) or self.is_agent or plain.is_blank:
-            return plain
-        return given
+        return given if is_same and is_all and not (self.is_agent or plain.is_blank) else None
 
     @property
     def is_one_text(self) -> bool:
@@ -258,7 +266,16 @@ class AnswerState:
             self._blocks.append(ToolRound(tuple(self._round.values()), results_in_order))
             self._round, self._results = {}, {}
             self._stands_apart = any(isinstance(block, str) for block in self._blocks)
-        return [_ended(each) for each in known]
+        return [self._end_activity(each) for each in known]
+
+    def _end_activity(self, result: ToolReturned) -> TurnItem:
+        if result.call_id not in self._searching:
+            return _ended(result)
+        self._searching.discard(result.call_id)
+        if result.found is None:  # it was not permitted, or could not be made
+            return SearchEnded(result.call_id, error="unavailable")
+        self._pages |= by_url(result.found.pages)
+        return result.found
 
     def _begin_message(self, usage: Usage) -> None:
         """A message that never ended was cut off. If it had content, the CLI has the model continue
@@ -327,6 +344,9 @@ class AnswerState:
             self._acted = self.has_acted = True
             self._plain = False
             self._acting.add(call_id)
+            if self._search is not None and self.is_agent and name == WEB_SEARCH:
+                self._searching.add(call_id)
+                return []
             return [ActivityStarted(call_id, name, None if hosted is None else hosted.form)]
         if self._tool is None or self._tool is self._answer_tool or self._tool.strict:
             return []
@@ -337,7 +357,9 @@ class AnswerState:
             return []
         self._input.append(fragment)
         if self._tool is None:
-            return [ActivityDelta(self._call_id, fragment)] if self._call_id is not None else []
+            if self._call_id is None or self._call_id in self._searching:
+                return []
+            return [ActivityDelta(self._call_id, fragment)]
         if self._tool is self._answer_tool:
             return [] if self._whole_only or self.answered else self._pass_on(fragment)
         return [] if self._tool.strict else [ToolCallDelta(len(self.calls), fragment)]
@@ -354,7 +376,9 @@ class AnswerState:
             self._blocks.append(PARAGRAPH + block.text if apart else block.text)
             self._stands_apart = False
         items: list[TurnItem] = []
-        if block.call is not None:
+        if block.server is not None:
+            items += self._take_search(block)
+        elif block.call is not None:
             if block.call.id != self._call_id:
                 items += self._begin_call(block.call.id, block.call.name)
             if not self._input:
@@ -366,6 +390,8 @@ class AnswerState:
             items += self.add_text(TextDelta(block.text))
         if self._has_borders:
             items += self._end_given(block)
+        else:
+            items += self._cite(block)
         self._whole, self._streamed, self._thought = len(self.pieces), False, False
         return items
 
@@ -374,7 +400,8 @@ class AnswerState:
         items: list[TurnItem] = []
         if self._stops is not None:
             items += self._keep(self._stops.finish())
-        items += self._end_text()
+        items += [*self._cite(block), *self._end_text()]
+        self._given += [each for each in (block.citations, block.server) if each is not None]
         if block.thinking is not None:
             if isinstance(block.thinking, Thinking) and block.thinking.text and not self._thought:
                 items.append(ReasoningDelta(block.thinking.text))
@@ -382,12 +409,48 @@ class AnswerState:
             self._given.append(block.thinking)
         return items
 
+    def _take_search(self, block: AssistantDone) -> list[TurnItem]:
+        """The API says what it does with a tool of its own."""
+        assert block.server is not None
+        # Where the client does not receive blocks, what follows is a new paragraph of its text.
+        apart = not self._has_borders
+        self._blocks.append(evolve(block.server, is_apart=apart))
+        if apart:
+            self._acted, self._plain = True, False
+            self._stands_apart = any(isinstance(each, str) for each in self._blocks)
+        if block.search is None:
+            return []
+        self.searches += isinstance(block.search, SearchStarted)
+        return [block.search]
+
+    def _cite(self, block: AssistantDone) -> list[TurnItem]:
+        """Which pages the block's text is taken from: as the API says, or by its links."""
+        if block.citations is not None:
+            self._blocks.append(block.citations)
+        if not (block.sources or (self._pages and block.text)):
+            return []
+        text = "".join(self.pieces)
+        if not text.endswith(block.text):
+            return []  # a part of it is held back, or was cut: there is no place to name
+        end = len(text)
+        start = end - len(block.text)
+        if block.sources:
+            return [Cited(start, end, block.sources)]
+        found = linked(block.text, self._pages)
+        return [
+            Cited(start + begin, start + stop, (source,), end - start - stop)
+            for begin, stop, source in found
+        ]
+
     def _end_call(self, call: ToolCall) -> list[TurnItem]:
         tool, arguments = self._tool, "".join(self._input) or "{}"
         self._tool = self._call_id = None
         if tool is None:
             if self._is_act and len(self._acts) < MAX_ACTS:
                 self._acts.append(f"{call.name} {arguments[:ACT_CHARACTERS]}")
+            if call.id in self._searching:
+                self.searches += 1
+                return [SearchStarted(call.id, arguments)]
             if self._is_act and not self.is_agent:
                 self._round[call.id] = ToolCall(call.id, call.name, arguments)
             return []

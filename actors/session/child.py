@@ -48,7 +48,7 @@ from ...schemas.claude.sampling import PLAIN, ApiMessages, encode_settings
 from ...schemas.claude.upstream import NO_LIMIT
 from ...schemas.events import ModelsListed
 from ...schemas.mcp_rules import Decision
-from ...schemas.message import Message, ToolResult, digest
+from ...schemas.message import Message, ToolResult, agree, digest
 from ...schemas.turn import ChildSource, Options, Setup, Usage
 from .events import (
     Action,
@@ -133,8 +133,10 @@ class ChildState:
     `source`: where it came from, for the turn that it gets next. `served` counts the conversations
     before the present one. `is_fixed`: it cannot serve another, because it began with a transcript,
     or because the API refused a request of it in a way that it may remember. `is_partial`: it
-    holds less than `held`, whose beginning it was spared. `is_claiming`: it is a spare that has not
-    said yet whether it takes the conversation. `beside`: the MCP servers that it starts itself.
+    holds less than `held`, whose beginning it was spared. `is_alike`: what it holds is only alike:
+    the same words in other blocks, or without their beginning. `is_claiming`: it is a spare that
+    has not said yet whether it takes the conversation. `beside`: the MCP servers that it starts
+    itself.
     """
 
     setup: Setup
@@ -156,6 +158,7 @@ class ChildState:
     served: int = 0
     is_fixed: bool = False
     is_partial: bool = False
+    is_alike: bool = False
     is_claiming: bool = False
     releasing: Release | None = None
     beside: Mapping[str, Mapping[str, Any]] = field(factory=dict)
@@ -360,15 +363,22 @@ class ChildState:
             and self.releasing is None
         )
 
-    def cut_for(self, setup: Setup, digests: Sequence[bytes]) -> int:
+    def cut_for(
+        self, setup: Setup, digests: Sequence[bytes], exact: Sequence[Message] | None = None
+    ) -> int:
         """How many of its messages are a beginning of what these digests name and can be left: the
-        messages before one of its cuts. 0: none."""
+        messages before one of its cuts. 0: none. `exact`: the messages themselves, which it has to
+        hold block by block."""
         usable = self.can_be_released and not self.is_partial
         if not usable or len(self.cuts) < 2 or not self._suits(setup):
+            return 0
+        if exact is not None and self.is_alike:
             return 0
         same = 0
         for message, asked in zip(self._whole, digests, strict=False):
             if digest(message) != asked:
+                break
+            if exact is not None and not agree(exact[same : same + 1], (message,)):
                 break
             same += 1
         # Calls are not parted from their results: the CLI refuses that.

@@ -70,8 +70,11 @@ class Resident(Protocol):
     def knows(self, setup: Setup) -> bool:
         """Whether it could serve this setup, once it is emptied."""
 
-    def cut_for(self, setup: Setup, digests: Sequence[bytes]) -> int:
-        """How many messages of a history it holds that can be left in it; 0: none."""
+    def cut_for(
+        self, setup: Setup, digests: Sequence[bytes], exact: Sequence[Message] | None = None
+    ) -> int:
+        """How many messages of a history it holds that can be left in it; 0: none. `exact`: they
+        have to `agree` with these."""
 
 
 @frozen
@@ -179,10 +182,12 @@ Event = (
 @frozen
 class Wants:
     """What a child has to hold in the end: `setup`, and messages of which these are the digests. A
-    child that holds a beginning of them needs the rest only."""
+    child that holds a beginning of them needs the rest only. `exact`: the messages themselves,
+    where the API has to read these and no others of the same digests."""
 
     setup: Setup
     digests: tuple[bytes, ...]
+    exact: tuple[Message, ...] | None = None
 
 
 @frozen

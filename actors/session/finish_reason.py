@@ -28,9 +28,13 @@ AT_LIMIT = ("max_tokens", "model_context_window_exceeded")
 FINISHED = ("end_turn", "stop_sequence")
 """The stop reasons of a model that has finished."""
 
+PAUSED = "pause_turn"
+"""The API has searched for so long that it wants to be asked to go on."""
+
 BY_STOP_REASON: dict[str | None, FinishReason] = {
     "max_tokens": "length",
     "model_context_window_exceeded": "length",
+    PAUSED: "length",
 }
 """The finish reason of a whole answer, by the model's stop reason; ``stop`` for every other. (After
 ``refusal`` the outcome is `Refused`.)"""
@@ -138,6 +142,10 @@ def judge_result(
     if turn.answer.hit_token_limit:
         resume = ResumePoint(result.session_id, turn.answer.assistant_uuid)
         return Completed("length", usage, resume) if turn.is_answered(result) else TokenLimit(usage)
+    if result.stop_reason == PAUSED and turn.is_answered(result):
+        # The CLI takes it for an error where nothing was said yet; but it holds what came.
+        resume = ResumePoint(result.session_id, turn.answer.assistant_uuid)
+        return Completed("length", usage, resume)
     if result.is_error or result.subtype != "success":
         return Failed(failure(turn, result, program, limit))
     if turn.is_answered(result):

@@ -37,6 +37,7 @@ from .hosted import TURN_IS_OVER, Host, NoHost
 from .late import UnexpectedEvent, late_because
 from .phases import Limits, Phase
 from .queue import TurnQueue
+from .searches import search_answer
 from .timers import Timer, timers
 from .tools import HostedCall
 from .turn import AnswerFrame, TurnState
@@ -174,7 +175,10 @@ class Machine:
             case ControlAnswer():
                 return self._control_answer(event, now)
             case events.PermissionRequested():
-                turn_id = self._turns.running.turn_id
+                running = self._turns.running
+                if (search := search_answer(event.asked, running)) is not None:
+                    return [self._present.write(search)]
+                turn_id = running.turn_id
                 return self._present.request_permission(event, turn_id, now, self.limits.permission)
             case events.PermissionReply():
                 actions, rules = self._present.answer_permission(event, now)
@@ -320,6 +324,8 @@ class Machine:
         turn, child, waits = self._turns.running, self._child, self.phase is Phase.AWAITING_TOOLS
         if child is None:
             return self._wake(now)
+        if turn.is_exact and child.is_alike:
+            return self._let_go(now)
         if child.setup != turn.setup:
             if child.can_reconfigure(turn.setup) and not waits:
                 other = child.reconfigure(turn.setup)
@@ -582,6 +588,8 @@ class Machine:
         turn = self._turns.running
         rest = turn.deliver((*turn.release(), *turn.answer.finish()), now)
         self.memory = turn.remembered(self.memory, resume, completed.usage, exact=exact)
+        if turn.is_reworded:
+            self._present.is_alike = True
         return [*rest, *self._turns.end(completed, now)]
 
     # -- a turn ends early -----------------------------------------------------------------------

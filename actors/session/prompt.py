@@ -19,6 +19,7 @@ from ...schemas.message import (
     BESIDE,
     Message,
     ToolResult,
+    agree,
     digest,
     length_of,
     merge_turns,
@@ -59,22 +60,21 @@ def wants_of(memory: Memory, turn: TurnState | None, setup: Setup) -> Wants | No
         return None
     if turn.request.options.begun:
         return Wants(turn.setup, ())
-    return Wants(turn.setup, tuple(map(digest, _unrecorded(memory, turn))))
+    messages = _unrecorded(memory, turn)
+    return Wants(turn.setup, tuple(map(digest, messages)), messages if turn.is_exact else None)
 
 
 def take_over(memory: Memory, turn: TurnState, child: ChildState) -> None:
     """The child comes from another conversation, and may hold a beginning of this one."""
     if child.held:
-        child.held = _unrecorded(memory, turn)[: len(child.held)]
+        same = _unrecorded(memory, turn)[: len(child.held)]
+        child.is_alike = child.is_alike or not agree(same, child.held)
+        child.held = same
     else:
-        child.held = known_at_start(memory, turn)
+        unknown, known, recorded = _divide(memory, turn)
+        child.held = unknown[:known]  # from the start, as `choose_origin` says
         child.is_partial = bool(child.held)
-
-
-def known_at_start(memory: Memory, turn: TurnState) -> tuple[Message, ...]:
-    """The messages that a new child for this turn holds from the start, as `choose_origin` says."""
-    unknown, known, _ = _divide(memory, turn)
-    return unknown[:known]
+        child.is_alike = known > recorded
 
 
 def _choose_history(

@@ -16,7 +16,7 @@ from ...schemas.claude import mcp
 from ...schemas.claude.output import ApiRetry, ToolsReturned, TurnResult
 from ...schemas.claude.tool_wishes import MAX_HELD, ToolWish, wish_of
 from ...schemas.errors import GatewayError, InvalidRequest
-from ...schemas.message import Checked, Message, ToolResult, check_results, unseen
+from ...schemas.message import Checked, Message, ToolResult, agree, check_results, unseen
 from ...schemas.turn import (
     Answer,
     Completed,
@@ -52,7 +52,8 @@ class TurnState:
     `in_body`: the child sends the API the whole history in place of its own messages.
     `hopped`: the API refused it for the limits of one login, and another's child got it.
     `replays_all`: a new child gets the whole history line by line, since no transcript can be
-    written. `said`: the answer as the conversation remembers it, once it does.
+    written. `said`: the answer as the conversation remembers it, once it does; `is_reworded`: the
+    child holds it otherwise.
 
     `wish` is the tool call for which the model gets an instruction in the prompt. Until that call
     begins, the turn holds the answer back, so that it can ask once more (`asked_again`) if the
@@ -80,6 +81,7 @@ class TurnState:
     hopped: bool = False
     in_body: bool = False
     said: Message | None = None
+    is_reworded: bool = False
     spent: Usage = field(factory=Usage)
     wasted: Usage = field(factory=Usage)
     billed: Usage | None = None
@@ -122,7 +124,7 @@ class TurnState:
         if self.request.options.begun and memory.resume is not None:
             return errors.cannot_continue()
         messages = unseen(memory.digests, self.request.messages)
-        if messages is None:
+        if messages is None or (self.is_exact and not self._is_held(memory, len(messages))):
             return errors.contradicted()
         # The front has checked the prompt itself; new is only where it joins the conversation.
         fresh = messages[:1] if isinstance(self.request.messages, Checked) else messages
@@ -137,6 +139,21 @@ class TurnState:
                 break
             self.brings_results |= bool(message.results)
         return None
+
+    @property
+    def is_exact(self) -> bool:
+        """Whether the API has to read what the client sends, block by block. An agent goes on from
+        its own transcript, which has more than the client knows of."""
+        return self.request.exact and self.setup.profile == "chat"
+
+    def _is_held(self, memory: Memory, new: int) -> bool:
+        """Whether `memory` ends with the messages before the last `new` ones as they were sent."""
+        before = len(self.request.messages) - new
+        if not before:
+            return True
+        return before <= len(memory.seed) and agree(
+            self.request.messages[:before], memory.seed[len(memory.seed) - before :]
+        )
 
     def results_alone(self) -> tuple[ToolResult, ...] | None:
         """The results that the turn brings, if it brings nothing else and the CLI can take them as
@@ -279,7 +296,9 @@ class TurnState:
         its memory. `exact`: the child holds the answer as it was given."""
         if self.setup.profile == "chat":
             resume = None
-        self.said = self.answer.exact if exact else self.answer.message
+        given = self.answer.exact if exact else None
+        self.is_reworded = exact and given is None
+        self.said = self.answer.message if given is None else given
         return memory.grown(self._kept_setup, (*self.messages, self.said), resume, usage)
 
     def remembered_so_far(self, memory: Memory, usage: Usage) -> Memory:

@@ -10,17 +10,21 @@ Source: measured on the real CLI; the contract suite in tests/contract holds one
 from __future__ import annotations
 
 import base64
+import json
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from functools import partial
 from typing import Any
 
 from ..json_bytes import LONG
 from ..message import (
+    PARAGRAPH,
     Block,
+    Citations,
     Document,
     Image,
     Message,
     RedactedThinking,
+    ServerBlock,
     Thinking,
     ToolCall,
     ToolResult,
@@ -303,7 +307,22 @@ def assistant_message(uuid: str, content: Sequence[Block], model: str) -> dict[s
 
 def encode_blocks(content: Sequence[Block]) -> list[dict[str, Any]]:
     """Blocks in the words of the Messages API."""
-    return [_encode_block(block) for block in content]
+    encoded: list[dict[str, Any]] = []
+    is_apart = has_text = False
+    for block in content:
+        match block:
+            case Citations(data):
+                if encoded and encoded[-1]["type"] == "text":
+                    encoded[-1]["citations"] = json.loads(data)
+                continue
+            case ServerBlock():
+                is_apart |= block.is_apart
+            case str():
+                if is_apart and has_text:
+                    block = block.removeprefix(PARAGRAPH)
+                is_apart, has_text = False, True
+        encoded.append(_encode_block(block))
+    return encoded
 
 
 def _encode_block(block: Block) -> dict[str, Any]:
@@ -338,7 +357,10 @@ def _encode_block(block: Block) -> dict[str, Any]:
             return {"type": "thinking", "thinking": text, "signature": signature}
         case RedactedThinking(data):
             return {"type": "redacted_thinking", "data": data}
-        case ToolRound():
+        case ServerBlock(data):
+            given: dict[str, Any] = json.loads(data)
+            return given
+        case ToolRound() | Citations():
             raise AssertionError("`schemas.message.unrolled` comes first")
 
 

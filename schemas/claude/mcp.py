@@ -101,6 +101,19 @@ def _describe(name: str, tool: Tool) -> dict[str, Any]:
     }
 
 
+def api_tools(setup: Setup) -> list[dict[str, Any]]:
+    """What the model may call, as the CLI tells the Messages API of it."""
+    tools = (_describe(*each) for each in offered(setup).items())
+    return [
+        {
+            "name": tool["name"],
+            "description": tool["description"],
+            "input_schema": tool["inputSchema"],
+        }
+        for tool in tools
+    ]
+
+
 def carries(result: ToolResult) -> bool:
     """Whether this server can say `result` so that it reaches the model as it is."""
     texts = [block for block in result.content if isinstance(block, str)]

@@ -10,14 +10,22 @@ Source: measured on the real CLI; the contract suite in tests/contract holds one
 from __future__ import annotations
 
 import json
+from collections.abc import Iterator
 from typing import Any
 
 import orjson
-from attrs import field, frozen
+from attrs import evolve, field, frozen
 
-from ..message import Image, RedactedThinking, Thinking, ToolCall
-from ..turn import Usage
-from ..turn_items import MAX_ACTIVITY_OUTPUT, ReasoningDelta, TextDelta
+from ..message import Citations, Image, RedactedThinking, ServerBlock, Thinking, ToolCall
+from ..search import Source, WebPage
+from ..turn import SEARCH_TOOL, Usage
+from ..turn_items import (
+    MAX_ACTIVITY_OUTPUT,
+    ReasoningDelta,
+    SearchEnded,
+    SearchStarted,
+    TextDelta,
+)
 from .limits import LimitState, decode_limit
 
 
@@ -45,11 +53,13 @@ class ToolInput:
 
 @frozen
 class AssistantDone:
-    """A block of an assistant message is whole: one of text, a tool call, thinking, or none of
-    these.
+    """A block of an assistant message is whole: one of text, a tool call, thinking, what the API
+    did with a tool of its own, or none of these.
 
     `synthetic` when the CLI wrote it itself, to report an error or to answer a command; `error` is
-    then the kind of the error, as in ``max_output_tokens``.
+    then the kind of the error, as in ``max_output_tokens``. `sources` are the pages that a text is
+    taken from, which `citations` names to the API. `server` is a block of the API's own tools;
+    `search`: it is about a search of the web.
     """
 
     uuid: str
@@ -58,6 +68,10 @@ class AssistantDone:
     call: ToolCall | None = None
     error: str = ""
     thinking: Thinking | RedactedThinking | None = None
+    sources: tuple[Source, ...] = ()
+    citations: Citations | None = None
+    server: ServerBlock | None = None
+    search: SearchStarted | SearchEnded | None = None
 
 
 @frozen
@@ -143,12 +157,14 @@ class ControlCancelled:
 class ToolReturned:
     """What came of a tool use, as the model reads it: text, cut to `MAX_ACTIVITY_OUTPUT`
     characters. An image stands as ``[image]``. `content` is all of it, as the model reads it; None:
-    in blocks that this gateway does not know."""
+    in blocks that this gateway does not know. `found`: what a search of the web found, where the
+    tool was Claude Code's ``WebSearch``."""
 
     call_id: str
     output: str
     is_error: bool = False
     content: tuple[str | Image, ...] | None = None
+    found: SearchEnded | None = None
 
 
 @frozen
@@ -316,7 +332,25 @@ def _decode_user(frame: dict[str, Any]) -> Frame:
         for block in (content if isinstance(content, list) else ())
         if block.get("type") == "tool_result"
     )
+    told = frame.get("tool_use_result")
+    if len(results) == 1 and isinstance(told, dict) and "searchCount" in told:
+        results = (evolve(results[0], found=_decode_found(results[0].call_id, told)),)
     return ToolsReturned(results) if results else noise
+
+
+_ERROR = "Web search error: "
+
+
+def _decode_found(call_id: str, told: dict[str, Any]) -> SearchEnded:
+    """What ``WebSearch`` found, as the CLI keeps it for programs: lists of pages, and texts."""
+    pages: list[WebPage] = []
+    error = None
+    for part in told["results"]:
+        if isinstance(part, dict):
+            pages += _decode_pages(part.get("content"))
+        elif isinstance(part, str) and part.startswith(_ERROR):
+            error = part.removeprefix(_ERROR)
+    return SearchEnded(call_id, tuple(pages), None if pages else error)
 
 
 def _output(result: dict[str, Any]) -> str:
@@ -365,7 +399,46 @@ def _decode_assistant(frame: dict[str, Any]) -> Frame:
         call=calls[0] if calls else None,  # a frame holds one block
         error=_text(frame, "error"),
         thinking=_decode_thinking(blocks[0]) if blocks else None,
+        **(_decode_search(blocks[0]) if blocks else {}),
     )
+
+
+def _decode_search(block: dict[str, Any]) -> dict[str, Any]:
+    """What a block says about the API's own tools, as fields of `AssistantDone`."""
+    match block:
+        case {"type": "text", "citations": [*given]} if given:
+            sources = tuple(_decode_source(each) for each in given if each.get("url"))
+            return {"sources": sources, "citations": Citations(orjson.dumps(given).decode())}
+        case {"type": "server_tool_use", "id": str(id)}:
+            search: SearchStarted | SearchEnded | None = None
+            if block.get("name") == SEARCH_TOOL:
+                search = SearchStarted(id, orjson.dumps(block.get("input") or {}).decode())
+        case {"type": "web_search_tool_result", "tool_use_id": str(id)}:
+            content = block.get("content")
+            error = content.get("error_code") if isinstance(content, dict) else None
+            search = SearchEnded(id, tuple(_decode_pages(content)), error)
+        case {"type": str(kind), "tool_use_id": str()} if kind.endswith("_tool_result"):
+            search = None
+        case _:
+            return {}
+    return {"server": ServerBlock(orjson.dumps(block).decode()), "search": search}
+
+
+def _decode_pages(content: Any) -> Iterator[WebPage]:
+    for page in content if isinstance(content, list) else ():
+        if isinstance(page, dict) and _text(page, "url"):
+            age = page.get("page_age")
+            yield WebPage(
+                page["url"],
+                _text(page, "title"),
+                age if isinstance(age, str) else None,
+                _text(page, "encrypted_content"),
+            )
+
+
+def _decode_source(citation: dict[str, Any]) -> Source:
+    texts = (_text(citation, name) for name in ("url", "title", "cited_text", "encrypted_index"))
+    return Source(*texts)
 
 
 def _decode_thinking(block: dict[str, Any]) -> Thinking | RedactedThinking | None:

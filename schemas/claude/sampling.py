@@ -18,9 +18,12 @@ from functools import partial
 from typing import Any
 
 from ..json_bytes import LongText
-from ..turn import Effort, Options, Setup, ThinkingWish
+from ..turn import SEARCH_TOOL, Effort, Options, SearchWish, Setup, ThinkingWish
+from .mcp import api_tools
 from .model_traits import traits_of
 from .tool_names import ANSWER_TOOL, wire_name
+
+SEARCH_VERSION = "web_search_20250305"
 
 MAX_TEMPERATURE = 1.0
 """The Messages API ends where OpenAI's scale is half way."""
@@ -130,6 +133,10 @@ def _body(options: Options, setup: Setup) -> dict[str, Any]:
         body["metadata"] = {"user_id": _opaque(options.user)}
     if options.service_tier is not None:
         body["service_tier"] = options.service_tier
+    if _searches(options, setup):
+        assert options.search is not None
+        # These stand in place of the CLI's own, so all of them are here.
+        body["tools"] = [*api_tools(setup), _search_tool(options.search)]
     choice = _tool_choice(options, setup)
     if choice is not None:
         body["tool_choice"] = choice
@@ -141,6 +148,27 @@ def _body(options: Options, setup: Setup) -> dict[str, Any]:
     elif traits_of(setup.model).can_skip_thinking and _forbids_thinking(options, choice):
         body["thinking"] = SILENT
     return body
+
+
+def _searches(options: Options, setup: Setup) -> bool:
+    """Whether the API may search: agents have a tool for it, and a client may have one too."""
+    if options.search is None or setup.profile != "chat":
+        return False
+    return SEARCH_TOOL not in {tool.name for tool in (*setup.tools, *setup.hosted)}
+
+
+def _search_tool(wish: SearchWish) -> dict[str, Any]:
+    """The API's own search, in the version that Claude Code's ``WebSearch`` uses."""
+    tool: dict[str, Any] = {"type": SEARCH_VERSION, "name": SEARCH_TOOL}
+    if wish.max_uses is not None:
+        tool["max_uses"] = wish.max_uses
+    if wish.allowed:
+        tool["allowed_domains"] = [*wish.allowed]
+    if wish.blocked:
+        tool["blocked_domains"] = [*wish.blocked]
+    if wish.location:
+        tool["user_location"] = {"type": "approximate", **dict(wish.location)}
+    return tool
 
 
 def _thinking(wish: ThinkingWish) -> dict[str, Any]:
@@ -157,7 +185,8 @@ def _opaque(user: str) -> str:
 
 
 def _tool_choice(options: Options, setup: Setup) -> dict[str, Any] | None:
-    asked, tools = options.tool_choice, bool(setup.tools or setup.hosted)
+    asked = options.tool_choice
+    tools = bool(setup.tools or setup.hosted or _searches(options, setup))
     parallel = {} if options.parallel_tool_calls else {"disable_parallel_tool_use": True}
     if not traits_of(setup.model).can_skip_thinking:
         # Such a model refuses to be made to call anything, so that it can only be asked to.

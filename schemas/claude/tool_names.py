@@ -12,6 +12,9 @@ import re
 ANSWER_TOOL = "StructuredOutput"
 """The tool by which the model answers where the answer has to suit a schema."""
 
+WEB_SEARCH = "WebSearch"
+"""Claude Code's own tool by which an agent has the web searched."""
+
 _TAKEN = frozenset((ANSWER_TOOL, "ToolSearch"))  # the latter makes the CLI hide all other tools
 
 _PLAIN = re.compile(r"[A-Za-z0-9_-]{1,64}")

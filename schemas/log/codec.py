@@ -24,10 +24,12 @@ from ..json_bytes import LONG, kept_json, long_json
 from ..message import (
     Approval,
     Block,
+    Citations,
     Document,
     Image,
     Message,
     RedactedThinking,
+    ServerBlock,
     Thinking,
     ToolCall,
     ToolResult,
@@ -151,6 +153,10 @@ def _encode_block(block: Block, parts: dict[bytes, bytes]) -> Any:
             return {"type": "thinking", "thinking": text, "signature": signature}
         case RedactedThinking(data):
             return {"type": "redacted_thinking", "data": data}
+        case ServerBlock(data, is_apart):
+            return {"type": "server", "data": data, **({"apart": True} if is_apart else {})}
+        case Citations(data):
+            return {"type": "citations", "data": data}
         case ToolRound(calls, results):
             value = {"type": "tool_round", "calls": encode_blocks(calls, parts)}
             return {**value, "results": encode_blocks(results, parts)}
@@ -206,6 +212,10 @@ def _decode_block(value: dict[str, Any], blobs: Blobs) -> Block:
             return Thinking(value["thinking"], value["signature"])
         case "redacted_thinking":
             return RedactedThinking(value["data"])
+        case "server":
+            return ServerBlock(value["data"], value.get("apart", False))
+        case "citations":
+            return Citations(value["data"])
         case "tool_round":
             calls: Any = decode_blocks(value["calls"], blobs)
             results: Any = decode_blocks(value["results"], blobs)

@@ -12,6 +12,7 @@ from typing import Any
 from attrs import astuple
 
 from ..message import RedactedThinking, Thinking, ToolCall, ToolForm
+from ..search import Cited, Source, WebPage
 from ..turn_items import (
     ActivityDelta,
     ActivityEnded,
@@ -20,6 +21,8 @@ from ..turn_items import (
     ReasoningDelta,
     ReasoningEnded,
     Refused,
+    SearchEnded,
+    SearchStarted,
     TextDelta,
     TextEnded,
     ToolCallDelta,
@@ -59,6 +62,12 @@ def encode_item(item: TurnItem) -> list[Any]:
             return ["activity_end", id, output, is_error]
         case ToolsListed(server, tools, error):
             return ["tools", server, [list(astuple(tool)) for tool in tools], error]
+        case SearchStarted(id, given):
+            return ["search", id, given]
+        case SearchEnded(id, pages, error):
+            return ["search_end", id, [list(astuple(page)) for page in pages], error]
+        case Cited(start, end, sources, behind):
+            return ["cited", start, end, [list(astuple(each)) for each in sources], behind]
 
 
 def decode_item(value: list[Any]) -> TurnItem:
@@ -85,6 +94,12 @@ def decode_item(value: list[Any]) -> TurnItem:
             return ActivityStarted(id, name, decode_form(form), approval)
         case ["tools", server, tools, error]:
             return ToolsListed(server, tuple(ListedTool(*tool) for tool in tools), error)
+        case ["search", id, given]:
+            return SearchStarted(id, given)
+        case ["search_end", id, pages, error]:
+            return SearchEnded(id, tuple(WebPage(*page) for page in pages), error)
+        case ["cited", start, end, sources, behind]:
+            return Cited(start, end, tuple(Source(*each) for each in sources), behind)
         case ["activity_input", id, fragment]:
             return ActivityDelta(id, fragment)
         case ["activity_end", id, output, is_error]:

@@ -41,6 +41,7 @@ from .parameters import (
     read_effort,
     refuse_unsupported,
 )
+from .web_search import read_search_options
 
 MAX_STOPS = 4
 MAX_MODALITIES = 8
@@ -131,7 +132,6 @@ _HARMLESS: dict[str, Callable[[Any], bool]] = {
     "function_call": lambda value: value in ("none", "auto"),
     "modalities": lambda value: value == ("text",),
     "audio": lambda value: not value,
-    "web_search_options": lambda _: False,
     "prediction": lambda _: False,
 }
 
@@ -165,6 +165,10 @@ DETAILS: Details = {
         "include_reasoning": {"description": "Give thinking as `reasoning_content`."},
         **{name: {**ranges(RANGES).get(name, {}), "description": _PENALTY} for name in _WISHES},
         **dict.fromkeys(_NOTES, _VAIN),
+        "web_search_options": {
+            "description": "Have the web searched, where the key may: else named in "
+            "`x-ccapi-ignored`, as is `search_context_size`."
+        },
         **dict.fromkeys(_HARMLESS, _REFUSED),
         "": {"description": "Fields that are not named here are ignored (`x-ccapi-ignored`)."},
     },
@@ -250,7 +254,11 @@ def read_request(request: ChatRequest, *, names_conversation: bool = False) -> C
     history = read_messages(request.messages, continues=continues)
     if history.begun is not None and schema is not None:
         raise invalid("A JSON answer cannot be one that was begun.", history.begun)
-    options = evolve(_options(request, known_tools), begun=history.begun is not None)
+    search, vain = None, tuple[str, ...]()
+    if request.web_search_options is not None:
+        search, vain = read_search_options(request.web_search_options)
+        known_tools = known_tools or None  # the search is one
+    options = evolve(_options(request, known_tools), begun=history.begun is not None, search=search)
     return ChatTurn(
         model=request.model,
         system=history.system,
@@ -266,7 +274,7 @@ def read_request(request: ChatRequest, *, names_conversation: bool = False) -> C
         cache_fields=encode_cache_fields(
             options, schema, {name: getattr(request, name) for name in _WISHES}
         ),
-        ignored=_ignored(request, options, known_tools, schema),
+        ignored=(*_ignored(request, options, known_tools, schema), *vain),
         begun=history.begun,
         workspace=request.workspace or "",
     )

@@ -14,6 +14,7 @@ from attrs import field, frozen
 
 from ..convert import write_json
 from ..message import ToolCall
+from ..search import Cited
 from ..turn import FinishReason, Reply, Usage
 from ..turn_items import (
     ActivityDelta,
@@ -22,6 +23,8 @@ from ..turn_items import (
     ReasoningDelta,
     ReasoningEnded,
     Refused,
+    SearchEnded,
+    SearchStarted,
     TextDelta,
     TextEnded,
     ToolCallDelta,
@@ -101,11 +104,22 @@ def _message(reply: Reply) -> dict[str, Any]:
         "content": None if says_otherwise and not reply.text else reply.text,
         "refusal": reply.refusal,
     }
+    if reply.cited:
+        message["annotations"] = [note for each in reply.cited for note in encode_annotations(each)]
     if reply.reasoning:
         message["reasoning_content"] = reply.reasoning
     if reply.tool_calls:
         message["tool_calls"] = [_call(call) for call in reply.tool_calls]
     return message
+
+
+def encode_annotations(cited: Cited) -> list[dict[str, Any]]:
+    """The pages that a stretch of the answer's text is taken from."""
+    place = {"start_index": cited.start, "end_index": cited.end}
+    return [
+        {"type": "url_citation", "url_citation": {**place, "title": each.title, "url": each.url}}
+        for each in cited.sources
+    ]
 
 
 def _call(call: ToolCall) -> dict[str, Any]:
@@ -143,6 +157,10 @@ def encode_delta(item: TurnItem) -> dict[str, Any] | None:
         case Refused(text):
             return {"refusal": text}
         case ActivityStarted() | ActivityDelta() | ActivityEnded() | ToolsListed():
+            return None
+        case Cited():
+            return {"annotations": encode_annotations(item)}
+        case SearchStarted() | SearchEnded():
             return None
         case TextEnded() | ReasoningEnded():
             return None  # a choice has one text, and no signatures

@@ -95,8 +95,11 @@ def read_tools(given: Sequence[ToolSpec]) -> tuple[Tool, ...]:
     return read_functions(functions)
 
 
-def read_functions(given: Mapping[str, FunctionTool]) -> tuple[Tool, ...]:
-    """The functions, by their places in the request, as tools. Raises `InvalidRequest`."""
+def read_functions(
+    given: Mapping[str, FunctionTool], schema: str = "parameters"
+) -> tuple[Tool, ...]:
+    """The functions, by their places in the request, as tools. `schema`: what the dialect calls the
+    field of their parameters. Raises `InvalidRequest`."""
     if len(given) > MAX_TOOLS:
         raise invalid(f"tools must hold at most {MAX_TOOLS} tools.", "tools")
     tools: dict[str, Tool] = {}
@@ -106,23 +109,24 @@ def read_functions(given: Mapping[str, FunctionTool]) -> tuple[Tool, ...]:
             raise invalid(f"{path}.name must have 1 to {MAX_TOOL_NAME} characters.", f"{path}.name")
         if function.name in tools:
             raise invalid(f"Another tool is called {function.name} too.", f"{path}.name")
-        tools[function.name] = tool = _tool(function, path, allowance)
+        tools[function.name] = tool = _tool(function, f"{path}.{schema}", allowance)
         left -= len(tool.parameters)
         if left < 0:
             raise invalid(
-                f"The parameters of all tools must have at most {MAX_TOOLS_BYTES} bytes.", "tools"
+                f"The {schema} of all tools must have at most {MAX_TOOLS_BYTES} bytes.", "tools"
             )
     return tuple(tools.values())
 
 
 def _tool(function: FunctionTool, path: str, allowance: Allowance) -> Tool:
+    """`path` is that of its parameters."""
     parameters = function.parameters
     if parameters is None:
         parameters = {"type": "object", "properties": {}}
     return Tool(
         name=function.name,
         description=function.description or "",
-        parameters=_object_schema(parameters, f"{path}.parameters", allowance),
+        parameters=_object_schema(parameters, path, allowance),
         strict=bool(function.strict),
     )
 

@@ -16,6 +16,7 @@ from attrs import frozen
 
 from ..convert import write_json
 from ..message import Message
+from ..search import Cited
 from ..turn import Completed, EndReason, Outcome, Usage
 from ..turn_items import (
     ActivityDelta,
@@ -24,6 +25,8 @@ from ..turn_items import (
     ReasoningDelta,
     ReasoningEnded,
     Refused,
+    SearchEnded,
+    SearchStarted,
     TextDelta,
     TextEnded,
     ToolCallDelta,
@@ -31,7 +34,7 @@ from ..turn_items import (
     ToolsListed,
     TurnItem,
 )
-from .output_items import Status, encode_messages, encode_output
+from .output_items import Status, encode_citations, encode_messages, encode_output
 from .response_events import encode_usage
 
 
@@ -217,6 +220,13 @@ def _encode_item(item: TurnItem) -> tuple[str, dict[str, Any]]:
         case ToolsListed(server, tools, error):
             listed = [tool.name for tool in tools]
             return "tools.listed", {"server_label": server, "tools": listed, "error": error}
+        case SearchStarted(id, given):
+            return "search.started", {"call_id": id, "arguments": given}
+        case SearchEnded(id, pages, error):
+            found = [{"url": page.url, "title": page.title} for page in pages]
+            return "search.ended", {"call_id": id, "sources": found, "error": error}
+        case Cited(start, end):
+            return "text.cited", {"annotations": encode_citations(item, start, end)}
         case Refused(text):
             return "refusal", {"text": text}
 

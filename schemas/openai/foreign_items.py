@@ -56,6 +56,9 @@ _UNTOLD = re.compile(
 are extensible")."""
 
 
+_OUR_SEARCH = re.compile(r"ws_[0-9a-f]{32}_\d{1,5}")
+
+
 def unknown_approval(approval_id: str, path: str) -> InvalidRequest:
     return InvalidRequest(
         f"Approval request '{approval_id[:100]}' not found: no call that waits here has asked for"
@@ -164,6 +167,8 @@ class _Taking:
                 return self._take_asked(item) or self._leave_out(kind)
             case "mcp_approval_response":
                 return self._take_approval(item, path)
+            case "web_search_call" if _OUR_SEARCH.fullmatch(str(item.get("id"))):
+                return {"type": "reasoning"}  # the child that searched holds what it found
             case "mcp_list_tools" if isinstance(label := item.get("server_label"), str):
                 return {"type": kind, "server_label": label}
             case str() if kind in PASSED_OVER:

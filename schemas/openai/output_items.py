@@ -23,6 +23,7 @@ from typing import Any, ClassVar, Literal, TypeVar
 from attrs import define, field
 
 from ..message import Block, Document, Image, Message, ToolCall, ToolForm, ToolResult
+from ..search import Cited
 from ..turn_items import (
     ActivityDelta,
     ActivityEnded,
@@ -31,6 +32,8 @@ from ..turn_items import (
     ReasoningDelta,
     ReasoningEnded,
     Refused,
+    SearchEnded,
+    SearchStarted,
     TextDelta,
     TextEnded,
     ToolCallDelta,
@@ -103,8 +106,17 @@ def is_asked_for(form: ToolForm | None) -> bool:
     return form is not None and form.server is not None
 
 
-def encode_text(text: str) -> JSON:
-    return {"type": "output_text", "text": text, "annotations": [], "logprobs": []}
+def encode_text(text: str, annotations: Sequence[JSON] = ()) -> JSON:
+    return {"type": "output_text", "text": text, "annotations": [*annotations], "logprobs": []}
+
+
+def encode_citations(cited: Cited, start: int, end: int) -> list[JSON]:
+    """The pages that a stretch of a text is taken from, by its place in the text."""
+    place = {"start_index": start, "end_index": end}
+    return [
+        {"type": "url_citation", **place, "title": each.title, "url": each.url}
+        for each in cited.sources
+    ]
 
 
 def encode_call(call: ToolCall) -> JSON:
@@ -221,11 +233,13 @@ def _item_event(what: str, item: _Item) -> Event:
 
 @define(eq=False)
 class Part:
-    """A part of a message: text, or a refusal. `about` is where it stands, as events give it."""
+    """A part of a message: text, or a refusal. `about` is where it stands, as events give it;
+    `notes` are the annotations of its text."""
 
     kind: str
     about: JSON
     pieces: list[str] = field(factory=list)
+    notes: list[JSON] = field(factory=list)
 
     @property
     def event(self) -> str:
@@ -234,7 +248,9 @@ class Part:
     def encode(self) -> JSON:
         text = "".join(self.pieces)
         return (
-            encode_text(text) if self.kind == "output_text" else {"type": "refusal", **self.refusal}
+            encode_text(text, self.notes)
+            if self.kind == "output_text"
+            else {"type": "refusal", **self.refusal}
         )
 
     @property
@@ -245,6 +261,17 @@ class Part:
     @property
     def beside(self) -> JSON:
         return {"logprobs": []} if self.kind == "output_text" else {}
+
+    def annotate(self, cited: Cited) -> list[Event]:
+        """Say where a stretch of the text is taken from."""
+        end = sum(map(len, self.pieces)) - cited.behind
+        events: list[Event] = []
+        for note in encode_citations(cited, max(0, end - (cited.end - cited.start)), end):
+            about = {**self.about, "annotation_index": len(self.notes)}
+            kind = f"{self.event}.annotation.added"
+            events.append({"type": kind, **about, "annotation": note})
+            self.notes.append(note)
+        return events
 
     def delta(self, text: str) -> Event:
         """An event whose text stands last."""
@@ -505,6 +532,42 @@ class _Activity(_Call):
         return [*events, _item_event("done", self)]
 
 
+@define(eq=False)
+class _Search(_Item):
+    """A search of the web. What it found is always among its sources, asked for or not."""
+
+    prefix: ClassVar[str] = "ws"
+    _name: ClassVar[str] = "response.web_search_call"
+    call_id: str = ""
+    input: str = "{}"
+    found: SearchEnded | None = None
+
+    def encode(self) -> JSON:
+        query = ToolCall("", "", self.input).query
+        pages = () if self.found is None else self.found.pages
+        sources = [{"type": "url", "url": page.url} for page in pages]
+        action: JSON = {"type": "search", "query": query, "queries": [query], "sources": sources}
+        return {
+            "id": self.id,
+            "type": "web_search_call",
+            "status": self.status,
+            "action": action,
+        }
+
+    def begin(self) -> list[Event]:
+        said = [{"type": f"{self._name}.{each}", **self.place} for each in _SEARCHING]
+        return [*super().begin(), *said]
+
+    def end(self, status: str) -> list[Event]:
+        """A search that found nothing for an error has failed; OpenAI has no event for that."""
+        is_whole = self.found is not None and self.found.error is None
+        self.status = "completed" if is_whole else "failed"
+        said = [{"type": f"{self._name}.completed", **self.place}] if is_whole else []
+        return [*said, _item_event("done", self)]
+
+
+_SEARCHING = ("in_progress", "searching")
+
 _I = TypeVar("_I", bound=_Item)
 
 
@@ -518,6 +581,7 @@ class Output:
         self._before = 0  # of the items, those that are not the turn's
         self._open: _Item | None = None
         self._acting: dict[str, _Activity] = {}  # under way, by their ids
+        self._searching: dict[str, _Search] = {}
 
     def __repr__(self) -> str:
         return f"<Output {len(self._items)} items, {'open' if self._open else 'at rest'}>"
@@ -564,12 +628,31 @@ class Output:
                 return activity.delta(fragment) if activity.open else []
             case ActivityEnded(call_id, output, is_error):
                 return self._acted(call_id, output, is_error)
+            case SearchStarted(call_id, given):
+                search = self._make(_Search, call_id=call_id, input=given)
+                self._searching[call_id] = search
+                return self._begin(search)
+            case SearchEnded(call_id):
+                return self._found(call_id, item)
+            case Cited():
+                part = self.text_part
+                return part.annotate(item) if part is not None else []
+
+    def _found(self, call_id: str, found: SearchEnded) -> list[Event]:
+        search = self._searching.pop(call_id)
+        if self._open is search:
+            self._open = None
+        search.found = found
+        return search.end("completed")
 
     def finish(self, status: Status) -> list[Event]:
         """The answer ends, and is as `status` says."""
         events: list[Event] = []
-        if self._open is not None and not isinstance(self._open, _Activity):
+        if self._open is not None and not isinstance(self._open, _Activity | _Search):
             events += self._open.end(status)
+        for search in self._searching.values():
+            events += search.end("incomplete")
+        self._searching = {}
         for activity in self._acting.values():
             events += activity.end("incomplete")  # its result never came
         self._open, self._acting = None, {}
@@ -588,7 +671,8 @@ class Output:
         item, self._open = self._open, None
         if item is None:
             return []
-        return item.end_parts() if isinstance(item, _Activity) else item.end("completed")
+        under_way = isinstance(item, _Activity | _Search)
+        return item.end_parts() if under_way else item.end("completed")
 
     def _begin(self, item: _Item) -> list[Event]:
         events = self._leave()

@@ -23,8 +23,9 @@ from ..convert import at_most
 from ..errors import invalid, missing, unsupported
 from ..mcp_tools import ServerTool, full_name
 from ..message import CUSTOM_INPUT, ToolForm
-from ..turn import Tool, ToolChoice
+from ..turn import SEARCH_TOOL, SearchWish, Tool, ToolChoice
 from .chat_tools import MAX_TOOLS, FunctionTool, check_choice, read_functions
+from .web_search import SEARCH, read_search_tool
 
 BUILT_IN = re.compile(
     r"(web_search|computer)(_[a-z0-9_]{1,32})?"
@@ -32,7 +33,7 @@ BUILT_IN = re.compile(
     r"|[a-z0-9_.-]{1,32}:[a-z0-9_.:-]{1,64}"
 )
 """Types of tools that OpenAI runs, that a client runs in a way of its own, or that some provider
-has (with a colon, as Open Responses has it): left out here."""
+has (with a colon, as Open Responses has it): left out here, but for a search of the web."""
 
 MAX_HEADERS = 64
 """Of a request to an MCP server."""
@@ -83,7 +84,8 @@ class ApprovalFilters:
 
 @frozen
 class FlatTool(InnerTool):
-    """Of the fields, those from `server_label` on are an MCP server's."""
+    """Of the fields, those from `server_label` on are an MCP server's, those from `filters` on a
+    search's."""
 
     tools: tuple[InnerTool, ...] | None = at_most(MAX_TOOLS, "tools")
     server_label: str | None = None
@@ -95,6 +97,15 @@ class FlatTool(InnerTool):
     authorization: str | None = field(default=None, repr=False)
     allowed_tools: tuple[str, ...] | ToolFilter | None = None
     require_approval: str | ApprovalFilters | None = None
+    filters: Mapping[str, Any] | None = None
+    user_location: Mapping[str, Any] | None = None
+    search_context_size: str | None = None
+    external_web_access: bool | None = None
+
+    @property
+    def searches(self) -> bool:
+        """Whether it is a search of the web, of its present state."""
+        return SEARCH.fullmatch(self.type) is not None and self.external_web_access is not False
 
 
 @frozen
@@ -146,7 +157,8 @@ def read_flat_tools(
     left_out: dict[str, None] = {}
     for path, tool, namespace, about in _each(given):
         if BUILT_IN.fullmatch(tool.type):
-            left_out[tool.type] = None
+            if not (isinstance(tool, FlatTool) and tool.searches):  # `read_search` has that
+                left_out[tool.type] = None
             continue
         function = _function(tool, path, namespace, about)
         if replacing:
@@ -162,6 +174,17 @@ def read_flat_tools(
         tuple(evolve(tool, form=forms.get(tool.name)) for tool in tools),
         tuple(left_out),
     )
+
+
+def read_search(given: Mapping[str, FlatTool]) -> tuple[SearchWish | None, tuple[str, ...]]:
+    """The search of the web that is among the tools, the first if there are several; and which of
+    its fields have no effect. Raises `InvalidRequest`."""
+    for path, tool in given.items():
+        if tool.searches:
+            return read_search_tool(
+                path, tool.type, tool.filters, tool.user_location, tool.search_context_size
+            )
+    return None, ()
 
 
 def with_tools(tools: Sequence[Tool], more: Sequence[Tool]) -> tuple[Tool, ...]:
@@ -224,10 +247,14 @@ def _read_format(given: Mapping[str, Any] | None, path: str) -> str:
 
 
 def read_flat_choice(
-    given: str | FlatChoice | None, tools: tuple[Tool, ...] | None, known: Sequence[Tool] | None
+    given: str | FlatChoice | None,
+    tools: tuple[Tool, ...] | None,
+    known: Sequence[Tool] | None,
+    *,
+    searches: bool = False,
 ) -> tuple[ToolChoice, tuple[Tool, ...] | None]:
     """What is chosen, and the tools among which it is. `known` None: they are the conversation's,
-    and not known here. Raises `InvalidRequest`."""
+    and not known here. `searches`: the web may be searched. Raises `InvalidRequest`."""
     match given:
         case None | "auto":
             return ToolChoice("auto"), tools
@@ -244,7 +271,9 @@ def read_flat_choice(
         case FlatChoice("function" | "custom", str(name), namespace):
             choice, path = ToolChoice("named", _chosen(name, namespace, tools)), "tool_choice.name"
         case FlatChoice("allowed_tools"):
-            return _allowed(given, tools)
+            return _allowed(given, tools, searches=searches)
+        case FlatChoice(kind) if searches and SEARCH.fullmatch(kind):
+            return ToolChoice("named", SEARCH_TOOL), tools
         case FlatChoice("mcp", str(name), server_label=str(server)):
             # Which tools the servers have is known later (`actors.responses.mcp_tools`).
             return ToolChoice("named", full_name(server, name)), tools
@@ -268,7 +297,7 @@ def _chosen(name: str, namespace: str | None, tools: Sequence[Tool] | None) -> s
 
 
 def _allowed(
-    given: FlatChoice, tools: tuple[Tool, ...] | None
+    given: FlatChoice, tools: tuple[Tool, ...] | None, *, searches: bool
 ) -> tuple[ToolChoice, tuple[Tool, ...]]:
     """Some of the tools: the model sees no others."""
     if given.mode not in (None, "auto", "required"):
@@ -284,11 +313,17 @@ def _allowed(
             raise invalid(f"{path} is none of the request's functions.", path)
         names.update(found)
     allowed = tuple(tool for tool in tools or () if tool.name in names)
-    if not allowed and all(wish.get("type") != "mcp" for wish in given.tools or ()):
+    runs_here = searches and allows_search(given)
+    if not (allowed or runs_here) and all(wish.get("type") != "mcp" for wish in given.tools or ()):
         raise invalid(
             "tool_choice.tools must name at least one tool that can run here.", "tool_choice.tools"
         )
     return ToolChoice("required" if given.mode == "required" else "auto"), allowed
+
+
+def allows_search(choice: FlatChoice) -> bool:
+    """Whether a search is among the tools that are allowed."""
+    return any(SEARCH.fullmatch(str(wish.get("type"))) for wish in choice.tools or ())
 
 
 def _meant(wish: Mapping[str, Any], tools: Sequence[Tool]) -> set[str]:
@@ -310,8 +345,23 @@ def echo_tools(given: Iterable[FlatTool]) -> list[dict[str, Any]]:
     return [
         _echo_server(tool) if tool.type == "mcp" else _echo(tool)
         for tool in given
-        if tool.type == "mcp" or not BUILT_IN.fullmatch(tool.type)
+        if tool.type == "mcp" or tool.searches or not BUILT_IN.fullmatch(tool.type)
     ]
+
+
+def without_search(echoed: Iterable[Mapping[str, Any]]) -> list[Mapping[str, Any]]:
+    """What `echo_tools` returned, without a search."""
+    return [tool for tool in echoed if not SEARCH.fullmatch(str(tool.get("type")))]
+
+
+def _echo_search(tool: FlatTool) -> dict[str, Any]:
+    location = tool.user_location
+    return {
+        "type": tool.type,
+        "filters": None if tool.filters is None else dict(tool.filters),
+        "search_context_size": tool.search_context_size or "medium",
+        "user_location": None if location is None else {"type": "approximate", **location},
+    }
 
 
 def _echo_server(tool: FlatTool) -> dict[str, Any]:
@@ -346,6 +396,8 @@ def _without_path(url: str) -> str:
 
 
 def _echo(tool: InnerTool) -> dict[str, Any]:
+    if isinstance(tool, FlatTool) and tool.searches:
+        return _echo_search(tool)
     encoded: dict[str, Any] = {
         "type": tool.type,
         "name": tool.name,
@@ -360,6 +412,9 @@ def _echo(tool: InnerTool) -> dict[str, Any]:
     return {**encoded, "parameters": parameters, "strict": bool(tool.strict)}
 
 
+_SEARCH_CHOICES = ("web_search_preview", "web_search_preview_2025_03_11")
+
+
 def echo_choice(given: str | FlatChoice | None) -> Any:
     match given:
         case FlatChoice("function" | "custom" as kind, name, namespace):
@@ -368,6 +423,9 @@ def echo_choice(given: str | FlatChoice | None) -> Any:
         case FlatChoice("mcp", name, server_label=server):
             more = {} if name is None else {"name": name}
             return {"type": "mcp", "server_label": server, **more}
+        case FlatChoice(kind) if SEARCH.fullmatch(kind):
+            # As a choice, OpenAI's SDKs know the tool by its older name alone.
+            return {"type": kind if kind in _SEARCH_CHOICES else "web_search_preview"}
         case FlatChoice(kind):
             return {
                 "type": kind,

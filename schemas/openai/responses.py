@@ -39,11 +39,13 @@ from .parameters import (
 from .response_tools import (
     FlatChoice,
     FlatTool,
+    allows_search,
     check_tools_length,
     echo_choice,
     echo_tools,
     read_flat_choice,
     read_flat_tools,
+    read_search,
     with_tools,
 )
 
@@ -292,12 +294,19 @@ def parse_response(
     tools, brought, left_out = _read_tools(request, reading)
     # What goes on may have tools that the request does not repeat, and a server has its own.
     known_tools = tools if tools is not None or continues else ()
-    known_tools = None if servers else known_tools
-    choice, tools = read_flat_choice(request.tool_choice, tools, known_tools)
+    search, vain = read_search(dict(_given(request)))
+    known_tools = None if servers or search is not None else known_tools
+    choice, tools = read_flat_choice(
+        request.tool_choice, tools, known_tools, searches=search is not None
+    )
+    if isinstance(request.tool_choice, FlatChoice) and request.tool_choice.type == "allowed_tools":
+        search = search if allows_search(request.tool_choice) else None
     schema = _schema(request.text)
     if history.begun is not None and schema is not None:
         raise invalid("A JSON answer cannot be one that was begun.", history.begun)
-    options = evolve(_options(request, choice, reasoning), begun=history.begun is not None)
+    options = evolve(
+        _options(request, choice, reasoning), begun=history.begun is not None, search=search
+    )
     wishes = {"verbosity": request.text.verbosity if request.text else None}
     return ResponseTurn(
         model=request.model,
@@ -326,6 +335,7 @@ def parse_response(
         ignored=(
             *_ignored(request, options, known_tools),
             *(f"tools.{kind}" for kind in left_out),
+            *vain,
             *unused,
         ),
         echo=encode_echo(request),
@@ -513,6 +523,9 @@ def _options(request: ResponseRequest, choice: ToolChoice, reasoning: bool) -> O
 
 # -- how it is described --------------------------------------------------------------------------
 
+_SOURCES = {"web_search_call.action.sources"}
+"""What searches have in any case."""
+
 _NAMES = {"reasoning_effort": "reasoning.effort"}
 """What chat calls otherwise."""
 
@@ -534,7 +547,7 @@ def _ignored(
         "reasoning.summary": bool(config.summary) and not options.reasoning,
         "safety_identifier": request.safety_identifier not in (None, "", options.user),
         "service_tier": request.service_tier is not None and options.service_tier is None,
-        "include": bool(request.include),
+        "include": not {*(request.include or ())} <= (_SOURCES if options.search else set()),
         "truncation": request.truncation == "auto",
         "max_tool_calls": request.max_tool_calls is not None,
         "prompt_cache_key": request.prompt_cache_key is not None,

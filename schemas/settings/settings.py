@@ -297,6 +297,12 @@ class ClaudeSettings(Section):
         "How long a child waits for the results of its tool calls; they may come later too, "
         "but another child then receives them.",
     )
+    web_search: bool = key(
+        True,
+        rules.boolean,
+        "Have the web searched for requests that ask for it (`web_search`). The API does that, and "
+        "each search costs money. Where keys are needed, only those with the scope `search` may.",
+    )
     max_retries: int = key(2, rules.whole(0), "The CLI's own retries of an API call.")
     max_line_bytes: int = key(64 * MIB, rules.whole(65536), "Longest line a child may print.")
     stop_seconds: float = key(
@@ -322,6 +328,13 @@ class AuthSettings(Section):
         "client may.",
         secret=True,
     )
+    search_keys: tuple[str, ...] = key(
+        (),
+        rules.api_keys,
+        "Those of `auth.api_keys` whose clients may have the web searched. Empty: a key that is "
+        "alone in `auth.api_keys` may, and of several none.",
+        secret=True,
+    )
     admin_keys: tuple[str, ...] = key(
         (),
         rules.api_keys,
@@ -337,7 +350,7 @@ class AuthSettings(Section):
 
     def conflicts(self) -> Iterator[tuple[str, str]]:
         keys = {*map(rules.hash_key, self.api_keys)}
-        for name in ("agent_keys", "admin_keys"):
+        for name in ("agent_keys", "search_keys", "admin_keys"):
             if not {*map(rules.hash_key, getattr(self, name))} <= keys:
                 yield name, "holds a key that auth.api_keys does not"
 
@@ -347,6 +360,7 @@ class AuthSettings(Section):
             self,
             api_keys=tuple(map(rules.hash_key, self.api_keys)),
             agent_keys=tuple(map(rules.hash_key, self.agent_keys)),
+            search_keys=tuple(map(rules.hash_key, self.search_keys)),
             admin_keys=tuple(map(rules.hash_key, self.admin_keys)),
         )
 

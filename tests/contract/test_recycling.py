@@ -39,7 +39,7 @@ from tests.support.recycled_cli import (
     palette,
 )
 
-SOAK = int(os.environ.get("CCAPI_TEST_SOAK", "20"))
+SOAK = int(os.environ.get("CCAPI_TEST_SOAK", "10"))
 SEED = int(os.environ.get("CCAPI_TEST_SEED", "13"))
 
 
@@ -382,7 +382,7 @@ async def test_soak(open_child: OpenChild, stub: MessagesStub) -> None:
     other in one child: each request is a fresh child's. (``CCAPI_TEST_SOAK`` conversations, and
     ``CCAPI_TEST_SEED``.)"""
     chance = random.Random(SEED)
-    some = talks() if SOAK > 20 else chance.sample(talks(), 8)
+    some = talks() if SOAK > 20 else chance.sample(talks(), 5)
     wanted = {talk: await fresh(open_child, stub, talk) for talk in some}
     done: list[str] = []
     async with recycled(open_child, stub) as child:

@@ -31,7 +31,7 @@ from tests.support.processes import eventually, marked
 pytestmark = pytest.mark.filterwarnings("ignore:Async generator 'httpx")
 
 MARK = "CCAPI_TEST_KILL"
-LIVES = int(os.environ.get("CCAPI_TEST_LIVES", "100"))
+LIVES = int(os.environ.get("CCAPI_TEST_LIVES", "30"))
 BESIDE_EACH_OTHER = 3
 LIVES_OF_A_CONVERSATION = 8
 AT_ONCE = 3

@@ -1,4 +1,4 @@
-"""After 200 random kills of children, clients and whole gateways, no process is left."""
+"""After random kills of children, clients and whole gateways, no process is left."""
 
 from __future__ import annotations
 
@@ -21,7 +21,13 @@ ROOT = Path(__file__).parents[2]
 ALL = "CCAPI_TEST_CHAOS"  # in the environment of everything that is started here
 CHILD = "CCAPI_TEST_CHAOS_CHILD"  # in that of the gateways' children, and theirs
 
-KILLS = {"child": 112, "client": 72, "gateway": 8, "gateway, in order": 8}
+ROUNDS = int(os.environ.get("CCAPI_TEST_KILL_ROUNDS", "3"))
+KILLS = {
+    "child": 14 * ROUNDS,
+    "client": 9 * ROUNDS,
+    "gateway": ROUNDS,
+    "gateway, in order": ROUNDS,
+}
 GATEWAYS = ("gateway", "gateway, in order")
 
 
@@ -134,7 +140,7 @@ async def live(victim: Victim, kinds: list[str], dice: random.Random) -> None:
                 await victim.stop()
 
 
-async def test_200_kills_leave_no_process(tmp_path: Path) -> None:
+async def test_kills_leave_no_process(tmp_path: Path) -> None:
     dice, mark, log = random.Random(11), uuid4().hex, tmp_path / "log"
     done: Counter[str] = Counter()
     try:
@@ -150,4 +156,4 @@ async def test_200_kills_leave_no_process(tmp_path: Path) -> None:
             with suppress(ProcessLookupError):
                 os.kill(pid, signal.SIGKILL)
     assert done == KILLS
-    assert done.total() == 200
+    assert done.total() >= 25

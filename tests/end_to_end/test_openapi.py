@@ -16,6 +16,7 @@ import httpx
 import trio
 
 from ccapi.actors.http.openapi import OPERATIONS
+from ccapi.schemas.anthropic.answers import MESSAGE_EVENTS
 from ccapi.schemas.openai.answers import RESPONSE_EVENTS
 from ccapi.schemas.settings.settings import AuthSettings, ModelSettings
 from tests.support.described import Described
@@ -82,6 +83,7 @@ async def test_real_answers_are_as_described(tmp_path: Path) -> None:
     models = ModelSettings(include_reasoning=True, agents=True)
     async with open_live_demo(tmp_path, models=models) as live, open_checked(live) as checked:
         await _ask_chat(checked)
+        await _ask_messages(checked)
         await _ask_responses(checked)
         await _ask_conversations(checked)
         await _ask_the_rest(checked)
@@ -95,6 +97,7 @@ async def test_real_answers_are_as_described(tmp_path: Path) -> None:
             place for place, each in OPERATIONS.items() if {404, 409, 413, 426} & {*each.errors}
         }
         unseen = set(RESPONSE_EVENTS) - checked.described.events
+        unseen.add("error")  # which is a message's event too
         assert unseen == {
             "response.refusal.delta",
             "response.refusal.done",  # the demo CLI refuses nothing
@@ -124,6 +127,36 @@ async def _ask_chat(checked: Checked) -> None:
     await checked.bad(404, "POST", chat, hello | {"model": "nonsense"})
     await checked.bad(404, "POST", completions, {"prompt": "Hello", "model": "nonsense"})
     await checked.bad(415, "POST", chat, b"{}", **{"content-type": "text/plain"})
+
+
+async def _ask_messages(checked: Checked) -> None:
+    path = "/v1/messages"
+    hello: JSON = {"model": "haiku", "max_tokens": 2000, "messages": [HELLO]}
+    thinking: JSON = {"thinking": {"type": "enabled", "budget_tokens": 1024}}
+    tools = [{"name": "weather", "input_schema": WEATHER["parameters"]}]
+    for more in ({}, {"stream": True}):
+        await checked.good("POST", path, hello | more | {"top_k": 3})
+        thought = {"messages": [{"role": "user", "content": script("Hello", thinking=2)}]}
+        await checked.good("POST", path, hello | more | thinking | thought)
+        await checked.good("POST", path, hello | more | {"messages": [USE], "tools": tools})
+        key = {"idempotency-key": f"m{len(more)}"}
+        for _ in range(2):
+            await checked.good("POST", path, hello | more, **key)
+        await checked.bad(422, "POST", path, hello | {"messages": [USE]}, **key)
+    failing = {"messages": [{"role": "user", "content": script("Hello", error="Alas", after=3)}]}
+    await checked.good("POST", path, hello | failing | {"stream": True})
+    await checked.bad(502, "POST", path, hello | failing)
+    await checked.good("POST", f"{path}/count_tokens", {"model": "haiku", "messages": [HELLO]})
+    for place in ("", "/count_tokens"):
+        await checked.bad(400, "POST", f"{path}{place}", {})
+        await checked.bad(404, "POST", f"{path}{place}", hello | {"model": "nonsense"})
+    await checked.bad(415, "POST", path, b"{}", **{"content-type": "text/plain"})
+    version = {"anthropic-version": "2026-10-21"}
+    listed = await checked.good("GET", "/v1/models?limit=2", **version)
+    await checked.good("GET", f"/v1/models/{listed['last_id']}", **version)
+    await checked.bad(404, "GET", "/v1/models/nonsense", **version)
+    unseen = set(MESSAGE_EVENTS) - checked.described.events
+    assert unseen == set()
 
 
 async def _ask_responses(checked: Checked) -> None:

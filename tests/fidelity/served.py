@@ -12,7 +12,7 @@ import os
 import re
 import signal
 import threading
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Awaitable, Callable, Iterable, Iterator
 from contextlib import contextmanager, suppress
 from itertools import filterfalse
 from pathlib import Path
@@ -174,6 +174,10 @@ class Served:
     def do(self, function: Callable[..., T], *args: Any) -> T:
         """Call a function where the gateway runs."""
         return trio.from_thread.run_sync(function, *args, trio_token=self._token)
+
+    def run(self, function: Callable[..., Awaitable[T]], *args: Any) -> T:
+        """Await a function where the gateway runs."""
+        return trio.from_thread.run(function, *args, trio_token=self._token)
 
     def wait(self, true: Callable[[], object]) -> None:
         """Wait until something of the gateway's is so."""

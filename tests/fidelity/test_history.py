@@ -4,6 +4,7 @@ lineage, was replayed, resumed out of a transcript, or outlived its child."""
 from __future__ import annotations
 
 import itertools
+import os
 from collections.abc import Iterator
 from typing import Any
 
@@ -32,10 +33,13 @@ pytestmark = pytest.mark.filterwarnings("ignore:Generating overly large repr")
 _cases = itertools.count()
 
 
+HISTORIES = int(os.environ.get("CCAPI_TEST_HISTORIES", "1"))
+
+
 def few(examples: int) -> settings:
     """Each example costs a child. Shrinking goes on where one failed, so it is left out."""
     return settings(
-        max_examples=examples,
+        max_examples=examples * HISTORIES,
         suppress_health_check=[HealthCheck.function_scoped_fixture, HealthCheck.too_slow],
         phases=[Phase.explicit, Phase.reuse, Phase.generate],
     )
@@ -109,7 +113,7 @@ def bring(served: Served, history: History) -> None:
     assert len(served.requests) == 1
 
 
-@few(10)
+@few(4)
 @given(histories(least=1))
 @example(PARALLEL)
 @example(FAILED)
@@ -125,7 +129,7 @@ def test_by_lineage(served: Served, history: History) -> None:
     assert answer.conversation_id == conversation_id
 
 
-@few(10)
+@few(4)
 @given(histories())
 @example(PARALLEL)
 @example(FAILED)
@@ -134,7 +138,7 @@ def test_by_replay(served: Served, history: History) -> None:
     bring(served, history)
 
 
-@few(6)
+@few(3)
 @given(histories(least=1))
 @example(FAILED)
 @example(LONG)
@@ -142,7 +146,7 @@ def test_by_a_transcript(served: Served, recorded: None, history: History) -> No
     bring(served, history)
 
 
-@few(6)
+@few(3)
 @given(histories(least=1))
 @example(PARALLEL)
 @example(FAILED)

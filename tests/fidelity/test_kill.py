@@ -28,7 +28,7 @@ from tests.support.raw_cli import cli_binary
 pytestmark = pytest.mark.filterwarnings("ignore:Async generator 'httpx")
 
 MARK = "CCAPI_TEST_KILL_CLI"
-LIVES = int(os.environ.get("CCAPI_TEST_CLI_LIVES", "20"))
+LIVES = int(os.environ.get("CCAPI_TEST_CLI_LIVES", "10"))
 AT_ONCE = 2
 LIVES_OF_A_CONVERSATION = 8
 MODEL = "claude-haiku-4-5"

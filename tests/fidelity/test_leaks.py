@@ -36,7 +36,7 @@ from .served import JSON, Spoken, assistant, function, spoken, system, tool, use
 # httpx leaves the body of a request that breaks off to the collector.
 pytestmark = pytest.mark.filterwarnings("ignore:Async generator 'http")
 
-CONVERSATIONS = int(os.environ.get("CCAPI_TEST_CONVERSATIONS", "100"))
+CONVERSATIONS = int(os.environ.get("CCAPI_TEST_CONVERSATIONS", "40"))
 SEED = int(os.environ.get("CCAPI_TEST_SEED", "13"))
 KEYS = ("key-of-the-first-client", "key-of-the-second-client", "key-of-the-third-client")
 WORKERS = 2
@@ -317,7 +317,7 @@ def conversations(chance: random.Random, count: int) -> list[Talk]:
 
 
 @pytest.mark.parametrize(
-    ("login", "count"), [("key", CONVERSATIONS), ("token", max(20, CONVERSATIONS // 10))]
+    ("login", "count"), [("key", CONVERSATIONS), ("token", max(12, CONVERSATIONS // 10))]
 )
 async def test_no_request_holds_a_word_of_another_conversation(
     tmp_path: Path, login: LoginName, count: int

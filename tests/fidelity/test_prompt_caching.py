@@ -32,7 +32,7 @@ from tests.support.messages_stub import Request
 
 from .served import JSON, assistant, function, system, tool, user
 
-TURNS = int(os.environ.get("CCAPI_TEST_TURNS", "100"))
+TURNS = int(os.environ.get("CCAPI_TEST_TURNS", "45"))
 SEED = int(os.environ.get("CCAPI_TEST_SEED", "13"))
 MODEL = "claude-haiku-4-5"
 PROMPTS = ("You are brief.", "You are thorough.", "You are kind.")
@@ -155,7 +155,7 @@ def _difference(source: str, before: bytes, now: bytes) -> str:
     )
 
 
-@pytest.mark.parametrize(("login", "turns"), [("key", TURNS), ("token", max(20, TURNS // 3))])
+@pytest.mark.parametrize(("login", "turns"), [("key", TURNS), ("token", max(15, TURNS // 3))])
 async def test_the_next_request_begins_with_the_one_before(
     tmp_path: Path, login: LoginName, turns: int
 ) -> None:

@@ -7,9 +7,7 @@ from pathlib import Path
 
 import pytest
 
-ROOT = Path(__file__).parents[2]
-FLOORS = ("schemas", "transport", "actors")
-"""From the ground up. A module may import from its own floor and from those below."""
+from .sources import FLOORS, MODULES, ROOT, every_module, for_each, nodes_of, python_files, tree_of
 
 PURE = {
     # Bytes and words, no I/O. Everything in schemas/ is pure anyway.
@@ -29,6 +27,7 @@ PURE = {
     "actors/session/answer.py",
     "actors/session/child.py",
     "actors/session/replay.py",
+    "actors/session/searches.py",
     "actors/session/tools.py",
     "actors/session/finish_reason.py",
     "actors/session/timers.py",
@@ -49,29 +48,18 @@ WITH_IO = {
     "multiprocessing",
 }
 
-MODULES = {
-    path.relative_to(ROOT).as_posix(): path
-    for floor in FLOORS
-    for path in (ROOT / floor).rglob("*.py")
-}
-OTHERS = {
-    path.relative_to(ROOT).as_posix(): path
-    for folder in ("tests", "examples")
-    for path in (ROOT / folder).rglob("*.py")
-}
-
-every_module = pytest.mark.parametrize("module", sorted(MODULES))
+ALL = MODULES | python_files("tests", "examples")
 
 
 @cache
-def tree_of(path: Path) -> ast.Module:
-    return ast.parse(path.read_text("utf-8"), str(path))
+def imports(module: str) -> tuple[str, ...]:
+    return tuple(find_imports(module))
 
 
-def imports(module: str) -> Iterator[str]:
+def find_imports(module: str) -> Iterator[str]:
     """Every module that `module` imports, wherever it does so, by its full name."""
     parts = ("ccapi", *Path(module).with_suffix("").parts)
-    for node in ast.walk(tree_of(MODULES[module])):
+    for node in nodes_of(module):
         match node:
             case ast.Import(names):
                 yield from (name.name for name in names)
@@ -82,7 +70,8 @@ def imports(module: str) -> Iterator[str]:
                 yield ".".join([*parts[: -level or None], str(name)] if level else [str(name)])
 
 
-def imported(module: str) -> set[str]:
+@cache
+def imported(module: str) -> frozenset[str]:
     """The modules of this project that `module` imports, as paths."""
     paths = set()
     for name in imports(module):
@@ -91,7 +80,7 @@ def imported(module: str) -> set[str]:
             # A name out of a module counts as that module, a package as its __init__.
             found = (f"{path}.py", f"{path}/__init__.py", f"{path.rpartition('/')[0]}.py")
             paths.add(next((module for module in found if module in MODULES), found[0]))
-    return paths
+    return frozenset(paths)
 
 
 def test_there_is_something_to_look_at() -> None:
@@ -116,7 +105,7 @@ ROOMS = {
         "watching", "pool", "session", "keys", "mcp", "nodes", "runtime",
     ),
     "transport": ("demo_cli", "client", "mcp", "process", "sandbox", "media", "http"),
-    "schemas": ("openai", "claude", "json_schema"),
+    "schemas": ("anthropic", "openai", "claude", "json_schema"),
 }  # fmt: skip
 """The folders of each floor, from the top. A folder imports only those below it."""
 
@@ -176,16 +165,18 @@ def is_pure(module: str) -> bool:
     return module in PURE or module.startswith("schemas/")
 
 
-@pytest.mark.parametrize("module", sorted(filter(is_pure, MODULES)))
+@for_each(sorted(filter(is_pure, MODULES)))
 def test_pure_modules_do_no_io_and_lean_on_pure_ones_only(module: str) -> None:
     assert not {name for name in imports(module) if name.split(".")[0] in WITH_IO}
     for other in imported(module):
         assert is_pure(other), f"{module} is pure, and {other} is not said to be"
 
 
-@pytest.mark.parametrize("module", sorted(MODULES | OTHERS))
+@for_each(sorted(ALL))
 def test_asyncio_appears_nowhere(module: str) -> None:
-    for node in ast.walk(tree_of((MODULES | OTHERS)[module])):
+    if "asyncio" not in ALL[module].read_text("utf-8"):
+        return
+    for node in ast.walk(tree_of(ALL[module])):
         match node:
             case ast.Import(names):
                 assert not [name for name in names if name.name.split(".")[0] == "asyncio"]
@@ -209,7 +200,7 @@ def test_the_types_are_published(floor: str) -> None:
 def test_one_place_assigns_the_phase() -> None:
     """All transitions are in the machine, and there they all go through `_enter`."""
     assigning = []
-    for function in ast.walk(tree_of(MODULES["actors/session/machine.py"])):
+    for function in nodes_of("actors/session/machine.py"):
         if isinstance(function, ast.FunctionDef):
             for node in ast.walk(function):
                 match node:
@@ -220,7 +211,7 @@ def test_one_place_assigns_the_phase() -> None:
 
 @every_module
 def test_no_other_module_assigns_a_machines_phase(module: str) -> None:
-    for node in ast.walk(tree_of(MODULES[module])):
+    for node in nodes_of(module):
         match node:
             case ast.Attribute(ast.Attribute(_, "machine" | "_machine"), "phase", ast.Store()):
                 raise AssertionError(f"{module}:{node.lineno}")

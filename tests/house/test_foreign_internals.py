@@ -10,7 +10,7 @@ import ast
 import inspect
 import re
 import tomllib
-from pathlib import Path
+from functools import cache
 from typing import Any
 
 import psycopg
@@ -30,13 +30,7 @@ from ccapi.transport.http.protocols import Http1, Http2, HttpLimits, Peer, Proto
 from ccapi.transport.store.postgres import trio_connection
 from ccapi.transport.store.postgres.trio_connection import TrioConnection
 
-ROOT = Path(__file__).parents[2]
-FLOORS = ("schemas", "transport", "actors")
-MODULES = {
-    path.relative_to(ROOT).as_posix(): ast.parse(path.read_text("utf-8"))
-    for floor in FLOORS
-    for path in (ROOT / floor).rglob("*.py")
-}
+from .sources import ROOT, every_module, nodes_of
 
 PROTOCOLS = "transport/http/protocols.py"
 WEBSOCKET = "transport/http/websocket.py"
@@ -106,10 +100,10 @@ class Door:
     def start_request(self, scope: Scope, send: Any) -> Any: ...
 
 
-def defined(tree: ast.Module) -> set[str]:
+def defined(module: str) -> set[str]:
     """The names that a module defines, and the attributes that it assigns to `self`."""
     names = set()
-    for node in ast.walk(tree):
+    for node in nodes_of(module):
         match node:
             case ast.FunctionDef(name) | ast.AsyncFunctionDef(name) | ast.ClassDef(name):
                 names.add(name)
@@ -122,52 +116,52 @@ def is_private(name: str) -> bool:
     return name.startswith("_") and not name.startswith("__")
 
 
-@pytest.mark.parametrize("module", sorted(MODULES))
+@every_module
 def test_private_names_of_others_are_used_where_this_list_says(module: str) -> None:
-    tree = MODULES[module]
-    own = defined(tree) | DOCUMENTED
+    own = defined(module) | DOCUMENTED
     used = {
         node.attr
-        for node in ast.walk(tree)
+        for node in nodes_of(module)
         if isinstance(node, ast.Attribute) and is_private(node.attr) and node.attr not in own
     }
     assert used == PRIVATE.get(module, set())
 
 
-def imports(tree: ast.Module) -> set[str]:
+@cache
+def imports(module: str) -> frozenset[str]:
     """What a module imports of other packages, by full names."""
     names = set()
-    for node in ast.walk(tree):
+    for node in nodes_of(module):
         match node:
             case ast.Import(aliases):
                 names |= {alias.name for alias in aliases}
             case ast.ImportFrom(str(package), aliases, 0):
                 names |= {f"{package}.{alias.name}" for alias in aliases}
-    return names
+    return frozenset(names)
 
 
-@pytest.mark.parametrize("module", sorted(MODULES))
+@every_module
 def test_no_private_module_or_name_is_imported(module: str) -> None:
     """But for the socket of the launcher, which starts as fast as it can."""
-    parts = {part for name in imports(MODULES[module]) for part in name.split(".")}
+    parts = {part for name in imports(module) for part in name.split(".")}
     private = set(filter(is_private, parts))
     assert private == ({"_socket"} if module == "transport/sandbox/launcher.py" else set())
 
 
-@pytest.mark.parametrize("module", sorted(MODULES))
+@every_module
 def test_hypercorn_is_known_to_one_module(module: str) -> None:
-    names = {name for name in imports(MODULES[module]) if name.split(".")[0] == "hypercorn"}
+    names = {name for name in imports(module) if name.split(".")[0] == "hypercorn"}
     assert not names or module == PROTOCOLS, f"{module} imports {names}"
 
 
-@pytest.mark.parametrize("module", sorted(MODULES))
+@every_module
 def test_trio_websockets_connection_is_subclassed_in_one_module(module: str) -> None:
     """Others use what the package exports."""
-    names = {name for name in imports(MODULES[module]) if name.split(".")[0] == "trio_websocket"}
+    names = {name for name in imports(module) if name.split(".")[0] == "trio_websocket"}
     assert all(name.count(".") == 1 for name in names), names
     bases = {
         ast.unparse(base)
-        for node in ast.walk(MODULES[module])
+        for node in nodes_of(module)
         if isinstance(node, ast.ClassDef)
         for base in node.bases
     }
@@ -274,7 +268,7 @@ def test_packages_that_are_known_from_the_inside_are_pinned(package: str) -> Non
 
 def test_what_is_used_of_psycopg_is_there() -> None:
     """What its connection leaves to an event loop: to wait, a lock, and to connect. `wait` is given
-    generators that say by `Wait` what they wait for, and are told by `Ready`."""
+    generators that say by `Wait` what they wait for, and receive `Ready`."""
     assert trio_connection.misfit() is None
     assert "self.lock = ALock()" in inspect.getsource(psycopg.AsyncConnection.__init__)
     assert [*inspect.signature(psycopg.generators.connect).parameters] == ["conninfo"]

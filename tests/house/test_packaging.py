@@ -6,14 +6,14 @@ import ast
 import re
 import sys
 import tomllib
+from functools import cache
 from importlib import metadata
-from pathlib import Path
 
 import pytest
 
-ROOT = Path(__file__).parents[2]
+from .sources import FLOORS, MODULES, ROOT, nodes_of
+
 PROJECT = tomllib.loads((ROOT / "pyproject.toml").read_text("utf-8"))["project"]
-FLOORS = ("actors", "transport", "schemas")
 
 
 def name_of(requirement: str) -> str:
@@ -36,8 +36,8 @@ def extra_of(place: str) -> set[str]:
 def imported() -> dict[str, str]:
     """Every module of others that the sources import, top level alone, and one place that does."""
     found: dict[str, str] = {}
-    for path in (path for floor in FLOORS for path in (ROOT / floor).rglob("*.py")):
-        for node in ast.walk(ast.parse(path.read_text("utf-8"))):
+    for path in MODULES:
+        for node in nodes_of(path):
             match node:
                 case ast.Import(aliases):
                     names = [alias.name for alias in aliases]
@@ -46,7 +46,7 @@ def imported() -> dict[str, str]:
                 case _:
                     continue
             for name in names:
-                place = f"{path.relative_to(ROOT)}:{node.lineno}"
+                place = f"{path}:{node.lineno}"
                 if not place.startswith((*WITH_EXTRA,)):
                     found[name.split(".")[0]] = place
                 else:  # one that stands elsewhere too is judged there
@@ -54,9 +54,12 @@ def imported() -> dict[str, str]:
     return {name: place for name, place in found.items() if name not in sys.stdlib_module_names}
 
 
+owners_of_modules = cache(metadata.packages_distributions)
+
+
 @pytest.mark.parametrize(("module", "place"), sorted(imported().items()))
 def test_what_is_imported_is_declared(module: str, place: str) -> None:
-    owners = {name_of(owner) for owner in metadata.packages_distributions().get(module, ())}
+    owners = {name_of(owner) for owner in owners_of_modules().get(module, ())}
     assert owners & (DECLARED | extra_of(place)), (
         f"{place} imports {module}, of {owners or 'nothing installed'}"
     )
@@ -78,8 +81,6 @@ def test_no_text_tells_people_to_install_another_projects_package(path: str) -> 
 
 def test_every_folder_of_the_sources_is_installed() -> None:
     tool = tomllib.loads((ROOT / "pyproject.toml").read_text("utf-8"))["tool"]["setuptools"]
-    folders = {
-        path.parent.relative_to(ROOT) for floor in FLOORS for path in (ROOT / floor).rglob("*.py")
-    }
+    folders = {path.parent.relative_to(ROOT) for path in MODULES.values()}
     names = {".".join(("ccapi", *folder.parts)) for folder in folders}
     assert set(tool["packages"]) == set(tool["package-dir"]) == names

@@ -17,7 +17,7 @@ TOKEN_CALLS = 26
 REQUEST_CALLS = {False: 395, True: 406}
 """By whether the turn is stored before its prompt is written."""
 
-REQUEST_FILES = {False: 67, True: 70}
+REQUEST_FILES = {False: 68, True: 71}
 
 
 @pytest.fixture(scope="module", params=[False, True], ids=["in memory", "stored"])

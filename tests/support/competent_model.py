@@ -34,6 +34,8 @@ from .messages_answers import (
     Failure,
     RedactedThinking,
     Reply,
+    SearchResult,
+    ServerToolUse,
     Text,
     Thinking,
     ToolUse,
@@ -303,4 +305,6 @@ def _size(block: Block) -> int:
             return len(json.dumps(dict(given)))
         case RedactedThinking(data):
             return len(data)
+        case ServerToolUse() | SearchResult():
+            return 0
     return len(block.text)

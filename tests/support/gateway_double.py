@@ -301,7 +301,7 @@ class GatewayDouble:
         return ()
 
     def holder(
-        self, messages: Sequence[Message], setup: Setup, *, owner: str = LOCAL
+        self, messages: Sequence[Message], setup: Setup, *, owner: str = LOCAL, exact: bool = False
     ) -> tuple[ConversationDouble, Sequence[Message]] | None:
         """The conversation in `holds`, if the test has put one there."""
         return None if self.holds is None else (self.holds, messages[-1:])
@@ -312,7 +312,9 @@ class GatewayDouble:
     async def keep(self, conversation: ConversationDouble) -> None:
         """It keeps nothing."""
 
-    async def recall(self, messages: Sequence[Message], setup: Setup, *, owner: str) -> None:
+    async def recall(
+        self, messages: Sequence[Message], setup: Setup, *, owner: str, exact: bool = False
+    ) -> None:
         """It keeps nothing."""
 
     @property
@@ -421,7 +423,8 @@ async def open_gateway_double(settings: Settings | None = None) -> AsyncIterator
         open_idempotent_requests(settings.idempotency, None, 2) as idempotent,
     ):
         yield GatewayDouble(
-            settings, bus, cache, nursery, ModelCatalog(settings.models),
+            settings, bus, cache, nursery,
+            ModelCatalog(settings.models, KeyRegistry(settings.auth).find),
             ResponseStore(settings.responses), background, idempotent,
         )  # fmt: skip
         nursery.cancel_scope.cancel()

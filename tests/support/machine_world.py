@@ -286,6 +286,7 @@ class World:
             history_limit=limit,
             reject_if_busy=change == 4,
             keep_stopped=choice % 2 == 1,
+            exact=choice % 3 == 1,
         )
         turn_id = str(uuid5(NAMESPACE_OID, str(number)))
         self.turns[turn_id] = Received()

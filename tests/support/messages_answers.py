@@ -33,10 +33,22 @@ _ids = itertools.count(1)
 
 @frozen
 class Text:
-    """A text block, sent as `chunks` deltas of (nearly) equal length."""
+    """A text block, sent as `chunks` deltas of (nearly) equal length. `cites` are the pages that it
+    is taken from, as (title, URL)."""
 
     text: str
     chunks: int = 1
+    cites: tuple[tuple[str, str], ...] = ()
+
+    def citations(self) -> list[JSON]:
+        """Return what stands in the block's `citations`."""
+        return [
+            {
+                "type": "web_search_result_location", "cited_text": f"{self.text}?", "url": url,
+                "title": title, "encrypted_index": "aW5kZXg=",
+            }
+            for title, url in self.cites
+        ]  # fmt: skip
 
 
 @frozen
@@ -64,7 +76,38 @@ class ToolUse:
     id: str = field(factory=lambda: f"toolu_{next(_ids):04d}")
 
 
-Block: TypeAlias = Text | Thinking | RedactedThinking | ToolUse
+@frozen
+class ServerToolUse:
+    """The API itself uses a tool: a search of the web."""
+
+    input: Mapping[str, Any] = field(factory=dict, hash=False)
+    name: str = "web_search"
+    id: str = field(factory=lambda: f"srvtoolu_{next(_ids):04d}")
+
+
+@frozen
+class SearchResult:
+    """What the API found on the web for the use `tool_use_id`: pages, as (title, URL). Or the code
+    of the `error` for which it found nothing."""
+
+    tool_use_id: str
+    found: tuple[tuple[str, str], ...] = ()
+    error: str | None = None
+
+    def content(self) -> Any:
+        """Return what stands in the block's `content`."""
+        if self.error is not None:
+            return {"type": "web_search_tool_result_error", "error_code": self.error}
+        return [
+            {
+                "type": "web_search_result", "title": title, "url": url,
+                "encrypted_content": "ZW5j", "page_age": None,
+            }
+            for title, url in self.found
+        ]  # fmt: skip
+
+
+Block: TypeAlias = Text | Thinking | RedactedThinking | ToolUse | ServerToolUse | SearchResult
 
 
 @frozen
@@ -75,10 +118,13 @@ class Usage:
     output_tokens: int = 5
     cache_read_input_tokens: int = 0
     cache_creation_input_tokens: int = 0
+    web_search_requests: int = 0
 
     def document(self) -> JSON:
         """Return the figures as they stand in a finished message."""
+        searched = {"web_search_requests": self.web_search_requests}
         return {
+            **({"server_tool_use": searched} if self.web_search_requests else {}),
             "input_tokens": self.input_tokens,
             "output_tokens": self.output_tokens,
             "cache_read_input_tokens": self.cache_read_input_tokens,
@@ -212,25 +258,33 @@ def _event(kind: str, **fields: Any) -> bytes:
 def _block_document(block: Block) -> JSON:
     match block:
         case Text(text):
-            return {"type": "text", "text": text}
+            cited = {"citations": block.citations()} if block.cites else {}
+            return {"type": "text", "text": text, **cited}
         case Thinking(text, _, signature):
             return {"type": "thinking", "thinking": text, "signature": signature}
         case RedactedThinking(data):
             return {"type": "redacted_thinking", "data": data}
         case ToolUse(name, given, id):
             return {"type": "tool_use", "id": id, "name": name, "input": dict(given)}
+        case ServerToolUse(given, name, id):
+            return {"type": "server_tool_use", "id": id, "name": name, "input": dict(given)}
+        case SearchResult(id):
+            kind = "web_search_tool_result"
+            return {"type": kind, "tool_use_id": id, "content": block.content()}
 
 
 def _opening_document(block: Block) -> JSON:
     match block:
         case Text():
-            return {"type": "text", "text": ""}
+            return {"type": "text", "text": "", **({"citations": []} if block.cites else {})}
         case Thinking():
             return {"type": "thinking", "thinking": "", "signature": ""}
-        case RedactedThinking():
+        case RedactedThinking() | SearchResult():
             return _block_document(block)
         case ToolUse(name, _, id):
             return {"type": "tool_use", "id": id, "name": name, "input": {}}
+        case ServerToolUse(_, name, id):
+            return {"type": "server_tool_use", "id": id, "name": name, "input": {}}
 
 
 def _deltas(block: Block) -> Iterable[JSON]:
@@ -238,13 +292,15 @@ def _deltas(block: Block) -> Iterable[JSON]:
         case Text(text, chunks):
             for part in _cut(text, chunks):
                 yield {"type": "text_delta", "text": part}
+            for citation in block.citations():
+                yield {"type": "citations_delta", "citation": citation}
         case Thinking(text, chunks, signature):
             for part in _cut(text, chunks):
                 yield {"type": "thinking_delta", "thinking": part}
             yield {"type": "signature_delta", "signature": signature}
-        case RedactedThinking():
+        case RedactedThinking() | SearchResult():
             return
-        case ToolUse(_, given):
+        case ToolUse(_, given) | ServerToolUse(given):
             for part in _cut(orjson.dumps(dict(given)).decode(), 2):
                 yield {"type": "input_json_delta", "partial_json": part}
 

@@ -126,6 +126,10 @@ def _tool_faults(body: JSON) -> Iterator[str]:
     if len(set(names)) < len(names):
         yield "tools: Tool names must be unique."
     for number, tool in enumerate(tools):
+        if str(tool.get("type")).startswith("web_search_"):
+            if tool.get("allowed_domains") and tool.get("blocked_domains"):
+                yield f"tools.{number}: only one of allowed_domains and blocked_domains"
+            continue
         schema = tool["input_schema"]
         if not re.fullmatch(r"[a-zA-Z0-9_-]{1,128}", tool["name"]):
             yield f"tools.{number}.custom.name: String should match pattern"

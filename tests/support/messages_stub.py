@@ -33,6 +33,8 @@ from tests.support.messages_answers import (
     Hang,
     RedactedThinking,
     Reply,
+    SearchResult,
+    ServerToolUse,
     Text,
     Thinking,
     ToolUse,
@@ -50,6 +52,8 @@ __all__ = [
     "RedactedThinking",
     "Reply",
     "Request",
+    "SearchResult",
+    "ServerToolUse",
     "Text",
     "Thinking",
     "ToolUse",
@@ -84,6 +88,13 @@ class Request:
     def tools(self) -> list[str]:
         """The names of the tools offered."""
         return [tool["name"] for tool in self.body.get("tools") or []]
+
+    @property
+    def is_search(self) -> bool:
+        """Whether the CLI has the API search the web, in a call of its own beside the turn's."""
+        return any(
+            str(tool.get("type")).startswith("web_search_") for tool in self.body.get("tools") or []
+        )
 
     @property
     def conversation(self) -> list[tuple[str, list[str]]]:

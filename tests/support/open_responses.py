@@ -1,8 +1,9 @@
 """The schema of Open Responses, edition 2026-04-24: what a response, an event and an error must be.
 
 Knows: which schema belongs to which event, and what the gateway writes beyond the standard
-(OpenAI's custom tools, and what is about MCP servers), which the schema has no words for. Refuses
-to know: how any of it comes about. The document and its licence stand in ``tests/data``.
+(OpenAI's custom tools, and what is about MCP servers and searches of the web), which the schema has
+no words for. Refuses to know: how any of it comes about. The document and its licence stand in
+``tests/data``.
 """
 
 from __future__ import annotations
@@ -16,7 +17,9 @@ from jsonschema import Draft202012Validator
 
 DOCUMENT = Path(__file__).parents[1] / "data" / "open-responses-2026-04-24.openapi.json"
 
-BEYOND = ("mcp_call", "mcp_list_tools", "mcp_approval_request", "custom_tool_call")
+BEYOND = (
+    "mcp_call", "mcp_list_tools", "mcp_approval_request", "custom_tool_call", "web_search_call",
+)  # fmt: skip
 """Items that are OpenAI's and not the standard's."""
 
 JSON = dict[str, Any]
@@ -66,7 +69,8 @@ def check_event(event: JSON) -> None:
     if event.get("item", {}).get("type") in BEYOND:
         assert kind in ("response.output_item.added", "response.output_item.done")
         return
-    if kind.startswith(("response.mcp_", "response.custom_tool_call_input.")):
+    beyond = ("response.mcp_", "response.custom_tool_call_input.", "response.web_search_call.")
+    if kind.startswith(beyond):
         return
     if "response" in event:
         event = {**event, "response": _within_the_standard(event["response"])}
@@ -86,7 +90,7 @@ def _within_the_standard(response: JSON) -> JSON:
     output = [item for item in response["output"] if item["type"] not in BEYOND]
     tools = [tool for tool in response["tools"] if tool["type"] == "function"]
     choice = response["tool_choice"]
-    if isinstance(choice, dict) and choice["type"] in ("custom", "mcp"):
+    if isinstance(choice, dict) and choice["type"] in ("custom", "mcp", "web_search_preview"):
         choice = "auto"
     told = {**response, "output": output, "tools": tools, "tool_choice": choice}
     if response["text"]["format"]["type"] == "json_schema":

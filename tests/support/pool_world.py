@@ -26,6 +26,7 @@ from ccapi.actors.session.messages import Lent
 from ccapi.schemas.claude.limits import LimitState, LimitWindow
 from ccapi.schemas.claude.lines import Line
 from ccapi.schemas.errors import ChildDied, GatewayError
+from ccapi.schemas.message import Message
 from ccapi.schemas.settings.logins import DEFAULT
 from ccapi.schemas.settings.settings import ClaudeSettings
 from ccapi.schemas.turn import Origin, ResumePoint, Setup
@@ -133,7 +134,9 @@ class Holds:
     def knows(self, setup: Setup) -> bool:
         return setup.system in self.learnt
 
-    def cut_for(self, setup: Setup, digests: Sequence[bytes]) -> int:
+    def cut_for(
+        self, setup: Setup, digests: Sequence[bytes], exact: Sequence[Message] | None = None
+    ) -> int:
         if not (self.can_be_released and self.knows(setup)):
             return 0
         pairs = zip(self.messages, digests, strict=False)

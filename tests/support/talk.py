@@ -51,6 +51,7 @@ from ccapi.schemas.claude.output import (
 from ccapi.schemas.claude.sampling import PLAIN
 from ccapi.schemas.errors import ChildDied, GatewayError, Overloaded, TurnInterrupted
 from ccapi.schemas.message import Message, RedactedThinking, Thinking, ToolCall, ToolResult
+from ccapi.schemas.search import Cited
 from ccapi.schemas.turn import (
     AgentOrigin,
     ChildSource,
@@ -72,6 +73,8 @@ from ccapi.schemas.turn_items import (
     ReasoningDelta,
     ReasoningEnded,
     Refused,
+    SearchEnded,
+    SearchStarted,
     TextDelta,
     TextEnded,
     ToolCallDelta,
@@ -151,6 +154,7 @@ class Talk:
         history_limit: int | None = None,
         reject_if_busy: bool = False,
         keep_stopped: bool = False,
+        exact: bool = False,
         **options: Any,
     ) -> list[str]:
         """A turn that asks `said`, named by its last message; `options` shape it."""
@@ -167,6 +171,7 @@ class Talk:
             history_limit=history_limit,
             reject_if_busy=reject_if_busy,
             keep_stopped=keep_stopped,
+            exact=exact,
         )
         return self.feed(StartTurn(turn_id(name), prompt))
 
@@ -452,6 +457,12 @@ def _spell_item(item: TurnItem) -> str:
             return f"tools of {server}"
         case TextEnded():
             return "text ended"
+        case SearchStarted(call_id, given):
+            return f"searches {call_id} {given}"
+        case SearchEnded(call_id, pages):
+            return f"found {call_id} {[page.url for page in pages]}"
+        case Cited(start, end):
+            return f"cited {start} {end}"
         case ReasoningEnded(block):
             return f"thought {_spell_thinking(block)}"
 

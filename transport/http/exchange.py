@@ -16,7 +16,9 @@ from contextlib import suppress
 import trio
 from starlette.types import ASGIApp, Message, Scope
 
+from ...schemas.anthropic.errors import VERSION_HEADER
 from ...schemas.convert import write_json
+from ...schemas.envelope import OPENAI, Envelope
 from ...schemas.errors import CallerError, GatewayError, InternalError
 from ..loggers import get_logger
 
@@ -33,9 +35,11 @@ class RequestTimedOut(CallerError):
     default_code = "request_timeout"
 
 
-def error_response(error: GatewayError) -> tuple[list[tuple[bytes, bytes]], bytes]:
-    """Headers and body (the OpenAI envelope) of a response that tells `error`."""
-    body = write_json(error.body())
+def error_response(
+    error: GatewayError, envelope: Envelope = OPENAI
+) -> tuple[list[tuple[bytes, bytes]], bytes]:
+    """Headers and body of a response that tells `error`, in the `envelope`."""
+    body = write_json(envelope.body(error))
     headers = [
         (b"content-type", b"application/json"),
         (b"content-length", b"%d" % len(body)),
@@ -160,6 +164,10 @@ class Exchange:
     async def _answer_with(self, error: GatewayError) -> None:
         if self._responding:
             return
-        headers, body = error_response(error)
-        await self.send({"type": "http.response.start", "status": error.status, "headers": headers})
+        names = {name for name, _ in self._scope.get("headers", ())}
+        versioned = VERSION_HEADER.encode() in names
+        envelope = Envelope.of(self._scope["path"], versioned=versioned)
+        headers, body = error_response(error, envelope)
+        status = envelope.status(error)
+        await self.send({"type": "http.response.start", "status": status, "headers": headers})
         await self.send({"type": "http.response.body", "body": body})

@@ -23,9 +23,11 @@ from ...schemas.log.records import (
 from ...schemas.log.words import title_of
 from ...schemas.message import (
     Block,
+    Citations,
     Document,
     Image,
     RedactedThinking,
+    ServerBlock,
     Thinking,
     ToolCall,
     ToolResult,
@@ -212,7 +214,7 @@ def _length(block: Block) -> int:
             return sum(map(_length, content))
         case Thinking(text):
             return len(text)
-        case RedactedThinking(data):
+        case RedactedThinking(data) | ServerBlock(data) | Citations(data):
             return len(data)
         case ToolRound(calls, results):
             return sum(map(_length, calls)) + sum(map(_length, results))

@@ -13,7 +13,17 @@ from ccapi.actors.session.messages import SessionMessage
 from ccapi.actors.session.phases import Phase
 from ccapi.actors.session.replay import RECORDED_FROM
 from ccapi.schemas.errors import NotFound, RateLimited
-from ccapi.schemas.message import Block, Document, Image, Message, ToolCall, ToolResult, size_of
+from ccapi.schemas.message import (
+    Block,
+    Document,
+    Image,
+    Message,
+    Thinking,
+    ToolCall,
+    ToolResult,
+    digest,
+    size_of,
+)
 from ccapi.schemas.turn import Memory, ResumePoint, Setup
 
 
@@ -138,6 +148,28 @@ def test_a_holder_with_a_turn_is_not_free() -> None:
     assert directory.holder("local", SETUP, HISTORY) is None
     directory.release(second, 103.0)  # it failed: the history is what it was
     assert directory.holder("local", SETUP, HISTORY) is second
+
+
+def test_an_exact_history_is_held_block_by_block() -> None:
+    directory = Directory(10)
+    entry = add_holder(directory)
+    asked, said = (
+        Message("user", ("Hi",)),
+        Message("assistant", (Thinking("Hm.", "c2ln"), "a", "b")),
+    )
+    seed = (asked, said)
+    names = tuple(map(digest, seed))
+    directory.use(entry, 102.0)
+    entry.state.memory = evolve(entry.memory, digests=names, seed=seed, resume=None)
+    entry.state.phase = Phase.IDLE
+    directory.release(entry, 103.0)
+    alike = (asked, Message("assistant", ("ab",)))
+    assert directory.holder("local", SETUP, names, alike) is None
+    for exact in (None, seed, (asked, said.without_thinking)):
+        assert directory.holder("local", SETUP, names, exact) is entry
+    # Of a conversation whose messages are in a transcript, that is not known.
+    entry.state.memory = evolve(entry.memory, seed=())
+    assert directory.holder("local", SETUP, names, seed) is None
 
 
 @pytest.mark.parametrize("phase", Phase)

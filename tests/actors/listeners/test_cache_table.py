@@ -20,7 +20,7 @@ from ccapi.actors.listeners.cache_table import (
     is_reusable,
     size,
 )
-from ccapi.schemas.message import Message
+from ccapi.schemas.message import Block, Message, Thinking
 from ccapi.schemas.turn import Answer, Setup, Tool, Usage
 
 
@@ -74,6 +74,20 @@ def key_of(**changes: Any) -> str:
 )
 def test_whatever_can_change_the_answer_changes_the_key(change: dict[str, Any]) -> None:
     assert key_of(**change) != key_of()
+
+
+def test_the_key_of_an_exact_request() -> None:
+    def key(*blocks: Block, exact: bool = True) -> str:
+        messages = (Message("user", ("Hi",)), Message("assistant", blocks), Message("user", ("?",)))
+        return cache_key(**{**REQUEST, "messages": messages}, exact=exact)
+
+    keys = {
+        key("a", "b"), key("ab"), key(Thinking("Hm.", "c2ln"), "ab"), key(Thinking("Hm."), "ab"),
+        key("ab", exact=False),
+    }  # fmt: skip
+    assert len(keys) == 5
+    assert key("a", "b", exact=False) == key("ab", exact=False)
+    assert key("ab", "") == key("ab")
 
 
 def test_a_key_is_64_hex_digits_and_the_same_for_the_same_request() -> None:

@@ -15,9 +15,10 @@ from attrs import evolve
 from ccapi.schemas.claude.input import api_messages, apply_settings
 from ccapi.schemas.claude.lines import LongLine
 from ccapi.schemas.claude.sampling import MOST_FOR_ALL, PLAIN, encode_settings, without_effect
+from ccapi.schemas.claude.tool_names import ANSWER_TOOL, wire_name
 from ccapi.schemas.json_bytes import LONG
 from ccapi.schemas.message import Message
-from ccapi.schemas.turn import Options, Setup, ThinkingWish, Tool, ToolChoice
+from ccapi.schemas.turn import Options, SearchWish, Setup, ThinkingWish, Tool, ToolChoice
 
 TOOLS = (Tool("now"), Tool("get weather"))
 BARE, TOOLED = Setup("m"), Setup("m", tools=TOOLS)
@@ -28,6 +29,47 @@ OFF = {"type": "disabled"}
 def body(options: Options, setup: Setup = BARE) -> Any:
     said = encode_settings(options, setup)["env"]["CLAUDE_CODE_EXTRA_BODY"]
     return json.loads(said) if said else {}
+
+
+# -- a search of the web ---------------------------------------------------------------------------
+
+SEARCH = {"type": "web_search_20250305", "name": "web_search"}
+
+
+def test_a_search_stands_behind_all_other_tools() -> None:
+    near = {"type": "approximate", "city": "Rome"}
+    wish = SearchWish(max_uses=2, blocked=("a.example",), location=(("city", "Rome"),))
+    asked = body(Options(search=wish), BOTH)["tools"]
+    assert [tool["name"] for tool in asked[:-1]] == ["now", wire_name("get weather"), ANSWER_TOOL]
+    assert asked[0] == {
+        "name": "now",
+        "description": "",
+        "input_schema": {"type": "object", "properties": {}},
+    }
+    more = {"max_uses": 2, "blocked_domains": ["a.example"], "user_location": near}
+    assert asked[-1] == SEARCH | more
+    assert body(Options(search=SearchWish(allowed=("b",))))["tools"] == [
+        SEARCH | {"allowed_domains": ["b"]}
+    ]
+
+
+@pytest.mark.parametrize(
+    ("choice", "said"),
+    [
+        (ToolChoice("named", "web_search"), {"type": "tool", "name": "web_search"}),
+        (ToolChoice("required"), {"type": "any"}),
+        (ToolChoice("none"), {"type": "none"}),
+    ],
+)
+def test_a_search_is_chosen_like_any_tool(choice: ToolChoice, said: Any) -> None:
+    setup, options = Setup("claude-haiku-4-5"), Options(search=SearchWish(), tool_choice=choice)
+    assert body(options, setup)["tool_choice"] == said
+
+
+def test_an_agent_and_a_client_with_such_a_tool_have_their_own() -> None:
+    options = Options(search=SearchWish())
+    assert "tools" not in body(options, Setup("m", profile="agent"))
+    assert "tools" not in body(options, Setup("m", tools=(Tool("web_search"),)))
 
 
 # -- settings --------------------------------------------------------------------------------------

@@ -19,15 +19,18 @@ from ccapi.schemas.log.records import (
 )
 from ccapi.schemas.message import (
     Approval,
+    Citations,
     Document,
     Image,
     RedactedThinking,
+    ServerBlock,
     Thinking,
     ToolCall,
     ToolForm,
     ToolResult,
     ToolRound,
 )
+from ccapi.schemas.search import Cited, Source, WebPage
 from ccapi.schemas.turn import ResumePoint, Setup, Tool, Usage
 from ccapi.schemas.turn_items import (
     ActivityDelta,
@@ -36,6 +39,8 @@ from ccapi.schemas.turn_items import (
     ListedTool,
     ReasoningDelta,
     Refused,
+    SearchEnded,
+    SearchStarted,
     TextDelta,
     ToolCallDelta,
     ToolCallStarted,
@@ -68,7 +73,8 @@ rounds = st.builds(
     ToolRound, st.lists(calls, max_size=2).map(tuple), st.lists(results, max_size=2).map(tuple)
 )
 thinking = st.builds(Thinking, texts, texts) | st.builds(RedactedThinking, texts)
-blocks = texts | images | documents | calls | results | thinking | rounds
+searches = st.builds(ServerBlock, texts, st.booleans()) | st.builds(Citations, texts)
+blocks = texts | images | documents | calls | results | thinking | rounds | searches
 messages = st.builds(
     ExactMessage,
     st.sampled_from(["user", "assistant"]),
@@ -90,6 +96,20 @@ items = st.one_of(
     ),
     st.builds(ActivityDelta, texts, texts),
     st.builds(ActivityEnded, texts, texts, st.booleans()),
+    st.builds(SearchStarted, texts, texts),
+    st.builds(
+        SearchEnded,
+        texts,
+        st.lists(st.builds(WebPage, texts, texts, st.none() | texts, texts), max_size=2).map(tuple),
+        st.none() | texts,
+    ),
+    st.builds(
+        Cited,
+        small,
+        small,
+        st.lists(st.builds(Source, texts, texts, texts, texts), max_size=2).map(tuple),
+        small,
+    ),
 )
 usages = st.builds(Usage, small, small, small, small, st.floats(0, 1e6, allow_nan=False), small)
 records: st.SearchStrategy[Record] = st.one_of(

@@ -16,7 +16,7 @@ from ccapi.schemas.errors import InvalidRequest
 from ccapi.schemas.message import Message
 from ccapi.schemas.openai.chat import MAX_MESSAGES, MAX_PARTS, ChatTurn, parse_chat
 from ccapi.schemas.openai.parameters import one_conversation
-from ccapi.schemas.turn import DigestedText, Options, Tool, ToolChoice
+from ccapi.schemas.turn import DigestedText, Options, SearchWish, Tool, ToolChoice
 
 HI = {"role": "user", "content": "Hi"}
 
@@ -481,7 +481,7 @@ def test_messages_that_cannot_be_asked(raw: Any, code: str, param: str | None) -
         ("functions", [{"name": "f"}], "unsupported_parameter"),
         ("modalities", ["text", "audio"], "unsupported_parameter"),
         ("audio", {"voice": "alloy"}, "unsupported_parameter"),
-        ("web_search_options", {}, "unsupported_parameter"),
+        ("web_search_options", 7, "invalid_type"),
     ],
 )
 def test_fields_that_do_not_fit(name: str, value: Any, code: str) -> None:
@@ -494,6 +494,36 @@ def test_paths_go_on_into_objects_and_arrays() -> None:
     assert error_of(base | {"conversation": {}}) == ("missing_field", "conversation.id")
     options = {"stream_options": {"include_usage": "yes"}}
     assert error_of(base | options) == ("invalid_type", "stream_options.include_usage")
+
+
+def test_a_search_of_the_web_is_a_wish() -> None:
+    near = {"type": "approximate", "approximate": {"country": "IT", "city": "Rome"}}
+    given = {"search_context_size": "low", "user_location": near, "depth": 3}
+    turn = parse_chat({"messages": [HI], "web_search_options": given})
+    names = ("web_search_options",)
+    wish = SearchWish(location=(("city", "Rome"), ("country", "IT")), names=names)
+    assert turn.options.search == wish
+    assert turn.options.search.names == names
+    assert turn.ignored == ("web_search_options.search_context_size", "web_search_options.depth")
+    plain = parse_chat({"messages": [HI], "web_search_options": {}, "tool_choice": "required"})
+    assert plain.options.search == SearchWish()
+    assert plain.options.tool_choice.mode == "required"
+
+
+@pytest.mark.parametrize(
+    ("given", "code", "path"),
+    [
+        ({"search_context_size": "vast"}, "invalid_value", "search_context_size"),
+        ({"search_context_size": 7}, "invalid_value", "search_context_size"),
+        ({"user_location": "Rome"}, "invalid_value", "user_location"),
+        ({"user_location": {"type": "exact"}}, "invalid_value", "user_location.type"),
+        ({"user_location": {"approximate": {"city": 7}}}, "invalid_value",
+         "user_location.approximate.city"),
+    ],
+)  # fmt: skip
+def test_a_search_that_cannot_be_is_refused(given: Any, code: str, path: str) -> None:
+    body = {"messages": [HI], "web_search_options": given}
+    assert error_of(body) == (code, f"web_search_options.{path}")
 
 
 anything = st.recursive(

@@ -119,6 +119,14 @@ def test_what_has_no_content_is_left_out_and_named(item: Any) -> None:
     assert turn.ignored == (f"input.{item['type']}",)
 
 
+def test_a_search_of_this_gateways_is_passed_over() -> None:
+    """The child that searched holds what was found; other children receive it from the memory."""
+    item = {"type": "web_search_call", "id": f"ws_{'0a' * 16}_1", "action": {"query": "q"}}
+    turn = parse(HI, item, SAID, ON)
+    assert turn.messages == parse(HI, SAID, ON).messages
+    assert turn.ignored == ()
+
+
 @pytest.mark.parametrize(
     "item",
     [

@@ -14,9 +14,9 @@ from ccapi.schemas.errors import InvalidRequest
 from ccapi.schemas.message import ToolCall, ToolForm
 from ccapi.schemas.openai.chat_tools import MAX_TOOLS
 from ccapi.schemas.openai.output_items import Output, encode_call
-from ccapi.schemas.openai.response_tools import InputText
+from ccapi.schemas.openai.response_tools import InputText, without_search
 from ccapi.schemas.openai.responses import ResponseTurn, parse_response
-from ccapi.schemas.turn import ToolChoice
+from ccapi.schemas.turn import SearchWish, ToolChoice
 from ccapi.schemas.turn_items import ToolCallDelta, ToolCallStarted
 
 from ...support.responses import tool
@@ -61,12 +61,63 @@ def test_the_model_learns_of_every_tool_that_the_client_runs() -> None:
 
 
 def test_built_in_tools_are_left_out_and_named() -> None:
-    turn = parse(tools=[*ALL, {"type": "local_shell"}, {"type": "web_search"}])
-    assert turn.ignored == ("tools.web_search", "tools.local_shell")
+    turn = parse(tools=[*ALL, {"type": "local_shell"}, {"type": "file_search"}])
+    assert turn.ignored == ("tools.web_search", "tools.local_shell", "tools.file_search")
     assert [each["type"] for each in turn.echo["tools"]] == ["function", "custom", "namespace"]
-    alone = parse(tools=[{"type": "web_search_preview_2025_03_11"}])
+    assert turn.options.search is None, "what was seen before is not searched"
+    alone = parse(tools=[{"type": "code_interpreter"}])
     assert alone.tools == ()
-    assert alone.ignored == ("tools.web_search_preview_2025_03_11",)
+    assert alone.ignored == ("tools.code_interpreter",)
+
+
+def test_a_search_of_the_web_is_a_wish() -> None:
+    near = {"type": "approximate", "city": "Rome", "country": None, "timezone": "Europe/Rome"}
+    asked = {
+        "type": "web_search_preview_2025_03_11",
+        "filters": {"allowed_domains": ["a.example", "b.example"]},
+        "user_location": near,
+        "search_context_size": "high",
+    }
+    turn = parse(tools=[tool("f"), asked], tool_choice={"type": "web_search"})
+    kind = "tools.web_search_preview_2025_03_11"
+    wish = SearchWish(
+        allowed=("a.example", "b.example"),
+        location=(("city", "Rome"), ("timezone", "Europe/Rome")),
+        names=(kind,),
+    )
+    assert turn.options.search == wish
+    assert turn.options.search.names == (kind,)
+    assert turn.ignored == (f"{kind}.search_context_size",)
+    assert turn.options.tool_choice == ToolChoice("named", "web_search")
+    assert turn.echo["tool_choice"] == {"type": "web_search_preview"}
+    assert [each["type"] for each in turn.echo["tools"]] == ["function", asked["type"]]
+    assert [each["type"] for each in without_search(turn.echo["tools"])] == ["function"]
+
+
+def test_sources_are_included_where_there_is_a_search() -> None:
+    include = ["web_search_call.action.sources"]
+    assert parse(tools=[{"type": "web_search"}], include=include).ignored == ()
+    assert parse(include=include).ignored == ("include",)
+    other = [*include, "file_search_call.results"]
+    assert parse(tools=[{"type": "web_search"}], include=other).ignored == ("include",)
+
+
+@pytest.mark.parametrize(
+    ("fields", "param"),
+    [
+        ({"search_context_size": "vast"}, "search_context_size"),
+        ({"filters": {"allowed_domains": "a.example"}}, "filters.allowed_domains"),
+        ({"filters": {"allowed_domains": ["a"] * 101}}, "filters.allowed_domains"),
+        ({"filters": {"allowed_domains": ["a" * 256]}}, "filters.allowed_domains[0]"),
+        ({"filters": {"allowed_domains": ["a"], "blocked_domains": ["b"]}}, "filters"),
+        ({"user_location": {"type": "exact"}}, "user_location.type"),
+        ({"user_location": {"city": "x" * 256}}, "user_location.city"),
+        ({"user_location": {"city": 7}}, "user_location.city"),
+    ],
+)
+def test_a_search_that_cannot_be_is_refused(fields: dict[str, Any], param: str) -> None:
+    asked = {"tools": [tool("f"), {"type": "web_search", **fields}]}
+    assert error_of(**asked) == ("invalid_value", f"tools[1].{param}")
 
 
 def test_tools_may_come_in_an_item() -> None:
@@ -104,6 +155,11 @@ def test_some_tools_are_allowed() -> None:
     turn = parse(tools=ALL, tool_choice={"type": "allowed_tools", "mode": "auto", "tools": wishes})
     assert turn.tools is not None
     assert [each.name for each in turn.tools] == ["apply_patch", "agents__spawn", "agents__tell"]
+    search = {"type": "web_search"}
+    for allowed in (wishes, [search], wishes[:1]):
+        choice = {"type": "allowed_tools", "mode": "auto", "tools": allowed}
+        turn = parse(tools=[PATCH, AGENTS, search], tool_choice=choice)
+        assert (turn.options.search is not None) == (search in allowed)
 
 
 @pytest.mark.parametrize(
@@ -111,7 +167,7 @@ def test_some_tools_are_allowed() -> None:
     [
         ({"tools": ALL, "tool_choice": {"type": "web_search"}}, "unsupported_parameter",
          "tool_choice.type"),
-        ({"tools": [{"type": "web_search"}], "tool_choice": "required"}, "invalid_value",
+        ({"tools": [{"type": "file_search"}], "tool_choice": "required"}, "invalid_value",
          "tool_choice"),
         ({"tools": [{"type": "custom"}]}, "missing_field", "tools[0].name"),
         ({"tools": [{"type": "namespace", "name": "n"}]}, "missing_field", "tools[0].tools"),

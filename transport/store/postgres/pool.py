@@ -118,7 +118,7 @@ class Pool:
                 is_well = is_refusal(error)
                 if isinstance(error, psycopg.IntegrityError):
                     raise
-                raise self._fault(error, writes=writes) from error
+                raise self._error_of(error, writes=writes) from error
             except StoreError:
                 is_well = True
                 raise
@@ -178,9 +178,9 @@ class Pool:
                 raise
         return connection
 
-    # -- faults ------------------------------------------------------------------------------------
+    # -- errors ------------------------------------------------------------------------------------
 
-    def _fault(self, error: psycopg.Error, *, writes: bool) -> StoreError:
+    def _error_of(self, error: psycopg.Error, *, writes: bool) -> StoreError:
         """What an error means to the caller."""
         if is_refusal(error):
             text = f"{self.place}: {first_line(error)}."

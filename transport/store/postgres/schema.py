@@ -1,7 +1,7 @@
 """The tables of the store in PostgreSQL, and how an older database becomes a newer one.
 
 Knows: SQL that makes and changes tables, and which of them this program works with. An empty
-database is made ready by whoever opens it first; an older one waits for ``ccapi store migrate``,
+database is made ready by the first that opens it; an older one waits for ``ccapi store migrate``,
 since other gateways may still work with it.
 
 What belongs to a conversation goes with it (``on delete cascade``), also what another statement has
