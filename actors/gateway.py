@@ -43,6 +43,8 @@ from ..transport.process.cli_version import Version
 from ..transport.process.login import Login
 from ..transport.seals import Seals
 from ..transport.store.interface import Store
+from .batches.dialects import words_of
+from .batches.engine import BatchEngine, open_batches
 from .conversations.archive import Archive, Listed, open_archive
 from .conversations.cleanup import Cleanup, open_cleanup
 from .conversations.conversation import Conversation, ConversationInfo, info_of
@@ -101,7 +103,8 @@ class Gateway:
         watches: Sequence[CliWatch],
         archive: Archive, mcp: McpServers, cli: Cli, models: ModelCatalog,
         idempotent: IdempotentRequests, keys: KeyRegistry, limits: KeyLimiter,
-        audit: Audit | None = None, nodes: Membership | None = None,
+        batches: BatchEngine, bodies: Bodies, audit: Audit | None = None,
+        nodes: Membership | None = None,
     ) -> None:  # fmt: skip
         self.settings = settings
         self.nodes = nodes
@@ -115,6 +118,7 @@ class Gateway:
         self.cache = cache
         self.background = background
         self.idempotent = idempotent
+        self.batches = batches
         self.responses = ResponseStore(settings.responses)
         self.archive = archive
         self.kept_responses = KeptResponses(
@@ -127,7 +131,7 @@ class Gateway:
         models.rights = keys.find
         self.attachments = AttachmentPolicy.of(settings)
         self.seals = Seals(settings.storage.path.expanduser() / COMPACTION_KEY)
-        self.bodies = Bodies(settings.server.max_bodies_bytes)
+        self.bodies = bodies
         self._directory = directory
         self._pool = pool
         self._supervisor = supervisor
@@ -289,6 +293,12 @@ class Gateway:
         if not await self.archive.delete(conversation_id, owner) and entry is None:
             raise not_found()
 
+    async def dismiss(self, conversation_id: str, *, owner: str) -> None:
+        """Forget a conversation that is not stored, if it is there. Its child stays for others."""
+        entry = self._directory.get(conversation_id, owner)
+        if entry is not None:
+            await self._supervisor.forget(entry, "forgotten")
+
     # -- without a conversation ------------------------------------------------------------------
 
     async def query(
@@ -433,7 +443,11 @@ class Gateway:
 
     def drain(self) -> None:
         """Take no more turns; those that run may finish. For good."""
+        self.batches.drain()
         self._turns.drain()
+        if self.nodes is not None:
+            self.nodes.draining = True
+            self._supervisor.release_idle()
 
     async def wait_drained(self) -> None:
         """Wait until no turn is under way, after `drain`."""
@@ -447,6 +461,19 @@ class Gateway:
         """Have an idle child of the conversation go; it resumes with the next turn."""
         if entry.ref is not None:
             await self._turns.tell(entry, GiveWay())
+
+
+def _batched(settings: Settings) -> int:
+    """How many requests of batches run at once."""
+    half = max(1, settings.claude.max_concurrent_sessions // 2)
+    return settings.batches.max_concurrent or half
+
+
+def _has_room(pool: ChildPool, limits: KeyLimiter, owner: str) -> bool:
+    """Whether a turn may begin that no client waits for."""
+    held = pool.statistics()
+    is_free = not held.waiting and held.live - held.warm - held.idle < held.limit
+    return is_free and limits.has_spare(owner)
 
 
 def _serves_agents(settings: Settings, keys: KeyRegistry) -> bool:
@@ -470,6 +497,30 @@ def _leave_memory(cleanup: Cleanup, archive: Archive, entry: Entry) -> None:
         cleanup.sleep(entry.conversation_id)
     else:
         cleanup.release(entry.conversation_id, entry.workspace)
+
+
+@asynccontextmanager
+async def _open_work(
+    settings: Settings, archive: Archive, pool: ChildPool, limits: KeyLimiter, bodies: Bodies
+) -> AsyncIterator[tuple[Background, IdempotentRequests, BatchEngine]]:
+    """What does work for which no client waits, or not one alone."""
+    async with (
+        open_background(BACKGROUND_TURNS) as background,
+        open_idempotent_requests(
+            settings.idempotency, archive.store, BACKGROUND_TURNS
+        ) as idempotent,
+        open_batches(
+            settings.batches,
+            limits.store,
+            bodies,
+            words_of,
+            partial(_has_room, pool, limits),
+            max_concurrent=_batched(settings),
+            max_line_bytes=settings.server.max_body_bytes,
+            file_seconds=settings.files.keep_days * 86400,
+        ) as batches,
+    ):
+        yield background, idempotent, batches
 
 
 @asynccontextmanager
@@ -500,7 +551,7 @@ async def open_gateway(
             "agents do whatever they like, unasked: file_access.skip_permissions is set",
             additional_dirs=settings.file_access.additional_dirs,
         )
-    bus = Bus()
+    bus, bodies = Bus(), Bodies(settings.server.max_bodies_bytes)
     clis = clis_of(cli, settings, os.environ if environ is None else environ)
     book = LoginBook(tuple(clis) or (DEFAULT,), cli.program[0])
     bounds = settings.conversation
@@ -552,10 +603,11 @@ async def open_gateway(
                     meter=limits,
                 ) as supervisor,
                 open_ownership(archive, supervisor, nodes, settings.cluster),
-                open_background(BACKGROUND_TURNS) as background,
-                open_idempotent_requests(
-                    settings.idempotency, archive.store, BACKGROUND_TURNS
-                ) as idempotent,
+                _open_work(settings, archive, pool, limits, bodies) as (
+                    background,
+                    idempotent,
+                    batches,
+                ),
             ):
                 directory.removed = partial(_leave_memory, cleanup, archive)
                 directory.added = lambda entry: cleanup.wake(entry.conversation_id)
@@ -579,6 +631,8 @@ async def open_gateway(
                     idempotent,
                     keys,
                     limits,
+                    batches,
+                    bodies,
                     audit,
                     nodes,
                 )

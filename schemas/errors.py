@@ -260,6 +260,22 @@ class Elsewhere(Overloaded):
         self.url = url
 
 
+class NodeLost(GatewayError):
+    """The node that did what was asked is gone, and it is not known how far it came."""
+
+    status = 502
+    type = "upstream_error"
+    default_code = "node_lost"
+
+
+def node_lost() -> NodeLost:
+    """What was asked of another node may have been done there."""
+    return NodeLost(
+        "The node that had this conversation is gone. Whether this was done is not known: look at "
+        "the conversation before you try again."
+    )
+
+
 class CliUnusable(Overloaded):
     """No turn can succeed before the operator has done something: there is no CLI, or it is not
     logged in. To send the request again would not help, and no SDK should."""

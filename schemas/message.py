@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import hashlib
 import json
+import math
 from collections import Counter
 from collections.abc import Callable, Collection, Iterable, Iterator, Mapping, Sequence
 from contextlib import suppress
@@ -116,7 +117,15 @@ def _no_constant(name: str) -> NoReturn:
     raise ValueError(name)
 
 
-_DECODER = json.JSONDecoder(parse_constant=_no_constant)
+def _finite(text: str) -> float:
+    """Python reads a number that is too great as an infinity, which could not be written again."""
+    value = float(text)
+    if math.isinf(value):
+        raise ValueError("a number is too great")
+    return value
+
+
+_DECODER = json.JSONDecoder(parse_constant=_no_constant, parse_float=_finite)
 
 MAX_NESTING = 254
 """How deep a call's arguments may be nested: what is read must be written again, within others."""
@@ -423,15 +432,20 @@ def agree(asked: Sequence[Message], held: Sequence[Message]) -> bool:
     they say), where `digest` is known already; no more than a comparison where they are alike.
 
     A message without any thinking agrees with one that has some: a client of another dialect never
-    saw it, and others leave it out. The rest of what does not count cannot be carried to the API:
+    saw it, and others leave it out. Nor do two things count: calls of an MCP server's tools and
+    their results, which no client receives (`ToolRound`), and what cannot be carried to the API:
 
     * Blank texts, which it refuses and the CLI drops, and an answer of nothing but thinking.
     * The border between two messages of one role: it reads them as one.
     * The order of results that stand together: the CLI sorts them (`merge_turns`).
     * What JavaScript makes of a call's arguments: 1.0 is 1, beyond 2**53 a number is rounded, keys
       that are whole numbers come first, and JSON has no spacing. (The order of keys does count.)
-    * Ids of calls that the API or the CLI would not take are spelt otherwise (`spell_calls`).
-    * Calls of an MCP server's tools and their results, which no client receives (`ToolRound`).
+
+    Some of what does count reaches the API in another form, always in the same: ids of calls that
+    the API or the CLI would not take (`spell_calls`), and names of tools (`claude.tool_names`); a
+    picture that is too large, which the CLI makes smaller; a picture in the result of a call that
+    failed, which the API refuses and the CLI drops. In a conversation that changes its model, the
+    next one receives no thinking of the last.
     """
     return len(asked) == len(held) and all(map(_agrees, asked, held))
 

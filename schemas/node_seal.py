@@ -1,24 +1,28 @@
-"""What one node shows another: that a request comes from a node of the same cluster.
+"""What one node shows another: that a request comes from a node of the same cluster, and whose it
+is.
 
-Knows: the header `x-ccapi-node` and what it proves. Refuses to know: who is reached where, and what
-is asked.
+Knows: the headers `x-ccapi-node` and `x-ccapi-owner`, and what they prove. Refuses to know: who is
+reached where, and what is asked.
 
-The header is ``v1 NODE MILLISECONDS MAC``: the sender's id, its time (Unix), and an HMAC-SHA256 of
-both, of the method, the target and the request's id under the secret that all nodes share
-(``cluster.secret``). So a client can neither make one nor use one for another request. It opens
-nothing: whose request it is, the API key in it says, as on any other.
+The first is ``v1 NODE MILLISECONDS MAC``: the sender's id, its time (Unix), and an HMAC-SHA256 of
+both, of the second header, the method, the target and the request's id, under the secret that all
+nodes share (``cluster.secret``). So a client can neither make one nor use one for another request.
+The second is the owner: the hash of the API key that the client has shown the first node. The key
+itself goes no further.
 """
 
 from __future__ import annotations
 
 import hashlib
 import hmac
+import json
 
 from attrs import frozen
 
 from .errors import Forbidden
 
 HEADER = "x-ccapi-node"
+OWNER_HEADER = "x-ccapi-owner"
 
 VERSION = "v1"
 
@@ -33,6 +37,7 @@ class Passed:
     method: str
     target: str
     request_id: str
+    owner: str = ""
 
 
 def seal(secret: str, node_id: str, passed: Passed, now: float) -> str:
@@ -68,8 +73,6 @@ def _refused(reason: str) -> Forbidden:
 
 
 def _mac(secret: str, node_id: str, at: str, passed: Passed) -> str:
-    # No part but the last can hold a line break: nothing runs together.
-    said = "\n".join([VERSION, node_id, at, passed.method, passed.request_id, passed.target])
-    return hmac.new(
-        secret.encode(), said.encode("utf-8", "surrogatepass"), hashlib.sha256
-    ).hexdigest()
+    parts = (node_id, at, passed.method, passed.owner, passed.request_id, passed.target)
+    said = json.dumps([VERSION, *parts]).encode()  # JSON says where each part ends
+    return hmac.new(secret.encode(), said, hashlib.sha256).hexdigest()

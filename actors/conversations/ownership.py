@@ -57,6 +57,8 @@ async def open_ownership(
             number += 1
             if nodes.holds:
                 await archive.close_lost_turns()
+            if nodes.draining:
+                supervisor.release_idle()
             if number % RELEASE_EVERY == 0:
                 supervisor.release_asleep(time.time() - settings.release_seconds)
 

@@ -121,6 +121,13 @@ class Supervisor:
             with suppress(ActorGone):
                 await ref.tell(Close(error))
 
+    def release_idle(self) -> None:
+        """Forget conversations in which no client asks anything, with a child or without, for this
+        gateway stops: another node goes on with them. Their watchers come back there."""
+        for entry in self._directory.all():
+            if not entry.callers and entry.state.is_settled:
+                _drop(self._directory, self._bus, entry, "moved")
+
     def release_asleep(self, since: float) -> None:
         """Forget conversations that have no child, and that no client has used since then (Unix
         seconds) or has open: another node may have them."""

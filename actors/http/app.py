@@ -19,6 +19,8 @@ from ...transport.http.asgi import send_response
 from ..keys.registry import TURNS
 from ..mcp.servers import list_mcp_servers
 from .auth import KeyRing
+from .batch_road import road_of
+from .batches import cancel_batch, create_batch, list_batches, show_batch
 from .chat import complete_chat, complete_text
 from .conversations import (
     add_items,
@@ -34,6 +36,7 @@ from .conversations import (
     show_conversation,
     show_item,
 )
+from .files import delete_file, list_files, show_content, show_file, upload_file
 from .forwarding import Forwarder
 from .idempotency import once
 from .messages import count_message_tokens, create_message
@@ -61,7 +64,7 @@ if TYPE_CHECKING:
 NOT_OFFERED = {
     "assistants": "assistants",
     "audio": "speech and transcription",
-    "batches": "batches",
+    "batches": "that part of the Batch API",
     "chat/completions": "stored chat completions",
     "chatkit": "ChatKit",
     "containers": "containers",
@@ -70,7 +73,7 @@ NOT_OFFERED = {
     "embeddings": "embeddings",
     "engines": "engines",
     "evals": "evals",
-    "files": "uploaded files",
+    "files": "that part of the Files API",
     "fine_tuning": "fine-tuning",
     "fine-tunes": "fine-tuning",
     "images": "images",
@@ -80,23 +83,31 @@ NOT_OFFERED = {
     "responses": "that part of the Responses API",
     "skills": "skills",
     "threads": "threads",
-    "uploads": "uploaded files",
+    "uploads": "uploads in parts",
     "vector_stores": "vector stores",
     "videos": "videos",
 }
 """What OpenAI's API has under ``/v1/`` and this gateway has not: by the beginning of the path, what
 to call it. A 404 says so, since OpenAI's SDKs ask again after a 501."""
 
+BATCHED = {
+    "/v1/chat/completions": complete_chat,
+    "/v1/completions": complete_text,
+    "/v1/responses": create_response,
+}
+"""Where the requests of a batch may go."""
+
 ONLY_WEBSOCKET = ("/v1/conversations/{conversation_id}/events", "/v1/overview", "/v1/house")
 
 
 def http_app(gateway: Gateway) -> ASGIApp:
     """The OpenAI surface of `gateway`, to be mounted anywhere while the gateway is open."""
+    gateway.batches.road = road_of(gateway, BATCHED)
     keys = KeyRing(gateway.keys)
     cluster, nodes = gateway.settings.cluster, gateway.nodes
     forwarding = None
     if nodes is not None:
-        forwarding = Forwarder(nodes, gateway.node_client, cluster.secret).forwarding
+        forwarding = Forwarder(nodes, gateway.node_client).forwarding
     page = Page(enabled=gateway.settings.page.enabled)
 
     async def no_such_path(scope: Scope, receive: Receive, send: Send) -> NoReturn:
@@ -155,6 +166,12 @@ def _turn_routes(gateway: Gateway, keys: KeyRing, forwarding: Once | None) -> li
         route(
             gateway, f"{conversation}/items/{{item_id}}", keys, GET=show_item, DELETE=delete_item
         ),
+        route(gateway, "/v1/files", keys, GET=list_files, POST=upload_file),
+        route(gateway, "/v1/files/{file_id}", keys, GET=show_file, DELETE=delete_file),
+        route(gateway, "/v1/files/{file_id}/content", keys, GET=show_content),
+        route(gateway, "/v1/batches", keys, once=once, GET=list_batches, POST=create_batch),
+        route(gateway, "/v1/batches/{batch_id}", keys, GET=show_batch),
+        route(gateway, "/v1/batches/{batch_id}/cancel", keys, POST=cancel_batch),
         route(gateway, f"{conversation}/permissions", keys, GET=list_permissions),
         route(gateway, f"{conversation}/permissions/{{request_id}}", keys, POST=reply_permission),
     ]

@@ -15,10 +15,12 @@ import uuid
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from urllib.parse import quote, urlsplit
 
+from attrs import evolve
+
 from ...schemas.errors import Forbidden, GatewayError, Unauthenticated
 from ...schemas.events import CallerRefused
 from ...schemas.hosts import split_authority
-from ...schemas.node_seal import HEADER, Passed, open_seal
+from ...schemas.node_seal import HEADER, OWNER_HEADER, Passed, open_seal
 from ...schemas.settings.settings import ServerSettings
 from ...transport.loggers import get_logger
 from ..keys.registry import LOCAL, KeyRegistry
@@ -54,9 +56,14 @@ def request_id_of(headers: Headers) -> str:
 
 
 def node_of(secret: str, headers: Headers, passed: Passed) -> str:
-    """The id of the node that has passed this request on. Raises `Forbidden`."""
+    """The id of the node that has passed this request on, for the owner that `KeyRing.passed_on`
+    gives. Raises `Forbidden`."""
     value = headers[NODE_HEADER][0].decode("latin-1")
-    return open_seal(secret, value, passed, time.time())
+    return open_seal(secret, value, evolve(passed, owner=_passed_owner(headers)), time.time())
+
+
+def _passed_owner(headers: Headers) -> str:
+    return headers.get(OWNER_HEADER.encode(), (b"",))[0].decode("latin-1")
 
 
 def target_of(path: str, query: bytes) -> str:
@@ -127,6 +134,15 @@ class KeyRing:
 
     def __repr__(self) -> str:
         return f"<KeyRing {len(self._keys.digests)} keys>"
+
+    def passed_on(self, headers: Headers) -> str:
+        """Whose request it is that another node has passed on (`node_of`). Raises
+        `Unauthenticated` where that node knows a key which this one does not, `Overloaded`."""
+        owner = _passed_owner(headers)
+        if self._keys.holds(owner):
+            return owner
+        self._keys.check_known()
+        raise Unauthenticated("Another node takes this API key, and this one does not know it.")
 
     def owner(self, headers: Headers, others: Iterable[bytes] = ()) -> str:
         """The client's key as an owner; `LOCAL` where none is needed. `others`: keys that were

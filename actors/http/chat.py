@@ -142,7 +142,14 @@ async def _accept(call: Call, asked: Sequence[ChatTurn]) -> list[ChatTurn]:
             each,
             conversation_id=conversation_id,
             reject_if_busy=rejects_if_busy(call.header("x-ccapi-on-busy")),
-            cacheable=len(asked) == 1 and not each.options.reasoning and not no_store(call),
+            cacheable=(
+                len(asked) == 1
+                and not each.options.reasoning
+                and not no_store(call)
+                and not call.apart
+            ),
+            apart=each.apart or call.apart,
+            kept=each.kept and not call.apart,
         )
         accepted.append(await accept(call.gateway, request, call.owner, call.response.headers))
     return accepted
@@ -173,15 +180,17 @@ async def _answering(
         ]
         if len(requests) > 1:
             call.response.headers.pop("x-conversation-id", None)
+            call.made += [source.conversation_id for source in sources]
         yield sources
 
 
 def _heading(dialect: Dialect, requests: Sequence[ChatTurn], source: Source) -> Heading:
+    is_several = len(requests) > 1  # and of none that a client could go on with
     return Heading(
         id=f"{dialect.prefix}-{uuid.uuid4().hex}",
         created=int(time.time()),
         model=requests[0].named_model or source.model,
-        conversation_id=None if len(requests) > 1 else source.conversation_id,
+        conversation_id=None if is_several or requests[0].apart else source.conversation_id,
     )
 
 

@@ -13,19 +13,19 @@ tried again, and finds it at rest.
 
 from __future__ import annotations
 
-import time
 from collections.abc import Awaitable, Callable
 from functools import partial
 
 import trio
 from attrs import frozen
 
-from ...schemas.errors import Elsewhere, GatewayError
-from ...schemas.node_seal import HEADER, Passed, seal
+from ...schemas.errors import Elsewhere, node_lost
+from ...schemas.node_seal import HEADER, OWNER_HEADER, Passed
 from ...transport.http.asgi import while_connected
 from ...transport.http.node_client import Headers, NodeClient, NodeGone, NodeResponse
 from ...transport.loggers import get_logger
 from ..nodes.membership import Membership
+from ..runtime.boundary import as_gateway_error
 from .auth import target_of
 from .request import Call
 
@@ -40,7 +40,8 @@ MOVED = "x-ccapi-moved"
 NOT_PASSED_ON = {
     b"host", b"connection", b"keep-alive", b"transfer-encoding", b"te", b"trailer", b"upgrade",
     b"proxy-connection", b"proxy-authorization", b"expect", b"content-length", b"content-encoding",
-    b"idempotency-key", b"origin", b"x-request-id", HEADER.encode(),
+    b"idempotency-key", b"origin", b"authorization", b"x-api-key", b"x-request-id",
+    HEADER.encode(), OWNER_HEADER.encode(),
 }  # fmt: skip
 """Headers of the request that are between two ends of a connection, or are this node's to write.
 (The body is passed on without its codings; this node keeps the answer for an idempotency key, and
@@ -54,21 +55,12 @@ NOT_PASSED_BACK = {
 Handler = Callable[[Call], Awaitable[None]]
 
 
-class NodeLost(GatewayError):
-    """The node that did what was asked is gone, and it is not known how far it came."""
-
-    status = 502
-    type = "upstream_error"
-    default_code = "node_lost"
-
-
 @frozen
 class Forwarder:
-    """Passes requests on for one gateway. `secret`: ``cluster.secret``."""
+    """Passes requests on for one gateway."""
 
     membership: Membership
     client: NodeClient
-    secret: str
 
     def forwarding(self, handler: Handler) -> Handler:
         """`handler`, but what another node has to do is passed on to it."""
@@ -89,7 +81,7 @@ class Forwarder:
         try:
             await handler(call)
         except Exception as error:
-            elsewhere = elsewhere_in(error)
+            elsewhere = elsewhere_in(error) or self._instead(error)
             if elsewhere is None or call.response.status is not None:
                 raise
             call.response.headers = known
@@ -98,6 +90,13 @@ class Forwarder:
                 raise
             return elsewhere
         return None
+
+    def _instead(self, error: Exception) -> Elsewhere | None:
+        """What says that another node takes the turn which this one, that drains, does not."""
+        if not (self.membership.draining and as_gateway_error(error).code == "draining"):
+            return None
+        other = self.membership.taking
+        return None if other is None else Elsewhere(other.id, other.url)
 
     async def _pass_on(self, call: Call, elsewhere: Elsewhere) -> bool:
         """Whether the other node has answered; if not, the conversation is to be looked for
@@ -111,10 +110,7 @@ class Forwarder:
                 # The response is cut short: so much is plain to any client.
                 raise
             if gone.was_asked:
-                raise NodeLost(
-                    "The node that had this conversation is gone. Whether this was done is not "
-                    "known: look at the conversation before you try again."
-                ) from gone
+                raise node_lost() from gone
         # It was never asked. Once its lease is over, the conversation is free.
         await self.membership.wait_gone(elsewhere.node_id)
         return False
@@ -149,12 +145,10 @@ class Forwarder:
         scope, body = call.scope, await call.whole_body()
         target = target_of(scope["path"], scope["query_string"])
         request_id = call.response.headers["x-request-id"]
-        passed = Passed(scope["method"], target, request_id)
-        proof = seal(self.secret, self.membership.node.id, passed, time.time())
+        passed = Passed(scope["method"], target, request_id, call.owner)
         headers = [
             *((name, value) for name, value in scope["headers"] if name not in NOT_PASSED_ON),
-            (b"x-request-id", request_id.encode()),
-            (HEADER.encode(), proof.encode()),
+            *self.membership.prove(passed),
         ]
         return scope["method"], target, headers, body
 

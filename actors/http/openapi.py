@@ -26,6 +26,7 @@ from ...schemas.anthropic.errors import VERSION_HEADER, VERSIONS
 from ...schemas.convert import write_json
 from ...schemas.describe import Describer, Details
 from ...schemas.openai import (
+    batches,
     chat,
     chat_messages,
     chat_tools,
@@ -35,6 +36,7 @@ from ...schemas.openai import (
     responses,
 )
 from ...schemas.openai.answers import (
+    BATCHES,
     BOOLEAN,
     CHAT,
     COUNT,
@@ -71,6 +73,7 @@ EVENT_STREAM = "text/event-stream"
 DETAILS: Details = {
     cls: details
     for module in (
+        batches,
         chat,
         chat_messages,
         chat_tools,
@@ -172,6 +175,7 @@ HEADERS: dict[str, Schema] = {
     "www-authenticate": _answer_header("The scheme of the key.", const("Bearer")),
     "upgrade": _answer_header("What is spoken here.", const("websocket")),
     "etag": _answer_header("Of the file."),
+    "content-disposition": _answer_header("What the file is called."),
 }
 
 _TURN_HEADERS = (
@@ -393,6 +397,8 @@ class Operation:
     answers: Mapping[int, Mapping[str, Schema]]
     errors: Sequence[int] = _KEYED
     body: type | None = None
+    form: Schema | None = None
+    """What a form has that is the body."""
     needs_body: bool = True
     parameters: Sequence[Schema] = ()
     headers: Sequence[str] = ()
@@ -430,6 +436,8 @@ _CHUNKS = any_of("ChatCompletionChunk", "Error")
 _RESPONSE = _streamed(ref("Response"), ref("ResponseEvent"), None)
 _CONVERSATION = "/v1/conversations/{conversation_id}"
 _RESPONSE_PATH = "/v1/responses/{response_id}"
+_FILE = "/v1/files/{file_id}"
+_BATCH = "/v1/batches/{batch_id}"
 _SOCKET: dict[int, dict[str, Schema]] = {}
 _TEXT = {"schema": STRING}
 _HELLO = {"role": "user", "content": "Hello"}
@@ -583,6 +591,80 @@ OPERATIONS: dict[tuple[str, str], Operation] = {
         parameters=(_VERSION,),
         headers=("request-id",),
         dialect="any-",
+    ),
+    ("GET", "/v1/files"): Operation(
+        summary="One's files",
+        tag="Files",
+        answers=_json(ref("FileList")),
+        errors=(*_KEYED, 404),
+        parameters=(
+            *_page(PAGE),
+            _query("purpose", one_of("batch", "user_data", "batch_output"), "Only those for this."),
+        ),
+    ),
+    ("POST", "/v1/files"): Operation(
+        summary="Upload a file",
+        tag="Files",
+        form=an_object(
+            {
+                "purpose": one_of("batch", "user_data"),
+                "file": {"type": "string", "contentMediaType": "application/octet-stream"},
+                "expires_after[anchor]": const("created_at"),
+                "expires_after[seconds]": {"type": "integer", "minimum": 3600, "maximum": 2592000},
+            },
+            ("expires_after[anchor]", "expires_after[seconds]"),
+        ),
+        makes="file_id",
+        answers=_json(ref("File")),
+        errors=(*_WITH_BODY, 429),
+    ),
+    ("GET", _FILE): Operation(
+        summary="One file", tag="Files", answers=_json(ref("File")), errors=(*_KEYED, 404)
+    ),
+    ("DELETE", _FILE): Operation(
+        summary="Delete a file",
+        tag="Files",
+        answers=_json(ref("DeletedFile")),
+        errors=(*_KEYED, 404),
+    ),
+    ("GET", f"{_FILE}/content"): Operation(
+        summary="What is in a file",
+        tag="Files",
+        answers={200: {"application/octet-stream": {}}},
+        headers=("content-disposition",),
+        errors=(*_KEYED, 404),
+    ),
+    ("GET", "/v1/batches"): Operation(
+        summary="One's batches, the last first",
+        tag="Batches",
+        answers=_json(ref("BatchList")),
+        parameters=_page(20)[:2],
+    ),
+    ("POST", "/v1/batches"): Operation(
+        summary="Have the requests in a file answered, when there is room",
+        tag="Batches",
+        body=batches.BatchBody,
+        examples={
+            "of chat completions": {
+                "input_file_id": "file-1",
+                "endpoint": "/v1/chat/completions",
+                "completion_window": "24h",
+            }
+        },
+        makes="batch_id",
+        answers=_json(ref("Batch")),
+        errors=(*_WITH_BODY, 404, 409, 422, 429),
+        parameters=(_IDEMPOTENCY_KEY,),
+        headers=(REPLAYED,),
+    ),
+    ("GET", _BATCH): Operation(
+        summary="One batch", tag="Batches", answers=_json(ref("Batch")), errors=(*_KEYED, 404)
+    ),
+    ("POST", f"{_BATCH}/cancel"): Operation(
+        summary="Cancel a batch; what runs of it ends",
+        tag="Batches",
+        answers=_json(ref("Batch")),
+        errors=(*_KEYED, 404, 409),
     ),
     ("GET", "/v1/conversations"): Operation(
         summary="One's conversations",
@@ -855,6 +937,7 @@ def make_document(*, keyed: bool) -> dict[str, Any]:
         **CHAT,
         **ITEMS,
         **RESPONSES,
+        **BATCHES,
         **MESSAGES,
         **_own_schemas(),
     }
@@ -932,6 +1015,9 @@ def _operation(
             examples = operation.examples.items()
             body["examples"] = {name: {"value": value} for name, value in examples}
         found["requestBody"] = {"required": operation.needs_body, "content": {JSON: body}}
+    if operation.form is not None:
+        content = {"multipart/form-data": {"schema": operation.form}}
+        found["requestBody"] = {"required": True, "content": content}
     if keyed and operation.keyed:
         found["security"] = [{"bearer": []}, {"key": []}]
     return found

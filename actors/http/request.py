@@ -12,7 +12,7 @@ from functools import partial
 from typing import TYPE_CHECKING, NoReturn, TypeVar
 from urllib.parse import parse_qsl
 
-from attrs import define, evolve
+from attrs import define, evolve, field
 from starlette.routing import Route
 from starlette.types import Receive, Scope, Send
 
@@ -60,6 +60,10 @@ class Call:
     response: Response
     failure: GatewayError | None = None
     """What a streamed response has failed with, once its head was out."""
+    apart: bool = False
+    """It is a request of a batch: a conversation for itself, which is not kept."""
+    made: list[str] = field(factory=list)
+    """Conversations that were made for it, beside the one that the response names."""
     _read_body: bytearray | None = None
 
     @property
@@ -128,6 +132,10 @@ class Call:
     def moved(self, receive: Receive, response: Response, share: Share) -> Call:
         """The same request, its body read, for a task that answers elsewhere."""
         return evolve(self, receive=receive, send=response.send, response=response, share=share)
+
+    def take_body(self, body: bytearray) -> None:
+        """The body, which was read elsewhere."""
+        self._read_body = body
 
     @property
     def from_node(self) -> str | None:
@@ -217,7 +225,10 @@ class _Methods:
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         headers, response = scope[HEADERS], scope[RESPONSE]
-        owner = None if self._keys is None else self._keys.owner(headers)
+        owner = None
+        if self._keys is not None:
+            passed_on = scope.get(FROM_NODE) is not None
+            owner = self._keys.passed_on(headers) if passed_on else self._keys.owner(headers)
         response.owner = owner or ""
         if owner is not None and self._scopes:
             self._gateway.keys.find(owner).check(self._scopes)

@@ -64,7 +64,10 @@ async def create_response(call: Call) -> None:
             {"conversation_id": asked.conversation_id, "x-conversation-id": named}
         ),
         reject_if_busy=rejects_if_busy(call.header("x-ccapi-on-busy")),
-        cacheable=not no_store(call),
+        cacheable=not no_store(call) and not call.apart,
+        apart=asked.apart or call.apart,
+        kept=asked.kept and not call.apart,
+        store=asked.store and not call.apart,
     )
     async with while_connected(call.receive):
         job = await accept(call.gateway, request, call.owner, call.response.headers)

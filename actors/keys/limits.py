@@ -192,6 +192,19 @@ class KeyLimiter:
                         resets_at=resets_at,
                     )
 
+    def has_spare(self, owner: str) -> bool:
+        """Whether a turn may begin that no client waits for: it leaves others of the key's half of
+        what the key may have at once, and in a minute."""
+        account = self._account(owner)
+        limits = account.limits
+        most = limits.concurrent_turns or 0
+        if most and account.running >= max(1, most // 2):
+            return False
+        if limits.turns_per_minute:
+            account.fill(self._clock())
+            return account.bucket >= max(1, limits.turns_per_minute / 2)
+        return True
+
     def take(self, owner: str) -> None:
         """A turn begins, of a child or of the cache. Raises `LimitReached`."""
         self.check(owner)

@@ -103,6 +103,12 @@ class KeyRegistry:
         """The SHA-256 of every key that holds."""
         return self._digests
 
+    def holds(self, owner: str) -> bool:
+        """Whether there is such an owner, whose key was not revoked."""
+        if not self.needed:
+            return owner == LOCAL
+        return owner in self._of_settings or owner in self._stored
+
     def check_known(self) -> None:
         """Raises `Overloaded` (``storage_unavailable``) where the stored keys could never be read:
         then it is not known whether a key is needed, nor which."""

@@ -17,12 +17,16 @@ another node, for as long as the freeze lasts. Its result is refused.
 from __future__ import annotations
 
 import math
-from collections.abc import AsyncIterator, Awaitable, Callable
+import random
+import time
+from collections.abc import AsyncIterator, Awaitable, Callable, Mapping
 from contextlib import asynccontextmanager, suppress
 
 import trio
 
+from ...schemas.convert import parse_json, write_json
 from ...schemas.errors import Overloaded
+from ...schemas.node_seal import HEADER, OWNER_HEADER, Passed, seal
 from ...schemas.settings.settings import ClusterSettings, Problem, SettingsError
 from ...transport.loggers import get_logger
 from ...transport.store.interface import Lapsed, LiveNode, Node, Store, StoreError
@@ -41,13 +45,16 @@ AGAIN_SECONDS = 0.1
 class Membership:
     """Made by `open_nodes`."""
 
-    def __init__(self, store: Store, lease_seconds: float) -> None:
+    def __init__(self, store: Store, settings: ClusterSettings) -> None:
         self.lapsed: Callable[[], Awaitable[None]] = trio.lowlevel.checkpoint
         """Has the node drop everything, before it waits for anything: its lease is over."""
-        self.facts: Callable[[], bytes] = lambda: b"{}"
-        """What this node tells the others of itself with each beat: a JSON object."""
+        self.facts: Callable[[], Mapping[str, object]] = dict
+        """What this node tells the others of itself with each beat, as JSON values."""
+        self.draining = False
+        """Whether this node takes no more turns, which it tells the others too."""
         self._store = store
-        self._interval = lease_seconds / BEATS_IN_A_LEASE
+        self._secret = settings.secret
+        self._interval = settings.lease_seconds / BEATS_IN_A_LEASE
         self._until = math.inf
         self._others: dict[str, LiveNode] = {}
         self._changed = trio.Event()
@@ -73,9 +80,24 @@ class Membership:
         """The other nodes that lived at the last beat."""
         return tuple(self._others.values())
 
+    @property
+    def taking(self) -> Node | None:
+        """Another node that takes turns, any of them."""
+        taking = [each.node for each in self._others.values() if not _drains(each)]
+        return random.choice(taking) if taking else None  # noqa: S311 (no secret)
+
     def lives_on(self, node_id: str) -> bool:
         """Whether this other node lived at the last beat."""
         return node_id in self._others
+
+    def prove(self, passed: Passed) -> list[tuple[bytes, bytes]]:
+        """The headers by which another node knows that this one passes the request on."""
+        proof = seal(self._secret, self.node.id, passed, time.time())
+        return [
+            (b"x-request-id", passed.request_id.encode("latin-1")),
+            (HEADER.encode(), proof.encode("latin-1")),
+            (OWNER_HEADER.encode(), passed.owner.encode("latin-1")),
+        ]
 
     async def wait_gone(self, node_id: str) -> None:
         """Wait until this other node lives no more, as far as that is known. One that has just
@@ -113,7 +135,8 @@ class Membership:
 
     async def _beat(self) -> None:
         try:
-            self._until = await self._store.beat(self.facts())
+            facts = {**self.facts(), "draining": self.draining}
+            self._until = await self._store.beat(write_json(facts))
         except Lapsed:
             self._until = -math.inf
             raise
@@ -143,6 +166,11 @@ class Membership:
         log.info("another life of this node has begun", node_id=self.node.id)
 
 
+def _drains(other: LiveNode) -> bool:
+    facts = parse_json(other.facts)
+    return isinstance(facts, dict) and facts.get("draining") is True
+
+
 @asynccontextmanager
 async def open_nodes(
     store: Store | None, settings: ClusterSettings
@@ -155,7 +183,7 @@ async def open_nodes(
     if store is None or not store.node.url:
         reason = "needs a database that several gateways can share (storage.url)"
         raise SettingsError([Problem("cluster.node_url", reason)])
-    membership = Membership(store, settings.lease_seconds)
+    membership = Membership(store, settings)
     try:
         await membership.join()
     except StoreError as error:

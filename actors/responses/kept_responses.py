@@ -14,7 +14,7 @@ from contextlib import suppress
 
 from attrs import evolve
 
-from ...schemas.errors import InternalError, NotFound
+from ...schemas.errors import Elsewhere, InternalError, NotFound
 from ...schemas.log.fold import fold
 from ...schemas.log.responses import StoredResponse
 from ...schemas.message import Message, digest
@@ -38,7 +38,8 @@ class KeptResponses:
         return f"<KeptResponses {self._memory!r}>"
 
     async def find(self, response_id: str, owner: str) -> Record:
-        """Raises `NotFound` (``response_not_found``), for another owner's too; `Overloaded`."""
+        """Raises `NotFound` (``response_not_found``), for another owner's too; `Elsewhere` where it
+        runs on another node; `Overloaded`."""
         now = time.time()
         try:
             return self._memory.find(response_id, owner, now)
@@ -90,6 +91,8 @@ class KeptResponses:
     async def _load(self, store: Store, response_id: str, owner: str) -> Record:
         try:
             stored = await store.get_response(response_id, owner)
+            if stored.ending is None:
+                await _check_runs_nowhere(store, stored)
             history = None
             if stored.is_settled and stored.ends is not None:
                 history = await _history(store, stored)
@@ -102,6 +105,14 @@ class KeptResponses:
             return self._memory.find(response_id, owner, time.time())
         self._memory.take_back(record, time.time())
         return record
+
+
+async def _check_runs_nowhere(store: Store, stored: StoredResponse) -> None:
+    """Raises `Elsewhere`, `StoreError`."""
+    with suppress(Missing):
+        head = await store.head(stored.heading.conversation_id)
+        if head.node is not None and head.open_turn is not None:
+            raise Elsewhere(head.node.id, head.node.url)
 
 
 async def _history(store: Store, stored: StoredResponse) -> tuple[Message, ...] | None:

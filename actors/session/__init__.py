@@ -304,6 +304,26 @@ continue, so there the child is killed (TokenLimit). A person who stops an agent
 as well.
 
 
+Exact turns
+===========
+
+For most clients a history is its words: the borders of blocks, thinking and the order of blocks are
+no part of a message's name (`schemas.message.digest`), so that a client which rebuilds its messages
+finds its conversation all the same. An *exact* turn (`TurnRequest.exact`, of the Messages API's
+clients) asks for more: the API has to read what the client sends, block by block. The name finds
+what is alike, and a comparison (`schemas.message.agree`) says whether it is the same:
+
+* A conversation that is found by its history, and one that is named, holds the messages
+  (`memory.seed`). An agent's does not, and needs not: its transcript has every block.
+* A child that is cut back for the turn is compared with `Wants.exact`.
+* A child may hold other blocks than its conversation remembers: it came from one that was only
+  alike (`prompt.take_over`), it was spared the beginning of a long history, or the CLI keeps an
+  answer in other words than the client received (`TurnState.is_reworded`). Then
+  `ChildState.is_alike` is set, and an exact turn gets another child, which receives all of it.
+
+A message in which the client leaves out all thinking agrees with one that has some.
+
+
 At-most-once
 ============
 

@@ -372,6 +372,8 @@ class AnswerState:
             self._blocks.append(block.thinking)
         elif block.text:
             # As the client has it, behind what came before a use of a tool.
+            if self._stands_apart and self._has_borders and block.text.startswith(PARAGRAPH):
+                self._blocks.append("")  # this paragraph is the model's own: `unrolled` leaves it
             apart = self._stands_apart and not self._has_borders
             self._blocks.append(PARAGRAPH + block.text if apart else block.text)
             self._stands_apart = False

@@ -32,14 +32,19 @@ from trio_websocket import WebSocketRequest
 from ...schemas.convert import write_json
 from ...schemas.errors import (
     CallerError,
+    Elsewhere,
     GatewayError,
     NotFound,
     RateLimited,
     draining,
 )
 from ...schemas.keys import Scope
+from ...schemas.node_seal import Passed
 from ...transport.http.asgi import JSON, encode_headers
-from ...transport.http.front_door import Peer
+from ...transport.http.front_door import Peer, Tunnel
+from ...transport.http.guarded_stream import ReplayStream
+from ...transport.http.node_client import NodeGone, Place, connect
+from ...transport.http.tunnel import pass_through
 from ...transport.http.websocket import (
     INTERNAL,
     WebSocket,
@@ -49,16 +54,19 @@ from ...transport.http.websocket import (
 )
 from ...transport.loggers import get_logger
 from ..http.auth import (
+    NODE_HEADER,
     Headers,
     KeyRing,
     check_host,
     check_origin,
     headers_of,
+    node_of,
     publish_refusal,
     request_id_of,
 )
 from ..keys.registry import TURNS, revoked
 from ..listeners.overview import Overview, open_overview
+from ..nodes.membership import Membership
 from ..runtime.boundary import as_gateway_error
 from .call import SocketCall, error_event
 from .join import join
@@ -79,6 +87,9 @@ OPENAI_KEY_PROTOCOL = "openai-insecure-api-key."
 REFUSED = 1008
 """The code of a WebSocket that ends for a fault of its client's (RFC 6455: policy violation)."""
 
+
+MOST_TRIES = 5
+"""How often a connection looks for its conversation again."""
 
 REVOKED_SECONDS = 0.3
 """How long a client whose key was revoked may take to read why its WebSocket ends."""
@@ -152,6 +163,20 @@ class _Admitted:
     subprotocol: str | None
 
 
+@frozen
+class _Other:
+    """Another node that has what the client wants, and a connection to it."""
+
+    nodes: Membership
+    elsewhere: Elsewhere
+    stream: trio.abc.Stream
+
+    async def end_with_it(self, scope: trio.CancelScope) -> None:
+        """A node that is frozen, or cut off, does not end the connection."""
+        await self.nodes.wait_gone(self.elsewhere.node_id)
+        scope.cancel()
+
+
 class WebSocketFront:
     """Made by `open_websocket_front`."""
 
@@ -164,24 +189,80 @@ class WebSocketFront:
     def __repr__(self) -> str:
         return f"<WebSocketFront {self._open} open>"
 
-    async def serve(self, request: WebSocketRequest, peer: Peer) -> None:
-        """One connection, from its handshake on: the front door's `WebSocketHandler`."""
+    async def serve(self, request: WebSocketRequest, peer: Peer) -> Tunnel | None:
+        """One connection, from its handshake on: the front door's `WebSocketHandler`. What another
+        node has passes through to that one."""
         headers = headers_of((name.lower(), value) for name, value in request.headers)
         request_id = request_id_of(headers)
         path, _, query = request.path.partition("?")
         with structlog.contextvars.bound_contextvars(request_id=request_id):
             try:
-                admitted = await self._admit(request, headers, path, query)
+                owner = self._owner(request, headers, query, request_id)
+                admitted = await self._admit_somewhere(request, headers, owner, path, query)
             except GatewayError as error:
                 log.info("request", method="GET", path=path, status=error.status, websocket=True)
                 publish_refusal(self._gateway.bus, error, request_id)
                 await _reject(request, error, request_id)
-                return
+                return None
+            if isinstance(admitted, _Other):
+                log.info("passed on", url=admitted.elsewhere.url, path=path, websocket=True)
+                passed = Passed("GET", request.path, request_id, owner)
+                return partial(self._pass_through, admitted, passed)
             self._open += 1
             try:
                 await self._talk(request, admitted, path, request_id)
             finally:
                 self._open -= 1
+        return None
+
+    async def _admit_somewhere(
+        self, request: WebSocketRequest, headers: Headers, owner: str, path: str, query: str
+    ) -> _Admitted | _Other:
+        """Raises `GatewayError`."""
+        nodes = self._gateway.nodes
+        seconds = self._gateway.settings.cluster.connect_seconds
+        for tries_left in reversed(range(MOST_TRIES)):
+            try:
+                return await self._admit(request, owner, path, query)
+            except Elsewhere as elsewhere:
+                if nodes is None or NODE_HEADER in headers or not tries_left:
+                    raise
+                try:
+                    stream, _ = await connect(Place.of(elsewhere.url), seconds)
+                    return _Other(nodes, elsewhere, stream)
+                except NodeGone:
+                    # Once its lease is over, the conversation is free.
+                    await nodes.wait_gone(elsewhere.node_id)
+        raise AssertionError("the last try returns or raises")
+
+    async def _pass_through(self, other: _Other, passed: Passed, client: ReplayStream) -> None:
+        self._open += 1
+        try:
+            async with trio.open_nursery() as nursery:
+                nursery.start_soon(other.end_with_it, nursery.cancel_scope)
+                await pass_through(client, other.stream, other.nodes.prove(passed))
+                nursery.cancel_scope.cancel()
+        finally:
+            self._open -= 1
+
+    def _owner(
+        self, request: WebSocketRequest, headers: Headers, query: str, request_id: str
+    ) -> str:
+        """Whose connection it is. Raises `GatewayError`."""
+        gateway, settings = self._gateway, self._gateway.settings
+        if gateway.nodes is not None and NODE_HEADER in headers:
+            passed = Passed("GET", request.path, request_id)
+            node_of(settings.cluster.secret, headers, passed)
+            return self._keys.passed_on(headers)
+        hosts = [host_of(request).encode("utf-8")]
+        check_host(settings.server, hosts)
+        # No CORS stands before a WebSocket: whatever page asks, the browser connects.
+        check_origin(settings.server, headers, hosts)
+        shown = [*_keys_in(request.proposed_subprotocols)]
+        query_key = dict(parse_qsl(query, keep_blank_values=True)).get("api_key")
+        if query_key is not None and settings.auth.allow_query_key:
+            shown.append(query_key.encode())
+        return self._keys.owner(headers, shown)
 
     async def _until_revoked(self, handler: Handler, call: SocketCall) -> None:
         """Run the handler, until the client's key is revoked. Raises what it does."""
@@ -199,20 +280,12 @@ class WebSocketFront:
         scope.cancel()
 
     async def _admit(
-        self, request: WebSocketRequest, headers: Headers, path: str, query: str
+        self, request: WebSocketRequest, owner: str, path: str, query: str
     ) -> _Admitted:
         """Raises `GatewayError`."""
         gateway, settings = self._gateway, self._gateway.settings
-        hosts = [host_of(request).encode("utf-8")]
-        check_host(settings.server, hosts)
-        # No CORS stands before a WebSocket: whatever page asks, the browser connects.
-        check_origin(settings.server, headers, hosts)
         asked = dict(parse_qsl(query, keep_blank_values=True))
-        query_key = asked.pop("api_key", None)
-        shown = [*_keys_in(request.proposed_subprotocols)]
-        if query_key is not None and settings.auth.allow_query_key:
-            shown.append(query_key.encode())
-        owner = self._keys.owner(headers, shown)
+        asked.pop("api_key", None)
         route, parts = _find(path)
         if route.scopes:
             gateway.keys.find(owner).check(route.scopes)

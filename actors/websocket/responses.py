@@ -26,7 +26,14 @@ import trio
 from attrs import define, evolve, field
 
 from ...schemas.convert import write_json
-from ...schemas.errors import GatewayError, NotFound, RateLimited, TurnInterrupted
+from ...schemas.errors import (
+    Elsewhere,
+    GatewayError,
+    NotFound,
+    RateLimited,
+    TurnInterrupted,
+    node_lost,
+)
 from ...schemas.openai.foreign_items import refers
 from ...schemas.openai.response_events import Framing, ResponseWriter
 from ...schemas.openai.response_messages import (
@@ -47,6 +54,7 @@ from ...schemas.turn_items import TurnItem
 from ...transport.http.bodies import LONG, Share
 from ..answering import attach
 from ..http.auth import publish_refusal
+from ..http.forwarding import elsewhere_in
 from ..responses.job import Job, accept
 from ..responses.kept_items import KeptItems
 from ..responses.record import Record
@@ -54,6 +62,7 @@ from ..responses.run import Running, prepare, responding, steered
 from ..responses.store import ResponseStore
 from ..runtime.boundary import as_gateway_error
 from .call import Hold, read_message
+from .passing import NodeSocket, NodeSockets
 
 if TYPE_CHECKING:
     from ..gateway import Gateway
@@ -141,6 +150,7 @@ class _Lane:
     waiting: deque[_Request] = field(factory=deque)
     scope: trio.CancelScope = field(factory=trio.CancelScope)
     running: Running | None = None
+    passed_to: NodeSocket | None = None  # the node that gives what runs
     steers: list[tuple[str, Steer]] = field(factory=list)
     held: list[Share] = field(factory=list)  # the room of what steers
 
@@ -169,6 +179,9 @@ class _Session:
         self._hold = hold
         self._lanes: dict[str | None, _Lane] = {}
         self._shelf = ResponseStore(SHELF)
+        self._others: NodeSockets | None = None
+        if gateway.nodes is not None:
+            self._others = NodeSockets(gateway.nodes, owner, nursery, send)
 
     def __repr__(self) -> str:
         return f"<_Session {len(self._lanes)} lanes>"
@@ -191,9 +204,11 @@ class _Session:
                 case Create() as create:
                     self._take(create, length)
                 case Cancel() as cancel:
-                    self._cancel(cancel)
+                    if not await self._passed_on(message, cancel.response_id, cancel.stream_id):
+                        self._cancel(cancel)
                 case Steer() as steer:
-                    await self._steer(steer, length)
+                    if not await self._passed_on(message, steer.previous_response_id):
+                        await self._steer(steer, length)
         except GatewayError as error:
             await self._send_event(encode_failure(error, stream_id))
 
@@ -218,6 +233,21 @@ class _Session:
         lane = self._lanes[create.stream_id] = _Lane(create.stream_id)
         lane.waiting.append(_Request(create, length, self._take_share()))
         self._nursery.start_soon(self._run, lane)
+
+    async def _passed_on(
+        self, message: object, response_id: str | None, stream_id: str | None = None
+    ) -> bool:
+        """Whether another node gives the response that the message is about; it has it then."""
+        if self._others is None or not isinstance(message, dict):
+            return False
+        node = self._others.giver(response_id)
+        lane = self._lanes.get(stream_id)
+        if response_id is None and lane is not None:
+            node = lane.passed_to
+        if node is None:
+            return False
+        await node.ask(message)
+        return True
 
     def _cancel(self, cancel: Cancel) -> None:
         lane = self._lanes.get(cancel.stream_id)
@@ -295,13 +325,28 @@ class _Session:
 
     async def _do(self, lane: _Lane, request: _Request) -> None:
         """One request, and what follows from it by steering."""
+        before = request.create.raw.get("previous_response_id")
+        giver = None if self._others is None else self._others.giver(before)
+        if giver is not None:
+            await self._relay(lane, request, giver)
+            return
+        try:
+            await self._do_here(lane, request)
+        except Elsewhere as elsewhere:
+            await self._pass_on(lane, request, elsewhere)
+
+    async def _do_here(self, lane: _Lane, request: _Request) -> None:
+        """Raises `Elsewhere` before anything is done, if there are other nodes."""
         job, prepared = None, None
         with trio.CancelScope() as lane.scope:
             try:
                 job = await self._accept(request)
                 if not job.request.generate:
                     prepared = await prepare(job)
-            except Exception as error:  # noqa: BLE001 (the client receives it; nothing is sent in here)
+            except Exception as error:
+                elsewhere = elsewhere_in(error)
+                if elsewhere is not None and self._others is not None:
+                    raise elsewhere from error
                 self._evict(request.create.raw.get("previous_response_id"))
                 failure = as_gateway_error(error)
                 publish_refusal(self._gateway.bus, failure, owner=self._owner)
@@ -355,6 +400,8 @@ class _Session:
                         await self._send(event)
                     await running.relay(self._passing(writer))
             except GatewayError as error:
+                if writer is None and isinstance(error, Elsewhere) and self._others is not None:
+                    raise
                 self._evict(job.request.previous_response_id)
                 if writer is None:
                     await self._send_event(encode_failure(error, lane.stream_id))
@@ -366,6 +413,43 @@ class _Session:
         for event in writer.last(running.record.ending):
             await self._send(event)
         return running
+
+    # -- on another node ---------------------------------------------------------------------------
+
+    async def _pass_on(self, lane: _Lane, request: _Request, elsewhere: Elsewhere) -> None:
+        assert self._others is not None
+        with trio.CancelScope() as lane.scope:
+            try:
+                node = await self._others.to(elsewhere)
+            except Elsewhere as error:
+                await self._send_event(encode_failure(error, lane.stream_id))
+                return
+        if not lane.scope.cancelled_caught:
+            await self._relay(lane, request, node)
+        else:
+            await self._send_event(encode_failure(_interrupted(), lane.stream_id))
+
+    async def _relay(self, lane: _Lane, request: _Request, node: NodeSocket) -> None:
+        """Have another node give the response, to its end."""
+        create = request.create
+        message = {"type": "response.create", **create.raw}
+        if create.stream_id is not None:
+            message["stream_id"] = create.stream_id
+        over = node.lanes[lane.stream_id] = trio.Event()
+        lane.passed_to = node
+        try:
+            await node.ask(message)
+            async with trio.open_nursery() as nursery:
+                for event in (over, node.ended):
+                    nursery.start_soon(_cancel_after, event, nursery.cancel_scope)
+        except Elsewhere as error:
+            await self._send_event(encode_failure(error, lane.stream_id))
+            return
+        finally:
+            lane.passed_to = None
+            node.lanes.pop(lane.stream_id, None)
+        if not over.is_set():
+            await self._send_event(encode_failure(node_lost(), lane.stream_id))
 
     def _evict(self, response_id: object) -> None:
         """A response that could not be gone on with is not kept for this connection any more
@@ -418,6 +502,11 @@ class _Session:
 
     async def _send_event(self, event: dict[str, Any]) -> None:
         await self._send(write_json(event))
+
+
+async def _cancel_after(event: trio.Event, scope: trio.CancelScope) -> None:
+    await event.wait()
+    scope.cancel()
 
 
 def _writer(record: Record, lane: _Lane) -> ResponseWriter:

@@ -43,7 +43,10 @@ _OVERLOADED = 529
 _ROUTES = ("/v1/messages",)
 """Paths, and all below them, that are this dialect's alone."""
 
-_OPENAI_ROUTES = ("/v1/chat", "/v1/completions", "/v1/responses", "/v1/conversations")
+_OPENAI_ROUTES = (
+    "/v1/chat", "/v1/completions", "/v1/responses", "/v1/conversations", "/v1/batches",
+    "/v1/files",
+)  # fmt: skip
 """Paths, and all below them, that are never this dialect's."""
 
 _TYPES: tuple[tuple[type[GatewayError], str], ...] = (

@@ -483,3 +483,78 @@ def list_of(item: Schema) -> Schema:
             "has_more": BOOLEAN,
         }
     )
+
+
+BATCHES: dict[str, Schema] = {
+    "File": an_object(
+        {
+            "id": STRING,
+            "object": const("file"),
+            "bytes": COUNT,
+            "created_at": SECONDS,
+            "expires_at": nullable(SECONDS),
+            "filename": STRING,
+            "purpose": one_of("batch", "user_data", "batch_output"),
+            "status": const("processed"),
+            "status_details": {"type": "null"},
+        }
+    ),
+    "FileList": list_of(ref("File")),
+    "DeletedFile": an_object({"id": STRING, "object": const("file"), "deleted": {"const": True}}),
+    "Batch": an_object(
+        {
+            "id": STRING,
+            "object": const("batch"),
+            "endpoint": STRING,
+            "errors": nullable(
+                an_object(
+                    {
+                        "object": const("list"),
+                        "data": array(
+                            an_object(
+                                {
+                                    "code": STRING,
+                                    "message": STRING,
+                                    "param": nullable(STRING),
+                                    "line": nullable(COUNT),
+                                }
+                            )
+                        ),
+                    }
+                )
+            ),
+            "input_file_id": STRING,
+            "completion_window": const("24h"),
+            "status": one_of(
+                "validating",
+                "in_progress",
+                "finalizing",
+                "cancelling",
+                "completed",
+                "failed",
+                "expired",
+                "cancelled",
+            ),
+            "output_file_id": nullable(STRING),
+            "error_file_id": nullable(STRING),
+            "created_at": SECONDS,
+            "expires_at": SECONDS,
+            **{
+                f"{state}_at": nullable(SECONDS)
+                for state in (
+                    "in_progress",
+                    "finalizing",
+                    "completed",
+                    "failed",
+                    "expired",
+                    "cancelling",
+                    "cancelled",
+                )
+            },
+            "request_counts": an_object({"total": COUNT, "completed": COUNT, "failed": COUNT}),
+            "metadata": nullable({"type": "object", "additionalProperties": STRING}),
+        }
+    ),
+    "BatchList": list_of(ref("Batch")),
+}
+"""Files and batches (`schemas.openai.files`, `schemas.openai.batches`)."""

@@ -448,14 +448,14 @@ def _check_words(request: ResponseRequest) -> None:
             raise invalid(f"{path} must be one of {', '.join(SUMMARIES)}.", path)
     if request.text and request.text.verbosity not in (None, "low", "medium", "high"):
         raise invalid("text.verbosity must be one of low, medium, high.", "text.verbosity")
-    _check_metadata(request.metadata or {})
+    check_metadata(request.metadata or {})
     for index, entry in enumerate(request.context_management or ()):
         if entry.type != "compaction":
             path = f"context_management[{index}].type"
             raise unsupported(f"Context management of type {entry.type} is not supported.", path)
 
 
-def _check_metadata(metadata: Mapping[str, Any]) -> None:
+def check_metadata(metadata: Mapping[str, Any]) -> None:
     pairs, longest_key, longest_value = MAX_METADATA
     if len(metadata) > pairs:
         raise invalid(f"metadata must hold at most {pairs} pairs.", "metadata")

@@ -27,11 +27,13 @@ from .rules import Problem, SettingsError, is_loopback
 __all__ = [
     "AuditSettings",
     "AuthSettings",
+    "BatchSettings",
     "CacheSettings",
     "ClaudeSettings",
     "ClusterSettings",
     "ConversationSettings",
     "FileAccessSettings",
+    "FileSettings",
     "IdempotencySettings",
     "ImageSettings",
     "LimitSettings",
@@ -521,6 +523,44 @@ class IdempotencySettings(Section):
 
 
 @frozen(kw_only=True)
+class FileSettings(Section):
+    section: ClassVar[str] = "files"
+
+    max_files: int = key(1000, rules.whole(1), "Uploaded files of one API key.")
+    max_bytes: int = key(200 * MIB, rules.whole(1), "Size of one uploaded file.")
+    max_key_bytes: int = key(
+        1024 * MIB, rules.whole(1), "Size of all files of one API key, uploads under way included."
+    )
+    max_total_bytes: int = key(
+        10 * 1024 * MIB, rules.whole(1), "The same of all keys, beside `storage.max_bytes`."
+    )
+    keep_days: float = key(
+        30.0,
+        rules.not_negative,
+        "Days after which a file is deleted, where its client asks for no less. 0: never.",
+    )
+
+
+@frozen(kw_only=True)
+class BatchSettings(Section):
+    section: ClassVar[str] = "batches"
+
+    max_open: int = key(20, rules.whole(1), "Batches of one API key that have not ended.")
+    max_requests: int = key(50_000, rules.whole(1, 1_000_000), "Requests of one batch.")
+    max_concurrent: int = key(
+        0,
+        rules.whole(0),
+        "Requests of all batches that run at once. 0: half of `claude.max_concurrent_sessions`.",
+    )
+    window_hours: float = key(
+        24.0, rules.positive, "How long a batch may take; what has not run by then does not run."
+    )
+    keep_days: float = key(
+        29.0, rules.positive, "Days after which a batch and its results are deleted."
+    )
+
+
+@frozen(kw_only=True)
 class ImageSettings(Section):
     section: ClassVar[str] = "images"
 
@@ -832,6 +872,8 @@ class Settings:
     conversation: ConversationSettings = attrs.field(factory=ConversationSettings)
     responses: ResponseSettings = attrs.field(factory=ResponseSettings)
     idempotency: IdempotencySettings = attrs.field(factory=IdempotencySettings)
+    files: FileSettings = attrs.field(factory=FileSettings)
+    batches: BatchSettings = attrs.field(factory=BatchSettings)
     images: ImageSettings = attrs.field(factory=ImageSettings)
     file_access: FileAccessSettings = attrs.field(factory=FileAccessSettings)
     workspaces: WorkspaceSettings = attrs.field(factory=WorkspaceSettings)

@@ -67,7 +67,7 @@ WORKS: dict[str, Work] = {"append": append, "a turn's start and end": whole, "ac
 async def main() -> None:
     print("| what | store | p50 / p99 | rate | CPU of the gateway |\n|---|---|---|---|---|")
     medians: dict[tuple[str, str], float] = {}
-    with tempfile.TemporaryDirectory() as folder, engine(fsync=True) as started:
+    with tempfile.TemporaryDirectory() as folder, engine(fsync=True, on_disk=True) as started:
         url = started.new_place()
         for kind in ("SQLite", "PostgreSQL", "PostgreSQL, in threads"):
             opened = (

@@ -19,6 +19,7 @@ from ccapi.actors.http.openapi import OPERATIONS
 from ccapi.schemas.anthropic.answers import MESSAGE_EVENTS
 from ccapi.schemas.openai.answers import RESPONSE_EVENTS
 from ccapi.schemas.settings.settings import AuthSettings, ModelSettings
+from tests.support.batches import FORM, a_form, jsonl, line
 from tests.support.described import Described
 from tests.support.embedded import script
 from tests.support.live import Live, open_live_demo
@@ -86,6 +87,7 @@ async def test_real_answers_are_as_described(tmp_path: Path) -> None:
         await _ask_messages(checked)
         await _ask_responses(checked)
         await _ask_conversations(checked)
+        await _ask_batches(checked)
         await _ask_the_rest(checked)
         seen = checked.described.seen
         good = {(method, path) for method, path, status in seen if status == 200}
@@ -240,6 +242,46 @@ async def _ask_conversations(checked: Checked) -> None:
     ]
     for method, place, body in gone:
         await checked.bad(404, method, f"{one}{place}", body)
+
+
+async def _ask_batches(checked: Checked) -> None:
+    files, batches = "/v1/files", "/v1/batches"
+    asked = jsonl([line("a"), line("b", script("count to 99", pace=1))])
+    file = await checked.good("POST", files, a_form(asked), **FORM)
+    for place in ("", f"/{file['id']}", f"/{file['id']}/content", "?limit=1&purpose=batch"):
+        await checked.good("GET", f"{files}{place}")
+    body: JSON = {
+        "input_file_id": file["id"],
+        "endpoint": "/v1/chat/completions",
+        "completion_window": "24h",
+        "metadata": {"a": "b"},
+    }
+    batch = await checked.good("POST", batches, body)
+    one = f"{batches}/{batch['id']}"
+    await checked.good("GET", one)
+    await checked.good("GET", f"{batches}?limit=1")
+    await checked.good("POST", f"{one}/cancel")
+    while (await checked.good("GET", one))["status"] == "cancelling":
+        await trio.sleep(0.05)
+    await checked.bad(409, "POST", f"{one}/cancel")
+    bad = await checked.good("POST", files, a_form(b"{"), **FORM)
+    failed = await checked.good("POST", batches, body | {"input_file_id": bad["id"]})
+    while not (shown := await checked.good("GET", f"{batches}/{failed['id']}"))["errors"]:
+        await trio.sleep(0.05)
+    assert shown["status"] == "failed"
+    await checked.bad(415, "POST", files, {})
+    await checked.bad(400, "POST", files, a_form(b"x", "vision"), **FORM)
+    await checked.bad(404, "POST", batches, body | {"input_file_id": "file-1"})
+    await checked.good("DELETE", f"{files}/{file['id']}")
+    for method, place in (
+        ("GET", f"{files}/{file['id']}"),
+        ("DELETE", f"{files}/{file['id']}"),
+        ("GET", f"{files}/{file['id']}/content"),
+        ("GET", f"{files}?after={file['id']}"),
+        ("GET", f"{batches}/batch_1"),
+        ("POST", f"{batches}/batch_1/cancel"),
+    ):
+        await checked.bad(404, method, place)
 
 
 async def _ask_the_rest(checked: Checked) -> None:

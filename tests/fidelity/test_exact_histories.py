@@ -11,6 +11,7 @@ from __future__ import annotations
 import base64
 import json
 from collections.abc import Iterable, Sequence
+from pathlib import Path
 from typing import Any
 
 import pytest
@@ -31,7 +32,7 @@ from ccapi.schemas.message import (
     ToolCall,
     ToolResult,
 )
-from ccapi.schemas.turn import Options, Tool, TurnRequest
+from ccapi.schemas.turn import Options, ThinkingWish, Tool, TurnRequest
 from ccapi.schemas.turn_items import (
     ReasoningDelta,
     ReasoningEnded,
@@ -46,7 +47,7 @@ from tests.support.messages_stub import Reply
 from tests.support.pictures import png
 
 from .history_model import arguments, texts
-from .served import JSON, Served, assistant, user
+from .served import JSON, Served, assistant, open_served, user
 from .test_exact_messages import sent
 
 MODEL = "claude-opus-4-8"
@@ -54,6 +55,9 @@ TOOLS = (Tool("look"), Tool("count"))
 PICTURE = Image("image/png", base64.b64encode(png(2, 3)).decode())
 FILE = Document("application/pdf", "JVBERi0xLjQK", "a.pdf")
 NOTE = Document("text/plain", "bm90ZQ==")
+HM, SECRET = Thinking("Hm.", "c2ln"), RedactedThinking("eA==")
+ANSWER = Message("assistant", (HM, "one", "two"))
+MORE = Message("user", ("And?",))
 
 
 # -- asked -----------------------------------------------------------------------------------------
@@ -79,12 +83,13 @@ class Answered:
 
 
 def ask(
-    served: Served, messages: Sequence[Message], *, tools: Sequence[Tool] = TOOLS, **fields: Any
-) -> Answered:
+    served: Served, messages: Sequence[Message], *, tools: Sequence[Tool] = TOOLS,
+    model: str = MODEL, **fields: Any,
+) -> Answered:  # fmt: skip
     options = fields.pop("options", Options())
     request = TurnRequest(
         tuple(messages),
-        MODEL,
+        model,
         tools=tuple(tools),
         options=evolve(options, blocks=True),
         exact=True,
@@ -201,7 +206,7 @@ _questions = st.lists(_parts, min_size=1, max_size=3).map(tuple)
 class Came:
     """What came of a call. The API takes no pictures where it failed."""
 
-    content: tuple[str | Image, ...]
+    content: tuple[str | Image | Document, ...]
     is_error: bool
 
     def of(self, call: ToolCall) -> ToolResult:
@@ -209,9 +214,7 @@ class Came:
 
 
 _results = st.one_of(
-    st.builds(
-        Came, st.lists(texts | texts | st.just(PICTURE), max_size=2).map(tuple), st.just(False)
-    ),
+    st.builds(Came, st.lists(texts | texts | _files, max_size=2).map(tuple), st.just(False)),
     st.builds(Came, st.lists(texts, min_size=1, max_size=2).map(tuple), st.just(True)),
 )
 
@@ -272,7 +275,7 @@ def flat(exchanges: Iterable[Exchange]) -> list[Message]:
 # -- the roads -------------------------------------------------------------------------------------
 
 
-@settings(max_examples=15, phases=[Phase.generate])
+@settings(max_examples=12, phases=[Phase.generate])
 @given(histories())
 def test_a_client_that_goes_on_by_its_history(
     shared: Served, history: tuple[list[Exchange], Message]
@@ -351,7 +354,7 @@ def test_a_history_in_the_body(shared: Served, history: tuple[list[Exchange], Me
         assert received(shared) == expected(said)
 
 
-@settings(max_examples=8, phases=[Phase.generate])
+@settings(max_examples=6, phases=[Phase.generate])
 @given(histories())
 def test_a_child_is_cut_back_to_what_both_share(
     shared: Served, history: tuple[list[Exchange], Message]
@@ -379,11 +382,27 @@ def test_the_child_has_died(shared: Served, history: tuple[list[Exchange], Messa
     assert received(shared) == expected([*said, asked])
 
 
-# -- what is only alike ----------------------------------------------------------------------------
+def test_another_gateway_goes_on(tmp_path: Path) -> None:
+    """It knows the conversation from the store."""
+    call = ToolCall("toolu_1", "look", '{"b": [1, null], "a": "é"}')
+    result = ToolResult("toolu_1", ("seen", PICTURE))
+    exchanges = [
+        Exchange(Message("user", (PICTURE, "What?")), Message("assistant", (HM, "a", "b", call))),
+        Exchange(Message("user", (result,)), Message("assistant", (SECRET, HM, "c", "d"))),
+    ]
+    with open_served(tmp_path) as first:
+        first.begin()
+        said, _ = play(first, exchanges)
+    alike = [*said[:-1], Message("assistant", (SECRET, HM, "cd"))]
+    with open_served(tmp_path) as second:
+        second.begin()
+        assert not ask(second, [*alike, MORE]).is_found
+        assert received(second) == expected([*alike, MORE])
+        assert ask(second, [*said, MORE]).is_found
+        assert received(second) == expected([*said, MORE])
 
-HM = Thinking("Hm.", "c2ln")
-ANSWER = Message("assistant", (HM, "one", "two"))
-MORE = Message("user", ("And?",))
+
+# -- what is only alike ----------------------------------------------------------------------------
 
 
 def begin(shared: Served, name: str) -> list[Message]:
@@ -469,3 +488,99 @@ def test_a_conversation_crosses_faces(shared: Served) -> None:
     )
     assert third.conversation_id == first.conversation_id
     assert received(shared) == expected([*whole, second.message, Message("user", ("So?",))])
+
+
+# -- what is asked beside the messages, and how the answer ended -----------------------------------
+
+QUESTION = Message("user", ("How?",))
+
+
+@pytest.mark.parametrize(
+    ("wish", "told"),
+    [
+        (ThinkingWish("enabled", 2048), {"type": "enabled", "budget_tokens": 2048}),
+        (ThinkingWish("adaptive"), {"type": "adaptive"}),
+        (ThinkingWish("adaptive", None, "omitted"), {"type": "adaptive", "display": "omitted"}),
+        (
+            ThinkingWish("enabled", 1024, "summarized"),
+            {"type": "enabled", "budget_tokens": 1024, "display": "summarized"},
+        ),
+        (ThinkingWish("disabled"), {"type": "disabled"}),
+    ],
+    ids=str,
+)
+def test_a_wish_about_thinking_reaches_the_api(
+    served: Served, wish: ThinkingWish, told: JSON
+) -> None:
+    """For a model that the CLI gives a budget, and for one that it lets choose; for one turn."""
+    for model in ("claude-haiku-4-5", MODEL):
+        options = Options(thinking=wish, max_tokens=4096)
+        answer = ask(served, [QUESTION], model=model, options=options, tools=())
+        assert served.last.body["thinking"] == told
+        assert served.last.body["max_tokens"] == 4096
+        assert "x-ccapi-ignored" not in answer.headers
+        ask(served, [QUESTION, answer.message, MORE], model=model, tools=())
+        assert "updates" in served.last.body["thinking"].get("display", "updates")
+
+
+def test_a_model_that_always_thinks_is_not_silenced(served: Served) -> None:
+    """The CLI would pass it on, and the API refuse it."""
+    options = Options(thinking=ThinkingWish("disabled"))
+    answer = ask(served, [QUESTION], model="sonnet", options=options)
+    assert served.last.body["thinking"]["type"] == "adaptive"
+    assert answer.headers["x-ccapi-ignored"] == "thinking"
+
+
+def test_thinking_that_the_api_leaves_out(served: Served) -> None:
+    """Its signature comes, and goes back."""
+    omitted = Message("assistant", (Thinking("", "c2ln"), "one"))
+    said, _ = play(served, [Exchange(Message("user", ("omitted",)), omitted)])
+    assert said[1] == omitted
+    ask(served, [*said, MORE])
+    assert received(served) == expected([*said, MORE])
+
+
+@pytest.mark.parametrize(
+    ("reply", "ended"),
+    [
+        (Reply((stub.Text("a"),)), ("stop", "end_turn", None)),
+        (
+            Reply((stub.Text("a"),), stop_reason="stop_sequence", stop_sequence="END"),
+            ("stop", "stop_sequence", "END"),
+        ),
+        (Reply((stub.Text("aENDb", 2),)), ("stop", "stop_sequence", "END")),
+        (Reply((stub.Text("a"),), stop_reason="max_tokens"), ("length", "max_tokens", None)),
+        (
+            Reply((stub.Text("a"),), stop_reason="model_context_window_exceeded"),
+            ("length", "model_context_window_exceeded", None),
+        ),
+        (Reply((stub.Text("a"),), stop_reason="pause_turn"), ("stop", "pause_turn", None)),
+        (Reply((stub.Text("a"),), stop_reason="refusal"), ("content_filter", "refusal", None)),
+        (Reply((), stop_reason="refusal"), ("content_filter", "refusal", None)),
+    ],
+    ids=[
+        "end", "the API's stop", "the gateway's stop", "length", "window", "pause", "refusal",
+        "refusal of nothing",
+    ],
+)  # fmt: skip
+def test_how_an_answer_ended(
+    served: Served, reply: Reply, ended: tuple[str, str, str | None]
+) -> None:
+    served.answers(reply)
+    asked = Message("user", (f"ends {ended} {len(reply.blocks)}",))
+    answer = ask(served, [asked], options=Options(stop=("END",)))
+    assert (answer.finish_reason, answer.stop_reason, answer.stop_text) == ended
+    assert answer.message.content == ("a",) * len(reply.blocks)
+    served.wait(lambda: not served.stub.queue)
+    # The client goes on with what it has, whatever the child holds. A refused answer it leaves out.
+    if ended[0] != "content_filter":
+        ask(served, [asked, answer.message, MORE])
+        assert received(served) == expected([asked, answer.message, MORE])
+
+
+def test_calls_end_an_answer(served: Served) -> None:
+    call = stub.ToolUse("look", {"b": 1, "a": [1.5, "é"]}, "toolu_1")
+    served.answers(Reply((stub.Thinking("Hm."), stub.Text("Well"), call)))
+    answer = ask(served, [Message("user", ("Call it.",))])
+    assert (answer.finish_reason, answer.stop_reason) == ("tool_calls", "tool_use")
+    assert [type(each) for each in answer.message.content] == [Thinking, str, ToolCall]

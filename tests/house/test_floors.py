@@ -100,7 +100,8 @@ def test_imports_only_go_down(module: str) -> None:
 
 ROOMS = {
     "actors": (
-        "commands", "doctor", "websocket", "http", "responses", "idempotency", "listeners",
+        "commands", "doctor", "websocket", "http", "responses", "batches", "idempotency",
+        "listeners",
         "conversations",
         "watching", "pool", "session", "keys", "mcp", "nodes", "runtime",
     ),

@@ -424,7 +424,7 @@ def test_no_block_is_lost_in_settling(order: list[int], cut: int) -> None:
     assert sorted(str(block) for message in settled for block in message.content) == before
 
 
-@pytest.mark.parametrize("arguments", ["{", "[1]", '{"a":' * 9999, '{"a": NaN}'])
+@pytest.mark.parametrize("arguments", ["{", "[1]", '{"a":' * 9999, '{"a": NaN}', '{"a": [-1e999]}'])
 def test_arguments_that_are_no_json_object_are_a_history_too(arguments: str) -> None:
     """Some model called so, and a client kept it."""
     said = (user("a"), assistant(ToolCall("t", "n", arguments)), user(SUNNY))

@@ -14,6 +14,8 @@ import trio
 from attrs import define, field
 from starlette.types import ASGIApp
 
+from ccapi.actors.batches.dialects import words_of
+from ccapi.actors.batches.engine import BatchEngine, open_batches
 from ccapi.actors.conversations.archive import Listed, after_nothing
 from ccapi.actors.conversations.conversation import DEFAULTS, ConversationInfo
 from ccapi.actors.conversations.models import ModelCatalog
@@ -46,7 +48,7 @@ from ccapi.transport.http.bodies import Bodies
 from ccapi.transport.media.attachments import AttachmentPolicy
 from ccapi.transport.seals import Seals
 from ccapi.transport.store.local import LocalStore, new_node
-from ccapi.transport.store.memory import MemoryEngine, MemoryRunner
+from ccapi.transport.store.memory import MemoryEngine, MemoryRunner, open_memory_store
 
 USAGE = Usage(prompt_tokens=12, completion_tokens=3, cached_tokens=10)
 
@@ -221,6 +223,8 @@ class GatewayDouble:
     responses: ResponseStore
     background: Background
     idempotent: IdempotentRequests
+    batches: BatchEngine
+    bodies: Bodies
     stats: StatsDouble = field(factory=StatsDouble)
     mcp: McpServers = field(factory=McpServers)
     draining: bool = False
@@ -235,7 +239,6 @@ class GatewayDouble:
     audit: None = field(init=False, default=None)
     nodes: None = field(init=False, default=None)
     limits: KeyLimiter = field(init=False)
-    bodies: Bodies = field(init=False)
 
     @limits.default
     def _limits_of_settings(self) -> KeyLimiter:
@@ -245,10 +248,6 @@ class GatewayDouble:
     @keys.default
     def _keys_of_settings(self) -> KeyRegistry:
         return KeyRegistry(self.settings.auth, self.settings.limits.as_limits())
-
-    @bodies.default
-    def _make_room(self) -> Bodies:
-        return Bodies(self.settings.server.max_bodies_bytes)
 
     @property
     def trouble(self) -> GatewayError | None:
@@ -353,6 +352,10 @@ class GatewayDouble:
     async def forget(self, conversation_id: str, *, owner: str = LOCAL) -> None:
         self.made.remove(self.loaded(conversation_id, owner=owner))
 
+    async def dismiss(self, conversation_id: str, *, owner: str) -> None:
+        """A conversation that was for one turn is not used any more."""
+        await self.forget(conversation_id, owner=owner)
+
     def sees_all(self, owner: str) -> bool:
         return self.keys.find(owner).sees_all
 
@@ -415,16 +418,27 @@ def app_of(gateway: GatewayDouble) -> ASGIApp:
 @asynccontextmanager
 async def open_gateway_double(settings: Settings | None = None) -> AsyncIterator[GatewayDouble]:
     settings = settings or Settings()
-    bus = Bus()
+    bus, bodies = Bus(), Bodies(settings.server.max_bodies_bytes)
     async with (
         open_cache(settings.cache, bus) as cache,
         trio.open_nursery() as nursery,
         open_background(8) as background,
         open_idempotent_requests(settings.idempotency, None, 2) as idempotent,
+        open_memory_store() as store,
+        open_batches(
+            settings.batches,
+            store,
+            bodies,
+            words_of,
+            lambda _: True,
+            max_concurrent=settings.batches.max_concurrent or 2,
+            max_line_bytes=settings.server.max_body_bytes,
+            file_seconds=settings.files.keep_days * 86400,
+        ) as batches,
     ):
         yield GatewayDouble(
             settings, bus, cache, nursery,
             ModelCatalog(settings.models, KeyRegistry(settings.auth).find),
-            ResponseStore(settings.responses), background, idempotent,
+            ResponseStore(settings.responses), background, idempotent, batches, bodies,
         )  # fmt: skip
         nursery.cancel_scope.cancel()

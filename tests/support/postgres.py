@@ -20,9 +20,13 @@ from pathlib import Path
 
 import psycopg
 
+MEMORY_BYTES = 1024**3
+"""Free memory from which on an engine's data is there."""
+
 EMPTY = """
 delete from conversation; delete from response; delete from usage; delete from api_key;
-delete from request; delete from node; update counter set value = 0 where name = 'keys'
+delete from request; delete from node; delete from file; delete from batch;
+update counter set value = 0 where name = 'keys'
 """
 
 
@@ -177,9 +181,14 @@ class Engine:
 
 
 @contextmanager
-def engine(*, fsync: bool = False) -> Iterator[Engine]:
-    """An engine of its own."""
-    with tempfile.TemporaryDirectory(prefix="ccapi-pg-", ignore_cleanup_errors=True) as folder:
+def engine(*, fsync: bool = False, on_disk: bool = False) -> Iterator[Engine]:
+    """An engine of its own. `on_disk`: its data is where all programs' is."""
+    # In memory where there is room: a kill loses none of that, and a disk takes seconds.
+    memory = Path("/dev/shm")
+    has_room = not on_disk and memory.is_dir() and shutil.disk_usage(memory).free > MEMORY_BYTES
+    with tempfile.TemporaryDirectory(
+        prefix="ccapi-pg-", dir=memory if has_room else None, ignore_cleanup_errors=True
+    ) as folder:
         made = Engine(Path(folder), fsync=fsync)
         made.make()
         try:

@@ -43,6 +43,7 @@ __all__ = [
     "FrontDoorLimits",
     "ListenError",
     "Peer",
+    "Tunnel",
     "WebSocketHandler",
     "open_listeners",
     "reject_websocket",
@@ -52,8 +53,12 @@ __all__ = [
 
 log = get_logger("ccapi.front_door")
 
-WebSocketHandler = Callable[[WebSocketRequest, Peer], Awaitable[None]]
-"""Accepts or rejects a handshake (`reject_websocket`) and talks; the WebSocket ends with it."""
+Tunnel = Callable[[ReplayStream], Awaitable[None]]
+"""Serves a connection whose request head the stream has given out, and nothing was answered to."""
+
+WebSocketHandler = Callable[[WebSocketRequest, Peer], Awaitable[Tunnel | None]]
+"""Accepts or rejects a handshake (`reject_websocket`) and talks; the WebSocket ends with it. Or it
+does neither, and returns what takes over the connection as it came."""
 
 ALPN_PROTOCOLS = ["h2", "http/1.1"]
 
@@ -218,20 +223,27 @@ class _FrontDoor:
         await HttpConnection(self.service, stream, guard, peer, serve_websocket).serve(http2)
 
     async def _serve_websocket(self, peer: Peer, stream: ReplayStream) -> None:
+        tunnel: Tunnel | None = None
         async with trio.open_nursery() as reading:
             request = await receive_handshake(reading, stream, self.limits.websocket)
             self.websockets.add(request)
             try:
-                await self._talk(request, peer, stream)
+                tunnel = await self._talk(request, peer, stream)
             finally:
                 self.websockets.discard(request)
                 reading.cancel_scope.cancel()
+        if tunnel is not None:
+            await tunnel(stream)
 
-    async def _talk(self, request: WebSocketRequest, peer: Peer, stream: ReplayStream) -> None:
+    async def _talk(
+        self, request: WebSocketRequest, peer: Peer, stream: ReplayStream
+    ) -> Tunnel | None:
         """Another boundary: what a handler raises is its connection's end, in good order."""
         code = NORMAL
         try:
-            await self._on_websocket(request, peer)
+            tunnel = await self._on_websocket(request, peer)
+            if tunnel is not None and not stream.written:
+                return tunnel
             if not stream.written:
                 raise RuntimeError("the handshake was neither accepted nor rejected")
         except* (ConnectionClosed, WebSocketClosed):
@@ -243,6 +255,7 @@ class _FrontDoor:
             await close_request(request, code, "")
         else:
             await stream.send_all(_failure_of_handshake())
+        return None
 
 
 class _BoundedListener(trio.abc.Listener[trio.SocketStream]):

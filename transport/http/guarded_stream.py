@@ -126,6 +126,7 @@ class ReplayStream(trio.abc.Stream):
     """A stream that first gives out `head`, which was read from `stream` before."""
 
     def __init__(self, head: bytes, stream: trio.abc.Stream) -> None:
+        self.head = head
         self._head = memoryview(head)
         self._stream = stream
         self.written = False

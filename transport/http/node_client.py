@@ -51,6 +51,25 @@ class Place:
         return cls(parts.hostname or "", parts.port or (443 if tls else 80), tls)
 
 
+async def connect(
+    place: Place, seconds: float, tls: ssl.SSLContext | None = None
+) -> tuple[trio.abc.Stream, trio.socket.SocketType]:
+    """A connection to the node there, and the socket below it. Raises `NodeGone`."""
+    try:
+        with trio.fail_after(seconds):
+            stream = await trio.open_tcp_stream(place.host, place.port)
+            stream.setsockopt(trio.socket.IPPROTO_TCP, trio.socket.TCP_NODELAY, 1)
+            if not place.tls:
+                return stream, stream.socket
+            context = tls or ssl.create_default_context()
+            secure = trio.SSLStream(stream, context, server_hostname=place.host)
+            await secure.do_handshake()
+            return secure, stream.socket
+    except (OSError, trio.TooSlowError, trio.BrokenResourceError) as error:
+        reason = str(error) or "it did not take the connection in time"
+        raise NodeGone(reason, was_asked=False) from error
+
+
 @define(eq=False)
 class _Connection:
     stream: trio.abc.Stream
@@ -136,19 +155,7 @@ class NodeClient:
             if connection.is_fresh:
                 return connection
             connection.socket.close()
-        try:
-            with trio.fail_after(self._connect_seconds):
-                stream = await trio.open_tcp_stream(place.host, place.port)
-                stream.setsockopt(trio.socket.IPPROTO_TCP, trio.socket.TCP_NODELAY, 1)
-                if not place.tls:
-                    return _Connection(stream, stream.socket)
-                context = self._tls or ssl.create_default_context()
-                secure = trio.SSLStream(stream, context, server_hostname=place.host)
-                await secure.do_handshake()
-                return _Connection(secure, stream.socket)
-        except (OSError, trio.TooSlowError, trio.BrokenResourceError) as error:
-            reason = str(error) or "it did not take the connection in time"
-            raise NodeGone(reason, was_asked=False) from error
+        return _Connection(*await connect(place, self._connect_seconds, self._tls))
 
     async def _send(
         self,

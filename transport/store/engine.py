@@ -16,6 +16,7 @@ from attrs import field, frozen
 from ...schemas.keys import ApiKey
 from ...schemas.log.codec import Encoded, loads
 from ...schemas.turn import Usage
+from .batch_engine import BatchTable, FileTable
 from .interface import (
     Begun,
     Charge,
@@ -180,6 +181,12 @@ class Engine(Protocol):
     """The tables of a store. The methods are those of `interface.Store`, and raise the same."""
 
     node_id: str
+
+    @property
+    def files(self) -> FileTable: ...
+
+    @property
+    def batches(self) -> BatchTable: ...
 
     def touch(self) -> None:
         """Write something that changes nothing."""

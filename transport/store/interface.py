@@ -15,6 +15,7 @@ from ...schemas.keys import ApiKey
 from ...schemas.log.records import Logged, Rewound, Said, TurnEnd, TurnFailed
 from ...schemas.log.responses import StoredResponse
 from ...schemas.turn import Setup, Usage
+from .batch_interface import BatchStore, FileStore
 
 # -- errors ----------------------------------------------------------------------------------------
 
@@ -58,6 +59,15 @@ class StoreRefused(StoreError):
 
 class NameTaken(StoreError):
     """Another key that holds has this name."""
+
+
+class Full(StoreError):
+    """Nothing was done, for a bound is reached. `bound` says which: ``max_files``,
+    ``max_key_bytes``, ``max_total_bytes`` (`batch_interface.FileBounds`) or ``max_open``."""
+
+    def __init__(self, bound: str) -> None:
+        super().__init__(bound)
+        self.bound = bound
 
 
 class StoreInUse(StoreRefused):
@@ -295,13 +305,14 @@ class KeptRequest:
 class StoreStatistics:
     """How much is kept. `bytes` is what it takes on the disk (in memory: of records alone),
     `record_bytes` what records and their large parts take, `answer_bytes` what the answers to
-    requests with an idempotency key do."""
+    requests with an idempotency key do, `file_bytes` what files and batches do."""
 
     conversations: int
     responses: int
     bytes: int
     record_bytes: int
     answer_bytes: int = 0
+    file_bytes: int = 0
 
 
 class Store(Protocol):
@@ -499,9 +510,9 @@ class Store(Protocol):
     ) -> tuple[str, ...]:
         """Delete conversations that were not used since then (Unix seconds); not those of `spare`,
         nor those in which a turn runs. Delete responses that have expired, and the oldest beyond
-        `max_responses`. As long as all (but answers to requests with an idempotency key) takes more
-        than `max_bytes`, delete what was not used for longest, conversation or response. Returns
-        the ids of the conversations deleted."""
+        `max_responses`. As long as all (but answers to requests with an idempotency key, files and
+        batches) takes more than `max_bytes`, delete what was not used for longest, conversation or
+        response. Returns the ids of the conversations deleted."""
         ...
 
     # -- lineage --
@@ -596,6 +607,14 @@ class Store(Protocol):
     async def release_request(self, key_id: str, name: str) -> None:
         """Give back an idempotency key that this node has claimed: nothing was done."""
         ...
+
+    # -- files and batches --
+
+    @property
+    def files(self) -> FileStore: ...
+
+    @property
+    def batches(self) -> BatchStore: ...
 
     # -- operations --
 

@@ -56,6 +56,7 @@ from .interface import (
     Turn,
 )
 from .leases import LONG_CHARACTERS, LeaseChanges, change_of, created_of, follow, lease_of
+from .local_batches import LocalBatches, LocalFiles
 
 T = TypeVar("T")
 
@@ -109,6 +110,8 @@ class LocalStore(LeaseChanges):
         life: Life | None = None,
     ) -> None:
         self.node = node
+        self.files = LocalFiles(runner, clock)
+        self.batches = LocalBatches(runner, clock)
         self._runner = runner
         self._clock = clock
         self._life = life
@@ -295,7 +298,7 @@ class LocalStore(LeaseChanges):
         if max_bytes is not None:
             held = await self.statistics()
             # The file takes more than its records do, and gives room back later than they go.
-            size = held.bytes - held.answer_bytes
+            size = held.bytes - held.answer_bytes - held.file_bytes
             if size > max_bytes:
                 most = int(held.record_bytes * max_bytes / size * PRUNED_TO)
         deleted: list[str] = []

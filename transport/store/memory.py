@@ -55,6 +55,7 @@ from .interface import (
     Unsettled,
 )
 from .local import LocalStore, new_node
+from .memory_batches import HeldBatch, HeldFile, MemoryBatches, MemoryFiles
 
 T = TypeVar("T")
 
@@ -99,6 +100,16 @@ class MemoryEngine:
         self._keys: dict[str, ApiKey] = {}
         self._responses: dict[str, ResponseRow] = {}
         self._requests: dict[tuple[str, str], tuple[str, RequestRow]] = {}  # with their nodes
+        self._files: dict[str, HeldFile] = {}
+        self._batches: dict[str, HeldBatch] = {}
+
+    @property
+    def files(self) -> MemoryFiles:
+        return MemoryFiles(self._files, self.node_id, self._other)
+
+    @property
+    def batches(self) -> MemoryBatches:
+        return MemoryBatches(self._batches, self.node_id, self._other)
 
     def _find(self, conversation_id: str, key_id: str | None = None) -> _Conversation:
         found = self._conversations.get(conversation_id)
@@ -312,8 +323,14 @@ class MemoryEngine:
         size = sum(each.bytes for each in self._conversations.values())
         size += sum(row.encoded.size for row in self._responses.values())
         answers = sum(row.size for _, row in self._requests.values())
+        files = self.files.held_bytes + self.batches.held_bytes
         return StoreStatistics(
-            len(self._conversations), len(self._responses), size + answers, size, answers
+            len(self._conversations),
+            len(self._responses),
+            size + answers + files,
+            size,
+            answers,
+            files,
         )
 
     # -- conversations -----------------------------------------------------------------------------

@@ -104,7 +104,35 @@ create table request(
 create index request_by_age on request(expires_at, bytes);
 """
 
-MIGRATIONS: tuple[str, ...] = (_FIRST, _SECOND, _IDEMPOTENCY, _KEYS)
+_BATCHES = """
+create table file(
+    n integer primary key autoincrement, id text not null unique, key_id text not null,
+    purpose text not null, name text not null, bytes integer not null, created_at real not null,
+    expires_at real not null, writer text);
+create index file_by_key on file(key_id, n, bytes);
+create index file_by_expiry on file(expires_at);
+create table piece(id integer primary key, content blob not null);
+create table batch(
+    n integer primary key autoincrement, id text not null unique, key_id text not null,
+    dialect text not null, endpoint text not null, input_file text not null, state text not null,
+    created_at real not null, expires_at real not null, kept_until real not null,
+    times text not null, details blob not null, output_file text, error_file text,
+    total integer not null default 0, succeeded integer not null default 0,
+    errored integer not null default 0, canceled integer not null default 0,
+    expired integer not null default 0, bytes integer not null default 0,
+    owner text not null, token integer not null);
+create index batch_by_key on batch(key_id, dialect, n);
+create index batch_open on batch(state)
+    where state in ('validating', 'in_progress', 'finalizing', 'cancelling');
+create table batch_request(
+    id integer primary key, batch integer not null, custom_id text not null, state text not null,
+    token integer not null, body blob not null, result blob not null);
+create index batch_request_by_state on batch_request(batch, state, id);
+"""
+# A file's piece has the row id ``n << 20 | number``, a batch's request ``n << 20 | number``, so
+# that they lie together. `writer` is the node that writes a file which is not whole.
+
+MIGRATIONS: tuple[str, ...] = (_FIRST, _SECOND, _IDEMPOTENCY, _KEYS, _BATCHES)
 """What makes version 1 of an empty database, version 2 of version 1, and so on. Statements end with
 a semicolon at the end of a line."""
 

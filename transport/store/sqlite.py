@@ -24,6 +24,7 @@ from ...schemas.keys import (
 )
 from ...schemas.log.codec import decode_setup, digest_of, dumps, encode_usage, loads
 from ...schemas.turn import Usage
+from .batch_table import SqliteBatches, SqliteFiles, held_bytes
 from .engine import (
     MAX_RECORDS,
     Change,
@@ -82,6 +83,14 @@ class SqliteEngine:
     def __init__(self, connection: sqlite3.Connection, node_id: str) -> None:
         self.node_id = node_id
         self._db = connection
+
+    @property
+    def files(self) -> SqliteFiles:
+        return SqliteFiles(self._db, self.node_id)
+
+    @property
+    def batches(self) -> SqliteBatches:
+        return SqliteBatches(self._db, self.node_id)
 
     def _one(self, sql: str, *values: Any) -> tuple[Any, ...] | None:
         row: tuple[Any, ...] | None = self._db.execute(sql, values).fetchone()
@@ -515,6 +524,7 @@ class SqliteEngine:
             (count - free) * size,
             conversations[1] + responses[1],
             answers[0],
+            held_bytes(self._db),
         )
 
     # -- conversations -----------------------------------------------------------------------------

@@ -138,8 +138,8 @@ async def test_health_readiness_statistics_and_metrics(
         ("/v1/audio/transcriptions", "transcription"),
         ("/v1/images/generations", "images"),
         ("/v1/moderations", "moderations"),
-        ("/v1/files/file_1/content", "files"),
-        ("/v1/batches", "batches"),
+        ("/v1/files/file_1/parts", "files"),
+        ("/v1/batches/batch_1/lines", "batches"),
         ("/v1/fine_tuning/jobs", "fine-tuning"),
         ("/v1/assistants", "assistants"),
         ("/v1/threads/t/runs", "threads"),
@@ -189,4 +189,4 @@ async def test_the_app_can_be_mounted_in_another(gateway: GatewayDouble) -> None
     response = await client.request("POST", f"/ai{CHAT}", json=ASK)
     assert completion(response).model == "sonnet"
     assert (await client.request("GET", "/ai/nowhere")).error["code"] == "not_found"
-    assert (await client.request("GET", "/ai/v1/files")).error["code"] == "not_offered"
+    assert (await client.request("GET", "/ai/v1/images")).error["code"] == "not_offered"

@@ -16,7 +16,14 @@ from ccapi.schemas.claude.output import (
 )
 from ccapi.schemas.claude.tool_names import ANSWER_TOOL, wire_name
 from ccapi.schemas.mcp_tools import ServerTool
-from ccapi.schemas.message import Message, RedactedThinking, Thinking, ToolCall, ToolRound
+from ccapi.schemas.message import (
+    Message,
+    RedactedThinking,
+    Thinking,
+    ToolCall,
+    ToolRound,
+    unrolled,
+)
 from ccapi.schemas.turn import HostedTool, Options, Setup, Tool, Usage
 from ccapi.schemas.turn_items import (
     ActivityEnded,
@@ -535,7 +542,13 @@ def test_texts_around_a_hosted_tool_are_blocks_of_their_own() -> None:
     assert any(isinstance(each, ActivityEnded) for each in items)
     calls = (ToolCall("1", "mcp__s__look", "{}"),)
     assert answer.exact is not None
-    assert [type(each) for each in answer.exact.content] == [str, ToolRound, Thinking, str]
+    kinds = [type(each) for each in answer.exact.content if each != ""]
+    assert kinds == [str, ToolRound, Thinking, str]
+    # Whatever the client knows, the API reads again what the model said.
+    for whole in (answer.exact, play(STREAMED)[1].exact):
+        assert whole is not None
+        [*_, last], _ = unrolled([whole])
+        assert last.text == "\n\nb"
     assert answer.exact.rounds[0].calls == calls
     assert answer.exact.text == answer.message.text == "a\n\nb"
     assert play(STREAMED)[1].message.text == "a\n\n\n\nb"

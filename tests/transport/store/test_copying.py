@@ -30,6 +30,7 @@ from ccapi.transport.store.postgres.copying import copy_store
 from tests.support.postgres import Engine
 
 from .support import KEY, OTHER, assistant, begin, end, new_lease, response, turn, user
+from .test_batches import a_file, running, written
 
 UNTIL = 9e9
 
@@ -59,6 +60,8 @@ async def fill(store: Store) -> None:
     await store.put_response(evolve(response(), asked=asked), UNTIL)
     await store.claim_request(KEY, "runs", b"1", UNTIL)
     answer = KeptRequest(b"2", "answered", KeptAnswer(200, {"a": "b"}, b"Hello."))
+    await written(store, a_file(), b"one", b"two")
+    await running(store)
     await store.settle_request(KEY, "ended", answer, UNTIL, max_count=9, max_bytes=9999)
 
 
@@ -77,6 +80,9 @@ async def view(store: Store) -> dict[str, object]:
             seen[f"head of {name}"] = evolve(await store.head(name), owner=None, token=0)
         seen[f"lineage of {key}"] = await store.lineage_find(key, [b"digest"])
         seen[f"usage of {key}"] = await store.usage(key), await store.spent(key, "")
+    if "conv_0" in seen:
+        seen["file"] = await store.files.get("file_1", KEY), await store.files.read("file_1", 1)
+        seen["batch"] = await store.batches.get("batch_1", KEY)
     held = await store.statistics()
     seen["statistics"] = held.conversations, held.responses, held.record_bytes
     seen["keys"] = await store.keys()

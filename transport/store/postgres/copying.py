@@ -22,6 +22,7 @@ from attrs import astuple, frozen
 
 from ....schemas.log.codec import dumps, encode_usage, loads
 from ....schemas.turn import Usage
+from ..batch_engine import MAX_NUMBER, NUMBER_BITS
 from ..database import connect, reason_of
 from ..engine import MAX_RECORDS
 from ..files import DATABASE, FolderLock, make_private
@@ -80,6 +81,17 @@ def _placed(row: Row) -> Row:
     return (row[0] << SEQ_BITS) + row[1], *row[2:]
 
 
+def _numbered(row: Row) -> Row:
+    """The row id of a file's piece, or of a batch's request."""
+    return (row[0] << NUMBER_BITS) + row[1], *row[2:]
+
+
+_NUMBER = f"id >> {NUMBER_BITS}, id & {MAX_NUMBER}"
+_BATCH = (
+    "id, key_id, dialect, endpoint, input_file, state, created_at, expires_at, kept_until, times, "
+    "details, output_file, error_file, total, succeeded, errored, canceled, expired, bytes, owner, "
+    "token"
+)
 _SEQ = f"id >> {SEQ_BITS}, id & {MAX_RECORDS}"
 _HELD = "select {owner}.n, digest, content from part_use join part using(digest) join {owner} on "
 
@@ -178,10 +190,42 @@ TABLES = (
         "select * from request order by key_id, name",
         f"insert into request values({', '.join('?' * 10)})",
     ),
+    Table(
+        "file",
+        "n, id, key_id, purpose, name, bytes, created_at, expires_at, writer",
+        "n",
+        "select n, id, key_id, purpose, name, bytes, created_at, expires_at, writer from file "
+        "order by n",
+        "insert into file(n, id, key_id, purpose, name, bytes, created_at, expires_at, writer) "
+        f"values({', '.join('?' * 9)})",
+    ),
+    Table(
+        "piece",
+        "n, number, content",
+        "n, number",
+        f"select {_NUMBER}, content from piece order by id",
+        "insert into piece values(?, ?)",
+        write=_numbered,
+    ),
+    Table(
+        "batch",
+        f"n, {_BATCH}",
+        "n",
+        f"select n, {_BATCH} from batch order by n",
+        f"insert into batch(n, {_BATCH}) values({', '.join('?' * (_BATCH.count(',') + 2))})",
+    ),
+    Table(
+        "batch_request",
+        "n, number, custom_id, state, token, body, result",
+        "n, number",
+        f"select {_NUMBER}, custom_id, state, token, body, result from batch_request order by id",
+        "insert into batch_request values(?, ?, ?, ?, ?, ?, ?)",
+        write=lambda row: (_numbered(row)[0], row[0], *row[2:]),
+    ),
 )
 """In this order: what belongs to a conversation or a response comes behind it."""
 
-NUMBERED = ("conversation", "api_key", "response")
+NUMBERED = ("conversation", "api_key", "response", "file", "batch")
 """Tables whose numbers PostgreSQL gives."""
 
 

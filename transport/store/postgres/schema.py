@@ -93,7 +93,40 @@ create table request(
 create index request_by_age on request(expires_at);
 """
 
-MIGRATIONS: tuple[str, ...] = (re.sub(r" text(?!\[)", ' text collate "C"', _FIRST),)
+_BATCHES = """
+create table file(
+    n bigint generated always as identity primary key, id text not null unique,
+    key_id text not null, purpose text not null, name text not null,
+    bytes bigint not null default 0, created_at float8 not null, expires_at float8 not null,
+    writer text);
+create index file_by_key on file(key_id, n);
+create index file_by_expiry on file(expires_at);
+create table piece(
+    n bigint not null references file on delete cascade, number integer not null,
+    content bytea not null, primary key(n, number));
+create table batch(
+    n bigint generated always as identity primary key, id text not null unique,
+    key_id text not null, dialect text not null, endpoint text not null, input_file text not null,
+    state text not null, created_at float8 not null, expires_at float8 not null,
+    kept_until float8 not null, times text not null, details bytea not null, output_file text,
+    error_file text, total integer not null default 0, succeeded integer not null default 0,
+    errored integer not null default 0, canceled integer not null default 0,
+    expired integer not null default 0, bytes bigint not null default 0, owner text not null,
+    token bigint not null) with (fillfactor = 70);
+create index batch_by_key on batch(key_id, dialect, n);
+create index batch_open on batch(n)
+    where state in ('validating', 'in_progress', 'finalizing', 'cancelling');
+create table batch_request(
+    n bigint not null references batch on delete cascade, number integer not null,
+    custom_id text not null, state text not null, token bigint not null, body bytea not null,
+    result bytea not null, primary key(n, number));
+create index batch_request_open on batch_request(n, state, number)
+    where state in ('waiting', 'running');
+"""
+
+MIGRATIONS: tuple[str, ...] = tuple(
+    re.sub(r" text(?!\[)", ' text collate "C"', script) for script in (_FIRST, _BATCHES)
+)
 """What makes version 1 of an empty database, version 2 of version 1, and so on. Statements end with
 a semicolon at the end of a line. Texts are compared by their bytes, whatever the database's
 language."""

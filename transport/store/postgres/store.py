@@ -69,7 +69,9 @@ from ..local import (
     new_node,
     packed,
 )
+from . import batch_statements as batch_sql
 from . import statements as sql
+from .batches import PostgresBatches, PostgresFiles
 from .connection import Connection
 from .pool import Pool, first_line
 from .rows import indexed, key_of, owner_word, response_of, summary, values_of_key
@@ -120,6 +122,8 @@ class PostgresStore(LeaseChanges):
         self.node = new_node(url=node_url)
         self.lease_seconds = lease_seconds
         self.pool = Pool(url, self._make_ready, threads=threads)
+        self.files = PostgresFiles(self, self._moment)
+        self.batches = PostgresBatches(self, self._moment)
         self._clock = clock
         self._guard: Connection | None = None
         self._guards = trio.Lock()
@@ -572,8 +576,10 @@ class PostgresStore(LeaseChanges):
         [(conversations, size, responses, response_size, answers)] = await self.pool.read(
             sql.STATISTICS
         )
+        [(files,)] = await self.pool.read(batch_sql.HELD_BYTES)
         records = size + response_size
-        return StoreStatistics(conversations, responses, records + answers, records, answers)
+        held = records + answers + files
+        return StoreStatistics(conversations, responses, held, records, answers, files)
 
     async def workspaces(self) -> tuple[str, ...]:
         return tuple(name for (name,) in await self.pool.read(sql.WORKSPACES))

@@ -1,0 +1,92 @@
+"""When a request of a batch may begin: so many at once, the keys in turns.
+
+Knows: who waits, and how many run. Refuses to know: why there is no room (`may_begin`).
+"""
+
+from __future__ import annotations
+
+from collections import deque
+from collections.abc import Callable
+from contextlib import suppress
+
+import trio
+
+LOOK_SECONDS = 0.02
+"""How often it is looked whether there is room, while a request waits for nothing else."""
+
+
+class Slots:
+    """`limit`: how many may run at once. `may_begin`: whether there is room for a turn of this key
+    besides those of clients."""
+
+    def __init__(self, limit: int, may_begin: Callable[[str], bool]) -> None:
+        self.limit = limit
+        self.running = 0
+        self._may_begin = may_begin
+        self._waiting: dict[str, deque[trio.Event]] = {}  # the key whose turn it is first
+        self._more = trio.Event()
+
+    def __repr__(self) -> str:
+        waiting = sum(map(len, self._waiting.values()))
+        return f"<Slots {self.running} of {self.limit}, {waiting} waiting>"
+
+    async def take(self, owner: str) -> Slot:
+        """Wait for a slot; it has to be freed."""
+        event = trio.Event()
+        self._waiting.setdefault(owner, deque()).append(event)
+        self._serve()
+        try:
+            await event.wait()
+        except BaseException:
+            if event.is_set():
+                self.free()
+            else:
+                self._forget(owner, event)
+            raise
+        return Slot(self)
+
+    def _forget(self, owner: str, event: trio.Event) -> None:
+        queue = self._waiting.get(owner)
+        if queue is not None:
+            with suppress(ValueError):
+                queue.remove(event)
+            if not queue:
+                del self._waiting[owner]
+
+    def free(self) -> None:
+        """For `Slot`."""
+        self.running -= 1
+        self._serve()
+
+    def _serve(self) -> None:
+        while self.running < self.limit:
+            owner = next((each for each in self._waiting if self._may_begin(each)), None)
+            if owner is None:
+                break
+            queue = self._waiting.pop(owner)
+            self.running += 1
+            queue.popleft().set()
+            if queue:
+                self._waiting[owner] = queue  # behind the others
+        if self._waiting:
+            self._more.set()
+
+    async def run(self) -> None:
+        """Look again and again, while any wait."""
+        while True:
+            await self._more.wait()
+            self._more = trio.Event()
+            await trio.sleep(LOOK_SECONDS)
+            self._serve()
+
+
+class Slot:
+    """A place of `Slots`. `free` may be called more than once."""
+
+    def __init__(self, slots: Slots) -> None:
+        self._slots: Slots | None = slots
+
+    def free(self) -> None:
+        slots, self._slots = self._slots, None
+        if slots is not None:
+            slots.free()
