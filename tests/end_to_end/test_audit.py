@@ -60,7 +60,7 @@ async def test_who_asked_for_what_and_who_decided(tmp_path: Path) -> None:
         assert (await client.get(f"{conversation}/export", headers=ann)).status_code == 200
         assert (await client.delete(conversation, headers=ann)).status_code == 200
         assert (await client.delete(conversation, headers=ann)).status_code == 404
-        with trio.fail_after(5):
+        with trio.fail_after(20):
             while b"conversation_deleted" not in path.read_bytes():
                 await trio.sleep(0.01)
         stats = (await client.get("/stats", headers=ann)).json()
