@@ -574,7 +574,7 @@ async def open_gateway(
     ):
         try:
             async with (
-                open_archive(settings.storage, directory, store) as archive,
+                open_archive(settings.storage, directory, store, settings.cluster) as archive,
                 open_nodes(archive.store, settings.cluster) as nodes,
                 open_keys(settings.auth, settings.limits.as_limits(), archive.store) as keys,
                 open_usage_store(archive.store) as usage,

@@ -188,7 +188,7 @@ def _has_keys(settings: Settings) -> bool:
         return False
     from .store.key_table import has_keys  # a person who asks for help need not wait for it
 
-    return has_keys(settings.storage.path.expanduser())
+    return has_keys(settings.storage.place)
 
 
 def _with_sources(error: SettingsError, sources: Mapping[str, str]) -> Iterator[Problem]:

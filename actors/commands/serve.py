@@ -119,7 +119,7 @@ async def serve(
     Started with the URL and the gateway.
     """
     storage = settings.storage
-    stored = storage.persist and has_keys(storage.path.expanduser())
+    stored = storage.persist and has_keys(storage.place)
     check_exposure(settings, has_stored_keys=stored)
     tls = None
     if settings.server.tls_cert_file is not None and settings.server.tls_key_file is not None:

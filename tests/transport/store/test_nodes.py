@@ -22,7 +22,7 @@ Join = Callable[[str], Awaitable[Store]]
 @pytest.fixture(params=["memory", "postgres"])
 def shared_url(request: pytest.FixtureRequest) -> str:
     """The database of the store, where it has one."""
-    return "" if request.param == "memory" else request.getfixturevalue("url")
+    return "" if request.param == "memory" else request.getfixturevalue("postgres_url")
 
 
 @pytest.fixture
