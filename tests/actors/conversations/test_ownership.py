@@ -76,7 +76,7 @@ async def scene(tmp_path: Path) -> AsyncIterator[Scene]:
     )
     async with open_gateway(
         settings, demo=True, environ={"PATH": "/usr/bin:/bin"}, store=store
-    ) as gateway:  # type: ignore[arg-type]
+    ) as gateway:
         yield Scene(gateway, store, cluster)
 
 
