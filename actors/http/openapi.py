@@ -894,6 +894,7 @@ SOCKETS: dict[str, Schema] = {
                     "text.ended", "reasoning.delta", "reasoning.ended", "refusal",
                     "tool_call.started", "tool_call.delta",
                     "activity.started", "activity.delta", "activity.ended",
+                    "search.started", "search.ended", "text.cited",
                     "permission.requested", "permission.resolved", "phase", "presence",
                     "conversation.closed", "ok", "pong", "error",
                 ),
