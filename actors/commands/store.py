@@ -33,7 +33,7 @@ def migrate(place: Path | str) -> int:
         except ImportError as error:
             raise key_table.without_extra(error) from error
         return migrate_store(place)
-    # Whoever opens a folder that no gateway has open brings it to this version.
+    # To open a folder that no gateway has open brings it to this version.
     with key_table.open_key_table(place):
         return len(schema.MIGRATIONS)
 
