@@ -91,7 +91,7 @@ def open_key_table(place: Path | str) -> Iterator[Keys]:
 
 
 def without_extra(error: ImportError) -> StoreRefused:
-    """What an operator receives where psycopg is not installed."""
+    """What to do where psycopg is not installed."""
     return StoreRefused(
         f"storage.url needs psycopg ({error}): pip install 'claude-code-api[cluster]'."
     )

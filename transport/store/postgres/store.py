@@ -160,7 +160,7 @@ class PostgresStore(LeaseChanges):
                 if trio.current_time() > until:
                     raise
                 await trio.sleep(RETRY_SECONDS)
-        # By the guard, the node that is meant here lives no more.
+        # As the guard is ours, those that are meant here live no more.
         await connection.execute(sql.FORGET_ALL if self.is_alone else sql.FORGET_ALONE)
         await connection.execute(sql.RENEW, self._life())
 
