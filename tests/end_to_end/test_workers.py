@@ -33,7 +33,7 @@ PATIENCE = 60.0
 class Command:
     """A running ``ccapi serve --workers``."""
 
-    def __init__(self, process: subprocess.Popen[bytes], port: int) -> None:
+    def __init__(self, process: subprocess.Popen[Any], port: int) -> None:
         self.process = process
         self.url = f"http://127.0.0.1:{port}"
 

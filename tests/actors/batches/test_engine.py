@@ -261,9 +261,9 @@ def test_a_batch_leaves_a_key_half_of_its_turns() -> None:
     limiter = KeyLimiter(keys, None, lambda: now)  # type: ignore[arg-type]
     for running in range(4):
         assert limiter.has_spare(LOCAL) == (running < 2)
-        limiter.began(LOCAL)
-    for _ in range(4):
-        limiter.ended(LOCAL)
+        limiter._account(LOCAL).running += 1
+    for number in range(4):
+        limiter.end(LOCAL, f"turn-{number}")
     taken = 0
     while limiter.has_spare(LOCAL):
         limiter.take(LOCAL)
