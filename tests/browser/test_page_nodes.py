@@ -51,7 +51,7 @@ def seen(
 def test_each_of_several_gateways_has_a_row(seen: Seen) -> None:
     several = seen.by("several")
     assert several["head"] == [
-        "Gateway", "Turns running", "Processes", "Conversations", "Up for", "Database",
+        "Gateway", "Turns running", "Children", "Conversations", "Up for", "Database",
     ]  # fmt: skip
     rows = several["rows"]
     assert len(rows) == 3

@@ -5,7 +5,7 @@
 
 import { whole } from "./figures.js";
 
-export const COLUMNS = ["Gateway", "Turns running", "Processes", "Conversations", "Up for", "Database"];
+export const COLUMNS = ["Gateway", "Turns running", "Children", "Conversations", "Up for", "Database"];
 
 // One row for each: the texts of `COLUMNS`. `now` in seconds; `span` writes a length of time.
 export function nodeRows(nodes, now, span) {
