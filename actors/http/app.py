@@ -102,7 +102,7 @@ ONLY_WEBSOCKET = ("/v1/conversations/{conversation_id}/events", "/v1/overview", 
 
 
 def http_app(gateway: Gateway) -> ASGIApp:
-    """The OpenAI surface of `gateway`, to be mounted anywhere while the gateway is open."""
+    """All routes of `gateway`, to be mounted anywhere while the gateway is open."""
     gateway.batches.road = road_of(gateway, BATCHED)
     keys = KeyRing(gateway.keys)
     cluster, nodes = gateway.settings.cluster, gateway.nodes
