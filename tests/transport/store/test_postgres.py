@@ -300,7 +300,7 @@ async def test_kills_of_the_engine_lose_nothing_that_was_acknowledged(
     """Every change is done once or not at all, and the store knows which."""
     acknowledged: dict[str, list[str]] = {}
     unknown: dict[str, list[str]] = {}
-    faults: list[str] = []
+    failures: list[str] = []
     over = False
 
     async def talk(store: PostgresStore, name: str) -> None:
@@ -315,9 +315,9 @@ async def test_kills_of_the_engine_lose_nothing_that_was_acknowledged(
                 kept.append(f"{number}")
             except Unknown:
                 unknown.setdefault(name, []).append(f"{number}")
-                faults.append("unknown")
+                failures.append("unknown")
             except Unavailable:
-                faults.append("unavailable")
+                failures.append("unavailable")
                 await trio.sleep(0.01)
 
     async with open_postgres_store(durable_url) as store:
@@ -336,7 +336,7 @@ async def test_kills_of_the_engine_lose_nothing_that_was_acknowledged(
                 assert trio.current_time() - started < 1.0
             await trio.sleep(0.2)
             over = True
-        assert "unavailable" in faults
+        assert "unavailable" in failures
         for name, kept in acknowledged.items():
             log = await store.read(name, KEY, limit=1_000_000)
             texts = [each.record.message.text for each in log]  # type: ignore[union-attr]
