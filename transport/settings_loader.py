@@ -40,7 +40,11 @@ from ..schemas.settings.settings import (
 PREFIX = "CLAUDE_CODE__"
 DEFAULT_FILE = Path("config/local.toml")
 TABLE_START, TABLE_END = "<!-- settings -->", "<!-- /settings -->"
-SHORT_OPTIONS = {"server.host": "--host", "server.port": "--port"}
+SHORT_OPTIONS = {
+    "server.host": "--host",
+    "server.port": "--port",
+    "cluster.node_url": "--node-url",
+}
 
 
 @frozen

@@ -11,6 +11,7 @@ import json
 import sys
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
+from functools import partial
 from pathlib import Path
 from typing import Any, TextIO, get_origin
 
@@ -143,8 +144,15 @@ def main() -> None:
 @main.command(cls=SettingsCommand)
 @config_option
 @click.option("--demo", is_flag=True, help="Answer from a demo CLI; needs no account.")
+@click.option(
+    "--workers",
+    type=click.IntRange(1, 64),
+    default=1,
+    metavar="N",
+    help="Processes that serve beside each other, on one PostgreSQL database (storage.url).",
+)
 @click.pass_context
-def serve(context: click.Context, config_file: Path | None, demo: bool) -> None:
+def serve(context: click.Context, config_file: Path | None, demo: bool, workers: int) -> None:
     """Run the gateway until it receives a signal to stop."""
     if demo and "claude.command" in context.ensure_object(dict):
         raise click.UsageError("--demo runs its own child, not --claude-command.")
@@ -154,11 +162,29 @@ def serve(context: click.Context, config_file: Path | None, demo: bool) -> None:
         from ...transport.http.front_door import ListenError
         from .serve import run_server
 
+        run = partial(run_server, demo=demo, hidden=[config_file or DEFAULT_FILE])
         try:
-            code = run_server(settings, demo=demo, hidden=[config_file or DEFAULT_FILE])
+            code = run(settings) if workers == 1 else _run_workers(settings, workers, run)
         except (GatewayError, ListenError) as error:
             raise click.ClickException(str(error)) from error
     context.exit(code)
+
+
+def _run_workers(settings: Settings, count: int, run: Callable[..., int]) -> int:
+    from ...schemas.errors import GatewayError
+    from ...transport.http.front_door import ListenError
+    from .workers import Sockets, Workers, check_workers
+
+    def work(settings: Settings, sockets: Sockets) -> int:
+        """What a worker does; a person reads here what it fails with."""
+        try:
+            return run(settings, sockets=sockets)
+        except (GatewayError, ListenError, SettingsError) as error:
+            click.echo(f"Error: worker {sockets.number}: {error}", err=True)
+            return 1
+
+    check_workers(settings)
+    return Workers(settings, count, work).serve()
 
 
 @main.command(cls=SettingsCommand)

@@ -81,6 +81,8 @@ class Archive:
         self.deleted: Callable[[str, str], None] = lambda _id, _workspace: None
         """Told of every conversation that was deleted from the store, and where its agent worked
         (its own workspace: the conversation's id)."""
+        self.grace_seconds = 0.0
+        """See `Journal.grace_seconds`."""
         self._directory = directory
         self._loading: dict[str, trio.Lock] = {}
         self._discarded: dict[str, str] = {}  # conversations, and whose they are
@@ -176,6 +178,7 @@ class Archive:
             self.store, entry.conversation_id, entry.owner, lambda: entry.private,
             lambda: dict(entry.metadata), seed=entry.memory.seed,
             login=lambda: "" if entry.state.login == DEFAULT else entry.state.login,
+            grace_seconds=self.grace_seconds,
         )  # fmt: skip
         entry.state.journal = journal
         return journal

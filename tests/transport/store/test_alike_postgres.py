@@ -134,8 +134,8 @@ class Walk:
                     case "rewind":
                         result = await store.append(lease, [rewound, *said])
                     case _:
-                        result = None
                         await store.release(lease)
+                        result = None
                 return result, shown(lease)
             used = Usage(3, 1, cost_usd=0.25)
             end = TurnEnd(turn_id, "stop", used)
