@@ -282,7 +282,7 @@ async def test_what_one_node_has_compacted_another_reads(nodes: list[Live]) -> N
         assert answer.status_code == 200, answer.text
 
 
-# -- what is told of all ---------------------------------------------------------------------------
+# -- statistics of all nodes -----------------------------------------------------------------------
 
 
 async def test_statistics_are_of_all_nodes(nodes: list[Live]) -> None:
