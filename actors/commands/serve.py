@@ -43,6 +43,7 @@ from ...transport.store.interface import Store
 from ...transport.store.key_table import has_keys
 from ..gateway import Gateway, open_gateway
 from ..http.app import http_app
+from ..nodes.checks import watch_nodes
 from ..websocket.app import open_websocket_front
 from .first_screen import facts_of
 
@@ -147,6 +148,8 @@ async def serve(
                 )
                 url = _url(settings, listeners)
                 log.info("listening", url=url, demo=demo)
+                if gateway.nodes is not None:
+                    fronts.start_soon(watch_nodes, gateway.nodes, gateway.node_client)
                 task_status.started((url, gateway))
                 await stop.wait()
                 await _drain(gateway)

@@ -235,10 +235,13 @@ class Archive:
         return Listed(tuple(map(info_of, entries[:limit])), len(entries) > limit)
 
     async def delete(self, conversation_id: str, owner: str) -> bool:
-        """Delete it from the store; says whether it was there. Raises `Overloaded`."""
+        """Delete it from the store; says whether it was there. Raises `Elsewhere`, `Overloaded`."""
         if self.store is None:
             return False
         try:
+            head = await self.store.head(conversation_id)
+            if head.node is not None:  # it has a child of it, and watchers
+                raise Elsewhere(head.node.id, head.node.url)
             await self.store.delete(conversation_id, owner)
         except Missing:
             return False

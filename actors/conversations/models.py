@@ -15,7 +15,7 @@ from contextlib import asynccontextmanager
 import trio
 from attrs import frozen
 
-from ...schemas.claude.model_traits import ModelSizes, sizes_of, title_of, traits_of
+from ...schemas.claude.model_traits import ModelSizes, family_of, sizes_of, title_of, traits_of
 from ...schemas.claude.models import ListedModel
 from ...schemas.errors import Forbidden, InvalidRequest, NotFound
 from ...schemas.events import ModelsListed
@@ -72,7 +72,9 @@ def check_goes_on(choice: Choice, named: str | None, begun: str | None) -> None:
 
 
 class ModelCatalog:
-    """Every name, in the operator's order: the models, then the other names for them."""
+    """Every name, in the operator's order: the models, then the other names for them. Ids of a
+    family that is among them (``claude-opus-4-5`` of ``opus``) may be used without being listed:
+    clients ask for them, Claude Code above all."""
 
     def __init__(
         self,
@@ -85,6 +87,7 @@ class ModelCatalog:
         created = int(time.time()) if created is None else created
         self._default = settings.default
         self._meaning = {name: name for name in settings.available} | dict(settings.aliases)
+        self._versions = settings.versions
         if settings.agents:
             self._meaning |= {
                 f"{AGENT_PREFIX}{name}": f"{AGENT_PREFIX}{means}"
@@ -112,8 +115,19 @@ class ModelCatalog:
                 if isinstance(event, ModelsListed):
                     self.learn(event.models)
 
+    def _entry_of(self, name: str) -> str | None:
+        """The name in the operator's list by which `name` may be used: itself, or that of the
+        family whose id it is."""
+        if name in self._meaning:
+            return name
+        model = name.removeprefix(AGENT_PREFIX)
+        family = family_of(model) if self._versions else ""
+        entry = name.removesuffix(model) + family
+        # Where the operator makes another model of the family's name, it is no family's any more.
+        return entry if family and self._meaning.get(entry) == entry else None
+
     def _describe(self, name: str) -> Model:
-        means = self._meaning[name]
+        means = self._meaning.get(name, name)
         model = means.removeprefix(AGENT_PREFIX)
         listed = self._listed.get(model)
         resolved = model if listed is None else listed.model or model
@@ -141,19 +155,19 @@ class ModelCatalog:
         ]
 
     def _scope_of(self, name: str) -> Scope:
-        return "agents" if self._meaning[name].startswith(AGENT_PREFIX) else "chat"
+        return "agents" if self._meaning.get(name, name).startswith(AGENT_PREFIX) else "chat"
 
     def _is_named(self, name: str, rights: Rights) -> bool:
         """Whether the key's models are not limited to others."""
-        return not rights.models or bool(rights.models & {name, self._meaning.get(name, name)})
+        names = {name, self._meaning.get(name, name), self._entry_of(name)}
+        return not rights.models or bool(rights.models & names)
 
     def get(self, name: str, owner: str = LOCAL) -> Model:
         """The entry called `name`. Raises `NotFound`, also for one that is not among the models of
         the owner's key; and `Forbidden` where it is an agent and the owner may use none
         (``agents_not_allowed``), or no agent and the owner may use no other (``scope_missing``)."""
         rights = self.rights(owner)
-        model = self._models.get(name)
-        if model is None or not self._is_named(name, rights):
+        if self._entry_of(name) is None or not self._is_named(name, rights):
             raise NotFound(
                 f"There is no model {reprlib.repr(name)} here; GET /v1/models lists those there"
                 " are.",
@@ -161,7 +175,7 @@ class ModelCatalog:
                 param="model",
             )
         self.check_profile("agent" if self._scope_of(name) == "agents" else "chat", owner, name)
-        return model
+        return self._models.get(name) or self._describe(name)
 
     def check_profile(self, profile: Profile, owner: str, name: str = "") -> None:
         """See that the owner may use agents, or plain models. Raises `Forbidden`."""
@@ -186,7 +200,8 @@ class ModelCatalog:
             name = self._default
             if not self._is_named(name, self.rights(owner)):
                 name = next((model.id for model in self.list(owner)), name)
-        means = self._meaning[self.get(name, owner).id]
+        self.get(name, owner)
+        means = self._meaning.get(name, name)
         model = means.removeprefix(AGENT_PREFIX)
         return Choice(model, "chat" if model == means else "agent")
 

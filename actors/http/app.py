@@ -18,6 +18,7 @@ from ...schemas.errors import NotFound, UpgradeRequired
 from ...transport.http.asgi import send_response
 from ..keys.registry import TURNS
 from ..mcp.servers import list_mcp_servers
+from ..nodes.checks import PATH as NODE_PATH
 from .auth import KeyRing
 from .batch_road import road_of
 from .batches import cancel_batch, create_batch, list_batches, show_batch
@@ -124,6 +125,16 @@ def http_app(gateway: Gateway) -> ASGIApp:
         *_turn_routes(gateway, keys, forwarding),
         *_other_routes(gateway, keys),
     ]
+
+    async def tell_node(call: Call) -> None:
+        """Which node this is, to another one: for a client there is nothing here."""
+        if call.from_node is None or nodes is None:
+            await no_such_path(call.scope, call.receive, call.send)
+        else:
+            await call.answer({"id": nodes.node.id})
+
+    if nodes is not None:
+        routes.append(any_route(gateway, NODE_PATH, GET=tell_node))
     router = Router(routes, redirect_slashes=False, default=no_such_path)
     secret = "" if nodes is None else cluster.secret
     return Front(router, gateway.settings.server, gateway.bus, secret)

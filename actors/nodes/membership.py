@@ -38,6 +38,9 @@ BEATS_IN_A_LEASE = 4
 LEAVE_SECONDS = 1.0
 """How long a node that stops tries to say so; behind that its lease runs out."""
 
+EARLIER_LIVES = 2
+"""For so many leases a node that starts waits for an earlier life at its URL to end."""
+
 AGAIN_SECONDS = 0.1
 """How long a node waits before it asks the store for another life once more."""
 
@@ -55,7 +58,7 @@ class Membership:
         self._store = store
         self._secret = settings.secret
         self._interval = settings.lease_seconds / BEATS_IN_A_LEASE
-        self._until = math.inf
+        self._until = -math.inf
         self._others: dict[str, LiveNode] = {}
         self._changed = trio.Event()
         self.lives = 0
@@ -74,6 +77,11 @@ class Membership:
     def holds(self) -> bool:
         """Whether what this node owns is still its own."""
         return trio.current_time() < self._until
+
+    @property
+    def is_alone(self) -> bool:
+        """Whether there can be no other nodes: the store is one gateway's."""
+        return self._until == math.inf
 
     @property
     def others(self) -> tuple[LiveNode, ...]:
@@ -102,11 +110,12 @@ class Membership:
     async def wait_gone(self, node_id: str) -> None:
         """Wait until this other node lives no more, as far as that is known. One that has just
         come is waited for until it was seen once."""
-        await self._next_beat()
+        await self.wait_beat()
         while node_id in self._others:
-            await self._next_beat()
+            await self.wait_beat()
 
-    async def _next_beat(self) -> None:
+    async def wait_beat(self) -> None:
+        """Wait until it was looked again who lives."""
         await self._changed.wait()
 
     async def join(self) -> None:
@@ -175,19 +184,20 @@ def _drains(other: LiveNode) -> bool:
 async def open_nodes(
     store: Store | None, settings: ClusterSettings
 ) -> AsyncIterator[Membership | None]:
-    """Be one node among others while the block runs, if there are to be others; afterwards this
-    node owns nothing. Raises `SettingsError`, `Overloaded`."""
-    if not settings.node_url:
-        yield None
-        return
-    if store is None or not store.node.url:
-        reason = "needs a database that several gateways can share (storage.url)"
-        raise SettingsError([Problem("cluster.node_url", reason)])
-    membership = Membership(store, settings)
+    """Be one node among others while the block runs, if the store is one that several share;
+    afterwards this node owns nothing. Raises `SettingsError`, `Overloaded`."""
+    membership = None if store is None else Membership(store, settings)
     try:
-        await membership.join()
+        if membership is not None:
+            await membership.join()
+            await _check_others(membership, settings)
     except StoreError as error:
         raise Overloaded(str(error), code="storage_unavailable") from error
+    if store is None or membership is None or membership.is_alone:
+        if settings.node_url:
+            raise _wrong("needs a database that several gateways can share (storage.url)")
+        yield None
+        return
     async with trio.open_nursery() as nursery:
         nursery.start_soon(membership.run)
         try:
@@ -196,3 +206,21 @@ async def open_nodes(
             nursery.cancel_scope.cancel()
             with trio.move_on_after(LEAVE_SECONDS, shield=True), suppress(StoreError):
                 await store.leave()
+
+
+async def _check_others(membership: Membership, settings: ClusterSettings) -> None:
+    """Raises `SettingsError` where this node and another could not work together."""
+    with trio.move_on_after(settings.lease_seconds * EARLIER_LIVES):
+        while any(each.node.url == settings.node_url for each in membership.others):
+            # An earlier life of this gateway that was killed, most likely.
+            await trio.sleep(settings.lease_seconds / BEATS_IN_A_LEASE)
+            await membership.join()
+    for each in membership.others:
+        if not (each.node.url and settings.node_url):
+            raise _wrong("must be set: another gateway uses this database")
+        if each.node.url == settings.node_url:
+            raise _wrong(f"{settings.node_url} is another gateway's, which lives")
+
+
+def _wrong(reason: str) -> SettingsError:
+    return SettingsError([Problem("cluster.node_url", reason)])

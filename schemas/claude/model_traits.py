@@ -63,6 +63,16 @@ def _version(name: str) -> tuple[int, int]:
     return _NEWEST if "claude" in name or _ALIAS.fullmatch(name) else _OLDEST
 
 
+_ID_OF_FAMILY = re.compile(r"claude-([a-z]{1,20})-\d{1,2}(?:-\d{1,2})?(?:-20\d{6})?")
+
+
+def family_of(model: str) -> str:
+    """The family of the model with that id, by the CLI's name for its newest ("opus"); "" for what
+    is no id of Claude's."""
+    found = _ID_OF_FAMILY.fullmatch(model)
+    return "" if found is None else found[1]
+
+
 # -- sizes and names -------------------------------------------------------------------------------
 
 _NAMED = re.compile(r"claude-(?:([a-z]+)-)?(\d)(?:[-.](\d))?(?!\d)(?:-([a-z]+))?")

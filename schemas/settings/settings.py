@@ -424,6 +424,12 @@ class ModelSettings(Section):
     aliases: Mapping[str, str] = key(
         dict, rules.model_map, "Other names for them, such as `gpt-4o` for `sonnet`."
     )
+    versions: bool = key(
+        True,
+        rules.boolean,
+        "Where a family's name is offered (`opus`), requests may also name its ids, of whichever "
+        "version (`claude-opus-4-5-20251101`). Clients such as Claude Code do.",
+    )
     agents: bool = key(
         True,
         rules.boolean,

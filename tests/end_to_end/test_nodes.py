@@ -7,15 +7,21 @@ from collections.abc import AsyncIterator
 from pathlib import Path
 from typing import Any
 
+import attrs
 import httpx
 import pytest
 import trio
 from trio_websocket import ConnectionClosed, open_websocket_url
 
+from ccapi.actors import open_gateway
+from ccapi.actors.nodes.checks import problem_of
+from ccapi.schemas.settings.settings import SettingsError
+from ccapi.transport.store.memory import MemoryCluster
+
 from ..support.embedded import script
 from ..support.joined import open_joined
-from ..support.live import Live
-from ..support.nodes import open_demo_nodes
+from ..support.live import Live, settings_for
+from ..support.nodes import free_port, node_settings, open_demo_nodes
 
 
 @pytest.fixture
@@ -257,3 +263,120 @@ async def test_a_response_elsewhere_is_steered_and_cancelled(
             await until(connection, "response.incomplete")
             second = (await until(connection, "response.created"))["response"]["id"]
             assert second != begun
+
+
+# -- who is there ----------------------------------------------------------------------------------
+
+
+async def test_nodes_find_each_other(nodes: list[Live]) -> None:
+    one, other = nodes
+    for each, to in ((one, other), (other, one), (one, one)):
+        membership, node = each.gateway.nodes, to.gateway.nodes
+        assert membership is not None
+        assert node is not None
+        client = each.gateway.node_client
+        assert await problem_of(membership, client, to.url, node.node.id) is None
+
+
+async def test_clients_do_not_reach_what_nodes_ask(
+    nodes: list[Live], client: httpx.AsyncClient
+) -> None:
+    answer = await client.get(f"{nodes[0].base_url}/node")
+    assert answer.status_code == 404
+    assert answer.json()["error"]["code"] == "not_found"
+
+
+async def test_what_is_wrong_between_nodes_is_said(nodes: list[Live]) -> None:
+    one, other = nodes
+    membership, client = one.gateway.nodes, one.gateway.node_client
+    assert membership is not None
+    said = await problem_of(membership, client, other.url, "another life")
+    assert said is not None
+    assert "two have one cluster.node_url" in said
+    said = await problem_of(membership, client, f"http://127.0.0.1:{free_port()}", "node")
+    assert said is not None
+    assert "nothing answers there" in said
+    membership._secret = "another-secret-altogether"
+    said = await problem_of(membership, client, other.url, "node")
+    assert said is not None
+    assert "made with another secret (cluster.secret)" in said
+
+
+async def test_a_balancer_that_strips_headers_is_noticed(
+    nodes: list[Live], client: httpx.AsyncClient
+) -> None:
+    one, other = nodes
+    membership = one.gateway.nodes
+    assert membership is not None
+
+    async def strip(stream: trio.SocketStream) -> None:
+        async with stream, await trio.open_tcp_stream(*address(other.url)) as behind:
+            head = (await stream.receive_some(65536)).split(b"\r\n")
+            kept = [line for line in head if not line.lower().startswith(b"x-ccapi")]
+            await behind.send_all(b"\r\n".join(kept))
+            await stream.send_all(await behind.receive_some(65536))
+
+    (listener,) = await trio.open_tcp_listeners(0, host="127.0.0.1")
+    url = f"http://127.0.0.1:{listener.socket.getsockname()[1]}"
+    async with trio.open_nursery() as nursery:
+        nursery.start_soon(trio.serve_listeners, strip, [listener])
+        said = await problem_of(membership, one.gateway.node_client, url, "node")
+        nursery.cancel_scope.cancel()
+    assert said is not None
+    assert "takes x-ccapi-node away" in said
+
+
+def address(url: str) -> tuple[str, int]:
+    host, _, port = url.removeprefix("http://").partition(":")
+    return host, int(port)
+
+
+async def test_two_nodes_at_one_url_are_refused(tmp_path: Path) -> None:
+    shared = MemoryCluster(0.5)
+    settings = node_settings(settings_for(tmp_path, {"HOME": str(tmp_path)}), free_port())
+    url = settings.cluster.node_url
+    settings = attrs.evolve(settings, cluster=attrs.evolve(settings.cluster, lease_seconds=0.5))
+    first = shared.open_node(url)
+
+    async def beat() -> None:
+        while True:
+            await first.beat()
+            await trio.sleep(0.1)
+
+    async with trio.open_nursery() as nursery:
+        nursery.start_soon(beat)
+        with pytest.RaisesGroup(
+            pytest.RaisesExc(SettingsError, match="another gateway's, which lives"),
+            flatten_subgroups=True,
+        ):
+            async with open_gateway(settings, demo=True, store=shared.open_node(url)):
+                pass
+        nursery.cancel_scope.cancel()
+    # Once it is gone, its place is free.
+    await trio.sleep(0.6)
+    async with open_gateway(settings, demo=True, store=shared.open_node(url)) as gateway:
+        assert gateway.nodes is not None
+
+
+async def test_a_conversation_is_deleted_where_it_is(
+    nodes: list[Live], client: httpx.AsyncClient
+) -> None:
+    one, other = nodes
+    name = (await ask(client, one, "One")).json()["conversation_id"]
+    deleted = await client.delete(f"{other.base_url}/conversations/{name}")
+    assert deleted.status_code == 200
+    assert not one.gateway.conversations()
+    assert (await client.get(f"{other.base_url}/conversations/{name}")).status_code == 404
+
+
+async def test_a_node_that_drains_passes_turns_on(
+    nodes: list[Live], client: httpx.AsyncClient
+) -> None:
+    one, other = nodes
+    name = (await ask(client, one, "One")).json()["conversation_id"]
+    one.gateway.drain()
+    for fields in ({}, {"conversation_id": name}):
+        answer = await ask(client, one, "Two", **fields)
+        assert answer.status_code == 200, answer.text
+    assert name in {each.conversation_id for each in other.gateway.conversations()}
+    assert (await client.get(f"{one.url}/ready")).status_code == 503

@@ -5,12 +5,15 @@ from __future__ import annotations
 from pathlib import Path
 
 import httpx
+import pytest
 import trio
 import trio.testing
 
-from ccapi.actors.conversations.models import ModelCatalog, open_learning
+from ccapi.actors.conversations.models import Choice, ModelCatalog, open_learning
+from ccapi.actors.keys.registry import Rights
 from ccapi.actors.runtime.bus import Bus
 from ccapi.schemas.claude.models import ListedModel
+from ccapi.schemas.errors import NotFound
 from ccapi.schemas.events import ModelsListed
 from ccapi.schemas.settings.settings import ModelSettings
 from tests.support.live import open_live_demo
@@ -66,3 +69,43 @@ async def test_a_child_that_takes_a_turn_says_what_its_models_are(tmp_path: Path
                 while (told := (await client.get("/v1/models/default")).json())["source"] != "cli":
                     await trio.sleep(0.02)
     assert told["description"] == "No model"
+
+
+def test_ids_of_a_family_that_is_offered_may_be_named() -> None:
+    catalog = ModelCatalog(SETTINGS)
+    for name in ("claude-sonnet-5-5", "claude-sonnet-5", "claude-sonnet-4-5-20250929"):
+        assert catalog.resolve(name) == Choice(name, "chat")
+        assert catalog.resolve(f"agent/{name}") == Choice(name, "agent")
+        assert catalog.get(name).means == name
+    assert catalog.get("claude-sonnet-4-5-20250929").name == "Claude Sonnet 4.5"
+    assert "claude-sonnet-5-5" not in {model.id for model in catalog.list()}
+    for name in ("claude-opus-5-5", "claude-haiku-5-5", "claude-sonnet", "claude-sonnet-5-x", ""):
+        with pytest.raises(NotFound):
+            catalog.resolve(name)
+
+
+def test_ids_of_a_family_may_not_be_named_where_the_operator_says_so() -> None:
+    for settings in (
+        ModelSettings(available=("sonnet",), versions=False),
+        ModelSettings(available=("claude-opus-4-8", "haiku"), default="haiku"),
+        # Its name is another's here.
+        ModelSettings(available=("haiku",), aliases={"sonnet": "haiku"}),
+    ):
+        with pytest.raises(NotFound):
+            ModelCatalog(settings).resolve("claude-sonnet-5-5")
+    no_agents = ModelCatalog(ModelSettings(available=("sonnet",), agents=False))
+    with pytest.raises(NotFound):
+        no_agents.resolve("agent/claude-sonnet-5-5")
+
+
+def test_a_key_that_is_limited_to_a_family_may_name_its_ids() -> None:
+    catalog = ModelCatalog(SETTINGS, lambda _: Rights("o", "n", models=frozenset({"sonnet"})))
+    assert catalog.resolve("claude-sonnet-5-5").model == "claude-sonnet-5-5"
+    with pytest.raises(NotFound):
+        catalog.resolve("claude-haiku-4-5")
+    by_id = ModelCatalog(
+        SETTINGS, lambda _: Rights("o", "n", models=frozenset({"claude-sonnet-5-5"}))
+    )
+    assert by_id.resolve("claude-sonnet-5-5").model == "claude-sonnet-5-5"
+    with pytest.raises(NotFound):
+        by_id.resolve("sonnet")

@@ -6,7 +6,7 @@ from typing import Any
 
 import pytest
 
-from ccapi.schemas.claude.model_traits import ModelSizes, sizes_of, title_of, traits_of
+from ccapi.schemas.claude.model_traits import ModelSizes, family_of, sizes_of, title_of, traits_of
 from ccapi.schemas.claude.sampling import encode_settings, without_effect
 from ccapi.schemas.turn import Options, Setup, Tool, ToolChoice
 from tests.support.messages_rules import broken_rule
@@ -185,3 +185,22 @@ def test_of_another_makers_model_nothing_is_known() -> None:
 )
 def test_what_people_call_a_model(model: str, title: str) -> None:
     assert title_of(model) == title
+
+
+@pytest.mark.parametrize(
+    ("model", "family"),
+    [
+        ("claude-opus-5-5", "opus"),
+        ("claude-sonnet-5", "sonnet"),
+        ("claude-haiku-4-5-20251001", "haiku"),
+        ("claude-fable-5-20260901", "fable"),
+        ("claude-3-5-sonnet-20241022", ""),
+        ("claude-opus-5-5-", ""),
+        ("claude-opus-5-5-latest", ""),
+        ("claude-opus-5-5\n", ""),
+        ("opus", ""),
+        ("gpt-5-5", ""),
+    ],
+)
+def test_ids_have_families(model: str, family: str) -> None:
+    assert family_of(model) == family
