@@ -85,7 +85,7 @@ R = TypeVar("R")
 log = get_logger("ccapi.gateway")
 
 COMPACTION_KEY = "compaction.key"
-"""The file under ``storage.path`` by whose key compactions are sealed."""
+"""The file under ``storage.path`` by whose key a gateway that is alone seals compactions."""
 
 BACKGROUND_TURNS = 256
 """Turns under way at once whose caller may have gone."""
@@ -130,7 +130,10 @@ class Gateway:
         self.models = models
         models.rights = keys.find
         self.attachments = AttachmentPolicy.of(settings)
-        self.seals = Seals(settings.storage.path.expanduser() / COMPACTION_KEY)
+        self.seals = Seals(
+            settings.storage.path.expanduser() / COMPACTION_KEY,
+            "" if nodes is None else settings.cluster.secret,
+        )
         self.bodies = bodies
         self._directory = directory
         self._pool = pool
@@ -452,6 +455,7 @@ class Gateway:
     async def wait_drained(self) -> None:
         """Wait until no turn is under way, after `drain`."""
         await self._turns.wait_drained()
+        await self.batches.wait_drained()
 
     def kill_children(self) -> None:
         """End every child at once, without its stop sequence."""
@@ -573,7 +577,7 @@ async def open_gateway(
                 open_nodes(archive.store, settings.cluster) as nodes,
                 open_keys(settings.auth, settings.limits.as_limits(), archive.store) as keys,
                 open_usage_store(archive.store) as usage,
-                open_limits(keys, usage) as limits,
+                open_limits(keys, usage, is_shared=nodes is not None) as limits,
                 open_cleanup(
                     cli.cwd.parent,
                     cli.agents.root,

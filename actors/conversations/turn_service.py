@@ -55,27 +55,33 @@ class TurnService:
             raise draining()
         owner = entry.owner
         self._keys.find(owner)  # it may have been revoked since the request was let in
-        await self._limits.load(owner)  # no checkpoint where the request was accepted
-        self._limits.take(owner)
-        model = start.request.model or entry.state.memory.setup.model
-        turn, port = open_turn(start.turn_id, entry.conversation_id, model)
+        # Before the limits are asked, which may wait: no other client shall come to it by its
+        # history meanwhile.
         self._directory.use(entry, time.time())
         self.running += 1
-        self._limits.began(owner)
         under_way = self._under_way.setdefault(owner, {})
         under_way[start.turn_id] = entry
+        is_counted = False
         try:
-            await self._supervisor.submit(entry, Submit(start, port))
-            yield turn
+            await self._limits.begin(owner, start.turn_id)
+            is_counted = True
+            self._keys.find(owner)
+            model = start.request.model or entry.state.memory.setup.model
+            turn, port = open_turn(start.turn_id, entry.conversation_id, model)
+            try:
+                await self._supervisor.submit(entry, Submit(start, port))
+                yield turn
+            finally:
+                turn.hang_up()
         finally:
-            turn.hang_up()
             del under_way[start.turn_id]
             if not under_way:
                 self._under_way.pop(owner, None)
             self._directory.release(entry, time.time())
             self._supervisor.relieve(entry)
             self.running -= 1
-            self._limits.ended(owner)
+            if is_counted:
+                self._limits.end(owner, start.turn_id)
             if self.draining and not self.running:
                 self._quiet.set()
 

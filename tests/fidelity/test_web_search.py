@@ -4,9 +4,11 @@ it for every later child."""
 
 from __future__ import annotations
 
+from pathlib import Path
 from typing import Any
 
 import httpx
+import trio
 from attrs import evolve
 from openai.types.chat import ChatCompletion
 from openai.types.responses import Response as ResponseObject
@@ -24,6 +26,8 @@ from tests.support.messages_stub import (
     call,
     say,
 )
+from tests.support.raw_agent import open_raw_agent, results_of, run_out
+from tests.support.raw_cli import user_frame
 from tests.support.responses import RESPONSES, Event, events, text_of, tool
 
 from .served import JSON, MODEL, Served, function, user
@@ -308,6 +312,32 @@ def test_a_pause_of_the_api_goes_on_where_it_was(served: Served) -> None:
     assert [each["role"] for each in sent["messages"]] == ["user", "assistant"]
     assert sent["messages"][1]["content"] == plain(first["content"])
     assert sent["tools"] == [OWN]
+
+
+def test_claude_as_a_client_searches(served: Served, tmp_path: Path) -> None:
+    """Its ``WebSearch`` is a request of its own with the API's tool, which it has to call."""
+
+    def model(request: Request) -> Answer:
+        if request.is_search:
+            return searched(Text("Blue."))
+        if request.last_user_text.startswith("Web search results"):
+            return say("Done.")
+        return call(ToolUse("WebSearch", {"query": "plums"}))
+
+    async def ask() -> list[JSON]:
+        async with open_raw_agent(tmp_path, served.live.url, model=MODEL) as cli:
+            await cli.send(user_frame("Of plums?"))
+            return await run_out(cli)
+
+    served.stub.answer = model
+    frames = trio.run(ask)
+    assert frames[-1]["result"] == "Done."
+    [result] = results_of(frames)
+    assert f'"url":"{PLUMS[1]}"' in result["content"]
+    [used] = frames[-1]["modelUsage"].values()
+    assert used["webSearchRequests"] == 1
+    [search] = [request for request in served.requests if request.is_search]
+    assert search.body["tool_choice"] == {"type": "tool", "name": "web_search"}
 
 
 def test_an_agents_search_in_the_words_of_the_messages_api(served: Served) -> None:

@@ -24,7 +24,8 @@ def clock() -> Clock:
 
 EMPTY = """
 delete from conversation; delete from response; delete from usage; delete from api_key;
-delete from request; delete from node; delete from file; delete from batch;
+delete from request; delete from node; delete from allowance; delete from permit;
+delete from file; delete from batch;
 update counter set value = 0 where name = 'keys'
 """
 

@@ -42,7 +42,9 @@ def living(column: str) -> str:
 # -- nodes -----------------------------------------------------------------------------------------
 
 RENEW = """
-with gone as (delete from node where expires < clock_timestamp() - interval '1 day')
+with gone as (delete from node where expires < clock_timestamp() - interval '1 day'),
+over as (delete from permit where not exists (
+    select from node where node.id = permit.node and expires > clock_timestamp()))
 insert into node values($1, $2, '{}', clock_timestamp() + $3::float8 * interval '1 second')
 """
 BEAT = """
@@ -386,6 +388,19 @@ select key_id, hour, model, turns, {_COUNTS} from usage where key_id = $1 and ho
 order by hour, model
 """
 
+# -- limits ----------------------------------------------------------------------------------------
+
+_STANDING = (
+    "select has_room, running, remaining, tokens, usd, first_hours from admit("
+    "$1, $2, $3, $4::int, $5::float8, $6::text[], $7::bigint[], $8::float8[], {takes}, $9::float8)"
+)
+ADMIT = _STANDING.format(takes=True)
+STANDING = _STANDING.format(takes=False)
+DISCHARGE = """
+delete from permit using unnest($1::text[], $2::text[]) as each(key_id, turn_id)
+where permit.key_id = each.key_id and permit.turn_id = each.turn_id
+"""
+
 # -- keys ------------------------------------------------------------------------------------------
 
 KEYS = """
@@ -460,7 +475,8 @@ CLAIMED = f"""
 select key_id, name, digest,
     case when state = 'running' and node <> $3 and not {living("request.node")} then 'lost'
     else state end,
-    expires_at, status, headers, body
+    expires_at, status, headers, body,
+    state = 'running' and node <> $3 and {living("request.node")}
 from request where key_id = $1 and name = $2
 """
 SETTLE = f"""

@@ -34,8 +34,10 @@ from ....schemas.log.words import terms_of
 from ....schemas.turn import Usage
 from ...loggers import get_logger
 from ...workers import work
+from ..admission import exceeded
 from ..engine import MAX_RECORDS, Change, Created, RequestRow, Row, State, named_parts
 from ..interface import (
+    Allowance,
     Begun,
     DayUsage,
     Fenced,
@@ -55,6 +57,7 @@ from ..interface import (
     Owned,
     Page,
     Spent,
+    Standing,
     StoredConversation,
     StoreError,
     StoreStatistics,
@@ -63,6 +66,7 @@ from ..interface import (
     Unavailable,
     Unknown,
     Unsettled,
+    Used,
 )
 from ..leases import LONG_CHARACTERS, LeaseChanges, change_of, created_of, follow, lease_of
 from ..local import (
@@ -686,6 +690,38 @@ class PostgresStore(LeaseChanges):
         if rows:
             await self.pool.write(sql.COUNT, *map(list, zip(*sorted(rows), strict=True)))
 
+    # -- limits ------------------------------------------------------------------------------------
+
+    async def admit(
+        self, key_id: str, allowance: Allowance, turn_id: str | None = None
+    ) -> Standing:
+        values = self._asking(key_id, allowance, turn_id)
+        standing = _standing(allowance, await self.pool.write(sql.ADMIT, *values))
+        if standing is None:
+            raise Lapsed("This node's lease has run out.")
+        return standing
+
+    async def standing(self, key_id: str, allowance: Allowance) -> Standing:
+        values = self._asking(key_id, allowance, None)
+        standing = _standing(allowance, await self.pool.read(sql.STANDING, *values))
+        assert standing is not None
+        return standing
+
+    def _asking(self, key_id: str, allowance: Allowance, turn_id: str | None) -> tuple[object, ...]:
+        windows = allowance.windows
+        return (
+            *(key_id, turn_id, self.node.id),
+            *(allowance.concurrent_turns, float(allowance.turns_per_minute)),
+            [each.first_hour for each in windows],
+            [each.tokens for each in windows],
+            [float(each.usd) for each in windows],
+            self._moment(),
+        )
+
+    async def discharge(self, turns: Sequence[tuple[str, str]]) -> None:
+        keys, names = [key_id for key_id, _ in turns], [turn_id for _, turn_id in turns]
+        await self.pool.write(sql.DISCHARGE, keys, names)
+
     # -- keys --------------------------------------------------------------------------------------
 
     async def keys(self, known: int | None = None) -> Keys | None:
@@ -832,6 +868,17 @@ def _missing(conversation_id: str) -> Missing:
 
 def _fenced(conversation_id: str) -> Fenced:
     return Fenced(f"Another lease of {conversation_id} was granted, or it was deleted.")
+
+
+def _standing(allowance: Allowance, rows: Sequence[Found]) -> Standing | None:
+    """None: this node lives no more."""
+    [(has_room, running, left, tokens, usd, hours)] = rows
+    if has_room is None:
+        return None
+    used = tuple(map(Used, tokens, usd, hours))
+    limit = exceeded(allowance, running, left, used)
+    assert has_room is (limit is None), "both see the same numbers"
+    return Standing(running, left, used, limit)
 
 
 def _summary(row: Found) -> Summary:
