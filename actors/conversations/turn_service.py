@@ -7,12 +7,12 @@ drains. Refuses to know: how a turn runs (`actors.session`), and who asks for it
 from __future__ import annotations
 
 import time
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Callable
 from contextlib import asynccontextmanager, suppress
 
 import trio
 
-from ...schemas.errors import Conflict, GatewayError, draining
+from ...schemas.errors import Conflict, GatewayError, draining, storage_unavailable
 from ...schemas.message import Message
 from ..keys.limits import KeyLimiter
 from ..keys.registry import KeyRegistry
@@ -44,6 +44,8 @@ class TurnService:
         self._quiet = trio.Event()
         self.running = 0
         self.draining = False
+        self.holds: Callable[[], bool] = lambda: True
+        """Whether what this gateway has is its own; it is not, where its lease is over."""
 
     def __repr__(self) -> str:
         return f"<TurnService {self.running} running{', draining' if self.draining else ''}>"
@@ -53,6 +55,8 @@ class TurnService:
         """See `Conversation.turn`."""
         if self.draining:
             raise draining()
+        if not self.holds():
+            raise storage_unavailable("No turn can begin now")
         owner = entry.owner
         self._keys.find(owner)  # it may have been revoked since the request was let in
         # Before the limits are asked, which may wait: no other client shall come to it by its

@@ -9,7 +9,7 @@ transaction of its end; what has no such transaction (a conversation that is not
 child reports late) waits here for the writer, `FLUSH_SECONDS` at most.
 
 **Several nodes.** Then a limit is the cluster's: the store admits a turn (`Store.admit`), in one
-step with its look at what runs and what was counted, and it is told when the turn is over, once
+step with its look at what runs and what was counted, and it learns when the turn is over, once
 what the turn used is written. So the promise is the same as on one node: never more turns at once
 than a key may have, nor in a minute, whichever nodes are asked; and a budget is passed by no more
 than the turns that run. Nothing is reserved for a turn, since no one knows what it will take: what
@@ -58,7 +58,7 @@ JUST_ENDED_SECONDS = 0.05
 that the turn before it is over, which the client has seen."""
 
 AGAIN_SECONDS = 0.2
-"""After which the store is told once more that turns are over."""
+"""After which the store receives once more that turns are over."""
 
 
 @define(eq=False)
@@ -379,7 +379,7 @@ class KeyLimiter:
 
     async def discharge(self) -> None:
         """Tell the store which turns are over, after what they used. Raises `StoreError`: then it
-        is told later."""
+        learns it later."""
         over, self._over = self._over, []
         try:
             await self.flush()

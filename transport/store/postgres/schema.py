@@ -12,16 +12,14 @@ row is changed in place (``fillfactor``).
 from __future__ import annotations
 
 import re
-from contextlib import suppress
-
-from psycopg import errors
+from collections.abc import Sequence
 
 from ..interface import StoreRefused
 from .connection import Connection
 from .trio_connection import Row
 
-LOCK = 0x63634150
-"""The advisory lock under which tables are made and changed."""
+ONE_AT_A_TIME = f"select pg_advisory_xact_lock({0x63634150}, hashtext(current_schema()))"
+"""Tables are made and changed under this lock."""
 
 _FIRST = """
 create table counter(name text primary key, value bigint not null);
@@ -61,7 +59,7 @@ create table unit(
     last integer not null, primary key(n, first));
 create table word(
     n bigint not null references conversation on delete cascade, first integer not null,
-    words text not null, found tsvector, primary key(n, first));
+    last integer not null, words text not null, found tsvector, primary key(n, first));
 create index word_found on word using gin(found);
 create index word_long on word(n) where found is null;
 create table lineage(
@@ -224,23 +222,27 @@ language."""
 MARKS = ["conversation", "counter", "log", "turn"]
 """Tables by which a store is recognized, whatever its version."""
 
-_IS_OURS = """
+IS_OURS = """
 select count(*) filter (where relname = any($1)), count(*) from pg_class
 where relnamespace = (select oid from pg_namespace where nspname = current_schema())
     and relkind in ('r', 'p')
 """
 
 
+VERSION = "select value from counter where name = 'schema'"
+
+
 async def version_of(connection: Connection, place: str) -> int:
     """The version of the tables, 0 where there are none. Raises `StoreRefused` where they are of a
     newer program, or another one's; `psycopg.Error`."""
-    [(ours, tables)] = await connection.execute(_IS_OURS, [MARKS])
+    [(ours, tables)] = await connection.execute(IS_OURS, [MARKS])
     if not tables:
         return 0
-    found: list[Row] = []
-    if ours == len(MARKS):
-        with suppress(errors.UndefinedColumn):
-            found = await connection.execute("select value from counter where name = 'schema'")
+    return judged(await connection.execute(VERSION) if ours == len(MARKS) else [], place)
+
+
+def judged(found: Sequence[Row], place: str) -> int:
+    """The version, of what `VERSION` gives. Raises as `version_of`."""
     if not found:
         raise StoreRefused(
             f"{place} is not a store of this gateway, and has tables: set storage.url to an empty "
@@ -275,7 +277,7 @@ async def migrate(connection: Connection, place: str, *, only_empty: bool = Fals
     try:
         await connection.execute("set local statement_timeout = 0")
         await connection.execute("set local lock_timeout = 0")
-        await connection.execute("select pg_advisory_xact_lock($1::bigint)", [LOCK])
+        await connection.execute(ONE_AT_A_TIME)
         version = await version_of(connection, place)
         if not version or not only_empty:
             for script in MIGRATIONS[version:]:

@@ -41,6 +41,14 @@ def living(column: str) -> str:
 
 # -- nodes -----------------------------------------------------------------------------------------
 
+GUARD = 0x63634151
+"""The advisory lock that a gateway holds as long as it has the database open: alone, or together
+with the others. Each schema of a database has its own."""
+
+ALONE = f"select pg_try_advisory_lock({GUARD}, hashtext(current_schema()))"
+TOGETHER = f"select pg_try_advisory_lock_shared({GUARD}, hashtext(current_schema()))"
+FORGET_ALL = "delete from node"
+FORGET_ALONE = "delete from node where url = ''"
 RENEW = """
 with gone as (delete from node where expires < clock_timestamp() - interval '1 day'),
 over as (delete from permit where not exists (
@@ -305,9 +313,10 @@ with mine as (
     order by n, first for update skip locked
 ), done as (
     delete from unit using mine where unit.n = mine.n and unit.first = mine.first
-    returning unit.n, unit.first
+    returning unit.n, unit.first, unit.last
 )
-insert into word select n, first, each.words, array_to_tsvector(string_to_array(each.found, ' '))
+insert into word select n, first, last, each.words,
+    array_to_tsvector(string_to_array(each.found, ' '))
 from done join unnest($1::bigint[], $2::int[], $3::text[], $4::text[])
     as each(n, first, words, found) using(n, first)
 on conflict do nothing
