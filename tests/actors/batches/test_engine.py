@@ -254,19 +254,20 @@ async def test_one_that_gives_up_leaves_its_place(autojump_clock: MockClock) -> 
         await slots.take("c")
 
 
-def test_a_batch_leaves_a_key_half_of_its_turns() -> None:
+async def test_a_batch_leaves_a_key_half_of_its_turns() -> None:
     now = 0.0
     limits = LimitSettings(concurrent_turns=4, turns_per_minute=60).as_limits()
     keys = KeyRegistry(AuthSettings(), limits.over(NO_LIMITS))
     limiter = KeyLimiter(keys, None, lambda: now)  # type: ignore[arg-type]
     for running in range(4):
         assert limiter.has_spare(LOCAL) == (running < 2)
-        limiter._account(LOCAL).running += 1
-    for number in range(4):
-        limiter.end(LOCAL, f"turn-{number}")
-    taken = 0
+        await limiter.begin(LOCAL, f"turn_{running}")
+    for running in range(4):
+        limiter.end(LOCAL, f"turn_{running}")
+    taken = 4
     while limiter.has_spare(LOCAL):
-        limiter.take(LOCAL)
+        await limiter.begin(LOCAL, "turn")
+        limiter.end(LOCAL, "turn")
         taken += 1
     assert taken == 31, "half of the bucket is left"
     now = 2.0
