@@ -233,7 +233,10 @@ class Gateway:
     async def recall(
         self, messages: Sequence[Message], setup: Setup, *, owner: str, exact: bool = False
     ) -> None:
-        """Look in the store for a conversation that `holder` may find, unless one is here."""
+        """Look in the store for a conversation that `holder` may find, unless one is here. Raises
+        `Elsewhere` where another node has it, or the agents of the setup's workspace work there."""
+        if setup.profile == "agent" and setup.workspace:
+            await self.archive.check_place(setup.workspace)
         border = new_from(messages)
         if border and self.archive.store is not None:
             digests = [digest(message) for message in messages[:border]]
@@ -617,7 +620,7 @@ async def open_gateway(
         try:
             async with (
                 open_archive(settings.storage, directory, store, settings.cluster) as archive,
-                open_nodes(archive.store, settings.cluster) as nodes,
+                open_nodes(archive.store, settings.cluster, cli.agents.root) as nodes,
                 open_keys(settings.auth, settings.limits.as_limits(), archive.store) as keys,
                 open_usage_store(archive.store) as usage,
                 open_limits(keys, usage, is_shared=nodes is not None) as limits,
