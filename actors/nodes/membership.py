@@ -32,6 +32,7 @@ from ...schemas.settings.settings import ClusterSettings, Problem, SettingsError
 from ...transport.loggers import get_logger
 from ...transport.process.workspaces_home import home_of
 from ...transport.store.interface import Lapsed, LiveNode, Node, Store, StoreError
+from .figures import NodeFigures, read_figures
 
 log = get_logger("ccapi.nodes")
 
@@ -64,6 +65,7 @@ class Membership:
         self._secret = settings.secret
         self._interval = settings.lease_seconds / BEATS_IN_A_LEASE
         self._until = -math.inf
+        self._store_seconds = 0.0
         self._others: dict[str, LiveNode] = {}
         self._changed = trio.Event()
         self.lives = 0
@@ -94,6 +96,19 @@ class Membership:
     def others(self) -> tuple[LiveNode, ...]:
         """The other nodes that lived at the last beat."""
         return tuple(self._others.values())
+
+    @property
+    def figures(self) -> list[NodeFigures]:
+        """How each node stands that lives, in the order of their URLs: this one now, the others
+        as they said with their last beat."""
+        here = LiveNode(self.node, write_json(self._own_facts()))
+        nodes = map(read_figures, [here, *self.others])
+        return sorted(nodes, key=lambda each: (each.url, each.id))
+
+    def _own_facts(self) -> dict[str, object]:
+        store_ms = round(self._store_seconds * 1000, 3)
+        own = {"draining": self.draining, "home": self.home, "store_ms": store_ms}
+        return {**self.facts(), **own}
 
     @property
     def taking(self) -> Node | None:
@@ -156,8 +171,9 @@ class Membership:
 
     async def _beat(self) -> None:
         try:
-            facts = {**self.facts(), "draining": self.draining, "home": self.home}
-            self._until = await self._store.beat(write_json(facts))
+            facts, before = write_json(self._own_facts()), trio.current_time()
+            self._until = await self._store.beat(facts)
+            self._store_seconds = trio.current_time() - before
         except Lapsed:
             self._until = -math.inf
             raise
