@@ -344,6 +344,8 @@ def names(turn: MessagesTurn) -> list[str]:
         ([{"role": "tool", "content": "x"}], "0.role"),
         ([{"role": "assistant", "content": "x"}, HI], "0.role"),
         ([{"role": "system", "content": "x"}], ""),
+        ([HI, {"role": "system", "content": ""}], "1.content"),
+        ([HI, {"role": "system", "content": [text(" ")]}], "1.content.0.text"),
         ([user(text(""))], "0.content.0.text"),
         ([user({"type": "text"})], "0.content.0.text"),
         ([user({"type": "text", "text": 1})], "0.content.0.text"),
@@ -370,6 +372,7 @@ def names(turn: MessagesTurn) -> list[str]:
         ([user(pdf(media_type="x", data="a"))], "0.content.0.source.media_type"),
         ([user({"type": "search_result", "source": "a", "title": "b"})], "0.content.0.content"),
         ([HI, assistant(searched()[1]), HI], "1.content.0"),
+        ([HI, assistant(searched()[0]), HI, assistant(searched()[1]), HI], "3.content.0"),
         ([HI, assistant({**searched()[0], "id": ""}), HI], "1.content.0.id"),
         ([HI, assistant({**searched()[0], "input": None}), HI], "1.content.0.input"),
         ([HI, assistant(*searched(content=None)), HI], "1.content.1.content"),
@@ -388,6 +391,8 @@ def test_long_requests_are_refused_before_they_are_read() -> None:
     half = [text("a")] * (MAX_PARTS // 2)
     nested = [user(result(content=half)), user({"type": "document", "source": {"content": half}})]
     assert refused(nested).param == "messages"
+    made = {"type": "document", "source": {"type": "content", "content": [text("a")] * MAX_PARTS}}
+    assert refused([HI, assistant(use()), user(result(content=[made]))]).param == "messages"
 
 
 def test_input_that_is_nested_too_deeply() -> None:
@@ -537,9 +542,7 @@ def test_counting_needs_no_length() -> None:
 
 
 def test_betas() -> None:
-    names = read_betas(
-        ["effort-2025-11-24, fine-grained-tool-streaming-2025-05-14", "new-2030-01-01"]
-    )
+    names = read_betas(["effort-2025-11-24, files-api-2025-04-14", "new-2030-01-01"])
     assert ignored_betas(names) == ("anthropic-beta:new-2030-01-01",)
     for wrong in (["a b"], ["é"], [",".join(f"a{number}" for number in range(65))]):
         with pytest.raises(InvalidRequest, match="anthropic-beta"):
