@@ -550,6 +550,9 @@ class _Reading:
                     code="invalid_type",
                     param=f"{path}.content",
                 )
+        if block.is_error and not all(isinstance(part, str) for part in content):
+            # The API refuses them, and the CLI leaves them out.
+            self.ignored.add("messages.tool_result.content")
         return ToolResult(block.tool_use_id, content, bool(block.is_error))
 
     def _result_blocks(self, parts: Sequence[ResultBlock], path: str) -> Iterator[Block]:

@@ -296,6 +296,14 @@ def test_a_search_of_the_web_is_a_wish(kind: str) -> None:
     assert turn.ignored == ("cache_control", "tools.allowed_callers")
 
 
+def test_pictures_of_a_failure_are_named() -> None:
+    for picture in (image(type="base64", media_type="image/png", data="aGk="), pdf(data="aGk=")):
+        failed = user(result(content=[text("Why"), picture], is_error=True))
+        assert parse([HI, assistant(use()), failed]).ignored == ("messages.tool_result.content",)
+        seen = user(result(content=[picture]), text("b"))
+        assert parse([HI, assistant(use()), seen]).ignored == ()
+
+
 def test_system_text_wherever_it_stands() -> None:
     assert parse(system="Be brief.").system == "Be brief."
     blocks = [
