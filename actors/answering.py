@@ -28,6 +28,7 @@ from ..schemas.message import (
     Image,
     Message,
     digest,
+    exact_digest,
     length_of,
     messages_of,
     parted,
@@ -238,6 +239,9 @@ def _put_together(
     messages = request.filled(blocks)
     if isinstance(request, TurnRequest) and request.exact:
         messages = tuple(parted(messages))
+        for message in messages:
+            if not message.is_one_text:
+                exact_digest(message)  # kept as well, as are those of what holds it
     for message in messages:
         digest(message)  # kept by the message: the cache and lineage will ask for it
     if len(messages) > MANY:

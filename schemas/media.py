@@ -35,13 +35,15 @@ class Attachment:
 
     `source` is a data URL, an http(s) URL, or the absolute path or ``file:`` URL of a file on the
     gateway's machine; for a file also bare base64 (and then no bare path, which would look the
-    same). `path` is the request's field, for errors. `name` is what the client calls it.
+    same). `path` is the request's field, for errors. `name` is what the client calls it, `context`
+    what it says of a file to the model.
     """
 
     kind: Literal["image", "file"]
     source: str = field(repr=False)  # up to megabytes, and may be signed
     path: str
     name: str | None = None
+    context: str | None = None
 
     @property
     def origin(self) -> Origin:
@@ -198,7 +200,7 @@ def block_of(attachment: Attachment, content: Content) -> Image | Document:
     try:
         if attachment.kind == "image":
             return _image(attachment, content)
-        return _document(attachment, content)
+        return evolve(_document(attachment, content), context=attachment.context)
     except Damaged as damage:
         raise attachment.refused(
             f"is a {damage} that is damaged or not complete.", attachment.invalid

@@ -40,11 +40,18 @@ class Image:
 
 @frozen
 class Document:
-    """A file that the model may read; `data` is base64 without white space."""
+    """A file that the model may read; `data` is base64 without white space. `context`: what the
+    client says of it to the model, which is no part of it."""
 
     media_type: str
     data: str
     name: str | None = None
+    context: str | None = field(default=None, kw_only=True)
+
+    @property
+    def said(self) -> tuple[str, ...]:
+        """Its context, if it has one."""
+        return () if self.context is None else (self.context,)
 
 
 @frozen
@@ -299,13 +306,20 @@ class Message:
         return made.digest()
 
     @cached_property
+    def _read_digests(self) -> dict[tuple[bool, bool], bytes]:
+        """What `_digest_of` has made."""
+        return {}
+
+    @cached_property
     def _size(self) -> int:
         return BESIDE + sum(map(_size, self.content))
 
     @cached_property
     def is_blank(self) -> bool:
         """Whether the CLI would find nothing in it."""
-        return (self.is_one_text or self._says_only_text) and is_blank(self.text)
+        if not (self.is_one_text or self._says_only_text) or not is_blank(self.text):
+            return False
+        return not any(isinstance(block, ServerBlock) for block in self.content)
 
     @property
     def _says_only_text(self) -> bool:
@@ -370,7 +384,7 @@ def _identity(block: Block) -> Any:
         case Image(media_type, data):
             return ["image", media_type, _short(data)]
         case Document(media_type, data, name):
-            return ["document", media_type, _short(data), name]
+            return ["document", media_type, _short(data), name, *block.said]
         case ToolCall(id, name, arguments):
             with suppress(ValueError, RecursionError):  # what is no JSON is what it is
                 # As text: what can just be read may be nested too deeply to be written within
@@ -432,8 +446,9 @@ def agree(asked: Sequence[Message], held: Sequence[Message]) -> bool:
     they say), where `digest` is known already; no more than a comparison where they are alike.
 
     A message without any thinking agrees with one that has some: a client of another dialect never
-    saw it, and others leave it out. Nor do two things count: calls of an MCP server's tools and
-    their results, which no client receives (`ToolRound`), and what cannot be carried to the API:
+    saw it, and others leave it out. So does one without searches and citations. Nor do two things
+    count: calls of an MCP server's tools and their results, which no client receives (`ToolRound`),
+    and what cannot be carried to the API:
 
     * Blank texts, which it refuses and the CLI drops, and an answer of nothing but thinking.
     * The border between two messages of one role: it reads them as one.
@@ -455,22 +470,40 @@ def _agrees(asked: Message, held: Message) -> bool:
         return asked.role == held.role
     if asked.role != held.role or (asked.is_one_text and held.is_one_text):
         return False
-    thinks = any(isinstance(block, Thinking | RedactedThinking) for block in asked.content)
-    return _as_read(asked, thinks=thinks) == _as_read(held, thinks=thinks)
+    thinks, searches = _has(asked, Thinking, RedactedThinking), _has(asked, ServerBlock, Citations)
+    return exact_digest(asked) == _digest_of(held, thinks=thinks, searches=searches)
+
+
+def _has(message: Message, *kinds: type) -> bool:
+    return any(isinstance(block, kinds) for block in message.content)
 
 
 def exact_digest(message: Message) -> bytes:
     """What the Messages API reads of a message, by SHA-256 (32 bytes): messages of which it is
-    equal `agree`. Not kept."""
-    read = [message.role, *_as_read(message, thinks=True)]
+    equal `agree`."""
+    return _digest_of(message, thinks=True, searches=True)
+
+
+def _digest_of(message: Message, *, thinks: bool, searches: bool) -> bytes:
+    """Of what `_as_read` says. Kept: to read a call's arguments takes its time."""
+    thinks = thinks and _has(message, Thinking, RedactedThinking)
+    searches = searches and _has(message, ServerBlock, Citations)
+    seen = thinks, searches  # one that has neither has one digest
+    kept = message._read_digests  # noqa: SLF001 (kept by the message)
+    if seen not in kept:
+        kept[seen] = _made_of([message.role, *_as_read(message, thinks=thinks, searches=searches)])
+    return kept[seen]
+
+
+def _made_of(read: list[Any]) -> bytes:
     made = hashlib.sha256()
     digest_text(made, _IN_ORDER.encode(read))
     return made.digest()
 
 
-def _as_read(message: Message, *, thinks: bool) -> list[Any]:
-    """The blocks as JSON values, with thinking or without; results that stand together in the order
-    of their calls' ids."""
+def _as_read(message: Message, *, thinks: bool, searches: bool) -> list[Any]:
+    """The blocks as JSON values, with thinking and searches or without; results that stand together
+    in the order of their calls' ids."""
     results = iter(sorted(message.results, key=lambda result: result.call_id))
     read: list[Any] = []
     for block in message.content:
@@ -494,6 +527,9 @@ def _as_read(message: Message, *, thinks: bool) -> list[Any]:
                     read.append(["redacted", data])
             case Image() | Document():
                 read.append(_read_part(block))
+            case ServerBlock(data) | Citations(data):
+                if searches:
+                    read.append([type(block).__name__, data])
             case ToolRound():
                 pass
     return read
@@ -504,9 +540,9 @@ def _read_part(part: str | Image | Document) -> Any:
         case str():
             return part
         case Image(media_type, data):
-            return ["image", media_type, data]
+            return ["image", media_type, _short(data)]
         case Document(media_type, data, name):
-            return ["document", media_type, data, name]
+            return ["document", media_type, _short(data), name, *part.said]
 
 
 def _is_blank_text(part: str | Image | Document) -> bool:
@@ -772,8 +808,10 @@ def _length(block: Block) -> int:
     match block:
         case str():
             return len(block)
-        case Image(_, data) | Document(_, data):
+        case Image(_, data):
             return BESIDE + len(data)
+        case Document(_, data):
+            return BESIDE + len(data) + length_of(block.said)
         case ToolCall(arguments=arguments):
             return BESIDE + len(arguments)
         case ToolResult(_, content):
@@ -796,8 +834,10 @@ def _size(block: Block) -> int:
     match block:
         case str():
             return utf8_size(block)
-        case Image(_, data) | Document(_, data):
+        case Image(_, data):
             return BESIDE + utf8_size(data)
+        case Document(_, data):
+            return BESIDE + utf8_size(data) + sum(map(utf8_size, block.said))
         case ToolCall(id, name, arguments):
             return BESIDE + sum(map(utf8_size, (id, name, arguments)))
         case ToolResult(call_id, content):

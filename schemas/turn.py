@@ -203,6 +203,7 @@ class Options:
 
     temperature: float | None = None
     top_p: float | None = None
+    top_k: int | None = None
     max_tokens: int | None = None
     stop: tuple[str, ...] = ()
     effort: Effort | None = None

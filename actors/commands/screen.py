@@ -99,6 +99,11 @@ class Screen:
                 self._gather(event["call_id"], event["arguments"])
             case "activity.ended":
                 self._end_activity(event)
+            case "search.started":
+                self._line(f"* web_search {one_line(event['arguments'], WIDTH // 2)}", DIM)
+            case "search.ended":
+                found = event.get("error") or f"{len(event['sources'])} pages"
+                self._line(f"  -> {one_line(found, WIDTH // 2)}", DIM)
             case "turn.finished":
                 self._end_turn(event)
             case "turn.failed":

@@ -192,6 +192,7 @@ _TURN_HEADERS = (
 ERRORS_OF: dict[int, tuple[str, tuple[str, ...]]] = {
     400: ("The request cannot be taken as it is; `param` names the field.", ()),
     401: ("A key is needed, or it is not valid.", ("www-authenticate",)),
+    402: ("The account has no credit left.", ("x-should-retry",)),
     403: ("The key, the page or the name of the host is not allowed.", ()),
     404: ("There is no such thing, or it is another key's.", ()),
     409: ("It contradicts what is there: another turn runs, or one was lost.", ("x-should-retry",)),
@@ -221,7 +222,7 @@ _KEYED = (*_ANYWHERE, 401, 503)
 _WITH_BODY = (*_KEYED, 413, 415)
 _TURN = (*_WITH_BODY, 404, 409, 422, 429, 499, 502, 504)
 _THING = (*_KEYED, 404, 409, 429)
-_MESSAGE = (*_TURN, 529)
+_MESSAGE = (*_TURN, 402, 529)
 
 # -- what is known here of conversations and the gateway -------------------------------------------
 
@@ -893,6 +894,7 @@ SOCKETS: dict[str, Schema] = {
                     "text.ended", "reasoning.delta", "reasoning.ended", "refusal",
                     "tool_call.started", "tool_call.delta",
                     "activity.started", "activity.delta", "activity.ended",
+                    "search.started", "search.ended", "text.cited",
                     "permission.requested", "permission.resolved", "phase", "presence",
                     "conversation.closed", "ok", "pong", "error",
                 ),

@@ -30,7 +30,8 @@ Schema = dict[str, Any]
 
 ERROR_TYPES = (
     "invalid_request_error", "authentication_error", "permission_error", "not_found_error",
-    "request_too_large", "rate_limit_error", "timeout_error", "overloaded_error", "api_error",
+    "request_too_large", "rate_limit_error", "billing_error", "timeout_error",
+    "overloaded_error", "api_error",
 )  # fmt: skip
 
 _DELTA_USAGE: dict[str, Schema] = {
@@ -68,6 +69,7 @@ _DELTAS: dict[str, Schema] = {
     "thinking_delta": {"thinking": STRING},
     "signature_delta": {"signature": STRING},
     "input_json_delta": {"partial_json": STRING},
+    "citations_delta": {"citation": OBJECT},
 }
 
 
@@ -154,8 +156,32 @@ MESSAGES: dict[str, Schema] = {
     "MessageThinking": _event("thinking", thinking=STRING, signature=STRING),
     "MessageRedactedThinking": _event("redacted_thinking", data=STRING),
     "MessageToolUse": _event("tool_use", id=STRING, name=STRING, input=OBJECT),
+    "MessageServerToolUse": _event("server_tool_use", id=STRING, name=STRING, input=OBJECT),
+    "MessageSearchResult": _event(
+        "web_search_tool_result",
+        tool_use_id=STRING,
+        content={
+            "oneOf": [
+                array(
+                    _event(
+                        "web_search_result",
+                        url=STRING,
+                        title=STRING,
+                        encrypted_content=STRING,
+                        page_age=nullable(STRING),
+                    )
+                ),
+                _event("web_search_tool_result_error", error_code=STRING),
+            ]
+        },
+    ),
     "MessageBlock": any_of(
-        "MessageText", "MessageThinking", "MessageRedactedThinking", "MessageToolUse"
+        "MessageText",
+        "MessageThinking",
+        "MessageRedactedThinking",
+        "MessageToolUse",
+        "MessageServerToolUse",
+        "MessageSearchResult",
     ),
     "Message": an_object(
         {
@@ -168,8 +194,13 @@ MESSAGES: dict[str, Schema] = {
             "usage": an_object(
                 {
                     **_DELTA_USAGE,
-                    "cache_creation": an_object(
-                        {"ephemeral_5m_input_tokens": COUNT, "ephemeral_1h_input_tokens": COUNT}
+                    "cache_creation": nullable(
+                        an_object(
+                            {
+                                "ephemeral_5m_input_tokens": COUNT,
+                                "ephemeral_1h_input_tokens": COUNT,
+                            }
+                        )
                     ),
                     "service_tier": one_of("standard", "priority", "batch"),
                     "inference_geo": nullable(STRING),

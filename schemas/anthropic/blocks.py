@@ -5,18 +5,19 @@ and what the API refuses of them. Refuses to know: the other fields of a request
 (`schemas.anthropic.messages`), and what an attachment holds (`schemas.media`).
 
 Blocks stay as they are given, with their borders and signatures; neighbours of one role are one
-message, as the API reads them. What has no block here becomes text: a search result, what a
-server's tool found, a reference to a tool.
+message, as the API reads them. What has no block here becomes text: a search result, a reference
+to a tool, the use of a server's tool that is no search of the web.
 """
 
 from __future__ import annotations
 
 import base64
 from collections.abc import Iterable, Iterator, Mapping, Sequence
-from typing import Any
+from typing import Any, Literal
 
 from attrs import NOTHING, field, frozen
 
+from ..claude.searches import LOCATION, block_of, citations_of, read_sources
 from ..convert import at_most, write_json
 from ..describe import Details
 from ..errors import InvalidRequest, invalid, missing, unsupported
@@ -36,6 +37,9 @@ from ..message import (
     is_blank,
 )
 from ..openai.chat_messages import check_begun
+from ..search import Source, WebPage
+from ..turn import SEARCH_TOOL
+from ..turn_items import SearchEnded, SearchStarted
 
 MAX_MESSAGES = 10_000
 MAX_PARTS = 20_000
@@ -103,7 +107,7 @@ class CitationsConfig:
 
 @frozen
 class ResultBlock:
-    """A block within a tool's result."""
+    """A block within a tool's result. The last two fields are a found page's."""
 
     type: str
     text: str | None = None
@@ -115,6 +119,8 @@ class ResultBlock:
     url: str | None = None
     citations: CitationsConfig | tuple[Any, ...] | None = None
     cache_control: CacheControl | None = None
+    encrypted_content: str | None = None
+    page_age: str | None = None
 
 
 @frozen
@@ -169,7 +175,10 @@ DETAILS: Details = {
     ContentBlock: {
         "type": {"enum": [*dict.fromkeys((*USER_BLOCKS, *ASSISTANT_BLOCKS))]},
         "cache_control": _NOTED,
-        "citations": {"description": "Without effect: named in `x-ccapi-ignored`."},
+        "citations": {
+            "description": "Of an answer's text: pages that a search found. Others are without "
+            "effect, and named in `x-ccapi-ignored`."
+        },
     },
     InputMessage: {
         "role": {"enum": [*ROLES]},
@@ -347,6 +356,7 @@ class _Reading:
     ignored: set[str] = field(factory=set)
     referred: set[str] = field(factory=set)
     calls: set[str] = field(factory=set)
+    searches: set[str] = field(factory=set)
     cites: bool = True
     _roles: list[Role] = field(factory=list)
     _open: list[Block] = field(factory=list)
@@ -432,6 +442,9 @@ class _Reading:
         match block.type:
             case "text":
                 yield _text(block.text, path)
+                sources = _sources(block)
+                if sources:
+                    yield citations_of(sources)
             case "thinking":
                 if block.thinking is None or block.signature is None:
                     name = "thinking" if block.thinking is None else "signature"
@@ -443,12 +456,44 @@ class _Reading:
                 yield RedactedThinking(block.data)
             case "tool_use":
                 yield self._call(block, path)
+            case "server_tool_use" if block.name == SEARCH_TOOL:
+                yield block_of(self._search(block, path))
             case "server_tool_use":
                 yield f"[{block.name}: {_json(block.input or {})}]"
             case "web_search_tool_result":
-                yield _told_search(block)
+                yield block_of(self._found(block, path))
             case _:
                 raise _unknown_block(block.type, path, ASSISTANT_BLOCKS)
+
+    def _search(self, block: ContentBlock, path: str) -> SearchStarted:
+        if not block.id:
+            raise missing(f"{path}.id")
+        if block.input is None:
+            raise missing(f"{path}.input")
+        if _depth_exceeds(block.input, MAX_NESTING):
+            raise invalid(f"{path}.input is nested too deeply.", f"{path}.input")
+        self.searches.add(block.id)
+        return SearchStarted(block.id, _json(block.input))
+
+    def _found(self, block: ContentBlock, path: str) -> SearchEnded:
+        if not block.tool_use_id:
+            raise missing(f"{path}.tool_use_id")
+        if block.tool_use_id not in self.searches:
+            raise InvalidRequest(
+                f"{path}: unexpected `tool_use_id` in a `web_search_tool_result` block: "
+                f"{block.tool_use_id[:100]}. A `server_tool_use` block must stand before it.",
+                code="unknown_tool_call_id",
+                param=path,
+            )
+        if isinstance(block.content, Mapping):
+            code = block.content.get("error_code")
+            if not isinstance(code, str) or not code:
+                raise missing(f"{path}.content.error_code")
+            return SearchEnded(block.tool_use_id, error=code)
+        if not isinstance(block.content, tuple):
+            raise missing(f"{path}.content")
+        pages = (_page(part, f"{path}.content.{index}") for index, part in enumerate(block.content))
+        return SearchEnded(block.tool_use_id, tuple(pages))
 
     def _call(self, block: ContentBlock, path: str) -> ToolCall:
         for name in ("id", "name"):
@@ -533,9 +578,7 @@ class _Reading:
     def _document(
         self, block: ContentBlock | ResultBlock, source: ContentSource, path: str
     ) -> Iterator[Image | Document]:
-        title = block.title or None
-        if block.context:
-            self.ignored.add("messages.document.context")
+        title, context = block.title or None, block.context or None
         match source.type:
             case "base64":
                 if source.data is None:
@@ -545,22 +588,24 @@ class _Reading:
                     raise invalid(
                         f"{path}.media_type must be application/pdf.", f"{path}.media_type"
                     )
-                yield self._slot("file", _data_url(media_type, source.data, path), path, title)
+                yield self._slot(
+                    "file", _data_url(media_type, source.data, path), path, title, context
+                )
             case "url":
-                yield self._slot("file", _url(source.url, path), path, title)
+                yield self._slot("file", _url(source.url, path), path, title, context)
             case "text":
-                yield _plain(source.data, f"{path}.data", title)
+                yield _plain(source.data, f"{path}.data", title, context)
             case "content":
-                yield from self._made_of(source, path, title)
+                yield from self._made_of(source, path, title, context)
             case _:
                 raise _unknown_source(source.type, path)
 
     def _made_of(
-        self, source: ContentSource, path: str, title: str | None
+        self, source: ContentSource, path: str, title: str | None, context: str | None
     ) -> Iterator[Image | Document]:
         """A document of blocks: its texts are one, and pictures stand behind it."""
         if source.content is None or isinstance(source.content, str):
-            yield _plain(source.content, f"{path}.content", title)
+            yield _plain(source.content, f"{path}.content", title, context)
             return
         texts: list[str] = []
         pictures: list[Image] = []
@@ -575,13 +620,20 @@ class _Reading:
             else:
                 raise _unknown_block(part.type, where, ("text", "image"))
         if texts:
-            yield _plain("\n\n".join(texts), f"{path}.content", title)
+            yield _plain("\n\n".join(texts), f"{path}.content", title, context)
         yield from pictures
         if not texts and not pictures:
             raise invalid(f"{path}.content must hold at least one block.", f"{path}.content")
 
-    def _slot(self, kind: Any, source: str, path: str, name: str | None = None) -> Slot:
-        self.attachments.append(Attachment(kind, source, path, name))
+    def _slot(
+        self,
+        kind: Literal["image", "file"],
+        source: str,
+        path: str,
+        name: str | None = None,
+        context: str | None = None,
+    ) -> Slot:
+        self.attachments.append(Attachment(kind, source, path, name, context))
         return Slot(number=len(self.attachments) - 1)
 
     def _note(self, block: ContentBlock | ResultBlock) -> None:
@@ -589,10 +641,30 @@ class _Reading:
         if block.cache_control is not None:
             self.ignored.add("cache_control")
         citations = block.citations
-        if isinstance(citations, tuple) and citations:
+        if isinstance(citations, tuple) and len(citations) > len(_sources(block)):
             self.ignored.add("messages.text.citations")
         if isinstance(citations, CitationsConfig) and citations.enabled:
             self.ignored.add("messages.citations")
+
+
+def _sources(block: ContentBlock | ResultBlock) -> tuple[Source, ...]:
+    """The pages of searches that a text cites."""
+    citations = block.citations if isinstance(block.citations, tuple) else ()
+    return tuple(read_sources([each for each in citations if _is_location(each)]))
+
+
+def _is_location(citation: object) -> bool:
+    return isinstance(citation, Mapping) and citation.get("type") == LOCATION
+
+
+def _page(part: ResultBlock, path: str) -> WebPage:
+    if part.type != "web_search_result":
+        raise _unknown_block(part.type, path, ("web_search_result",))
+    for name in ("url", "title", "encrypted_content"):
+        if getattr(part, name) is None:
+            raise missing(f"{path}.{name}")
+    assert part.url is not None
+    return WebPage(part.url, part.title or "", part.page_age, part.encrypted_content or "")
 
 
 def _empty(path: str) -> InvalidRequest:
@@ -651,7 +723,7 @@ def _url(url: str | None, path: str) -> str:
     return url
 
 
-def _plain(text: str | None, path: str, title: str | None) -> Document:
+def _plain(text: str | None, path: str, title: str | None, context: str | None) -> Document:
     if text is None:
         raise missing(path)
     if is_blank(text):
@@ -659,7 +731,7 @@ def _plain(text: str | None, path: str, title: str | None) -> Document:
             f"{path} must hold more than white space.", code="empty_content", param=path
         )
     data = base64.b64encode(text.encode("utf-8", "replace")).decode("ascii")
-    return Document("text/plain", data, title)
+    return Document("text/plain", data, title, context=context)
 
 
 def _told_result(block: ContentBlock | ResultBlock, path: str) -> str:
@@ -683,17 +755,6 @@ def _told_result(block: ContentBlock | ResultBlock, path: str) -> str:
         f"<search_result>\n<source>{block.source}</source>\n<title>{block.title}</title>\n"
         f"{told}\n</search_result>"
     )
-
-
-def _told_search(block: ContentBlock) -> str:
-    """What a search found, in words: titles and addresses. The text of the pages is readable for
-    the API alone."""
-    content = block.content
-    if isinstance(content, Mapping):
-        return f"[web_search failed: {content.get('error_code')}]"
-    parts = content if isinstance(content, tuple) else ()
-    found = [f"{part.title} ({part.url})" for part in parts]
-    return f"[web_search found: {', '.join(found) or 'nothing'}]"
 
 
 def _json(value: Mapping[str, Any]) -> str:

@@ -34,6 +34,9 @@ NO_THREADS = "thread_unsupported_request"
 """The code by which the SDKs know that they have to go on without a thread, as their tool runners
 do."""
 
+NO_CREDIT = "insufficient_quota"
+"""The account has no credit: in this API that is no limit of a rate."""
+
 _CODES = (NO_THREADS,)
 """Codes that the API has too, in ``details``."""
 
@@ -79,6 +82,8 @@ def _is_below(path: str, routes: tuple[str, ...]) -> bool:
 
 def status_of(error: GatewayError) -> int:
     """The HTTP status of `error` in this dialect."""
+    if error.code == NO_CREDIT:
+        return 402
     if isinstance(error, Overloaded) and not isinstance(error, CliUnusable):
         return _OVERLOADED
     return error.status
@@ -90,11 +95,16 @@ def encode_error(error: GatewayError, request_id: str | None) -> dict[str, Any]:
     message = error.message
     if error.param is not None and error.param not in message:
         message = f"{error.param}: {message}"
-    kind = next((kind for each, kind in _TYPES if isinstance(error, each)), "api_error")
-    told: dict[str, Any] = {"type": kind, "message": message}
+    told: dict[str, Any] = {"type": _type_of(error), "message": message}
     if error.code in _CODES:
         told["details"] = {"error_code": error.code}
     return {"type": "error", "error": told, "request_id": request_id}
+
+
+def _type_of(error: GatewayError) -> str:
+    if error.code == NO_CREDIT:
+        return "billing_error"
+    return next((kind for each, kind in _TYPES if isinstance(error, each)), "api_error")
 
 
 def read_version(given: str | None) -> str:

@@ -24,7 +24,15 @@ from ..message import Checked, Document, Image, Message, is_blank
 from ..openai.chat_tools import MAX_SCHEMA_BYTES, MAX_TOOLS, SchemaFormat, read_schema
 from ..openai.ignored_fields import unknown_fields
 from ..openai.parameters import check_ranges, encode_cache_fields, refuse_unsupported
-from ..turn import DigestedText, Effort, Options, ThinkingWish, TurnRequest
+from ..turn import (
+    SEARCH_TOOL,
+    DigestedText,
+    Effort,
+    Options,
+    ThinkingWish,
+    Tool,
+    TurnRequest,
+)
 from .betas import has_beta, ignored_betas
 from .blocks import (
     MAX_MESSAGES,
@@ -37,7 +45,7 @@ from .blocks import (
     read_system,
 )
 from .errors import FORMER_VERSION, NO_THREADS, VERSION, dotted
-from .tools import ChosenTool, ToolSpec, ignored_of, read_choice, read_tools
+from .tools import ChosenTool, ToolSpec, ignored_of, read_choice, read_search, read_tools
 
 MAX_STOPS = 64
 MAX_SYSTEM = 1_000
@@ -110,7 +118,7 @@ class MessagesRequest(CountRequest):
     diagnostics: Mapping[str, Any] | None = None
 
 
-_NOTES = ("cache_control", "context_management", "speed", "top_k", "inference_geo", "diagnostics")
+_NOTES = ("cache_control", "context_management", "speed", "inference_geo", "diagnostics")
 """Fields that have no effect."""
 
 # What each unsupported field may hold without asking for anything.
@@ -157,11 +165,7 @@ DETAILS: Details = {
     },
     MessagesRequest: {
         **ranges(RANGES),
-        **{
-            name: {**ranges(RANGES).get(name, {}), **_VAIN}
-            for name in _NOTES
-            if name in MessagesRequest.__annotations__
-        },
+        **{name: _VAIN for name in _NOTES if name in MessagesRequest.__annotations__},
         "container": _REFUSED,
         "thread": _REFUSED,
         "service_tier": {"enum": ["auto", "standard_only"]},
@@ -238,6 +242,7 @@ def parse_messages(
         asked.options,
         temperature=request.temperature,
         top_p=request.top_p,
+        top_k=request.top_k,
         max_tokens=request.max_tokens,
         stop=_stops(request.stop_sequences),
         user=(request.metadata and request.metadata.user_id) or None,
@@ -316,6 +321,9 @@ def _asked(request: CountRequest, version: str, *, continues: bool) -> MessagesT
     schema = _schema(request)
     if history.begun is not None and schema is not None:
         raise invalid("A JSON answer cannot be one that was begun.", history.begun)
+    search = read_search(request.tools or ())
+    if search is not None and known_tools is not None:
+        known_tools = (*known_tools, Tool(SEARCH_TOOL))
     choice, parallel = read_choice(request.tool_choice, known_tools)
     ignored = {*history.ignored, *ignored_of(request.tools or ())}
     if isinstance(request.system, tuple) and any(part.cache_control for part in request.system):
@@ -333,6 +341,7 @@ def _asked(request: CountRequest, version: str, *, continues: bool) -> MessagesT
             parallel_tool_calls=parallel,
             begun=history.begun is not None,
             blocks=True,
+            search=search,
         ),
         ignored=tuple(sorted(ignored)),
         begun=history.begun,

@@ -14,14 +14,18 @@ from typing import Any
 
 from attrs import define, field, frozen
 
+from ..claude.searches import encode_result, encode_sources, encode_use
 from ..convert import write_json
 from ..errors import GatewayError
 from ..message import RedactedThinking, Thinking, ToolCall
+from ..search import Cited
 from ..turn import FinishReason, Usage
 from ..turn_items import (
     ReasoningDelta,
     ReasoningEnded,
     Refused,
+    SearchEnded,
+    SearchStarted,
     TextDelta,
     TextEnded,
     ToolCallDelta,
@@ -90,11 +94,11 @@ class Ending:
         }
 
 
-def encode_usage(usage: Usage) -> dict[str, Any]:
+def encode_usage(usage: Usage, searches: int = 0) -> dict[str, Any]:
     """The usage of a message. Here what was read from the cache, or written to it, is no part of
     the input tokens. How long it will be kept the CLI does not say: all counts as five minutes."""
     return {
-        **encode_delta_usage(usage),
+        **encode_delta_usage(usage, searches),
         "cache_creation": {
             "ephemeral_5m_input_tokens": usage.cache_write_tokens,
             "ephemeral_1h_input_tokens": 0,
@@ -104,8 +108,9 @@ def encode_usage(usage: Usage) -> dict[str, Any]:
     }
 
 
-def encode_delta_usage(usage: Usage) -> dict[str, Any]:
-    """The usage at the end of a stream: that of the whole message."""
+def encode_delta_usage(usage: Usage, searches: int = 0) -> dict[str, Any]:
+    """The usage at the end of a stream: that of the whole message, with its searches of the web."""
+    requests = {"web_search_requests": searches, "web_fetch_requests": 0}
     cached = usage.cached_tokens + usage.cache_write_tokens
     return {
         "input_tokens": max(0, usage.prompt_tokens - cached),
@@ -113,7 +118,7 @@ def encode_delta_usage(usage: Usage) -> dict[str, Any]:
         "cache_read_input_tokens": usage.cached_tokens,
         "output_tokens": usage.completion_tokens,
         "output_tokens_details": {"thinking_tokens": usage.reasoning_tokens},
-        "server_tool_use": None,
+        "server_tool_use": requests if searches else None,
     }
 
 
@@ -126,7 +131,9 @@ class Content:
 
     blocks: list[dict[str, Any]] = field(factory=list)
     refusal: str | None = None
+    searches: int = 0
     _pieces: list[str] = field(factory=list)
+    _cited: list[dict[str, Any]] = field(factory=list)
     _kind: str | None = None
     _arguments: dict[int, tuple[ToolCallStarted, list[str]]] = field(factory=dict)
     _places: dict[int, int] = field(factory=dict)
@@ -156,6 +163,15 @@ class Content:
                     self._arguments[index][1].append(fragment)
                 case Refused(text):
                     self.refusal = text
+                case SearchStarted():
+                    self._close()
+                    self.searches += 1
+                    self.blocks.append(encode_use(item))
+                case SearchEnded():
+                    self._close()
+                    self.blocks.append(encode_result(item))
+                case Cited(sources=sources):
+                    self._cited += encode_sources(sources)
                 case _:
                     pass  # what an agent does with tools of its own has no place in a message
 
@@ -180,19 +196,19 @@ class Content:
         if self._kind == "thinking":
             self.blocks.append({"type": "thinking", "thinking": text, "signature": signature})
         elif text:  # an empty block says nothing, and the API would not take it back
-            self.blocks.append(_text(text))
-        self._kind = None
+            self.blocks.append(_text(text, self._cited or None))
+        self._kind, self._cited = None, []
         self._pieces.clear()
 
 
 def encode_message(
     heading: Heading, content: Content, ending: Ending, usage: Usage
 ) -> dict[str, Any]:
-    return heading.encode(content.whole(), ending, encode_usage(usage))
+    return heading.encode(content.whole(), ending, encode_usage(usage, content.searches))
 
 
-def _text(text: str) -> dict[str, Any]:
-    return {"type": "text", "text": text, "citations": None}
+def _text(text: str, citations: list[dict[str, Any]] | None = None) -> dict[str, Any]:
+    return {"type": "text", "text": text, "citations": citations}
 
 
 def _call(id: str, name: str, given: Mapping[str, Any]) -> dict[str, Any]:
@@ -231,6 +247,7 @@ class EventWriter:
 
     heading: Heading
     refusal: str | None = None
+    searches: int = 0
     _index: int = -1
     _kind: str | None = None
     _call: int = -1
@@ -238,7 +255,8 @@ class EventWriter:
 
     def first(self) -> bytes:
         """Who speaks. What it costs is known at the end."""
-        message = self.heading.encode([], Ending(), encode_usage(Usage()))
+        usage = {**encode_usage(Usage()), "cache_creation": None}
+        message = self.heading.encode([], Ending(), usage)
         return event("message_start", {"message": message}) + PING
 
     def item(self, item: TurnItem) -> bytes:
@@ -269,11 +287,27 @@ class EventWriter:
                 return begun + self._sign(signature) + self._end()
             case Refused(text):
                 self.refusal = text
+            case SearchStarted():
+                self.searches += 1
+                block = encode_use(item)
+                begun = self._begin("server_tool_use", {**block, "input": {}})
+                return begun + self._delta(write_json(block["input"]).decode()) + self._end()
+            case SearchEnded():
+                return self._begin("web_search_tool_result", encode_result(item)) + self._end()
+            case Cited(sources=sources):
+                return b"".join(map(self._cite, encode_sources(sources)))
         return b""
+
+    def _cite(self, citation: Mapping[str, Any]) -> bytes:
+        if self._kind != "text":
+            return b""
+        delta = {"type": "citations_delta", "citation": citation}
+        return event("content_block_delta", {"index": self._index, "delta": delta})
 
     def last(self, ending: Ending, usage: Usage) -> bytes:
         """How the message ended."""
-        value = {"delta": ending.encode(), "usage": encode_delta_usage(usage)}
+        counted = encode_delta_usage(usage, self.searches)
+        value = {"delta": ending.encode(), "usage": counted}
         return self._end() + event("message_delta", value) + _STOP
 
     def _think(self) -> bytes:
@@ -317,6 +351,7 @@ _DELTAS = {
     "text": _around("text_delta", "text"),
     "thinking": _around("thinking_delta", "thinking"),
     "tool_use": _around("input_json_delta", "partial_json"),
+    "server_tool_use": _around("input_json_delta", "partial_json"),
 }
 """What stands before the text of a delta of each kind of block, but for the block's number."""
 

@@ -7,13 +7,14 @@ Knows: which kinds of tools are taken, and which are only there once something r
 
 from __future__ import annotations
 
-from collections.abc import Collection, Iterable, Mapping, Sequence
-from typing import Any
+import re
+from collections.abc import Callable, Collection, Iterable, Mapping, Sequence
+from typing import Any, TypeVar
 
 from attrs import frozen
 
 from ..describe import Details
-from ..errors import invalid, missing, unsupported
+from ..errors import InvalidRequest, invalid, missing, unsupported
 from ..openai.chat_tools import (
     MAX_SCHEMA_BYTES,
     MAX_TOOL_NAME,
@@ -21,13 +22,21 @@ from ..openai.chat_tools import (
     check_choice,
     read_functions,
 )
-from ..turn import Tool, ToolChoice
+from ..openai.web_search import read_domains, read_location
+from ..turn import SEARCH_TOOL, SearchWish, Tool, ToolChoice
 from .blocks import CacheControl
+from .errors import dotted
+
+T = TypeVar("T")
+
+SEARCH = re.compile(r"web_search_20[0-9]{6}")
+"""The types of the API's search, by their dates."""
 
 
 @frozen
 class ToolSpec:
-    """A tool of the client's. `defer_loading`: the model knows it once a result refers to it."""
+    """A tool of the client's, or the API's search of the web, which has the fields from `max_uses`
+    on. `defer_loading`: the model knows it once a result refers to it."""
 
     name: str
     type: str | None = None
@@ -39,6 +48,14 @@ class ToolSpec:
     input_examples: tuple[Any, ...] | None = None
     allowed_callers: tuple[str, ...] | None = None
     cache_control: CacheControl | None = None
+    max_uses: int | None = None
+    allowed_domains: tuple[str, ...] | None = None
+    blocked_domains: tuple[str, ...] | None = None
+    user_location: Mapping[str, Any] | None = None
+
+    @property
+    def searches(self) -> bool:
+        return SEARCH.fullmatch(self.type or "") is not None
 
 
 @frozen
@@ -51,12 +68,13 @@ class ChosenTool:
 DETAILS: Details = {
     ToolSpec: {
         "name": {"minLength": 1, "maxLength": MAX_TOOL_NAME},
-        "type": {"enum": ["custom"]},
+        "type": {"pattern": f"^(custom|{SEARCH.pattern})$"},
         "input_schema": {"description": f"A JSON Schema, of at most {MAX_SCHEMA_BYTES} bytes."},
         "defer_loading": {"description": "It is there once a `tool_reference` names it."},
         "input_examples": {"description": "Without effect: named in `x-ccapi-ignored`."},
         "allowed_callers": {"description": "Only `direct`: there is no code that could call it."},
-        "": {"required": ["name", "input_schema"]},
+        "max_uses": {"minimum": 1},
+        "": {"required": ["name"]},
     },
     ChosenTool: {"type": {"enum": ["auto", "any", "tool", "none"]}},
 }
@@ -67,6 +85,8 @@ def read_tools(given: Sequence[ToolSpec], referred: Collection[str]) -> tuple[To
     functions: dict[str, FunctionTool] = {}
     for index, spec in enumerate(given):
         path = f"tools.{index}"
+        if spec.searches:
+            continue
         if spec.type not in (None, "custom"):
             raise unsupported(
                 f"{path}.type: tools of type {spec.type[:100]} are not supported here.",
@@ -87,6 +107,41 @@ def read_tools(given: Sequence[ToolSpec], referred: Collection[str]) -> tuple[To
     return read_functions(functions, "input_schema")
 
 
+def read_search(given: Sequence[ToolSpec]) -> SearchWish | None:
+    """The search of the web that is among the tools. Its later versions are asked for as the first
+    one, which they are beside code that would sift what was found. Raises `InvalidRequest`."""
+    wish: SearchWish | None = None
+    for index, spec in enumerate(given):
+        if not spec.searches:
+            continue
+        path = f"tools.{index}"
+        if spec.name != SEARCH_TOOL:
+            raise invalid(f"{path}.name must be {SEARCH_TOOL}.", f"{path}.name")
+        if wish is not None or any(other.name == SEARCH_TOOL for other in given[:index]):
+            raise invalid(f"Another tool is called {SEARCH_TOOL} too.", f"{path}.name")
+        if spec.max_uses is not None and spec.max_uses < 1:
+            raise invalid(f"{path}.max_uses must be at least 1.", f"{path}.max_uses")
+        if spec.allowed_domains and spec.blocked_domains:
+            raise invalid(
+                f"{path} has either allowed_domains or blocked_domains.", f"{path}.blocked_domains"
+            )
+        wish = SearchWish(
+            max_uses=spec.max_uses,
+            allowed=_dotted(read_domains, spec.allowed_domains, f"{path}.allowed_domains"),
+            blocked=_dotted(read_domains, spec.blocked_domains, f"{path}.blocked_domains"),
+            location=_dotted(read_location, spec.user_location, f"{path}.user_location"),
+            names=(f"tools.{spec.type}",),
+        )
+    return wish
+
+
+def _dotted(read: Callable[[Any, str], T], given: Any, path: str) -> T:
+    try:
+        return read(given, path)
+    except InvalidRequest as error:
+        raise dotted(error) from None
+
+
 def ignored_of(given: Iterable[ToolSpec]) -> set[str]:
     """Names of the fields of tools that have no effect."""
     names = set()
@@ -95,6 +150,8 @@ def ignored_of(given: Iterable[ToolSpec]) -> set[str]:
             names.add("tools.input_examples")
         if spec.cache_control is not None:
             names.add("cache_control")
+        if spec.searches and "direct" not in (spec.allowed_callers or ("direct",)):
+            names.add("tools.allowed_callers")
     return names
 
 

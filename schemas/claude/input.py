@@ -333,8 +333,12 @@ def _encode_block(block: Block) -> dict[str, Any]:
             source = {"type": "base64", "media_type": media_type, "data": data}
             return {"type": "image", "source": source}
         case Document(media_type, data, name):
-            title = {} if name is None else {"title": name}
-            return {"type": "document", "source": _document_source(media_type, data), **title}
+            more = {"title": name, "context": block.context}
+            return {
+                "type": "document",
+                "source": _document_source(media_type, data),
+                **{key: value for key, value in more.items() if value is not None},
+            }
         case ToolCall(id, name):
             return {
                 "type": "tool_use",

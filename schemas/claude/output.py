@@ -10,7 +10,6 @@ Source: measured on the real CLI; the contract suite in tests/contract holds one
 from __future__ import annotations
 
 import json
-from collections.abc import Iterator
 from typing import Any
 
 import orjson
@@ -18,7 +17,7 @@ from attrs import evolve, field, frozen
 
 from ..message import Citations, Image, RedactedThinking, ServerBlock, Thinking, ToolCall
 from ..search import Source, WebPage
-from ..turn import SEARCH_TOOL, Usage
+from ..turn import Usage
 from ..turn_items import (
     MAX_ACTIVITY_OUTPUT,
     ReasoningDelta,
@@ -27,6 +26,7 @@ from ..turn_items import (
     TextDelta,
 )
 from .limits import LimitState, decode_limit
+from .searches import block_of, citations_of, read_pages, read_search, read_sources
 
 
 @frozen
@@ -347,7 +347,7 @@ def _decode_found(call_id: str, told: dict[str, Any]) -> SearchEnded:
     error = None
     for part in told["results"]:
         if isinstance(part, dict):
-            pages += _decode_pages(part.get("content"))
+            pages += read_pages(part.get("content"))
         elif isinstance(part, str) and part.startswith(_ERROR):
             error = part.removeprefix(_ERROR)
     return SearchEnded(call_id, tuple(pages), None if pages else error)
@@ -406,39 +406,17 @@ def _decode_assistant(frame: dict[str, Any]) -> Frame:
 def _decode_search(block: dict[str, Any]) -> dict[str, Any]:
     """What a block says about the API's own tools, as fields of `AssistantDone`."""
     match block:
-        case {"type": "text", "citations": [*given]} if given:
-            sources = tuple(_decode_source(each) for each in given if each.get("url"))
-            return {"sources": sources, "citations": Citations(orjson.dumps(given).decode())}
-        case {"type": "server_tool_use", "id": str(id)}:
-            search: SearchStarted | SearchEnded | None = None
-            if block.get("name") == SEARCH_TOOL:
-                search = SearchStarted(id, orjson.dumps(block.get("input") or {}).decode())
-        case {"type": "web_search_tool_result", "tool_use_id": str(id)}:
-            content = block.get("content")
-            error = content.get("error_code") if isinstance(content, dict) else None
-            search = SearchEnded(id, tuple(_decode_pages(content)), error)
-        case {"type": str(kind), "tool_use_id": str()} if kind.endswith("_tool_result"):
-            search = None
-        case _:
-            return {}
-    return {"server": ServerBlock(orjson.dumps(block).decode()), "search": search}
-
-
-def _decode_pages(content: Any) -> Iterator[WebPage]:
-    for page in content if isinstance(content, list) else ():
-        if isinstance(page, dict) and _text(page, "url"):
-            age = page.get("page_age")
-            yield WebPage(
-                page["url"],
-                _text(page, "title"),
-                age if isinstance(age, str) else None,
-                _text(page, "encrypted_content"),
-            )
-
-
-def _decode_source(citation: dict[str, Any]) -> Source:
-    texts = (_text(citation, name) for name in ("url", "title", "cited_text", "encrypted_index"))
-    return Source(*texts)
+        case {"type": "text", "citations": [*given]}:
+            sources = tuple(read_sources(given))
+            if not sources:
+                return {}
+            return {"sources": sources, "citations": citations_of(sources)}
+        case {"type": "server_tool_use", "id": str()} | {"tool_use_id": str()}:
+            search = read_search(block)
+            if search is not None:
+                return {"server": block_of(search), "search": search}
+            return {"server": ServerBlock(orjson.dumps(block).decode())}
+    return {}
 
 
 def _decode_thinking(block: dict[str, Any]) -> Thinking | RedactedThinking | None:

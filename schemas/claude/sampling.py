@@ -89,6 +89,8 @@ def without_effect(options: Options, model: str = "", *, in_words: bool = False)
         names.append("temperature")
     if options.top_p is not None and (not sampled or options.temperature is not None):
         names.append("top_p")
+    if options.top_k is not None and not sampled:
+        names.append("top_k")
     if options.effort == "none" and not silent:
         names.append("reasoning_effort")
     if options.thinking is not None and options.thinking.type == "disabled" and not silent:
@@ -124,6 +126,8 @@ def _body(options: Options, setup: Setup) -> dict[str, Any]:
         body["temperature"] = min(options.temperature, MAX_TEMPERATURE)
     if options.top_p is not None and "top_p" not in ignored:
         body["top_p"] = options.top_p
+    if options.top_k is not None and "top_k" not in ignored:
+        body["top_k"] = options.top_k
     if options.max_tokens is not None and options.max_tokens <= MOST_FOR_ALL:
         body["max_tokens"] = options.max_tokens
     stops = [stop for stop in options.stop if stop.strip()]  # the API refuses blank ones
@@ -223,7 +227,7 @@ def _forbids_thinking(options: Options, choice: Mapping[str, Any] | None) -> boo
     ):
         return True
     # A short answer has no room for a budget of thinking, and sampling cannot be shaped with it.
-    shaped = (options.temperature, options.top_p, options.max_tokens)
+    shaped = (options.temperature, options.top_p, options.top_k, options.max_tokens)
     return not _thinks(options) and any(value is not None for value in shaped)
 
 

@@ -180,6 +180,8 @@ def _encode_block(block: Block, parts: dict[bytes, bytes]) -> Any:
             return {"type": "image", "media_type": media_type, **_content(data, parts)}
         case Document(media_type, data, name):
             value = {"type": "document", "media_type": media_type, **_content(data, parts)}
+            if block.context is not None:
+                value["context"] = block.context
             return value if name is None else {**value, "name": name}
         case _:
             return block
@@ -234,7 +236,12 @@ def _decode_block(value: dict[str, Any], blobs: Blobs) -> Block:
         case "image":
             return Image(value["media_type"], _data(value, blobs))
         case "document":
-            return Document(value["media_type"], _data(value, blobs), value.get("name"))
+            return Document(
+                value["media_type"],
+                _data(value, blobs),
+                value.get("name"),
+                context=value.get("context"),
+            )
         case kind:
             raise ValueError(f"no kind of block: {kind!r}")
 

@@ -66,6 +66,11 @@ def private_bytes(pid: int) -> int:
     return total
 
 
+CHAT, MESSAGES = "/v1/chat/completions", "/v1/messages"
+DELTAS = (b'"delta":{"content":', b'"delta":{"type":"text_delta"')
+"""How a delta of text looks, by either route."""
+
+
 @frozen
 class Answered:
     """One answer: its parsed body, or the raw events of a stream, and when its text began."""
@@ -82,10 +87,10 @@ class Client:
 
     stream: trio.SocketStream
 
-    async def post(self, payload: dict[str, Any], *headers: str) -> Answered:
+    async def post(self, payload: dict[str, Any], *headers: str, path: str = CHAT) -> Answered:
         body = json.dumps(payload).encode()
         lines = [
-            "POST /v1/chat/completions HTTP/1.1",
+            f"POST {path} HTTP/1.1",
             "host: 127.0.0.1",
             "content-type: application/json",
             f"content-length: {len(body)}",
@@ -102,7 +107,7 @@ class Client:
             head, found, rest = data.partition(b"\r\n\r\n")
             if not found:
                 continue
-            if not first and b'"delta":{"content":' in rest:
+            if not first and any(delta in rest for delta in DELTAS):
                 first = perf_counter()
             if b"transfer-encoding: chunked" in head.lower():
                 if rest.endswith(b"0\r\n\r\n"):

@@ -213,6 +213,24 @@ test("who joins in the middle of an answer gets the rest of it", () => {
   assert.equal(made.turns[0].parts.length, 1);
 });
 
+test("a search is shown as it came, and as it is kept", () => {
+  const sources = [{ type: "url", url: "https://a.example/" }, { type: "url", url: "https://b.example/" }];
+  const kept = { id: "ws_1", type: "web_search_call", status: "completed", action: { type: "search", query: "plums", sources } };
+  const [made, kinds] = story(joined(), begins(1, "t", "go"),
+    { type: "search.started", event_id: 2, turn_id: "t", call_id: "s", arguments: '{"query":"plums"}' },
+    { type: "search.ended", event_id: 3, turn_id: "t", call_id: "s", sources, error: null },
+    { type: "search.started", event_id: 4, turn_id: "t", call_id: "x", arguments: "[" },
+    { type: "search.ended", event_id: 5, turn_id: "t", call_id: "x", sources: [], error: "unavailable" },
+    { type: "turn.finished", event_id: 6, turn_id: "t", finish_reason: "stop", usage: {}, items: [
+      kept, { ...kept, id: "ws_2", status: "failed", action: { type: "search", query: "", sources: [] } }] });
+  const shown = made.turns[0].parts.map((part) => [part.kind, part.name, part.arguments, part.output, part.failed]);
+  assert.deepEqual(shown, [
+    ["activity", "web_search", "plums", "https://a.example/\nhttps://b.example/", false],
+    ["activity", "web_search", "", "", true],
+  ]);
+  assert.ok(kinds.length > 0);
+});
+
 test("tools stand between the words they came between", () => {
   const [made, kinds] = story(joined(), begins(1, "t", "go"), says(2, "t", "first"),
     { type: "activity.started", event_id: 3, turn_id: "t", call_id: "c", name: "Bash" },

@@ -6,8 +6,10 @@ from functools import partial
 from pathlib import Path
 from typing import Any
 
+import anthropic
 import hypercorn.trio
 import openai
+import pytest
 import trio
 from hypercorn.config import Config
 from starlette.applications import Starlette
@@ -37,6 +39,16 @@ async def test_the_app_serves_from_hypercorn_under_a_path(tmp_path: Path) -> Non
                         stream=True,
                     )
                     pieces = [c.choices[0].delta.content or "" for c in stream if c.choices]
+                with anthropic.Anthropic(base_url=f"{url}/claude", api_key="unused") as other:
+                    with pytest.raises(anthropic.NotFoundError) as missing:
+                        other.models.retrieve("nonsense")
+                    assert missing.value.type == "not_found_error"
+                    message = other.messages.create(
+                        model="sonnet",
+                        max_tokens=100,
+                        messages=[{"role": "user", "content": "repeat: from afar"}],
+                    )
+                    assert [each.type for each in message.content] == ["text"]
                     return "".join(pieces)
 
             assert await trio.to_thread.run_sync(talk) == "from afar"

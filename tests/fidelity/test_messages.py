@@ -187,6 +187,7 @@ def test_pictures_and_documents(served: Served, client: anthropic.Anthropic) -> 
     pdf = {
         "type": "document",
         "title": "A",
+        "context": "From a.",
         "source": {
             "type": "base64",
             "media_type": "application/pdf",
@@ -227,6 +228,9 @@ def test_what_shapes_the_answer(served: Served, client: anthropic.Anthropic) -> 
     served.answers(Reply((Text("Half"),), stop_reason="max_tokens"))
     assert create(client, HI, max_tokens=3).stop_reason == "max_tokens"
     assert served.last.body["max_tokens"] == 3
+    former = client.with_options(default_headers={"anthropic-version": "2023-06-01"})
+    create(former, HI, extra_body={"temperature": 0.5, "top_k": 3})
+    assert (served.last.body["temperature"], served.last.body["top_k"]) == (0.5, 3)
     served.answers(call(ToolUse("add", {"a": 1}, "toolu_4")))
     choice = {"type": "tool", "name": "add", "disable_parallel_tool_use": True}
     called = create(client, HI, tools=[ADD], tool_choice=choice)

@@ -4,13 +4,16 @@ it for every later child."""
 
 from __future__ import annotations
 
+from pathlib import Path
 from typing import Any
 
 import httpx
+import trio
 from attrs import evolve
 from openai.types.chat import ChatCompletion
 from openai.types.responses import Response as ResponseObject
 
+from tests.support.anthropic_messages import MESSAGES, events_of, message_of, put_together
 from tests.support.messages_stub import (
     Answer,
     Reply,
@@ -23,6 +26,8 @@ from tests.support.messages_stub import (
     call,
     say,
 )
+from tests.support.raw_agent import open_raw_agent, results_of, run_out
+from tests.support.raw_cli import user_frame
 from tests.support.responses import RESPONSES, Event, events, text_of, tool
 
 from .served import JSON, MODEL, Served, function, user
@@ -234,3 +239,131 @@ def test_an_agent_searches_with_its_own_tool_within_the_wish(served: Served) -> 
     linked = [part["text"][note["start_index"] : note["end_index"]] for note in notes]
     assert linked == [f"[Blue]({PLUMS[1]})", FIGS[1]]
     assert [note["url"] for note in notes] == [PLUMS[1], FIGS[1]]
+
+
+# -- the Messages API's own words ------------------------------------------------------------------
+
+OWN = {"type": "web_search_20250305", "name": "web_search", "max_uses": 3}
+
+
+def message(served: Served, messages: list[JSON], **fields: Any) -> tuple[JSON, httpx.Headers]:
+    body = {"model": MODEL, "max_tokens": 5000, "messages": messages, **fields}
+    answered = served.post(MESSAGES, body)
+    assert answered.status_code == 200, answered.text
+    message_of(answered.content)
+    found: JSON = answered.json()
+    return found, answered.headers
+
+
+def plain(blocks: list[JSON]) -> list[JSON]:
+    """Without the nulls that a client brings back."""
+    return [{key: value for key, value in each.items() if value is not None} for each in blocks]
+
+
+def test_a_message_has_the_blocks_as_the_api_gave_them(served: Served) -> None:
+    """Whole and streamed; brought back they are found, and told to another child as they were."""
+    served.answers(cited(), cited())
+    asked = [user("Of plums, in blocks?")]
+    near = {"type": "approximate", "city": "Rome"}
+    tools = [{**OWN, "blocked_domains": ["x.example"], "user_location": near}]
+    choice = {"type": "tool", "name": "web_search"}
+    first, headers = message(served, asked, tools=tools, tool_choice=choice)
+    assert served.last.body["tools"] == tools
+    assert served.last.body["tool_choice"] == choice
+    given = cited().message("")["content"]
+    assert plain(first["content"]) == given
+    assert first["usage"]["server_tool_use"]["web_search_requests"] == 1
+    assert "x-ccapi-ignored" not in headers
+    body = {"model": MODEL, "max_tokens": 5000, "messages": asked, "tools": tools, "stream": True}
+    streamed = served.post(MESSAGES, body).content
+    events_of(streamed)
+    again = put_together(streamed)
+    assert plain(again["content"]) == given
+    assert again["usage"]["server_tool_use"]["web_search_requests"] == 1
+    history = [*asked, {"role": "assistant", "content": first["content"]}]
+    warm, headers = message(served, [*history, user("And figs?")])
+    assert headers["x-ccapi-lineage"] == "hit"
+    assert "x-ccapi-ignored" not in headers
+    assert served.last.body["messages"][1]["content"] == given
+    served.kill_child(headers["x-conversation-id"])
+    history += [user("And figs?"), {"role": "assistant", "content": warm["content"]}]
+    other = [user("Hello."), {"role": "assistant", "content": first["content"]}]
+    for earlier in (history, other):
+        message(served, [*earlier, user("Really?")])
+        assert served.last.body["messages"][1]["content"] == given
+
+
+def test_an_error_of_a_search_is_the_apis_own(served: Served) -> None:
+    served.answers(searched(Text("Sorry."), error="max_uses_exceeded"))
+    found, _ = message(served, [user("Of plums, in vain?")], tools=[OWN])
+    error = {"type": "web_search_tool_result_error", "error_code": "max_uses_exceeded"}
+    assert found["content"][2]["content"] == error
+
+
+def test_a_pause_of_the_api_goes_on_where_it_was(served: Served) -> None:
+    served.answers(evolve(searched(), stop_reason="pause_turn"), say("Blue."))
+    asked = [user("Of plums, in two parts?")]
+    first, _ = message(served, asked, tools=[OWN])
+    assert first["stop_reason"] == "pause_turn"
+    history = [*asked, {"role": "assistant", "content": first["content"]}]
+    second, _ = message(served, history, tools=[OWN])
+    assert second["content"][0]["text"] == "Blue."
+    sent = served.last.body
+    assert [each["role"] for each in sent["messages"]] == ["user", "assistant"]
+    assert sent["messages"][1]["content"] == plain(first["content"])
+    assert sent["tools"] == [OWN]
+
+
+def test_claude_as_a_client_searches(served: Served, tmp_path: Path) -> None:
+    """Its ``WebSearch`` is a request of its own with the API's tool, which it has to call."""
+
+    def model(request: Request) -> Answer:
+        if request.is_search:
+            return searched(Text("Blue."))
+        if request.last_user_text.startswith("Web search results"):
+            return say("Done.")
+        return call(ToolUse("WebSearch", {"query": "plums"}))
+
+    async def ask() -> list[JSON]:
+        async with open_raw_agent(tmp_path, served.live.url, model=MODEL) as cli:
+            await cli.send(user_frame("Of plums?"))
+            return await run_out(cli)
+
+    served.stub.answer = model
+    frames = trio.run(ask)
+    assert frames[-1]["result"] == "Done."
+    [result] = results_of(frames)
+    assert f'"url":"{PLUMS[1]}"' in result["content"]
+    [used] = frames[-1]["modelUsage"].values()
+    assert used["webSearchRequests"] == 1
+    [search] = [request for request in served.requests if request.is_search]
+    assert search.body["tool_choice"] == {"type": "tool", "name": "web_search"}
+
+
+def test_an_agents_search_in_the_words_of_the_messages_api(served: Served) -> None:
+    """What the API did not make it does not get back as a block, but in words."""
+
+    def agent(request: Request) -> Answer:
+        if request.is_search:
+            return searched(Text("Blue."))
+        if request.last_user_text.startswith("Web search results"):
+            return say(f"See {PLUMS[1]}!")
+        return call(ToolUse("WebSearch", {"query": "plums"}, "toolu_9"))
+
+    served.stub.answer = agent
+    asked = [user("Of plums?")]
+    found, _ = message(served, asked, model=f"agent/{MODEL}", tools=[OWN])
+    use, result, text = found["content"]
+    assert (use["type"], use["input"]) == ("server_tool_use", {"query": "plums"})
+    assert [page["url"] for page in result["content"]] == [PLUMS[1], FIGS[1]]
+    [citation] = text["citations"]
+    assert (citation["url"], citation["title"]) == (PLUMS[1], PLUMS[0])
+    served.begin()
+    history = [*asked, {"role": "assistant", "content": found["content"]}, user("Sure?")]
+    message(served, history)
+    told = [block["text"] for block in served.last.body["messages"][1]["content"]]
+    assert told == [
+        '[web_search: {"query":"plums"}]',
+        f"[web_search found: Plums ({PLUMS[1]}), Figs ({FIGS[1]})]",
+        f"See {PLUMS[1]}!",
+    ]

@@ -109,6 +109,9 @@ def put_together(body: bytes) -> JSON:
                     case "signature_delta":
                         assert block["signature"] == ""
                         block["signature"] = each.delta.signature
+                    case "citations_delta":
+                        cited = each.delta.citation.model_dump_json(exclude_unset=True)
+                        block["citations"] = [*(block["citations"] or ()), json.loads(cited)]
                     case "input_json_delta":
                         pieces.append(each.delta.partial_json)
             case "content_block_stop":

@@ -167,6 +167,11 @@ export class Story {
       case "activity.ended":
         return change(turn, (part) => part.id === event.call_id, (part) =>
           Object.assign(part, { output: event.output ?? "", failed: Boolean(event.is_error), open: false }));
+      case "search.started":
+        return add(turn, { kind: "activity", id: event.call_id, name: "web_search", arguments: queryOf(event.arguments), open: true });
+      case "search.ended":
+        return change(turn, (part) => part.id === event.call_id, (part) =>
+          Object.assign(part, { output: addresses(event.sources), failed: Boolean(event.error), open: false }));
       default: return [];
     }
   }
@@ -283,9 +288,28 @@ export function partsOf(items) {
           kind: "activity", id: item.call_id ?? item.id, name: item.name, arguments: item.arguments ?? "",
           output: item.error ? (item.error.message ?? item.output) : (item.output ?? undefined), failed: Boolean(item.error), open: item.status === "in_progress",
         }];
+      case "web_search_call":
+        return [{
+          kind: "activity", id: item.id, name: "web_search", arguments: item.action?.query ?? "",
+          output: addresses(item.action?.sources), failed: item.status === "failed", open: item.status === "in_progress",
+        }];
       default: return [];
     }
   });
+}
+
+// What was searched for, out of the JSON that says it.
+function queryOf(given) {
+  try {
+    const { query } = JSON.parse(given);
+    return typeof query === "string" ? query : "";
+  } catch {
+    return "";
+  }
+}
+
+function addresses(sources) {
+  return (sources ?? []).map((source) => source.url).join("\n");
 }
 
 function close(turn) {

@@ -352,10 +352,14 @@ async def test_what_an_agent_does_is_shown_in_lines(tmp_path: Path) -> None:
             await visit.happen("activity.ended", 7, call_id="c", output="a\nb", is_error=False)
             await visit.happen("text.delta", 8, text="Two ")
             await visit.happen("text.delta", 9, text="files.\x1b]0;evil\x07")
-            await visit.happen("turn.finished", 10, **FINISHED)
+            asked = '{"query":"\x1b]0;evil\x07"}'
+            await visit.happen("search.started", 10, call_id="s", arguments=asked)
+            await visit.happen("search.ended", 11, call_id="s", sources=[{}, {}], error=None)
+            await visit.happen("turn.finished", 12, **FINISHED)
             shown = await terminal.until("\n> ")
             assert shown == (
-                'Hm.\nI look.\n* Bash …\n  {"command": "ls"} -> a b\nTwo files.�]0;evil�\n> '
+                'Hm.\nI look.\n* Bash …\n  {"command": "ls"} -> a b\nTwo files.�]0;evil�\n'
+                '* web_search {"query":"�]0;evil�"}\n  -> 2 pages\n> '
             )
             assert "\x1b]0" not in terminal.raw
             await terminal.type(CTRL_D)

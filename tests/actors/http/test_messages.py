@@ -14,6 +14,7 @@ from ccapi.schemas.errors import (
     Forbidden,
     GatewayError,
     InternalError,
+    QuotaExhausted,
     RateLimited,
     TurnTimeout,
     draining,
@@ -278,13 +279,12 @@ async def test_what_has_no_effect_is_named(client: Client) -> None:
         messages=[{"role": "user", "content": [marked]}],
         context_management={"edits": [{"type": "clear_thinking_20251015", "keep": "all"}]},
         top_k=5,
-        temperature=0.5,
         nonsense=1,
     )
     assert response.status == 200
     assert response.headers["x-ccapi-ignored"].split(", ") == [
-        "context_management", "top_k", "cache_control", "nonsense",
-        "anthropic-beta:context-1m-2025-08-07", "temperature",
+        "context_management", "cache_control", "nonsense",
+        "anthropic-beta:context-1m-2025-08-07", "top_k",
     ]  # fmt: skip
 
 
@@ -304,6 +304,7 @@ async def test_a_beta_that_would_change_the_answer_is_refused(client: Client) ->
         (draining(), 529, "overloaded_error"),
         (CliUnusable("No CLI."), 503, "api_error"),
         (RateLimited("Slow down."), 429, "rate_limit_error"),
+        (QuotaExhausted("No credit.", code="insufficient_quota"), 402, "billing_error"),
         (TurnTimeout("Too long."), 504, "timeout_error"),
         (InternalError("Ours."), 500, "api_error"),
         (ChildDied("It died."), 502, "api_error"),
@@ -318,7 +319,7 @@ async def test_every_failure_has_its_type(
     assert response.status == status
     assert error_of(response.body) == {"type": kind, "message": error.message}
     assert response.json()["request_id"] == response.headers["request-id"]
-    unusable = isinstance(error, CliUnusable)
+    unusable = isinstance(error, CliUnusable | QuotaExhausted)
     assert response.headers.get("x-should-retry") == ("false" if unusable else None)
 
 

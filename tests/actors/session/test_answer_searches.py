@@ -36,17 +36,23 @@ from ccapi.schemas.turn_items import (
 SETUP = Setup("m")
 AGENT = Setup("m", profile="agent")
 URL = "https://a.example/"
-PAGE = {"type": "web_search_result", "title": "A", "url": URL, "encrypted_content": "s"}
-CITATION = {"url": URL, "title": "A", "cited_text": "Blue!", "encrypted_index": "i"}
+PAGE = {
+    "type": "web_search_result", "title": "A", "url": URL, "encrypted_content": "s",
+    "page_age": None,
+}  # fmt: skip
+CITATION = {
+    "type": "web_search_result_location", "cited_text": "Blue!", "url": URL, "title": "A",
+    "encrypted_index": "i",
+}  # fmt: skip
 BLOCKS: list[dict[str, Any]] = [
     {"type": "text", "text": "I look."},
-    {"type": "server_tool_use", "id": "s1", "name": "web_search", "input": {"query": "q"}},
-    {"type": "web_search_tool_result", "tool_use_id": "s1", "content": [PAGE]},
+    {"type": "server_tool_use", "id": "srvtoolu_1", "name": "web_search", "input": {"query": "q"}},
+    {"type": "web_search_tool_result", "tool_use_id": "srvtoolu_1", "content": [PAGE]},
     {"type": "text", "text": "So: "},
     {"type": "text", "text": "blue", "citations": [CITATION]},
 ]
-STARTED = SearchStarted("s1", '{"query":"q"}')
-ENDED = SearchEnded("s1", (WebPage(URL, "A", None, "s"),))
+STARTED = SearchStarted("srvtoolu_1", '{"query":"q"}')
+ENDED = SearchEnded("srvtoolu_1", (WebPage(URL, "A", None, "s"),))
 SOURCE = Source(URL, "A", "Blue!", "i")
 
 
@@ -118,8 +124,8 @@ def search_of(answer: AnswerState, call_id: str) -> list[TurnItem]:
 
 def test_an_agents_search_is_one_where_its_client_asked_for_that() -> None:
     answer = AnswerState(Options(search=SearchWish()), AGENT)
-    assert search_of(answer, "s1") == [STARTED]
-    returned = ToolReturned("s1", "Links: …", found=ENDED)
+    assert search_of(answer, "srvtoolu_1") == [STARTED]
+    returned = ToolReturned("srvtoolu_1", "Links: …", found=ENDED)
     assert answer.add_frame(ToolsReturned((returned,))) == [ENDED]
     items = answer.add_text(TextDelta("See [A](https://a.example)!"))
     items += answer.add_frame(AssistantDone("v", False, "See [A](https://a.example)!"))
@@ -127,7 +133,7 @@ def test_an_agents_search_is_one_where_its_client_asked_for_that() -> None:
     assert search_of(answer, "s2")
     refused = ToolReturned("s2", "No more", is_error=True)
     assert answer.add_frame(ToolsReturned((refused,))) == [SearchEnded("s2", error="unavailable")]
-    plain = search_of(AnswerState(Options(), AGENT), "s1")
+    plain = search_of(AnswerState(Options(), AGENT), "srvtoolu_1")
     assert isinstance(plain[0], ActivityStarted)
 
 
@@ -143,7 +149,9 @@ def test_what_the_client_asked_for_needs_no_permission(
     wish: SearchWish, input: dict[str, Any]
 ) -> None:
     turn = TurnState("t", TurnRequest(options=Options(search=wish)), AGENT, 0.0, 9.0)
-    asked = PermissionAsked("r", "WebSearch", {"query": "q", "blocked_domains": ["b"]}, "s1")
+    asked = PermissionAsked(
+        "r", "WebSearch", {"query": "q", "blocked_domains": ["b"]}, "srvtoolu_1"
+    )
     line = search_answer(asked, turn)
     assert isinstance(line, bytes)
     body = orjson.loads(line)["response"]["response"]
@@ -167,4 +175,4 @@ def test_other_permissions_are_asked_for_as_ever() -> None:
     turn = TurnState("t", TurnRequest(options=Options(search=SearchWish())), AGENT, 0.0, 9.0)
     assert search_answer(PermissionAsked("r", "Bash", {}, "b1"), turn) is None
     turn = TurnState("t", TurnRequest(), AGENT, 0.0, 9.0)
-    assert search_answer(PermissionAsked("r", "WebSearch", {}, "s1"), turn) is None
+    assert search_answer(PermissionAsked("r", "WebSearch", {}, "srvtoolu_1"), turn) is None

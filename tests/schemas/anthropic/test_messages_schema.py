@@ -11,6 +11,7 @@ from ccapi.schemas.anthropic.betas import ignored_betas, read_betas
 from ccapi.schemas.anthropic.blocks import MAX_MESSAGES, MAX_PARTS
 from ccapi.schemas.anthropic.errors import FORMER_VERSION, VERSION, encode_error
 from ccapi.schemas.anthropic.messages import MessagesTurn, parse_count, parse_messages
+from ccapi.schemas.claude.input import encode_blocks
 from ccapi.schemas.errors import InvalidRequest
 from ccapi.schemas.media import Slot
 from ccapi.schemas.message import (
@@ -21,11 +22,12 @@ from ccapi.schemas.message import (
     ToolCall,
     ToolResult,
 )
-from ccapi.schemas.turn import ThinkingWish, ToolChoice
+from ccapi.schemas.turn import SearchWish, ThinkingWish, ToolChoice
 
 JSON = dict[str, Any]
 HI = {"role": "user", "content": "Hi"}
 TOOL = {"name": "add", "input_schema": {"type": "object"}}
+SEARCH = {"type": "web_search_20250305", "name": "web_search"}
 
 
 def parse(messages: list[JSON] | None = None, **fields: Any) -> MessagesTurn:
@@ -163,6 +165,7 @@ def test_pictures_and_documents() -> None:
                 {
                     "type": "document",
                     "title": "B",
+                    "context": "From b",
                     "source": {
                         "type": "content",
                         "content": [
@@ -191,7 +194,7 @@ def test_pictures_and_documents() -> None:
         Slot(number=1),
         Slot(number=2),
         plain("Plain"),
-        plain("One\n\nTwo", "B"),
+        plain("One\n\nTwo", "B", "From b"),
         Slot(number=3),
     )
     [given] = turn.messages[2].results
@@ -205,8 +208,9 @@ def test_pictures_and_documents() -> None:
     ]  # fmt: skip
 
 
-def plain(said: str, title: str | None = None) -> Document:
-    return Document("text/plain", base64.b64encode(said.encode()).decode(), title)
+def plain(said: str, title: str | None = None, context: str | None = None) -> Document:
+    data = base64.b64encode(said.encode()).decode()
+    return Document("text/plain", data, title, context=context)
 
 
 def test_what_has_no_block_is_told_as_text() -> None:
@@ -218,19 +222,7 @@ def test_what_has_no_block_is_told_as_text() -> None:
         [
             user(found),
             assistant(
-                {**use("s1", query="x"), "type": "server_tool_use", "name": "web_search"},
-                {
-                    "type": "web_search_tool_result",
-                    "tool_use_id": "s1",
-                    "content": [
-                        {
-                            "type": "web_search_result",
-                            "title": "T",
-                            "url": "https://b.example",
-                            "encrypted_content": "zzz",
-                        }
-                    ],
-                },
+                {**use("s1", x=1), "type": "server_tool_use", "name": "bash_code_execution"},
                 text("So."),
             ),
             HI,
@@ -239,10 +231,69 @@ def test_what_has_no_block_is_told_as_text() -> None:
     told = "<search_result>\n<source>https://a.example</source>\n<title>A</title>\nOne\n\nTwo\n"
     assert turn.messages[0].content == (f"{told}</search_result>",)
     assert turn.messages[1].content == (
-        '[web_search: {"query":"x"}]',
-        "[web_search found: T (https://b.example)]",
+        '[bash_code_execution: {"x":1}]',
         "So.",
     )
+
+
+PAGE = {
+    "type": "web_search_result", "title": "T", "url": "https://b.example",
+    "encrypted_content": "zzz", "page_age": None,
+}  # fmt: skip
+CITATION = {
+    "type": "web_search_result_location", "cited_text": "So!", "url": "https://b.example",
+    "title": "T", "encrypted_index": "i",
+}  # fmt: skip
+
+
+def searched(id: str = "srvtoolu_1", content: Any = (PAGE,)) -> list[JSON]:
+    content = list(content) if isinstance(content, tuple) else content
+    return [
+        {"type": "server_tool_use", "id": id, "name": "web_search", "input": {"query": "x"}},
+        {"type": "web_search_tool_result", "tool_use_id": id, "content": content},
+    ]
+
+
+@pytest.mark.parametrize(
+    "content", [(PAGE, PAGE), (), {"type": "web_search_tool_result_error", "error_code": "e"}]
+)
+def test_searches_and_citations_stay_as_they_are(content: Any) -> None:
+    blocks = [*searched(content=content), text("So.", citations=[CITATION]), text("Or?")]
+    turn = parse([HI, assistant(*blocks), HI])
+    assert encode_blocks(turn.messages[1].content) == blocks
+    assert turn.ignored == ()
+    assert turn.messages[1].text == "So.Or?"
+
+
+def test_a_search_that_the_api_did_not_make_is_read_in_words() -> None:
+    turn = parse([HI, assistant(*searched("toolu_1"), text("So.")), HI])
+    assert [block["text"] for block in encode_blocks(turn.messages[1].content)] == [
+        '[web_search: {"query":"x"}]', "[web_search found: T (https://b.example)]", "So.",
+    ]  # fmt: skip
+    assert turn.messages[1].text == "So.", "a conversation is found by its words alone"
+
+
+def test_other_citations_are_named() -> None:
+    other = {"type": "char_location", "cited_text": "a", "document_index": 0}
+    turn = parse([HI, assistant(text("So.", citations=[other, CITATION])), HI])
+    assert turn.ignored == ("messages.text.citations",)
+    assert encode_blocks(turn.messages[1].content) == [text("So.", citations=[CITATION])]
+
+
+@pytest.mark.parametrize("kind", ["web_search_20250305", "web_search_20260209"])
+def test_a_search_of_the_web_is_a_wish(kind: str) -> None:
+    tool = {
+        "type": kind, "name": "web_search", "max_uses": 2, "allowed_domains": ["a.example"],
+        "user_location": {"type": "approximate", "city": "Rome"},
+        "cache_control": {"type": "ephemeral"}, "allowed_callers": ["code_execution_20260120"],
+    }  # fmt: skip
+    turn = parse(tools=[TOOL, tool], tool_choice={"type": "tool", "name": "web_search"})
+    wish = SearchWish(max_uses=2, allowed=("a.example",), location=(("city", "Rome"),))
+    assert turn.options.search == wish
+    assert turn.options.search.names == (f"tools.{kind}",)
+    assert [each.name for each in turn.tools or ()] == ["add"]
+    assert turn.options.tool_choice == ToolChoice("named", "web_search")
+    assert turn.ignored == ("cache_control", "tools.allowed_callers")
 
 
 def test_system_text_wherever_it_stands() -> None:
@@ -318,6 +369,14 @@ def names(turn: MessagesTurn) -> list[str]:
         ([user(document(type="text", data=" "))], "0.content.0.source.data"),
         ([user(pdf(media_type="x", data="a"))], "0.content.0.source.media_type"),
         ([user({"type": "search_result", "source": "a", "title": "b"})], "0.content.0.content"),
+        ([HI, assistant(searched()[1]), HI], "1.content.0"),
+        ([HI, assistant({**searched()[0], "id": ""}), HI], "1.content.0.id"),
+        ([HI, assistant({**searched()[0], "input": None}), HI], "1.content.0.input"),
+        ([HI, assistant(*searched(content=None)), HI], "1.content.1.content"),
+        ([HI, assistant(*searched(content={})), HI], "1.content.1.content.error_code"),
+        ([HI, assistant(*searched(content=[{**PAGE, "url": None}])), HI],
+         "1.content.1.content.0.url"),
+        ([HI, assistant(*searched(content=[text("a")])), HI], "1.content.1.content.0.type"),
     ],
 )  # fmt: skip
 def test_what_is_wrong_in_a_message_is_named(messages: list[JSON], param: str) -> None:
@@ -357,6 +416,7 @@ def test_what_shapes_the_answer() -> None:
         stream=True,
         temperature=0.5,
         top_p=0.9,
+        top_k=3,
         stop_sequences=["END"],
         metadata={"user_id": "ada"},
         service_tier="standard_only",
@@ -365,7 +425,8 @@ def test_what_shapes_the_answer() -> None:
         tool_choice={"type": "tool", "name": "add", "disable_parallel_tool_use": True},
     )
     options = turn.options
-    assert (options.temperature, options.top_p, options.max_tokens) == (0.5, 0.9, 5000)
+    assert (options.temperature, options.top_p, options.top_k) == (0.5, 0.9, 3)
+    assert options.max_tokens == 5000
     assert (options.stop, options.user, options.service_tier) == (("END",), "ada", "standard_only")
     assert (options.effort, options.whole, turn.stream) == ("high", False, True)
     assert options.tool_choice == ToolChoice("named", "add")
@@ -414,7 +475,17 @@ def test_how_the_model_is_to_think(given: JSON | None, wish: ThinkingWish) -> No
         ({"output_config": {"format": {"type": "json_schema"}}}, "output_config.format.schema"),
         ({"tools": [{"name": "a"}]}, "tools.0.input_schema"),
         ({"tools": [TOOL, TOOL]}, "tools.1.name"),
-        ({"tools": [{**TOOL, "type": "web_search_20250305"}]}, "tools.0.type"),
+        ({"tools": [{**TOOL, "type": "web_fetch_20250910"}]}, "tools.0.type"),
+        ({"tools": [{**TOOL, "type": "web_search_20250305"}]}, "tools.0.name"),
+        ({"tools": [SEARCH, SEARCH]}, "tools.1.name"),
+        ({"tools": [{**SEARCH, "max_uses": 0}]}, "tools.0.max_uses"),
+        (
+            {"tools": [{**SEARCH, "allowed_domains": ["a"], "blocked_domains": ["b"]}]},
+            "tools.0.blocked_domains",
+        ),
+        ({"tools": [{**SEARCH, "allowed_domains": [""]}]}, "tools.0.allowed_domains.0"),
+        ({"tools": [{**SEARCH, "user_location": {"type": "exact"}}]}, "tools.0.user_location.type"),
+        ({"tools": [SEARCH], "tool_choice": {"type": "tool", "name": "add"}}, "tool_choice.name"),
         ({"tools": [{**TOOL, "input_schema": {"type": "array"}}]}, "tools.0.input_schema"),
         ({"tools": [{**TOOL, "allowed_callers": ["code"]}]}, "tools.0.allowed_callers"),
         ({"tool_choice": {"type": "any"}}, "tool_choice"),
@@ -439,7 +510,6 @@ def test_what_has_no_effect_is_named() -> None:
     cited = {"type": "document", "citations": {"enabled": True}, "context": "c"}
     turn = parse(
         [user({**cited, "source": {"type": "content", "content": "A"}})],
-        top_k=3,
         context_management={"edits": []},
         mcp_servers=[],
         output_config={"task_budget": {"total": 1}},
@@ -447,9 +517,8 @@ def test_what_has_no_effect_is_named() -> None:
         betas=["claude-code-20250219", "context-1m-2025-08-07"],
     )
     assert turn.ignored == (
-        "context_management", "top_k", "cache_control", "messages.citations",
-        "messages.document.context", "tools.input_examples", "output_config.task_budget",
-        "anthropic-beta:context-1m-2025-08-07",
+        "context_management", "cache_control", "messages.citations", "tools.input_examples",
+        "output_config.task_budget", "anthropic-beta:context-1m-2025-08-07",
     )  # fmt: skip
 
 

@@ -62,8 +62,7 @@ def whole(items: list[TurnItem], ending: Ending = STOPPED) -> JSON:
 
 def as_streamed(message: JSON) -> JSON:
     """How long what was cached is kept stands at the beginning, where nothing is known of it."""
-    kept = {"ephemeral_5m_input_tokens": 0, "ephemeral_1h_input_tokens": 0}
-    return {**message, "usage": {**message["usage"], "cache_creation": kept}}
+    return {**message, "usage": {**message["usage"], "cache_creation": None}}
 
 
 def test_a_stream_of_text_byte_by_byte() -> None:
@@ -74,7 +73,7 @@ def test_a_stream_of_text_byte_by_byte() -> None:
         '"stop_sequence":null,"stop_details":null,"usage":{"input_tokens":0,'
         '"cache_creation_input_tokens":0,"cache_read_input_tokens":0,"output_tokens":0,'
         '"output_tokens_details":{"thinking_tokens":0},"server_tool_use":null,'
-        '"cache_creation":{"ephemeral_5m_input_tokens":0,"ephemeral_1h_input_tokens":0},'
+        '"cache_creation":null,'
         '"service_tier":"standard","inference_geo":null}}}\n\n'
         'event: ping\ndata: {"type":"ping"}\n\n'
         "event: content_block_start\n"
