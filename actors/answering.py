@@ -51,6 +51,7 @@ from ..schemas.turn import (
 from ..schemas.turn_items import TextDelta, TextEnded, TurnItem
 from ..transport.http.bodies import LONG
 from ..transport.media.attachments import resolve_all
+from ..transport.media.stored_files import StoredFiles
 from .conversations.models import Choice, check_goes_on, name_of, plain_name
 from .conversations.workspace_paths import name_of_place
 from .conversations.workspaces import place_of
@@ -114,7 +115,7 @@ async def accept(
     if held is not None:
         use_named(held, headers)
     _name_ignored(request, choice, held, owner, without_effect, headers)
-    messages = await attach(gateway, request)
+    messages = await attach(gateway, request, owner)
     system = request.system
     if system is not None and len(system) >= LONG and not isinstance(system, DigestedText):
         system = await gateway.bodies.read(len(system), partial(DigestedText.of, system))
@@ -218,13 +219,14 @@ class WithAttachments(Protocol):
     def filled(self, blocks: Sequence[Image | Document]) -> tuple[Message, ...]: ...
 
 
-async def attach(gateway: Gateway, request: WithAttachments) -> tuple[Message, ...]:
-    """The messages of `request`, its pictures and files in their places, ready to be compared. In a
-    thread, if they are long. Raises what its attachments are refused with."""
+async def attach(gateway: Gateway, request: WithAttachments, owner: str) -> tuple[Message, ...]:
+    """The messages of `request`, which is `owner`'s, its pictures and files in their places, ready
+    to be compared. In a thread, if they are long. Raises what its attachments are refused with."""
     blocks: Sequence[Image | Document] = ()
     size = 0
     if request.attachments:
-        blocks = await resolve_all(request.attachments, gateway.attachments)
+        stored = StoredFiles(gateway.batches.store.files, owner)
+        blocks = await resolve_all(request.attachments, gateway.attachments, stored)
         size = sum(len(block.data) for block in blocks)
     for message in request.messages:
         size += BESIDE + length_of(message.content)

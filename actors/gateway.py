@@ -452,6 +452,7 @@ class Gateway:
     async def wait_drained(self) -> None:
         """Wait until no turn is under way, after `drain`."""
         await self._turns.wait_drained()
+        await self.batches.wait_drained()
 
     def kill_children(self) -> None:
         """End every child at once, without its stop sequence."""

@@ -26,7 +26,7 @@ base64, which has next to none, is the form for anything big."""
 MAX_HEAD = 1024
 """Characters before the comma of a data URL."""
 
-Origin = Literal["inline", "remote", "local", "unknown"]
+Origin = Literal["inline", "remote", "local", "stored", "unknown"]
 
 
 @frozen
@@ -36,7 +36,8 @@ class Attachment:
     `source` is a data URL, an http(s) URL, or the absolute path or ``file:`` URL of a file on the
     gateway's machine; for a file also bare base64 (and then no bare path, which would look the
     same). `path` is the request's field, for errors. `name` is what the client calls it, `context`
-    what it says of a file to the model.
+    what it says of a file to the model. With a `file_id` it is a file that was uploaded, and has no
+    `source`.
     """
 
     kind: Literal["image", "file"]
@@ -44,10 +45,13 @@ class Attachment:
     path: str
     name: str | None = None
     context: str | None = None
+    file_id: str | None = None
 
     @property
     def origin(self) -> Origin:
         """Where its bytes are to be found."""
+        if self.file_id is not None:
+            return "stored"
         start = self.source[:8].lower()
         if start.startswith("data:"):
             return "inline"
@@ -74,12 +78,13 @@ class Content:
     """The bytes of an attachment, and their declared type.
 
     `declared` is a media type without parameters, None where none was declared. `encoded` is their
-    canonical base64 where that is at hand already.
+    canonical base64 where that is at hand already, `name` what an uploaded file was called.
     """
 
     data: bytes = field(repr=False)
     declared: str | None = None
     encoded: str | None = field(default=None, repr=False)
+    name: str | None = None
 
     @property
     def base64(self) -> str:
@@ -216,7 +221,7 @@ def _image(attachment: Attachment, content: Content) -> Image:
 
 def _document(attachment: Attachment, content: Content) -> Document:
     if is_pdf(content.data):
-        return Document("application/pdf", content.base64, attachment.name)
+        return Document("application/pdf", content.base64, attachment.name or content.name)
     text = plain_text(content.data)
     if text is None:
         raise attachment.refused(
@@ -236,7 +241,7 @@ def _document(attachment: Attachment, content: Content) -> Document:
     base64_text = (
         content.base64 if encoded == content.data else base64.b64encode(encoded).decode("ascii")
     )
-    return Document("text/plain", base64_text, attachment.name)
+    return Document("text/plain", base64_text, attachment.name or content.name)
 
 
 @frozen

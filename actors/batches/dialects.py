@@ -2,12 +2,13 @@
 
 from __future__ import annotations
 
-from ...transport.store.batch_interface import StoredBatch
+from ...transport.store.batch_interface import Dialect, StoredBatch
+from .messages_words import MessagesWords
 from .openai_words import OpenAiWords
 from .road import Words
 
-_OPENAI = OpenAiWords()
+_WORDS: dict[Dialect, Words] = {"openai": OpenAiWords(), "anthropic": MessagesWords()}
 
 
 def words_of(batch: StoredBatch) -> Words:
-    return _OPENAI
+    return _WORDS[batch.dialect]

@@ -56,8 +56,9 @@ BatchMessage = Opened | Stopped
 class BatchEngine:
     """Made by `open_batches`. Nothing runs before there is a `road`."""
 
-    def __init__(self, ref: Ref[BatchMessage], store: Store) -> None:
+    def __init__(self, ref: Ref[BatchMessage], store: Store, slots: Slots) -> None:
         self.store = store
+        self._slots = slots
         self.draining = False
         self.running: dict[str, BatchLife] = {}
         self._ref = ref
@@ -80,6 +81,10 @@ class BatchEngine:
     def drain(self) -> None:
         """Begin no request any more; those that run may finish. For good."""
         self.draining = True
+
+    async def wait_drained(self) -> None:
+        """Wait until what runs has ended and is put down, after `drain`."""
+        await self._slots.wait_quiet()
 
     async def open(self, lease: BatchLease) -> None:
         """Have a batch run that was made here. Raises `Overloaded`."""
@@ -201,10 +206,11 @@ async def open_batches(
     `may_begin`: whether there is room for a turn of this key."""
     ref: Ref[BatchMessage]
     ref, mailbox = open_mailbox("batches")
-    engine = BatchEngine(ref, store)
+    slots = Slots(max_concurrent, lambda owner: not engine.draining and may_begin(owner))
+    engine = BatchEngine(ref, store, slots)
     means = Means(
         store=store,
-        slots=Slots(max_concurrent, lambda owner: not engine.draining and may_begin(owner)),
+        slots=slots,
         bodies=bodies,
         road=lambda: engine.road,
         words=words,

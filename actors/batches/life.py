@@ -174,7 +174,7 @@ class BatchLife:
                 await self._wait_for_limits()
                 slot = await self.means.slots.take(batch.key_id)
                 if self._has_to_wait():  # one was refused meanwhile
-                    slot.free()
+                    slot.close()
                     continue
                 request: BatchRequest | None = None
                 try:
@@ -182,13 +182,12 @@ class BatchLife:
                     with trio.CancelScope(shield=True, deadline=trio.current_time() + KEEP_SECONDS):
                         request = await self.means.store.batches.claim(self.lease)
                 except (Unavailable, Unknown) as error:
-                    slot.free()
                     log.warning("no request claimed", batch=batch.id, error=str(error))
                     await trio.sleep(RETRY_SECONDS)
                     continue
                 finally:
                     if request is None:
-                        slot.free()
+                        slot.close()
                 if request is not None:
                     self._running += 1
                     nursery.start_soon(self._one, batch, words, request, slot)
@@ -217,7 +216,11 @@ class BatchLife:
     ) -> None:
         try:
             asked = Asked(
-                batch.key_id, batch.endpoint, request.body, f"{batch.id}-{request.number}"
+                batch.key_id,
+                batch.endpoint,
+                request.body,
+                f"{batch.id}-{request.number}",
+                batch.details.get("headers") or {},
             )
             answered = await self.means.road()(asked)
             slot.free()
@@ -225,7 +228,7 @@ class BatchLife:
             with trio.CancelScope(shield=True, deadline=trio.current_time() + KEEP_SECONDS):
                 await self._settle(batch, words, request, answered)
         finally:
-            slot.free()
+            slot.close()
             self._running -= 1
             self._ended_one.set()
             self._ended_one = trio.Event()

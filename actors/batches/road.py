@@ -17,12 +17,13 @@ from ...transport.store.batch_interface import RequestState, StoredBatch
 @frozen
 class Asked:
     """A request of `owner`'s to the endpoint `path`; `body` is JSON. `request_id` names it in the
-    log and the answer."""
+    log and the answer; `headers` have names in lower case."""
 
     owner: str
     path: str
     body: bytes = field(repr=False)
     request_id: str
+    headers: Mapping[str, str] = field(factory=dict)
 
 
 @frozen

@@ -22,6 +22,9 @@ class Slots:
     def __init__(self, limit: int, may_begin: Callable[[str], bool]) -> None:
         self.limit = limit
         self.running = 0
+        self.busy = 0
+        """Slots that are not closed: what ran in some is still to be put down."""
+        self._quiet = trio.Event()
         self._may_begin = may_begin
         self._waiting: dict[str, deque[trio.Event]] = {}  # the key whose turn it is first
         self._more = trio.Event()
@@ -31,7 +34,7 @@ class Slots:
         return f"<Slots {self.running} of {self.limit}, {waiting} waiting>"
 
     async def take(self, owner: str) -> Slot:
-        """Wait for a slot; it has to be freed."""
+        """Wait for a slot; it has to be closed."""
         event = trio.Event()
         self._waiting.setdefault(owner, deque()).append(event)
         self._serve()
@@ -39,7 +42,7 @@ class Slots:
             await event.wait()
         except BaseException:
             if event.is_set():
-                self.free()
+                Slot(self).close()
             else:
                 self._forget(owner, event)
             raise
@@ -65,11 +68,24 @@ class Slots:
                 break
             queue = self._waiting.pop(owner)
             self.running += 1
+            self.busy += 1
             queue.popleft().set()
             if queue:
                 self._waiting[owner] = queue  # behind the others
         if self._waiting:
             self._more.set()
+
+    def close_one(self) -> None:
+        """For `Slot`."""
+        self.busy -= 1
+        if not self.busy:
+            self._quiet.set()
+            self._quiet = trio.Event()
+
+    async def wait_quiet(self) -> None:
+        """Wait until no slot is taken."""
+        while self.busy:
+            await self._quiet.wait()
 
     async def run(self) -> None:
         """Look again and again, while any wait."""
@@ -81,12 +97,21 @@ class Slots:
 
 
 class Slot:
-    """A place of `Slots`. `free` may be called more than once."""
+    """A place of `Slots`. Both methods may be called more than once."""
 
     def __init__(self, slots: Slots) -> None:
-        self._slots: Slots | None = slots
+        self._slots = slots
+        self._is_free = self._is_closed = False
 
     def free(self) -> None:
-        slots, self._slots = self._slots, None
-        if slots is not None:
-            slots.free()
+        """Another request may begin."""
+        if not self._is_free:
+            self._is_free = True
+            self._slots.free()
+
+    def close(self) -> None:
+        """Nothing is left to be done."""
+        self.free()
+        if not self._is_closed:
+            self._is_closed = True
+            self._slots.close_one()

@@ -40,6 +40,14 @@ from .conversations import (
 from .files import delete_file, list_files, show_content, show_file, upload_file
 from .forwarding import Forwarder
 from .idempotency import once
+from .message_batches import (
+    cancel_message_batch,
+    create_message_batch,
+    delete_message_batch,
+    list_message_batches,
+    show_message_batch,
+    show_results,
+)
 from .messages import count_message_tokens, create_message
 from .middleware import HEADERS, Front
 from .models import list_models, show_model
@@ -94,6 +102,7 @@ to call it. A 404 says so, since OpenAI's SDKs ask again after a 501."""
 BATCHED = {
     "/v1/chat/completions": complete_chat,
     "/v1/completions": complete_text,
+    "/v1/messages": create_message,
     "/v1/responses": create_response,
 }
 """Where the requests of a batch may go."""
@@ -102,7 +111,7 @@ ONLY_WEBSOCKET = ("/v1/conversations/{conversation_id}/events", "/v1/overview", 
 
 
 def http_app(gateway: Gateway) -> ASGIApp:
-    """The OpenAI surface of `gateway`, to be mounted anywhere while the gateway is open."""
+    """All routes of `gateway`, to be mounted anywhere while the gateway is open."""
     gateway.batches.road = road_of(gateway, BATCHED)
     keys = KeyRing(gateway.keys)
     cluster, nodes = gateway.settings.cluster, gateway.nodes
@@ -149,6 +158,28 @@ def _turn_routes(gateway: Gateway, keys: KeyRing, forwarding: Once | None) -> li
         route(gateway, "/v1/chat/completions", keys, once=once, POST=complete_chat),
         route(gateway, "/v1/completions", keys, once=once, POST=complete_text),
         route(gateway, "/v1/messages", keys, once=once, POST=create_message),
+        route(
+            gateway,
+            "/v1/messages/batches",
+            keys,
+            once=once,
+            GET=list_message_batches,
+            POST=create_message_batch,
+        ),
+        route(
+            gateway,
+            "/v1/messages/batches/{message_batch_id}",
+            keys,
+            GET=show_message_batch,
+            DELETE=delete_message_batch,
+        ),
+        route(
+            gateway,
+            "/v1/messages/batches/{message_batch_id}/cancel",
+            keys,
+            POST=cancel_message_batch,
+        ),
+        route(gateway, "/v1/messages/batches/{message_batch_id}/results", keys, GET=show_results),
         route(gateway, "/v1/messages/count_tokens", keys, POST=count_message_tokens),
         route(gateway, "/v1/responses", keys, once=once, POST=create_response),
         route(gateway, "/v1/responses/input_tokens", keys, POST=count_input_tokens),

@@ -16,6 +16,7 @@ from attrs import define, field
 from starlette.types import Message, Scope
 
 from ...schemas.convert import write_json
+from ...schemas.envelope import Envelope
 from ...schemas.errors import Overloaded, RateLimited
 from ..batches.road import Answered, Asked, Road
 from ..runtime.boundary import as_gateway_error
@@ -52,14 +53,19 @@ def road_of(gateway: Gateway, handlers: Mapping[str, Handler]) -> Road:
 
 async def _answer(gateway: Gateway, handlers: Mapping[str, Handler], asked: Asked) -> Answered:
     body = _Body()
-    response = Response(body.send, {"x-request-id": asked.request_id}, owner=asked.owner)
+    headers = {
+        name.encode("latin-1"): [value.encode("latin-1")] for name, value in asked.headers.items()
+    }
+    envelope = Envelope.of(asked.path, asked.request_id, versioned=False)
+    named = {"x-request-id": asked.request_id}
+    response = Response(body.send, named, owner=asked.owner, envelope=envelope)
     scope: Scope = {"type": "http", "method": "POST", "path": asked.path, "headers": []}
     with (
         structlog.contextvars.bound_contextvars(request_id=asked.request_id),
         gateway.bodies.share() as share,
     ):
         call = Call(
-            gateway, scope, _never, response.send, share, asked.owner, {}, response, apart=True
+            gateway, scope, _never, response.send, share, asked.owner, headers, response, apart=True
         )
         try:
             gateway.keys.find(asked.owner)  # it may have been revoked since
@@ -70,10 +76,11 @@ async def _answer(gateway: Gateway, handlers: Mapping[str, Handler], asked: Aske
             failure = as_gateway_error(error)
             if not isinstance(failure, RateLimited | Overloaded):  # else it is asked again
                 publish_refusal(gateway.bus, failure, asked.request_id, asked.owner)
-            return Answered(failure.status, write_json(failure.body()), failure)
+            said = write_json(envelope.body(failure))
+            return Answered(envelope.status(failure), said, failure)
         finally:
-            named = response.headers.get("x-conversation-id")
-            for conversation_id in (*call.made, *([] if named is None else [named])):
+            of_it = response.headers.get("x-conversation-id")
+            for conversation_id in (*call.made, *([] if of_it is None else [of_it])):
                 with trio.CancelScope(shield=True, deadline=trio.current_time() + FORGET_SECONDS):
                     await gateway.dismiss(conversation_id, owner=asked.owner)
     return Answered(response.status or 200, bytes(body.content), call.failure)

@@ -103,7 +103,7 @@ async def create_conversation(call: Call) -> None:
     system, messages = await _read_items(call, wanted.items or ())
     if wanted.messages:
         read = read_history(wanted.messages)
-        system, messages = read.system, await attach(call.gateway, read)
+        system, messages = read.system, await attach(call.gateway, read, call.owner)
     conversation = call.gateway.conversation(
         system="\n\n".join(text for text in (wanted.system, system) if text),
         model=wanted.model,
@@ -270,7 +270,7 @@ async def _read_items(
         return None, ()
     given: Input = tuple(items)
     read = read_item_history(given, "items").history
-    return read.system, await attach(call.gateway, read)
+    return read.system, await attach(call.gateway, read, call.owner)
 
 
 def _check_metadata(given: Mapping[str, Any] | None) -> Mapping[str, str]:

@@ -49,7 +49,8 @@ has let the page of another origin in.)"""
 
 NOT_PASSED_BACK = {
     b"connection", b"keep-alive", b"transfer-encoding", b"upgrade", b"date", b"server",
-    b"x-request-id", b"access-control-allow-origin", b"access-control-expose-headers", b"vary",
+    b"x-request-id", b"request-id", b"access-control-allow-origin",
+    b"access-control-expose-headers", b"vary",
 }  # fmt: skip
 
 Handler = Callable[[Call], Awaitable[None]]

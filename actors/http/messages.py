@@ -54,7 +54,9 @@ async def create_message(call: Call) -> None:
         asked,
         conversation_id=one_conversation({"x-conversation-id": named}),
         reject_if_busy=rejects_if_busy(call.header("x-ccapi-on-busy")),
-        cacheable=asked.cacheable and not no_store(call),
+        cacheable=asked.cacheable and not no_store(call) and not call.apart,
+        apart=asked.apart or call.apart,
+        kept=asked.kept and not call.apart,
     )
     async with while_connected(call.receive):
         request = await _accept(call, request)

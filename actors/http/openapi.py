@@ -17,6 +17,7 @@ from typing import Any
 
 from attrs import field, frozen
 
+from ...schemas.anthropic import batches as message_batches
 from ...schemas.anthropic import blocks as message_blocks
 from ...schemas.anthropic import messages
 from ...schemas.anthropic import tools as message_tools
@@ -82,6 +83,7 @@ DETAILS: Details = {
         items,
         responses,
         messages,
+        message_batches,
         message_blocks,
         message_tools,
         conversations,
@@ -439,6 +441,8 @@ _CONVERSATION = "/v1/conversations/{conversation_id}"
 _RESPONSE_PATH = "/v1/responses/{response_id}"
 _FILE = "/v1/files/{file_id}"
 _BATCH = "/v1/batches/{batch_id}"
+_MESSAGE_BATCHES = "/v1/messages/batches"
+_BATCH_ERRORS = (*_KEYED, 529)
 _SOCKET: dict[int, dict[str, Schema]] = {}
 _TEXT = {"schema": STRING}
 _HELLO = {"role": "user", "content": "Hello"}
@@ -492,6 +496,68 @@ OPERATIONS: dict[tuple[str, str], Operation] = {
         errors=_MESSAGE,
         parameters=(*_TURN_PARAMETERS, _VERSION, _BETAS),
         headers=("request-id", *_TURN_HEADERS),
+        dialect="messages-",
+    ),
+    ("GET", _MESSAGE_BATCHES): Operation(
+        summary="One's message batches, the last first",
+        tag="Batches",
+        answers=_json(ref("MessageBatchList")),
+        errors=_BATCH_ERRORS,
+        parameters=(
+            _query(
+                "limit",
+                {"type": "integer", "minimum": 1, "maximum": 1000, "default": 20},
+                "How many at most.",
+            ),
+            _query("after_id", STRING, "The id behind which the page begins."),
+            _query("before_id", STRING, "The id before which the page ends."),
+        ),
+        headers=("request-id",),
+        dialect="messages-",
+    ),
+    ("POST", _MESSAGE_BATCHES): Operation(
+        summary="Have requests answered, when there is room",
+        tag="Batches",
+        body=message_batches.MessageBatchBody,
+        examples={
+            "of one": {"requests": [{"custom_id": "a", "params": {**_MESSAGE_EXAMPLE}}]},
+        },
+        answers=_json(ref("MessageBatch")),
+        errors=(*_WITH_BODY, 409, 422, 429, 529),
+        parameters=(_IDEMPOTENCY_KEY, _VERSION, _BETAS),
+        headers=("request-id", REPLAYED),
+        dialect="messages-",
+    ),
+    ("GET", f"{_MESSAGE_BATCHES}/{{message_batch_id}}"): Operation(
+        summary="One message batch",
+        tag="Batches",
+        answers=_json(ref("MessageBatch")),
+        errors=(*_BATCH_ERRORS, 404),
+        headers=("request-id",),
+        dialect="messages-",
+    ),
+    ("DELETE", f"{_MESSAGE_BATCHES}/{{message_batch_id}}"): Operation(
+        summary="Delete a message batch that has ended",
+        tag="Batches",
+        answers=_json(ref("DeletedMessageBatch")),
+        errors=(*_BATCH_ERRORS, 404),
+        headers=("request-id",),
+        dialect="messages-",
+    ),
+    ("POST", f"{_MESSAGE_BATCHES}/{{message_batch_id}}/cancel"): Operation(
+        summary="Cancel a message batch; what runs of it ends",
+        tag="Batches",
+        answers=_json(ref("MessageBatch")),
+        errors=(*_BATCH_ERRORS, 404),
+        headers=("request-id",),
+        dialect="messages-",
+    ),
+    ("GET", f"{_MESSAGE_BATCHES}/{{message_batch_id}}/results"): Operation(
+        summary="What became of each request, line by line",
+        tag="Batches",
+        answers={200: {"application/x-jsonl": {}}},
+        errors=(*_BATCH_ERRORS, 404),
+        headers=("request-id",),
         dialect="messages-",
     ),
     ("POST", "/v1/messages/count_tokens"): Operation(

@@ -498,7 +498,7 @@ class _Session:
             previous_response_id=running.record.id,
             echo={**running.job.request.echo, "previous_response_id": running.record.id},
         )
-        return steered(running, asked, await attach(self._gateway, asked))
+        return steered(running, asked, await attach(self._gateway, asked, self._owner))
 
     async def _send_event(self, event: dict[str, Any]) -> None:
         await self._send(write_json(event))

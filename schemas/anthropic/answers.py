@@ -152,6 +152,31 @@ MESSAGE_EVENTS: dict[str, Schema] = {
 """The events of a streamed message, by their types."""
 
 MESSAGES: dict[str, Schema] = {
+    "MessageBatch": an_object(
+        {
+            "id": STRING,
+            "type": const("message_batch"),
+            "processing_status": one_of("in_progress", "canceling", "ended"),
+            "request_counts": an_object(
+                dict.fromkeys(("processing", "succeeded", "errored", "canceled", "expired"), COUNT)
+            ),
+            "created_at": STRING,
+            "expires_at": STRING,
+            "cancel_initiated_at": nullable(STRING),
+            "ended_at": nullable(STRING),
+            "archived_at": {"type": "null"},
+            "results_url": nullable(STRING),
+        }
+    ),
+    "MessageBatchList": an_object(
+        {
+            "data": array(ref("MessageBatch")),
+            "has_more": BOOLEAN,
+            "first_id": nullable(STRING),
+            "last_id": nullable(STRING),
+        }
+    ),
+    "DeletedMessageBatch": an_object({"id": STRING, "type": const("message_batch_deleted")}),
     "MessageText": _event("text", text=STRING, citations=nullable(array(OBJECT))),
     "MessageThinking": _event("thinking", thinking=STRING, signature=STRING),
     "MessageRedactedThinking": _event("redacted_thinking", data=STRING),

@@ -573,6 +573,8 @@ class _Reading:
                 return self._slot("image", _data_url(source.media_type, source.data, path), path)
             case "url":
                 return self._slot("image", _url(source.url, path), path)
+            case "file" if isinstance(source, ContentSource):
+                return self._uploaded("image", source, path)
         raise _unknown_source(source.type, path)
 
     def _document(
@@ -593,6 +595,8 @@ class _Reading:
                 )
             case "url":
                 yield self._slot("file", _url(source.url, path), path, title, context)
+            case "file":
+                yield self._uploaded("file", source, path, title, context)
             case "text":
                 yield _plain(source.data, f"{path}.data", title, context)
             case "content":
@@ -624,6 +628,20 @@ class _Reading:
         yield from pictures
         if not texts and not pictures:
             raise invalid(f"{path}.content must hold at least one block.", f"{path}.content")
+
+    def _uploaded(
+        self,
+        kind: Literal["image", "file"],
+        source: ContentSource,
+        path: str,
+        name: str | None = None,
+        context: str | None = None,
+    ) -> Slot:
+        if not source.file_id:
+            raise missing(f"{path}.file_id")
+        where = f"{path}.file_id"
+        self.attachments.append(Attachment(kind, "", where, name, context, source.file_id))
+        return Slot(number=len(self.attachments) - 1)
 
     def _slot(
         self,
@@ -685,11 +703,6 @@ def _unknown_block(kind: str, path: str, known: Iterable[str]) -> InvalidRequest
 
 
 def _unknown_source(kind: str, path: str) -> InvalidRequest:
-    if kind == "file":
-        return unsupported(
-            f"{path}.type: there are no uploaded files here: send the file itself as base64.",
-            f"{path}.type",
-        )
     return unsupported(
         f"{path}.type: sources of type {kind[:100]} are not supported here.", f"{path}.type"
     )

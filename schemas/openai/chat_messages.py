@@ -354,10 +354,10 @@ def _attachment(part: ContentPart, path: str) -> Attachment:
     if part.file is None:
         raise missing(f"{path}.file")
     if part.file.file_id is not None:
-        raise unsupported(
-            "There are no uploaded files here: send the file itself as file_data.",
-            f"{path}.file.file_id",
-        )
+        where = f"{path}.file.file_id"
+        if part.file.file_data is not None:
+            raise invalid("A file has either file_id or file_data.", where)
+        return Attachment("file", "", where, part.file.filename, file_id=part.file.file_id)
     if part.file.file_data is None:
         raise missing(f"{path}.file.file_data")
     return Attachment("file", part.file.file_data, f"{path}.file.file_data", part.file.filename)

@@ -421,9 +421,10 @@ def _call(item: InputItem, path: str) -> ToolCall:
 
 def _attachment(part: InputPart, path: str) -> Attachment:
     if part.file_id is not None:
-        raise unsupported(
-            "There are no uploaded files here: send the file itself.", f"{path}.file_id"
-        )
+        if part.image_url is not None or part.file_data is not None or part.file_url is not None:
+            raise invalid("file_id stands for the whole file.", f"{path}.file_id")
+        kind: Literal["image", "file"] = "image" if part.type == "input_image" else "file"
+        return Attachment(kind, "", f"{path}.file_id", part.filename, file_id=part.file_id)
     if part.type == "input_image":
         if part.image_url is None:
             raise missing(f"{path}.image_url")

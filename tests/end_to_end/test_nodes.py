@@ -56,6 +56,26 @@ async def test_a_conversation_goes_on_through_any_node(
     assert len(shown.json()["data"]) == 4
 
 
+async def test_a_message_is_asked_for_through_any_node(
+    nodes: list[Live], client: httpx.AsyncClient
+) -> None:
+    one, other = nodes
+    body = {
+        "model": "sonnet",
+        "max_tokens": 1000,
+        "messages": [{"role": "user", "content": "One"}],
+    }
+    first = await client.post(f"{one.base_url}/messages", json=body)
+    name = {"x-conversation-id": first.headers["x-conversation-id"]}
+    second = await client.post(f"{other.base_url}/messages", json=body, headers=name)
+    assert (second.status_code, second.json()["type"]) == (200, "message"), second.text
+    assert second.headers["x-ccapi-child"] == "warm"
+    assert second.headers.get_list("request-id") == [second.headers["x-request-id"]]
+    wrong = {**body, "messages": [{"role": "user", "content": ""}]}
+    failed = await client.post(f"{other.base_url}/messages", json=wrong, headers=name)
+    assert (failed.status_code, failed.json()["type"]) == (400, "error")
+
+
 async def test_a_history_finds_the_warm_child_on_another_node(
     nodes: list[Live], client: httpx.AsyncClient
 ) -> None:

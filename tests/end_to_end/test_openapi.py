@@ -21,7 +21,7 @@ from ccapi.schemas.openai.answers import RESPONSE_EVENTS
 from ccapi.schemas.settings.settings import AuthSettings, ModelSettings
 from tests.support.batches import FORM, a_form, jsonl, line
 from tests.support.described import Described
-from tests.support.embedded import script
+from tests.support.embedded import SILENT, script
 from tests.support.live import Live, open_live_demo
 
 JSON = dict[str, Any]
@@ -246,8 +246,8 @@ async def _ask_conversations(checked: Checked) -> None:
 
 async def _ask_batches(checked: Checked) -> None:
     files, batches = "/v1/files", "/v1/batches"
-    asked = jsonl([line("a"), line("b", script("count to 99", pace=1))])
-    file = await checked.good("POST", files, a_form(asked), **FORM)
+    two = jsonl([line("a"), line("b", script("count to 99", pace=1))])
+    file = await checked.good("POST", files, a_form(two), **FORM)
     for place in ("", f"/{file['id']}", f"/{file['id']}/content", "?limit=1&purpose=batch"):
         await checked.good("GET", f"{files}{place}")
     body: JSON = {
@@ -272,6 +272,23 @@ async def _ask_batches(checked: Checked) -> None:
     await checked.bad(415, "POST", files, {})
     await checked.bad(400, "POST", files, a_form(b"x", "vision"), **FORM)
     await checked.bad(404, "POST", batches, body | {"input_file_id": "file-1"})
+    asked: JSON = {"model": "haiku", "max_tokens": 100, "messages": [HELLO]}
+    said: JSON = {"requests": [{"custom_id": "a", "params": asked}]}
+    path = "/v1/messages/batches"
+    made = await checked.good("POST", path, said)
+    await checked.good("GET", f"{path}?limit=1")
+    while (await checked.good("GET", f"{path}/{made['id']}"))["processing_status"] != "ended":
+        await trio.sleep(0.05)
+    await checked.good("GET", f"{path}/{made['id']}/results")
+    await checked.bad(400, "POST", f"{path}/{made['id']}/cancel")
+    await checked.good("DELETE", f"{path}/{made['id']}")
+    slow: JSON = asked | {"messages": [{"role": "user", "content": SILENT}]}
+    said["requests"][0]["params"] = slow
+    made = await checked.good("POST", path, said)
+    await checked.good("POST", f"{path}/{made['id']}/cancel")
+    for method, place in (("GET", ""), ("DELETE", ""), ("POST", "/cancel"), ("GET", "/results")):
+        await checked.bad(404, method, f"{path}/msgbatch_1{place}")
+    await checked.bad(400, "POST", path, {})
     await checked.good("DELETE", f"{files}/{file['id']}")
     for method, place in (
         ("GET", f"{files}/{file['id']}"),

@@ -554,7 +554,7 @@ def test_thinking_that_the_api_leaves_out(served: Served) -> None:
             Reply((stub.Text("a"),), stop_reason="model_context_window_exceeded"),
             ("length", "model_context_window_exceeded", None),
         ),
-        (Reply((stub.Text("a"),), stop_reason="pause_turn"), ("stop", "pause_turn", None)),
+        (Reply((stub.Text("a"),), stop_reason="pause_turn"), ("length", "pause_turn", None)),
         (Reply((stub.Text("a"),), stop_reason="refusal"), ("content_filter", "refusal", None)),
         (Reply((), stop_reason="refusal"), ("content_filter", "refusal", None)),
     ],

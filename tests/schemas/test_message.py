@@ -772,3 +772,10 @@ def test_clients_may_bring_thinking_back() -> None:
     assert messages_of(asked) == asked
     with pytest.raises(InvalidRequest, match="must be a tuple of blocks that suit the role"):
         messages_of([Message("user", thinking)])
+
+
+def test_what_is_said_of_a_document_is_part_of_the_message() -> None:
+    plain, said = Document("a/b", "AA=="), Document("a/b", "AA==", context="Old.")
+    assert digest(Message("user", (plain,))) != digest(Message("user", (said,)))
+    assert size_of([Message("user", (said,))]) == size_of([Message("user", (plain,))]) + 4
+    assert length_of((said,)) == length_of((plain,)) + 4

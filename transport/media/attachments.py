@@ -21,6 +21,7 @@ from ...schemas.settings.settings import Settings
 from ..http.bodies import LONG
 from ..workers import work
 from .local_files import NotAllowed, read_allowed
+from .stored_files import StoredFiles
 
 if TYPE_CHECKING:  # it brings an HTTP client along, which few need
     from .remote_fetch import RemoteFetcher
@@ -65,9 +66,12 @@ async def resolve(attachment: Attachment, policy: AttachmentPolicy) -> Image | D
 
 
 async def resolve_all(
-    attachments: Sequence[Attachment], policy: AttachmentPolicy
+    attachments: Sequence[Attachment],
+    policy: AttachmentPolicy,
+    stored: StoredFiles | None = None,
 ) -> tuple[Image | Document, ...]:
-    """The blocks for all attachments of a request, in their order.
+    """The blocks for all attachments of a request, in their order. `stored`: the files that its
+    client has uploaded.
 
     Raises `InvalidRequest` for the first (of those that were tried) that cannot be taken; nothing
     is tried where there are too many.
@@ -95,7 +99,7 @@ async def resolve_all(
     async def bring(index: int) -> None:
         async with slots:
             try:
-                content = await _brought(attachments[index], policy, whole)
+                content = await _brought(attachments[index], policy, whole, stored)
                 blocks[index] = block_of(attachments[index], content)
             except GatewayError as error:
                 failures[index] = error
@@ -122,12 +126,19 @@ def _inline(attachment: Attachment, policy: AttachmentPolicy, whole: Allowance) 
         raise _too_large(attachment, error, policy) from None
 
 
-async def _brought(attachment: Attachment, policy: AttachmentPolicy, whole: Allowance) -> Content:
+async def _brought(
+    attachment: Attachment,
+    policy: AttachmentPolicy,
+    whole: Allowance,
+    stored: StoredFiles | None,
+) -> Content:
     """The content of an attachment that is not in the request itself."""
     allowance = Allowance(policy.max_bytes, whole)
     try:
         if attachment.origin == "remote":
             return await _fetched(attachment, policy.fetcher, allowance)
+        if attachment.origin == "stored" and stored is not None:
+            return await stored.read(attachment, allowance)
         if attachment.origin == "local":
             return await _read(attachment, policy, allowance)
     except TooManyBytes as error:

@@ -363,7 +363,7 @@ def names(turn: MessagesTurn) -> list[str]:
         ([user(result(content={}))], "0.content.0.content"),
         ([user(result(content=[{"type": "thinking"}]))], "0.content.0.content.0.type"),
         ([user({"type": "image"})], "0.content.0.source"),
-        ([user(image(type="file", file_id="f"))], "0.content.0.source.type"),
+        ([user(image(type="file"))], "0.content.0.source.file_id"),
         ([user(image(type="url", url="file:///etc/passwd"))], "0.content.0.source.url"),
         ([user(image(type="base64", data="a"))], "0.content.0.source.media_type"),
         ([user(document(type="text", data=" "))], "0.content.0.source.data"),

@@ -59,7 +59,7 @@ data = st.one_of(
     st.just("A" * LARGE + "AB=="),  # not in the usual way
 )
 images = st.builds(Image, texts, data)
-documents = st.builds(Document, texts, data, st.none() | texts)
+documents = st.builds(Document, texts, data, st.none() | texts, context=st.none() | texts)
 calls = st.builds(ToolCall, texts, texts, texts, form=forms)
 results = st.builds(
     ToolResult,

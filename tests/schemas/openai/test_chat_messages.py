@@ -297,8 +297,8 @@ PART = "messages[0].content[0]"
         ({"type": "file"}, "missing_field", f"{PART}.file"),
         ({"type": "file", "file": {}}, "missing_field", f"{PART}.file.file_data"),
         (
-            {"type": "file", "file": {"file_id": "f"}},
-            "unsupported_parameter",
+            {"type": "file", "file": {"file_id": "f", "file_data": "aGk="}},
+            "invalid_value",
             f"{PART}.file.file_id",
         ),
         ({"type": "input_audio", "input_audio": {}}, "unsupported_parameter", PART),

@@ -183,9 +183,17 @@ def test_what_cannot_be_asked(items: list[Any], code: str, param: str) -> None:
     ("part", "code", "param"),
     [
         ({"type": "input_image"}, "missing_field", ".image_url"),
-        ({"type": "input_image", "file_id": "file_1"}, "unsupported_parameter", ".file_id"),
+        (
+            {"type": "input_image", "file_id": "file_1", "image_url": "data:,"},
+            "invalid_value",
+            ".file_id",
+        ),
         ({"type": "input_file"}, "missing_field", ".file_data"),
-        ({"type": "input_file", "file_id": "file_1"}, "unsupported_parameter", ".file_id"),
+        (
+            {"type": "input_file", "file_id": "file_1", "file_data": "aGk="},
+            "invalid_value",
+            ".file_id",
+        ),
         ({"type": "input_audio"}, "unsupported_parameter", ""),
         ({"type": "input_text"}, "missing_field", ".text"),
         ({"type": "output_text", "text": "x"}, "invalid_value", ".type"),

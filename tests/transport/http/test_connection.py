@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import socket
 
 import h11
@@ -489,6 +490,23 @@ async def test_an_application_that_raises_is_a_500_in_the_envelope() -> None:
             assert (await client.response()).body == b'"fine"'
     assert [(entry["event"], entry["log_level"]) for entry in logs] == [("app_failed", "error")]
     assert "/bad" in logs[0]["request"]
+
+
+async def test_a_failure_is_put_in_the_envelope_of_the_clients_dialect() -> None:
+    async def app(_scope: Scope, _receive: Receive, _send: Send) -> None:
+        raise ValueError("the inside of the gateway")
+
+    with structlog.testing.capture_logs():
+        async with open_door(app) as port, knock(port) as client:
+            for line in (b"/v1/messages ", b"/v1/models "):
+                asked = GET.replace(b"/ ", line)
+                if line == b"/v1/models ":
+                    asked = asked[:-2] + b"anthropic-version: 2026-10-21\r\n\r\n"
+                await client.send(asked)
+                response = await client.response()
+                body = json.loads(response.body)
+                assert (response.status, body["type"]) == (500, "error")
+                assert body["error"]["type"] == "api_error"
 
 
 async def test_a_failure_after_the_response_is_logged_as_one() -> None:
