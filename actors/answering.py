@@ -333,7 +333,7 @@ async def answering(
             async with _turn(gateway, request, headers, has_begun) as source:
                 yield source
             return
-    gateway.limits.take(request.owner)  # it is a turn, which costs nothing
+    await gateway.limits.begin(request.owner, None)  # it is a turn, which costs nothing
     held = (*request.messages, Message("assistant", (answer.text,)))
     conversation = _begin(gateway, request, headers, held)
     assert request.model is not None, "an accepted request has a model"

@@ -85,7 +85,7 @@ R = TypeVar("R")
 log = get_logger("ccapi.gateway")
 
 COMPACTION_KEY = "compaction.key"
-"""The file under ``storage.path`` by whose key compactions are sealed."""
+"""The file under ``storage.path`` by whose key a gateway that is alone seals compactions."""
 
 BACKGROUND_TURNS = 256
 """Turns under way at once whose caller may have gone."""
@@ -130,13 +130,18 @@ class Gateway:
         self.models = models
         models.rights = keys.find
         self.attachments = AttachmentPolicy.of(settings)
-        self.seals = Seals(settings.storage.path.expanduser() / COMPACTION_KEY)
+        self.seals = Seals(
+            settings.storage.path.expanduser() / COMPACTION_KEY,
+            "" if nodes is None else settings.cluster.secret,
+        )
         self.bodies = bodies
         self._directory = directory
         self._pool = pool
         self._supervisor = supervisor
         self._watches = watches
         self._turns = TurnService(directory, supervisor, self.models, keys, limits)
+        if nodes is not None:
+            self._turns.holds = lambda: nodes.holds
         keys.on_revoked = self._revoke
         self._cli = cli
         archive.make_room = self._make_room
@@ -386,6 +391,9 @@ class Gateway:
         if self.archive.trouble is not None:
             message = f"Conversations cannot be kept: {self.archive.trouble}"
             return Overloaded(message, code="storage_unavailable")
+        if self.nodes is not None and not self.nodes.holds:
+            message = "This gateway's lease is over, and the database does not give it another."
+            return Overloaded(message, code="node_lapsed")
         troubles = [watch.trouble for watch in self._watches]
         login_trouble = None if None in troubles else troubles[0]
         return login_trouble or self._pool.trouble or self._missing_cli
@@ -570,11 +578,11 @@ async def open_gateway(
     ):
         try:
             async with (
-                open_archive(settings.storage, directory, store) as archive,
+                open_archive(settings.storage, directory, store, settings.cluster) as archive,
                 open_nodes(archive.store, settings.cluster) as nodes,
                 open_keys(settings.auth, settings.limits.as_limits(), archive.store) as keys,
                 open_usage_store(archive.store) as usage,
-                open_limits(keys, usage) as limits,
+                open_limits(keys, usage, is_shared=nodes is not None) as limits,
                 open_cleanup(
                     cli.cwd.parent,
                     cli.agents.root,

@@ -10,7 +10,7 @@ from __future__ import annotations
 
 import inspect
 import os
-from collections.abc import Callable, Coroutine
+from collections.abc import Callable, Coroutine, Iterator
 from functools import wraps
 from typing import Any
 
@@ -20,6 +20,7 @@ from hypothesis import HealthCheck, settings
 from trio.testing import MockClock
 
 from ccapi.actors.session import actor
+from tests.support.postgres import Engine, empty, engine
 
 LONGEST_TEST = float(os.environ.get("CCAPI_TEST_SECONDS", "300"))
 """A test by hand may take longer (``CCAPI_TEST_SOAK``)."""
@@ -57,3 +58,23 @@ def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
             continue
         if inspect.iscoroutinefunction(item.obj):
             item.obj = bounded(item.obj)
+
+
+@pytest.fixture(scope="session")
+def postgres() -> Iterator[Engine]:
+    """One PostgreSQL for all tests that want one; it ends with them."""
+    with engine() as started:
+        yield started
+
+
+@pytest.fixture(scope="session")
+def postgres_tables(postgres: Engine) -> str:
+    """A place that many tests use, one after the other."""
+    return postgres.new_place()
+
+
+@pytest.fixture
+def postgres_url(postgres_tables: str) -> Iterator[str]:
+    """The URL of a database in which nothing is kept."""
+    yield postgres_tables
+    empty(postgres_tables)

@@ -2,9 +2,12 @@
 
 Knows: the key, its file, and what a sealed text looks like. Refuses to know: what the texts say.
 
+Several gateways that share a secret have one key, which is derived from it: what one has sealed,
+each of them opens. One that is alone has a key of its own, in a file.
+
 A sealed text is a Fernet token (AES-128-CBC with HMAC-SHA256, by the cryptography library). Each
-owner's key is derived from one key under ``storage.path`` (HMAC-SHA256 of the owner's name), so one
-owner's text is not another's.
+owner's key is derived from the gateway's (HMAC-SHA256 of the owner's name), so one owner's text is
+not another's.
 """
 
 from __future__ import annotations
@@ -25,14 +28,18 @@ log = get_logger("ccapi.seals")
 
 KEY_BYTES = 32
 PURPOSE = b"ccapi compaction\0"
+SHARED_PURPOSE = b"ccapi compaction key of a cluster"
 
 
 class Seals:
-    """Made for a key `file`, which is read, or made (mode 0600), when it is needed first."""
+    """Made for a key `file`, which is read, or made (mode 0600), when it is needed first; or for a
+    `secret` of several gateways, and then there is no file."""
 
-    def __init__(self, file: Path) -> None:
+    def __init__(self, file: Path, secret: str = "") -> None:
         self._file = file
         self._key: bytes | None = None
+        if secret:
+            self._key = hmac.digest(secret.encode(), SHARED_PURPOSE, hashlib.sha256)
 
     def __repr__(self) -> str:
         return f"<Seals {self._file}>"

@@ -40,7 +40,11 @@ from ..schemas.settings.settings import (
 PREFIX = "CLAUDE_CODE__"
 DEFAULT_FILE = Path("config/local.toml")
 TABLE_START, TABLE_END = "<!-- settings -->", "<!-- /settings -->"
-SHORT_OPTIONS = {"server.host": "--host", "server.port": "--port"}
+SHORT_OPTIONS = {
+    "server.host": "--host",
+    "server.port": "--port",
+    "cluster.node_url": "--node-url",
+}
 
 
 @frozen
@@ -184,7 +188,7 @@ def _has_keys(settings: Settings) -> bool:
         return False
     from .store.key_table import has_keys  # a person who asks for help need not wait for it
 
-    return has_keys(settings.storage.path.expanduser())
+    return has_keys(settings.storage.place)
 
 
 def _with_sources(error: SettingsError, sources: Mapping[str, str]) -> Iterator[Problem]:

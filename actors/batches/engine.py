@@ -150,8 +150,10 @@ class _Keeper:
         is_over = True
         try:
             await self._engine.running[lease.batch_id].live()
-        except* (Fenced, Missing):
-            log.info("batch is another node's, or gone", batch=lease.batch_id)
+        except* Missing:
+            log.info("batch is gone", batch=lease.batch_id)
+        except* Fenced:
+            is_over = False  # another node has it, or this one in another life
         except* StoreError as errors:
             log.warning("batch waits for the store", batch=lease.batch_id, error=repr(errors))
             is_over = False
@@ -174,7 +176,9 @@ class _Keeper:
         while True:
             try:
                 for batch_id, key_id in await self._store.batches.orphans():
-                    self._begin(await self._store.batches.acquire(batch_id, key_id), nursery)
+                    if batch_id not in self._engine.running:
+                        lease = await self._store.batches.acquire(batch_id, key_id)
+                        self._begin(lease, nursery)
             except StoreError as error:
                 log.debug("no look for batches", error=str(error))
             await trio.sleep(ADOPT_SECONDS)

@@ -22,6 +22,9 @@ WRITTEN_AT_ONCE = 500
 WRITTEN_BYTES = 1024 * 1024
 """Requests, and about how many bytes of them, that are put into the store at once."""
 
+MORE_LINES = 1000
+"""Lines that have nothing on them, beside one for each request that there may be."""
+
 MAX_ERRORS = 50
 """Lines that are refused before no other is looked at."""
 
@@ -90,7 +93,10 @@ class Intake:
             text = f"A line may have {most} bytes (server.max_body_bytes)."
             self.errors.append(_error("line_too_long", text, line=self._line + 1))
         if self._has_too_many:
-            text = f"A batch may have {self.bounds.max_requests} requests (batches.max_requests)."
+            text = (
+                f"A batch may have {self.bounds.max_requests} requests (batches.max_requests), and "
+                "not many more lines."
+            )
             self.errors.append(_error("too_many_requests", text))
         if not self.count and not self.errors:
             self.errors.append(_error("empty_file", "The input file has no requests."))
@@ -100,12 +106,15 @@ class Intake:
 
     @property
     def _has_too_many(self) -> bool:
-        return self.count > self.bounds.max_requests
+        most = self.bounds.max_requests
+        return self.count > most or self._line > 2 * most + MORE_LINES
 
     def _read(self, lines: Sequence[bytes]) -> None:
         for line in lines:
             self._line += 1
             if not line.strip():
+                if self._has_too_many:
+                    return
                 continue
             self.count += 1
             if self._has_too_many or len(self.errors) >= MAX_ERRORS:

@@ -126,7 +126,7 @@ def facts_of(gateway: Gateway, url: str) -> Facts:
         settings_keys=keys.of_settings,
         agent_keys=sum("agents" in each.scopes for each in keys.holding()),
         key_needed=keys.needed,
-        storage=str(settings.storage.path),
+        storage=settings.storage.shown_place,
         kept=settings.storage.persist,
         page=settings.page.enabled,
         logins=_logins(gateway),

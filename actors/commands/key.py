@@ -29,18 +29,22 @@ class KeyProblem(Exception):
     """A key cannot be made or found; the text says what to do."""
 
 
-def folder_of(storage: StorageSettings) -> Path:
+def place_of(storage: StorageSettings) -> Path | str:
     """Where keys are kept. Raises `KeyProblem`."""
     if not storage.persist:
         raise KeyProblem(
             "storage.persist is off, so that no key can be kept: switch it on, or set "
             "auth.api_keys."
         )
-    return storage.path.expanduser()
+    return storage.place
 
 
 def create(
-    folder: Path, name: str, scopes: Sequence[str], models: Sequence[str], limits: Mapping[str, Any]
+    place: Path | str,
+    name: str,
+    scopes: Sequence[str],
+    models: Sequence[str],
+    limits: Mapping[str, Any],
 ) -> tuple[ApiKey, str]:
     """Make a key; returns it and its secret. Raises `KeyProblem`."""
     if not name.isprintable() or not name.strip() or len(name) > 64:
@@ -55,7 +59,7 @@ def create(
         created_at=time.time(),
     )
     try:
-        with open_key_table(folder) as table:
+        with open_key_table(place) as table:
             table.add(key)
     except NameTaken:
         raise KeyProblem(f"There is a key called {name} already: revoke it first.") from None
@@ -64,19 +68,19 @@ def create(
     return key, secret
 
 
-def listed(folder: Path) -> list[ApiKey]:
+def listed(place: Path | str) -> list[ApiKey]:
     """All keys, revoked ones among them. Raises `KeyProblem`."""
     try:
-        with open_key_table(folder) as table:
+        with open_key_table(place) as table:
             return table.keys()
     except StoreError as error:
         raise KeyProblem(str(error)) from None
 
 
-def revoke(folder: Path, name: str) -> ApiKey:
+def revoke(place: Path | str, name: str) -> ApiKey:
     """Revoke the key of that name, or whose id begins so. Raises `KeyProblem`."""
     try:
-        with open_key_table(folder) as table:
+        with open_key_table(place) as table:
             key = _find(table.keys(), name, is_revoked=False)
             table.revoke(key.id)
     except StoreError as error:
@@ -84,10 +88,10 @@ def revoke(folder: Path, name: str) -> ApiKey:
     return key
 
 
-def delete(folder: Path, name: str) -> ApiKey:
+def delete(place: Path | str, name: str) -> ApiKey:
     """Forget a key that was revoked. What it used stays counted. Raises `KeyProblem`."""
     try:
-        with open_key_table(folder) as table:
+        with open_key_table(place) as table:
             key = _find(table.keys(), name, is_revoked=True)
             table.delete(key.id)
     except Missing:

@@ -11,6 +11,7 @@ import json
 import sys
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
+from functools import partial
 from pathlib import Path
 from typing import Any, TextIO, get_origin
 
@@ -143,8 +144,15 @@ def main() -> None:
 @main.command(cls=SettingsCommand)
 @config_option
 @click.option("--demo", is_flag=True, help="Answer from a demo CLI; needs no account.")
+@click.option(
+    "--workers",
+    type=click.IntRange(1, 64),
+    default=1,
+    metavar="N",
+    help="Processes that serve beside each other, on one PostgreSQL database (storage.url).",
+)
 @click.pass_context
-def serve(context: click.Context, config_file: Path | None, demo: bool) -> None:
+def serve(context: click.Context, config_file: Path | None, demo: bool, workers: int) -> None:
     """Run the gateway until it receives a signal to stop."""
     if demo and "claude.command" in context.ensure_object(dict):
         raise click.UsageError("--demo runs its own child, not --claude-command.")
@@ -154,11 +162,29 @@ def serve(context: click.Context, config_file: Path | None, demo: bool) -> None:
         from ...transport.http.front_door import ListenError
         from .serve import run_server
 
+        run = partial(run_server, demo=demo, hidden=[config_file or DEFAULT_FILE])
         try:
-            code = run_server(settings, demo=demo, hidden=[config_file or DEFAULT_FILE])
+            code = run(settings) if workers == 1 else _run_workers(settings, workers, run)
         except (GatewayError, ListenError) as error:
             raise click.ClickException(str(error)) from error
     context.exit(code)
+
+
+def _run_workers(settings: Settings, count: int, run: Callable[..., int]) -> int:
+    from ...schemas.errors import GatewayError
+    from ...transport.http.front_door import ListenError
+    from .workers import Sockets, Workers, check_workers
+
+    def work(settings: Settings, sockets: Sockets) -> int:
+        """What a worker does; a person reads here what it fails with."""
+        try:
+            return run(settings, sockets=sockets)
+        except (GatewayError, ListenError, SettingsError) as error:
+            click.echo(f"Error: worker {sockets.number}: {error}", err=True)
+            return 1
+
+    check_workers(settings)
+    return Workers(settings, count, work).serve()
 
 
 @main.command(cls=SettingsCommand)
@@ -325,15 +351,15 @@ def _of_the_store(command: Callable[..., Any]) -> Callable[..., Any]:
 
 
 @contextmanager
-def _keys_of(config_file: Path | None, storage_path: str | None) -> Iterator[Path]:
-    """The folder in which keys are kept. Says in one line why one cannot be made or found."""
-    from .key import KeyProblem, folder_of
+def _keys_of(config_file: Path | None, storage_path: str | None) -> Iterator[Path | str]:
+    """Where keys are kept. Says in one line why one cannot be made or found."""
+    from .key import KeyProblem, place_of
 
-    options = {} if storage_path is None else {"storage.path": storage_path}
+    options = {} if storage_path is None else {"storage.path": storage_path, "storage.url": ""}
     with _settings_errors():
         settings = load_settings(config_file, options=options, listens=False).settings
     try:
-        yield folder_of(settings.storage)
+        yield place_of(settings.storage)
     except KeyProblem as problem:
         raise click.ClickException(str(problem)) from None
 
@@ -366,8 +392,8 @@ def create_key(
     """Make a key called NAME, and print its secret: once, for it is kept nowhere."""
     from .key import create
 
-    with _keys_of(config_file, storage_path) as folder:
-        made, secret = create(folder, name, scopes, models, limits)
+    with _keys_of(config_file, storage_path) as place:
+        made, secret = create(place, name, scopes, models, limits)
     click.echo(secret)
     click.echo(f"{made.name} ({made.short_id}): {', '.join(made.scopes)}", err=True)
 
@@ -379,8 +405,8 @@ def list_keys(as_json: bool, config_file: Path | None, storage_path: str | None)
     """List the keys, revoked ones too."""
     from .key import listed, render_json, render_table
 
-    with _keys_of(config_file, storage_path) as folder:
-        keys = listed(folder)
+    with _keys_of(config_file, storage_path) as place:
+        keys = listed(place)
     click.echo(render_json(keys) if as_json else render_table(keys))
 
 
@@ -391,8 +417,8 @@ def revoke_key(name: str, config_file: Path | None, storage_path: str | None) ->
     """End the key called NAME (or whose id begins so): its turns and connections end too."""
     from .key import revoke
 
-    with _keys_of(config_file, storage_path) as folder:
-        revoked = revoke(folder, name)
+    with _keys_of(config_file, storage_path) as place:
+        revoked = revoke(place, name)
     click.echo(f"{revoked.name} ({revoked.short_id}) is revoked.", err=True)
 
 
@@ -403,8 +429,8 @@ def delete_key(name: str, config_file: Path | None, storage_path: str | None) ->
     """Forget a revoked key. Without any key left, no client needs one; what it used is kept."""
     from .key import delete
 
-    with _keys_of(config_file, storage_path) as folder:
-        deleted = delete(folder, name)
+    with _keys_of(config_file, storage_path) as place:
+        deleted = delete(place, name)
     click.echo(f"{deleted.name} ({deleted.short_id}) is deleted.", err=True)
 
 
@@ -461,3 +487,57 @@ def completion(shell: str) -> None:
 
 if __name__ == "__main__":
     main()
+
+
+# -- the store -------------------------------------------------------------------------------------
+
+
+@main.group()
+def store() -> None:
+    """Bring the database of conversations to this version, or copy it into another one.
+
+    No gateway may have it open meanwhile.
+    """
+
+
+@contextmanager
+def _store_errors() -> Iterator[None]:
+    from ...transport.store.interface import StoreError
+
+    try:
+        yield
+    except StoreError as error:
+        raise click.ClickException(str(error)) from None
+
+
+@store.command(name="migrate")
+@config_option
+def migrate_store(config_file: Path | None) -> None:
+    """Bring the database that the settings name to this version of the program."""
+    from .store import migrate
+
+    with _settings_errors():
+        settings = load_settings(config_file, listens=False).settings
+    with _store_errors():
+        version = migrate(settings.storage.place)
+    click.echo(f"{settings.storage.shown_place} is at version {version}", err=True)
+
+
+@store.command(name="copy")
+@click.argument("source", metavar="FROM")
+@click.argument("target", metavar="TO")
+@config_option
+def copy_store(source: str, target: str, config_file: Path | None) -> None:
+    """Copy all conversations, responses, keys and counts FROM one store TO another, which is empty.
+
+    Each is the word path (the folder in storage.path), the word url (the database in storage.url,
+    whose password then is in no command line), a folder, or a postgresql:// URL. All is copied and
+    compared, or nothing is.
+    """
+    from .store import copy, place_named
+
+    with _settings_errors():
+        storage = load_settings(config_file, listens=False).settings.storage
+    with _store_errors():
+        for line in copy(place_named(source, storage), place_named(target, storage)):
+            click.echo(line, err=True)

@@ -15,6 +15,7 @@ import logging
 import math
 import os
 import signal
+import socket
 import sys
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import AsyncExitStack, suppress
@@ -46,6 +47,7 @@ from ..http.app import http_app
 from ..nodes.checks import watch_nodes
 from ..websocket.app import open_websocket_front
 from .first_screen import facts_of
+from .workers import Sockets
 
 log = get_logger("ccapi.serve")
 
@@ -62,9 +64,15 @@ DRAIN_MARGIN = 1.0
 """Seconds that the fronts have, after the last turn has ended, to send what is left."""
 
 
-def run_server(settings: Settings, *, demo: bool = False, hidden: Sequence[Path] = ()) -> int:
+def run_server(
+    settings: Settings,
+    *,
+    demo: bool = False,
+    hidden: Sequence[Path] = (),
+    sockets: Sockets | None = None,
+) -> int:
     """Serve until a signal says to stop; returns the exit code. `hidden`: files that agents in a
-    sandbox never see.
+    sandbox never see; `sockets`: where a worker listens.
 
     Raises `ListenError`, `SettingsError` or `GatewayError` when it cannot start.
     """
@@ -74,7 +82,11 @@ def run_server(settings: Settings, *, demo: bool = False, hidden: Sequence[Path]
     share_interpreter()
     errors: list[Exception] = []
     try:
-        trio.run(partial(_serve_until_signalled, settings, held, demo=demo, hidden=hidden))
+        trio.run(
+            partial(
+                _serve_until_signalled, settings, held, demo=demo, hidden=hidden, sockets=sockets
+            )
+        )
     except* (ListenError, SettingsError, GatewayError) as group:
         # Out of the nurseries it came through: a person reads it.
         errors = [*_leaves(group)]
@@ -96,24 +108,30 @@ async def serve(
     abort: trio.Event | None = None,
     hang_up: trio.MemoryReceiveChannel[None] | None = None,
     store: Store | None = None,
+    sockets: Sockets | None = None,
     task_status: trio.TaskStatus[tuple[str, Gateway]] = trio.TASK_STATUS_IGNORED,
 ) -> None:
     """Serve until `stop` is set, then drain and return; `abort` cuts that short. With each item of
     `hang_up` the file of MCP servers is read again, and the audit log opened again. `store` is one
-    that is open already (None: what the settings name).
+    that is open already (None: what the settings name), `sockets` are where a worker listens (None:
+    where the settings say).
 
     Started with the URL and the gateway.
     """
     storage = settings.storage
-    stored = storage.persist and has_keys(storage.path.expanduser())
+    stored = storage.persist and has_keys(storage.place)
     check_exposure(settings, has_stored_keys=stored)
     tls = None
     if settings.server.tls_cert_file is not None and settings.server.tls_key_file is not None:
         tls = tls_context(str(settings.server.tls_cert_file), str(settings.server.tls_key_file))
     # The port first: if it is taken, no child is ever started.
-    listeners = await open_listeners(settings.server.host, settings.server.port)
+    own: list[trio.SocketListener] = []
+    if sockets is None:
+        listeners = await open_listeners(settings.server.host, settings.server.port)
+    else:
+        listeners, own = [listen(sockets.shared)], [listen(sockets.own)]
     async with AsyncExitStack() as stack:
-        for listener in listeners:
+        for listener in (*listeners, *own):
             stack.push_async_callback(listener.aclose)
         gateway = await stack.enter_async_context(
             open_gateway(
@@ -127,25 +145,27 @@ async def serve(
         with trio.move_on_after(VERSION_PATIENCE):
             await gateway.check_version()
         await gateway.check_exposure()
-        sockets = await stack.enter_async_context(open_websocket_front(gateway))
+        websockets = await stack.enter_async_context(open_websocket_front(gateway))
         async with trio.open_nursery() as fronts:
             if abort is not None:
                 fronts.start_soon(_end_at_once, abort, gateway, fronts.cancel_scope)
             if hang_up is not None:
                 fronts.start_soon(_reload, hang_up, gateway)
             async with trio.open_nursery() as doors:
-                close_doors = trio.Event()
-                await doors.start(
-                    partial(
-                        serve_connections,
-                        listeners,
-                        http_app(gateway),
-                        sockets.serve,
-                        limits_of(settings),
-                        ssl_context=tls,
-                        stop=close_doors,
-                    )
-                )
+                close_doors, app = trio.Event(), http_app(gateway)
+                for behind, security in ((listeners, tls), (own, None)):
+                    if behind:
+                        await doors.start(
+                            partial(
+                                serve_connections,
+                                behind,
+                                app,
+                                websockets.serve,
+                                limits_of(settings),
+                                ssl_context=security,
+                                stop=close_doors,
+                            )
+                        )
                 url = _url(settings, listeners)
                 log.info("listening", url=url, demo=demo)
                 if gateway.nodes is not None:
@@ -180,6 +200,12 @@ async def _end_at_once(abort: trio.Event, gateway: Gateway, fronts: trio.CancelS
     fronts.cancel()
 
 
+def listen(made: socket.socket) -> trio.SocketListener:
+    """A listener of a socket that listens."""
+    made.setblocking(False)
+    return trio.SocketListener(trio.socket.from_stdlib_socket(made))
+
+
 def limits_of(settings: Settings) -> FrontDoorLimits:
     """What the settings allow a connection."""
     server, websocket = settings.server, settings.websocket
@@ -203,7 +229,12 @@ def limits_of(settings: Settings) -> FrontDoorLimits:
 
 
 async def _serve_until_signalled(
-    settings: Settings, held: HeldLog | None, *, demo: bool, hidden: Sequence[Path]
+    settings: Settings,
+    held: HeldLog | None,
+    *,
+    demo: bool,
+    hidden: Sequence[Path],
+    sockets: Sockets | None,
 ) -> None:
     stop, abort = trio.Event(), trio.Event()
     # One that waits is enough: what is read then is as new as it gets.
@@ -236,9 +267,13 @@ async def _serve_until_signalled(
                         stop=stop,
                         abort=abort,
                         hang_up=hang_up,
+                        sockets=sockets,
                     )
                 )
-                await _introduce(gateway, url, held)
+                if sockets is None or sockets.number == 0:
+                    await _introduce(gateway, url, held)
+                elif held is not None:
+                    held.release()  # the first worker has said it for all
             nursery.cancel_scope.cancel()
 
 

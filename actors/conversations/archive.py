@@ -26,7 +26,7 @@ from ...schemas.log.records import Logged
 from ...schemas.log.words import matches, terms_of, words_of
 from ...schemas.message import Message, digest
 from ...schemas.settings.logins import DEFAULT
-from ...schemas.settings.settings import StorageSettings
+from ...schemas.settings.settings import ClusterSettings, StorageSettings
 from ...schemas.turn import Memory, Profile, Setup
 from ...transport.loggers import get_logger
 from ...transport.store.interface import (
@@ -81,6 +81,8 @@ class Archive:
         self.deleted: Callable[[str, str], None] = lambda _id, _workspace: None
         """Told of every conversation that was deleted from the store, and where its agent worked
         (its own workspace: the conversation's id)."""
+        self.grace_seconds = 0.0
+        """See `Journal.grace_seconds`."""
         self._directory = directory
         self._loading: dict[str, trio.Lock] = {}
         self._discarded: dict[str, str] = {}  # conversations, and whose they are
@@ -176,6 +178,7 @@ class Archive:
             self.store, entry.conversation_id, entry.owner, lambda: entry.private,
             lambda: dict(entry.metadata), seed=entry.memory.seed,
             login=lambda: "" if entry.state.login == DEFAULT else entry.state.login,
+            grace_seconds=self.grace_seconds,
         )  # fmt: skip
         entry.state.journal = journal
         return journal
@@ -473,14 +476,24 @@ def _place_before_last(turns: Sequence[LoggedTurn], memory: Memory) -> Place | N
 
 @asynccontextmanager
 async def open_archive(
-    settings: StorageSettings, directory: Directory, store: Store | None = None
+    settings: StorageSettings,
+    directory: Directory,
+    store: Store | None = None,
+    cluster: ClusterSettings | None = None,
 ) -> AsyncIterator[Archive]:
     """Have the store open, if there is to be one and it is not given, and look after it while the
     block runs. Raises `Overloaded` where it cannot be opened, or another gateway has it open."""
     async with AsyncExitStack() as stack:
         if store is None and settings.persist:
             try:
-                store = await stack.enter_async_context(open_store(settings.path.expanduser()))
+                cluster = cluster or ClusterSettings()
+                store = await stack.enter_async_context(
+                    open_store(
+                        settings.place,
+                        node_url=cluster.node_url,
+                        lease_seconds=cluster.lease_seconds,
+                    )
+                )
             except StoreRefused as error:
                 raise Overloaded(str(error), code="storage_refused") from error
         archive = Archive(store, directory)

@@ -15,6 +15,7 @@ from functools import partial
 from typing import Any
 from uuid import UUID, uuid5
 
+import trio
 from attrs import define, field
 
 from ...schemas.errors import (
@@ -42,6 +43,7 @@ from ...transport.store.interface import (
     Owned,
     Store,
     StoreError,
+    Unavailable,
     Unknown,
 )
 from ...transport.workers import work
@@ -51,6 +53,12 @@ log = get_logger("ccapi.journal")
 
 RETRY_SECONDS = 5.0
 """When a client may try again where the store takes nothing."""
+
+GRACE_SECONDS = 10.0
+"""How long a chat's turn may go on, and its end wait, while a store that several nodes share does
+not answer."""
+
+INSIST_SECONDS = 0.25
 
 MANY = 500
 """Messages of a turn from which on a thread makes their records."""
@@ -87,7 +95,8 @@ class Journal:
     before its last turn, `login` the name of the login that its child has (empty: the only one's),
     `lost` the id of a turn that was lost and that no client knows of yet, and
     `ends` where each of the last turns has ended (by turn id). `is_closed`: the conversation has
-    left memory, and what still happens in it is not kept.
+    left memory, and what still happens in it is not kept. `grace_seconds`: how long a turn's end
+    waits for a store that does not answer.
     """
 
     store: Store
@@ -104,6 +113,7 @@ class Journal:
     is_closed: bool = False
     ends: dict[str, int] = field(factory=dict)
     login: Callable[[], str] = lambda: ""
+    grace_seconds: float = 0.0
 
     def __repr__(self) -> str:
         head = "nothing kept" if self.lease is None else f"head={self.lease.head}"
@@ -189,38 +199,59 @@ class Journal:
         assert lease is not None, "a turn begins before it ends"
         setup = self.setup
         end: tuple[EndReason, Usage, Charge | None]
+        submit: Callable[[], Coroutine[Any, Any, int]]
         match outcome:
             case Completed("content_filter", usage):
                 failed = TurnFailed(turn_id, "content_filter", "The model refused.")
-                submitted = self.store.fail_turn(lease, failed, usage, charge=charge)
+                submit = partial(self.store.fail_turn, lease, failed, usage, charge=charge)
             case Completed(reason, usage):
                 end = reason, usage, charge
-                submitted = self._end(lease, turn_id, end, items, memory, said)
+                submit = self._end(lease, turn_id, end, items, memory, said)
                 setup = memory.setup
             case Failed(kept=Usage() as usage):
                 end = "interrupted", usage, charge
-                submitted = self._end(lease, turn_id, end, items, memory, said)
+                submit = self._end(lease, turn_id, end, items, memory, said)
                 setup = memory.setup
             case Failed(error):
                 failed = TurnFailed(turn_id, error.code, error.message)
-                submitted = self.store.fail_turn(lease, failed, charge=charge)
-        return self._ended(lease, turn_id, setup, submitted)
+                submit = partial(self.store.fail_turn, lease, failed, charge=charge)
+        return self._ended(lease, turn_id, setup, submit, submit())
 
     async def _ended(
         self, lease: Lease, turn_id: str, setup: Setup | None,
-        submitted: Coroutine[Any, Any, int],
+        submit: Callable[[], Coroutine[Any, Any, int]], submitted: Coroutine[Any, Any, int],
     ) -> None:  # fmt: skip
         try:
-            await submitted
+            try:
+                await submitted
+            except (Unavailable, Unknown):
+                if not self.grace_seconds:
+                    raise
+                await self._insist(lease, submit)
         except StoreError as error:
             raise self._failed(error) from error
         self.setup = setup
         self.ends = {**dict(list(self.ends.items())[-15:]), turn_id: lease.head}
 
+    async def _insist(self, lease: Lease, submit: Callable[[], Coroutine[Any, Any, int]]) -> None:
+        """Try to end a turn until the store is back. Whether that still counts, it decides itself:
+        by the lease's token, and by the head. Raises `StoreError`."""
+        deadline = trio.current_time() + self.grace_seconds
+        while True:
+            await trio.sleep(INSIST_SECONDS)
+            try:
+                if lease.unsettled is None or not await self.store.resolve(lease):
+                    await submit()
+            except (Unavailable, Unknown):
+                if trio.current_time() >= deadline:
+                    raise
+            else:
+                return
+
     def _end(
         self, lease: Lease, turn_id: str, ending: tuple[EndReason, Usage, Charge | None],
         items: Sequence[TurnItem], memory: Memory, said: Message | None,
-    ) -> Coroutine[Any, Any, int]:  # fmt: skip
+    ) -> Callable[[], Coroutine[Any, Any, int]]:  # fmt: skip
         reason, usage, charge = ending
         output = compact(items)
         answer = ExactMessage.of(answer_of(output) if said is None else said)
@@ -236,9 +267,10 @@ class Journal:
         spelled = None if items_of((answer,), reasoning=reasoning) == output else output
         reasoning = reasoning or spelled is not None
         end = TurnEnd(turn_id, reason, usage, spelled, resume, reasoning, self.login())
-        return self.store.end_turn(
-            lease, end, (Said(answer),), setup=setup, lineage=digest, charge=charge
-        )
+        return partial(
+            self.store.end_turn,
+            lease, end, (Said(answer),), setup=setup, lineage=digest, charge=charge,
+        )  # fmt: skip
 
     async def add(self, messages: tuple[Message, ...]) -> Sequence[str]:
         try:

@@ -108,10 +108,13 @@ class Supervisor:
         which a client uses right now."""
         _relieve(self._directory, self._bus, spared)
 
-    async def drop_all(self, error: GatewayError) -> None:
-        """Forget every conversation, all before the first checkpoint; whatever runs in one ends
-        with this error."""
-        closing = [(entry.ref, entry) for entry in self._directory.all()]
+    async def drop_all(
+        self, error: GatewayError, spared: Callable[[Entry], bool] | None = None
+    ) -> None:
+        """Forget every conversation but those `spared`, all before the first checkpoint; whatever
+        runs in one ends with this error."""
+        going = (e for e in self._directory.all() if spared is None or not spared(e))
+        closing = [(entry.ref, entry) for entry in going]
         full = [ref for ref, _ in closing if ref and not ref.tell_nowait(Close(error))]
         for _, entry in closing:
             if self._directory.remove(entry):

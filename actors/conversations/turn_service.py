@@ -7,12 +7,12 @@ drains. Refuses to know: how a turn runs (`actors.session`), and who asks for it
 from __future__ import annotations
 
 import time
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Callable
 from contextlib import asynccontextmanager, suppress
 
 import trio
 
-from ...schemas.errors import Conflict, GatewayError, draining
+from ...schemas.errors import Conflict, GatewayError, draining, storage_unavailable
 from ...schemas.message import Message
 from ..keys.limits import KeyLimiter
 from ..keys.registry import KeyRegistry
@@ -44,6 +44,8 @@ class TurnService:
         self._quiet = trio.Event()
         self.running = 0
         self.draining = False
+        self.holds: Callable[[], bool] = lambda: True
+        """Whether what this gateway has is its own; it is not, where its lease is over."""
 
     def __repr__(self) -> str:
         return f"<TurnService {self.running} running{', draining' if self.draining else ''}>"
@@ -53,29 +55,37 @@ class TurnService:
         """See `Conversation.turn`."""
         if self.draining:
             raise draining()
+        if not self.holds():
+            raise storage_unavailable("No turn can begin now")
         owner = entry.owner
         self._keys.find(owner)  # it may have been revoked since the request was let in
-        await self._limits.load(owner)  # no checkpoint where the request was accepted
-        self._limits.take(owner)
-        model = start.request.model or entry.state.memory.setup.model
-        turn, port = open_turn(start.turn_id, entry.conversation_id, model)
+        # Before the limits are asked, which may wait: no other client shall come to it by its
+        # history meanwhile.
         self._directory.use(entry, time.time())
         self.running += 1
-        self._limits.began(owner)
         under_way = self._under_way.setdefault(owner, {})
         under_way[start.turn_id] = entry
+        is_counted = False
         try:
-            await self._supervisor.submit(entry, Submit(start, port))
-            yield turn
+            await self._limits.begin(owner, start.turn_id)
+            is_counted = True
+            self._keys.find(owner)
+            model = start.request.model or entry.state.memory.setup.model
+            turn, port = open_turn(start.turn_id, entry.conversation_id, model)
+            try:
+                await self._supervisor.submit(entry, Submit(start, port))
+                yield turn
+            finally:
+                turn.hang_up()
         finally:
-            turn.hang_up()
             del under_way[start.turn_id]
             if not under_way:
                 self._under_way.pop(owner, None)
             self._directory.release(entry, time.time())
             self._supervisor.relieve(entry)
             self.running -= 1
-            self._limits.ended(owner)
+            if is_counted:
+                self._limits.end(owner, start.turn_id)
             if self.draining and not self.running:
                 self._quiet.set()
 

@@ -25,7 +25,8 @@ from ...schemas.settings.rules import SettingsError
 from ...schemas.settings.settings import check_exposure
 from ...transport.store.database import Damaged, connect, is_damage, reason_of
 from ...transport.store.files import DATABASE
-from ...transport.store.interface import StoreRefused
+from ...transport.store.interface import StoreError, StoreRefused
+from ...transport.store.key_table import stored_keys
 from ...transport.store.schema import MIGRATIONS, version_of
 from ...transport.store.sqlite import SqliteEngine
 from ..keys.registry import owner_of
@@ -42,6 +43,9 @@ LOOK_SECONDS = 10.0
 
 STEPS = 100_000
 """SQLite's steps between two looks at the clock."""
+
+
+EXTRA = "pip install 'claude-code-api[cluster]'"
 
 
 async def check_disk(case: Case) -> Finding:
@@ -80,8 +84,33 @@ async def check_store(case: Case) -> Finding:
     if not case.settings.storage.persist:
         await trio.lowlevel.checkpoint()
         return ok("store", "conversations are kept in memory only (storage.persist is off)")
+    url = case.settings.storage.url
+    if url:
+        return await trio.to_thread.run_sync(_look_at_shared_store, url, abandon_on_cancel=True)
     look = partial(_look_at_store, _folder(case) / DATABASE, gateway=case.gateway)
     return await trio.to_thread.run_sync(look, abandon_on_cancel=True)
+
+
+def _look_at_shared_store(url: str) -> Finding:
+    try:
+        from ...transport.store.postgres.copying import look_at
+        from ...transport.store.postgres.schema import MIGRATIONS as CURRENT
+    except ImportError as error:
+        return failed("store", f"psycopg is missing ({error})", EXTRA)
+    try:
+        engine, version, count = look_at(url)
+    except StoreRefused as error:
+        reason, _, cure = str(error).partition(": ")
+        return failed("store", reason, f"{cure[:1].upper()}{cure[1:]}")
+    except StoreError as error:
+        cure = "Start it, or set storage.url to another database or user."
+        return failed("store", str(error).rstrip("."), cure)
+    if not version:
+        return ok("store", f"{engine} is empty: its tables will be made")
+    if version < len(CURRENT):
+        text = f"{engine} is of an older version of this program"
+        return failed("store", text, "End the gateways that use it, then: ccapi store migrate")
+    return ok("store", f"{engine} answers, and keeps {count} conversations")
 
 
 def _look_at_store(path: Path, *, gateway: bool) -> Finding:
@@ -143,10 +172,11 @@ def _look_through(path: Path) -> str:
 
 async def check_keys(case: Case) -> Finding:
     """How many API keys hold, in the settings and in the database."""
-    path = _folder(case) / DATABASE if case.settings.storage.persist else None
+    storage = case.settings.storage
+    path = storage.url or _folder(case) / DATABASE if storage.persist else None
     try:
         stored = await trio.to_thread.run_sync(_stored_keys, path, abandon_on_cancel=True)
-    except (sqlite3.Error, OSError, StoreRefused):
+    except (sqlite3.Error, OSError, StoreError):
         return failed("keys", "those of the database cannot be read", "See to the store first.")
     own = {owner_of(key) for key in case.settings.auth.api_keys}
     count = len(own | {key.id for key in stored if key.revoked_at is None})
@@ -162,9 +192,11 @@ async def check_keys(case: Case) -> Finding:
     return ok("keys", "none needed: this machine only")
 
 
-def _stored_keys(path: Path | None) -> list[ApiKey]:
+def _stored_keys(path: Path | str | None) -> list[ApiKey]:
     """Empty where the tables are of a version that had no keys yet, or there are none.
-    Raises `sqlite3.Error`, `StoreRefused`."""
+    Raises `sqlite3.Error`, `StoreError`."""
+    if isinstance(path, str):
+        return stored_keys(path)
     if path is None or not path.exists():
         return []
     with closing(connect(path, writes=False)) as connection:

@@ -7,7 +7,10 @@ requests ask.
 from __future__ import annotations
 
 import time
+from contextlib import suppress
 from uuid import uuid4
+
+import trio
 
 from ...schemas.errors import (
     Conflict,
@@ -29,6 +32,8 @@ from .request import Call
 LISTED = 20
 
 DAY = 86400.0
+
+UNDO_SECONDS = 2.0
 
 
 def no_batch(batch_id: str) -> NotFound:
@@ -62,6 +67,17 @@ def new_batch(call: Call, **fields: object) -> StoredBatch:
         "kept_until": min(now + settings.keep_days * DAY, NEVER),
     }
     return StoredBatch(**(made | fields))  # type: ignore[arg-type]
+
+
+async def undo(call: Call, batch: StoredBatch) -> None:
+    """See that a batch does not run of which its client does not hear. Never raises; what cannot be
+    done now is done by the next life of the gateway, if the batch has no input."""
+    store = call.gateway.batches.store.batches
+    with trio.CancelScope(shield=True, deadline=trio.current_time() + UNDO_SECONDS):
+        with suppress(StoreError):
+            lease = await store.acquire(batch.id, batch.key_id)
+            await store.change(lease, ["validating", "in_progress"], "failed")
+            await store.delete(batch.id, batch.key_id)
 
 
 def encode(batch: StoredBatch) -> dict[str, object]:
@@ -112,8 +128,12 @@ async def create_batch(call: Call) -> None:
         lease = await engine.store.batches.add(
             batch, max_open=call.gateway.settings.batches.max_open
         )
-    except StoreError as error:
-        raise as_error(call, error) from error
+    except BaseException as error:
+        if not isinstance(error, Full):
+            await undo(call, batch)
+        if isinstance(error, StoreError):
+            raise as_error(call, error) from error
+        raise
     await engine.open(lease)
     await call.answer(encode(batch))
 

@@ -7,11 +7,9 @@ requests ask.
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from contextlib import aclosing, suppress
+from contextlib import aclosing
 from functools import partial
 from uuid import uuid4
-
-import trio
 
 from ...schemas.anthropic.batches import (
     BATCH_ID,
@@ -25,17 +23,15 @@ from ...schemas.anthropic.errors import VERSION_HEADER, read_version
 from ...schemas.errors import InvalidRequest, NotFound, invalid
 from ...transport.http.asgi import encode_headers
 from ...transport.store.batch_interface import ENDED, BatchLease, BatchStore, StoredBatch
-from ...transport.store.interface import Missing, StoreError
+from ...transport.store.interface import Full, Missing, StoreError
 from ..batches.dialects import words_of
 from ..batches.intake import WRITTEN_AT_ONCE, WRITTEN_BYTES
 from ..batches.results import lines_of
-from .batches import as_error, check_taken, new_batch
+from .batches import as_error, check_taken, new_batch, undo
 from .request import Call
 
 PAGE = 1000
 LISTED = 20
-
-UNDO_SECONDS = 2.0
 
 PATH = "/v1/messages/batches"
 
@@ -96,17 +92,13 @@ async def create_message_batch(call: Call) -> None:
     )
     engine = call.gateway.batches
     store = engine.store.batches
-    lease: BatchLease | None = None
     try:
         lease = await store.add(batch, max_open=settings.max_open)
         await _add(store, lease, requests)
         batch = await store.change(lease, ["validating"], "in_progress")
     except BaseException as error:
-        if lease is not None:
-            with trio.CancelScope(shield=True, deadline=trio.current_time() + UNDO_SECONDS):
-                with suppress(StoreError):  # else the next life of the gateway does it
-                    await store.change(lease, ["validating"], "failed")
-                    await store.delete(batch.id, batch.key_id)
+        if not isinstance(error, Full):
+            await undo(call, batch)
         if isinstance(error, StoreError):
             raise as_error(call, error) from error
         raise

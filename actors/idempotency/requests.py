@@ -8,6 +8,10 @@ A key is claimed in the store before anything is done, so that a request is done
 whatever ends: its client, this process, the machine. It runs on after its clients have gone, since
 one of them may ask again. Its last bytes go out once its answer is kept: what a client has seen
 whole it gets again.
+
+Where another node does the request, a client here waits for its answer, and receives it whole once
+that node has kept it. If that node is gone, the request is lost; if it gave the key back, since
+nothing was done, the request is done here.
 """
 
 from __future__ import annotations
@@ -30,6 +34,9 @@ log = get_logger("ccapi.idempotency")
 
 KEEP_SECONDS = 5.0
 """Longest time until an answer is kept, once it is whole."""
+
+ELSEWHERE_SECONDS = 0.1
+"""How often it is looked whether another node is done with a request."""
 
 Serve = Callable[["Answer"], Awaitable["Served"]]
 """Does what was asked for, and writes the answer but for its last piece. What it raises cuts the
@@ -136,17 +143,22 @@ class IdempotentRequests:
         """Whether the request is to be done. If it is not, its answer is written. Raises
         `GatewayError`."""
         expires_at = time.time() + self._settings.keep_seconds
-        try:
-            found = await self._store.claim_request(owner, name, run.digest, expires_at)
-        except StoreError as error:
-            log.warning("idempotency key not claimed", error=str(error))
-            raise storage_unavailable(
-                "The idempotency key of this request cannot be kept now"
-            ) from error
-        if found is None:
-            return True
-        if found.digest != run.digest:
-            raise _reused()
+        while True:
+            try:
+                found = await self._store.claim_request(owner, name, run.digest, expires_at)
+            except StoreError as error:
+                log.warning("idempotency key not claimed", error=str(error))
+                raise storage_unavailable(
+                    "The idempotency key of this request cannot be kept now"
+                ) from error
+            if found is None:
+                return True
+            if found.digest != run.digest:
+                raise _reused()
+            if not (found.state == "running" and found.is_elsewhere and run.readers):
+                break
+            # Another node does it: what it answers is this request's answer too.
+            await trio.sleep(ELSEWHERE_SECONDS)
         answer = found.answer
         if answer is None:
             raise _without_answer(found)
@@ -220,6 +232,8 @@ def _reused() -> Unprocessable:
 
 
 def _without_answer(found: KeptRequest) -> GatewayError:
+    if found.is_elsewhere and found.state == "running":  # no client waits any more
+        return Conflict("Another gateway does this request.", code="request_in_progress")
     return not_kept() if found.state == "unkept" else lost()
 
 

@@ -7,6 +7,14 @@ A turn is counted when it ends, and a call of the model within it when the next 
 a key passes a limit by no more than its running turns. What a turn costs is written in the
 transaction of its end; what has no such transaction (a conversation that is not stored, what a
 child reports late) waits here for the writer, `FLUSH_SECONDS` at most.
+
+**Several nodes.** Then a limit is the cluster's: the store admits a turn (`Store.admit`), in one
+step with its look at what runs and what was counted, and it learns when the turn is over, once
+what the turn used is written. So the promise is the same as on one node: never more turns at once
+than a key may have, nor in a minute, whichever nodes are asked; and a budget is passed by no more
+than the turns that run. Nothing is reserved for a turn, since no one knows what it will take: what
+counts is what was settled. With ``concurrent_turns = 1`` a key passes its budget by its last turn
+alone. Here is what the store said last, for the headers of a response, and for an early refusal.
 """
 
 from __future__ import annotations
@@ -14,16 +22,23 @@ from __future__ import annotations
 import math
 import time
 from collections.abc import AsyncIterator, Callable
-from contextlib import asynccontextmanager
+from contextlib import asynccontextmanager, suppress
 
 import trio
 from attrs import define, field
 
-from ...schemas.errors import LimitReached, storage_unavailable
+from ...schemas.errors import LimitReached, Overloaded, storage_unavailable
 from ...schemas.keys import HOUR, WINDOWS, KeyLimits, Window, bounds_of, free_at, hour_of
 from ...schemas.turn import Usage
 from ...transport.loggers import get_logger
-from ...transport.store.interface import Spent, Store, StoreError
+from ...transport.store.interface import (
+    Allowance,
+    Spent,
+    Standing,
+    Store,
+    StoreError,
+    WindowAllowance,
+)
 from ...transport.store.memory import open_memory_store
 from .registry import KeyRegistry
 
@@ -34,6 +49,16 @@ CLOSE_SECONDS = 2.0
 """How long the end of the gateway may wait for what is still to be counted."""
 
 MINUTE = 60.0
+
+FRESH_SECONDS = 1.0
+"""How long what the store has said of a key may be shown, where there are several nodes."""
+
+JUST_ENDED_SECONDS = 0.05
+"""After which a turn that is one too many is tried once more: another node may not have said yet
+that the turn before it is over, which the client has seen."""
+
+AGAIN_SECONDS = 0.2
+"""After which the store receives once more that turns are over."""
 
 
 @define(eq=False)
@@ -103,12 +128,71 @@ class _Account:
         self.bucket, self.filled_at = min(most, self.bucket + gained), now
 
 
+@define(eq=False)
+class _SharedAccount(_Account):
+    """What one key has used on all nodes, as the store said at `told_at`, and what this node knows
+    of since."""
+
+    told_at: float = -math.inf
+    _oldest: dict[Window, str] = field(factory=dict)
+
+    @property
+    def is_limited(self) -> bool:
+        limits = self.limits
+        return bool(self.windows or limits.concurrent_turns or limits.turns_per_minute)
+
+    @property
+    def counts_turns(self) -> bool:
+        """Whether the store has to know when a turn is over."""
+        return bool(self.windows or self.limits.concurrent_turns)
+
+    def allowance(self, now: float) -> Allowance:
+        windows = tuple(
+            WindowAllowance(window, bounds_of(window, now)[0], tokens, usd)
+            for window, tokens, usd in self.windows
+        )
+        limits = self.limits
+        return Allowance(limits.concurrent_turns or 0, limits.turns_per_minute or 0, windows)
+
+    def take(self, standing: Standing, now: float) -> None:
+        """The store has said how the key stands."""
+        self.running, self.bucket, self.filled_at = standing.running, standing.left, now
+        for (window, _, _), used in zip(self.windows, standing.used, strict=True):
+            self._sums[window] = used.tokens, used.usd
+            self._oldest[window] = used.first_hour
+        self.is_loaded, self.told_at = True, now
+
+    def is_fresh(self, now: float) -> bool:
+        return now - self.told_at < FRESH_SECONDS and hour_of(now) == hour_of(self.told_at)
+
+    def add(self, hour: str, usage: Usage) -> None:
+        for window, (tokens, usd) in self._sums.items():
+            self._sums[window] = tokens + usage.total_tokens, usd + usage.cost_usd
+            self._oldest[window] = self._oldest[window] or hour
+
+    def used(self, window: Window, now: float) -> tuple[int, float]:
+        return self._sums.get(window, (0, 0.0))
+
+    def resets_at(self, window: Window, now: float) -> float:
+        oldest = self._oldest.get(window)
+        return free_at(oldest) if window == "5h" and oldest else bounds_of(window, now)[1]
+
+
 class KeyLimiter:
-    """Made by `open_limits`. `clock` gives Unix seconds."""
+    """Made by `open_limits`. `clock` gives Unix seconds. `is_shared`: other nodes have the same
+    keys."""
 
     def __init__(
-        self, keys: KeyRegistry, store: Store, clock: Callable[[], float] = time.time
+        self,
+        keys: KeyRegistry,
+        store: Store,
+        clock: Callable[[], float] = time.time,
+        *,
+        is_shared: bool = False,
     ) -> None:
+        self._is_shared = is_shared
+        self._over: list[tuple[str, str]] = []
+        self._some_over = trio.Event()
         self._keys = keys
         self._store = store
         self._clock = clock
@@ -131,6 +215,9 @@ class KeyLimiter:
         """Have what the key has used before this gateway began, if a limit asks for it. No
         checkpoint once that is so. Raises `Overloaded`."""
         account = self._account(owner)
+        if isinstance(account, _SharedAccount):
+            await self._look(owner, account)
+            return
         if account.is_loaded or not account.windows:
             return
         async with self._loading:
@@ -139,10 +226,7 @@ class KeyLimiter:
                 try:
                     found = await self._store.spent(owner, first)
                 except StoreError as error:
-                    log.warning("usage is not read", error=str(error))
-                    raise storage_unavailable(
-                        "What this API key has used cannot be read now", 5.0
-                    ) from error
+                    raise _unread(error) from error
                 for spent in found:
                     account.add(spent.hour, spent.usage)
                 account.is_loaded = True
@@ -192,10 +276,32 @@ class KeyLimiter:
                         resets_at=resets_at,
                     )
 
+    async def begin(self, owner: str, turn_id: str | None) -> None:
+        """A turn begins, which runs until `end`; None: it is over at once, since the cache has its
+        answer. No checkpoint on a node that is alone, once what the key has used is loaded. Raises
+        `LimitReached`, `Overloaded`."""
+        account = self._account(owner)
+        if isinstance(account, _SharedAccount):
+            if account.is_limited:
+                await self._admit(owner, account, turn_id)
+        else:
+            await self.load(owner)
+            self.take(owner)
+            account.running += turn_id is not None
+
+    def end(self, owner: str, turn_id: str) -> None:
+        """A turn that has begun is over."""
+        account = self._account(owner)
+        account.running -= 1
+        if isinstance(account, _SharedAccount) and account.counts_turns:
+            self._tell_over(owner, turn_id)
+
     def has_spare(self, owner: str) -> bool:
         """Whether a turn may begin that no client waits for: it leaves others of the key's half of
         what the key may have at once, and in a minute."""
         account = self._account(owner)
+        if isinstance(account, _SharedAccount) and not account.is_fresh(self._clock()):
+            return True  # as far as is known; the store knows
         limits = account.limits
         most = limits.concurrent_turns or 0
         if most and account.running >= max(1, most // 2):
@@ -206,27 +312,95 @@ class KeyLimiter:
         return True
 
     def take(self, owner: str) -> None:
-        """A turn begins, of a child or of the cache. Raises `LimitReached`."""
+        """A turn begins here, of a child or of the cache. Raises `LimitReached`."""
         self.check(owner)
         account = self._account(owner)
         if account.limits.turns_per_minute:
             account.bucket -= 1
-
-    def began(self, owner: str) -> None:
-        self._account(owner).running += 1
-
-    def ended(self, owner: str) -> None:
-        self._account(owner).running -= 1
 
     def _account(self, owner: str) -> _Account:
         account = self._accounts.get(owner)
         if account is None:
             limits = self._keys.limits_of(owner)
             bucket = float(limits.turns_per_minute or 0)
-            account = self._accounts[owner] = _Account(
-                limits, bucket=bucket, filled_at=self._clock()
-            )
+            make = _SharedAccount if self._is_shared else _Account
+            account = make(limits, bucket=bucket, filled_at=self._clock())
+            self._accounts[owner] = account
         return account
+
+    # -- what the store has to say, with several nodes ---------------------------------------------
+
+    async def _look(self, owner: str, account: _SharedAccount) -> None:
+        """Have the store's numbers: those of now where there may be no room for another turn."""
+        now = self._clock()
+        if not account.is_limited or (account.is_fresh(now) and self._has_room(owner)):
+            return
+        try:
+            standing = await self._store.standing(owner, account.allowance(now))
+        except StoreError as error:
+            raise _unread(error) from error
+        account.take(standing, self._clock())
+
+    def _has_room(self, owner: str) -> bool:
+        try:
+            self.check(owner)
+        except LimitReached:
+            return False
+        return True
+
+    async def _admit(self, owner: str, account: _SharedAccount, turn_id: str | None) -> None:
+        told = turn_id if account.counts_turns else None
+        standing = await self._ask(owner, account, told)
+        if standing.exceeded == "concurrent_turns":
+            await trio.sleep(JUST_ENDED_SECONDS)
+            standing = await self._ask(owner, account, told)
+        account.take(standing, self._clock())
+        if standing.exceeded is not None:
+            self.check(owner)
+            raise AssertionError(f"{standing} leaves no room")
+        account.bucket -= 1
+        account.running += turn_id is not None
+
+    async def _ask(self, owner: str, account: _SharedAccount, turn_id: str | None) -> Standing:
+        is_known = False
+        try:
+            standing = await self._store.admit(owner, account.allowance(self._clock()), turn_id)
+            is_known = True
+        except StoreError as error:
+            raise _unread(error) from error
+        finally:
+            if not is_known and turn_id is not None:
+                self._tell_over(owner, turn_id)
+        return standing
+
+    def _tell_over(self, owner: str, turn_id: str) -> None:
+        self._over.append((owner, turn_id))
+        self._some_over.set()
+
+    async def discharge(self) -> None:
+        """Tell the store which turns are over, after what they used. Raises `StoreError`: then it
+        learns it later."""
+        over, self._over = self._over, []
+        try:
+            await self.flush()
+            if over:
+                await self._store.discharge(over)
+        except StoreError:
+            self._over = [*over, *self._over]
+            raise
+
+    async def run_discharges(self) -> None:
+        """Tell the store at once, again and again."""
+        while True:
+            await self._some_over.wait()
+            self._some_over = trio.Event()
+            try:
+                with trio.move_on_after(CLOSE_SECONDS, shield=True):
+                    await self.discharge()
+            except StoreError as error:
+                log.warning("turns are not discharged yet", error=str(error))
+                self._some_over.set()
+                await trio.sleep(AGAIN_SECONDS)
 
     # -- what was used -----------------------------------------------------------------------------
 
@@ -280,6 +454,14 @@ class KeyLimiter:
 
     # -- what the client receives ------------------------------------------------------------------
 
+    async def load_headers(self, owner: str) -> None:
+        """Have what `headers` says, of all nodes: `FRESH_SECONDS` old at most. As it was, where the
+        store does not answer. No checkpoint on a node that is alone."""
+        account = self._account(owner)
+        if isinstance(account, _SharedAccount) and not account.is_fresh(self._clock()):
+            with suppress(Overloaded):
+                await self._look(owner, account)
+
     def headers(self, owner: str) -> dict[str, str]:
         """``x-ratelimit-*`` as OpenAI has them, for a key with such limits. Of several windows
         of tokens, the one with the least left."""
@@ -300,6 +482,11 @@ class KeyLimiter:
             most, left, window = tightest
             headers |= _headers("tokens", most, left, account.resets_at(window, now) - now)
         return headers
+
+
+def _unread(error: StoreError) -> Overloaded:
+    log.warning("usage is not read", error=str(error))
+    return storage_unavailable("What this API key has used cannot be read now", 5.0)
 
 
 def _headers(what: str, most: int, left: int, seconds: float) -> dict[str, str]:
@@ -323,20 +510,25 @@ def duration_of(seconds: float) -> str:
 
 @asynccontextmanager
 async def open_limits(
-    keys: KeyRegistry, store: Store, clock: Callable[[], float] = time.time
+    keys: KeyRegistry,
+    store: Store,
+    clock: Callable[[], float] = time.time,
+    *,
+    is_shared: bool = False,
 ) -> AsyncIterator[KeyLimiter]:
     """Count what keys use while the block runs; all is written at its end, if the store takes
-    it."""
-    limits = KeyLimiter(keys, store, clock)
+    it. `is_shared`: other nodes have the same keys."""
+    limits = KeyLimiter(keys, store, clock, is_shared=is_shared)
     async with trio.open_nursery() as nursery:
         nursery.start_soon(limits.run)
+        nursery.start_soon(limits.run_discharges)
         try:
             yield limits
         finally:
             nursery.cancel_scope.cancel()
             with trio.move_on_after(CLOSE_SECONDS, shield=True):
                 try:
-                    await limits.flush()
+                    await limits.discharge()
                 except StoreError as error:
                     log.warning("usage was not written", error=str(error))
 

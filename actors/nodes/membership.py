@@ -49,8 +49,9 @@ class Membership:
     """Made by `open_nodes`."""
 
     def __init__(self, store: Store, settings: ClusterSettings) -> None:
-        self.lapsed: Callable[[], Awaitable[None]] = trio.lowlevel.checkpoint
-        """Has the node drop everything, before it waits for anything: its lease is over."""
+        self.lapsed: Callable[[bool], Awaitable[None]] = _nothing
+        """Has the node drop everything, before it waits for anything: its lease is over. True: the
+        store does not answer, so that no other node can have taken anything either."""
         self.facts: Callable[[], Mapping[str, object]] = dict
         """What this node tells the others of itself with each beat, as JSON values."""
         self.draining = False
@@ -63,6 +64,8 @@ class Membership:
         self._changed = trio.Event()
         self.lives = 0
         """How often the node began anew."""
+        self.since = -math.inf
+        """When it last did, on trio's clock."""
 
     def __repr__(self) -> str:
         state = "holds" if self.holds else "lapsed"
@@ -126,21 +129,21 @@ class Membership:
         """Beat, for as long as the node is there."""
         while True:
             await trio.sleep(self._interval)
-            reason = await self._try_to_beat()
+            is_silent = await self._try_to_beat()
             if not self.holds:
-                await self._begin_anew(reason)
+                await self._begin_anew(is_silent=is_silent)
 
-    async def _try_to_beat(self) -> str:
-        """Beat, if that can be done before the lease is over; why it is over, if it is then."""
+    async def _try_to_beat(self) -> bool:
+        """Beat, if that can be done before the lease is over; whether the store was silent."""
         # A store that does not answer must not keep the node from seeing its lease end.
         with trio.move_on_at(self._until):
             try:
                 await self._beat()
             except Lapsed:
-                return "the store has given it up"
+                return False
             except StoreError as error:
                 log.warning("no beat", error=str(error))
-        return "the store did not answer in time"
+        return True
 
     async def _beat(self) -> None:
         try:
@@ -154,14 +157,15 @@ class Membership:
         changed, self._changed = self._changed, trio.Event()
         changed.set()
 
-    async def _begin_anew(self, reason: str) -> None:
+    async def _begin_anew(self, *, is_silent: bool) -> None:
         """The lease is over: drop everything, then begin another life as soon as the store lets."""
         self._until = -math.inf
         self._others = {}
         changed, self._changed = self._changed, trio.Event()
         changed.set()
+        reason = "the store does not answer" if is_silent else "the store has given it up"
         log.error("the lease is over: this node drops its conversations", reason=reason)
-        await self.lapsed()
+        await self.lapsed(is_silent)
         while not self.holds:
             # Not longer than a lease: behind that, the life would be over before it was known.
             with trio.move_on_after(BEATS_IN_A_LEASE * self._interval):
@@ -172,7 +176,12 @@ class Membership:
                     log.warning("no other life yet", error=str(error))
                     await trio.sleep(AGAIN_SECONDS)
         self.lives += 1
+        self.since = trio.current_time()
         log.info("another life of this node has begun", node_id=self.node.id)
+
+
+async def _nothing(is_silent: bool) -> None:
+    """Nothing is owned yet."""
 
 
 def _drains(other: LiveNode) -> bool:

@@ -135,6 +135,16 @@ def optional_secret(value: Any) -> str | None:
     return None if fits else f"must be at least {MIN_SECRET} visible ASCII characters, or empty"
 
 
+DATABASES = ("postgresql://", "postgres://")
+
+
+def optional_database(value: Any) -> str | None:
+    if value == MASK:
+        return "holds the mask that stands for a secret, not the secret"
+    fits = value == "" or (is_visible_ascii(value) and value.startswith(DATABASES))
+    return None if fits else "must be a URL such as postgresql://user@host:5432/name, or empty"
+
+
 def host(value: Any) -> str | None:
     return None if is_host(value) else "must be a host name or address"
 

@@ -759,6 +759,14 @@ class StorageSettings(Section):
         "Whether conversations and responses are kept in a database in that folder, so that they "
         "outlive the process. One gateway at a time has it open.",
     )
+    url: str = key(
+        "",
+        rules.optional_database,
+        "The PostgreSQL database in which they are kept instead, as in "
+        "`postgresql://user:password@host:5432/name` (the extra `cluster`). Several gateways share "
+        "it where `cluster.node_url` is set. Empty: the database in the folder.",
+        secret=True,
+    )
     retention_days: float = key(
         0.0,
         rules.not_negative,
@@ -770,6 +778,19 @@ class StorageSettings(Section):
         "Bytes that the database may take: beyond, what was not used for longest is deleted. "
         "0: any number.",
     )
+
+    @property
+    def place(self) -> Path | str:
+        """Where conversations are kept: a folder, or the URL of a database."""
+        return self.url or self.path.expanduser()
+
+    @property
+    def shown_place(self) -> str:
+        """The same for people, without a secret."""
+        if not self.url:
+            return str(self.path)
+        parts = urlsplit(self.url)
+        return f"{parts.scheme}://{parts.netloc.rpartition('@')[2]}{parts.path}"
 
 
 @frozen(kw_only=True)

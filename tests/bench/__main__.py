@@ -13,7 +13,7 @@ from time import perf_counter
 
 import trio
 
-from tests.bench import store
+from tests.bench import postgres, store
 from tests.bench.fidelity import lineage_hit, replay, tool_results
 from tests.bench.parts import (
     CHAT,
@@ -208,5 +208,7 @@ async def main(chosen: str) -> None:
 if __name__ == "__main__":
     if sys.argv[1:] == ["store"]:
         trio.run(store.main)
+    elif sys.argv[1:] == ["postgres"]:
+        trio.run(postgres.main)
     else:
         trio.run(main, "".join(sys.argv[1:]))

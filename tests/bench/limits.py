@@ -54,16 +54,14 @@ async def one_turn(limits: KeyLimiter, meter: TurnMeter, turn: TurnState, end: E
     began = perf_counter()
     await limits.load(LOCAL)
     limits.check(LOCAL)  # where the request is accepted
-    await limits.load(LOCAL)
-    limits.take(LOCAL)
-    limits.began(LOCAL)
+    await limits.begin(LOCAL, turn.turn_id)
     for step in range(STEPS):
         if step == STEPS // 2:  # the first call is over, and the second begins
             turn.answer.usage, turn.answer._begun = CALL, CALL
         meter.follow((), turn, child)
     meter.follow((end,), None, child)
     meter.charges.clear()
-    limits.ended(LOCAL)
+    limits.end(LOCAL, turn.turn_id)
     limits.headers(LOCAL)
     return perf_counter() - began
 

@@ -15,17 +15,21 @@ from ccapi.schemas.message import (
     BESIDE,
     PIECE,
     Block,
+    Citations,
     Document,
     Image,
     Message,
     RedactedThinking,
     Role,
+    ServerBlock,
     Thinking,
     ToolCall,
     ToolResult,
     ToolRound,
+    agree,
     check_results,
     digest,
+    exact_digest,
     is_blank,
     length_of,
     merge_turns,
@@ -779,3 +783,37 @@ def test_what_is_said_of_a_document_is_part_of_the_message() -> None:
     assert digest(Message("user", (plain,))) != digest(Message("user", (said,)))
     assert size_of([Message("user", (said,))]) == size_of([Message("user", (plain,))]) + 4
     assert length_of((said,)) == length_of((plain,)) + 4
+
+
+# -- searches of the web ---------------------------------------------------------------------------
+
+USED, FOUND, CITED = ServerBlock('{"id":1}'), ServerBlock("[1]"), Citations("[2]")
+
+
+def test_searches_are_no_part_of_what_a_message_is_or_says() -> None:
+    searched = Message("assistant", ("So: ", USED, FOUND, "blue", CITED))
+    assert digest(searched) == digest(Message("assistant", ("So: blue",)))
+    assert searched.text == "So: blue"
+    assert not Message("assistant", (USED, FOUND)).is_blank, "the API would miss it"
+    assert Message("assistant", (CITED, " ")).is_blank
+
+
+@pytest.mark.parametrize(
+    ("asked", "same"),
+    [
+        (("blue",), True),  # of a client that never saw them
+        ((USED, FOUND, "blue", CITED), True),
+        ((USED, FOUND, "blue", CITED, " "), True),  # which the API does not read
+        ((USED, FOUND, "blue"), False),
+        ((USED, "blue", CITED), False),
+        ((FOUND, USED, "blue", CITED), False),
+        ((USED, FOUND, "blue", Citations("[3]")), False),
+    ],
+)
+def test_what_the_api_reads_of_searches_has_to_agree(
+    asked: tuple[Block, ...], *, same: bool
+) -> None:
+    held = [Message("assistant", (USED, FOUND, "blue", CITED))]
+    brought = [Message("assistant", asked)]
+    assert agree(brought, held) is same
+    assert (exact_digest(brought[0]) == exact_digest(held[0])) is (same and len(asked) > 1)

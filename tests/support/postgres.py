@@ -20,6 +20,23 @@ from pathlib import Path
 
 import psycopg
 
+MEMORY_BYTES = 1024**3
+"""Free memory from which on an engine's data is there."""
+
+EMPTY = """
+delete from conversation; delete from response; delete from usage; delete from api_key;
+delete from request; delete from node; delete from allowance; delete from permit;
+delete from file; delete from batch;
+update counter set value = 0 where name = 'keys'
+"""
+
+
+def empty(url: str) -> None:
+    """Forget all that a store keeps there."""
+    with psycopg.connect(url, autocommit=True) as connection:
+        with suppress(psycopg.errors.UndefinedTable):  # nothing opened it
+            connection.execute(EMPTY)
+
 
 def _programs() -> Path:
     """Where Debian keeps them: beside no ``PATH``."""
@@ -45,7 +62,7 @@ class Engine:
         self._data = folder / "data"
         self._fsync = fsync
         self._process: subprocess.Popen[bytes] | None = None
-        self._databases = count()
+        self._places = count()
         self.port = _free_port()
 
     def make(self) -> None:
@@ -70,6 +87,7 @@ class Engine:
             "unix_socket_directories": str(self.folder),
             "fsync": "on" if self._fsync else "off",
             "full_page_writes": "on" if self._fsync else "off",
+            "recovery_init_sync_method": "syncfs",
             "max_connections": "200",
             "shared_buffers": "32MB",
             "log_min_messages": "fatal",
@@ -97,30 +115,35 @@ class Engine:
     def url(self, database: str, user: str = "postgres") -> str:
         return f"postgresql://{user}@127.0.0.1:{self.port}/{database}"
 
-    def new_database(self) -> str:
-        """The URL of a new database, which is empty."""
-        name = f"test_{next(self._databases)}"
-        self.run(f"create database {name}")
-        return self.url(name)
+    def new_place(self) -> str:
+        """The URL of a new place for a store, which is empty: a schema of its own. (A database of
+        its own is three hundred files.)"""
+        name = f"test_{next(self._places)}"
+        self.run(f"create schema {name}")
+        return f"{self.url('postgres')}?options=-csearch_path%3D{name}"
 
     def run(self, statement: str) -> None:
         with psycopg.connect(self.url("postgres"), autocommit=True) as connection:
             connection.execute(statement.encode())
 
     def signal(self, number: int) -> None:
-        """Send a signal to the engine and all its processes: they are a session of their own."""
+        """Send a signal to the engine and all its processes."""
         assert self._process is not None
-        os.killpg(self._process.pid, number)
+        for process in (self._process.pid, *self._children()):
+            with suppress(ProcessLookupError):
+                os.kill(process, number)
+
+    def stop_for_a_while(self) -> None:
+        """No process of it does anything, until `go_on`."""
+        self.signal(signal.SIGSTOP)
+
+    def go_on(self) -> None:
+        self.signal(signal.SIGCONT)
 
     def kill(self) -> None:
         """All its processes die at once, as at a crash of the machine."""
         assert self._process is not None
-        # One that has stopped takes the signal too.
-        with suppress(ProcessLookupError):
-            for child in self._children():
-                with suppress(ProcessLookupError):
-                    os.kill(child, signal.SIGKILL)
-            os.kill(self._process.pid, signal.SIGKILL)
+        self.signal(signal.SIGKILL)
         self._process.wait(10)
         until = time.monotonic() + 10
         while self._shared_by_the_living():
@@ -159,9 +182,14 @@ class Engine:
 
 
 @contextmanager
-def engine(*, fsync: bool = False) -> Iterator[Engine]:
-    """An engine of its own."""
-    with tempfile.TemporaryDirectory(prefix="ccapi-pg-", ignore_cleanup_errors=True) as folder:
+def engine(*, fsync: bool = False, on_disk: bool = False) -> Iterator[Engine]:
+    """An engine of its own. `on_disk`: its data is where all programs' is."""
+    # In memory where there is room: a kill loses none of that, and a disk takes seconds.
+    memory = Path("/dev/shm")
+    has_room = not on_disk and memory.is_dir() and shutil.disk_usage(memory).free > MEMORY_BYTES
+    with tempfile.TemporaryDirectory(
+        prefix="ccapi-pg-", dir=memory if has_room else None, ignore_cleanup_errors=True
+    ) as folder:
         made = Engine(Path(folder), fsync=fsync)
         made.make()
         try:

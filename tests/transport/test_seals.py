@@ -51,3 +51,15 @@ def test_a_key_that_cannot_be_kept(tmp_path: Path) -> None:
     for place in ("file/key", "file"):
         with pytest.raises(InternalError):
             Seals(tmp_path / place).seal("me", "x")
+
+
+def test_gateways_that_share_a_secret_open_each_others(tmp_path: Path) -> None:
+    one, other = (
+        Seals(tmp_path / "one", "what all share"),
+        Seals(tmp_path / "other", "what all share"),
+    )
+    sealed = one.seal("me", "A secret")
+    assert other.open("me", sealed) == "A secret"
+    assert other.open("you", sealed) is None
+    assert Seals(tmp_path / "third", "another secret").open("me", sealed) is None
+    assert not [*tmp_path.iterdir()], "no file is needed"

@@ -146,7 +146,7 @@ class ResponseRow:
 @frozen
 class RequestRow:
     """A request with an idempotency key, as it is kept. `status` is 0 where there is no answer;
-    `headers` is JSON, `body` is compressed."""
+    `headers` is JSON, `body` is compressed. `is_elsewhere`: another node runs it."""
 
     key_id: str
     name: str
@@ -156,6 +156,7 @@ class RequestRow:
     status: int = 0
     headers: bytes = b""
     body: bytes = field(default=b"", repr=False)
+    is_elsewhere: bool = False
 
     @property
     def size(self) -> int:

@@ -259,6 +259,46 @@ class Spent:
 
 
 @frozen
+class WindowAllowance:
+    """What a key may use from an hour on (UTC): tokens and dollars (0: any amount)."""
+
+    name: str
+    first_hour: str
+    tokens: int
+    usd: float
+
+
+@frozen
+class Allowance:
+    """What a key may use: turns at once, turns in a minute (0: any number), and in windows."""
+
+    concurrent_turns: int = 0
+    turns_per_minute: int = 0
+    windows: tuple[WindowAllowance, ...] = ()
+
+
+@frozen
+class Used:
+    """What was counted in a window, and the first hour of it in which anything was (or empty)."""
+
+    tokens: int
+    usd: float
+    first_hour: str
+
+
+@frozen
+class Standing:
+    """How a key stands: its turns that run, how many of this minute's are left, and what was
+    counted, in the order of `Allowance.windows`. `exceeded`: the limit that leaves no room for
+    another turn, as in ``tokens_per_day`` (None: there is room)."""
+
+    running: int
+    left: float
+    used: tuple[Used, ...]
+    exceeded: str | None
+
+
+@frozen
 class DayUsage:
     """What one key used of one model on one day (UTC, as in ``2026-01-31``)."""
 
@@ -294,11 +334,12 @@ ended in between."""
 @frozen
 class KeptRequest:
     """A request that was sent with an idempotency key. `digest` is of what it asks for, `answer` is
-    there where it was ``answered``."""
+    there where it was ``answered``. `is_elsewhere`: another node runs it."""
 
     digest: bytes
     state: RequestState
     answer: KeptAnswer | None = None
+    is_elsewhere: bool = False
 
 
 @frozen
@@ -541,6 +582,25 @@ class Store(Protocol):
 
     async def count(self, spent: Sequence[Spent]) -> None:
         """Count this too. What was counted stays when conversations go."""
+        ...
+
+    # -- limits --
+
+    async def admit(
+        self, key_id: str, allowance: Allowance, turn_id: str | None = None
+    ) -> Standing:
+        """Let a turn of the key begin, where no limit is exceeded: it is one of this minute, and
+        runs until it is discharged, or this life of this node ends (`turn_id` None: it does not
+        run). Returns how the key stood before. Exact, whichever nodes are asked at once. Raises
+        `Lapsed`."""
+        ...
+
+    async def standing(self, key_id: str, allowance: Allowance) -> Standing:
+        """How the key stands."""
+        ...
+
+    async def discharge(self, turns: Sequence[tuple[str, str]]) -> None:
+        """These turns do not run any more, each a key's id and a turn's. Others are ignored."""
         ...
 
     # -- keys --

@@ -1,4 +1,5 @@
 """The keys in a store's database, for a program that stands beside the gateway: ``ccapi key``.
+(`transport.store.postgres.key_table` has those of PostgreSQL.)
 
 Knows: how another process changes one table of a database that a gateway has open. Refuses to
 know: what a key may do.
@@ -16,11 +17,12 @@ import time
 from collections.abc import Iterator
 from contextlib import closing, contextmanager
 from pathlib import Path
+from typing import Protocol
 
 from ...schemas.keys import ApiKey
 from .database import connect, reason_of
 from .files import DATABASE, FolderLock, make_private
-from .interface import StoreInUse, StoreRefused, Unavailable
+from .interface import StoreError, StoreInUse, StoreRefused, Unavailable
 from .schema import MIGRATIONS, migrate, version_of
 from .sqlite import SqliteEngine
 
@@ -28,9 +30,18 @@ PATIENCE_SECONDS = 5.0
 """How long a gateway that is just starting may take to have its tables ready."""
 
 
+class Keys(Protocol):
+    """The keys of a store. Each change is durable when it returns; the methods raise what those of
+    `interface.Store` do."""
+
+    def keys(self) -> list[ApiKey]: ...
+    def add(self, key: ApiKey) -> None: ...
+    def revoke(self, key_id: str) -> None: ...
+    def delete(self, key_id: str) -> None: ...
+
+
 class KeyTable:
-    """Made by `open_key_table`. Each change is durable when it returns; the methods raise what
-    those of `interface.Store` do, and `sqlite3.Error`."""
+    """See `Keys`. Made by `open_key_table`; the methods raise `sqlite3.Error` too."""
 
     def __init__(self, connection: sqlite3.Connection) -> None:
         self._db = connection
@@ -64,9 +75,30 @@ class KeyTable:
 
 
 @contextmanager
-def open_key_table(folder: Path) -> Iterator[KeyTable]:
-    """The keys of the store in `folder`, whether a gateway has it open or not. Raises
+def open_key_table(place: Path | str) -> Iterator[Keys]:
+    """The keys of the store in a folder, or at a URL, whether a gateway has it open or not. Raises
     `StoreRefused`, and `Unavailable` with what is wrong for the operator."""
+    if isinstance(place, str):
+        try:
+            from .postgres.key_table import open_shared_keys
+        except ImportError as error:
+            raise without_extra(error) from error
+        with open_shared_keys(place) as keys:
+            yield keys
+        return
+    with _open_local_keys(place) as table:
+        yield table
+
+
+def without_extra(error: ImportError) -> StoreRefused:
+    """What to do where psycopg is not installed."""
+    return StoreRefused(
+        f"storage.url needs psycopg ({error}): pip install 'claude-code-api[cluster]'."
+    )
+
+
+@contextmanager
+def _open_local_keys(folder: Path) -> Iterator[KeyTable]:
     path = folder / DATABASE
     try:
         folder.mkdir(parents=True, exist_ok=True, mode=0o700)
@@ -107,10 +139,15 @@ def _beside_a_gateway(path: Path) -> sqlite3.Connection:
         time.sleep(0.1)
 
 
-def has_keys(folder: Path) -> bool:
-    """Whether the store in `folder` has any key, so that clients need one. Never raises: where it
-    cannot be read, none is known."""
-    path = folder / DATABASE
+def has_keys(place: Path | str) -> bool:
+    """Whether the store there has any key, so that clients need one. Never raises: where it cannot
+    be read, none is known."""
+    if isinstance(place, str):
+        try:
+            return bool(stored_keys(place))
+        except StoreError:
+            return False
+    path = place / DATABASE
     try:
         if not path.exists():
             return False
@@ -118,3 +155,13 @@ def has_keys(folder: Path) -> bool:
             return bool(connection.execute("select 1 from api_key limit 1").fetchone())
     except (sqlite3.Error, OSError):
         return False
+
+
+def stored_keys(url: str) -> list[ApiKey]:
+    """The keys in a shared database; none where it has no tables yet. Raises `StoreError`."""
+    try:
+        from .postgres.key_table import open_shared_keys
+    except ImportError as error:
+        raise without_extra(error) from error
+    with open_shared_keys(url, may_be_empty=True) as keys:
+        return keys.keys()

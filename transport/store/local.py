@@ -27,6 +27,7 @@ from ...schemas.log.responses import StoredResponse, decode_response, encode_res
 from ...schemas.log.words import terms_of
 from ..workers import work
 from . import engine as engines
+from .admission import Admissions
 from .engine import (
     Change,
     Created,
@@ -36,6 +37,7 @@ from .engine import (
     State,
 )
 from .interface import (
+    Allowance,
     Begun,
     DayUsage,
     Head,
@@ -44,6 +46,7 @@ from .interface import (
     KeptRequest,
     Keys,
     Known,
+    Lapsed,
     Lease,
     LiveNode,
     Missing,
@@ -51,6 +54,7 @@ from .interface import (
     Node,
     Page,
     Spent,
+    Standing,
     StoredConversation,
     StoreStatistics,
     Turn,
@@ -89,6 +93,9 @@ class Runner(Protocol):
 class Life(Protocol):
     """One node among several: see `interface.Store`."""
 
+    admissions: Admissions
+
+    def lives(self, node_id: str) -> bool: ...
     def beat(self, facts: bytes) -> float: ...
     def renew(self) -> Node: ...
     def leave(self) -> None: ...
@@ -115,6 +122,7 @@ class LocalStore(LeaseChanges):
         self._runner = runner
         self._clock = clock
         self._life = life
+        self._admissions = Admissions() if life is None else life.admissions
 
     def __repr__(self) -> str:
         return f"<LocalStore {self.node.id} {self.trouble or 'well'}>"
@@ -342,6 +350,37 @@ class LocalStore(LeaseChanges):
     async def count(self, spent: Sequence[Spent]) -> None:
         await self._runner.write(lambda engine: engine.count(spent))
 
+    # -- limits ------------------------------------------------------------------------------------
+
+    async def admit(
+        self, key_id: str, allowance: Allowance, turn_id: str | None = None
+    ) -> Standing:
+        standing, now = await self._standing(key_id, allowance)  # no checkpoint from here on
+        if not self._lives(self.node.id):
+            raise Lapsed("This node's lease has run out.")
+        if standing.exceeded is None:
+            self._admissions.admit(key_id, allowance, turn_id, self.node.id, standing, now)
+        return standing
+
+    async def standing(self, key_id: str, allowance: Allowance) -> Standing:
+        return (await self._standing(key_id, allowance))[0]
+
+    async def _standing(self, key_id: str, allowance: Allowance) -> tuple[Standing, float]:
+        spent: Sequence[Spent] = ()
+        if allowance.windows:
+            spent = await self.spent(key_id, min(each.first_hour for each in allowance.windows))
+        else:
+            await trio.lowlevel.checkpoint()
+        now = self._clock()
+        return self._admissions.standing(key_id, allowance, spent, self._lives, now), now
+
+    def _lives(self, node_id: str) -> bool:
+        return node_id == self.node.id if self._life is None else self._life.lives(node_id)
+
+    async def discharge(self, turns: Sequence[tuple[str, str]]) -> None:
+        await trio.lowlevel.checkpoint()
+        self._admissions.discharge(turns)
+
     # -- keys --------------------------------------------------------------------------------------
 
     async def keys(self, known: int | None = None) -> Keys | None:
@@ -463,7 +502,7 @@ def packed(row: RequestRow, answer: KeptAnswer) -> RequestRow:
 def kept_of(row: RequestRow) -> KeptRequest:
     """What the row says."""
     if not row.status:
-        return KeptRequest(row.digest, row.state)
+        return KeptRequest(row.digest, row.state, is_elsewhere=row.is_elsewhere)
     body = ZstdDecompressor().decompress(row.body)
     return KeptRequest(row.digest, row.state, KeptAnswer(row.status, loads(row.headers), body))
 

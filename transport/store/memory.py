@@ -21,6 +21,7 @@ from ...schemas.keys import ApiKey, hour_of
 from ...schemas.log.codec import decode_setup, digest_of, loads
 from ...schemas.log.words import matches, words_of
 from ...schemas.turn import Usage
+from .admission import Admissions
 from .engine import (
     MAX_RECORDS,
     Change,
@@ -483,8 +484,11 @@ class MemoryEngine:
         if not node or (found.expires_at <= now and not is_ours and self._other(node) is None):
             self._requests[place] = self.node_id, row
             return None
-        is_lost = found.state == "running" and not is_ours and self._other(node) is None
-        return evolve(found, state="lost") if is_lost else found
+        if found.state != "running" or is_ours:
+            return found
+        if self._other(node) is None:
+            return evolve(found, state="lost")
+        return evolve(found, is_elsewhere=True)
 
     def settle_request(self, row: RequestRow, now: float, max_count: int, max_bytes: int) -> None:
         self._requests[row.key_id, row.name] = self.node_id, row
@@ -580,6 +584,7 @@ class MemoryCluster:
 
     def __init__(self, lease_seconds: float = 1.2, clock: Callable[[], float] = time.time) -> None:
         self.lease_seconds = lease_seconds
+        self.admissions = Admissions()
         self._engine = MemoryEngine("")
         self._clock = clock
         self._living: dict[str, tuple[float, LiveNode]] = {}  # until when, by node
@@ -605,6 +610,7 @@ class MemoryCluster:
         """The node lives no more."""
         self._living.pop(node_id, None)
         self._engine.let_go(node_id)
+        self.admissions.forget(node_id)
 
     def nodes(self) -> tuple[LiveNode, ...]:
         """The nodes that live."""
@@ -619,7 +625,11 @@ class _Life:
         self._engine = engine
         self._url = url
         self._node = Node("", url)
+        self.admissions = cluster.admissions
         engine.living = cluster.find
+
+    def lives(self, node_id: str) -> bool:
+        return self._cluster.find(node_id) is not None
 
     def beat(self, facts: bytes) -> float:
         if self._cluster.find(self._node.id) is None:

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import time
 from collections.abc import AsyncIterator, Callable
-from contextlib import asynccontextmanager
+from contextlib import AbstractAsyncContextManager, asynccontextmanager
 from pathlib import Path
 
 import trio
@@ -16,6 +16,7 @@ import trio
 from .database import Database
 from .files import DATABASE
 from .interface import Store
+from .key_table import without_extra
 from .local import LocalStore, new_node
 from .memory import open_memory_store
 from .writer import Writer
@@ -40,8 +41,32 @@ async def open_sqlite_store(
 
 
 @asynccontextmanager
-async def open_store(folder: Path | None) -> AsyncIterator[Store]:
-    """The store in `folder`; None: in memory. Raises as `open_sqlite_store`."""
-    opened = open_memory_store() if folder is None else open_sqlite_store(folder)
+async def open_store(
+    place: Path | str | None, *, node_url: str = "", lease_seconds: float = 1.2
+) -> AsyncIterator[Store]:
+    """The store at `place`: a folder, the URL of a PostgreSQL database, or None: in memory. Raises
+    as `open_sqlite_store`.
+
+    `node_url` and `lease_seconds` are this node's among others, which only PostgreSQL can have;
+    without a URL it is the only one that has the database open.
+    """
+    match place:
+        case None:
+            opened: AbstractAsyncContextManager[Store] = open_memory_store()
+        case Path():
+            opened = open_sqlite_store(place)
+        case str():
+            opened = _open_postgres_store(place, node_url, lease_seconds)
     async with opened as store:
         yield store
+
+
+def _open_postgres_store(
+    url: str, node_url: str, lease_seconds: float
+) -> AbstractAsyncContextManager[Store]:
+    """Raises `StoreRefused` where the extra is not installed, without which it is not imported."""
+    try:
+        from .postgres.store import open_postgres_store
+    except ImportError as error:
+        raise without_extra(error) from error
+    return open_postgres_store(url, node_url=node_url, lease_seconds=lease_seconds)

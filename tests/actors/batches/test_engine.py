@@ -169,6 +169,26 @@ async def test_another_node_goes_on_with_a_batch(autojump_clock: MockClock) -> N
     assert set(asked.values()) == {1}
 
 
+async def test_a_node_that_begins_another_life_goes_on(autojump_clock: MockClock) -> None:
+    cluster = MemoryCluster(lease_seconds=1e6)
+    store = cluster.open_node("http://one")
+    asked: Counter[str] = Counter()
+
+    async def answer(each: Asked) -> None:
+        asked[each.request_id] += 1
+        await trio.sleep(10)
+
+    async with open_engine(store, answer) as engine:
+        batch = await opened(engine, 8)
+        await trio.sleep(15)
+        await store.leave()
+        await store.renew()
+        await store.batches.acquire(batch.id, KEY)  # as a node would that has seen it gone
+        found = await ended(store, batch)
+    assert (found.counts.succeeded, found.counts.errored) == (6, 2)
+    assert set(asked.values()) == {1}
+
+
 async def test_a_batch_of_another_life_that_has_no_input_goes(autojump_clock: MockClock) -> None:
     """Its client never had an answer."""
     cluster = MemoryCluster(lease_seconds=1e6)
@@ -234,19 +254,20 @@ async def test_one_that_gives_up_leaves_its_place(autojump_clock: MockClock) -> 
         await slots.take("c")
 
 
-def test_a_batch_leaves_a_key_half_of_its_turns() -> None:
+async def test_a_batch_leaves_a_key_half_of_its_turns() -> None:
     now = 0.0
     limits = LimitSettings(concurrent_turns=4, turns_per_minute=60).as_limits()
     keys = KeyRegistry(AuthSettings(), limits.over(NO_LIMITS))
     limiter = KeyLimiter(keys, None, lambda: now)  # type: ignore[arg-type]
     for running in range(4):
         assert limiter.has_spare(LOCAL) == (running < 2)
-        limiter.began(LOCAL)
-    for _ in range(4):
-        limiter.ended(LOCAL)
-    taken = 0
+        await limiter.begin(LOCAL, f"turn_{running}")
+    for running in range(4):
+        limiter.end(LOCAL, f"turn_{running}")
+    taken = 4
     while limiter.has_spare(LOCAL):
-        limiter.take(LOCAL)
+        await limiter.begin(LOCAL, "turn")
+        limiter.end(LOCAL, "turn")
         taken += 1
     assert taken == 31, "half of the bucket is left"
     now = 2.0

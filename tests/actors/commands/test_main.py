@@ -192,7 +192,7 @@ def test_the_group_has_help_and_version() -> None:
     assert isinstance(main, click.Group)
     assert set(main.commands) == {
         *("serve", "config", "chat", "export", "import"),
-        *("doctor", "login", "completion", "mcp", "key"),
+        *("doctor", "login", "completion", "mcp", "key", "store"),
     }
     assert "CLAUDE_CODE__SECTION__KEY" in run("-h").stdout
 

@@ -38,7 +38,9 @@ from ccapi.transport.process.cli_version import OLDEST, version_text
 from ccapi.transport.store.database import Database
 from ccapi.transport.store.files import DATABASE, FolderLock
 from ccapi.transport.store.key_table import open_key_table
+from ccapi.transport.store.opening import open_store
 from tests.support.live import open_live_demo
+from tests.support.postgres import Engine
 
 VERSION = f'[ "$*" = --version ] && echo "{version_text(OLDEST)} (Claude Code)" && exit 0'
 STATUS = '[ "$*" = "auth status --json" ] &&'
@@ -509,3 +511,27 @@ def test_findings_as_json() -> None:
 def no_state_of_this_machine(monkeypatch: pytest.MonkeyPatch) -> None:
     for name in [name for name in os.environ if name.startswith(("CLAUDE_", "ANTHROPIC_"))]:
         monkeypatch.delenv(name)
+
+
+async def test_a_shared_database(tmp_path: Path, postgres: Engine) -> None:
+    url = postgres.new_place()
+    settings = settings_for(tmp_path, storage=StorageSettings(path=tmp_path / "state", url=url))
+    findings = await found(settings, "store", "keys")
+    assert findings["store"].state is State.OK
+    assert "is empty: its tables will be made" in findings["store"].text
+    assert findings["keys"].text == "none needed: this machine only"
+    async with open_store(url):  # which makes them, and has it open meanwhile
+        create(url, "ann", (), (), {})
+        findings = await found(settings, "store", "keys")
+        assert "answers, and keeps 0 conversations" in findings["store"].text
+        assert findings["keys"].text == "1 key"
+        postgres.run(
+            f"update {url.rpartition('%3D')[2]}.counter set value = 99 where name = 'schema'"
+        )
+    finding = (await found(settings, "store"))["store"]
+    assert (finding.state, finding.cure.split()[0]) == (State.FAILED, "Install")
+    away = attrs.evolve(settings.storage, url="postgresql://me:secret@127.0.0.1:9/none")
+    findings = await found(attrs.evolve(settings, storage=away), "store", "keys")
+    assert states(findings) == {"store": State.FAILED, "keys": State.FAILED}
+    assert "cannot be reached" in findings["store"].text
+    assert "secret" not in repr(findings)

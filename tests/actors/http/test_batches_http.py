@@ -25,6 +25,8 @@ from ccapi.schemas.settings.settings import (
     ServerSettings,
     Settings,
 )
+from ccapi.transport.store.batch_interface import BatchLease, StoredBatch
+from ccapi.transport.store.interface import Unknown
 
 from ...support.asgi import Client
 from ...support.batches import begin, create, jsonl, line, lines_in, show, until, upload
@@ -160,6 +162,7 @@ async def test_a_batch_is_bounded(autojump_clock: MockClock) -> None:
             (jsonl([line("a", "x" * 1000)]), "line_too_long"),
             (jsonl([line("a", "x" * 500_000)]), "line_too_long"),
             (b"\n \n", "empty_file"),
+            (b"\n" * 2000, "too_many_requests"),
             (b"{\n" * 1000, "invalid_json_line"),
         ):
             file_id = await upload(client, content)
@@ -380,3 +383,24 @@ async def test_the_error_of_a_batch_is_not_that_of_another(
     second = await begin(client, [line("a", "good")])
     assert (await until(client, first["id"]))["request_counts"]["failed"] == 1
     assert (await until(client, second["id"]))["request_counts"]["completed"] == 1
+
+
+@pytest.mark.parametrize("is_done", [False, True])
+async def test_a_batch_whose_client_had_no_answer_does_not_run(
+    client: Client, gateway: GatewayDouble, autojump_clock: MockClock, is_done: bool
+) -> None:
+    file_id = await upload(client, jsonl([line("a")]))
+    store = gateway.batches.store.batches
+    add = store.add
+
+    async def fail(batch: StoredBatch, *, max_open: int) -> BatchLease:
+        if is_done:
+            await add(batch, max_open=max_open)
+        raise Unknown("?")
+
+    store.add = fail  # type: ignore[method-assign]
+    response = await create(client, input_file_id=file_id)
+    assert (response.status, response.error["code"]) == (503, "storage_unavailable")
+    assert (await client.request("GET", "/v1/batches")).json()["data"] == []
+    await trio.sleep(100)
+    assert gateway.asked == []

@@ -4,20 +4,22 @@ counted and written."""
 from __future__ import annotations
 
 from collections.abc import AsyncIterator
+from contextlib import asynccontextmanager
 from datetime import UTC, datetime
 from typing import Any
 
 import pytest
+import trio
 from attrs import define
 
-from ccapi.actors.keys.limits import KeyLimiter, duration_of, open_limits
+from ccapi.actors.keys.limits import FRESH_SECONDS, KeyLimiter, duration_of, open_limits
 from ccapi.actors.keys.registry import LOCAL, KeyRegistry
 from ccapi.schemas.errors import LimitReached, Overloaded
 from ccapi.schemas.keys import NO_LIMITS, KeyLimits
 from ccapi.schemas.settings.settings import AuthSettings
 from ccapi.schemas.turn import Usage
-from ccapi.transport.store.interface import Spent, Store, Unavailable
-from ccapi.transport.store.memory import open_memory_store
+from ccapi.transport.store.interface import Spent, Standing, Store, Unavailable, Unknown
+from ccapi.transport.store.memory import MemoryCluster, open_memory_store
 
 
 @define
@@ -58,18 +60,17 @@ def refused(limits: KeyLimiter) -> LimitReached:
 
 async def test_turns_at_once(store: Store, clock: Clock) -> None:
     limits = limiter(store, clock, concurrent_turns=2)
-    for _ in range(2):
-        limits.take(LOCAL)
-        limits.began(LOCAL)
+    for name in ("one", "two"):
+        await limits.begin(LOCAL, name)
     assert refused(limits).limit == "concurrent_turns"
-    limits.ended(LOCAL)
+    limits.end(LOCAL, "one")
     limits.check(LOCAL)
 
 
 async def test_turns_per_minute_come_back_one_by_one(store: Store, clock: Clock) -> None:
     limits = limiter(store, clock, turns_per_minute=6)
     for left in range(5, -1, -1):
-        limits.take(LOCAL)
+        await limits.begin(LOCAL, None)
         headers = limits.headers(LOCAL)
         assert headers["x-ratelimit-limit-requests"] == "6"
         assert headers["x-ratelimit-remaining-requests"] == str(left)
@@ -79,7 +80,7 @@ async def test_turns_per_minute_come_back_one_by_one(store: Store, clock: Clock)
     assert error.retry_after == pytest.approx(10)
     assert error.headers()["retry-after"] == "10"
     clock.now += 10.001
-    limits.take(LOCAL)
+    await limits.begin(LOCAL, None)
     refused(limits)
 
 
@@ -179,3 +180,137 @@ async def test_what_is_used_within_an_hour_is_in_every_window_at_once(
         limits.check(LOCAL)
         limits.note(LOCAL, Usage(prompt_tokens=1, cost_usd=1.0))
     assert refused(limits).limit == "usd_per_week"
+
+
+# -- several nodes ---------------------------------------------------------------------------------
+
+
+@define
+class Nodes:
+    """The limits of one key as two nodes have them, on one store."""
+
+    cluster: MemoryCluster
+    clock: Clock
+    keys: KeyRegistry
+
+    @asynccontextmanager
+    async def open(self) -> AsyncIterator[tuple[KeyLimiter, Store]]:
+        store = self.cluster.open_node("http://node")
+        async with open_limits(self.keys, store, self.clock, is_shared=True) as limits:
+            yield limits, store
+
+    @asynccontextmanager
+    async def open_two(self) -> AsyncIterator[tuple[KeyLimiter, KeyLimiter]]:
+        async with self.open() as (one, _), self.open() as (other, _):
+            yield one, other
+
+
+def nodes(clock: Clock, **limits: Any) -> Nodes:
+    keys = KeyRegistry(AuthSettings(), KeyLimits(**limits).over(NO_LIMITS))
+    return Nodes(MemoryCluster(60, clock), clock, keys)
+
+
+async def over(limits: KeyLimiter) -> str:
+    with pytest.raises(LimitReached) as caught:
+        await limits.begin(LOCAL, "one too many")
+    assert isinstance(caught.value, LimitReached)
+    return caught.value.limit
+
+
+async def test_turns_at_once_on_several_nodes(clock: Clock, autojump_clock: object) -> None:
+    async with nodes(clock, concurrent_turns=2).open_two() as (one, other):
+        await one.begin(LOCAL, "first")
+        await other.begin(LOCAL, "second")
+        assert await over(one) == await over(other) == "concurrent_turns"
+        other.end(LOCAL, "second")
+        await one.begin(LOCAL, "third")  # though the store has not heard of the end yet
+        assert await over(other) == "concurrent_turns"
+
+
+async def test_the_headers_are_of_all_nodes(clock: Clock, autojump_clock: object) -> None:
+    limits = nodes(clock, turns_per_minute=6, tokens_per_day=100)
+    async with limits.open_two() as (one, other):
+        await one.begin(LOCAL, None)
+        await other.begin(LOCAL, None)
+        assert other.headers(LOCAL)["x-ratelimit-remaining-requests"] == "4"
+        one.spend(LOCAL, "opus", Usage(30, 10))
+        await one.flush()
+        clock.now += FRESH_SECONDS
+        await other.load_headers(LOCAL)
+        headers = other.headers(LOCAL)
+        assert headers["x-ratelimit-remaining-requests"] == "4"
+        assert headers["x-ratelimit-remaining-tokens"] == "60"
+        assert headers["x-ratelimit-reset-tokens"] == "14h39m59s"
+
+
+async def test_what_a_turn_used_counts_on_all_nodes_once_it_is_over(
+    clock: Clock, autojump_clock: object
+) -> None:
+    limits = nodes(clock, tokens_per_5h=100, concurrent_turns=1)
+    async with limits.open_two() as (one, other):
+        for turn in range(3):
+            node = (one, other)[turn % 2]
+            await node.begin(LOCAL, str(turn))
+            node.spend(LOCAL, "opus", Usage(50))
+            node.end(LOCAL, str(turn))
+            if turn == 1:
+                break
+        with pytest.raises(LimitReached) as caught:
+            await one.begin(LOCAL, "one too many")
+        assert caught.value.limit == "tokens_per_5h"
+        assert caught.value.resets_at == at("2026-01-31T14:00")
+        await other.load(LOCAL)
+        refused(other)
+        clock.now = at("2026-01-31T14:00")
+        await other.load(LOCAL)
+        other.check(LOCAL)
+
+
+async def test_what_no_store_admits_does_not_begin(
+    clock: Clock, autojump_clock: object, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    async with nodes(clock, concurrent_turns=1).open() as (limits, store):
+        admit = store.admit
+
+        async def fail(*given: Any) -> Standing:
+            await admit(*given)
+            raise Unknown("The connection broke.")
+
+        with monkeypatch.context() as patch:
+            patch.setattr(store, "admit", fail)
+            with pytest.raises(Overloaded):
+                await limits.begin(LOCAL, "first")
+        with trio.move_on_after(0) as scope:
+            await limits.begin(LOCAL, "second")
+        assert scope.cancelled_caught
+        await trio.sleep(1)
+        await limits.begin(LOCAL, "third")  # what may have begun was given back
+
+
+async def test_the_end_of_a_turn_is_told_when_the_store_is_there_again(
+    clock: Clock, autojump_clock: object, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    async with nodes(clock, concurrent_turns=1).open_two() as (one, other):
+        await one.begin(LOCAL, "first")
+
+        async def fail(*_: object) -> None:
+            raise Unavailable("It is gone.")
+
+        with monkeypatch.context() as patch:
+            patch.setattr(one.store, "discharge", fail)
+            one.end(LOCAL, "first")
+            await trio.sleep(1)
+            assert await over(other) == "concurrent_turns"
+        await trio.sleep(1)
+        await other.begin(LOCAL, "second")
+
+
+async def test_a_key_without_limits_costs_no_call(
+    clock: Clock, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    async with nodes(clock).open() as (limits, store):
+        monkeypatch.delattr(type(store), "admit")
+        monkeypatch.delattr(type(store), "standing")
+        await limits.load(LOCAL)
+        await limits.begin(LOCAL, "first")
+        limits.end(LOCAL, "first")

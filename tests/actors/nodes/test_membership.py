@@ -85,7 +85,8 @@ async def test_a_node_whose_beats_do_not_arrive_drops_everything_in_time(
         assert one is not None
         life, dropped = one.node.id, []
 
-        async def drop() -> None:
+        async def drop(is_silent: bool) -> None:
+            assert is_silent
             dropped.append((trio.current_time(), one.holds))
 
         one.lapsed = drop
@@ -109,7 +110,8 @@ async def test_a_node_that_was_given_up_begins_anew(
     async with joined(cluster.open_node("http://one:1")) as one:
         dropped = trio.Event()
 
-        async def drop() -> None:
+        async def drop(is_silent: bool) -> None:
+            assert not is_silent
             dropped.set()
 
         one.lapsed = drop

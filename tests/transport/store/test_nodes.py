@@ -3,12 +3,26 @@
 from __future__ import annotations
 
 from collections.abc import AsyncIterator, Awaitable, Callable
+from typing import Any
 
 import pytest
 import trio
 
 from ccapi.schemas.keys import ApiKey
-from ccapi.transport.store.interface import Fenced, Lapsed, LiveNode, Owned, Store
+from ccapi.schemas.turn import Usage
+from ccapi.transport.store.interface import (
+    Allowance,
+    Fenced,
+    KeptRequest,
+    Lapsed,
+    LiveNode,
+    Owned,
+    Spent,
+    Standing,
+    Store,
+    Used,
+    WindowAllowance,
+)
 from ccapi.transport.store.memory import MemoryCluster
 from ccapi.transport.store.postgres.store import open_postgres_store
 
@@ -22,7 +36,7 @@ Join = Callable[[str], Awaitable[Store]]
 @pytest.fixture(params=["memory", "postgres"])
 def shared_url(request: pytest.FixtureRequest) -> str:
     """The database of the store, where it has one."""
-    return "" if request.param == "memory" else request.getfixturevalue("url")
+    return "" if request.param == "memory" else request.getfixturevalue("postgres_url")
 
 
 @pytest.fixture
@@ -133,8 +147,8 @@ async def test_a_request_that_another_node_runs_is_not_lost_before_the_node_is(j
     one, other = await join("http://one"), await join("http://other")
     assert await one.claim_request(KEY, "name", b"digest", 9e9) is None
     found = await other.claim_request(KEY, "name", b"digest", 9e9)
-    assert found is not None
-    assert found.state == "running"
+    assert found == KeptRequest(b"digest", "running", is_elsewhere=True)
+    assert await one.claim_request(KEY, "name", b"digest", 9e9) == KeptRequest(b"digest", "running")
     await lapse(other)
     found = await other.claim_request(KEY, "name", b"digest", 9e9)
     assert found is not None
@@ -150,3 +164,94 @@ async def test_keys_are_all_nodes(join: Join) -> None:
     after = await other.keys(before.version)
     assert after is not None
     assert after.keys == (key,)
+
+
+# -- limits ----------------------------------------------------------------------------------------
+
+
+async def admitted(store: Store, name: str | None, **limits: Any) -> bool:
+    return (await store.admit(KEY, Allowance(**limits), name)).exceeded is None
+
+
+async def test_turns_at_once_are_counted_on_all_nodes(join: Join) -> None:
+    one, other = await join("http://one"), await join("http://other")
+    asked: list[str] = []
+    begun: list[str] = []
+
+    async def ask(store: Store, name: str) -> None:
+        asked.append(name)
+        if await admitted(store, name, concurrent_turns=3):
+            begun.append(name)
+
+    async with trio.open_nursery() as nursery:
+        for number in range(20):
+            nursery.start_soon(ask, (one, other)[number % 2], f"turn {number}")
+    assert (len(asked), len(begun)) == (20, 3)
+    await other.discharge([(KEY, begun[0]), (KEY, "no such turn")])
+    assert (await one.standing(KEY, Allowance(concurrent_turns=3))).running == 2
+    assert await admitted(one, "another", concurrent_turns=3)
+    assert not await admitted(other, "one too many", concurrent_turns=3)
+    assert (await one.admit("another key", Allowance(concurrent_turns=1), "t")).exceeded is None
+
+
+async def test_turns_of_a_node_that_is_gone_run_no_more(join: Join) -> None:
+    one, other = await join("http://one"), await join("http://other")
+    for name in ("first", "second"):
+        assert await admitted(one, name, concurrent_turns=2)
+    assert not await admitted(other, "third", concurrent_turns=2)
+    await lapse(other)
+    assert await admitted(other, "third", concurrent_turns=2)
+    with pytest.raises(Lapsed):  # it has been frozen, and does not know yet
+        await one.admit(KEY, Allowance(concurrent_turns=2), "too late")
+    await one.renew()
+    assert await admitted(one, "fourth", concurrent_turns=2)
+    assert not await admitted(one, "fifth", concurrent_turns=2)
+    await one.leave()
+    assert await admitted(other, "fifth", concurrent_turns=2)
+
+
+async def test_turns_in_a_minute_are_taken_from_one_bucket(join: Join) -> None:
+    one, other = await join("http://one"), await join("http://other")
+    begun: list[bool] = []
+
+    async def ask(store: Store) -> None:
+        begun.append(await admitted(store, None, turns_per_minute=5))
+
+    async with trio.open_nursery() as nursery:
+        for number in range(20):
+            nursery.start_soon(ask, (one, other)[number % 2])
+    assert sum(begun) == 5
+    refused = await other.standing(KEY, Allowance(turns_per_minute=5))
+    assert (refused.exceeded, refused.running) == ("turns_per_minute", 0)
+    assert 0 <= refused.left < 0.5
+    often = Allowance(turns_per_minute=60)  # one in a second
+    began = trio.current_time()
+    for _ in range(5):
+        await one.beat()
+        for _ in range(10):
+            await one.admit("busy", often)
+    await trio.sleep(0.3)
+    left = (await other.standing("busy", often)).left
+    assert 10.3 <= left < 10.1 + trio.current_time() - began
+
+
+async def test_what_was_counted_on_one_node_limits_another(join: Join) -> None:
+    one, other = await join("http://one"), await join("http://other")
+    early, late = "2026-01-31T09", "2026-01-31T10"
+    windows = (
+        WindowAllowance("5h", late, 0, 5.0),
+        WindowAllowance("day", early, 100, 0.0),
+    )
+    await one.count([
+        Spent(KEY, early, "opus", 1, Usage(30, 10, cost_usd=4.0)),
+        Spent(KEY, late, "opus", 1, Usage(40, 0, cost_usd=1.0)),
+        Spent("another key", late, "opus", 1, Usage(1000, 1000, cost_usd=100.0)),
+    ])  # fmt: skip
+    standing = await other.admit(KEY, Allowance(windows=windows), "first")
+    assert standing == Standing(0, 0.0, (Used(40, 1.0, late), Used(80, 5.0, early)), None)
+    await one.count([Spent(KEY, late, "haiku", 1, Usage(20))])
+    refused = await other.admit(KEY, Allowance(windows=windows), "second")
+    assert (refused.exceeded, refused.running) == ("tokens_per_day", 1)
+    await one.count([Spent(KEY, late, "haiku", 1, Usage(cost_usd=4.0))])
+    assert (await other.standing(KEY, Allowance(windows=windows))).exceeded == "usd_per_5h"
+    assert (await one.standing("none", Allowance(windows=windows))).used == (Used(0, 0.0, ""),) * 2

@@ -35,6 +35,9 @@ _SETTINGS = """
 select set_config('statement_timeout', $1, false), set_config('lock_timeout', $2, false),
     set_config('idle_in_transaction_session_timeout', $3, false),
     set_config('default_transaction_isolation', 'read committed', false),
+    set_config('tcp_keepalives_idle', '10', false),
+    set_config('tcp_keepalives_interval', '5', false),
+    set_config('tcp_keepalives_count', '3', false),
     set_config('synchronous_commit', case when $4 then 'off'
         when current_setting('synchronous_commit') = 'remote_apply' then 'remote_apply'
         else 'on' end, false)

@@ -15,6 +15,7 @@ from collections import deque
 from collections.abc import AsyncIterator, Awaitable, Callable, Mapping
 from contextlib import asynccontextmanager, suppress
 from typing import Any
+from urllib.parse import parse_qsl, quote, urlencode, urlsplit
 
 import psycopg
 import trio
@@ -51,12 +52,12 @@ class Pool:
         size: int = CONNECTIONS,
     ) -> None:
         self.trouble: str | None = None
-        self.parameters = parameters_of(url)
+        self.parameters, by_url = parameters_and_threads(url)
         self.place = place_of(self.parameters)
         why = misfit()
         if why is not None and not threads:
             log.warning("store_in_threads", reason=why)
-        self._threads = threads or why is not None
+        self._threads = threads or by_url or why is not None
         self._prepare = prepare
         self._is_prepared = False
         self._places = trio.CapacityLimiter(size)
@@ -102,16 +103,15 @@ class Pool:
                 return await connection.execute(statement, values, prepare=prepare)
 
     @asynccontextmanager
-    async def use(
-        self, *, writes: bool, seconds: float = PATIENCE_SECONDS
-    ) -> AsyncIterator[Connection]:
+    async def use(self, *, writes: bool, seconds: float | None = None) -> AsyncIterator[Connection]:
         """A connection, whose errors become the store's. It is closed where it may not be as it was
         before."""
         async with self._places:
             connection = await self._take()
             is_well = False
             try:
-                with trio.move_on_after(seconds) as scope:
+                bound = PATIENCE_SECONDS if seconds is None else seconds
+                with trio.move_on_after(bound) as scope:
                     yield connection
                     is_well = True
             except psycopg.Error as error:
@@ -163,7 +163,7 @@ class Pool:
         try:
             connection = await self.connect()
         except (psycopg.Error, OSError) as error:
-            self._fail(f"{self.place} cannot be reached ({_words(error)}).")
+            self._fail(f"{self.place} cannot be reached ({first_line(error)}).")
             raise Unavailable(self.trouble or "") from error
         if not self._is_prepared:
             try:
@@ -171,7 +171,7 @@ class Pool:
                 self._is_prepared = True
             except (psycopg.Error, OSError) as error:
                 connection.close()
-                self._fail(f"{self.place} cannot be used ({_words(error)}).")
+                self._fail(f"{self.place} cannot be used ({first_line(error)}).")
                 raise Unavailable(self.trouble or "") from error
             except BaseException:
                 connection.close()
@@ -183,11 +183,11 @@ class Pool:
     def _error_of(self, error: psycopg.Error, *, writes: bool) -> StoreError:
         """What an error means to the caller."""
         if is_refusal(error):
-            text = f"{self.place}: {_words(error)}."
+            text = f"{self.place}: {first_line(error)}."
             if isinstance(error, errors.DiskFull | errors.ReadOnlySqlTransaction):
                 self._fail(text)
             return Unavailable(text)
-        text = f"The connection to {self.place} was lost ({_words(error)})."
+        text = f"The connection to {self.place} was lost ({first_line(error)})."
         return Unknown(text) if writes else _Lost(text)
 
     def _fail(self, text: str) -> None:
@@ -210,7 +210,7 @@ class Pool:
                 if connection is not None:
                     connection.close()
                 if not isinstance(error, StoreError):
-                    self.trouble = f"{self.place} cannot be used ({_words(error)})."
+                    self.trouble = f"{self.place} cannot be used ({first_line(error)})."
             else:
                 self._idle.append(connection)
                 self.trouble = None
@@ -228,6 +228,20 @@ def is_refusal(error: psycopg.Error) -> bool:
     return state is not None and not state.startswith(("08", "57P", "XX"))
 
 
+def parameters_and_threads(url: str) -> tuple[dict[str, Any], bool]:
+    """libpq's parameters, and whether the URL asks for threads (``?ccapi_threads=1``). Raises
+    `StoreRefused`."""
+    parts = urlsplit(url)
+    given = parse_qsl(parts.query, keep_blank_values=True)
+    plain = [(name, value) for name, value in given if name != "ccapi_threads"]
+    threads = len(plain) < len(given) and dict(given)["ccapi_threads"] not in ("", "0")
+    query = urlencode(plain, quote_via=quote)
+    try:
+        return parameters_of(parts._replace(query=query).geturl()), threads
+    except psycopg.Error as error:
+        raise StoreRefused(f"storage.url cannot be read: {first_line(error)}.") from error
+
+
 def place_of(parameters: Mapping[str, Any]) -> str:
     """Where the database is, without a secret."""
     hosts = str(parameters.get("host") or "localhost").split(",")
@@ -239,8 +253,8 @@ def place_of(parameters: Mapping[str, Any]) -> str:
     return f"PostgreSQL at {shown}/{parameters.get('dbname') or parameters.get('user') or ''}"
 
 
-def _words(error: BaseException) -> str:
-    """The first line of an error; what it says of a password is left out."""
+def first_line(error: BaseException) -> str:
+    """What an error says, in one line; a password in it is left out."""
     lines = str(error).strip().splitlines()
     text = lines[0] if lines else type(error).__name__
     return re.sub(r"password=\S+", "password=…", text).rstrip(".")

@@ -12,16 +12,14 @@ row is changed in place (``fillfactor``).
 from __future__ import annotations
 
 import re
-from contextlib import suppress
-
-from psycopg import errors
+from collections.abc import Sequence
 
 from ..interface import StoreRefused
 from .connection import Connection
 from .trio_connection import Row
 
-LOCK = 0x63634150
-"""The advisory lock under which tables are made and changed."""
+ONE_AT_A_TIME = f"select pg_advisory_xact_lock({0x63634150}, hashtext(current_schema()))"
+"""Tables are made and changed under this lock."""
 
 _FIRST = """
 create table counter(name text primary key, value bigint not null);
@@ -61,7 +59,7 @@ create table unit(
     last integer not null, primary key(n, first));
 create table word(
     n bigint not null references conversation on delete cascade, first integer not null,
-    words text not null, found tsvector, primary key(n, first));
+    last integer not null, words text not null, found tsvector, primary key(n, first));
 create index word_found on word using gin(found);
 create index word_long on word(n) where found is null;
 create table lineage(
@@ -126,8 +124,96 @@ create index batch_request_open on batch_request(n, state, number)
     where state in ('waiting', 'running');
 """
 
-MIGRATIONS: tuple[str, ...] = tuple(
-    re.sub(r" text(?!\[)", ' text collate "C"', script) for script in (_FIRST, _BATCHES)
+MOST_WINDOWS = 4
+"""Windows in which a key's usage is limited."""
+
+# A function, because each statement in it sees what was committed before it began: what waits for
+# the key's row sees the turn that was admitted meanwhile. It is one statement for who calls it.
+# What is refused at the first look changes nothing: it waits neither for a row nor for the disk.
+_ADMIT = """
+create function admit(
+    asked text, turn text, me text, most integer, in_minute float8, firsts text[],
+    tokens_most bigint[], usd_most float8[], takes boolean, now float8,
+    out has_room boolean, out running bigint, out remaining float8, out tokens bigint[],
+    out usd float8[], out first_hours text[], out at float8)
+language plpgsql volatile as $admit$
+declare before allowance;
+begin
+    if takes and not exists (select from node where id = me and expires > clock_timestamp()) then
+        return;
+    end if;
+    for step in 1..case when takes then 2 else 1 end loop
+        if step = 2 then
+            insert into allowance select asked, 'infinity', 0
+                where not exists (select from allowance where key_id = asked)
+                on conflict do nothing;
+            select * into before from allowance where key_id = asked for update;
+            delete from permit where key_id = asked and not exists (
+                select from node where id = permit.node and expires > clock_timestamp());
+        else
+            select * into before from allowance where key_id = asked;
+        end if;
+        select count(*) into running from permit join node on node.id = permit.node
+            where key_id = asked and expires > clock_timestamp();
+        at := coalesce(now, extract(epoch from clock_timestamp()));
+        remaining := least(in_minute, coalesce(
+            before.remaining + greatest(0, at - before.at) * in_minute / 60, in_minute));
+        tokens := '{{}}';
+        usd := '{{}}';
+        first_hours := '{{}}';
+        if cardinality(firsts) > 0 then
+            select array[{tokens}], array[{usd}], array[{hours}] into tokens, usd, first_hours
+                from usage where key_id = asked
+                    and hour >= (select min(first) from unnest(firsts) as first);
+            tokens := tokens[:cardinality(firsts)];
+            usd := usd[:cardinality(firsts)];
+            first_hours := first_hours[:cardinality(firsts)];
+        end if;
+        has_room := (most = 0 or running < most) and (in_minute = 0 or remaining >= 1)
+            and not exists (
+                select from unnest(tokens, usd, tokens_most, usd_most)
+                    as each(a, b, most_a, most_b)
+                where (most_a > 0 and a >= most_a) or (most_b > 0 and b >= most_b));
+        exit when not has_room;
+    end loop;
+    if takes and has_room then
+        if in_minute > 0 then
+            update allowance set remaining = admit.remaining - 1, at = admit.at
+            where key_id = asked;
+        end if;
+        if turn is not null then
+            insert into permit values(asked, turn, me);
+        end if;
+    end if;
+end
+$admit$;
+"""
+
+
+def _sums(value: str) -> str:
+    """The value for each of the windows, in one pass over all hours."""
+    places = range(1, MOST_WINDOWS + 1)
+    return ", ".join(value.format(f"filter (where hour >= firsts[{n}])") for n in places)
+
+
+_ADMIT = _ADMIT.format(
+    tokens=_sums("coalesce(sum(prompt_tokens + completion_tokens) {}, 0)::bigint"),
+    usd=_sums("coalesce(sum(cost_usd) {}, 0)::float8"),
+    hours=_sums("coalesce(min(hour) {}, '')"),
+)
+_LIMITS = f"""
+create table allowance(
+    key_id text collate "C" primary key, remaining float8 not null, at float8 not null)
+    with (fillfactor = 50);
+create table permit(
+    key_id text collate "C" not null, turn_id text collate "C" not null,
+    node text collate "C" not null, primary key(key_id, turn_id));
+{" ".join(_ADMIT.split())}
+"""
+
+MIGRATIONS: tuple[str, ...] = (
+    *(re.sub(r" text(?!\[)", ' text collate "C"', script) for script in (_FIRST, _BATCHES)),
+    _LIMITS,
 )
 """What makes version 1 of an empty database, version 2 of version 1, and so on. Statements end with
 a semicolon at the end of a line. Texts are compared by their bytes, whatever the database's
@@ -136,23 +222,27 @@ language."""
 MARKS = ["conversation", "counter", "log", "turn"]
 """Tables by which a store is recognized, whatever its version."""
 
-_IS_OURS = """
+IS_OURS = """
 select count(*) filter (where relname = any($1)), count(*) from pg_class
 where relnamespace = (select oid from pg_namespace where nspname = current_schema())
     and relkind in ('r', 'p')
 """
 
 
+VERSION = "select value from counter where name = 'schema'"
+
+
 async def version_of(connection: Connection, place: str) -> int:
     """The version of the tables, 0 where there are none. Raises `StoreRefused` where they are of a
     newer program, or another one's; `psycopg.Error`."""
-    [(ours, tables)] = await connection.execute(_IS_OURS, [MARKS])
+    [(ours, tables)] = await connection.execute(IS_OURS, [MARKS])
     if not tables:
         return 0
-    found: list[Row] = []
-    if ours == len(MARKS):
-        with suppress(errors.UndefinedColumn):
-            found = await connection.execute("select value from counter where name = 'schema'")
+    return judged(await connection.execute(VERSION) if ours == len(MARKS) else [], place)
+
+
+def judged(found: Sequence[Row], place: str) -> int:
+    """The version, of what `VERSION` gives. Raises as `version_of`."""
     if not found:
         raise StoreRefused(
             f"{place} is not a store of this gateway, and has tables: set storage.url to an empty "
@@ -187,7 +277,7 @@ async def migrate(connection: Connection, place: str, *, only_empty: bool = Fals
     try:
         await connection.execute("set local statement_timeout = 0")
         await connection.execute("set local lock_timeout = 0")
-        await connection.execute("select pg_advisory_xact_lock($1::bigint)", [LOCK])
+        await connection.execute(ONE_AT_A_TIME)
         version = await version_of(connection, place)
         if not version or not only_empty:
             for script in MIGRATIONS[version:]:

@@ -41,8 +41,18 @@ def living(column: str) -> str:
 
 # -- nodes -----------------------------------------------------------------------------------------
 
+GUARD = 0x63634151
+"""The advisory lock that a gateway holds as long as it has the database open: alone, or together
+with the others. Each schema of a database has its own."""
+
+ALONE = f"select pg_try_advisory_lock({GUARD}, hashtext(current_schema()))"
+TOGETHER = f"select pg_try_advisory_lock_shared({GUARD}, hashtext(current_schema()))"
+FORGET_ALL = "delete from node"
+FORGET_ALONE = "delete from node where url = ''"
 RENEW = """
-with gone as (delete from node where expires < clock_timestamp() - interval '1 day')
+with gone as (delete from node where expires < clock_timestamp() - interval '1 day'),
+over as (delete from permit where not exists (
+    select from node where node.id = permit.node and expires > clock_timestamp()))
 insert into node values($1, $2, '{}', clock_timestamp() + $3::float8 * interval '1 second')
 """
 BEAT = """
@@ -303,9 +313,10 @@ with mine as (
     order by n, first for update skip locked
 ), done as (
     delete from unit using mine where unit.n = mine.n and unit.first = mine.first
-    returning unit.n, unit.first
+    returning unit.n, unit.first, unit.last
 )
-insert into word select n, first, each.words, array_to_tsvector(string_to_array(each.found, ' '))
+insert into word select n, first, last, each.words,
+    array_to_tsvector(string_to_array(each.found, ' '))
 from done join unnest($1::bigint[], $2::int[], $3::text[], $4::text[])
     as each(n, first, words, found) using(n, first)
 on conflict do nothing
@@ -386,6 +397,19 @@ select key_id, hour, model, turns, {_COUNTS} from usage where key_id = $1 and ho
 order by hour, model
 """
 
+# -- limits ----------------------------------------------------------------------------------------
+
+_STANDING = (
+    "select has_room, running, remaining, tokens, usd, first_hours from admit("
+    "$1, $2, $3, $4::int, $5::float8, $6::text[], $7::bigint[], $8::float8[], {takes}, $9::float8)"
+)
+ADMIT = _STANDING.format(takes=True)
+STANDING = _STANDING.format(takes=False)
+DISCHARGE = """
+delete from permit using unnest($1::text[], $2::text[]) as each(key_id, turn_id)
+where permit.key_id = each.key_id and permit.turn_id = each.turn_id
+"""
+
 # -- keys ------------------------------------------------------------------------------------------
 
 KEYS = """
@@ -460,7 +484,8 @@ CLAIMED = f"""
 select key_id, name, digest,
     case when state = 'running' and node <> $3 and not {living("request.node")} then 'lost'
     else state end,
-    expires_at, status, headers, body
+    expires_at, status, headers, body,
+    state = 'running' and node <> $3 and {living("request.node")}
 from request where key_id = $1 and name = $2
 """
 SETTLE = f"""

@@ -6,7 +6,7 @@ becomes known. Refuses to know: SQL (`statements`), connections (`pool`).
 
 from __future__ import annotations
 
-import hashlib
+import math
 from collections.abc import AsyncIterator, Awaitable, Callable, Collection, Mapping, Sequence
 from contextlib import asynccontextmanager, suppress
 from functools import partial
@@ -20,22 +20,19 @@ from attrs import astuple, evolve
 
 from ....schemas.keys import (
     ApiKey,
-    decode_limits,
-    decode_names,
-    decode_scopes,
-    encode_limits,
-    encode_names,
 )
 from ....schemas.log.codec import decode_setup, digest_of, dumps, loads
 from ....schemas.log.fold import fold
 from ....schemas.log.records import Logged
-from ....schemas.log.responses import StoredResponse, decode_response, encode_response
+from ....schemas.log.responses import StoredResponse, encode_response
 from ....schemas.log.words import terms_of
 from ....schemas.turn import Usage
 from ...loggers import get_logger
 from ...workers import work
+from ..admission import exceeded
 from ..engine import MAX_RECORDS, Change, Created, RequestRow, Row, State, named_parts
 from ..interface import (
+    Allowance,
     Begun,
     DayUsage,
     Fenced,
@@ -55,14 +52,16 @@ from ..interface import (
     Owned,
     Page,
     Spent,
+    Standing,
     StoredConversation,
     StoreError,
+    StoreInUse,
     StoreStatistics,
-    Summary,
     Turn,
     Unavailable,
     Unknown,
     Unsettled,
+    Used,
 )
 from ..leases import LONG_CHARACTERS, LeaseChanges, change_of, created_of, follow, lease_of
 from ..local import (
@@ -74,12 +73,12 @@ from ..local import (
     new_node,
     packed,
 )
-from ..memory import summary_of, unit_words
 from . import batch_statements as batch_sql
 from . import statements as sql
 from .batches import PostgresBatches, PostgresFiles
 from .connection import Connection
-from .pool import Pool
+from .pool import Pool, first_line
+from .rows import indexed, key_of, owner_word, response_of, summary, values_of_key
 from .schema import make_ready
 from .trio_connection import Row as Found
 
@@ -87,17 +86,22 @@ log = get_logger("ccapi.store")
 
 LEASE_SECONDS = 1.2
 
+ALWAYS = 10 * 365 * 86_400.0
+"""How long a gateway lives that is alone: its guard says when it is gone."""
+
 GRACE_SECONDS = 5.0
 """How long a change whose connection was lost waits until it is known what came of it."""
 
 RETRY_SECONDS = 0.1
 
+PATIENCE_SECONDS = 2.0
+"""How long a gateway that is just ending may take to let go of the database."""
+
+GUARD_SECONDS = 1.0
+
 INDEXED_WHEN_IDLE = 25
 IDLE_SECONDS = 1.0
 """How long after a turn's end its words are indexed; a search does so at once."""
-
-MOST_LEXEMES = 900_000
-"""Bytes of words that one ``tsvector`` is given; it holds a megabyte."""
 
 MAX_N = 2**62
 PRUNED_AT_ONCE = 50
@@ -128,8 +132,9 @@ class PostgresStore(LeaseChanges):
         self.files = PostgresFiles(self, self._moment)
         self.batches = PostgresBatches(self, self._moment)
         self._clock = clock
-        self._beating: Connection | None = None
-        self._beats = trio.Lock()
+        self._guard: Connection | None = None
+        self._guards = trio.Lock()
+        self._intruder: str | None = None
         self._ended = trio.Event()
         self._tokens: WeakKeyDictionary[Lease, int] = WeakKeyDictionary()
         """The token that a lease may have by now: it was asked for, and no answer came."""
@@ -139,11 +144,68 @@ class PostgresStore(LeaseChanges):
 
     @property
     def trouble(self) -> str | None:
-        return self.pool.trouble
+        return self.pool.trouble or self._intruder
+
+    @property
+    def is_alone(self) -> bool:
+        """Whether no other gateway may have the database open meanwhile."""
+        return not self.node.url
 
     async def _make_ready(self, connection: Connection) -> None:
+        """Raises `StoreRefused`, `StoreInUse`; `psycopg.Error`, `OSError`."""
         await make_ready(connection, self.pool.place)
+        until = trio.current_time() + PATIENCE_SECONDS
+        while True:
+            try:
+                await self._take_guard()
+                break
+            except StoreInUse:  # that of a gateway that has just ended, perhaps
+                if trio.current_time() > until:
+                    raise
+                await trio.sleep(RETRY_SECONDS)
+        # As the guard is ours, those that are meant here live no more.
+        await connection.execute(sql.FORGET_ALL if self.is_alone else sql.FORGET_ALONE)
         await connection.execute(sql.RENEW, self._life())
+
+    async def _take_guard(self) -> Connection:
+        """The connection by which the others know that this gateway has the database open, and by
+        which it beats. Raises `StoreInUse`; `psycopg.Error`, `OSError`."""
+        async with self._guards:
+            if self._guard is not None and self._guard.is_quiet():
+                return self._guard
+            self._drop_guard()
+            guard = await self.pool.connect(may_lose=True)
+            try:
+                [(free,)] = await guard.execute(sql.ALONE if self.is_alone else sql.TOGETHER)
+            except BaseException:
+                guard.close()
+                raise
+            if not free:
+                guard.close()
+                raise StoreInUse(
+                    f"Another gateway has {self.pool.place} open: end it, or set cluster.node_url "
+                    "for both.",
+                    None,
+                )
+            self._guard = guard
+            return guard
+
+    def _drop_guard(self) -> None:
+        if self._guard is not None:
+            self._guard.close()
+            self._guard = None
+
+    async def keep_guard(self) -> None:
+        """See that no other gateway opens the database, also after the engine was started again."""
+        while self.is_alone:
+            await trio.sleep(GUARD_SECONDS)
+            try:
+                await self._take_guard()
+                self._intruder = None
+            except StoreInUse as error:
+                self._intruder = str(error)
+            except (psycopg.Error, OSError):
+                pass  # the pool says what is wrong
 
     def _moment(self) -> float | None:
         """Now, where a test has a clock of its own."""
@@ -163,49 +225,43 @@ class PostgresStore(LeaseChanges):
                     await trio.lowlevel.checkpoint()
 
     def close(self) -> None:
-        self._drop_beat()
+        self._drop_guard()
         self.pool.close()
 
     # -- nodes -------------------------------------------------------------------------------------
 
     def _life(self) -> tuple[object, ...]:
-        return self.node.id, self.node.url, self.lease_seconds
+        return self.node.id, self.node.url, ALWAYS if self.is_alone else self.lease_seconds
 
     async def beat(self, facts: bytes = b"{}") -> float:
         """See `interface.Store`. It has a connection of its own, behind no other call, and takes no
         longer than a lease."""
+        if self.is_alone:
+            await trio.lowlevel.checkpoint()
+            return math.inf
         before = trio.current_time()
         found: list[Found] | None = None
-        async with self._beats:
-            try:
-                with trio.move_on_after(self.lease_seconds):
-                    if self._beating is None or not self._beating.is_quiet():
-                        self._drop_beat()
-                        self._beating = await self.pool.connect(may_lose=True)
-                    values = (self.node.id, self.lease_seconds, facts)
-                    found = await self._beating.execute(sql.BEAT, values)
-            except (psycopg.Error, OSError) as error:
-                self._drop_beat()
-                raise Unavailable(f"{self.pool.place} took no beat ({error}).") from error
-            except BaseException:
-                self._drop_beat()
-                raise
-            if found is None:
-                self._drop_beat()
-                raise Unavailable(f"{self.pool.place} does not answer.")
+        try:
+            with trio.move_on_after(self.lease_seconds):
+                guard = await self._take_guard()
+                values = (self.node.id, self.lease_seconds, facts)
+                found = await guard.execute(sql.BEAT, values)
+        except (psycopg.Error, OSError) as error:
+            raise Unavailable(f"{self.pool.place} took no beat ({first_line(error)}).") from error
+        if found is None:
+            raise Unavailable(f"{self.pool.place} does not answer.")
         if not found:
             raise Lapsed("This node's lease has run out.")
         return before + self.lease_seconds
 
-    def _drop_beat(self) -> None:
-        if self._beating is not None:
-            self._beating.close()
-            self._beating = None
-
     async def renew(self) -> Node:
         node = new_node(url=self.node.url)
-        await self.pool.write(sql.RENEW, node.id, node.url, self.lease_seconds)
-        self.node = node
+        before, self.node = self.node, node
+        try:
+            await self.pool.write(sql.RENEW, *self._life())
+        except BaseException:
+            self.node = before
+            raise
         return node
 
     async def leave(self) -> None:
@@ -488,7 +544,7 @@ class PostgresStore(LeaseChanges):
             while await self._index(INDEXED_AT_ONCE):
                 pass
             rows = await self._search(key_id, limit, border, newest_first, terms_of(q))
-        found = tuple(map(_summary, rows))
+        found = tuple(map(summary, rows))
         return Page(found[:limit], len(found) > limit)
 
     async def _search(
@@ -504,7 +560,7 @@ class PostgresStore(LeaseChanges):
         last = len(terms) - 1
         words = [word for term in terms for word in term]
         # Words are letters and digits alone: there is nothing to quote in them.
-        lexemes = [f"'{_owner_word(key_id)}'", *(f"'{word}'" for word in words[:-1])]
+        lexemes = [f"'{owner_word(key_id)}'", *(f"'{word}'" for word in words[:-1])]
         query = " & ".join((*lexemes, f"'{words[-1]}':*"))
         sides = [
             f"% {' '.join(term)}{'%' if number == last else ' %'}"
@@ -522,7 +578,7 @@ class PostgresStore(LeaseChanges):
         rows = await self.pool.read(sql.UNINDEXED, limit)
         if not rows:
             return False
-        columns = await work(partial(_indexed, rows))
+        columns = await work(partial(indexed, rows))
         with suppress(psycopg.IntegrityError):  # one was deleted meanwhile: the others wait
             await self.pool.write(sql.INDEX, *columns)
         return len(columns[0]) >= limit
@@ -686,20 +742,51 @@ class PostgresStore(LeaseChanges):
         if rows:
             await self.pool.write(sql.COUNT, *map(list, zip(*sorted(rows), strict=True)))
 
+    # -- limits ------------------------------------------------------------------------------------
+
+    async def admit(
+        self, key_id: str, allowance: Allowance, turn_id: str | None = None
+    ) -> Standing:
+        values = self._asking(key_id, allowance, turn_id)
+        standing = _standing(allowance, await self.pool.write(sql.ADMIT, *values))
+        if standing is None:
+            raise Lapsed("This node's lease has run out.")
+        return standing
+
+    async def standing(self, key_id: str, allowance: Allowance) -> Standing:
+        values = self._asking(key_id, allowance, None)
+        standing = _standing(allowance, await self.pool.read(sql.STANDING, *values))
+        assert standing is not None
+        return standing
+
+    def _asking(self, key_id: str, allowance: Allowance, turn_id: str | None) -> tuple[object, ...]:
+        windows = allowance.windows
+        return (
+            *(key_id, turn_id, self.node.id),
+            *(allowance.concurrent_turns, float(allowance.turns_per_minute)),
+            [each.first_hour for each in windows],
+            [each.tokens for each in windows],
+            [float(each.usd) for each in windows],
+            self._moment(),
+        )
+
+    async def discharge(self, turns: Sequence[tuple[str, str]]) -> None:
+        keys, names = [key_id for key_id, _ in turns], [turn_id for _, turn_id in turns]
+        await self.pool.write(sql.DISCHARGE, keys, names)
+
     # -- keys --------------------------------------------------------------------------------------
 
     async def keys(self, known: int | None = None) -> Keys | None:
         rows = await self.pool.read(sql.KEYS, known)
         if not rows:
             return None
-        found = [_key(row) for _, *row in rows if row[0] is not None]
+        found = [key_of(row) for _, *row in rows if row[0] is not None]
         return Keys(rows[0][0], tuple(found))
 
     async def add_key(self, key: ApiKey) -> None:
         rows = await self.pool.write(
             sql.ADD_KEY,
-            *(key.id, key.name, encode_names(key.scopes), encode_names(key.models)),
-            *(encode_limits(key.limits), key.created_at, key.revoked_at),
+            *values_of_key(key),
         )
         if not rows:
             raise NameTaken(f"There is a key called {key.name} already.")
@@ -729,11 +816,11 @@ class PostgresStore(LeaseChanges):
         rows = await self.pool.read(sql.GET_RESPONSE, response_id, key_id, self._moment())
         if not rows:
             raise Missing(f"There is no response {response_id}.")
-        return _response(rows[0])
+        return response_of(rows[0])
 
     async def latest_response(self, conversation_id: str, key_id: str) -> StoredResponse | None:
         rows = await self.pool.read(sql.LATEST_RESPONSE, conversation_id, key_id, self._moment())
-        return _response(rows[0]) if rows else None
+        return response_of(rows[0]) if rows else None
 
     async def delete_response(self, response_id: str, key_id: str) -> None:
         if not await self.pool.write(sql.DELETE_RESPONSE, response_id, key_id):
@@ -806,24 +893,26 @@ async def open_postgres_store(
     `StoreRefused` where the database is another program's or of another version. Whatever else is
     wrong with it is the store's `trouble`, until it is right again.
 
-    `threads`: run statements in threads instead of natively on trio. `clock` is for tests: Unix
-    seconds that stand for the engine's, but for leases.
+    `node_url`: where the others reach this node. Empty: there are no others, and a gateway that
+    has the database open makes it refused (`StoreInUse`). `threads`: run statements in threads
+    instead of natively on trio. `clock` is for tests: Unix seconds that stand for the engine's, but
+    for leases.
     """
     store = PostgresStore(
         url, node_url=node_url, lease_seconds=lease_seconds, clock=clock, threads=threads
     )
-    async with trio.open_nursery() as nursery:
-        try:
-            await store.pool.open()
+    try:
+        await store.pool.open()
+        async with trio.open_nursery() as nursery:
             nursery.start_soon(store.pool.run)
             nursery.start_soon(store.run)
-            yield store
-        finally:
-            nursery.cancel_scope.cancel()
-            store.close()
-
-
-# -- rows ------------------------------------------------------------------------------------------
+            nursery.start_soon(store.keep_guard)
+            try:
+                yield store
+            finally:
+                nursery.cancel_scope.cancel()
+    finally:
+        store.close()
 
 
 def _missing(conversation_id: str) -> Missing:
@@ -834,47 +923,12 @@ def _fenced(conversation_id: str) -> Fenced:
     return Fenced(f"Another lease of {conversation_id} was granted, or it was deleted.")
 
 
-def _summary(row: Found) -> Summary:
-    id, title, setup, model, profile, workspace, metadata, private, *rest = row
-    created_at, used_at, turns, messages, *usage = rest
-    created = Created(setup, model, profile, workspace, metadata, private)
-    return summary_of(id, title, created, (created_at, used_at, turns, messages, Usage(*usage)))
-
-
-def _key(row: Sequence[Any]) -> ApiKey:
-    id, name, scopes, models, limits, created_at, revoked_at = row
-    return ApiKey(
-        id=id,
-        name=name,
-        scopes=decode_scopes(scopes),
-        models=decode_names(models),
-        limits=decode_limits(limits),
-        created_at=created_at,
-        revoked_at=revoked_at,
-    )
-
-
-def _response(row: Found) -> StoredResponse:
-    body, digests, contents = row
-    return decode_response(body, dict(zip(digests, contents, strict=True)).__getitem__)
-
-
-def _owner_word(key_id: str) -> str:
-    """A word that no text has."""
-    return "_" + hashlib.sha256(key_id.encode("utf-8", "surrogatepass")).hexdigest()[:16]
-
-
-def _indexed(rows: Sequence[Found]) -> tuple[list[int], list[int], list[str], list[str | None]]:
-    """The columns of `sql.INDEX`: conversation, first record, all words, and those to be found."""
-    units: dict[tuple[int, int, str], list[Row]] = {}
-    for n, first, key_id, seq, kind, body in rows:
-        units.setdefault((n, first, key_id), []).append(Row(seq, 0, 0, 0.0, kind, body))
-    numbers, firsts, texts, found = [], [], [], []
-    for (n, first, key_id), records in units.items():
-        words = unit_words(records)
-        lexemes = " ".join(dict.fromkeys((_owner_word(key_id), *words)))
-        numbers.append(n)
-        firsts.append(first)
-        texts.append(f" {' '.join(words)} ")
-        found.append(lexemes if len(lexemes.encode()) < MOST_LEXEMES else None)
-    return numbers, firsts, texts, found
+def _standing(allowance: Allowance, rows: Sequence[Found]) -> Standing | None:
+    """None: this node lives no more."""
+    [(has_room, running, left, tokens, usd, hours)] = rows
+    if has_room is None:
+        return None
+    used = tuple(map(Used, tokens, usd, hours))
+    limit = exceeded(allowance, running, left, used)
+    assert has_room is (limit is None), "both see the same numbers"
+    return Standing(running, left, used, limit)
