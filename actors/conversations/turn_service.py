@@ -93,6 +93,10 @@ class TurnService:
         """How many turns clients of this owner's have under way."""
         return len(self._under_way.get(owner, ()))
 
+    def running_by_owner(self) -> dict[str, int]:
+        """The same of every owner that has any."""
+        return {owner: len(turns) for owner, turns in self._under_way.items()}
+
     async def end_all(self, owner: str, error: GatewayError) -> None:
         """End every turn that clients of this owner's have under way, with this error."""
         for turn_id, entry in [*self._under_way.get(owner, {}).items()]:

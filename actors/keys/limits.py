@@ -456,7 +456,7 @@ class KeyLimiter:
 
     async def load_headers(self, owner: str) -> None:
         """Have what `headers` says, of all nodes: `FRESH_SECONDS` old at most. As it was, where the
-        store does not answer. No checkpoint on a node that is alone."""
+        store does not answer."""
         account = self._account(owner)
         if isinstance(account, _SharedAccount) and not account.is_fresh(self._clock()):
             with suppress(Overloaded):

@@ -155,6 +155,14 @@ async def test_a_request_that_another_node_runs_is_not_lost_before_the_node_is(j
     assert found.state == "lost"
 
 
+async def test_a_place_is_claimed_once(join: Join) -> None:
+    one, other = await join("http://one"), await join("http://other")
+    assert await one.claim_place("shop", "home-1") == "home-1"
+    assert await other.claim_place("shop", "home-2") == "home-1"
+    assert await one.claim_place("shop", "home-1") == "home-1"
+    assert await other.claim_place("barn", "home-2") == "home-2"
+
+
 async def test_keys_are_all_nodes(join: Join) -> None:
     one, other = await join("http://one"), await join("http://other")
     before = await other.keys()

@@ -267,6 +267,10 @@ class PostgresStore(LeaseChanges):
     async def leave(self) -> None:
         await self.pool.write(sql.LEAVE, self.node.id)
 
+    async def claim_place(self, place: str, home: str) -> str:
+        [(found,)] = await self.pool.write(sql.CLAIM_PLACE, place, home)
+        return str(found)
+
     async def nodes(self) -> tuple[LiveNode, ...]:
         rows = await self.pool.read(sql.NODES)
         return tuple(LiveNode(Node(id, url), facts) for id, url, facts in rows)
