@@ -105,7 +105,7 @@ class Unauthenticated(CallerError):
 
     def __init__(self, message: str, *, code: str | None = None, param: str | None = None) -> None:
         super().__init__(message, code=code, param=param)
-        # Claude Code sends a request with a wrong key eleven times, unless it is told not to.
+        # Claude Code tries a wrong key eleven times, unless the answer says not to.
         self.should_retry = False
 
 

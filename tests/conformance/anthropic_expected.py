@@ -78,6 +78,7 @@ EXPECTED: dict[str, Any] = {
         "limited": ["RateLimitError", 429, "rate_limit_error", True],
     },
     "place_of_an_error": True,
+    "batches": [{"good": HELLO, "bad": "not_found_error"}, 1, "message_batch_deleted"],
     "retries": [
         *[529, 200, "You said: Fail once with 529: b"],
         *[429, 200, "You said: Fail once with 429: b"],

@@ -283,6 +283,25 @@ await report({
     return seen;
   },
 
+  async batches() {
+    const one = (custom_id, params) => ({ custom_id, params: { ...plain, ...params } });
+    let batch = await client.messages.batches.create({
+      requests: [one("good", { messages: user("Hello") }), one("bad", { model: "gpt-nope", messages: user("Hi") })],
+    });
+    while (batch.processing_status !== "ended") {
+      await new Promise((resolve) => setTimeout(resolve, 50));
+      batch = await client.messages.batches.retrieve(batch.id);
+    }
+    const found = {};
+    for await (const { custom_id, result } of await client.messages.batches.results(batch.id)) {
+      found[custom_id] = result.type === "succeeded" ? textOf(result.message) : result.error.error.type;
+    }
+    const listed = [];
+    for await (const { id } of client.messages.batches.list()) listed.push(id);
+    const { type } = await client.messages.batches.delete(batch.id);
+    return [found, listed.length, type];
+  },
+
   async abort() {
     const stream = client.messages.stream({ ...plain, messages: user(slow) });
     let pieces = 0;

@@ -6,7 +6,9 @@ from collections.abc import Awaitable, Callable
 from typing import Any
 
 import anthropic
+import anyio
 from anthropic import beta_async_tool
+from anthropic.types.messages import MessageBatchErroredResult, MessageBatchSucceededResult
 from pydantic import BaseModel
 
 from .report import BASE_URL, OBEDIENT, PDF, PNG, SLOW, report
@@ -329,6 +331,27 @@ async def retries() -> Any:
     return seen
 
 
+async def batches() -> Any:
+    def one(custom_id: str, **params: Any) -> Any:
+        return {"custom_id": custom_id, "params": {**PLAIN, **params}}
+
+    asked = [one("good", messages=user("Hello"))]
+    asked.append(one("bad", model="gpt-nope", messages=user("Hi")))
+    batch = await client.messages.batches.create(requests=asked)
+    while batch.processing_status != "ended":
+        await anyio.sleep(0.05)
+        batch = await client.messages.batches.retrieve(batch.id)
+    found = {}
+    async for each in await client.messages.batches.results(batch.id):
+        match each.result:
+            case MessageBatchSucceededResult(message=message):
+                found[each.custom_id] = text_of(message)
+            case MessageBatchErroredResult(error=error):
+                found[each.custom_id] = error.error.type
+    listed = [each.id async for each in client.messages.batches.list()]
+    return [found, len(listed), (await client.messages.batches.delete(batch.id)).type]
+
+
 async def abort() -> Any:
     pieces = 0
     asked: Any = {**PLAIN, "messages": user(SLOW)}
@@ -373,6 +396,7 @@ if __name__ == "__main__":
             errors,
             place_of_an_error,
             retries,
+            batches,
             abort,
             without_asyncio,
         ]

@@ -98,7 +98,7 @@ SUITES = (
     ),
     Suite(
         "anthropic Python SDK: messages, streams, tool runners, thinking, documents, parsed "
-        "output, errors, retries",
+        "output, errors, retries, batches",
         "test_anthropic_sdk",
         of_environment("anthropic"),
     ),
