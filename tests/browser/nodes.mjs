@@ -11,6 +11,7 @@ await report({
   several: async () => {
     const { page, noted } = await openPage(browser, `${base}/#/overview`);
     await page.locator(".nodes tbody tr").nth(2).waitFor();
+    await page.locator(".nodes tbody tr td:nth-child(2)").getByText("1", { exact: true }).waitFor();
     const rows = await page.locator(".nodes tbody tr").evaluateAll((all) => all.map((row) => [...row.children].map((cell) => cell.textContent)));
     const head = await page.locator(".nodes thead th").allInnerTexts();
     await page.locator(".nodes").scrollIntoViewIfNeeded();
