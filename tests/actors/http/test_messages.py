@@ -111,7 +111,7 @@ async def everything(asked: Asked) -> None:
 CONTENT = [
     {"type": "thinking", "thinking": "Hm.", "signature": "sig"},
     {"type": "redacted_thinking", "data": "cipher"},
-    {"type": "text", "text": "Let me see.", "citations": None},
+    {"type": "text", "text": "Let me see."},
     {"type": "tool_use", "id": "toolu_1", "name": "add", "input": {"a": 1}},
 ]
 

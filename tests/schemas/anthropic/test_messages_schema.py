@@ -455,6 +455,7 @@ def test_what_shapes_the_answer() -> None:
         (None, ThinkingWish("disabled")),
         ({"type": "disabled"}, ThinkingWish("disabled")),
         ({"type": "adaptive"}, ThinkingWish("adaptive")),
+        ({"type": "adaptive", "display": "updates"}, ThinkingWish("adaptive")),
         (
             {"type": "enabled", "budget_tokens": 1024, "display": "omitted"},
             ThinkingWish("enabled", 1024, "omitted"),
@@ -525,13 +526,14 @@ def test_what_has_no_effect_is_named() -> None:
         [user({**cited, "source": {"type": "content", "content": "A"}})],
         context_management={"edits": []},
         mcp_servers=[],
+        thinking={"type": "adaptive", "display": "updates"},
         output_config={"task_budget": {"total": 1}},
         tools=[{**TOOL, "input_examples": [{"a": 1}], "cache_control": {"type": "ephemeral"}}],
         betas=["claude-code-20250219", "context-1m-2025-08-07"],
     )
     assert turn.ignored == (
-        "context_management", "cache_control", "messages.citations", "tools.input_examples",
-        "output_config.task_budget", "anthropic-beta:context-1m-2025-08-07",
+        "context_management", "cache_control", "messages.citations", "thinking.display",
+        "tools.input_examples", "output_config.task_budget", "anthropic-beta:context-1m-2025-08-07",
     )  # fmt: skip
 
 
