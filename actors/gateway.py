@@ -142,8 +142,7 @@ class Gateway:
         self._supervisor = supervisor
         self._watches = watches
         self._turns = TurnService(directory, supervisor, self.models, keys, limits)
-        if nodes is not None:
-            self._turns.holds = lambda: nodes.holds
+        self._turns.nodes = nodes
         keys.on_revoked = self._revoke
         if nodes is not None:
             nodes.facts = partial(

@@ -194,7 +194,7 @@ _TURN_HEADERS = (
 
 ERRORS_OF: dict[int, tuple[str, tuple[str, ...]]] = {
     400: ("The request cannot be taken as it is; `param` names the field.", ()),
-    401: ("A key is needed, or it is not valid.", ("www-authenticate",)),
+    401: ("A key is needed, or it is not valid.", ("www-authenticate", "x-should-retry")),
     402: ("The account has no credit left.", ("x-should-retry",)),
     403: ("The key, the page or the name of the host is not allowed.", ()),
     404: ("There is no such thing, or it is another key's.", ()),
