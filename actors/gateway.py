@@ -23,6 +23,7 @@ from collections.abc import (
 )
 from contextlib import AbstractAsyncContextManager, asynccontextmanager
 from functools import partial
+from importlib import metadata
 from pathlib import Path
 from typing import TypeVar
 
@@ -66,6 +67,7 @@ from .listeners.overview import GatewayStatistics, OwnStatistics, SessionInfo, s
 from .listeners.stats import Stats, open_stats
 from .mcp.host import McpHost
 from .mcp.servers import McpServers, open_mcp_servers
+from .nodes.figures import Figures, NodeFigures, facts_of
 from .nodes.membership import Membership, open_nodes
 from .pool.cli_watch import CliWatch
 from .pool.logins import LoginBook
@@ -140,9 +142,12 @@ class Gateway:
         self._supervisor = supervisor
         self._watches = watches
         self._turns = TurnService(directory, supervisor, self.models, keys, limits)
-        if nodes is not None:
-            self._turns.holds = lambda: nodes.holds
+        self._turns.nodes = nodes
         keys.on_revoked = self._revoke
+        if nodes is not None:
+            nodes.facts = partial(
+                self._facts, round(time.time(), 3), metadata.version("claude-code-api")
+            )
         self._cli = cli
         archive.make_room = self._make_room
         supervisor.abandoned = archive.discard
@@ -227,7 +232,10 @@ class Gateway:
     async def recall(
         self, messages: Sequence[Message], setup: Setup, *, owner: str, exact: bool = False
     ) -> None:
-        """Look in the store for a conversation that `holder` may find, unless one is here."""
+        """Look in the store for a conversation that `holder` may find, unless one is here. Raises
+        `Elsewhere` where another node has it, or the agents of the setup's workspace work there."""
+        if setup.profile == "agent" and setup.workspace:
+            await self.archive.check_place(setup.workspace)
         border = new_from(messages)
         if border and self.archive.store is not None:
             digests = [digest(message) for message in messages[:border]]
@@ -370,6 +378,38 @@ class Gateway:
             turns_running=self._turns.running_of(owner),
             draining=self.draining,
         )
+
+    def figures(self) -> Figures:
+        """How this gateway stands, as numbers that add up over several."""
+        totals, children = self.stats.totals(), self._pool.statistics()
+        turns, tokens, cache = totals["turns"], totals["tokens"], totals["cache"]
+        return Figures(
+            turns_running=self._turns.running,
+            turns_started=turns["started"],
+            turns_finished=turns["finished"],
+            turns_failed=sum(turns["failed"].values()),
+            conversations=len(self._directory),
+            children=children.live,
+            children_idle=children.idle,
+            children_warm=children.warm,
+            children_limit=children.limit,
+            children_waiting=children.waiting,
+            prompt_tokens=tokens["prompt"],
+            completion_tokens=tokens["completion"],
+            cached_tokens=tokens["cached"],
+            cache_write_tokens=tokens["cache_write"],
+            cost_usd=totals["cost_usd"],
+            cache_hits=cache["hit"],
+            cache_misses=cache["miss"],
+        )
+
+    def node_figures(self) -> list[NodeFigures]:
+        """How each node stands that lives; none, where there can be no others."""
+        return [] if self.nodes is None else self.nodes.figures
+
+    def _facts(self, since: float, version: str) -> dict[str, object]:
+        keys = self._turns.running_by_owner()
+        return facts_of(self.figures(), keys, since=since, version=version)
 
     def sees_all(self, owner: str) -> bool:
         """Whether clients of this owner see the numbers of the gateway as a whole."""
@@ -579,7 +619,7 @@ async def open_gateway(
         try:
             async with (
                 open_archive(settings.storage, directory, store, settings.cluster) as archive,
-                open_nodes(archive.store, settings.cluster) as nodes,
+                open_nodes(archive.store, settings.cluster, cli.agents.root) as nodes,
                 open_keys(settings.auth, settings.limits.as_limits(), archive.store) as keys,
                 open_usage_store(archive.store) as usage,
                 open_limits(keys, usage, is_shared=nodes is not None) as limits,

@@ -24,7 +24,7 @@ class GatewayError(Exception):
     reason), `param` (the offending field, as in ``messages[2].content``, or None), `message`
     (for people), `retry_after` (seconds after which trying again may help, or None) and
     `should_retry` (False: a machine must not send the same request again, since some of what it
-    asked for is done; None: the status says whether it may).
+    asked for is done, or since it would fail again; None: the status says whether it may).
     """
 
     status: ClassVar[int] = 500
@@ -102,6 +102,11 @@ class Unauthenticated(CallerError):
     status = 401
     type = "authentication_error"
     default_code = "invalid_api_key"
+
+    def __init__(self, message: str, *, code: str | None = None, param: str | None = None) -> None:
+        super().__init__(message, code=code, param=param)
+        # Claude Code tries a wrong key eleven times, unless the answer says not to.
+        self.should_retry = False
 
 
 class Forbidden(CallerError):

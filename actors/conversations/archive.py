@@ -41,6 +41,7 @@ from ...transport.store.interface import (
     Summary,
 )
 from ...transport.store.opening import open_store
+from ..nodes.membership import Membership
 from ..session.messages import SessionState
 from ..session.phases import Phase
 from ..watching.broadcast import Broadcast, first_of_another
@@ -81,6 +82,8 @@ class Archive:
         self.deleted: Callable[[str, str], None] = lambda _id, _workspace: None
         """Told of every conversation that was deleted from the store, and where its agent worked
         (its own workspace: the conversation's id)."""
+        self.nodes: Membership | None = None
+        """The node that this gateway is among others."""
         self.grace_seconds = 0.0
         """See `Journal.grace_seconds`."""
         self._directory = directory
@@ -96,6 +99,29 @@ class Archive:
     def trouble(self) -> str | None:
         """Why nothing can be kept now; None while all is well, or nothing is to be kept."""
         return None if self.store is None else self.store.trouble
+
+    async def check_place(self, place: str) -> None:
+        """See that the agents of this place work here: it is taken for this node's folder, if it
+        was no other's before. Raises `Elsewhere` where another node sees that folder, `Overloaded`
+        where none does."""
+        nodes = self.nodes
+        if nodes is None or self.store is None:
+            return
+        try:
+            home = await self.store.claim_place(place, nodes.home)
+        except StoreError as error:
+            raise failure_of(error, "") from error
+        if home == nodes.home:
+            return
+        other = nodes.node_at(home)
+        if other is not None:
+            raise Elsewhere(other.id, other.url)
+        raise Overloaded(
+            "This agent works in a folder that no gateway sees now: its files and its transcript "
+            "are on another machine, whose gateway is gone.",
+            code="agent_node_gone",
+            retry_after=5.0,
+        )
 
     # -- into memory -------------------------------------------------------------------------------
 
@@ -136,6 +162,8 @@ class Archive:
     async def _load(self, store: Store, conversation_id: str, owner: str) -> Entry:
         try:
             stored = await store.get(conversation_id, owner)
+            if stored.setup.profile == "agent":
+                await self.check_place(stored.setup.workspace or conversation_id)
             lease = await store.acquire(conversation_id, owner)
             if lease.open_turn is not None:
                 await store.lose_turn(lease, LOST)
@@ -178,7 +206,7 @@ class Archive:
             self.store, entry.conversation_id, entry.owner, lambda: entry.private,
             lambda: dict(entry.metadata), seed=entry.memory.seed,
             login=lambda: "" if entry.state.login == DEFAULT else entry.state.login,
-            grace_seconds=self.grace_seconds,
+            grace_seconds=self.grace_seconds, home="" if self.nodes is None else self.nodes.home,
         )  # fmt: skip
         entry.state.journal = journal
         return journal

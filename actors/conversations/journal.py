@@ -95,7 +95,8 @@ class Journal:
     before its last turn, `login` the name of the login that its child has (empty: the only one's),
     `lost` the id of a turn that was lost and that no client knows of yet, and
     `ends` where each of the last turns has ended (by turn id). `is_closed`: the conversation has
-    left memory, and what still happens in it is not kept. `grace_seconds`: how long a turn's end
+    left memory, and what still happens in it is not kept. `home`: the folder of workspaces that
+    this node sees (empty: there are no other nodes). `grace_seconds`: how long a turn's end
     waits for a store that does not answer.
     """
 
@@ -114,6 +115,7 @@ class Journal:
     ends: dict[str, int] = field(factory=dict)
     login: Callable[[], str] = lambda: ""
     grace_seconds: float = 0.0
+    home: str = ""
 
     def __repr__(self) -> str:
         head = "nothing kept" if self.lease is None else f"head={self.lease.head}"
@@ -305,6 +307,9 @@ class Journal:
             private = self.is_private()
             create = NewConversation(setup=setup, metadata=self.metadata(), private=private)
             lease = await self.store.acquire(self.conversation_id, self.owner, create)
+            if self.home and setup.profile == "agent":
+                place = setup.workspace or self.conversation_id
+                await self.store.claim_place(place, self.home)
             self.setup, self.was_private = setup, private
             if self.seed and not lease.head:
                 await self.store.append(lease, _said_all(self.seed))

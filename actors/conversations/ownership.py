@@ -87,7 +87,7 @@ async def open_ownership(
                 supervisor.release_asleep(time.time() - settings.release_seconds)
 
     nodes.lapsed = drop
-    archive.grace_seconds = GRACE_SECONDS
+    archive.grace_seconds, archive.nodes = GRACE_SECONDS, nodes
     async with trio.open_nursery() as nursery:
         nursery.start_soon(sweep)
         try:

@@ -7,7 +7,7 @@ drains. Refuses to know: how a turn runs (`actors.session`), and who asks for it
 from __future__ import annotations
 
 import time
-from collections.abc import AsyncIterator, Callable
+from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager, suppress
 
 import trio
@@ -16,6 +16,7 @@ from ...schemas.errors import Conflict, GatewayError, draining, storage_unavaila
 from ...schemas.message import Message
 from ..keys.limits import KeyLimiter
 from ..keys.registry import KeyRegistry
+from ..nodes.membership import Membership
 from ..runtime.reply_channel import Turn, open_turn
 from ..session.events import Interrupt, StartTurn
 from ..session.messages import Add, SessionMessage, Submit
@@ -44,8 +45,8 @@ class TurnService:
         self._quiet = trio.Event()
         self.running = 0
         self.draining = False
-        self.holds: Callable[[], bool] = lambda: True
-        """Whether what this gateway has is its own; it is not, where its lease is over."""
+        self.nodes: Membership | None = None
+        """The node that this gateway is among others."""
 
     def __repr__(self) -> str:
         return f"<TurnService {self.running} running{', draining' if self.draining else ''}>"
@@ -55,7 +56,7 @@ class TurnService:
         """See `Conversation.turn`."""
         if self.draining:
             raise draining()
-        if not self.holds():
+        if self.nodes is not None and not self.nodes.holds:
             raise storage_unavailable("No turn can begin now")
         owner = entry.owner
         self._keys.find(owner)  # it may have been revoked since the request was let in
@@ -92,6 +93,10 @@ class TurnService:
     def running_of(self, owner: str) -> int:
         """How many turns clients of this owner's have under way."""
         return len(self._under_way.get(owner, ()))
+
+    def running_by_owner(self) -> dict[str, int]:
+        """The same of every owner that has any."""
+        return {owner: len(turns) for owner, turns in self._under_way.items()}
 
     async def end_all(self, owner: str, error: GatewayError) -> None:
         """End every turn that clients of this owner's have under way, with this error."""

@@ -7,7 +7,7 @@ know: servers, sockets and TLS; any ASGI server that runs on trio can serve the 
 from __future__ import annotations
 
 from functools import partial
-from typing import TYPE_CHECKING, NoReturn
+from typing import TYPE_CHECKING, Any, NoReturn
 
 from attrs import asdict
 from prometheus_client import CONTENT_TYPE_LATEST
@@ -15,10 +15,12 @@ from starlette.routing import Route, Router
 from starlette.types import ASGIApp, Receive, Scope, Send
 
 from ...schemas.errors import NotFound, UpgradeRequired
+from ...schemas.keys import SHORT
 from ...transport.http.asgi import send_response
 from ..keys.registry import TURNS
 from ..mcp.servers import list_mcp_servers
 from ..nodes.checks import PATH as NODE_PATH
+from ..nodes.figures import NodeFigures, sum_of
 from .auth import KeyRing
 from .batch_road import road_of
 from .batches import cancel_batch, create_batch, list_batches, show_batch
@@ -261,11 +263,27 @@ async def tell_statistics(call: Call) -> None:
                 "gateway": asdict(gateway.statistics()),
                 "mcp": [asdict(state) for state in gateway.mcp.states()],
                 "audit": {} if gateway.audit is None else gateway.audit.snapshot(),
+                **_tell_nodes(gateway.node_figures()),
             }
         )
         return
     own = gateway.own_statistics(call.owner)
-    await call.answer({**gateway.stats.snapshot(call.owner), "gateway": asdict(own)})
+    told = {**gateway.stats.snapshot(call.owner), "gateway": asdict(own)}
+    nodes = gateway.node_figures()
+    if nodes:
+        running = sum(node.keys.get(call.owner[:SHORT], 0) for node in nodes)
+        told["cluster"] = {"nodes": len(nodes), "turns_running": running}
+    await call.answer(told)
+
+
+def _tell_nodes(nodes: list[NodeFigures]) -> dict[str, Any]:
+    """Of all gateways, where there are several: their sums, and each of them."""
+    if not nodes:
+        return {}
+    return {
+        "cluster": {"nodes": len(nodes), **asdict(sum_of(nodes))},
+        "nodes": [node.encode() for node in nodes],
+    }
 
 
 async def show_mcp_servers(call: Call) -> None:
@@ -277,6 +295,10 @@ async def show_mcp_servers(call: Call) -> None:
 async def tell_metrics(call: Call) -> None:
     """Prometheus' text exposition format."""
     owner = None if call.rights.sees_all else call.owner
+    nodes = call.gateway.node_figures()
+    for node in nodes:
+        if call.gateway.nodes is not None and node.id == call.gateway.nodes.node.id:
+            call.gateway.stats.note_nodes(node, len(nodes))
     text = call.gateway.stats.prometheus(owner)
     await send_response(call.send, 200, CONTENT_TYPE_LATEST, text)
 

@@ -15,7 +15,7 @@ from collections.abc import Mapping, Sequence
 from importlib.metadata import version
 from typing import Any
 
-from attrs import field, frozen
+from attrs import field, fields, frozen
 
 from ...schemas.anthropic import batches as message_batches
 from ...schemas.anthropic import blocks as message_blocks
@@ -63,6 +63,7 @@ from ...schemas.turn import Usage
 from ...transport.http.asgi import JSON, send_response
 from ..listeners.overview import GatewayStatistics
 from ..mcp.server import ServerState
+from ..nodes.figures import Figures
 from . import conversations
 from .idempotency import REPLAYED
 from .paging import PAGE
@@ -193,7 +194,7 @@ _TURN_HEADERS = (
 
 ERRORS_OF: dict[int, tuple[str, tuple[str, ...]]] = {
     400: ("The request cannot be taken as it is; `param` names the field.", ()),
-    401: ("A key is needed, or it is not valid.", ("www-authenticate",)),
+    401: ("A key is needed, or it is not valid.", ("www-authenticate", "x-should-retry")),
     402: ("The account has no credit left.", ("x-should-retry",)),
     403: ("The key, the page or the name of the host is not allowed.", ()),
     404: ("There is no such thing, or it is another key's.", ()),
@@ -259,6 +260,7 @@ def _own_schemas() -> dict[str, Schema]:
     times = an_object(
         {name: nullable(NUMBER) for name in ("mean", "p50", "p95", "p99", "max")} | {"count": COUNT}
     )
+    figures = {each.name: NUMBER if each.name == "cost_usd" else COUNT for each in fields(Figures)}
     counts: Schema = {"type": "object", "additionalProperties": COUNT}
     window = an_object(
         {
@@ -382,7 +384,21 @@ def _own_schemas() -> dict[str, Schema]:
                 "gateway": ref("GatewayStatistics"),
                 "mcp": array(ref("ServerState")),
                 "audit": counts,
+                "cluster": an_object({"nodes": COUNT} | figures),
+                "nodes": array(ref("Node")),
+            },
+            optional=("cluster", "nodes"),
+        ),
+        "Node": an_object(
+            {
+                "id": STRING,
+                "url": STRING,
+                "since": SECONDS,
+                "version": STRING,
+                "draining": BOOLEAN,
+                "store_ms": NUMBER,
             }
+            | figures
         ),
     }
 

@@ -239,7 +239,8 @@ class _Methods:
         if owner is not None and self._scopes:
             self._gateway.keys.find(owner).check(self._scopes)
         if owner is not None:
-            await self._gateway.limits.load_headers(owner)
+            if self._gateway.nodes is not None:
+                await self._gateway.limits.load_headers(owner)
             response.late = partial(self._gateway.limits.headers, owner)
         method = "GET" if scope["method"] == "HEAD" else scope["method"]
         handler = self._handlers.get(method)

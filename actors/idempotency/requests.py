@@ -35,8 +35,12 @@ log = get_logger("ccapi.idempotency")
 KEEP_SECONDS = 5.0
 """Longest time until an answer is kept, once it is whole."""
 
+WAIT_SECONDS = 600.0
+"""Longest wait for another node: it may not have been able to keep what became of the request."""
+
 ELSEWHERE_SECONDS = 0.1
-"""How often it is looked whether another node is done with a request."""
+MOST_ELSEWHERE_SECONDS = 0.5
+"""How often it is looked whether another node is done with a request: ever more seldom."""
 
 Serve = Callable[["Answer"], Awaitable["Served"]]
 """Does what was asked for, and writes the answer but for its last piece. What it raises cuts the
@@ -143,6 +147,7 @@ class IdempotentRequests:
         """Whether the request is to be done. If it is not, its answer is written. Raises
         `GatewayError`."""
         expires_at = time.time() + self._settings.keep_seconds
+        pause, until = ELSEWHERE_SECONDS, trio.current_time() + WAIT_SECONDS
         while True:
             try:
                 found = await self._store.claim_request(owner, name, run.digest, expires_at)
@@ -155,10 +160,12 @@ class IdempotentRequests:
                 return True
             if found.digest != run.digest:
                 raise _reused()
-            if not (found.state == "running" and found.is_elsewhere and run.readers):
+            is_waited_for = run.readers and trio.current_time() < until
+            if not (found.state == "running" and found.is_elsewhere and is_waited_for):
                 break
             # Another node does it: what it answers is this request's answer too.
-            await trio.sleep(ELSEWHERE_SECONDS)
+            await trio.sleep(pause)
+            pause = min(MOST_ELSEWHERE_SECONDS, 1.5 * pause)
         answer = found.answer
         if answer is None:
             raise _without_answer(found)
@@ -232,7 +239,7 @@ def _reused() -> Unprocessable:
 
 
 def _without_answer(found: KeptRequest) -> GatewayError:
-    if found.is_elsewhere and found.state == "running":  # no client waits any more
+    if found.is_elsewhere and found.state == "running":
         return Conflict("Another gateway does this request.", code="request_in_progress")
     return not_kept() if found.state == "unkept" else lost()
 

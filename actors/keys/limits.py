@@ -21,6 +21,7 @@ from __future__ import annotations
 
 import math
 import time
+from collections import deque
 from collections.abc import AsyncIterator, Callable
 from contextlib import asynccontextmanager, suppress
 
@@ -59,6 +60,10 @@ that the turn before it is over, which the client has seen."""
 
 AGAIN_SECONDS = 0.2
 """After which the store receives once more that turns are over."""
+
+DOUBTFUL_SECONDS = 6.0
+"""After which a turn is discharged once more that the store may have admitted though this node has
+no answer: longer than a store works on anything."""
 
 
 @define(eq=False)
@@ -192,6 +197,7 @@ class KeyLimiter:
     ) -> None:
         self._is_shared = is_shared
         self._over: list[tuple[str, str]] = []
+        self._doubtful: deque[tuple[float, tuple[str, str]]] = deque()
         self._some_over = trio.Event()
         self._keys = keys
         self._store = store
@@ -233,7 +239,9 @@ class KeyLimiter:
 
     def check(self, owner: str) -> None:
         """See that the key may begin a turn now. Raises `LimitReached`."""
-        account = self._account(owner)
+        self._check(self._account(owner))
+
+    def _check(self, account: _Account) -> None:
         limits, now = account.limits, self._clock()
         most = limits.concurrent_turns or 0
         if most and account.running >= most:
@@ -285,8 +293,11 @@ class KeyLimiter:
             if account.is_limited:
                 await self._admit(owner, account, turn_id)
         else:
-            await self.load(owner)
-            self.take(owner)
+            if account.windows and not account.is_loaded:
+                await self.load(owner)
+            self._check(account)
+            if account.limits.turns_per_minute:
+                account.bucket -= 1
             account.running += turn_id is not None
 
     def end(self, owner: str, turn_id: str) -> None:
@@ -310,13 +321,6 @@ class KeyLimiter:
             account.fill(self._clock())
             return account.bucket >= max(1, limits.turns_per_minute / 2)
         return True
-
-    def take(self, owner: str) -> None:
-        """A turn begins here, of a child or of the cache. Raises `LimitReached`."""
-        self.check(owner)
-        account = self._account(owner)
-        if account.limits.turns_per_minute:
-            account.bucket -= 1
 
     def _account(self, owner: str) -> _Account:
         account = self._accounts.get(owner)
@@ -370,6 +374,8 @@ class KeyLimiter:
             raise _unread(error) from error
         finally:
             if not is_known and turn_id is not None:
+                due = trio.current_time() + DOUBTFUL_SECONDS
+                self._doubtful.append((due, (owner, turn_id)))
                 self._tell_over(owner, turn_id)
         return standing
 
@@ -381,6 +387,8 @@ class KeyLimiter:
         """Tell the store which turns are over, after what they used. Raises `StoreError`: then it
         learns it later."""
         over, self._over = self._over, []
+        while self._doubtful and self._doubtful[0][0] <= trio.current_time():
+            over.append(self._doubtful.popleft()[1])
         try:
             await self.flush()
             if over:
@@ -392,7 +400,8 @@ class KeyLimiter:
     async def run_discharges(self) -> None:
         """Tell the store at once, again and again."""
         while True:
-            await self._some_over.wait()
+            with trio.move_on_at(self._doubtful[0][0] if self._doubtful else math.inf):
+                await self._some_over.wait()
             self._some_over = trio.Event()
             try:
                 with trio.move_on_after(CLOSE_SECONDS, shield=True):
@@ -456,7 +465,7 @@ class KeyLimiter:
 
     async def load_headers(self, owner: str) -> None:
         """Have what `headers` says, of all nodes: `FRESH_SECONDS` old at most. As it was, where the
-        store does not answer. No checkpoint on a node that is alone."""
+        store does not answer."""
         account = self._account(owner)
         if isinstance(account, _SharedAccount) and not account.is_fresh(self._clock()):
             with suppress(Overloaded):

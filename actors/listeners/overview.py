@@ -22,6 +22,7 @@ from ...schemas.convert import write_json
 from ...schemas.turn import ChildSource
 from ...transport.http.websocket import encode_frame
 from ..mcp.servers import McpServers, ServerState
+from ..nodes.figures import NodeFigures
 from ..pool.pool import PoolStatistics
 from ..runtime.bus import Bus, Subscription
 from .stats import Stats
@@ -105,6 +106,7 @@ class Observed(Protocol):
     def own_statistics(self, owner: str) -> OwnStatistics: ...
     def sees_all(self, owner: str) -> bool: ...
     def sessions(self, *, owner: str) -> list[SessionInfo]: ...
+    def node_figures(self) -> list[NodeFigures]: ...
 
 
 class Overview:
@@ -172,6 +174,9 @@ class Overview:
                 "logins": numbers["logins"],
                 "mcp": [_encode_server(state) for state in gateway.mcp.states()],
             }
+            nodes = gateway.node_figures()
+            if len(nodes) > 1:
+                shared["nodes"] = [node.encode() for node in nodes]
         return {
             "at": round(time.time(), 3),
             "uptime_seconds": numbers["uptime_seconds"],

@@ -22,6 +22,7 @@ from prometheus_client import generate_latest
 from ...schemas import events
 from ...transport.loggers import get_logger
 from ..keys.registry import LOCAL
+from ..nodes.figures import NodeFigures
 from ..pool.logins import LoginBook
 from ..runtime.bus import Bus, Subscription
 from .metrics import Metrics, bounded
@@ -91,16 +92,23 @@ class _Turns:
         self._running.set(0)
 
     def read(self) -> dict[str, Any]:
+        totals = self.totals()
+        return {
+            "turns": totals.pop("turns"),
+            "latency": {
+                "first_delta_ms": self._first_delta.read(),
+                "turn_ms": self._seconds.read(),
+            },
+            **totals,
+        }
+
+    def totals(self) -> dict[str, Any]:
         return {
             "turns": {
                 "started": int(self._started.read()),
                 "finished": int(self._finished.read()),
                 "failed": self._failed.read(),
                 "running": len(self._under_way),
-            },
-            "latency": {
-                "first_delta_ms": self._first_delta.read(),
-                "turn_ms": self._seconds.read(),
             },
             "tokens": self._tokens.read(),
             "cost_usd": round(self._cost.read(), 9),
@@ -274,6 +282,21 @@ class _McpServers:
             self._servers.labels(event.state).inc()
 
 
+class _Nodes:
+    """This node among others, for Prometheus, which asks each. Set when they are read."""
+
+    def __init__(self, make: Metrics) -> None:
+        self._info = make.gauge("node_info", "1, of the node that is asked.", "node", "url")
+        self._living = make.gauge("nodes", "Nodes that live, this one among them.")
+        self._store = make.gauge("node_store_seconds", "What the last beat took.")
+
+    def renew(self, node: NodeFigures, living: int) -> None:
+        self._info.clear()  # another life has another id
+        self._info.labels(node.id, node.url).set(1)
+        self._living.set(living)
+        self._store.set(node.store_ms / 1000)
+
+
 class Stats:
     """The numbers since the gateway was opened."""
 
@@ -293,6 +316,8 @@ class Stats:
         self._lost = make.count("events_lost", "Events that happened and are not counted here.")
         self._uptime = make.gauge("uptime_seconds", "Time since the gateway was opened.")
         self.news: Subscription | None = None
+        self._make = make
+        self._nodes: _Nodes | None = None
 
     def catch_up(self) -> None:
         """Count everything that was published until now."""
@@ -374,6 +399,12 @@ class Stats:
             self._owned[owner] = make, _Turns(make)
         return self._owned[owner][1]
 
+    def totals(self) -> dict[str, Any]:
+        """Those of `snapshot` that are quickly read: ``turns``, ``tokens``, ``cost_usd`` and
+        ``cache``."""
+        self.catch_up()
+        return {**self._turns.totals(), "cache": self._cache.read()}
+
     def snapshot(self, owner: str | None = None) -> dict[str, Any]:
         """All numbers as plain JSON values, in the groups of `/stats`.
 
@@ -410,6 +441,12 @@ class Stats:
         self._uptime.set(trio.current_time() - self._since)
         self._logins.renew()
         return generate_latest(self._registry)
+
+    def note_nodes(self, this: NodeFigures, living: int) -> None:
+        """How this node stands, and how many there are, for `prometheus`."""
+        if self._nodes is None:
+            self._nodes = _Nodes(self._make)
+        self._nodes.renew(this, living)
 
 
 async def _listen(bus: Bus, stats: Stats, *, task_status: trio.TaskStatus[None]) -> None:

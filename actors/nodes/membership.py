@@ -21,6 +21,7 @@ import random
 import time
 from collections.abc import AsyncIterator, Awaitable, Callable, Mapping
 from contextlib import asynccontextmanager, suppress
+from pathlib import Path
 
 import trio
 
@@ -29,7 +30,9 @@ from ...schemas.errors import Overloaded
 from ...schemas.node_seal import HEADER, OWNER_HEADER, Passed, seal
 from ...schemas.settings.settings import ClusterSettings, Problem, SettingsError
 from ...transport.loggers import get_logger
+from ...transport.process.workspaces_home import home_of
 from ...transport.store.interface import Lapsed, LiveNode, Node, Store, StoreError
+from .figures import NodeFigures, read_figures
 
 log = get_logger("ccapi.nodes")
 
@@ -54,12 +57,15 @@ class Membership:
         store does not answer, so that no other node can have taken anything either."""
         self.facts: Callable[[], Mapping[str, object]] = dict
         """What this node tells the others of itself with each beat, as JSON values."""
+        self.home = ""
+        """The id of the folder in which this node's agents work (`workspaces_home.home_of`)."""
         self.draining = False
         """Whether this node takes no more turns, which it tells the others too."""
         self._store = store
         self._secret = settings.secret
         self._interval = settings.lease_seconds / BEATS_IN_A_LEASE
         self._until = -math.inf
+        self._store_seconds = 0.0
         self._others: dict[str, LiveNode] = {}
         self._changed = trio.Event()
         self.lives = 0
@@ -92,10 +98,28 @@ class Membership:
         return tuple(self._others.values())
 
     @property
+    def figures(self) -> list[NodeFigures]:
+        """How each node stands that lives, in the order of their URLs: this one now, the others
+        as they said with their last beat."""
+        here = LiveNode(self.node, write_json(self._own_facts()))
+        nodes = map(read_figures, [here, *self.others])
+        return sorted(nodes, key=lambda each: (each.url, each.id))
+
+    def _own_facts(self) -> dict[str, object]:
+        store_ms = round(self._store_seconds * 1000, 3)
+        own = {"draining": self.draining, "home": self.home, "store_ms": store_ms}
+        return {**self.facts(), **own}
+
+    @property
     def taking(self) -> Node | None:
         """Another node that takes turns, any of them."""
         taking = [each.node for each in self._others.values() if not _drains(each)]
         return random.choice(taking) if taking else None  # noqa: S311 (no secret)
+
+    def node_at(self, home: str) -> Node | None:
+        """Another node whose agents work there."""
+        found = (each.node for each in self._others.values() if _facts(each).get("home") == home)
+        return next(found, None)
 
     def lives_on(self, node_id: str) -> bool:
         """Whether this other node lived at the last beat."""
@@ -147,8 +171,9 @@ class Membership:
 
     async def _beat(self) -> None:
         try:
-            facts = {**self.facts(), "draining": self.draining}
-            self._until = await self._store.beat(write_json(facts))
+            facts, before = write_json(self._own_facts()), trio.current_time()
+            self._until = await self._store.beat(facts)
+            self._store_seconds = trio.current_time() - before
         except Lapsed:
             self._until = -math.inf
             raise
@@ -187,17 +212,22 @@ async def _nothing(is_silent: bool) -> None:
     """Nothing is owned yet."""
 
 
-def _drains(other: LiveNode) -> bool:
+def _facts(other: LiveNode) -> Mapping[str, object]:
     facts = parse_json(other.facts)
-    return isinstance(facts, dict) and facts.get("draining") is True
+    return facts if isinstance(facts, dict) else {}
+
+
+def _drains(other: LiveNode) -> bool:
+    return _facts(other).get("draining") is True
 
 
 @asynccontextmanager
 async def open_nodes(
-    store: Store | None, settings: ClusterSettings
+    store: Store | None, settings: ClusterSettings, workspaces: Path
 ) -> AsyncIterator[Membership | None]:
     """Be one node among others while the block runs, if the store is one that several share;
-    afterwards this node owns nothing. Raises `SettingsError`, `Overloaded`."""
+    afterwards this node owns nothing. `workspaces` is the folder in which agents work. Raises
+    `SettingsError`, `Overloaded`."""
     membership = None if store is None else Membership(store, settings)
     try:
         if membership is not None:
@@ -210,6 +240,10 @@ async def open_nodes(
             raise _wrong("needs a database that several gateways can share (storage.url)")
         yield None
         return
+    try:
+        membership.home = await trio.to_thread.run_sync(home_of, workspaces)
+    except OSError as error:
+        raise SettingsError([Problem("workspaces.root", str(error))]) from error
     async with trio.open_nursery() as nursery:
         nursery.start_soon(membership.run)
         try:

@@ -138,10 +138,16 @@ RANGES: dict[str, tuple[float, float]] = {
 EFFORTS: dict[str, Effort] = {
     "low": "low", "medium": "medium", "high": "high", "xhigh": "xhigh", "max": "max",
 }  # fmt: skip
-_DISPLAYS: dict[str, Literal["summarized", "omitted"]] = {
+_UPDATES = "updates"
+_DISPLAYS: dict[str | None, Literal["summarized", "omitted"] | None] = {
+    None: None,
     "summarized": "summarized",
     "omitted": "omitted",
+    _UPDATES: None,
 }
+"""Updates while the model thinks are what a `claude` asks for that is the client; there are none
+here, and it takes what there is."""
+
 _TIERS: dict[str | None, Literal["auto", "standard_only"]] = {
     "auto": "auto",
     "standard_only": "standard_only",
@@ -173,7 +179,7 @@ DETAILS: Details = {
     ThinkingConfig: {
         "type": {"enum": ["enabled", "adaptive", "disabled"]},
         "budget_tokens": {"minimum": LEAST_BUDGET},
-        "display": {"enum": ["summarized", "omitted"]},
+        "display": {"enum": ["summarized", "omitted", _UPDATES]},
     },
     OutputConfig: {"effort": {"enum": [*EFFORTS]}},
     OutputFormat: {
@@ -326,6 +332,8 @@ def _asked(request: CountRequest, version: str, *, continues: bool) -> MessagesT
         known_tools = (*known_tools, Tool(SEARCH_TOOL))
     choice, parallel = read_choice(request.tool_choice, known_tools)
     ignored = {*history.ignored, *ignored_of(request.tools or ())}
+    if request.thinking is not None and request.thinking.display == _UPDATES:
+        ignored.add("thinking.display")
     if isinstance(request.system, tuple) and any(part.cache_control for part in request.system):
         ignored.add("cache_control")
     return MessagesTurn(
@@ -396,9 +404,11 @@ def _thinking(
     given = request.thinking
     if given is None:
         return ThinkingWish("disabled")
-    if given.display is not None and given.display not in _DISPLAYS:
-        raise invalid("thinking.display must be summarized or omitted.", "thinking.display")
-    display = None if given.display is None else _DISPLAYS[given.display]
+    if given.display not in _DISPLAYS:
+        raise invalid(
+            "thinking.display must be summarized, omitted or updates.", "thinking.display"
+        )
+    display = _DISPLAYS[given.display]
     match given.type:
         case "enabled":
             budget = _budget(given.budget_tokens, betas, max_tokens)

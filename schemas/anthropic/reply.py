@@ -208,7 +208,10 @@ def encode_message(
 
 
 def _text(text: str, citations: list[dict[str, Any]] | None = None) -> dict[str, Any]:
-    return {"type": "text", "text": text, "citations": citations}
+    """Without citations the block has no field for them, as at the API: clients that check what
+    they receive take a list or nothing, and no null."""
+    block = {"type": "text", "text": text}
+    return block if citations is None else {**block, "citations": citations}
 
 
 def _call(id: str, name: str, given: Mapping[str, Any]) -> dict[str, Any]:

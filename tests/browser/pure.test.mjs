@@ -5,6 +5,7 @@ import assert from "node:assert/strict";
 import { test } from "node:test";
 import { colour } from "./page/colours.js";
 import { limitTables } from "./page/overview_limits.js";
+import { nodeRows } from "./page/overview_nodes.js";
 import { plan, sessionPlaces, windowLights } from "./page/overview_plan.js";
 import { itemsOf, portionsOf } from "./page/go_on.js";
 import { safeAddress } from "./page/inline.js";
@@ -431,4 +432,17 @@ test("an admin sees keys by name, the most expensive first, and the newest day f
   assert.deepEqual(byKey(entries, Date.UTC(2026, 0, 3)).map(({ name, tokens, cost }) => [name, tokens, cost]), [["bob", 9, 3], ["ann", 6, 2], ["No key", 3, 0], ["cc", 2, 0]]);
   assert.deepEqual(newestFirst(entries).slice(0, 3).map(({ day, key_name: name }) => [day, name]), [["2026-01-02", "ann"], ["2026-01-02", "bob"], ["2026-01-01", "ann"]]);
   assert.deepEqual([hasSeveralKeys(entries), hasSeveralKeys([used("2026-01-01", 1, 1)])], [true, false]);
+});
+
+// -- several gateways --------------------------------------------------------------------------------
+
+test("each of several gateways has a row, and one that is alone has none", () => {
+  const node = { url: "http://10.0.0.5:8080", since: 940, draining: false, store_ms: 0.84, turns_running: 1200, children: 3, children_limit: 8, conversations: 12 };
+  const span = (seconds) => `${seconds} s`;
+  assert.deepEqual(nodeRows(undefined, 1000, span), []);
+  assert.deepEqual(nodeRows([node], 1000, span), []);
+  assert.deepEqual(nodeRows([node, { ...node, url: "odd", draining: true, since: 0, store_ms: 31.4 }], 1000, span), [
+    ["10.0.0.5:8080", "1,200", "3 of 8", "12", "60 s", "0.8 ms"],
+    ["odd, draining", "1,200", "3 of 8", "12", "–", "31 ms"],
+  ]);
 });

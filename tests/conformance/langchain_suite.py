@@ -31,6 +31,10 @@ PDF = (
 
 @pytest.fixture(autouse=True)
 def downloads(monkeypatch: pytest.MonkeyPatch) -> None:
+    stub_downloads(monkeypatch)
+
+
+def stub_downloads(monkeypatch: pytest.MonkeyPatch) -> None:
     """The pictures and documents that LangChain's tests download come from here."""
 
     def get(url: str, **_: Any) -> SimpleNamespace:

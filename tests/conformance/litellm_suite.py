@@ -14,6 +14,9 @@ from .report import BASE_URL, OBEDIENT, PNG, report
 MODEL = "openai/sonnet"
 GIVEN: dict[str, Any] = {"api_base": BASE_URL, "api_key": "unused", "num_retries": 0}
 
+MESSAGES = "anthropic/sonnet"
+GIVEN_MESSAGES = {**GIVEN, "api_base": BASE_URL.removesuffix("/v1")}
+
 
 def function(name: str, description: str) -> dict[str, Any]:
     city = {"type": "object", "properties": {"city": {"type": "string"}}, "required": ["city"]}
@@ -78,11 +81,11 @@ async def parallel_tools() -> Any:
     return await _loop("What is the weather in Paris and in London?")
 
 
-async def _loop(prompt: str) -> Any:
+async def _loop(prompt: str, model: str = MODEL, given: dict[str, Any] = GIVEN) -> Any:
     messages: list[Any] = [user(prompt)]
     steps = []
     for _ in range(5):
-        answer = await acompletion(MODEL, messages, tools=TOOLS, **GIVEN)
+        answer = await acompletion(model, messages, tools=TOOLS, **given)
         message = answer.choices[0].message
         messages.append(message)
         steps.append([answer.choices[0].finish_reason, called(message)])
@@ -177,6 +180,81 @@ async def async_stream() -> Any:
     return "".join([chunk.choices[0].delta.content or "" async for chunk in stream])
 
 
+async def messages_api() -> Any:
+    """What others do through chat completions, by the route of the Messages API."""
+    answer = completion(MESSAGES, [user("Hello")], **GIVEN_MESSAGES)
+    choice = answer.choices[0]
+    asked: list[Any] = [{"role": "system", "content": "Be brief."}, user("My name is Ada.")]
+    asked.append(completion(MESSAGES, asked, **GIVEN_MESSAGES).choices[0].message)
+    asked.append(user("What is my name?"))
+    second = completion(MESSAGES, asked, **GIVEN_MESSAGES).choices[0].message.content
+    return [choice.message.content, choice.finish_reason, is_counted(answer.usage), second]
+
+
+async def messages_stream() -> Any:
+    asked = [user("Count to 20")]
+    chunks = list(completion(MESSAGES, asked, stream=True, **GIVEN_MESSAGES))
+    whole = litellm.stream_chunk_builder(chunks, messages=asked)
+    choice = whole.choices[0]
+    return [choice.message.content, choice.finish_reason, len(chunks) > 2]
+
+
+async def messages_tools() -> Any:
+    prompt = "Get the weather in Rome, then get the time in Rome."
+    return await _loop(prompt, MESSAGES, GIVEN_MESSAGES)
+
+
+async def messages_thinking() -> Any:
+    given = {**GIVEN_MESSAGES, "thinking": {"type": "enabled", "budget_tokens": 2000}}
+    asked = [user("Think: what is the weather in Rome?")]
+    model = "anthropic/claude-haiku-4-5"
+    first = await acompletion(model, asked, tools=TOOLS, max_tokens=4000, **given)
+    message = first.choices[0].message
+    [call] = message.tool_calls
+    asked += [message, {"role": "tool", "tool_call_id": call.id, "content": "Sunny in Rome."}]
+    second = await acompletion(model, asked, tools=TOOLS, max_tokens=4000, **given)
+    signed = [bool(block["signature"]) for block in message.thinking_blocks]
+    return [bool(message.reasoning_content), signed, second.choices[0].message.content]
+
+
+async def messages_structured() -> Any:
+    prompt = [user("Tell me a joke worth 5 laughs.")]
+    answer = completion(MESSAGES, prompt, response_format=Joke, **GIVEN_MESSAGES)
+    return Joke.model_validate_json(answer.choices[0].message.content).model_dump()
+
+
+async def messages_image() -> Any:
+    url = {"url": f"data:image/png;base64,{PNG}"}
+    content = [
+        {"type": "text", "text": "Describe this image."},
+        {"type": "image_url", "image_url": url},
+    ]
+    return completion(MESSAGES, [user(content)], **GIVEN_MESSAGES).choices[0].message.content
+
+
+async def messages_errors() -> Any:
+    found = {}
+    cases: dict[str, dict[str, Any]] = {
+        "unknown": {"model": "anthropic/gpt-nope"},
+        "bad": {"model": MESSAGES, "max_tokens": -1},
+    }
+    for name, given in cases.items():
+        try:
+            await acompletion(messages=[user("Hi")], **given, **GIVEN_MESSAGES)
+            found[name] = ["no error"]
+        except (litellm.NotFoundError, litellm.BadRequestError) as error:
+            found[name] = [type(error).__name__, error.status_code]
+    return found
+
+
+async def messages_as_they_are() -> Any:
+    """LiteLLM's own face of the Messages API, which passes them through."""
+    message = await litellm.anthropic_messages(
+        model=MESSAGES, max_tokens=100, messages=[user("Hello")], **GIVEN_MESSAGES
+    )
+    return [message["content"][0]["text"], message["stop_reason"]]
+
+
 async def responses() -> Any:
     first = await aresponses(model=MODEL, input="My name is Ada.", **GIVEN)
     then = {"input": "What is my name?", "previous_response_id": first.id}
@@ -202,5 +280,13 @@ if __name__ == "__main__":
             fallbacks,
             async_stream,
             responses,
+            messages_api,
+            messages_stream,
+            messages_tools,
+            messages_thinking,
+            messages_structured,
+            messages_image,
+            messages_errors,
+            messages_as_they_are,
         ]
     )

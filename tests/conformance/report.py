@@ -26,6 +26,15 @@ PNG = (
 )
 """A picture of one pixel, in base64."""
 
+PDF = (
+    "JVBERi0xLjQKMSAwIG9iajw8L1R5cGUvQ2F0YWxvZy9QYWdlcyAyIDAgUj4+ZW5kb2JqCjIgMCBvYmo8"
+    "PC9UeXBlL1BhZ2VzL0tpZHNbMyAwIFJdL0NvdW50IDE+PmVuZG9iagozIDAgb2JqPDwvVHlwZS9QYWdl"
+    "L1BhcmVudCAyIDAgUi9NZWRpYUJveFswIDAgNzIgNzJdPj5lbmRvYmoKdHJhaWxlcjw8L1Jvb3QgMSAw"
+    "IFI+PgolJUVPRgo="
+)
+"""An empty page, in base64."""
+
+SLOW = f"Say slowly: {' '.join(f'word{i}' for i in range(400))}"
 
 _PATIENCE = 60.0
 """Seconds for one check; ample, so that only a check that hangs reaches it."""

@@ -74,6 +74,18 @@ SUITES = (
         "TestToolChoiceInWords",
     ),
     Suite(
+        "its `ChatModelIntegrationTests` with `ChatAnthropic`, default model",
+        "test_langchain_anthropic",
+        of_environment("langchain-anthropic"),
+        "TestGateway",
+    ),
+    Suite(
+        "its tools and structured output by forced tool calls, with `claude-sonnet-5`, too",
+        "test_langchain_anthropic",
+        of_environment("langchain-anthropic"),
+        "TestForcedToolChoice",
+    ),
+    Suite(
         "LangChain JS (`@langchain/openai`): turns, tool loops, structured output, Responses",
         "test_langchain_js",
         of_npm("@langchain/openai"),
@@ -83,6 +95,17 @@ SUITES = (
         "errors, abort",
         "test_node_openai",
         of_npm("openai"),
+    ),
+    Suite(
+        "anthropic Python SDK: messages, streams, tool runners, thinking, documents, parsed "
+        "output, errors, retries, batches",
+        "test_anthropic_sdk",
+        of_environment("anthropic"),
+    ),
+    Suite(
+        "anthropic Node SDK: the same",
+        "test_node_anthropic",
+        of_npm("@anthropic-ai/sdk"),
     ),
     Suite(
         "AI SDK (`@ai-sdk/openai-compatible`): the same, and objects, steps, streamed objects",
@@ -96,12 +119,18 @@ SUITES = (
         of_npm("@ai-sdk/openai"),
     ),
     Suite(
+        "AI SDK (`@ai-sdk/anthropic`): the same over the Messages API, with signed reasoning",
+        "test_ai_sdk_anthropic",
+        of_npm("@ai-sdk/anthropic"),
+    ),
+    Suite(
         "openai-agents SDK: tool loops on Responses, a stream, a handoff, a session",
         "test_openai_agents",
         of_environment("openai-agents"),
     ),
     Suite(
-        "LiteLLM: turns, streams, tools, structured output, its errors, its router, Responses",
+        "LiteLLM: turns, streams, tools, structured output, its errors, its router, Responses, "
+        "Messages",
         "test_litellm",
         of_lock("litellm", "litellm"),
     ),
@@ -117,13 +146,19 @@ SUITES = (
         of_lock("pydantic_ai", "pydantic-ai-slim"),
     ),
     Suite(
+        "Claude Code (`claude -p`): its tools, 20 rounds of them, a subagent, pictures, sessions, "
+        "streams, keys",
+        "test_claude",
+        of_environment("claude-agent-sdk"),
+    ),
+    Suite(
         "Codex CLI (`codex exec`): tool loop, `apply_patch`, namespaces, images, output schema, "
         "resume, WebSocket",
         "test_codex",
         of_npm("@openai/codex", HERE / "codex"),
     ),
     Suite(
-        "opencode (`opencode run`): turns, its tools, sessions, images, chat and Responses",
+        "opencode (`opencode run`): turns, its tools, sessions, images, chat, Responses, Messages",
         "test_opencode",
         of_npm("opencode-linux-x64-baseline", HERE / "opencode"),
     ),

@@ -88,3 +88,31 @@ def test_an_async_stream(seen: Seen) -> None:
 
 def test_responses_continue(seen: Seen) -> None:
     assert seen.by("responses") == ["Your name is Ada.", True]
+
+
+def test_the_messages_api(seen: Seen) -> None:
+    assert seen.by("messages_api") == [HELLO, "stop", True, "Your name is Ada."]
+    assert seen.by("messages_as_they_are") == [HELLO, "end_turn"]
+
+
+def test_a_stream_of_the_messages_api(seen: Seen) -> None:
+    assert seen.by("messages_stream") == [COUNTED, "stop", True]
+
+
+def test_a_tool_loop_over_the_messages_api(seen: Seen) -> None:
+    steps = [["tool_calls", [WEATHER]], ["tool_calls", [TIME]], ["stop", []]]
+    assert seen.by("messages_tools") == {"steps": steps, "text": TWO_RESULTS}
+
+
+def test_signed_thinking_over_the_messages_api(seen: Seen) -> None:
+    assert seen.by("messages_thinking") == [True, [True], "The tool says: Sunny in Rome."]
+
+
+def test_structured_output_and_images_over_the_messages_api(seen: Seen) -> None:
+    assert seen.by("messages_structured") == JOKE
+    assert seen.by("messages_image") == PICTURE
+
+
+def test_errors_of_the_messages_api_are_litellms(seen: Seen) -> None:
+    expected = {"unknown": ["NotFoundError", 404], "bad": ["BadRequestError", 400]}
+    assert seen.by("messages_errors") == expected

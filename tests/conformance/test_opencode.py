@@ -1,6 +1,7 @@
 """opencode on the gateway: `opencode run` with nothing but a provider's entry in its settings.
 
-Two entries, for the two libraries through which opencode speaks: chat completions and Responses.
+Three entries, for the libraries through which opencode speaks: chat completions, Responses and the
+Messages API.
 opencode runs in a home and working directories of its own, and asks for nothing beyond loopback.
 A run costs seconds of its own, so few of them do much; but for the first they run side by side.
 """
@@ -42,10 +43,11 @@ def settings(url: str) -> dict[str, Any]:
         return {"npm": package, "options": {"baseURL": url, "apiKey": "unused"}, "models": models}
 
     chat, responses = provider("@ai-sdk/openai-compatible"), provider("@ai-sdk/openai")
+    messages = provider("@ai-sdk/anthropic")
     return {
         "model": "ccapi/sonnet",
         "small_model": "ccapi/sonnet",
-        "provider": {"ccapi": chat, "ccapi-responses": responses},
+        "provider": {"ccapi": chat, "ccapi-responses": responses, "ccapi-messages": messages},
     }
 
 
@@ -152,12 +154,17 @@ async def _look(program: Path, folder: Path) -> Seen:
             command = "echo over responses > made.txt; cat made.txt"
             bash = dictate("bash", command=command, description="Write it")
             other = ("--title", "Other", "-m", "ccapi-responses/sonnet")
+            messages = directory("messages")
+            command = "echo over messages > made.txt; cat made.txt"
+            in_messages = dictate("bash", command=command, description="Write it")
+            over_messages = ("--title", "Third", "-m", "ccapi-messages/sonnet")
             async with trio.open_nursery() as nursery:
                 nursery.start_soon(run, "tools", first, "\n".join(work), "-s", session)
                 nursery.start_soon(
                     run, "image", picture, "Describe this image.", "--title", "Dot", "-f", "dot.png"
                 )
                 nursery.start_soon(run, "responses", responses, bash, *other)
+                nursery.start_soon(run, "messages", messages, in_messages, *over_messages)
                 unknown = ("--title", "None", "-m", "ccapi/gpt-nope")
                 nursery.start_soon(run, "unknown", directory("unknown"), "Hello", *unknown)
             prompts = tuple(
@@ -207,6 +214,13 @@ def test_tools_over_responses(seen: Seen) -> None:
     assert run.tools == [("bash", "completed")]
     assert run.files["made.txt"] == "over responses\n"
     assert "over responses" in run.said[-1]
+
+
+def test_tools_over_messages(seen: Seen) -> None:
+    run = seen.by("messages")
+    assert run.tools == [("bash", "completed")]
+    assert run.files["made.txt"] == "over messages\n"
+    assert "over messages" in run.said[-1]
 
 
 def test_an_error_is_shown(seen: Seen) -> None:

@@ -15,7 +15,7 @@ from trio_websocket import ConnectionClosed, open_websocket_url
 
 from ccapi.actors import open_gateway
 from ccapi.actors.nodes.checks import problem_of
-from ccapi.schemas.settings.settings import SettingsError
+from ccapi.schemas.settings.settings import SettingsError, WorkspaceSettings
 from ccapi.transport.store.memory import MemoryCluster
 
 from ..support.embedded import script
@@ -400,3 +400,57 @@ async def test_a_node_that_drains_passes_turns_on(
         assert answer.status_code == 200, answer.text
     assert name in {each.conversation_id for each in other.gateway.conversations()}
     assert (await client.get(f"{one.url}/ready")).status_code == 503
+
+
+# -- agents ----------------------------------------------------------------------------------------
+
+
+async def test_an_agents_conversation_stays_where_its_workspace_is(
+    tmp_path: Path, client: httpx.AsyncClient
+) -> None:
+    fast = {"hibernate_after_seconds": 0.1}
+    async with open_demo_nodes(
+        tmp_path, cluster={"release_seconds": 0.1}, claude=fast, count=2
+    ) as (one, other):
+        first = await ask(client, one, "One", model="agent/sonnet", workspace="shop")
+        assert first.status_code == 200, first.text
+        name = first.json()["conversation_id"]
+        with trio.fail_after(20):
+            while one.gateway.conversations():
+                await trio.sleep(0.05)
+        # At rest it is no node's, but its files are on the first.
+        second = await ask(client, other, "Two", conversation_id=name)
+        assert second.status_code == 200, second.text
+        assert not other.gateway.conversations()
+        # So is the workspace, for whichever conversation.
+        third = await ask(client, other, "Three", model="agent/sonnet", workspace="shop")
+        assert third.status_code == 200, third.text
+        assert not other.gateway.conversations()
+        one.stop.set()
+        with trio.fail_after(20):
+            while True:
+                gone = await ask(client, other, "Four", conversation_id=name)
+                if gone.json()["error"]["code"] == "agent_node_gone":
+                    break
+                await trio.sleep(0.1)
+        assert gone.status_code == 503
+        assert "on another machine, whose gateway is gone" in gone.json()["error"]["message"]
+
+
+async def test_an_agent_moves_where_nodes_see_the_same_workspaces(
+    tmp_path: Path, client: httpx.AsyncClient
+) -> None:
+    shared = WorkspaceSettings(root=tmp_path / "workspaces")
+    async with open_demo_nodes(
+        tmp_path,
+        cluster={"release_seconds": 0.1},
+        claude={"hibernate_after_seconds": 0.1},
+        workspaces=shared,
+    ) as (one, other):
+        name = (await ask(client, one, "One", model="agent/sonnet")).json()["conversation_id"]
+        with trio.fail_after(20):
+            while one.gateway.conversations():
+                await trio.sleep(0.05)
+        second = await ask(client, other, "Two", conversation_id=name)
+        assert second.status_code == 200, second.text
+        assert [each.conversation_id for each in other.gateway.conversations()] == [name]

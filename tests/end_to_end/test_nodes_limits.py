@@ -17,7 +17,7 @@ import trio
 from ccapi.actors.keys.registry import owner_of
 from ccapi.schemas.keys import ApiKey, KeyLimits, Scope, new_secret
 
-from ..support.embedded import script
+from ..support.embedded import SILENT, script
 from ..support.live import Live
 from ..support.nodes import open_demo_nodes
 
@@ -167,7 +167,7 @@ async def test_a_revoked_key_ends_on_all_nodes(nodes: list[Live]) -> None:
 
     async def use(node: Live) -> None:
         async with client_of(secret) as client:
-            answer = await ask(client, node, script(f"slow {node.url}", deltas=400, pace_ms=50))
+            answer = await ask(client, node, SILENT + node.url)
             endings.append((answer.status_code, answer.json()["error"]["code"]))
 
     with trio.fail_after(10):
@@ -303,3 +303,39 @@ async def test_what_one_node_has_compacted_another_reads(nodes: list[Live]) -> N
             f"{other.base_url}/responses", json={"model": "sonnet", "input": history}
         )
         assert answer.status_code == 200, answer.text
+
+
+# -- statistics of all nodes -----------------------------------------------------------------------
+
+
+async def test_statistics_are_of_all_nodes(nodes: list[Live]) -> None:
+    admin, plain = await new_key(nodes, scopes=("admin", "chat")), await new_key(nodes)
+    async with client_of(admin) as mine, client_of(plain) as theirs, trio.open_nursery() as nursery:
+        for number, node in enumerate(nodes):
+            assert (await ask(mine, node, f"turn {number}")).status_code == 200
+        for node in nodes[:2]:
+            nursery.start_soon(ask, theirs, node, SILENT + node.url)
+        with trio.fail_after(10):
+            while running(nodes) < 2:
+                await trio.sleep(0.01)
+        for node in nodes:
+            with trio.fail_after(10):  # the others tell it with their next beats
+                while True:
+                    told = (await mine.get(f"{node.url}/stats")).json()
+                    whole = told["cluster"]
+                    found = whole["turns_running"], whole["turns_finished"]
+                    if found == (2, 3):
+                        break
+                    await trio.sleep(0.05)
+            assert whole["nodes"] == 3
+            assert whole["completion_tokens"] > 0
+            assert [each["url"] for each in told["nodes"]] == sorted(each.url for each in nodes)
+            assert all(each["store_ms"] > 0 and each["version"] for each in told["nodes"])
+            own = (await theirs.get(f"{node.url}/stats")).json()
+            assert own["cluster"] == {"nodes": 3, "turns_running": 2}
+            assert "nodes" not in own
+            metrics = (await mine.get(f"{node.url}/metrics")).text
+            assert f'url="{node.url}"' in metrics
+            assert "ccapi_nodes 3.0" in metrics
+            assert "ccapi_node_info" not in (await theirs.get(f"{node.url}/metrics")).text
+        nursery.cancel_scope.cancel()

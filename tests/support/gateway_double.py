@@ -30,6 +30,7 @@ from ccapi.actors.keys.registry import LOCAL, KeyRegistry
 from ccapi.actors.listeners.cache import Cache, open_cache
 from ccapi.actors.listeners.overview import GatewayStatistics, OwnStatistics, SessionInfo
 from ccapi.actors.mcp.servers import McpServers
+from ccapi.actors.nodes.figures import NodeFigures
 from ccapi.actors.pool.pool import PoolStatistics
 from ccapi.actors.responses.kept_responses import KeptResponses
 from ccapi.actors.responses.store import ResponseStore
@@ -355,6 +356,9 @@ class GatewayDouble:
     async def dismiss(self, conversation_id: str, *, owner: str) -> None:
         """A conversation that was for one turn is not used any more."""
         await self.forget(conversation_id, owner=owner)
+
+    def node_figures(self) -> list[NodeFigures]:
+        return []
 
     def sees_all(self, owner: str) -> bool:
         return self.keys.find(owner).sees_all

@@ -46,7 +46,11 @@ async def open_demo_nodes(
         nodes = []
         for number in range(count):
             port = free_port()
-            plain = settings_for(tmp_path / f"node-{number}", {"HOME": str(tmp_path)}, **sections)
+            plain = settings_for(
+                tmp_path / f"node-{number}",
+                {"HOME": str(tmp_path), "DEMO_CLI_SWITCHES": "{}"},
+                **sections,
+            )
             settings = node_settings(plain, port, **given)
             store = shared.open_node(settings.cluster.node_url)
             nodes.append(

@@ -26,7 +26,7 @@ MEMORY_BYTES = 1024**3
 EMPTY = """
 delete from conversation; delete from response; delete from usage; delete from api_key;
 delete from request; delete from node; delete from allowance; delete from permit;
-delete from file; delete from batch;
+delete from file; delete from batch; delete from place;
 update counter set value = 0 where name = 'keys'
 """
 

@@ -6,6 +6,7 @@
 import { byId, h, s } from "./dom.js";
 import { compact, counted, dollars, whole } from "./figures.js";
 import { limitTables } from "./overview_limits.js";
+import { COLUMNS, nodeRows } from "./overview_nodes.js";
 import { OverviewPicture } from "./overview_picture.js";
 import { WORDS } from "./overview_plan.js";
 import { Spark } from "./sparks.js";
@@ -28,6 +29,7 @@ export class Overview {
     this.picture = new OverviewPicture();
     this.sparks = SPARKS.map((spark) => new Spark(spark));
     this.facts = h("p", { class: "overview-facts" });
+    this.nodes = h("div", { class: "nodes usage-table", tabindex: "0", role: "region", "aria-label": "Gateways", hidden: "" });
     this.tables = h("div", { class: "tables" });
     this.usage = new UsagePanel();
     this.body = byId("overview-body");
@@ -35,6 +37,7 @@ export class Overview {
       this.picture.element,
       h("dl", { class: "sparks" }, ...this.sparks.map((spark) => spark.element)),
       this.facts,
+      this.nodes,
       this.tables,
       this.usage.element,
     );
@@ -57,6 +60,7 @@ export class Overview {
     this.picture.show(overview);
     this.run();
     this.showFacts(overview);
+    this.showNodes(overview);
     this.showTables(overview);
   }
 
@@ -81,6 +85,14 @@ export class Overview {
       asked ? `${whole.format(cache.hit)} of ${whole.format(asked)} answers from the cache` : null,
     ];
     this.facts.textContent = facts.filter(Boolean).join(" · ");
+  }
+
+  showNodes({ nodes, at }) {
+    const rows = nodeRows(nodes, at, span);
+    this.nodes.hidden = !rows.length;
+    const head = h("tr", {}, ...COLUMNS.map((name, number) => h("th", { scope: "col", class: number ? "figure" : "" }, name)));
+    const row = ([name, ...figures]) => h("tr", {}, h("th", { scope: "row" }, name), ...figures.map((words) => h("td", { class: "figure" }, words)));
+    this.nodes.replaceChildren(h("table", {}, h("caption", {}, "Gateways"), h("thead", {}, head), h("tbody", {}, ...rows.map(row))));
   }
 
   showTables({ sessions, phases, children, turns, tokens, cost_usd: cost, latency, mcp, logins }) {

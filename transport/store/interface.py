@@ -399,6 +399,11 @@ class Store(Protocol):
         """The nodes that live, in the order of their ids; this one among them."""
         ...
 
+    async def claim_place(self, place: str, home: str) -> str:
+        """Where the agents of this place work: at `home`, unless it was claimed for another one
+        before. Both are names that the caller gives."""
+        ...
+
     # -- leases --
 
     async def acquire(

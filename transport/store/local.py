@@ -100,6 +100,7 @@ class Life(Protocol):
     def renew(self) -> Node: ...
     def leave(self) -> None: ...
     def nodes(self) -> tuple[LiveNode, ...]: ...
+    def claim_place(self, place: str, home: str) -> str: ...
 
 
 class LocalStore(LeaseChanges):
@@ -150,6 +151,10 @@ class LocalStore(LeaseChanges):
         await trio.lowlevel.checkpoint()
         if self._life is not None:
             self._life.leave()
+
+    async def claim_place(self, place: str, home: str) -> str:
+        await trio.lowlevel.checkpoint()
+        return home if self._life is None else self._life.claim_place(place, home)
 
     async def nodes(self) -> tuple[LiveNode, ...]:
         await trio.lowlevel.checkpoint()

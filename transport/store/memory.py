@@ -588,6 +588,7 @@ class MemoryCluster:
         self._engine = MemoryEngine("")
         self._clock = clock
         self._living: dict[str, tuple[float, LiveNode]] = {}  # until when, by node
+        self.places: dict[str, str] = {}
 
     def open_node(self, url: str) -> LocalStore:
         """The store, as another node has it."""
@@ -647,3 +648,6 @@ class _Life:
 
     def nodes(self) -> tuple[LiveNode, ...]:
         return self._cluster.nodes()
+
+    def claim_place(self, place: str, home: str) -> str:
+        return self._cluster.places.setdefault(place, home)

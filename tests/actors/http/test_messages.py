@@ -111,7 +111,7 @@ async def everything(asked: Asked) -> None:
 CONTENT = [
     {"type": "thinking", "thinking": "Hm.", "signature": "sig"},
     {"type": "redacted_thinking", "data": "cipher"},
-    {"type": "text", "text": "Let me see.", "citations": None},
+    {"type": "text", "text": "Let me see."},
     {"type": "tool_use", "id": "toolu_1", "name": "add", "input": {"a": 1}},
 ]
 
@@ -432,6 +432,10 @@ async def test_models_in_this_dialect() -> None:
         )  # fmt: skip
         assert whole["data"][0]["display_name"] == "Claude Opus"
         assert whole["data"][3]["capabilities"] is None
+        offered = whole["data"][0]["capabilities"]
+        assert (offered["batch"], offered["server_tools"]["web_search"]) == (
+            {"supported": True}, {"supported": True},
+        )  # fmt: skip
         first = await page("?limit=2")
         assert ([model["id"] for model in first["data"]], first["has_more"]) == (
             ["opus", "sonnet"], True,

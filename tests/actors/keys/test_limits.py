@@ -12,7 +12,13 @@ import pytest
 import trio
 from attrs import define
 
-from ccapi.actors.keys.limits import FRESH_SECONDS, KeyLimiter, duration_of, open_limits
+from ccapi.actors.keys.limits import (
+    DOUBTFUL_SECONDS,
+    FRESH_SECONDS,
+    KeyLimiter,
+    duration_of,
+    open_limits,
+)
 from ccapi.actors.keys.registry import LOCAL, KeyRegistry
 from ccapi.schemas.errors import LimitReached, Overloaded
 from ccapi.schemas.keys import NO_LIMITS, KeyLimits
@@ -303,6 +309,31 @@ async def test_the_end_of_a_turn_is_told_when_the_store_is_there_again(
             assert await over(other) == "concurrent_turns"
         await trio.sleep(1)
         await other.begin(LOCAL, "second")
+
+
+async def test_what_the_store_admits_late_does_not_run_for_ever(
+    clock: Clock, autojump_clock: object, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """The connection broke, and the engine worked on."""
+    async with nodes(clock, concurrent_turns=1).open() as (limits, store), trio.open_nursery() as n:
+        admit = store.admit
+
+        async def late(*given: Any) -> None:
+            await trio.sleep(2)
+            await admit(*given)
+
+        async def fail(*given: Any) -> Standing:
+            n.start_soon(late, *given)
+            raise Unknown("The connection broke.")
+
+        with monkeypatch.context() as patch:
+            patch.setattr(store, "admit", fail)
+            with pytest.raises(Overloaded):
+                await limits.begin(LOCAL, "first")
+        await trio.sleep(3)
+        assert await over(limits) == "concurrent_turns"
+        await trio.sleep(DOUBTFUL_SECONDS)
+        await limits.begin(LOCAL, "second")
 
 
 async def test_a_key_without_limits_costs_no_call(

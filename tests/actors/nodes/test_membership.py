@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import AsyncIterator, Callable
 from contextlib import asynccontextmanager
+from pathlib import Path
 
 import pytest
 import trio
@@ -19,8 +20,8 @@ SETTINGS = ClusterSettings(node_url="http://one:1", secret="what-all-nodes-share
 
 
 @asynccontextmanager
-async def joined(store: Store) -> AsyncIterator[Membership]:
-    async with open_nodes(store, SETTINGS) as membership:
+async def joined(store: Store, tmp_path: Path) -> AsyncIterator[Membership]:
+    async with open_nodes(store, SETTINGS, tmp_path) as membership:
         assert membership is not None
         yield membership
 
@@ -31,9 +32,9 @@ def cluster() -> MemoryCluster:
 
 
 async def test_a_node_that_beats_keeps_its_lease(
-    cluster: MemoryCluster, autojump_clock: MockClock
+    cluster: MemoryCluster, tmp_path: Path, autojump_clock: MockClock
 ) -> None:
-    async with joined(cluster.open_node("http://one:1")) as one:
+    async with joined(cluster.open_node("http://one:1"), tmp_path) as one:
         life = one.node.id
         await trio.sleep(100)
         assert (one.holds, one.node.id, one.lives) == (True, life, 0)
@@ -41,9 +42,9 @@ async def test_a_node_that_beats_keeps_its_lease(
 
 
 async def test_who_lives_is_known_within_a_beat(
-    cluster: MemoryCluster, autojump_clock: MockClock
+    cluster: MemoryCluster, tmp_path: Path, autojump_clock: MockClock
 ) -> None:
-    async with joined(cluster.open_node("http://one:1")) as one:
+    async with joined(cluster.open_node("http://one:1"), tmp_path) as one:
         other = cluster.open_node("http://other:1")
         await trio.sleep(LEASE / 4 + 0.01)
         assert [each.node for each in one.others] == [other.node]
@@ -78,10 +79,10 @@ def fail() -> None:
 
 @pytest.mark.parametrize("fault", ["hangs", "fails"])
 async def test_a_node_whose_beats_do_not_arrive_drops_everything_in_time(
-    cluster: MemoryCluster, autojump_clock: MockClock, fault: str
+    cluster: MemoryCluster, tmp_path: Path, autojump_clock: MockClock, fault: str
 ) -> None:
     store = Faulty(cluster.open_node("http://one:1"))
-    async with open_nodes(store, SETTINGS) as one:  # type: ignore[arg-type]
+    async with open_nodes(store, SETTINGS, tmp_path) as one:  # type: ignore[arg-type]
         assert one is not None
         life, dropped = one.node.id, []
 
@@ -105,9 +106,9 @@ async def test_a_node_whose_beats_do_not_arrive_drops_everything_in_time(
 
 
 async def test_a_node_that_was_given_up_begins_anew(
-    cluster: MemoryCluster, autojump_clock: MockClock
+    cluster: MemoryCluster, tmp_path: Path, autojump_clock: MockClock
 ) -> None:
-    async with joined(cluster.open_node("http://one:1")) as one:
+    async with joined(cluster.open_node("http://one:1"), tmp_path) as one:
         dropped = trio.Event()
 
         async def drop(is_silent: bool) -> None:
@@ -123,8 +124,8 @@ async def test_a_node_that_was_given_up_begins_anew(
         assert one.node.id != life
 
 
-async def test_a_database_for_one_gateway_is_refused() -> None:
+async def test_a_database_for_one_gateway_is_refused(tmp_path: Path) -> None:
     async with open_memory_store() as store:
         with pytest.raises(SettingsError, match="several gateways can share"):
-            async with open_nodes(store, SETTINGS):
+            async with open_nodes(store, SETTINGS, tmp_path):
                 pass

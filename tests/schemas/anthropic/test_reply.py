@@ -78,7 +78,7 @@ def test_a_stream_of_text_byte_by_byte() -> None:
         'event: ping\ndata: {"type":"ping"}\n\n'
         "event: content_block_start\n"
         'data: {"type":"content_block_start","index":0,'
-        '"content_block":{"type":"text","text":"","citations":null}}\n\n'
+        '"content_block":{"type":"text","text":""}}\n\n'
         "event: content_block_delta\n"
         'data: {"type":"content_block_delta","index":0,'
         '"delta":{"type":"text_delta","text":"Hé"}}\n\n'
@@ -115,8 +115,8 @@ def test_every_kind_of_block_with_its_borders() -> None:
         {"type": "thinking", "thinking": "Hm.", "signature": "sig1"},
         {"type": "redacted_thinking", "data": "cipher"},
         {"type": "thinking", "thinking": "", "signature": "sig2"},
-        {"type": "text", "text": "One", "citations": None},
-        {"type": "text", "text": "Two", "citations": None},
+        {"type": "text", "text": "One"},
+        {"type": "text", "text": "Two"},
         {"type": "tool_use", "id": "toolu_1", "name": "add", "input": {"a": 1}},
         {"type": "tool_use", "id": "toolu_2", "name": "now", "input": {}},
     ]

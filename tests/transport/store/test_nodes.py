@@ -3,10 +3,12 @@
 from __future__ import annotations
 
 from collections.abc import AsyncIterator, Awaitable, Callable
+from contextlib import asynccontextmanager
 from typing import Any
 
 import pytest
 import trio
+import trio.lowlevel
 
 from ccapi.schemas.keys import ApiKey
 from ccapi.schemas.turn import Usage
@@ -155,6 +157,14 @@ async def test_a_request_that_another_node_runs_is_not_lost_before_the_node_is(j
     assert found.state == "lost"
 
 
+async def test_a_place_is_claimed_once(join: Join) -> None:
+    one, other = await join("http://one"), await join("http://other")
+    assert await one.claim_place("shop", "home-1") == "home-1"
+    assert await other.claim_place("shop", "home-2") == "home-1"
+    assert await one.claim_place("shop", "home-1") == "home-1"
+    assert await other.claim_place("barn", "home-2") == "home-2"
+
+
 async def test_keys_are_all_nodes(join: Join) -> None:
     one, other = await join("http://one"), await join("http://other")
     before = await other.keys()
@@ -255,3 +265,69 @@ async def test_what_was_counted_on_one_node_limits_another(join: Join) -> None:
     await one.count([Spent(KEY, late, "haiku", 1, Usage(cost_usd=4.0))])
     assert (await other.standing(KEY, Allowance(windows=windows))).exceeded == "usd_per_5h"
     assert (await one.standing("none", Allowance(windows=windows))).used == (Used(0, 0.0, ""),) * 2
+
+
+async def test_many_clients_of_three_nodes_never_pass_a_limit(join: Join) -> None:
+    nodes = [await join(f"http://{name}") for name in ("one", "two", "three")]
+    running: set[str] = set()
+    most, begun = 0, 0
+
+    async def use(number: int) -> None:
+        nonlocal most, begun
+        for turn in range(8):
+            node, name = nodes[(number + turn) % 3], f"{number} {turn}"
+            if await admitted(node, name, concurrent_turns=3):
+                running.add(name)
+                most, begun = max(most, len(running)), begun + 1
+                await trio.sleep(0.002)
+                running.discard(name)
+                await node.discharge([(KEY, name)])
+            await trio.sleep(0.001)
+
+    async with alive(nodes), trio.open_nursery() as nursery:
+        for number in range(12):
+            nursery.start_soon(use, number)
+    assert (most, begun >= 12) == (3, True)
+    assert (await nodes[0].standing(KEY, Allowance(concurrent_turns=3))).running == 0
+
+
+async def test_many_clients_of_three_nodes_pass_a_budget_by_one_turn(join: Join) -> None:
+    """What a turn used is counted before the turn is over: so of turns one after the other, only
+    the last one can pass the budget."""
+    nodes = [await join(f"http://{name}") for name in ("one", "two", "three")]
+    hour = "2026-01-31T09"
+    allowance = Allowance(concurrent_turns=1, windows=(WindowAllowance("day", hour, 100, 0.0),))
+    begun: list[str] = []
+
+    async def use(number: int) -> None:
+        for turn in range(40):
+            node, name = nodes[(number + turn) % 3], f"{number} {turn}"
+            standing = await node.admit(KEY, allowance, name)
+            if standing.exceeded == "tokens_per_day":
+                return
+            if standing.exceeded is None:
+                begun.append(name)
+                await node.count([Spent(KEY, hour, "opus", 1, Usage(7))])
+                await node.discharge([(KEY, name)])
+            await trio.lowlevel.checkpoint()
+
+    async with alive(nodes), trio.open_nursery() as nursery:
+        for number in range(9):
+            nursery.start_soon(use, number)
+    assert len(begun) == 15
+
+
+@asynccontextmanager
+async def alive(nodes: list[Store]) -> AsyncIterator[None]:
+    """Have them beat while the block runs."""
+
+    async def beat(node: Store) -> None:
+        while True:
+            await node.beat()
+            await trio.sleep(LEASE_SECONDS / 4)
+
+    async with trio.open_nursery() as nursery:
+        for node in nodes:
+            nursery.start_soon(beat, node)
+        yield
+        nursery.cancel_scope.cancel()

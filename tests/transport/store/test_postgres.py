@@ -161,6 +161,18 @@ async def test_a_second_gateway_is_refused_unless_both_are_nodes(
                 pass
 
 
+async def test_a_gateway_that_is_alone_needs_no_beats(postgres_url: str) -> None:
+    async with open_postgres_store(postgres_url, lease_seconds=0.05) as store:
+        await trio.sleep(0.1)
+        [alone] = await store.nodes()
+        assert alone.node == store.node
+        assert await store.renew() == store.node
+        await trio.sleep(0.1)
+        assert store.node in [each.node for each in await store.nodes()]
+    async with open_postgres_store(postgres_url, node_url="http://one") as store:
+        assert [each.node for each in await store.nodes()] == [store.node]
+
+
 async def test_what_ran_when_a_gateway_ended_is_lost_at_once(postgres_url: str) -> None:
     """The next one that is alone does not wait for a lease to run out."""
     async with open_postgres_store(postgres_url) as store:

@@ -211,9 +211,14 @@ create table permit(
 {" ".join(_ADMIT.split())}
 """
 
+_PLACES = """
+create table place(name text collate "C" primary key, home text collate "C" not null);
+"""
+
 MIGRATIONS: tuple[str, ...] = (
     *(re.sub(r" text(?!\[)", ' text collate "C"', script) for script in (_FIRST, _BATCHES)),
     _LIMITS,
+    _PLACES,
 )
 """What makes version 1 of an empty database, version 2 of version 1, and so on. Statements end with
 a semicolon at the end of a line. Texts are compared by their bytes, whatever the database's

@@ -89,6 +89,9 @@ select node.id, node.url from conversation
 left join node on node.id = owner and node.id <> $3 and node.expires > clock_timestamp()
 where conversation.id = $1 and key_id = $2
 """
+CLAIM_PLACE = """
+insert into place values($1, $2) on conflict(name) do update set name = excluded.name returning home
+"""
 RELEASE = "update conversation set owner = null where id = $1 and token = $2 and open_turn is null"
 
 NEW_TOKEN = "select nextval('token')"  # noqa: S105 (a number)
@@ -340,7 +343,11 @@ with u as (
 ), d as (delete from lineage using u where lineage.n = u.n and $5::bool)
 select 1 from u
 """
-DELETE = "delete from conversation where id = $1 and key_id = $2 returning 1"
+DELETE = """
+with gone as (delete from conversation where id = $1 and key_id = $2 returning id),
+    place as (delete from place where name in (select id from gone))
+select 1 from gone
+"""
 
 _UNUSED = f"""open_turn is null and id <> all($1::text[])
     and (owner is null or owner = $2 or not {living("owner")})"""

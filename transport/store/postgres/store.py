@@ -86,6 +86,9 @@ log = get_logger("ccapi.store")
 
 LEASE_SECONDS = 1.2
 
+ALWAYS = 10 * 365 * 86_400.0
+"""How long a gateway lives that is alone: its guard says when it is gone."""
+
 GRACE_SECONDS = 5.0
 """How long a change whose connection was lost waits until it is known what came of it."""
 
@@ -229,7 +232,7 @@ class PostgresStore(LeaseChanges):
     # -- nodes -------------------------------------------------------------------------------------
 
     def _life(self) -> tuple[object, ...]:
-        return self.node.id, self.node.url, self.lease_seconds
+        return self.node.id, self.node.url, ALWAYS if self.is_alone else self.lease_seconds
 
     async def beat(self, facts: bytes = b"{}") -> float:
         """See `interface.Store`. It has a connection of its own, behind no other call, and takes no
@@ -254,8 +257,13 @@ class PostgresStore(LeaseChanges):
 
     async def renew(self) -> Node:
         node = new_node(url=self.node.url)
-        await self.pool.write(sql.RENEW, node.id, node.url, self.lease_seconds)
-        self.node, self._has_given_up = node, False
+        before, self.node = self.node, node
+        try:
+            await self.pool.write(sql.RENEW, *self._life())
+        except BaseException:
+            self.node = before
+            raise
+        self._has_given_up = False
         return node
 
     def give_up(self) -> None:
@@ -264,6 +272,10 @@ class PostgresStore(LeaseChanges):
 
     async def leave(self) -> None:
         await self.pool.write(sql.LEAVE, self.node.id)
+
+    async def claim_place(self, place: str, home: str) -> str:
+        [(found,)] = await self.pool.write(sql.CLAIM_PLACE, place, home)
+        return str(found)
 
     async def nodes(self) -> tuple[LiveNode, ...]:
         rows = await self.pool.read(sql.NODES)
