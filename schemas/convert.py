@@ -234,7 +234,7 @@ def _union(cls: Any, converter: Converter) -> Hook:
     return choose
 
 
-def _array(cls: Any, converter: Converter) -> Hook:
+def _array(cls: Any, converter: Converter, most: int = MAX_LIST) -> Hook:
     """A tuple of an array. The first item that does not fit ends it."""
     kind = get_args(cls)[0]
     hook = None if kind is Any else converter.get_structure_hook(kind)
@@ -242,8 +242,8 @@ def _array(cls: Any, converter: Converter) -> Hook:
     def build(value: Any, _: Any) -> tuple[Any, ...]:
         if type(value) is not list:
             raise WrongKind(_KINDS[list], value)
-        if len(value) > MAX_LIST:
-            raise TooMany(MAX_LIST, "items")
+        if len(value) > most:
+            raise TooMany(most, "items")
         if hook is None:
             return tuple(value)
         made: list[Any] = []
@@ -295,7 +295,11 @@ def _plan(
     for each in attrs.fields(attrs.resolve_types(cls)):
         hook = None if each.type is Any else converter.get_structure_hook(each.type)
         required = each.default is attrs.NOTHING
-        yield each.name, each.type, hook, required, each.metadata.get(MOST)
+        most: tuple[int, str] | None = each.metadata.get(MOST)
+        if most is not None and most[0] > MAX_LIST:
+            assert _is_array(each.type), f"{cls}.{each.name} holds more than any array may"
+            hook = _array(each.type, converter, most[0])
+        yield each.name, each.type, hook, required, most
 
 
 def _make_converter() -> Converter:

@@ -8,11 +8,13 @@ form (`schemas.anthropic.models`).
 from __future__ import annotations
 
 from collections.abc import Iterator
+from functools import partial
 from typing import Any
 
 from ...schemas.anthropic.errors import VERSION_HEADER, read_version
 from ...schemas.anthropic.models import PAGE_PARAMETERS, encode_model, page_of
 from ...schemas.claude.model_traits import traits_of
+from ..answering import may_search
 from ..conversations.models import Model
 from .request import Call
 
@@ -22,15 +24,21 @@ async def list_models(call: Call) -> None:
     models = call.gateway.models.list(call.owner)
     if _speaks_messages(call):
         query = call.query(*PAGE_PARAMETERS)
-        await call.answer(page_of([*map(_encode_info, models)], query))
+        encode = partial(_encode_info, searches=may_search(call.gateway, call.owner))
+        await call.answer(page_of([*map(encode, models)], query))
         return
     await call.answer({"object": "list", "data": [*map(_encode_model, models)]})
 
 
 async def show_model(call: Call) -> None:
     """``GET /v1/models/{model}``."""
-    encode = _encode_info if _speaks_messages(call) else _encode_model
-    await call.answer(encode(call.gateway.models.get(call.path("model"), call.owner)))
+    speaks_messages = _speaks_messages(call)
+    model = call.gateway.models.get(call.path("model"), call.owner)
+    if speaks_messages:
+        searches = may_search(call.gateway, call.owner)
+        await call.answer(_encode_info(model, searches=searches))
+    else:
+        await call.answer(_encode_model(model))
 
 
 def _speaks_messages(call: Call) -> bool:
@@ -41,7 +49,7 @@ def _speaks_messages(call: Call) -> bool:
     return call.response.envelope.messages
 
 
-def _encode_info(model: Model) -> dict[str, Any]:
+def _encode_info(model: Model, *, searches: bool) -> dict[str, Any]:
     return encode_model(
         model.id,
         model.name,
@@ -49,6 +57,7 @@ def _encode_info(model: Model) -> dict[str, Any]:
         model.sizes,
         model.efforts,
         can_skip_thinking=traits_of(model.means).can_skip_thinking,
+        searches=searches,
     )
 
 

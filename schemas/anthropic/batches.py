@@ -16,7 +16,8 @@ from attrs import frozen
 
 from ..convert import at_most, structure, write_json
 from ..describe import Details
-from ..errors import invalid
+from ..errors import InvalidRequest, invalid
+from .errors import dotted
 
 BATCH_ID = "msgbatch_"
 """How ids of batches begin."""
@@ -52,7 +53,10 @@ DETAILS: Details = {
 
 def parse_message_batch(raw: object, max_requests: int) -> Sequence[tuple[str, bytes]]:
     """The custom ids of the requests, and their parameters as JSON. Raises `InvalidRequest`."""
-    items = structure(raw, MessageBatchBody).requests
+    try:
+        items = structure(raw, MessageBatchBody).requests
+    except InvalidRequest as error:
+        raise dotted(error) from None
     if not items:
         raise invalid("requests must have at least one request.", "requests")
     if len(items) > max_requests:

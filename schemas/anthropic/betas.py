@@ -24,6 +24,7 @@ HONOURED: dict[str, str] = {
     "claude-code": "says who asks",
     "effort": "output_config.effort, which every model here takes",
     "extended-cache-ttl": "a field of cache_control, which is taken note of",
+    "files-api": "file_id in a source, which is taken",
     "fine-grained-tool-streaming": "input of tools in pieces, as it is always given here",
     "interleaved-thinking": "thinking between calls of tools: as the CLI has it",
     "message-batches": "a route",

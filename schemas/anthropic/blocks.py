@@ -204,6 +204,10 @@ class History:
     referred: frozenset[str]
 
 
+_LEVELS = 4
+"""Blocks within blocks that are looked at: no class here has more."""
+
+
 def check_length(raw: object) -> None:
     """Refuse what would take seconds to read, before it is read: no other client is served
     meanwhile. Whether it has the right form is not looked at here."""
@@ -219,19 +223,26 @@ def check_length(raw: object) -> None:
 
 
 def _parts(message: object) -> int:
-    """The blocks of a message, and those within them."""
-    content = message.get("content") if isinstance(message, dict) else None
-    if not isinstance(content, list):
-        return 0
-    count = len(content)
-    for block in content:
-        if isinstance(block, dict):
-            source = block.get("source")
-            for holder in (block, source if isinstance(source, dict) else {}):
-                inner = holder.get("content")
-                if isinstance(inner, list):
-                    count += len(inner) + sum(map(_parts, inner))
+    """The blocks of a message, and those within them: in a result, in a document in it, in that."""
+    level, count = [message], 0
+    for _ in range(_LEVELS):
+        level = [block for holder in level for block in _within(holder)]
+        count += len(level)
+        if not level or count > MAX_PARTS:
+            break
     return count
+
+
+def _within(holder: object) -> list[object]:
+    """The blocks that stand in a message or block itself, or in the source of a document."""
+    if not isinstance(holder, dict):
+        return []
+    content, source = holder.get("content"), holder.get("source")
+    inner = source.get("content") if isinstance(source, dict) else None
+    return [
+        *(content if isinstance(content, list) else ()),
+        *(inner if isinstance(inner, list) else ()),
+    ]
 
 
 def read_messages(given: Sequence[InputMessage], *, continues: bool, cites: bool = True) -> History:
@@ -390,6 +401,7 @@ class _Reading:
         self._roles.append(role)
         self.places.append(path)
         self.calls.clear()
+        self.searches.clear()
 
     def _add_system(self, message: InputMessage, path: str) -> None:
         """What the system says before all others belongs to the system prompt. Later it is the
@@ -404,7 +416,13 @@ class _Reading:
 
     def _system_texts(self, message: InputMessage, path: str) -> Iterator[str]:
         if isinstance(message.content, str):
-            yield _text(message.content, path)
+            if is_blank(message.content):
+                raise InvalidRequest(
+                    f"{path}.content must hold more than white space.",
+                    code="empty_content",
+                    param=f"{path}.content",
+                )
+            yield message.content
             return
         for index, block in enumerate(message.content):
             where = f"{path}.content.{index}"
@@ -532,6 +550,9 @@ class _Reading:
                     code="invalid_type",
                     param=f"{path}.content",
                 )
+        if block.is_error and not all(isinstance(part, str) for part in content):
+            # The API refuses them, and the CLI leaves them out.
+            self.ignored.add("messages.tool_result.content")
         return ToolResult(block.tool_use_id, content, bool(block.is_error))
 
     def _result_blocks(self, parts: Sequence[ResultBlock], path: str) -> Iterator[Block]:

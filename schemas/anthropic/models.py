@@ -30,9 +30,10 @@ def encode_model(
     efforts: Collection[str],
     *,
     can_skip_thinking: bool,
+    searches: bool,
 ) -> dict[str, Any]:
     """`created` is in Unix seconds; `sizes` None: it is another maker's, of which no more is
-    known."""
+    known; `searches`: the web is searched for who asks."""
     return {
         "type": "model",
         "id": id,
@@ -46,12 +47,17 @@ def encode_model(
         "max_tokens": None if sizes is None else sizes.output,
         "capabilities": None
         if sizes is None
-        else _capabilities(efforts, thinks=sizes.thinks, can_skip_thinking=can_skip_thinking),
+        else _capabilities(
+            efforts,
+            thinks=sizes.thinks,
+            can_skip_thinking=can_skip_thinking,
+            searches=searches,
+        ),
     }
 
 
 def _capabilities(
-    efforts: Collection[str], *, thinks: bool, can_skip_thinking: bool
+    efforts: Collection[str], *, thinks: bool, can_skip_thinking: bool, searches: bool
 ) -> dict[str, Any]:
     """What the gateway makes of the model's, and not what the API would."""
     types = {
@@ -61,7 +67,7 @@ def _capabilities(
         "enabled": thinks,
     }
     return {
-        "batch": _supported(False),
+        "batch": _supported(True),
         "citations": _supported(False),
         "code_execution": _supported(False),
         "context_management": {**_supported(False), **dict.fromkeys(EDITS, _supported(False))},
@@ -72,9 +78,9 @@ def _capabilities(
         "image_input": _supported(True),
         "pdf_input": _supported(True),
         "server_tools": {
-            **_supported(False),
+            **_supported(searches),
             "code_execution": _supported(False),
-            "web_search": _supported(False),
+            "web_search": _supported(searches),
         },
         "structured_outputs": _supported(True),
         "thinking": {

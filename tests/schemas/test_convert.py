@@ -9,7 +9,7 @@ import pytest
 from attrs import frozen
 
 from ccapi.schemas import convert
-from ccapi.schemas.convert import at_most, structure
+from ccapi.schemas.convert import MAX_LIST, at_most, structure
 from ccapi.schemas.errors import InvalidRequest
 from ccapi.schemas.openai.chat import ChatRequest
 from ccapi.schemas.openai.responses import ResponseRequest
@@ -29,6 +29,18 @@ class Tree:
     twig: Leaf | None = None
     ratio: float | None = None
     anything: tuple[Any, ...] | None = None
+
+
+@frozen
+class Grove:
+    trees: tuple[int, ...] = at_most(MAX_LIST + 2, "trees", ())
+
+
+def test_a_bound_of_ones_own_may_be_higher_than_that_of_others() -> None:
+    assert len(structure({"trees": [1] * (MAX_LIST + 2)}, Grove).trees) == MAX_LIST + 2
+    assert str(refused({"trees": [1] * (MAX_LIST + 3)}, Grove)) == (
+        f"trees must hold at most {MAX_LIST + 2} trees."
+    )
 
 
 def refused(raw: object, cls: type = Tree) -> InvalidRequest:

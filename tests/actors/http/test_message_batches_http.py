@@ -95,7 +95,7 @@ async def test_a_batch_is_answered(
         ({}, "requests"),
         ({"requests": []}, "requests"),
         ({"requests": [1]}, "requests"),
-        ({"requests": [{"custom_id": "a"}]}, "params"),
+        ({"requests": [{"custom_id": "a"}]}, "requests.0.params"),
         ({"requests": [item("")]}, "requests.0.custom_id"),
         ({"requests": [item("a b")]}, "requests.0.custom_id"),
         ({"requests": [item("a" * 65)]}, "requests.0.custom_id"),

@@ -432,6 +432,10 @@ async def test_models_in_this_dialect() -> None:
         )  # fmt: skip
         assert whole["data"][0]["display_name"] == "Claude Opus"
         assert whole["data"][3]["capabilities"] is None
+        offered = whole["data"][0]["capabilities"]
+        assert (offered["batch"], offered["server_tools"]["web_search"]) == (
+            {"supported": True}, {"supported": True},
+        )  # fmt: skip
         first = await page("?limit=2")
         assert ([model["id"] for model in first["data"]], first["has_more"]) == (
             ["opus", "sonnet"], True,

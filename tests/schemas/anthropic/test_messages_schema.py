@@ -296,6 +296,14 @@ def test_a_search_of_the_web_is_a_wish(kind: str) -> None:
     assert turn.ignored == ("cache_control", "tools.allowed_callers")
 
 
+def test_pictures_of_a_failure_are_named() -> None:
+    for picture in (image(type="base64", media_type="image/png", data="aGk="), pdf(data="aGk=")):
+        failed = user(result(content=[text("Why"), picture], is_error=True))
+        assert parse([HI, assistant(use()), failed]).ignored == ("messages.tool_result.content",)
+        seen = user(result(content=[picture]), text("b"))
+        assert parse([HI, assistant(use()), seen]).ignored == ()
+
+
 def test_system_text_wherever_it_stands() -> None:
     assert parse(system="Be brief.").system == "Be brief."
     blocks = [
@@ -344,6 +352,8 @@ def names(turn: MessagesTurn) -> list[str]:
         ([{"role": "tool", "content": "x"}], "0.role"),
         ([{"role": "assistant", "content": "x"}, HI], "0.role"),
         ([{"role": "system", "content": "x"}], ""),
+        ([HI, {"role": "system", "content": ""}], "1.content"),
+        ([HI, {"role": "system", "content": [text(" ")]}], "1.content.0.text"),
         ([user(text(""))], "0.content.0.text"),
         ([user({"type": "text"})], "0.content.0.text"),
         ([user({"type": "text", "text": 1})], "0.content.0.text"),
@@ -370,6 +380,7 @@ def names(turn: MessagesTurn) -> list[str]:
         ([user(pdf(media_type="x", data="a"))], "0.content.0.source.media_type"),
         ([user({"type": "search_result", "source": "a", "title": "b"})], "0.content.0.content"),
         ([HI, assistant(searched()[1]), HI], "1.content.0"),
+        ([HI, assistant(searched()[0]), HI, assistant(searched()[1]), HI], "3.content.0"),
         ([HI, assistant({**searched()[0], "id": ""}), HI], "1.content.0.id"),
         ([HI, assistant({**searched()[0], "input": None}), HI], "1.content.0.input"),
         ([HI, assistant(*searched(content=None)), HI], "1.content.1.content"),
@@ -388,6 +399,8 @@ def test_long_requests_are_refused_before_they_are_read() -> None:
     half = [text("a")] * (MAX_PARTS // 2)
     nested = [user(result(content=half)), user({"type": "document", "source": {"content": half}})]
     assert refused(nested).param == "messages"
+    made = {"type": "document", "source": {"type": "content", "content": [text("a")] * MAX_PARTS}}
+    assert refused([HI, assistant(use()), user(result(content=[made]))]).param == "messages"
 
 
 def test_input_that_is_nested_too_deeply() -> None:
@@ -539,9 +552,7 @@ def test_counting_needs_no_length() -> None:
 
 
 def test_betas() -> None:
-    names = read_betas(
-        ["effort-2025-11-24, fine-grained-tool-streaming-2025-05-14", "new-2030-01-01"]
-    )
+    names = read_betas(["effort-2025-11-24, files-api-2025-04-14", "new-2030-01-01"])
     assert ignored_betas(names) == ("anthropic-beta:new-2030-01-01",)
     for wrong in (["a b"], ["é"], [",".join(f"a{number}" for number in range(65))]):
         with pytest.raises(InvalidRequest, match="anthropic-beta"):
