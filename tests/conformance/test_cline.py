@@ -1,6 +1,6 @@
 """Cline's command-line program on the gateway, with its entry for Anthropic's API.
 
-It is told the address by its own settings file, as its editor extension writes it. It runs in a
+Its own settings file has the address, as its editor extension writes it. It runs in a
 home and working directories of its own. A run costs seconds of its own, so few of them do much.
 """
 
