@@ -38,7 +38,7 @@ def test_every_setting_it_names_exists(path: Path) -> None:
     sections = "|".join({key.split(".")[0] for key in KEYS})
     named = re.findall(rf"(?<![\w./-])((?:{sections})\.[a-z_]+)\b(?![./])", text)
     for key in named:
-        assert key in KEYS or key.endswith((".json", ".toml", ".md", ".yml")), key
+        assert key in KEYS or key.endswith((".json", ".toml", ".md", ".yml", ".yaml")), key
 
 
 def test_what_the_image_copies_is_there_and_is_all_that_the_build_needs() -> None:
