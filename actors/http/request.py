@@ -72,12 +72,6 @@ class Call:
         return self._owner
 
     @property
-    def request_id(self) -> str:
-        """Its ``x-request-id``, also where its answer is written elsewhere (`moved`)."""
-        response: Response = self.scope.get(RESPONSE, self.response)
-        return response.headers["x-request-id"]
-
-    @property
     def rights(self) -> Rights:
         """What the client's key may do."""
         return self.gateway.keys.find(self.owner)
