@@ -5,7 +5,7 @@ It shares no code with the store: its own statements, its own idea of a log. Wha
 - every turn that a client has received the end of is in the log, once, ended, with that answer, and
   in the order in which the client received them;
 - no prompt was given to a child twice, or stands in two turns, but for one that its client has sent
-  again after an answer that allows it; and none has ended twice;
+  again after an answer that allows it, or that failed as the log says; and none has ended twice;
 - no record was written under a token after a later one was granted, and tokens never fall;
 - a log has no gap; turns are numbered in order, each with a start, its prompts and one end.
 """
@@ -47,7 +47,7 @@ class Report:
     records: int = 0
     grants: int = 0
     lost: int = 0
-    kept_though_refused: int = 0
+    kept_though_refused: Counter[str] = field(factory=Counter)
     codes: Counter[str] = field(factory=Counter)
 
     @property
@@ -146,12 +146,14 @@ def _check_grants(
 ) -> None:
     """A conversation's grants and records, in the order in which they were done."""
     granted: dict[int, int] = {}
+    owners: dict[int, str | None] = {}
     for n, what, token, owner, seq in audit:
         if what == "grant":
             report.grants += 1
-            if token <= granted.get(n, 0):
+            again = token == granted.get(n) and owner == owners[n]  # the same grant, confirmed
+            if token <= granted.get(n, 0) and not again:
                 report.old_tokens.append(f"{n}: token {token} for {owner} after {granted[n]}")
-            granted[n] = token
+            granted[n], owners[n] = token, owner
         elif token != granted.get(n):
             report.old_tokens.append(
                 f"{n}: record {seq} under token {token}, when {granted.get(n)} was granted"
@@ -166,6 +168,8 @@ def _check_notes(report: Report, turns: list[_Turn], attempts: Sequence[Attempt]
     asked = {each.mark: each for each in attempts}
     for mark, found in places.items():
         ends = [turn.end for turn in found]
+        # One that failed was not done: the same idempotency key may have it done.
+        asked[mark].may_run += ends.count("failed")
         if len(found) > asked[mark].may_run or ends.count("end") > 1:
             report.twice.append(f"{mark} stands in turns {ends}, answers {asked[mark].answers}")
     last: dict[str, int] = {}
@@ -173,7 +177,8 @@ def _check_notes(report: Report, turns: list[_Turn], attempts: Sequence[Attempt]
         ended = [turn for turn in places[attempt.mark] if turn.end == "end"]
         if attempt.outcome != "acknowledged":
             report.codes[f"{attempt.status} {attempt.code}"] += 1
-            report.kept_though_refused += bool(ended) and attempt.outcome == "refused"
+            if ended and attempt.outcome == "refused":
+                report.kept_though_refused[attempt.code] += 1
             continue
         report.acknowledged += 1
         if not ended:

@@ -7,9 +7,10 @@ from __future__ import annotations
 import os
 import subprocess
 import sys
-from collections.abc import AsyncIterator, Iterable
+from collections.abc import AsyncIterator, Iterable, Mapping
 from contextlib import asynccontextmanager, suppress
 from pathlib import Path
+from types import MappingProxyType
 
 import psycopg
 import trio
@@ -121,9 +122,15 @@ def _environment(folder: Path, settings: Iterable[tuple[str, str]]) -> dict[str,
 
 @asynccontextmanager
 async def open_cluster(
-    folder: Path, *, count: int = 3, unfenced: bool = False, **settings: str
+    folder: Path,
+    *,
+    count: int = 3,
+    unfenced: bool = False,
+    patience: float = 0.5,
+    settings: Mapping[str, str] = MappingProxyType({}),
 ) -> AsyncIterator[Cluster]:
-    """So many nodes behind a balancer, all ready. `settings` are environment variables."""
+    """So many nodes behind a balancer, all ready. It takes a node for frozen that does not answer
+    for `patience` seconds. `settings` are environment variables."""
     with engine(fsync=True) as running:
         cluster = Cluster(folder, running)
         async with trio.open_nursery() as nursery:
@@ -134,7 +141,7 @@ async def open_cluster(
                     nursery.start_soon(made.to_engine.run)
                     nursery.start_soon(made.to_others.run)
                 ports = [each.port for each in cluster.nodes]
-                cluster.balancer = Balancer(ports, await listen())
+                cluster.balancer = Balancer(ports, await listen(), patience)
                 nursery.start_soon(cluster.balancer.run)
                 for each in cluster.nodes:
                     await each.start()
@@ -152,7 +159,9 @@ def _watch(url: str) -> None:
         connection.execute(WATCH)
 
 
-async def _node(cluster: Cluster, number: int, *, unfenced: bool, settings: dict[str, str]) -> Node:
+async def _node(
+    cluster: Cluster, number: int, *, unfenced: bool, settings: Mapping[str, str]
+) -> Node:
     folder = cluster.folder / f"node-{number}"
     folder.mkdir()
     port = free_port()

@@ -106,8 +106,11 @@ class Balancer:
     """Gives each connection to the next node that says it is ready. Connections of one that does
     not answer any more are cut."""
 
-    def __init__(self, ports: Sequence[int], listener: trio.SocketListener) -> None:
+    def __init__(
+        self, ports: Sequence[int], listener: trio.SocketListener, patience: float = CHECK_TIMEOUT
+    ) -> None:
         self.port = port_of(listener)
+        self._patience = patience
         self.ready: dict[int, bool] = dict.fromkeys(ports, False)
         self._turns = itertools.count()
         self._listener = listener
@@ -132,7 +135,7 @@ class Balancer:
     async def _check(self, port: int) -> None:
         while True:
             status = b""
-            with trio.move_on_after(CHECK_TIMEOUT), suppress(OSError, trio.BrokenResourceError):
+            with trio.move_on_after(self._patience), suppress(OSError, trio.BrokenResourceError):
                 stream = await trio.open_tcp_stream("127.0.0.1", port)
                 async with stream:
                     await stream.send_all(

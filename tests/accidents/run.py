@@ -43,7 +43,7 @@ class Run:
             "records": report.records,
             "leases granted": report.grants,
             "turns lost, and said so": report.lost,
-            "refused, yet in the log": report.kept_though_refused,
+            "refused, yet in the log": dict(report.kept_though_refused),
             "turn p50 / p99": spread(self.turns),
             **{f"takeover after {name} p50 / p99": spread(took)
                for name, took in self.takeovers.items() if took},
