@@ -40,8 +40,9 @@ async def open_demo_nodes(
     tmp_path: Path, count: int = 2, cluster: dict[str, Any] | None = None, **sections: Any
 ) -> AsyncIterator[list[Live]]:
     """So many nodes over the demo CLI, on one store in memory."""
-    given = cluster or {}
-    shared = MemoryCluster(given.get("lease_seconds", 1.2))
+    # A lease that a machine with much to do does not lose by itself.
+    given = {"lease_seconds": 5.0, **(cluster or {})}
+    shared = MemoryCluster(given["lease_seconds"])
     async with AsyncExitStack() as stack:
         nodes = []
         for number in range(count):
