@@ -49,6 +49,9 @@ KEEP_SECONDS = 5.0
 
 RETRY_SECONDS = 1.0
 
+LOOK_SECONDS = 2.0
+"""How often it is looked whether another node was asked to cancel what runs here."""
+
 
 @frozen
 class Means:
@@ -170,6 +173,7 @@ class BatchLife:
     async def _run(self, batch: StoredBatch, words: Words) -> None:
         """Have its requests answered until none waits and none runs."""
         async with trio.open_nursery() as nursery:
+            nursery.start_soon(self._look, batch)
             while True:
                 await self._wait_for_limits()
                 slot = await self.means.slots.take(batch.key_id)
@@ -195,9 +199,19 @@ class BatchLife:
                     await self._ended_one.wait()  # it may be given back
                 else:
                     break
+            nursery.cancel_scope.cancel()
         batch = await self.means.store.batches.get(batch.id, batch.key_id)
         if batch.state == "in_progress" and batch.counts.ended < batch.counts.total:
             raise Unknown("A request was claimed, and its claim had no answer.")
+
+    async def _look(self, batch: StoredBatch) -> None:
+        """Stop where it was cancelled elsewhere, until cancelled."""
+        while True:
+            await trio.sleep(LOOK_SECONDS)
+            with suppress(Unavailable, Unknown):
+                found = await self.means.store.batches.get(batch.id, batch.key_id)
+                if found.state == "cancelling":
+                    self.stop()
 
     def _has_to_wait(self) -> bool:
         """Something is used up; or it was, and the first to try again has not ended yet."""

@@ -145,7 +145,8 @@ class Forwarder:
         """What the other node is sent: the method, the target, headers and body."""
         scope, body = call.scope, await call.whole_body()
         target = target_of(scope["path"], scope["query_string"])
-        request_id = call.response.headers["x-request-id"]
+        request_id = call.response.envelope.request_id
+        assert request_id is not None, "every request that reaches a route has an id"
         passed = Passed(scope["method"], target, request_id, call.owner)
         headers = [
             *((name, value) for name, value in scope["headers"] if name not in NOT_PASSED_ON),

@@ -239,7 +239,9 @@ class KeyLimiter:
 
     def check(self, owner: str) -> None:
         """See that the key may begin a turn now. Raises `LimitReached`."""
-        account = self._account(owner)
+        self._check(self._account(owner))
+
+    def _check(self, account: _Account) -> None:
         limits, now = account.limits, self._clock()
         most = limits.concurrent_turns or 0
         if most and account.running >= most:
@@ -291,8 +293,11 @@ class KeyLimiter:
             if account.is_limited:
                 await self._admit(owner, account, turn_id)
         else:
-            await self.load(owner)
-            self.take(owner)
+            if account.windows and not account.is_loaded:
+                await self.load(owner)
+            self._check(account)
+            if account.limits.turns_per_minute:
+                account.bucket -= 1
             account.running += turn_id is not None
 
     def end(self, owner: str, turn_id: str) -> None:
@@ -316,13 +321,6 @@ class KeyLimiter:
             account.fill(self._clock())
             return account.bucket >= max(1, limits.turns_per_minute / 2)
         return True
-
-    def take(self, owner: str) -> None:
-        """A turn begins here, of a child or of the cache. Raises `LimitReached`."""
-        self.check(owner)
-        account = self._account(owner)
-        if account.limits.turns_per_minute:
-            account.bucket -= 1
 
     def _account(self, owner: str) -> _Account:
         account = self._accounts.get(owner)

@@ -163,6 +163,11 @@ SUITES = (
         of_npm("opencode-linux-x64-baseline", HERE / "opencode"),
     ),
     Suite(
+        "Cline (`cline --json`): a turn, its tools, errors, by its entry for Anthropic's API",
+        "test_cline",
+        of_npm("@cline/cli-linux-x64", HERE / "cline"),
+    ),
+    Suite(
         "Open Responses, edition 2026-04-24: what its suite asks, by its schema, over HTTP and "
         "WebSocket",
         "test_open_responses",

@@ -76,6 +76,25 @@ async def test_a_message_is_asked_for_through_any_node(
     assert (failed.status_code, failed.json()["type"]) == (400, "error")
 
 
+async def test_a_request_that_is_passed_on_is_done_once(
+    nodes: list[Live], client: httpx.AsyncClient
+) -> None:
+    one, other = nodes
+    body = {"model": "sonnet", "max_tokens": 1000, "messages": [{"role": "user", "content": "One"}]}
+    first = await client.post(f"{one.base_url}/messages", json=body)
+    headers = {
+        "x-conversation-id": first.headers["x-conversation-id"],
+        "idempotency-key": "once",
+    }
+    asked = [await client.post(f"{other.base_url}/messages", json=body, headers=headers)]
+    asked += [await client.post(f"{one.base_url}/messages", json=body, headers=headers)]
+    assert [each.status_code for each in asked] == [200, 200], asked[0].text
+    assert asked[0].json() == asked[1].json()
+    assert [each.headers.get("idempotent-replayed") for each in asked] == [None, "true"]
+    for each in asked:
+        assert each.headers.get_list("request-id") == [each.headers["x-request-id"]]
+
+
 async def test_a_history_finds_the_warm_child_on_another_node(
     nodes: list[Live], client: httpx.AsyncClient
 ) -> None:

@@ -169,6 +169,26 @@ async def test_another_node_goes_on_with_a_batch(autojump_clock: MockClock) -> N
     assert set(asked.values()) == {1}
 
 
+async def test_what_runs_ends_where_another_node_is_asked_to_cancel(
+    autojump_clock: MockClock,
+) -> None:
+    cluster = MemoryCluster(lease_seconds=1e6)
+    one, two = cluster.open_node("http://one"), cluster.open_node("http://two")
+
+    async def answer(each: Asked) -> None:
+        await trio.sleep(1000)
+
+    async with open_engine(two) as second, open_engine(one, answer) as first:
+        batch = await opened(first, 8)
+        await trio.sleep(15)  # two run
+        await two.batches.cancel(batch.id, KEY)
+        await second.stop(batch.id)
+        began = trio.current_time()
+        found = await ended(two, batch)
+        assert trio.current_time() - began < 10
+    assert (found.state, found.counts.canceled) == ("cancelled", 8)
+
+
 async def test_a_node_that_begins_another_life_goes_on(autojump_clock: MockClock) -> None:
     cluster = MemoryCluster(lease_seconds=1e6)
     store = cluster.open_node("http://one")

@@ -361,6 +361,8 @@ async def test_what_the_framework_refuses_has_the_envelope_too() -> None:
             response = await client.request(method, MESSAGES, **options)
             assert (response.status, error_of(response.body)["type"]) == (status, kind), options
             assert response.headers["request-id"]
+            # Otherwise Claude Code goes on with a wrong key for minutes.
+            assert (response.headers.get("x-should-retry") == "false") == (status == 401)
         gateway.script = saying("Hello")
         versions = [{"anthropic-version": each} for each in ("2023-06-01", "2026-10-21")]
         for headers in (key, bearer, *(key | version for version in versions)):
