@@ -47,13 +47,13 @@ class KeptResponses:
             record = self._memory.find(response_id, owner, now)
             if self.is_shared and record.is_kept:
                 await self._check_kept(record)
-            return record
         except NotFound:
             if self._store is None:
                 raise
             with suppress(Missing):
                 return await self._load(self._store, response_id, owner)
             raise
+        return record
 
     async def keep(self, record: Record, ends: int | None) -> None:
         """Store a response as it is now. `ends`: the number of the last record of its
