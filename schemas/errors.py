@@ -278,7 +278,7 @@ def node_lost() -> NodeLost:
     return NodeLost(
         "The node that had this conversation is gone. Whether this was done is not known: look at "
         "the conversation before you try again."
-    )
+    ).for_good()
 
 
 class CliUnusable(Overloaded):

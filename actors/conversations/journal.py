@@ -186,6 +186,9 @@ class Journal:
     ) -> str | None:
         try:
             begun = await submitted
+        except Unknown as error:
+            # Its prompt goes nowhere: where it was begun all the same, it will be lost.
+            raise self._failed(Unavailable(str(error))) from error
         except StoreError as error:
             raise self._failed(error) from error
         if not isinstance(begun, Begun):
@@ -339,7 +342,7 @@ def failure_of(error: StoreError, conversation_id: str) -> GatewayError:
         return Overloaded(
             "Whether this was kept is not known: look at the conversation before you try again.",
             code="storage_unknown",
-        )
+        ).for_good()
     return storage_unavailable(
         "This conversation cannot be kept now, so that the turn does not count", RETRY_SECONDS
     )

@@ -190,6 +190,9 @@ class Membership:
         changed.set()
         reason = "the store does not answer" if is_silent else "the store has given it up"
         log.error("the lease is over: this node drops its conversations", reason=reason)
+        if is_silent:
+            # Else requests would wait here that another node can answer by now.
+            self._store.give_up()
         await self.lapsed(is_silent)
         while not self.holds:
             # Not longer than a lease: behind that, the life would be over before it was known.

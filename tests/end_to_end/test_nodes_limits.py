@@ -208,6 +208,29 @@ async def test_an_idempotency_key_is_done_once_on_all_nodes(nodes: list[Live]) -
         assert reused.json()["error"]["code"] == "idempotency_key_reused"
 
 
+async def test_a_key_is_used_with_a_conversation_of_another_node(nodes: list[Live]) -> None:
+    secret = await new_key(nodes)
+    one, other, _ = nodes
+    async with client_of(secret) as client:
+        begun = await ask(client, one, "One")
+        body = {
+            "messages": [{"role": "user", "content": "Two"}],
+            "conversation_id": begun.json()["conversation_id"],
+        }
+        answers = [
+            await client.post(
+                f"{other.base_url}/chat/completions", json=body, headers={"idempotency-key": "name"}
+            )
+            for _ in range(2)
+        ]
+    assert [each.status_code for each in answers] == [200, 200], answers[0].text
+    assert answers[0].content == answers[1].content
+    ids = [each.headers.get_list("x-request-id") for each in answers]
+    assert (len(ids[0]), len(ids[1])) == (1, 1)
+    assert ids[0] != ids[1]
+    assert "idempotent-replayed" in answers[1].headers
+
+
 async def test_what_a_node_gave_back_another_does(nodes: list[Live]) -> None:
     """The first is refused, and has done nothing: so the one that waited is done."""
     secret = await new_key(nodes)

@@ -385,6 +385,11 @@ class Store(Protocol):
         """Begin another life of this node, which owns nothing: `node` is that from now on."""
         ...
 
+    def give_up(self) -> None:
+        """The store does not answer, and this node's lease has run out by that: what waits for an
+        answer fails now, as in any other outage."""
+        ...
+
     async def leave(self) -> None:
         """This life ends: what it owns has no owner any more, and the other nodes see it no
         longer."""

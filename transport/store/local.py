@@ -144,6 +144,9 @@ class LocalStore(LeaseChanges):
             self.node = self._life.renew()
         return self.node
 
+    def give_up(self) -> None:
+        """Never: it answers at once."""
+
     async def leave(self) -> None:
         await trio.lowlevel.checkpoint()
         if self._life is not None:

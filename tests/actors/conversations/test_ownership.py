@@ -35,6 +35,9 @@ class Flaky:
         self._store = store
         self.down = False
 
+    def give_up(self) -> None:
+        self._store.give_up()
+
     def __getattr__(self, name: str) -> Any:
         found = getattr(self._store, name)
         if not callable(found):

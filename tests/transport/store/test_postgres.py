@@ -446,6 +446,39 @@ async def test_an_engine_that_hangs_is_trouble(
         await store.append(lease, [user("again")])
 
 
+async def test_what_waits_for_an_engine_that_hangs_is_given_up(
+    durable: Engine, durable_url: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(stores, "GRACE_SECONDS", 0.1)
+    async with open_postgres_store(durable_url) as store:
+        lease = await new_lease(store)
+
+        async def read() -> None:
+            with pytest.raises(Unavailable):
+                await store.get("conv_1", KEY)
+
+        async def write() -> None:
+            with pytest.raises(Unknown):
+                await store.append(lease, [user("perhaps")])
+
+        durable.stop_for_a_while()
+        try:
+            with trio.fail_after(3):
+                async with trio.open_nursery() as nursery:
+                    nursery.start_soon(write)
+                    await trio.sleep(0.1)
+                    for _ in range(pools.CONNECTIONS + 2):
+                        nursery.start_soon(read)
+                    await trio.sleep(0.3)
+                    store.give_up()
+            assert "does not answer" in (store.trouble or "")
+        finally:
+            durable.go_on()
+        await works(store)
+        await store.resolve(lease)
+        await store.append(lease, [user("again")])
+
+
 async def test_a_gateway_starts_before_its_engine(durable: Engine, durable_url: str) -> None:
     durable.signal(signal.SIGCONT)
     await trio.to_thread.run_sync(durable.kill)

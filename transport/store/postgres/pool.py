@@ -64,6 +64,7 @@ class Pool:
         self._idle: deque[Connection] = deque()
         self._broken = trio.Event()
         self._is_closed = False
+        self._calls: set[trio.CancelScope] = set()
 
     def __repr__(self) -> str:
         return f"<Pool {self.place} {self.trouble or 'well'}>"
@@ -79,6 +80,13 @@ class Pool:
             await self._broken.wait()
             await self._mend()
             self._broken = trio.Event()
+
+    def give_up(self) -> None:
+        """The engine does not answer, and no caller can wait any longer: what is asked of it now
+        fails as in any other outage."""
+        self._fail(f"{self.place} does not answer.")
+        for call in self._calls:
+            call.cancel()
 
     def close(self) -> None:
         self._is_closed = True
@@ -106,30 +114,36 @@ class Pool:
     async def use(self, *, writes: bool, seconds: float | None = None) -> AsyncIterator[Connection]:
         """A connection, whose errors become the store's. It is closed where it may not be as it was
         before."""
-        async with self._places:
-            connection = await self._take()
-            is_well = False
+        was_asked = False
+        with trio.CancelScope() as scope:
+            self._calls.add(scope)
             try:
-                bound = PATIENCE_SECONDS if seconds is None else seconds
-                with trio.move_on_after(bound) as scope:
-                    yield connection
-                    is_well = True
-            except psycopg.Error as error:
-                is_well = is_refusal(error)
-                if isinstance(error, psycopg.IntegrityError):
-                    raise
-                raise self._error_of(error, writes=writes) from error
-            except StoreError:
-                is_well = True
-                raise
+                async with self._places:
+                    connection = await self._take()
+                    was_asked, is_well = True, False
+                    try:
+                        bound = PATIENCE_SECONDS if seconds is None else seconds
+                        scope.deadline = trio.current_time() + bound
+                        yield connection
+                        is_well = True
+                    except psycopg.Error as error:
+                        is_well = is_refusal(error)
+                        if isinstance(error, psycopg.IntegrityError):
+                            raise
+                        raise self._error_of(error, writes=writes) from error
+                    except StoreError:
+                        is_well = True
+                        raise
+                    finally:
+                        if is_well and not self._is_closed and connection.is_quiet():
+                            self._idle.append(connection)
+                        else:
+                            connection.close()
             finally:
-                if is_well and not self._is_closed and connection.is_quiet():
-                    self._idle.append(connection)
-                else:
-                    connection.close()
+                self._calls.discard(scope)
         if scope.cancelled_caught:
             self._fail(f"{self.place} does not answer.")
-            raise (Unknown if writes else Unavailable)(self.trouble or "")
+            raise (Unknown if writes and was_asked else Unavailable)(self.trouble or "")
 
     @asynccontextmanager
     async def transaction(self) -> AsyncIterator[Connection]:

@@ -136,6 +136,7 @@ class PostgresStore(LeaseChanges):
         self._guards = trio.Lock()
         self._intruder: str | None = None
         self._ended = trio.Event()
+        self._has_given_up = False
         self._tokens: WeakKeyDictionary[Lease, int] = WeakKeyDictionary()
         """The token that a lease may have by now: it was asked for, and no answer came."""
 
@@ -262,7 +263,12 @@ class PostgresStore(LeaseChanges):
         except BaseException:
             self.node = before
             raise
+        self._has_given_up = False
         return node
+
+    def give_up(self) -> None:
+        self._has_given_up = True
+        self.pool.give_up()
 
     async def leave(self) -> None:
         await self.pool.write(sql.LEAVE, self.node.id)
@@ -413,6 +419,9 @@ class PostgresStore(LeaseChanges):
         until = trio.current_time() + GRACE_SECONDS
         while True:
             await trio.sleep(RETRY_SECONDS)
+            if self._has_given_up and change.opening is not None:
+                # Another node may have the conversation: its client shall not wait for this one.
+                raise Unknown(f"{self.pool.place} did not answer when this turn began.")
             with suppress(Unavailable, Unknown):
                 done, state, told = await self._settle(lease, unsettled)
                 follow(lease, state)  # its token, whatever comes next
