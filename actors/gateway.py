@@ -126,6 +126,7 @@ class Gateway:
         self.kept_responses = KeptResponses(
             archive.store, self.responses, settings.responses.ttl_seconds
         )
+        self.kept_responses.is_shared = nodes is not None
         self.audit = audit
         self.keys = keys
         self.limits = limits

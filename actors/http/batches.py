@@ -106,7 +106,7 @@ async def create_batch(call: Call) -> None:
     """``POST /v1/batches``."""
     asked = await call.parsed(parse_batch)
     check_taken(call)
-    file = await find_file(call, asked.input_file_id)
+    file = await find_file(call, asked.input_file_id, "input_file_id")
     if file.purpose != "batch":
         raise invalid(
             f"input_file_id must name a file with the purpose batch, not {file.purpose}.",

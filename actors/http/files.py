@@ -62,8 +62,8 @@ def encode(file: StoredFile) -> dict[str, object]:
     return encode_file(file.id, file.purpose, file.name, file.bytes, file.created_at, expires_at)
 
 
-def no_file(file_id: str) -> NotFound:
-    return NotFound(f"No such File object: {file_id[:100]}", code="file_not_found", param="id")
+def no_file(file_id: str, param: str = "id") -> NotFound:
+    return NotFound(f"No such File object: {file_id[:100]}", code="file_not_found", param=param)
 
 
 def as_error(error: StoreError, settings: FileSettings) -> GatewayError:
@@ -237,12 +237,12 @@ class _Upload:
 # -- shown -----------------------------------------------------------------------------------------
 
 
-async def find_file(call: Call, file_id: str) -> StoredFile:
-    """Raises `NotFound`, `Overloaded`."""
+async def find_file(call: Call, file_id: str, param: str = "id") -> StoredFile:
+    """`param`: where the request names it. Raises `NotFound`, `Overloaded`."""
     try:
         return await call.gateway.batches.store.files.get(file_id, call.owner)
     except Missing:
-        raise no_file(file_id) from None
+        raise no_file(file_id, param) from None
     except StoreError as error:
         raise as_error(error, call.gateway.settings.files) from error
 
@@ -260,7 +260,7 @@ async def list_files(call: Call) -> None:
             purpose=read_listed(query.get("purpose")),
         )
     except Missing:
-        raise no_file(query["after"]) from None
+        raise no_file(query["after"], "after") from None
     except StoreError as error:
         raise as_error(error, call.gateway.settings.files) from error
     await call.answer(page([encode(each) for each in found.files], has_more=found.has_more))

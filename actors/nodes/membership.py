@@ -242,8 +242,11 @@ async def open_nodes(
         return
     try:
         membership.home = await trio.to_thread.run_sync(home_of, workspaces)
+        await membership.join()  # once more, for the others to know that
     except OSError as error:
         raise SettingsError([Problem("workspaces.root", str(error))]) from error
+    except StoreError as error:
+        raise Overloaded(str(error), code="storage_unavailable") from error
     async with trio.open_nursery() as nursery:
         nursery.start_soon(membership.run)
         try:

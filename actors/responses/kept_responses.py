@@ -33,6 +33,8 @@ class KeptResponses:
         self._store = store
         self._memory = memory
         self._seconds = seconds
+        self.is_shared = False
+        """Whether other nodes have the same store."""
 
     def __repr__(self) -> str:
         return f"<KeptResponses {self._memory!r}>"
@@ -42,13 +44,16 @@ class KeptResponses:
         runs on another node; `Overloaded`."""
         now = time.time()
         try:
-            return self._memory.find(response_id, owner, now)
+            record = self._memory.find(response_id, owner, now)
+            if self.is_shared and record.is_kept:
+                await self._check_kept(record)
         except NotFound:
             if self._store is None:
                 raise
             with suppress(Missing):
                 return await self._load(self._store, response_id, owner)
             raise
+        return record
 
     async def keep(self, record: Record, ends: int | None) -> None:
         """Store a response as it is now. `ends`: the number of the last record of its
@@ -77,6 +82,18 @@ class KeptResponses:
             await self._store.put_response(stored, record.heading.created_at + self._seconds)
         except StoreError as error:
             raise failure_of(error, record.heading.conversation_id) from error
+        record.is_kept = record.ending is not None
+
+    async def _check_kept(self, record: Record) -> None:
+        """Another node may have deleted it, where it is no more in memory. Raises `NotFound`."""
+        assert self._store is not None, "what is kept is in a store"
+        try:
+            await self._store.get_response(record.id, record.owner)
+        except Missing:
+            self._memory.drop(record)
+            self._memory.find(record.id, record.owner, time.time())  # raises
+        except StoreError as error:
+            raise failure_of(error, record.id) from error
 
     async def delete(self, record: Record) -> None:
         """Raises `Overloaded`."""
@@ -149,5 +166,5 @@ def _record_of(stored: StoredResponse, history: tuple[Message, ...] | None) -> R
     )
     return evolve(
         record, ending=ending, history=history, is_settled=stored.is_settled,
-        is_warm_up=stored.is_warm_up,
+        is_warm_up=stored.is_warm_up, is_kept=True,
     )  # fmt: skip

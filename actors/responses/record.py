@@ -32,8 +32,8 @@ class Record:
     and: `history`, all that was said up to its end (None as for `before`); `place`, the identities
     of what its conversation holds; and whether that `is_settled`: it is the history. A warm-up only
     holds what is to be asked later. `asked_as`: what comes next is asked in the same words, as far
-    as it says nothing else. `listed` are the MCP servers whose tools the client has received a list
-    of up to here.
+    as it says nothing else. `is_kept`: the store has it as it ended. `listed` are the MCP servers
+    whose tools the client has received a list of up to here.
     """
 
     heading: ResponseHeading
@@ -55,6 +55,7 @@ class Record:
     scope: trio.CancelScope | None = None
     steered: bool = False
     is_warm_up: bool = False
+    is_kept: bool = False
     asked_as: ResponseTurn | None = None
     listed: tuple[str, ...] = ()
     _readers: int = 0

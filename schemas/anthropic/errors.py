@@ -40,6 +40,9 @@ NO_CREDIT = "insufficient_quota"
 _CODES = (NO_THREADS,)
 """Codes that the API has too, in ``details``."""
 
+_PLACES = {"conversation_id": "x-conversation-id"}
+"""What stands elsewhere in this dialect."""
+
 _OVERLOADED = 529
 """What the API answers where it has no room. No RFC knows it; the SDKs do."""
 
@@ -92,9 +95,10 @@ def status_of(error: GatewayError) -> int:
 def encode_error(error: GatewayError, request_id: str | None) -> dict[str, Any]:
     """The envelope: ``{"type": "error", "error": {"type", "message"}, "request_id"}``. It has no
     field for the place in the request, so that the message names it."""
-    message = error.message
-    if error.param is not None and error.param not in message:
-        message = f"{error.param}: {message}"
+    message, param = error.message, error.param
+    param = None if param is None else _PLACES.get(param, param)
+    if param is not None and param not in message:
+        message = f"{param}: {message}"
     told: dict[str, Any] = {"type": _type_of(error), "message": message}
     if error.code in _CODES:
         told["details"] = {"error_code": error.code}

@@ -245,6 +245,19 @@ async def test_one_in_the_background_is_cancelled_through_any_node(
     assert ended.json()["status"] == "cancelled"
 
 
+async def test_a_response_that_one_node_deletes_is_gone_on_all(
+    nodes: list[Live], client: httpx.AsyncClient
+) -> None:
+    one, other = nodes
+    made = (await client.post(f"{one.base_url}/responses", json={"input": "One"})).json()
+    path = f"responses/{made['id']}"
+    for node in nodes:  # both have it in memory
+        assert (await client.get(f"{node.base_url}/{path}")).status_code == 200
+    assert (await client.delete(f"{other.base_url}/{path}")).status_code == 200
+    for node in nodes:
+        assert (await client.get(f"{node.base_url}/{path}")).status_code == 404
+
+
 async def responses_over(node: Live, *messages: dict[str, Any]) -> list[dict[str, Any]]:
     """What comes back over a WebSocket, up to the end of the last response."""
     events: list[dict[str, Any]] = []

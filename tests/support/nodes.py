@@ -9,6 +9,7 @@ from pathlib import Path
 from typing import Any
 
 import attrs
+import trio
 
 from ccapi.schemas.settings.settings import ClusterSettings, Settings
 from ccapi.transport.store.memory import MemoryCluster
@@ -40,8 +41,9 @@ async def open_demo_nodes(
     tmp_path: Path, count: int = 2, cluster: dict[str, Any] | None = None, **sections: Any
 ) -> AsyncIterator[list[Live]]:
     """So many nodes over the demo CLI, on one store in memory."""
-    given = cluster or {}
-    shared = MemoryCluster(given.get("lease_seconds", 1.2))
+    # A lease that a machine with much to do does not lose by itself.
+    given = {"lease_seconds": 4.0, **(cluster or {})}
+    shared = MemoryCluster(given["lease_seconds"])
     async with AsyncExitStack() as stack:
         nodes = []
         for number in range(count):
@@ -56,4 +58,14 @@ async def open_demo_nodes(
             nodes.append(
                 await stack.enter_async_context(open_live(settings, demo=True, store=store))
             )
+        for node in nodes:
+            await _know_the_others(node, count - 1)
         yield nodes
+
+
+async def _know_the_others(live: Live, count: int) -> None:
+    membership = live.gateway.nodes
+    assert membership is not None
+    with trio.fail_after(60):
+        while len(membership.others) < count:
+            await membership.wait_beat()

@@ -185,7 +185,7 @@ async def test_a_batch_is_bounded(autojump_clock: MockClock) -> None:
         ({"endpoint": "/v1/embeddings"}, 400, "endpoint"),
         ({"completion_window": "7d"}, 400, "completion_window"),
         ({"input_file_id": 5}, 400, "input_file_id"),
-        ({"input_file_id": "file-1"}, 404, "id"),
+        ({"input_file_id": "file-1"}, 404, "input_file_id"),
         ({"metadata": {"a": 5}}, 400, "metadata"),
     ],
 )

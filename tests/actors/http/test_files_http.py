@@ -57,7 +57,8 @@ async def test_files_are_listed(client: Client) -> None:
     assert await listed(f"after={names[1]}") == (names[:1], False)
     assert await listed("purpose=batch") == ([names[1]], False)
     assert (await client.request("GET", "/v1/files?purpose=vision")).error["param"] == "purpose"
-    assert (await client.request("GET", "/v1/files?after=file-1")).status == 404
+    unknown = await client.request("GET", "/v1/files?after=file-1")
+    assert (unknown.status, unknown.error["param"]) == (404, "after")
 
 
 @pytest.mark.parametrize(

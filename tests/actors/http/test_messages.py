@@ -194,7 +194,10 @@ async def test_a_conversation_is_named_by_a_header(client: Client, gateway: Gate
     response = await ask(client, {"x-conversation-id": named}, messages=[HI])
     assert response.headers["x-conversation-id"] == named
     lost = await ask(client, {"x-conversation-id": "conv_none"})
-    assert (lost.status, error_of(lost.body)["type"]) == (404, "not_found_error")
+    assert (lost.status, error_of(lost.body)) == (
+        404,
+        {"type": "not_found_error", "message": "x-conversation-id: No such conversation."},
+    )
 
 
 async def test_a_request_with_a_key_is_done_once(client: Client, gateway: GatewayDouble) -> None:
