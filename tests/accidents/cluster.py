@@ -126,17 +126,21 @@ async def open_cluster(
     *,
     count: int = 3,
     unfenced: bool = False,
+    direct: bool = False,
     patience: float = 0.5,
     settings: Mapping[str, str] = MappingProxyType({}),
 ) -> AsyncIterator[Cluster]:
     """So many nodes behind a balancer, all ready. It takes a node for frozen that does not answer
-    for `patience` seconds. `settings` are environment variables."""
+    for `patience` seconds. `direct`: nothing is between them and the engine.
+    `settings` are environment variables."""
     with engine(fsync=True) as running:
         cluster = Cluster(folder, running)
         async with trio.open_nursery() as nursery:
             try:
                 for number in range(count):
-                    made = await _node(cluster, number, unfenced=unfenced, settings=settings)
+                    made = await _node(
+                        cluster, number, unfenced=unfenced, direct=direct, settings=settings
+                    )
                     cluster.nodes.append(made)
                     nursery.start_soon(made.to_engine.run)
                     nursery.start_soon(made.to_others.run)
@@ -160,7 +164,7 @@ def _watch(url: str) -> None:
 
 
 async def _node(
-    cluster: Cluster, number: int, *, unfenced: bool, settings: Mapping[str, str]
+    cluster: Cluster, number: int, *, unfenced: bool, direct: bool, settings: Mapping[str, str]
 ) -> Node:
     folder = cluster.folder / f"node-{number}"
     folder.mkdir()
@@ -168,11 +172,12 @@ async def _node(
     to_engine = Link(lambda: cluster.engine.port, await listen())
     to_others = Link(lambda: port, await listen())
     url = f"http://127.0.0.1:{to_others.port}"
+    database = cluster.engine.port if direct else to_engine.port
     arguments = [
         *(sys.executable, "-m", "tests.accidents.node", str(cluster.notes)),
         *(["--unfenced"] if unfenced else []),
         *("serve", "--demo", "--port", str(port), "--cluster-node-url", url),
-        *("--storage-url", f"postgresql://postgres@127.0.0.1:{to_engine.port}/postgres"),
+        *("--storage-url", f"postgresql://postgres@127.0.0.1:{database}/postgres"),
         *("--storage-path", str(folder / "state")),
     ]
     environ = _environment(folder, settings.items())

@@ -1,4 +1,8 @@
-"""Nodes are replaced one by one while clients work through a balancer: none of them notices."""
+"""Nodes are replaced one by one while clients work through a balancer: none of them notices.
+
+By hand, on a machine that does nothing else: `python -m pytest tests/accidents/rolling_upgrade.py`.
+Where nodes starve (a connection to the engine takes longer than 3 seconds) clients do notice.
+"""
 
 from __future__ import annotations
 
@@ -120,6 +124,8 @@ class Work:
                                 after = event.get("event_id", after)
             except* (ConnectionClosed, HandshakeError, OSError, trio.ClosedResourceError):
                 pass
+            except* trio.TooSlowError:  # trio-websocket sees no end within a handshake
+                pass
             await trio.sleep(0.1)
 
 
@@ -144,8 +150,10 @@ async def type_until(terminal: Terminal, over: trio.Event) -> None:
 
 
 async def test_clients_do_not_notice_that_nodes_are_replaced(tmp_path: Path) -> None:
-    with trio.fail_after(100):
-        async with open_cluster(tmp_path, patience=10, settings=SLOW_MACHINE) as cluster:
+    with trio.fail_after(180):
+        async with open_cluster(
+            tmp_path, direct=True, patience=10, settings=SLOW_MACHINE
+        ) as cluster:
             url = cluster.balancer.url
             work = Work(url)
             watched = await new_conversation(url)
@@ -171,7 +179,7 @@ async def test_clients_do_not_notice_that_nodes_are_replaced(tmp_path: Path) -> 
                     try:
                         await type_until(terminal, replaced)
                         before = len(seen)
-                        with trio.fail_after(30):  # also behind the last replacement
+                        with trio.fail_after(60):  # also behind the last replacement
                             while len(seen) == before:
                                 await trio.sleep(0.1)
                     finally:
