@@ -17,6 +17,7 @@ from uuid import uuid4
 import trio
 from attrs import evolve
 
+from ...schemas.anthropic import files as anthropic
 from ...schemas.errors import (
     GatewayError,
     InvalidRequest,
@@ -24,6 +25,7 @@ from ...schemas.errors import (
     RateLimited,
     TooLarge,
     UnsupportedMediaType,
+    invalid,
     missing,
     storage_unavailable,
 )
@@ -57,9 +59,17 @@ def bounds_of(settings: FileSettings) -> FileBounds:
     return FileBounds(settings.max_files, settings.max_key_bytes, settings.max_total_bytes)
 
 
-def encode(file: StoredFile) -> dict[str, object]:
+def encode(file: StoredFile, *, messages: bool = False) -> dict[str, object]:
+    """The file object; `messages`: in the dialect of the Messages API."""
     expires_at = None if file.expires_at >= NEVER else file.expires_at
+    if messages:
+        return anthropic.encode_file(file.id, file.name, file.bytes, file.created_at, expires_at)
     return encode_file(file.id, file.purpose, file.name, file.bytes, file.created_at, expires_at)
+
+
+def _in_messages(call: Call) -> bool:
+    """Whether the client speaks the Messages API's dialect."""
+    return call.response.envelope.messages
 
 
 def no_file(file_id: str, param: str = "id") -> NotFound:
@@ -92,7 +102,7 @@ async def upload_file(call: Call) -> None:
     file = StoredFile(
         id=f"{FILE_ID}{uuid4().hex}", key_id=call.owner, purpose="", name="", created_at=now
     )
-    upload = _Upload(files, file, settings)
+    upload = _Upload(files, file, settings, messages=_in_messages(call))
     try:
         async with aclosing(_chunks(call, settings.max_bytes)) as chunks:
             async for chunk in chunks:
@@ -107,7 +117,7 @@ async def upload_file(call: Call) -> None:
         if isinstance(error, StoreError):
             raise as_error(error, settings) from error
         raise
-    await call.answer(encode(whole))
+    await call.answer(encode(whole, messages=_in_messages(call)))
 
 
 async def _chunks(call: Call, limit: int) -> AsyncGenerator[bytes, None]:
@@ -143,7 +153,10 @@ def _too_large(call: Call) -> TooLarge:
 class _Upload:
     """A form on its way into the store."""
 
-    def __init__(self, files: FileStore, file: StoredFile, settings: FileSettings) -> None:
+    def __init__(
+        self, files: FileStore, file: StoredFile, settings: FileSettings, *, messages: bool
+    ) -> None:
+        self._messages = messages
         self._files = files
         self._file = file
         self._settings = settings
@@ -195,11 +208,15 @@ class _Upload:
                 "A form has one file, which is called file.", code="invalid_value", param="file"
             )
         if "purpose" in self._fields:  # before anything is kept
-            read_purpose(self._text("purpose"))
+            self._purpose()
         self._has_file = True
         name = re.sub(r"[\x00-\x1f\x7f]", "", part.file_name)[:MAX_FIELD]
         self._file = evolve(self._file, name=name or "file")
         await self._files.begin(self._file, self._bounds)
+
+    def _purpose(self) -> str:
+        """Raises `InvalidRequest`."""
+        return anthropic.PURPOSE if self._messages else read_purpose(self._text("purpose"))
 
     def _text(self, name: str) -> str | None:
         found = self._fields.get(name)
@@ -214,8 +231,10 @@ class _Upload:
             self._number += 1
 
     async def finish(self, now: float) -> StoredFile:
-        purpose = read_purpose(self._text("purpose"))
-        seconds = read_expiry({name: self._text(name) or "" for name in self._fields})
+        purpose, read = self._purpose(), read_expiry
+        if self._messages:
+            read = anthropic.read_expiry
+        seconds = read({name: self._text(name) or "" for name in self._fields})
         if not self._has_file:
             raise missing("file")
         if not self._size:
@@ -248,7 +267,11 @@ async def find_file(call: Call, file_id: str, param: str = "id") -> StoredFile:
 
 
 async def list_files(call: Call) -> None:
-    """``GET /v1/files?purpose=&limit=&after=&order=``: the last first."""
+    """``GET /v1/files?purpose=&limit=&after=&order=``: the last first. In the Messages API's
+    dialect: ``?limit=&page=``, or ``?ids=``."""
+    if _in_messages(call):
+        await _list_in_messages(call)
+        return
     query = call.query("purpose", "limit", "after", "order")
     files = call.gateway.batches.store.files
     try:
@@ -266,9 +289,40 @@ async def list_files(call: Call) -> None:
     await call.answer(page([encode(each) for each in found.files], has_more=found.has_more))
 
 
+async def _list_in_messages(call: Call) -> None:
+    ids = anthropic.read_ids(call.values("ids", "ids[]"))
+    query = call.query("limit", "page", "after_id")
+    if ids:
+        if query:
+            raise invalid(f"{next(iter(query))} cannot be given beside ids.", next(iter(query)))
+        named = []
+        for file_id in ids:
+            with suppress(NotFound):
+                named.append(await find_file(call, file_id))
+        files = [encode(each, messages=True) for each in named]
+        await call.answer(anthropic.encode_page(files, has_more=False))
+        return
+    after = anthropic.read_after(query)
+    try:
+        found = await call.gateway.batches.store.files.page(
+            call.owner,
+            limit=read_limit(query.get("limit", str(anthropic.DEFAULT_LIMIT))),
+            after=after,
+            newest_first=True,
+            purpose=None,
+        )
+    except Missing:
+        raise no_file(after or "", "page" if "page" in query else "after_id") from None
+    except StoreError as error:
+        raise as_error(error, call.gateway.settings.files) from error
+    files = [encode(each, messages=True) for each in found.files]
+    await call.answer(anthropic.encode_page(files, has_more=found.has_more))
+
+
 async def show_file(call: Call) -> None:
     """``GET /v1/files/{file_id}``."""
-    await call.answer(encode(await find_file(call, call.path("file_id"))))
+    file = await find_file(call, call.path("file_id"))
+    await call.answer(encode(file, messages=_in_messages(call)))
 
 
 async def delete_file(call: Call) -> None:
@@ -280,7 +334,10 @@ async def delete_file(call: Call) -> None:
         raise no_file(file.id) from None
     except StoreError as error:
         raise as_error(error, call.gateway.settings.files) from error
-    await call.answer({"id": file.id, "object": "file", "deleted": True})
+    if _in_messages(call):
+        await call.answer({"id": file.id, "type": "file_deleted"})
+    else:
+        await call.answer({"id": file.id, "object": "file", "deleted": True})
 
 
 async def show_content(call: Call) -> None:

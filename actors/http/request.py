@@ -105,6 +105,11 @@ class Call:
                 found[name] = value
         return found
 
+    def values(self, *names: str) -> list[str]:
+        """All values of the parameters of these names that the URL has."""
+        given = parse_qsl(self.scope["query_string"].decode("latin-1"), keep_blank_values=True)
+        return [value for name, value in given if name in names]
+
     async def json(self, *, optional: bool = False) -> object:
         """The body; an empty object if there is none and it is `optional`. Raises what `parsed`
         does."""

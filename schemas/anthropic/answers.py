@@ -177,6 +177,28 @@ MESSAGES: dict[str, Schema] = {
         }
     ),
     "DeletedMessageBatch": an_object({"id": STRING, "type": const("message_batch_deleted")}),
+    "MessageFile": an_object(
+        {
+            "id": STRING,
+            "type": const("file"),
+            "filename": STRING,
+            "mime_type": STRING,
+            "size_bytes": COUNT,
+            "created_at": STRING,
+            "expires_at": nullable(STRING),
+            "downloadable": BOOLEAN,
+        }
+    ),
+    "MessageFileList": an_object(
+        {
+            "data": array(ref("MessageFile")),
+            "next_page": nullable(STRING),
+            "has_more": BOOLEAN,
+            "first_id": nullable(STRING),
+            "last_id": nullable(STRING),
+        }
+    ),
+    "DeletedMessageFile": an_object({"id": STRING, "type": const("file_deleted")}),
     "MessageText": _event("text", text=STRING, citations=nullable(array(OBJECT))),
     "MessageThinking": _event("thinking", thinking=STRING, signature=STRING),
     "MessageRedactedThinking": _event("redacted_thinking", data=STRING),

@@ -51,7 +51,6 @@ _ROUTES = ("/v1/messages",)
 
 _OPENAI_ROUTES = (
     "/v1/chat", "/v1/completions", "/v1/responses", "/v1/conversations", "/v1/batches",
-    "/v1/files",
 )  # fmt: skip
 """Paths, and all below them, that are never this dialect's."""
 

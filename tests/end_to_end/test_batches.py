@@ -91,6 +91,34 @@ def anthropic_client(url: str) -> Iterator[anthropic.Anthropic]:
         yield client
 
 
+async def test_the_anthropic_sdk_uploads_a_file_and_asks_about_it(live: Live) -> None:
+    def run() -> None:
+        with anthropic_client(live.url) as client:
+            made = client.files.upload(file=("notes.txt", b"The sky is green.", "text/plain"))
+            assert made.filename == "notes.txt"
+            assert [each.id for each in client.files.list(limit=1)] == [made.id]
+            assert client.files.download(made.id).read() == b"The sky is green."
+            message = client.messages.create(
+                model="sonnet",
+                max_tokens=100,
+                messages=[
+                    {
+                        "role": "user",
+                        "content": [
+                            {"type": "document", "source": {"type": "file", "file_id": made.id}},
+                            {"type": "text", "text": "What colour?"},
+                        ],
+                    }
+                ],
+            )
+            assert message.stop_reason == "end_turn"
+            assert client.files.delete(made.id).type == "file_deleted"
+            with pytest.raises(anthropic.NotFoundError):
+                client.files.retrieve_metadata(made.id)
+
+    await trio.to_thread.run_sync(run)
+
+
 async def test_the_anthropic_sdk_runs_a_batch(live: Live) -> None:
     def talk() -> None:
         with anthropic_client(live.url) as client:

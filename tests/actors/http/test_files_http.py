@@ -2,7 +2,10 @@
 
 from __future__ import annotations
 
+from typing import Any
+
 import pytest
+from anthropic.types import FileMetadata
 
 from ccapi.schemas.settings.settings import AuthSettings, FileSettings, Settings
 
@@ -148,3 +151,70 @@ async def test_an_upload_that_breaks_off_leaves_nothing(
     ) as streamed:
         streamed.hang_up()
     assert (await gateway.batches.store.statistics()).file_bytes == 0
+
+
+# -- in the dialect of the Messages API ------------------------------------------------------------
+
+VERSIONED = {"anthropic-version": "2023-06-01"}
+
+
+async def test_the_messages_dialect_has_files_of_its_own_form(client: Client) -> None:
+    body = form(
+        ('name="file"; filename="a.pdf"', b"%PDF-1.4"), ('name="expires_in_seconds"', b"3600")
+    )
+    made = await client.request("POST", "/v1/files", body=[body], headers={**FORM, **VERSIONED})
+    file = made.json()
+    FileMetadata.model_validate(file, strict=False)
+    assert (file["type"], file["mime_type"], file["size_bytes"]) == ("file", "application/pdf", 8)
+    assert "request-id" in made.headers
+    shown = await client.request("GET", f"/v1/files/{file['id']}", headers=VERSIONED)
+    assert shown.json() == file
+    other = (await client.request("GET", f"/v1/files/{file['id']}")).json()
+    assert (other["object"], other["purpose"]) == ("file", "user_data")
+    assert other["expires_at"] - other["created_at"] == 3600
+    deleted = await client.request("DELETE", f"/v1/files/{file['id']}", headers=VERSIONED)
+    assert deleted.json() == {"id": file["id"], "type": "file_deleted"}
+    gone = await client.request("GET", f"/v1/files/{file['id']}", headers=VERSIONED)
+    assert (gone.status, gone.json()["type"]) == (404, "error")
+    assert gone.json()["error"]["type"] == "not_found_error"
+
+
+async def test_its_pages_have_a_cursor(client: Client) -> None:
+    names = [await upload(client, b"x", "user_data") for _ in range(3)][::-1]
+
+    async def page(query: str) -> dict[str, Any]:
+        listed = await client.request("GET", f"/v1/files?{query}", headers=VERSIONED)
+        found: dict[str, Any] = listed.json()
+        return found
+
+    first = await page("limit=2")
+    assert [each["id"] for each in first["data"]] == names[:2]
+    last = await page(f"limit=2&page={first['next_page']}")
+    assert [each["id"] for each in last["data"]] == names[2:]
+    assert (last["next_page"], last["has_more"]) == (None, False)
+    behind = await page(f"after_id={names[1]}")
+    assert behind["data"] == last["data"]
+    named = await page(f"ids={names[2]}&ids=file-none&ids={names[0]}")
+    assert [each["id"] for each in named["data"]] == [names[2], names[0]]
+
+
+@pytest.mark.parametrize(
+    ("query", "named"),
+    [
+        ("page=2", "page"),
+        ("ids=file-1&limit=2", "limit"),
+        ("limit=0", "limit"),
+        ("&".join(f"ids=file-{n}" for n in range(101)), "ids"),
+    ],
+)
+async def test_wrong_pages_are_refused(client: Client, query: str, named: str) -> None:
+    refused = await client.request("GET", f"/v1/files?{query}", headers=VERSIONED)
+    assert refused.status == 400
+    assert refused.json()["error"]["message"].startswith(named)
+
+
+async def test_its_expiry_is_bounded(client: Client) -> None:
+    body = form(('name="file"; filename="a"', b"x"), ('name="expires_in_seconds"', b"60"))
+    refused = await client.request("POST", "/v1/files", body=[body], headers={**FORM, **VERSIONED})
+    assert refused.status == 400
+    assert "expires_in_seconds must be" in refused.json()["error"]["message"]
