@@ -111,7 +111,7 @@ def put_together(body: bytes) -> JSON:
                         block["signature"] = each.delta.signature
                     case "citations_delta":
                         cited = each.delta.citation.model_dump_json(exclude_unset=True)
-                        block["citations"] = [*(block["citations"] or ()), json.loads(cited)]
+                        block["citations"] = [*(block.get("citations") or ()), json.loads(cited)]
                     case "input_json_delta":
                         pieces.append(each.delta.partial_json)
             case "content_block_stop":
