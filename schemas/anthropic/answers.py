@@ -199,7 +199,9 @@ MESSAGES: dict[str, Schema] = {
         }
     ),
     "DeletedMessageFile": an_object({"id": STRING, "type": const("file_deleted")}),
-    "MessageText": _event("text", text=STRING, citations=nullable(array(OBJECT))),
+    "MessageText": an_object(
+        {"type": const("text"), "text": STRING, "citations": array(OBJECT)}, ("citations",)
+    ),
     "MessageThinking": _event("thinking", thinking=STRING, signature=STRING),
     "MessageRedactedThinking": _event("redacted_thinking", data=STRING),
     "MessageToolUse": _event("tool_use", id=STRING, name=STRING, input=OBJECT),

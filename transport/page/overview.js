@@ -29,7 +29,7 @@ export class Overview {
     this.picture = new OverviewPicture();
     this.sparks = SPARKS.map((spark) => new Spark(spark));
     this.facts = h("p", { class: "overview-facts" });
-    this.nodes = h("div", { class: "nodes usage-table", tabindex: "0", role: "region", "aria-label": "Gateways", hidden: "" });
+    this.nodes = h("div", { class: "nodes figures-table", tabindex: "0", role: "region", "aria-label": "Gateways", hidden: "" });
     this.tables = h("div", { class: "tables" });
     this.usage = new UsagePanel();
     this.body = byId("overview-body");

@@ -104,7 +104,7 @@ function table(caption, names, rows) {
   const head = [...names.map((name) => [name, null]), ...["Turns", "Tokens", "USD"].map((name) => [name, "figure"])];
   return h(
     "div",
-    { class: "usage-table", role: "region", "aria-label": caption, tabindex: "0" },
+    { class: "usage-table figures-table", role: "region", "aria-label": caption, tabindex: "0" },
     h(
       "table",
       {},
