@@ -9,6 +9,7 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Iterator, Sequence
 from contextlib import contextmanager
+from typing import Protocol
 
 import trio
 from attrs import define, field
@@ -19,6 +20,12 @@ from ...schemas.openai.responses import ResponseTurn
 from ...schemas.turn import Tool
 from ...schemas.turn_items import TurnItem, answer_of, compact
 from ..conversations.lineage import new_from
+
+
+class Stoppable(Protocol):
+    """What stops a response that runs: a cancel scope, or what knows when one may be cancelled."""
+
+    def cancel(self) -> None: ...
 
 
 @define(eq=False)
@@ -52,7 +59,7 @@ class Record:
     ending: Ending | None = None
     history: tuple[Message, ...] | None = None
     is_settled: bool = False
-    scope: trio.CancelScope | None = None
+    scope: Stoppable | None = None
     steered: bool = False
     is_warm_up: bool = False
     is_kept: bool = False

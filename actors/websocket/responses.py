@@ -144,11 +144,15 @@ class _Request:
 
 @define(eq=False)
 class _Lane:
-    """Where responses are given one after the other. `scope` ends what runs in it just now."""
+    """Where responses are given one after the other. `scope` ends what runs in it just now; who
+    ends it calls `cancel`, which waits for what is being sent: half a message would be the end of
+    the connection, and one that is missing a gap in their numbers."""
 
     stream_id: str | None
     waiting: deque[_Request] = field(factory=deque)
     scope: trio.CancelScope = field(factory=trio.CancelScope)
+    sends: bool = False  # a message of what runs is on its way
+    is_cancelled: bool = False  # once that is sent
     running: Running | None = None
     passed_to: NodeSocket | None = None  # the node that gives what runs
     steers: list[tuple[str, Steer]] = field(factory=list)
@@ -157,6 +161,26 @@ class _Lane:
     @property
     def record(self) -> Record | None:
         return None if self.running is None else self.running.record
+
+    def cancel(self) -> None:
+        """End what runs, if need be behind what is being sent."""
+        if self.sends:
+            self.is_cancelled = True
+        else:
+            self.scope.cancel()
+
+    async def send_whole(self, send: Send, make: Callable[[], Sequence[bytes]]) -> None:
+        """Send all the messages that `make` gives, which numbers them, or none."""
+        await trio.lowlevel.checkpoint_if_cancelled()
+        self.sends = True
+        try:
+            for event in make():
+                await send(event)
+        finally:
+            self.sends = False
+        if self.is_cancelled:
+            self.is_cancelled = False
+            self.scope.cancel()
 
 
 class _Session:
@@ -259,7 +283,7 @@ class _Session:
                 code="response_not_found",
                 param="response_id" if cancel.response_id is not None else None,
             )
-        lane.scope.cancel()
+        lane.cancel()
 
     def _giving(self, response_id: str) -> _Lane | None:
         """The lane in which that response runs."""
@@ -394,11 +418,10 @@ class _Session:
             try:
                 async with responding(job, lambda: writer is not None) as running:
                     record, lane.running = running.record, running
-                    record.scope = lane.scope
+                    record.scope = lane
                     writer = _writer(record, lane)
-                    for event in writer.first():
-                        await self._send(event)
-                    await running.relay(self._passing(writer))
+                    await lane.send_whole(self._send, writer.first)
+                    await running.relay(self._passing(lane, writer))
             except GatewayError as error:
                 if writer is None and isinstance(error, Elsewhere) and self._others is not None:
                     raise
@@ -458,11 +481,12 @@ class _Session:
             with suppress(NotFound):
                 self._shelf.drop(self._shelf.find(response_id, self._owner, time.time()))
 
-    def _passing(self, writer: ResponseWriter) -> Callable[[Sequence[TurnItem]], Awaitable[None]]:
+    def _passing(
+        self, lane: _Lane, writer: ResponseWriter
+    ) -> Callable[[Sequence[TurnItem]], Awaitable[None]]:
         async def pass_on(items: Sequence[TurnItem]) -> None:
             for item in items:
-                for event in writer.item(item):
-                    await self._send(event)
+                await lane.send_whole(self._send, partial(writer.item, item))
 
         return pass_on
 

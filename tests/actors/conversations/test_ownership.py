@@ -24,7 +24,7 @@ from ccapi.transport.store.memory import MemoryCluster
 
 from ...support.embedded import script
 
-LEASE = 0.4
+LEASE = 1.2
 URL = "http://one:1"
 
 

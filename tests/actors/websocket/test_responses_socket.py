@@ -11,6 +11,7 @@ import pytest
 import trio
 import trio.testing
 from attrs import define, field
+from trio.testing import wait_all_tasks_blocked
 
 from ccapi.actors.gateway import Gateway
 from ccapi.actors.keys.registry import LOCAL
@@ -362,6 +363,23 @@ async def test_a_response_is_cancelled_by_its_id(talk: Talk) -> None:
     await talk.gateway.asked[0].port.over.wait()
     talk.gateway.script = saying("x")
     assert (await talk.ask(stream_id="a"))["status"] == "completed"
+
+
+async def test_no_message_is_cut_where_a_response_is_cancelled(talk: Talk) -> None:
+    """A socket that was left in the middle of a message is no WebSocket any more."""
+
+    async def endless(asked: Asked) -> None:
+        while True:
+            await asked.say("x")
+
+    talk.gateway.script = endless
+    await talk.create(stream_id="a")
+    begun = await talk.until("response.output_text.delta")
+    await wait_all_tasks_blocked()  # the next one is on its way
+    await talk.say({"type": "response.cancel", "stream_id": "a"})
+    await wait_all_tasks_blocked()
+    ended = await talk.until(*TERMINAL)
+    assert whole_stream([*begun, *ended])["status"] == "cancelled"
 
 
 # -- steered ---------------------------------------------------------------------------------------
