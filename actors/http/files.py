@@ -18,6 +18,7 @@ import trio
 from attrs import evolve
 
 from ...schemas.anthropic import files as anthropic
+from ...schemas.anthropic.errors import VERSION_HEADER, read_version
 from ...schemas.errors import (
     GatewayError,
     InvalidRequest,
@@ -68,7 +69,9 @@ def encode(file: StoredFile, *, messages: bool = False) -> dict[str, object]:
 
 
 def _in_messages(call: Call) -> bool:
-    """Whether the client speaks the Messages API's dialect."""
+    """Whether the client speaks the Messages API's dialect. Raises `InvalidRequest` for a version
+    of that which is not spoken here."""
+    read_version(call.header(VERSION_HEADER))
     return call.response.envelope.messages
 
 
@@ -94,6 +97,7 @@ def as_error(error: StoreError, settings: FileSettings) -> GatewayError:
 
 async def upload_file(call: Call) -> None:
     """``POST /v1/files``."""
+    messages = _in_messages(call)
     if call.header("content-encoding") not in (None, "identity"):
         raise UnsupportedMediaType("A form is taken without content-encoding.")
     reader = FormReader(boundary_of(call.header("content-type")))
@@ -102,7 +106,7 @@ async def upload_file(call: Call) -> None:
     file = StoredFile(
         id=f"{FILE_ID}{uuid4().hex}", key_id=call.owner, purpose="", name="", created_at=now
     )
-    upload = _Upload(files, file, settings, messages=_in_messages(call))
+    upload = _Upload(files, file, settings, messages=messages)
     try:
         async with aclosing(_chunks(call, settings.max_bytes)) as chunks:
             async for chunk in chunks:
@@ -117,7 +121,7 @@ async def upload_file(call: Call) -> None:
         if isinstance(error, StoreError):
             raise as_error(error, settings) from error
         raise
-    await call.answer(encode(whole, messages=_in_messages(call)))
+    await call.answer(encode(whole, messages=messages))
 
 
 async def _chunks(call: Call, limit: int) -> AsyncGenerator[bytes, None]:
@@ -321,12 +325,13 @@ async def _list_in_messages(call: Call) -> None:
 
 async def show_file(call: Call) -> None:
     """``GET /v1/files/{file_id}``."""
-    file = await find_file(call, call.path("file_id"))
-    await call.answer(encode(file, messages=_in_messages(call)))
+    messages = _in_messages(call)
+    await call.answer(encode(await find_file(call, call.path("file_id")), messages=messages))
 
 
 async def delete_file(call: Call) -> None:
     """``DELETE /v1/files/{file_id}``."""
+    messages = _in_messages(call)
     file = await find_file(call, call.path("file_id"))
     try:
         await call.gateway.batches.store.files.delete(file.id, call.owner)
@@ -334,7 +339,7 @@ async def delete_file(call: Call) -> None:
         raise no_file(file.id) from None
     except StoreError as error:
         raise as_error(error, call.gateway.settings.files) from error
-    if _in_messages(call):
+    if messages:
         await call.answer({"id": file.id, "type": "file_deleted"})
     else:
         await call.answer({"id": file.id, "object": "file", "deleted": True})
@@ -342,6 +347,7 @@ async def delete_file(call: Call) -> None:
 
 async def show_content(call: Call) -> None:
     """``GET /v1/files/{file_id}/content``, piece by piece."""
+    _in_messages(call)
     file = await find_file(call, call.path("file_id"))
     files, number, left = call.gateway.batches.store.files, 0, file.bytes
     name = re.sub(r'[^ -~]|["\\]', "_", file.name)
