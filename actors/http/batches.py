@@ -7,7 +7,8 @@ requests ask.
 from __future__ import annotations
 
 import time
-from contextlib import suppress
+from collections.abc import AsyncIterator
+from contextlib import asynccontextmanager, suppress
 from uuid import uuid4
 
 import trio
@@ -80,6 +81,33 @@ async def undo(call: Call, batch: StoredBatch) -> None:
             await store.delete(batch.id, batch.key_id)
 
 
+@asynccontextmanager
+async def undoing(call: Call, batch: StoredBatch) -> AsyncIterator[None]:
+    """Take a batch in while the block runs; where that fails, there is none. Raises what the block
+    does, and in place of a `StoreError` what the client receives for it."""
+    try:
+        yield
+    except BaseException as error:
+        if not isinstance(error, Full):
+            await undo(call, batch)
+        if isinstance(error, StoreError):
+            raise as_error(call, error) from error
+        raise
+
+
+async def stored_batch(call: Call, dialect: str, batch_id: str, missing: NotFound) -> StoredBatch:
+    """The client's batch of that dialect. Raises `missing`, `Overloaded`."""
+    try:
+        found = await call.gateway.batches.store.batches.get(batch_id, call.owner)
+    except Missing:
+        raise missing from None
+    except StoreError as error:
+        raise as_error(call, error) from error
+    if found.dialect != dialect:
+        raise missing
+    return found
+
+
 def encode(batch: StoredBatch) -> dict[str, object]:
     counts, details = batch.counts, batch.details
     return encode_batch(
@@ -124,16 +152,10 @@ async def create_batch(call: Call) -> None:
         },
     )
     engine = call.gateway.batches
-    try:
+    async with undoing(call, batch):
         lease = await engine.store.batches.add(
             batch, max_open=call.gateway.settings.batches.max_open
         )
-    except BaseException as error:
-        if not isinstance(error, Full):
-            await undo(call, batch)
-        if isinstance(error, StoreError):
-            raise as_error(call, error) from error
-        raise
     await engine.open(lease)
     await call.answer(encode(batch))
 
@@ -141,15 +163,7 @@ async def create_batch(call: Call) -> None:
 async def find_batch(call: Call) -> StoredBatch:
     """Raises `NotFound`, `Overloaded`."""
     batch_id = call.path("batch_id")
-    try:
-        found = await call.gateway.batches.store.batches.get(batch_id, call.owner)
-    except Missing:
-        raise no_batch(batch_id) from None
-    except StoreError as error:
-        raise as_error(call, error) from error
-    if found.dialect != "openai":
-        raise no_batch(batch_id)
-    return found
+    return await stored_batch(call, "openai", batch_id, no_batch(batch_id))
 
 
 async def show_batch(call: Call) -> None:

@@ -23,11 +23,11 @@ from ...schemas.anthropic.errors import VERSION_HEADER, read_version
 from ...schemas.errors import InvalidRequest, NotFound, invalid
 from ...transport.http.asgi import encode_headers
 from ...transport.store.batch_interface import ENDED, BatchLease, BatchStore, StoredBatch
-from ...transport.store.interface import Full, Missing, StoreError
+from ...transport.store.interface import Missing, StoreError
 from ..batches.dialects import words_of
 from ..batches.intake import WRITTEN_AT_ONCE, WRITTEN_BYTES
 from ..batches.results import lines_of
-from .batches import as_error, check_taken, new_batch, undo
+from .batches import as_error, check_taken, new_batch, stored_batch, undoing
 from .request import Call
 
 PAGE = 1000
@@ -92,16 +92,10 @@ async def create_message_batch(call: Call) -> None:
     )
     engine = call.gateway.batches
     store = engine.store.batches
-    try:
+    async with undoing(call, batch):
         lease = await store.add(batch, max_open=settings.max_open)
         await _add(store, lease, requests)
         batch = await store.change(lease, ["validating"], "in_progress")
-    except BaseException as error:
-        if not isinstance(error, Full):
-            await undo(call, batch)
-        if isinstance(error, StoreError):
-            raise as_error(call, error) from error
-        raise
     await engine.open(lease)
     await call.answer(_encode(call, batch))
 
@@ -122,15 +116,7 @@ async def _add(store: BatchStore, lease: BatchLease, requests: Sequence[tuple[st
 async def _find(call: Call) -> StoredBatch:
     """Raises `NotFound`, `Overloaded`."""
     batch_id = call.path("message_batch_id")
-    try:
-        found = await call.gateway.batches.store.batches.get(batch_id, call.owner)
-    except Missing:
-        raise _no_batch(batch_id) from None
-    except StoreError as error:
-        raise as_error(call, error) from error
-    if found.dialect != "anthropic":
-        raise _no_batch(batch_id)
-    return found
+    return await stored_batch(call, "anthropic", batch_id, _no_batch(batch_id))
 
 
 async def show_message_batch(call: Call) -> None:
