@@ -14,9 +14,7 @@ from functools import partial
 import trio
 from attrs import define, evolve, field
 
-from ...schemas.convert import write_json
 from ...schemas.errors import GatewayError, InvalidRequest, draining, invalid
-from ...schemas.openai import sse
 from ...schemas.openai.compactions import parse_compact
 from ...schemas.openai.foreign_items import Kept
 from ...schemas.openai.output_items import encode_messages
@@ -24,7 +22,6 @@ from ...schemas.openai.parameters import one_conversation
 from ...schemas.openai.response_events import (
     RESPONSE_ID,
     ResponseWriter,
-    encode_error_event,
     encode_response,
 )
 from ...schemas.openai.responses import ResponseTurn, parse_response
@@ -161,7 +158,7 @@ async def _stream(call: Call, job: Job) -> None:
                 raise
             failure = call.failure = as_gateway_error(error)
             if writer is None:
-                await stream.write(sse.event(write_json(encode_error_event(failure))), last=True)
+                await stream.write(call.response.envelope.event(failure), last=True)
                 return
         assert record.ending is not None
         await stream.write(b"".join([*events, *writer.last(record.ending)]), last=True)
