@@ -26,6 +26,8 @@ from ..support.nodes import open_demo_nodes
 
 NAME = "5b7cb5f2-8d0c-4a4b-8d3a-0d9a2c6f7e11"
 
+JSON = b"content-type: application/json"
+FOR_GOOD = (b"x-should-retry: false",)
 HEAD = b"HTTP/1.1 200 OK\r\ncontent-type: text/event-stream; charset=utf-8\r\n"
 CHAT = (
     b'data: {"id":"a","object":"chat.completion.chunk","created":1,"model":"m","choices":[{"index":'
@@ -43,9 +45,9 @@ def chunk(data: bytes) -> bytes:
 
 
 @asynccontextmanager
-async def open_node_beside(tmp_path: Path, answer: bytes) -> AsyncIterator[Live]:
-    """A node, and beside it one that has the conversation `NAME`: it reads a request, gives this
-    `answer`, and is gone."""
+async def open_node_beside(tmp_path: Path, *answers: bytes) -> AsyncIterator[Live]:
+    """A node, and beside it one that has the conversation `NAME`: it reads as many requests as
+    there are `answers`, gives each of these, and closes the connection."""
     asked = 0
 
     async def serve(stream: trio.SocketStream) -> None:
@@ -56,7 +58,7 @@ async def open_node_beside(tmp_path: Path, answer: bytes) -> AsyncIterator[Live]
                 head += await stream.receive_some()
             if head.startswith(b"POST"):  # the other node looks whether this one is there
                 asked += 1
-                await stream.send_all(answer)
+                await stream.send_all(answers[asked - 1])
 
     shared = MemoryCluster(60.0)
     async with trio.open_nursery() as nursery:
@@ -69,7 +71,7 @@ async def open_node_beside(tmp_path: Path, answer: bytes) -> AsyncIterator[Live]
         async with open_demo_nodes(tmp_path, 1, {"lease_seconds": 60.0}, shared) as [node]:
             yield node
         nursery.cancel_scope.cancel()
-    assert asked == 1, "a turn that may have begun is asked for once"
+    assert asked == len(answers), "a turn that may have begun is asked for once"
 
 
 async def test_a_stream_of_chunks_ends_with_the_error(tmp_path: Path) -> None:
@@ -147,3 +149,28 @@ async def test_a_request_without_a_response_is_not_to_be_sent_again(tmp_path: Pa
                     extra_body={"conversation_id": NAME},
                 )
     assert failed.value.code == "node_lost"
+
+
+def whole(status: str, body: bytes, *headers: bytes) -> bytes:
+    lines = [f"HTTP/1.1 {status}".encode(), b"connection: close", JSON, *headers]
+    return b"\r\n".join([*lines, b"content-length: %d" % len(body), b"", body])
+
+
+@pytest.mark.parametrize(("headers", "statuses"), [((), (503, 200)), (FOR_GOOD, (503, 503))])
+async def test_a_failure_elsewhere_is_kept_for_its_key_only_if_it_is_for_good(
+    tmp_path: Path, headers: tuple[bytes, ...], statuses: tuple[int, ...]
+) -> None:
+    failed = whole("503 Service Unavailable", b'{"error":{"code":"no_capacity"}}', *headers)
+    answers = [failed, whole("200 OK", b'{"id":"a"}')][: 1 if headers else 2]
+    with trio.fail_after(30):
+        async with open_node_beside(tmp_path, *answers) as node, httpx.AsyncClient() as client:
+            body = {"messages": [{"role": "user", "content": "Two"}], "conversation_id": NAME}
+            asked = [
+                await client.post(
+                    f"{node.base_url}/chat/completions",
+                    json=body,
+                    headers={"idempotency-key": "once"},
+                )
+                for _ in range(2)
+            ]
+    assert tuple(each.status_code for each in asked) == statuses
