@@ -40,8 +40,6 @@ from .figures import NodeFigures, read_figures
 
 log = get_logger("ccapi.nodes")
 
-BEATS_IN_A_LEASE = 4
-
 LEAVE_SECONDS = 1.0
 """How long a node that stops tries to say so; behind that its lease runs out."""
 
@@ -77,7 +75,7 @@ class Membership:
         """Whether this node takes no more turns, which it tells the others too."""
         self._store = store
         self._secret = settings.secret
-        self._interval = settings.lease_seconds / BEATS_IN_A_LEASE
+        self._lease, self._interval = settings.lease_seconds, settings.beat
         self._until = -math.inf
         self._answered = -math.inf  # when the last beat was sent that the store has answered
         self._in_vain = math.inf  # when the first one behind that was, in vain
@@ -221,7 +219,7 @@ class Membership:
         """The store was silent, since `in_vain`. Where it has answered another node behind that,
         what was this node's is being taken."""
         answered = -math.inf
-        with trio.move_on_after(BEATS_IN_A_LEASE * self._interval / 2):
+        with trio.move_on_after(self._lease / 2):
             while True:
                 answered = trio.current_time() - await self.others_heard(others)
                 if answered > in_vain + AGAIN_SECONDS:
@@ -245,7 +243,7 @@ class Membership:
         await self.lapsed(is_silent)
         while not self.holds:
             # Not longer than a lease: behind that, the life would be over before it was known.
-            with trio.move_on_after(BEATS_IN_A_LEASE * self._interval):
+            with trio.move_on_after(self._lease):
                 try:
                     await self._store.renew()
                     await self._beat()
@@ -320,7 +318,7 @@ async def _check_others(membership: Membership, settings: ClusterSettings) -> No
     with trio.move_on_after(settings.lease_seconds * EARLIER_LIVES):
         while any(each.node.url == settings.node_url for each in membership.others):
             # An earlier life of this gateway that was killed, most likely.
-            await trio.sleep(settings.lease_seconds / BEATS_IN_A_LEASE)
+            await trio.sleep(settings.beat)
             await membership.join()
     for each in membership.others:
         if not (each.node.url and settings.node_url):
