@@ -116,7 +116,7 @@ async def compact_response(call: Call) -> None:
 
 
 async def _show(call: Call, record: Record) -> None:
-    await call.answer(encode_response(record.heading, record.items, record.ending))
+    await call.answer(encode_response(record.heading, record.items, record.told_ending))
 
 
 async def _answer_whole(call: Call, job: Job) -> None:
@@ -173,7 +173,7 @@ async def _follow(call: Call, record: Record, after: int = -1) -> None:
     with record.reading():
         async with stream.beating():
             while True:
-                ending, items = record.ending, record.items[given:]
+                ending, items = record.told_ending, record.items[given:]
                 for item in items:
                     events += writer.item(item)
                 given += len(items)
