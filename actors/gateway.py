@@ -67,6 +67,7 @@ from .listeners.overview import GatewayStatistics, OwnStatistics, SessionInfo, s
 from .listeners.stats import Stats, open_stats
 from .mcp.host import McpHost
 from .mcp.servers import McpServers, open_mcp_servers
+from .nodes.checks import others_heard
 from .nodes.figures import Figures, NodeFigures, facts_of
 from .nodes.membership import Membership, open_nodes
 from .pool.cli_watch import CliWatch
@@ -686,6 +687,8 @@ async def open_gateway(
                     audit,
                     nodes,
                 )
+                if nodes is not None:
+                    nodes.others_heard = partial(others_heard, nodes, gateway.node_client)
                 try:
                     yield gateway
                 except Exception as error:  # noqa: BLE001 (raised again, past the nurseries)

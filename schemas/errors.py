@@ -247,10 +247,15 @@ def draining(retry_after: float | None = 5.0) -> Overloaded:
     return Overloaded("The gateway is stopping.", code="draining", retry_after=retry_after)
 
 
-def storage_unavailable(what: str, retry_after: float = 1.0) -> Overloaded:
+STORAGE_RETRY_SECONDS = 2.0
+"""When a client may try again: an SDK's two retries see an engine through its start, and where one
+of several gateways is cut off, no balancer sends them there any more."""
+
+
+def storage_unavailable(what: str) -> Overloaded:
     """The store has a fault, so that `what` is so (a clause, as in "Usage cannot be read now")."""
     text = f"{what}: the gateway's storage has a fault, which its log names."
-    return Overloaded(text, code="storage_unavailable", retry_after=retry_after)
+    return Overloaded(text, code="storage_unavailable", retry_after=STORAGE_RETRY_SECONDS)
 
 
 class Elsewhere(Overloaded):

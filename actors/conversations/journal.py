@@ -51,9 +51,6 @@ from .lineage import lineage_key
 
 log = get_logger("ccapi.journal")
 
-RETRY_SECONDS = 5.0
-"""When a client may try again where the store takes nothing."""
-
 GRACE_SECONDS = 10.0
 """How long a chat's turn may go on, and its end wait, while a store that several nodes share does
 not answer."""
@@ -230,7 +227,7 @@ class Journal:
             try:
                 await submitted
             except (Unavailable, Unknown):
-                if not self.grace_seconds:
+                if not self.grace_seconds or self.is_closed:
                     raise
                 await self._insist(lease, submit)
         except StoreError as error:
@@ -240,7 +237,8 @@ class Journal:
 
     async def _insist(self, lease: Lease, submit: Callable[[], Coroutine[Any, Any, int]]) -> None:
         """Try to end a turn until the store is back. Whether that still counts, it decides itself:
-        by the lease's token, and by the head. Raises `StoreError`."""
+        by the lease's token, and by the head. Not once the conversation has left memory: then its
+        client is not to wait. Raises `StoreError`."""
         deadline = trio.current_time() + self.grace_seconds
         while True:
             await trio.sleep(INSIST_SECONDS)
@@ -248,7 +246,7 @@ class Journal:
                 if lease.unsettled is None or not await self.store.resolve(lease):
                     await submit()
             except (Unavailable, Unknown):
-                if trio.current_time() >= deadline:
+                if trio.current_time() >= deadline or self.is_closed:
                     raise
             else:
                 return
@@ -292,6 +290,19 @@ class Journal:
             await self.store.update(self.conversation_id, self.owner, grants=rules)
         except StoreError as error:
             raise self._failed(error) from error
+
+    async def reclaim(self) -> bool | None:
+        """After the end of this node's lease: whether the conversation is its own again, because no
+        other node has taken it; None: the store does not say."""
+        if self.lease is None:  # nothing of it was kept yet
+            return True
+        try:
+            await self.store.reclaim(self.lease)
+        except (Unavailable, Unknown):
+            return None
+        except StoreError:
+            return False
+        return True
 
     # -- the conversation in the store -------------------------------------------------------------
 
@@ -344,7 +355,7 @@ def failure_of(error: StoreError, conversation_id: str) -> GatewayError:
             code="storage_unknown",
         ).for_good()
     return storage_unavailable(
-        "This conversation cannot be kept now, so that the turn does not count", RETRY_SECONDS
+        "This conversation cannot be kept now, so that the turn does not count"
     )
 
 

@@ -5,8 +5,10 @@ nodes that are gone. Refuses to know: leases (`actors.nodes`), and what happens 
 
 While the store does not answer, no node can take anything. So chats that run when a lease ends for
 that reason may go on for `GRACE_SECONDS`: a child does nothing there but ask the model, and whether
-the answer counts, the store decides by the token and the head once it is back. An agent's tools
-have effects: agents stop with the lease.
+the answer counts, the store decides by the token and the head once it is back: what no other node
+has taken by then is this node's again (`Store.reclaim`). An agent's tools have effects: agents stop
+with the lease. A node that finds that the store answers others, and not
+itself, ends these chats too: their clients can be answered elsewhere by then.
 
 A conversation is a node's as long as it has a child or a running turn there: requests for it go to
 that node. One that rests is the store's, and the next request that needs it takes it wherever it
@@ -27,7 +29,7 @@ from ...schemas.settings.settings import ClusterSettings
 from ..nodes.membership import Membership
 from .archive import Archive
 from .directory import Entry
-from .journal import GRACE_SECONDS
+from .journal import GRACE_SECONDS, Journal
 from .supervisor import Supervisor
 
 SWEEP_SECONDS = 0.25
@@ -56,6 +58,7 @@ async def open_ownership(
         yield
         return
 
+    spared: set[Entry] = set()  # what runs under the lease of an earlier life
     grace_until = -math.inf
     lapsed = Overloaded(
         "This gateway lost its lease on the conversation: the turn does not count.",
@@ -65,28 +68,48 @@ async def open_ownership(
 
     async def drop(is_silent: bool) -> None:
         nonlocal grace_until
-        grace_until = trio.current_time() + GRACE_SECONDS if is_silent else -math.inf
-        await supervisor.drop_all(lapsed, _is_running_chat if is_silent else None)
+        entries = supervisor.entries()
+        spared.clear()
+        if is_silent:
+            spared.update(filter(_is_running_chat, entries))
+            grace_until = trio.current_time() + GRACE_SECONDS
+        await supervisor.drop((each for each in entries if each not in spared), lapsed)
+
+    async def drop_spared() -> None:
+        going = {*spared}
+        spared.clear()
+        await supervisor.drop(going, lapsed)
+
+    async def reclaim_spared() -> None:
+        for entry in [*spared]:
+            journal = entry.state.journal
+            is_ours = await journal.reclaim() if isinstance(journal, Journal) else True
+            if is_ours is not None:
+                spared.discard(entry)
+                if not is_ours:
+                    await supervisor.drop([entry], lapsed)
 
     async def sweep() -> None:
-        nonlocal grace_until
         number = 0
         while True:
             await trio.sleep(SWEEP_SECONDS)
             number += 1
             now = trio.current_time()
+            if nodes.holds and spared:
+                await reclaim_spared()
             # A node that was cut off itself lets the others say first what became of their turns.
             if nodes.holds and now > nodes.since + SETTLE_SECONDS:
                 await archive.close_lost_turns()
-            if nodes.draining or grace_until > now:
+            if nodes.draining:
                 supervisor.release_idle()
-            elif grace_until > -math.inf:
-                grace_until = -math.inf
-                await supervisor.drop_all(lapsed)
+            supervisor.release_idle(spared)  # their turns have ended: they are any node's
+            spared.intersection_update(supervisor.entries())
+            if spared and now >= grace_until:
+                await drop_spared()
             if number % RELEASE_EVERY == 0:
                 supervisor.release_asleep(time.time() - settings.release_seconds)
 
-    nodes.lapsed = drop
+    nodes.lapsed, nodes.cut_off = drop, drop_spared
     archive.grace_seconds, archive.nodes = GRACE_SECONDS, nodes
     async with trio.open_nursery() as nursery:
         nursery.start_soon(sweep)

@@ -12,7 +12,7 @@ from __future__ import annotations
 
 import math
 import time
-from collections.abc import AsyncIterator, Callable
+from collections.abc import AsyncIterator, Callable, Iterable
 from contextlib import asynccontextmanager, suppress
 from functools import partial
 from typing import Any
@@ -108,12 +108,13 @@ class Supervisor:
         which a client uses right now."""
         _relieve(self._directory, self._bus, spared)
 
-    async def drop_all(
-        self, error: GatewayError, spared: Callable[[Entry], bool] | None = None
-    ) -> None:
-        """Forget every conversation but those `spared`, all before the first checkpoint; whatever
-        runs in one ends with this error."""
-        going = (e for e in self._directory.all() if spared is None or not spared(e))
+    def entries(self) -> list[Entry]:
+        """The conversations in memory."""
+        return self._directory.all()
+
+    async def drop(self, going: Iterable[Entry], error: GatewayError) -> None:
+        """Forget these conversations, all before the first checkpoint; whatever runs in one ends
+        with this error."""
         closing = [(entry.ref, entry) for entry in going]
         full = [ref for ref, _ in closing if ref and not ref.tell_nowait(Close(error))]
         for _, entry in closing:
@@ -124,10 +125,10 @@ class Supervisor:
             with suppress(ActorGone):
                 await ref.tell(Close(error))
 
-    def release_idle(self) -> None:
-        """Forget conversations in which no client asks anything, with a child or without, for this
-        gateway stops: another node goes on with them. Their watchers come back there."""
-        for entry in self._directory.all():
+    def release_idle(self, entries: Iterable[Entry] | None = None) -> None:
+        """Forget those of these conversations (None: of all) in which no client asks anything, with
+        a child or without: another node goes on with them. Their watchers come back there."""
+        for entry in self._directory.all() if entries is None else entries:
             if not entry.callers and entry.state.is_settled:
                 _drop(self._directory, self._bus, entry, "moved")
 

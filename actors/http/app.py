@@ -20,6 +20,7 @@ from ...transport.http.asgi import send_response
 from ..keys.registry import TURNS
 from ..mcp.servers import list_mcp_servers
 from ..nodes.checks import PATH as NODE_PATH
+from ..nodes.checks import say_who
 from ..nodes.figures import NodeFigures, sum_of
 from .auth import KeyRing
 from .batch_road import road_of
@@ -142,7 +143,7 @@ def http_app(gateway: Gateway) -> ASGIApp:
         if call.from_node is None or nodes is None:
             await no_such_path(call.scope, call.receive, call.send)
         else:
-            await call.answer({"id": nodes.node.id})
+            await call.answer(say_who(nodes))
 
     if nodes is not None:
         routes.append(any_route(gateway, NODE_PATH, GET=tell_node))

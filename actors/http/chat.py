@@ -19,9 +19,8 @@ from typing import Any, ClassVar, Protocol
 
 from attrs import evolve, frozen
 
-from ...schemas.convert import write_json
 from ...schemas.errors import InvalidRequest
-from ...schemas.openai import chat_reply, completions, sse
+from ...schemas.openai import chat_reply, completions
 from ...schemas.openai.chat import ChatTurn, parse_chat
 from ...schemas.openai.chat_reply import Heading
 from ...schemas.openai.completions import parse_completion
@@ -241,7 +240,7 @@ async def _stream(call: Call, dialect: Dialect, requests: Sequence[ChatTurn]) ->
             if not stream.opened:
                 raise
             call.failure = as_gateway_error(error)
-            end = sse.event(write_json(call.failure.body()))
+            end = call.response.envelope.event(call.failure)
         await stream.write(end, last=True)
 
 

@@ -22,10 +22,11 @@ from collections.abc import Awaitable, Callable
 from functools import partial
 
 import trio
-from attrs import field, frozen
+from attrs import define, field, frozen
 
-from ...schemas.errors import Elsewhere, NotFound, node_lost
+from ...schemas.errors import Elsewhere, GatewayError, NotFound, node_lost
 from ...schemas.node_seal import HEADER, OWNER_HEADER, Passed
+from ...schemas.openai import sse
 from ...transport.http.asgi import while_connected
 from ...transport.http.node_client import Headers, NodeClient, NodeGone, NodeResponse
 from ...transport.loggers import get_logger
@@ -158,21 +159,24 @@ class Forwarder:
     async def _pass_on(self, call: Call, elsewhere: Elsewhere, expected: str = "") -> bool:
         """Whether the other node has answered; if not, the conversation is to be looked for
         again. `expected`: the one that it is thought to have."""
+        back = _PassedBack(call)
         try:
-            return await self._relay(call, elsewhere, expected)
+            return await self._relay(call, elsewhere, back, expected)
         except NodeGone as gone:
             self.client.forget(elsewhere.url)
             log.warning("a node broke off", url=elsewhere.url, reason=str(gone))
             if call.response.status is not None:
-                # The response is cut short: so much is plain to any client.
-                raise
+                await back.break_off(node_lost())
+                return True
             if gone.was_asked:
                 raise node_lost() from gone
         # It was never asked. Once its lease is over, the conversation is free.
         await self.membership.wait_gone(elsewhere.node_id)
         return False
 
-    async def _relay(self, call: Call, elsewhere: Elsewhere, expected: str) -> bool:
+    async def _relay(
+        self, call: Call, elsewhere: Elsewhere, back: _PassedBack, expected: str
+    ) -> bool:
         """Raises `NodeGone`."""
         answered = False
         method, target, headers, body = await self._request_of(call)
@@ -184,7 +188,7 @@ class Forwarder:
             async with self.client.ask(elsewhere.url, method, target, headers, body) as response:
                 answered = not _says_moved(response)
                 if answered:
-                    await _pass_back(call, response)
+                    await back.pass_on(response)
             nursery.cancel_scope.cancel()
 
         failure: Exception | None = None
@@ -248,11 +252,38 @@ def _says_moved(response: NodeResponse) -> bool:
     return (MOVED.encode(), b"1") in response.headers
 
 
-async def _pass_back(call: Call, response: NodeResponse) -> None:
-    call.response.late = None  # the other node has counted it
-    headers = [each for each in response.headers if each[0].lower() not in NOT_PASSED_BACK]
-    await call.send({"type": "http.response.start", "status": response.status, "headers": headers})
-    send = call.response.send_body
-    while piece := await response.receive():
-        await send({"type": "http.response.body", "body": piece, "more_body": True})
-    await send({"type": "http.response.body", "body": b"", "more_body": False})
+@define(eq=False)
+class _PassedBack:
+    """A response on its way to the client. `is_stream`: it is one of server-sent events, of which
+    `tail` is the end of what was passed on."""
+
+    call: Call
+    is_stream: bool = False
+    tail: bytes = b""
+
+    async def pass_on(self, response: NodeResponse) -> None:
+        """Raises `NodeGone`."""
+        call = self.call
+        call.response.late = None  # the other node has counted it
+        headers = [each for each in response.headers if each[0].lower() not in NOT_PASSED_BACK]
+        self.is_stream = (b"content-type", sse.CONTENT_TYPE.encode()) in headers
+        await call.send(
+            {"type": "http.response.start", "status": response.status, "headers": headers}
+        )
+        send = call.response.send_body
+        while piece := await response.receive():
+            self.tail = b""  # cancelled in the middle of a write, it stands nowhere
+            await send({"type": "http.response.body", "body": piece, "more_body": True})
+            self.tail = piece[-len(sse.SUFFIX) :]
+        await send({"type": "http.response.body", "body": b"", "more_body": False})
+
+    async def break_off(self, error: GatewayError) -> None:
+        """There comes no more of it. A stream says so by an event, if it stands between two;
+        anything else is cut short, which is plain to any client: raises `error`."""
+        self.call.failure = error
+        if not (self.is_stream and self.tail == sse.SUFFIX):
+            raise error
+        event = self.call.response.envelope.event(error)
+        send = self.call.response.send_body
+        await send({"type": "http.response.body", "body": event, "more_body": True})
+        await send({"type": "http.response.body", "body": b"", "more_body": False})

@@ -98,9 +98,17 @@ async def _serve(call: Call, share: Share, handler: Handler, answer: Answer) -> 
         request_id = call.response.headers["x-request-id"]
         publish_refusal(call.gateway.bus, failure, request_id, call.owner)
         await send_failure(response, failure)
-    failed = moved.failure
-    # A failure counts where some of what was asked for is done: else the request may be sent again.
-    return Served(writer.last, failed is None or failed.should_retry is False)
+    return Served(writer.last, _counts(moved, answer.head))
+
+
+def _counts(call: Call, head: Head | None) -> bool:
+    """Whether this is the answer for good. A failure is where some of what was asked for is done:
+    else the request may be sent again. (That of another node is known by its response alone.)"""
+    if call.failure is not None:
+        return call.failure.should_retry is False
+    if head is not None and head.status >= 400:
+        return head.headers.get("x-should-retry") == "false"
+    return True
 
 
 async def _never() -> Message:

@@ -24,7 +24,6 @@ from ...schemas.anthropic.reply import (
     Ending,
     EventWriter,
     Heading,
-    encode_error_event,
     encode_message,
 )
 from ...schemas.openai.parameters import one_conversation
@@ -129,7 +128,7 @@ async def _stream(call: Call, request: MessagesTurn) -> None:
             if not stream.opened:
                 raise
             call.failure = as_gateway_error(error)
-            end = encode_error_event(call.failure, call.response.envelope.request_id)
+            end = call.response.envelope.event(call.failure)
         await stream.write(end, last=True)
 
 

@@ -107,8 +107,10 @@ class Front:
                 await self._answer(scope, receive, response)
             finally:
                 write = log.debug if response.is_asset else log.info
+                node = scope.get(FROM_NODE)
                 write(
                     "request",
+                    **({} if node is None else {"from_node": node}),
                     method=scope["method"],
                     path=scope["path"],
                     status=response.status,

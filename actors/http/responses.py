@@ -14,9 +14,7 @@ from functools import partial
 import trio
 from attrs import define, evolve, field
 
-from ...schemas.convert import write_json
 from ...schemas.errors import GatewayError, InvalidRequest, draining, invalid
-from ...schemas.openai import sse
 from ...schemas.openai.compactions import parse_compact
 from ...schemas.openai.foreign_items import Kept
 from ...schemas.openai.output_items import encode_messages
@@ -24,7 +22,6 @@ from ...schemas.openai.parameters import one_conversation
 from ...schemas.openai.response_events import (
     RESPONSE_ID,
     ResponseWriter,
-    encode_error_event,
     encode_response,
 )
 from ...schemas.openai.responses import ResponseTurn, parse_response
@@ -119,7 +116,7 @@ async def compact_response(call: Call) -> None:
 
 
 async def _show(call: Call, record: Record) -> None:
-    await call.answer(encode_response(record.heading, record.items, record.ending))
+    await call.answer(encode_response(record.heading, record.items, record.told_ending))
 
 
 async def _answer_whole(call: Call, job: Job) -> None:
@@ -161,7 +158,7 @@ async def _stream(call: Call, job: Job) -> None:
                 raise
             failure = call.failure = as_gateway_error(error)
             if writer is None:
-                await stream.write(sse.event(write_json(encode_error_event(failure))), last=True)
+                await stream.write(call.response.envelope.event(failure), last=True)
                 return
         assert record.ending is not None
         await stream.write(b"".join([*events, *writer.last(record.ending)]), last=True)
@@ -176,7 +173,7 @@ async def _follow(call: Call, record: Record, after: int = -1) -> None:
     with record.reading():
         async with stream.beating():
             while True:
-                ending, items = record.ending, record.items[given:]
+                ending, items = record.told_ending, record.items[given:]
                 for item in items:
                     events += writer.item(item)
                 given += len(items)

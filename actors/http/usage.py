@@ -29,7 +29,7 @@ async def show_usage(call: Call) -> None:
         owner = None if rights.is_admin else call.owner
         found = await limits.store.usage(owner, start or "", end or "9")
     except StoreError as error:
-        raise storage_unavailable("Usage cannot be read now", 5.0) from error
+        raise storage_unavailable("Usage cannot be read now") from error
     names = call.gateway.keys.names()
     await call.answer({"object": "list", "data": [_encode(each, names) for each in found]})
 

@@ -495,7 +495,7 @@ class KeyLimiter:
 
 def _unread(error: StoreError) -> Overloaded:
     log.warning("usage is not read", error=str(error))
-    return storage_unavailable("What this API key has used cannot be read now", 5.0)
+    return storage_unavailable("What this API key has used cannot be read now")
 
 
 def _headers(what: str, most: int, left: int, seconds: float) -> dict[str, str]:

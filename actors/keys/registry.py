@@ -113,7 +113,7 @@ class KeyRegistry:
         """Raises `Overloaded` (``storage_unavailable``) where the stored keys could never be read:
         then it is not known whether a key is needed, nor which."""
         if not self.is_known:
-            raise storage_unavailable("API keys cannot be read now", 5.0)
+            raise storage_unavailable("API keys cannot be read now")
 
     def find(self, owner: str) -> Rights:
         """What clients of this owner may do; one that a program made up may use plain models.

@@ -9,6 +9,10 @@ counts it from before the beat was sent, on its own clock. Once it is over, anot
 taken any of its conversations: so it drops all of them, whatever they do, and begins another life
 that owns nothing. (What it had already begun is fenced: the store refuses it.)
 
+A node whose lease ends because the store does not answer cannot know by itself whether that is
+so for all nodes, when nothing of its own can have been taken, or for itself alone. So it asks the
+others when the store has answered them last (`others_heard`).
+
 A gap that no lease closes: a node that is frozen between a look at its clock and a write to a
 child. The child's call of the API, or an agent's tool, may then overlap with the next turn on
 another node, for as long as the freeze lasts. Its result is refused.
@@ -19,7 +23,7 @@ from __future__ import annotations
 import math
 import random
 import time
-from collections.abc import AsyncIterator, Awaitable, Callable, Mapping
+from collections.abc import AsyncIterator, Awaitable, Callable, Mapping, Sequence
 from contextlib import asynccontextmanager, suppress
 from pathlib import Path
 
@@ -36,8 +40,6 @@ from .figures import NodeFigures, read_figures
 
 log = get_logger("ccapi.nodes")
 
-BEATS_IN_A_LEASE = 4
-
 LEAVE_SECONDS = 1.0
 """How long a node that stops tries to say so; behind that its lease runs out."""
 
@@ -45,7 +47,12 @@ EARLIER_LIVES = 2
 """For so many leases a node that starts waits for an earlier life at its URL to end."""
 
 AGAIN_SECONDS = 0.1
-"""How long a node waits before it asks the store for another life once more."""
+"""How long a node waits before it asks the store for another life once more, or the other nodes
+whether the store has answered them. What the store answered others so much later than it left this
+node without an answer was no answer on its way while the store went."""
+
+LOOK_SECONDS = 0.02
+"""The least time between two beats."""
 
 
 class Membership:
@@ -55,6 +62,11 @@ class Membership:
         self.lapsed: Callable[[bool], Awaitable[None]] = _nothing
         """Has the node drop everything, before it waits for anything: its lease is over. True: the
         store does not answer, so that no other node can have taken anything either."""
+        self.cut_off: Callable[[], Awaitable[None]] = _nothing_spared
+        """Has the node drop what it kept because the store seemed to answer no node."""
+        self.others_heard: Callable[[Sequence[LiveNode]], Awaitable[float]] = _no_one_heard
+        """How many seconds ago the store has answered one of these nodes: the least of what they
+        say; inf where none says anything."""
         self.facts: Callable[[], Mapping[str, object]] = dict
         """What this node tells the others of itself with each beat, as JSON values."""
         self.home = ""
@@ -63,8 +75,10 @@ class Membership:
         """Whether this node takes no more turns, which it tells the others too."""
         self._store = store
         self._secret = settings.secret
-        self._interval = settings.lease_seconds / BEATS_IN_A_LEASE
+        self._lease, self._interval = settings.lease_seconds, settings.beat
         self._until = -math.inf
+        self._answered = -math.inf  # when the last beat was sent that the store has answered
+        self._in_vain = math.inf  # when the first one behind that was, in vain
         self._store_seconds = 0.0
         self._others: dict[str, LiveNode] = {}
         self._changed = trio.Event()
@@ -86,6 +100,11 @@ class Membership:
     def holds(self) -> bool:
         """Whether what this node owns is still its own."""
         return trio.current_time() < self._until
+
+    @property
+    def heard(self) -> float:
+        """How many seconds ago the last beat was sent that the store has answered."""
+        return trio.current_time() - self._answered
 
     @property
     def is_alone(self) -> bool:
@@ -151,15 +170,25 @@ class Membership:
 
     async def run(self) -> None:
         """Beat, for as long as the node is there."""
-        while True:
-            await trio.sleep(self._interval)
-            is_silent = await self._try_to_beat()
-            if not self.holds:
-                await self._begin_anew(is_silent=is_silent)
+        async with trio.open_nursery() as nursery:
+            while True:
+                await trio.sleep(self._pause())
+                is_silent = await self._try_to_beat()
+                if not self.holds:
+                    if is_silent:
+                        nursery.start_soon(self._see_whether_cut_off, self.others, self._in_vain)
+                    await self._begin_anew(is_silent=is_silent)
+
+    def _pause(self) -> float:
+        """How long until the next beat. Where another node has stopped beating, the next one is due
+        when its lease ends: then this node knows at once, and takes over what clients wait for."""
+        ends = min((each.seconds for each in self._others.values()), default=math.inf)
+        return min(self._interval, max(LOOK_SECONDS, ends + LOOK_SECONDS))
 
     async def _try_to_beat(self) -> bool:
         """Beat, if that can be done before the lease is over; whether the store was silent."""
         # A store that does not answer must not keep the node from seeing its lease end.
+        sent = trio.current_time()
         with trio.move_on_at(self._until):
             try:
                 await self._beat()
@@ -167,20 +196,38 @@ class Membership:
                 return False
             except StoreError as error:
                 log.warning("no beat", error=str(error))
+        if self._answered < sent:
+            self._in_vain = min(self._in_vain, sent)
         return True
 
     async def _beat(self) -> None:
         try:
             facts, before = write_json(self._own_facts()), trio.current_time()
-            self._until = await self._store.beat(facts)
+            beat = await self._store.beat(facts)
+            self._until = beat.until
+            self._answered, self._in_vain = before, math.inf
             self._store_seconds = trio.current_time() - before
         except Lapsed:
             self._until = -math.inf
             raise
-        living = await self._store.nodes()
-        self._others = {each.node.id: each for each in living if each.node.id != self.node.id}
+        others = (each for each in beat.nodes if each.node.id != self.node.id)
+        self._others = {each.node.id: each for each in others}
         changed, self._changed = self._changed, trio.Event()
         changed.set()
+
+    async def _see_whether_cut_off(self, others: Sequence[LiveNode], in_vain: float) -> None:
+        """The store was silent, since `in_vain`. Where it has answered another node behind that,
+        what was this node's is being taken."""
+        answered = -math.inf
+        with trio.move_on_after(self._lease / 2):
+            while True:
+                answered = trio.current_time() - await self.others_heard(others)
+                if answered > in_vain + AGAIN_SECONDS:
+                    break
+                await trio.sleep(AGAIN_SECONDS)
+        if answered > in_vain + AGAIN_SECONDS:
+            log.error("the store answers other nodes, and not this one: its chats end")
+            await self.cut_off()
 
     async def _begin_anew(self, *, is_silent: bool) -> None:
         """The lease is over: drop everything, then begin another life as soon as the store lets."""
@@ -196,7 +243,7 @@ class Membership:
         await self.lapsed(is_silent)
         while not self.holds:
             # Not longer than a lease: behind that, the life would be over before it was known.
-            with trio.move_on_after(BEATS_IN_A_LEASE * self._interval):
+            with trio.move_on_after(self._lease):
                 try:
                     await self._store.renew()
                     await self._beat()
@@ -210,6 +257,15 @@ class Membership:
 
 async def _nothing(is_silent: bool) -> None:
     """Nothing is owned yet."""
+
+
+async def _nothing_spared() -> None:
+    """Nothing is owned yet."""
+
+
+async def _no_one_heard(others: Sequence[LiveNode]) -> float:
+    """There is no one to ask yet."""
+    return math.inf
 
 
 def _facts(other: LiveNode) -> Mapping[str, object]:
@@ -262,7 +318,7 @@ async def _check_others(membership: Membership, settings: ClusterSettings) -> No
     with trio.move_on_after(settings.lease_seconds * EARLIER_LIVES):
         while any(each.node.url == settings.node_url for each in membership.others):
             # An earlier life of this gateway that was killed, most likely.
-            await trio.sleep(settings.lease_seconds / BEATS_IN_A_LEASE)
+            await trio.sleep(settings.beat)
             await membership.join()
     for each in membership.others:
         if not (each.node.url and settings.node_url):

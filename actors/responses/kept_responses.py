@@ -128,7 +128,9 @@ async def _check_runs_nowhere(store: Store, stored: StoredResponse) -> None:
     """Raises `Elsewhere`, `StoreError`."""
     with suppress(Missing):
         head = await store.head(stored.heading.conversation_id)
-        if head.node is not None and head.open_turn is not None:
+        # Also behind the end of its turn: a node that lives stores how its response ended then,
+        # and gives up the conversation no sooner.
+        if head.node is not None:
             raise Elsewhere(head.node.id, head.node.url)
 
 

@@ -39,7 +39,8 @@ class Record:
     and: `history`, all that was said up to its end (None as for `before`); `place`, the identities
     of what its conversation holds; and whether that `is_settled`: it is the history. A warm-up only
     holds what is to be asked later. `asked_as`: what comes next is asked in the same words, as far
-    as it says nothing else. `is_kept`: the store has it as it ended. `listed` are the MCP servers
+    as it says nothing else. `is_kept`: the store has it as it ended; while it `is_being_kept`, it
+    runs as far as clients know. `listed` are the MCP servers
     whose tools the client has received a list of up to here.
     """
 
@@ -63,6 +64,7 @@ class Record:
     steered: bool = False
     is_warm_up: bool = False
     is_kept: bool = False
+    is_being_kept: bool = False
     asked_as: ResponseTurn | None = None
     listed: tuple[str, ...] = ()
     _readers: int = 0
@@ -81,6 +83,22 @@ class Record:
         """Ids of the tool calls that wait for their outputs."""
         said = self.history[-1:] if self.history else ()
         return tuple(call.id for message in said for call in message.calls)
+
+    @property
+    def told_ending(self) -> Ending | None:
+        """How it ended, as far as clients may know."""
+        return None if self.is_being_kept else self.ending
+
+    @contextmanager
+    def being_kept(self) -> Iterator[None]:
+        """While the block runs, it goes on as far as clients know: what they know to have ended is
+        in the store."""
+        self.is_being_kept = True
+        try:
+            yield
+        finally:
+            self.is_being_kept = False
+            self._notify()
 
     def add(self, items: Iterable[TurnItem]) -> None:
         assert isinstance(self.items, list), "it has ended"
@@ -124,7 +142,7 @@ class Record:
 
     async def wait_ended(self) -> None:
         with self.reading():
-            while self.ending is None:
+            while self.told_ending is None:
                 await self._news.wait()
 
     @contextmanager

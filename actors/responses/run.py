@@ -60,15 +60,17 @@ class Running:
 
 
 async def end(job: Job, record: Record, ending: Ending) -> None:
-    """The response has ended, and its record says so; it is stored, if it is to be. Raises
+    """The response has ended; it is stored, if it is to be, and then its record tells so. Raises
     `Overloaded`."""
+    if not job.request.store:
+        _settle(job, record, ending)
+        return
     ends = None
-    if job.request.store:
-        with suppress(NotFound):
-            found = job.gateway.loaded(record.heading.conversation_id, owner=record.owner)
-            ends = await found.position(record.heading.turn_id)
-    _settle(job, record, ending)
-    if job.request.store:
+    with suppress(NotFound):
+        found = job.gateway.loaded(record.heading.conversation_id, owner=record.owner)
+        ends = await found.position(record.heading.turn_id)
+    with record.being_kept():
+        _settle(job, record, ending)
         await job.gateway.kept_responses.keep(record, ends)
 
 

@@ -793,6 +793,10 @@ class StorageSettings(Section):
         return f"{parts.scheme}://{parts.netloc.rpartition('@')[2]}{parts.path}"
 
 
+BEATS_IN_A_LEASE = 4
+"""Where nothing else is set."""
+
+
 @frozen(kw_only=True)
 class ClusterSettings(Section):
     section: ClassVar[str] = "cluster"
@@ -812,8 +816,11 @@ class ClusterSettings(Section):
     lease_seconds: float = key(
         1.2,
         rules.positive,
-        "How long a gateway's conversations stay its own after its last sign of life, of which it "
-        "gives four in that time. 5 where the database's disk is slow.",
+        "How long a gateway's conversations stay its own after its last sign of life (a beat). 5 "
+        "where the database's disk is slow.",
+    )
+    beat_seconds: float = key(
+        0.0, rules.not_negative, "How often a gateway beats. 0: four times in `lease_seconds`."
     )
     connect_seconds: float = key(
         0.3, rules.positive, "Longest connection attempt from one gateway to another."
@@ -827,6 +834,13 @@ class ClusterSettings(Section):
     def conflicts(self) -> Iterator[tuple[str, str]]:
         if self.node_url and not self.secret:
             yield "secret", "must be set where cluster.node_url is"
+        if self.beat > self.lease_seconds / 2:
+            yield "beat_seconds", "must be at most half of cluster.lease_seconds"
+
+    @property
+    def beat(self) -> float:
+        """Seconds between two beats."""
+        return self.beat_seconds or self.lease_seconds / BEATS_IN_A_LEASE
 
 
 @frozen(kw_only=True)

@@ -23,7 +23,7 @@ from typing import NamedTuple
 import psycopg
 from attrs import define, field
 
-from .load import Attempt
+from .load import Attempt, Takeover
 
 ENDS = ("end", "failed", "lost")
 
@@ -87,6 +87,21 @@ def check(url: str, attempts: Sequence[Attempt], notes: Path) -> Report:
     _check_notes(report, turns, attempts)
     _check_children(report, notes, attempts)
     return report
+
+
+def granted_within(url: str, takeovers: Sequence[Takeover]) -> list[float]:
+    """After how many seconds another node had each of these conversations. What comes behind that
+    is a new child's start, and the model."""
+    with psycopg.connect(url, autocommit=True) as connection:
+        found = [
+            connection.execute(
+                "select extract(epoch from min(at))::float8 - %s from audit "
+                "join conversation using(n) where what = 'grant' and id = %s "
+                "and at > to_timestamp(%s)", [each.since, each.conversation, each.since]
+            ).fetchone()
+            for each in takeovers
+        ]  # fmt: skip
+    return [row[0] for row in found if row is not None and row[0] is not None]
 
 
 def _check_logs(

@@ -25,7 +25,7 @@ ROOT = Path(__file__).parents[2]
 WATCH = """
 create table audit(
     number bigint generated always as identity primary key, n bigint, what text, token bigint,
-    owner text, seq integer);
+    owner text, seq integer, at timestamptz default clock_timestamp());
 create function note_grant() returns trigger language plpgsql as $$ begin
     insert into audit(n, what, token, owner) values(new.n, 'grant', new.token, new.owner);
     return null; end $$;

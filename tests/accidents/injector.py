@@ -11,7 +11,7 @@ import trio
 from attrs import define, field
 
 from .cluster import Cluster, Node
-from .load import Load, Talk
+from .load import Load, Takeover, Talk
 
 HELD_SECONDS = 3.0
 """How long a node is frozen, or cut off."""
@@ -33,7 +33,7 @@ class Injector:
     load: Load
     dice: random.Random
     counts: Counter[str] = field(factory=Counter)
-    by_kind: dict[str, list[float]] = field(factory=dict)
+    by_kind: dict[str, list[Takeover]] = field(factory=dict)
 
     async def run(self, seconds: float, kinds: Sequence[str] = ALL) -> None:
         """Have accidents for about so long, each kind as often as the others."""

@@ -8,12 +8,13 @@ from __future__ import annotations
 
 import json
 import random
+import time
 from typing import Any, Literal
 from uuid import uuid4
 
 import httpx
 import trio
-from attrs import define, field
+from attrs import define, field, frozen
 
 Outcome = Literal["acknowledged", "refused", "unknown"]
 
@@ -44,6 +45,16 @@ class Attempt:
     """What it was answered in the end, or on the way to that."""
 
 
+@frozen
+class Takeover:
+    """A client went on with a conversation whose node was gone: `since` then (Unix seconds, as the
+    engine's clock has them), it had the first of an answer after so many `seconds`."""
+
+    conversation: str
+    since: float
+    seconds: float
+
+
 @define(eq=False)
 class Talk:
     """A conversation as its client knows it: the id once it has one. One request at a time."""
@@ -60,7 +71,7 @@ class Load:
     talks: list[Talk] = field(factory=list)
     waited_for: dict[str, float] = field(factory=dict)
     """Conversations whose node is gone, and since when."""
-    takeovers: list[float] = field(factory=list)
+    takeovers: list[Takeover] = field(factory=list)
     stopping: bool = False
     _client: httpx.AsyncClient = field(init=False)
 
@@ -114,7 +125,9 @@ class Load:
         since = self.waited_for.get(talk.name or "")
         if since is not None and attempt.began >= since:
             del self.waited_for[talk.name or ""]
-            self.takeovers.append(attempt.first - since)
+            seconds = attempt.first - since
+            began = time.time() - (trio.current_time() - since)
+            self.takeovers.append(Takeover(talk.name or "", began, seconds))
 
     async def _stream(self, attempt: Attempt, talk: Talk, body: dict[str, Any]) -> None:
         finish = ""

@@ -9,7 +9,7 @@ from statistics import quantiles
 import trio
 from attrs import frozen
 
-from .checker import Report, check
+from .checker import Report, check, granted_within
 from .cluster import open_cluster, wait_quiet
 from .injector import ALL, Injector
 from .load import Load
@@ -24,11 +24,10 @@ class Run:
     report: Report
     accidents: dict[str, int]
     takeovers: dict[str, list[float]]
+    """By kind: after how many seconds clients had the first of an answer."""
+    grants: dict[str, list[float]]
+    """By kind: after how many seconds another node had the conversation."""
     turns: list[float]
-
-    @property
-    def all_takeovers(self) -> list[float]:
-        return [each for some in self.takeovers.values() for each in some]
 
     @property
     def table(self) -> str:
@@ -45,13 +44,20 @@ class Run:
             "turns lost, and said so": report.lost,
             "refused, yet in the log": dict(report.kept_though_refused),
             "turn p50 / p99": spread(self.turns),
-            **{f"takeover after {name} p50 / p99": spread(took)
+            **{f"another node has it after {name} p50 / p99": spread(took)
+               for name, took in self.grants.items() if took},
+            "another node has it p50 / p99": spread(_together(self.grants)),
+            **{f"the first word after {name} p50 / p99": spread(took)
                for name, took in self.takeovers.items() if took},
-            "takeover p50 / p99": spread(self.all_takeovers),
+            "the first word p50 / p99": spread(_together(self.takeovers)),
             "not acknowledged": ", ".join(f"{what}: {n}" for what, n in report.codes.most_common()),
         }  # fmt: skip
         lines = [f"| {name} | {value} |" for name, value in rows.items()]
         return "\n".join(["| what | measured |", "|---|---|", *lines, *report.violations[:50]])
+
+
+def _together(by_kind: dict[str, list[float]]) -> list[float]:
+    return [each for some in by_kind.values() for each in some]
 
 
 def spread(took: list[float]) -> str:
@@ -82,5 +88,10 @@ async def have_accidents(
         report = await trio.to_thread.run_sync(
             check, cluster.database, load.attempts, cluster.notes
         )
+        grants = {
+            kind: await trio.to_thread.run_sync(granted_within, cluster.database, some)
+            for kind, some in injector.by_kind.items()
+        }
     turns = [each.ended - each.began for each in load.attempts if each.outcome == "acknowledged"]
-    return Run(report, dict(injector.counts), injector.by_kind, turns)
+    seconds_of = {kind: [each.seconds for each in some] for kind, some in injector.by_kind.items()}
+    return Run(report, dict(injector.counts), seconds_of, grants, turns)

@@ -304,6 +304,35 @@ async def test_a_response_that_one_node_deletes_is_gone_on_all(
         assert (await client.get(f"{node.base_url}/{path}")).status_code == 404
 
 
+async def test_a_response_that_is_just_being_stored_is_no_lost_one(
+    nodes: list[Live], client: httpx.AsyncClient, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    one, other = nodes
+    store = one.gateway.archive.store
+    assert store is not None
+    put, ended = store.put_response, trio.Event()
+
+    async def put_slowly(stored: Any, *rest: Any) -> None:
+        if stored.ending is not None:
+            ended.set()
+            await trio.sleep(0.5)
+        await put(stored, *rest)
+
+    monkeypatch.setattr(store, "put_response", put_slowly)
+    body = {"input": "Hello", "background": True}
+    begun = (await client.post(f"{one.base_url}/responses", json=body)).json()
+    with trio.fail_after(20):
+        await ended.wait()
+        for node in (other, one):
+            shown = (await client.get(f"{node.base_url}/responses/{begun['id']}")).json()
+            assert shown["status"] == "in_progress", "it is not stored yet"
+        url = f"{other.base_url}/responses/{begun['id']}"
+        events = (await client.get(url, params={"stream": "true"})).text
+    assert '"type":"response.completed"' in events
+    shown = (await client.get(url)).json()
+    assert (shown["status"], shown["error"]) == ("completed", None)
+
+
 async def responses_over(node: Live, *messages: dict[str, Any]) -> list[dict[str, Any]]:
     """What comes back over a WebSocket, up to the end of the last response."""
     events: list[dict[str, Any]] = []

@@ -38,12 +38,16 @@ def node_settings(settings: Settings, port: int, **cluster: Any) -> Settings:
 
 @asynccontextmanager
 async def open_demo_nodes(
-    tmp_path: Path, count: int = 2, cluster: dict[str, Any] | None = None, **sections: Any
+    tmp_path: Path,
+    count: int = 2,
+    cluster: dict[str, Any] | None = None,
+    shared: MemoryCluster | None = None,
+    **sections: Any,
 ) -> AsyncIterator[list[Live]]:
-    """So many nodes over the demo CLI, on one store in memory."""
+    """So many nodes over the demo CLI, on one store in memory (`shared`, or a new one)."""
     # A lease that a machine with much to do does not lose by itself.
     given = {"lease_seconds": 4.0, **(cluster or {})}
-    shared = MemoryCluster(given["lease_seconds"])
+    shared = shared or MemoryCluster(given["lease_seconds"])
     async with AsyncExitStack() as stack:
         nodes = []
         for number in range(count):

@@ -153,9 +153,12 @@ class Exchange:
             if not self._responding and not self._hung_up:
                 raise RuntimeError("the application returned without a response")
         except Exception as error:  # noqa: BLE001
-            # An application may well raise when its client is gone, and is not to blame for it.
-            report = log.info if self._hung_up else log.error
-            report("app_failed", exc_info=error, request=repr(self))
+            if self._responding and isinstance(error, GatewayError):
+                log.warning("response_cut_short", code=error.code, request=repr(self))
+            else:
+                # An application may well raise when its client is gone, and is not to blame for it.
+                report = log.info if self._hung_up else log.error
+                report("app_failed", exc_info=error, request=repr(self))
             await self._answer_with(
                 InternalError("The gateway failed on this request; its log says why.")
             )

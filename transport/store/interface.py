@@ -6,6 +6,7 @@ kept.
 
 from __future__ import annotations
 
+import math
 from collections.abc import Collection, Mapping, Sequence
 from typing import Literal, Protocol
 
@@ -149,10 +150,22 @@ class Node:
 
 @frozen
 class LiveNode:
-    """A node that lives, and `facts`: what it last told the others of itself (a JSON object)."""
+    """A node that lives, and `facts`: what it last told the others of itself (a JSON object).
+    `seconds`: how long its lease is good for, unless it beats (inf: for ever)."""
 
     node: Node
     facts: bytes = b"{}"
+    seconds: float = field(default=math.inf, eq=False)
+
+
+@frozen
+class Beat:
+    """What a beat has come to. `until`: this node's lease is good until then, on trio's clock,
+    counted from before the call (inf: always, for there are no other nodes). `nodes` are those that
+    live, in the order of their ids; this one among them."""
+
+    until: float
+    nodes: tuple[LiveNode, ...]
 
 
 @frozen
@@ -377,10 +390,9 @@ class Store(Protocol):
 
     # -- nodes --
 
-    async def beat(self, facts: bytes = b"{}") -> float:
-        """Renew this node's lease, with which all its leases are good, and tell the others `facts`.
-        Returns until when that is so, on trio's clock, counted from before the call (inf: always,
-        for there are no other nodes). Raises `Lapsed`."""
+    async def beat(self, facts: bytes = b"{}") -> Beat:
+        """Renew this node's lease, with which all its leases are good, tell the others `facts`, and
+        learn who lives. Raises `Lapsed`."""
         ...
 
     async def renew(self) -> Node:
@@ -395,10 +407,6 @@ class Store(Protocol):
     async def leave(self) -> None:
         """This life ends: what it owns has no owner any more, and the other nodes see it no
         longer."""
-        ...
-
-    async def nodes(self) -> tuple[LiveNode, ...]:
-        """The nodes that live, in the order of their ids; this one among them."""
         ...
 
     async def claim_place(self, place: str, home: str) -> str:
@@ -418,6 +426,11 @@ class Store(Protocol):
 
     async def release(self, lease: Lease) -> None:
         """The conversation has no owner any more, if the lease is the latest and no turn runs."""
+        ...
+
+    async def reclaim(self, lease: Lease) -> None:
+        """This node, in another life than that which was granted the lease, has the conversation
+        again. Raises `Fenced` where it was granted anew, or is deleted."""
         ...
 
     async def append(self, lease: Lease, records: Sequence[Said | Rewound]) -> int:

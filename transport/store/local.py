@@ -38,6 +38,7 @@ from .engine import (
 )
 from .interface import (
     Allowance,
+    Beat,
     Begun,
     DayUsage,
     Head,
@@ -96,10 +97,9 @@ class Life(Protocol):
     admissions: Admissions
 
     def lives(self, node_id: str) -> bool: ...
-    def beat(self, facts: bytes) -> float: ...
+    def beat(self, facts: bytes) -> Beat: ...
     def renew(self) -> Node: ...
     def leave(self) -> None: ...
-    def nodes(self) -> tuple[LiveNode, ...]: ...
     def claim_place(self, place: str, home: str) -> str: ...
 
 
@@ -134,9 +134,11 @@ class LocalStore(LeaseChanges):
 
     # -- nodes -------------------------------------------------------------------------------------
 
-    async def beat(self, facts: bytes = b"{}") -> float:
+    async def beat(self, facts: bytes = b"{}") -> Beat:
         await trio.lowlevel.checkpoint()
-        return math.inf if self._life is None else self._life.beat(facts)
+        if self._life is None:
+            return Beat(math.inf, (LiveNode(self.node),))
+        return self._life.beat(facts)
 
     async def renew(self) -> Node:
         await trio.lowlevel.checkpoint()
@@ -156,10 +158,6 @@ class LocalStore(LeaseChanges):
         await trio.lowlevel.checkpoint()
         return home if self._life is None else self._life.claim_place(place, home)
 
-    async def nodes(self) -> tuple[LiveNode, ...]:
-        await trio.lowlevel.checkpoint()
-        return (LiveNode(self.node),) if self._life is None else self._life.nodes()
-
     # -- leases ------------------------------------------------------------------------------------
 
     async def acquire(
@@ -177,6 +175,9 @@ class LocalStore(LeaseChanges):
 
     async def release(self, lease: Lease) -> None:
         await self._runner.write(lambda engine: engine.release(lease.conversation_id, lease.token))
+
+    async def reclaim(self, lease: Lease) -> None:
+        await self._runner.write(lambda engine: engine.reclaim(lease.conversation_id, lease.token))
 
     async def resolve(self, lease: Lease) -> bool:
         unsettled = lease.unsettled

@@ -33,6 +33,7 @@ from .engine import (
     State,
 )
 from .interface import (
+    Beat,
     Begun,
     Charge,
     DayUsage,
@@ -156,6 +157,9 @@ class MemoryEngine:
         found = self._conversations.get(conversation_id)
         if found is not None and found.token == token and found.open_turn is None:
             found.owner = None
+
+    def reclaim(self, conversation_id: str, token: int) -> None:
+        self._fenced(conversation_id, token).owner = self.node_id
 
     def _fenced(self, conversation_id: str, token: int) -> _Conversation:
         found = self._conversations.get(conversation_id)
@@ -616,7 +620,9 @@ class MemoryCluster:
 
     def nodes(self) -> tuple[LiveNode, ...]:
         """The nodes that live."""
-        return tuple(self._living[name][1] for name in sorted(self._living) if self.find(name))
+        now = trio.current_time()
+        living = (self._living[name] for name in sorted(self._living) if self.find(name))
+        return tuple(evolve(found, seconds=until - now) for until, found in living)
 
 
 class _Life:
@@ -633,10 +639,10 @@ class _Life:
     def lives(self, node_id: str) -> bool:
         return self._cluster.find(node_id) is not None
 
-    def beat(self, facts: bytes) -> float:
+    def beat(self, facts: bytes) -> Beat:
         if self._cluster.find(self._node.id) is None:
             raise Lapsed("This node's lease has run out.")
-        return self._cluster.keep(self._node, facts)
+        return Beat(self._cluster.keep(self._node, facts), self._cluster.nodes())
 
     def renew(self) -> Node:
         self._node = new_node(url=self._url)
@@ -646,9 +652,6 @@ class _Life:
 
     def leave(self) -> None:
         self._cluster.drop(self._node.id)
-
-    def nodes(self) -> tuple[LiveNode, ...]:
-        return self._cluster.nodes()
 
     def claim_place(self, place: str, home: str) -> str:
         return self._cluster.places.setdefault(place, home)

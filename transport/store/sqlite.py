@@ -155,6 +155,14 @@ class SqliteEngine:
             (conversation_id, token),
         )
 
+    def reclaim(self, conversation_id: str, token: int) -> None:
+        done = self._db.execute(
+            "update conversation set owner = ? where id = ? and token = ?",
+            (self.node_id, conversation_id, token),
+        )
+        if not done.rowcount:
+            raise _fenced(conversation_id)
+
     def append(self, change: Change) -> Begun | Known | int:
         row = self._one(
             "select n, token, head, last_turn, open_turn, lost_turn, turns, messages, usage, "

@@ -3,7 +3,7 @@ CLI, and a store that fails when a test says so."""
 
 from __future__ import annotations
 
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -18,7 +18,7 @@ from ccapi.schemas.settings.settings import (
     Settings,
     StorageSettings,
 )
-from ccapi.transport.store.interface import Unavailable
+from ccapi.transport.store.interface import LiveNode, Unavailable
 from ccapi.transport.store.local import LocalStore
 from ccapi.transport.store.memory import MemoryCluster
 
@@ -73,7 +73,9 @@ async def scene(tmp_path: Path) -> AsyncIterator[Scene]:
     cluster = MemoryCluster(LEASE)
     store = Flaky(cluster.open_node(URL))
     settings = Settings(
-        claude=ClaudeSettings(env={"HOME": str(tmp_path)}, prewarm=1, prewarm_agents=0),
+        claude=ClaudeSettings(
+            env={"HOME": str(tmp_path), "DEMO_CLI_SWITCHES": "{}"}, prewarm=1, prewarm_agents=0
+        ),
         storage=StorageSettings(path=tmp_path / "state"),
         cluster=ClusterSettings(node_url=URL, secret="what-all-nodes-share", lease_seconds=LEASE),
     )
@@ -101,7 +103,7 @@ async def test_a_chat_goes_on_while_the_store_is_silent_and_its_end_counts(scene
     conversation = scene.gateway.conversation()
     name = conversation.conversation_id
     await conversation.ask("One")
-    async with conversation.turn(script("a b c d e f", pace_ms=300)) as turn:
+    async with conversation.turn(script("a b c d e f", pace_ms=200)) as turn:
         await turn.receive_items()
         scene.store.down = True
         await scene.lapse()
@@ -134,6 +136,66 @@ async def test_a_chat_whose_store_stays_silent_fails(
                 await turn.reply()
     assert caught.value.code in ("node_lapsed", "storage_unavailable")
     scene.store.down = False
+
+
+async def test_a_chat_ends_when_the_store_answers_others(scene: Scene) -> None:
+    async def others_heard(others: Sequence[LiveNode]) -> float:
+        return 0.0
+
+    nodes = scene.gateway.nodes
+    assert nodes is not None
+    nodes.others_heard = others_heard
+    conversation = scene.gateway.conversation()
+    await conversation.ask("One")
+    with pytest.raises(GatewayError) as caught:
+        async with conversation.turn(script(first_ms=600_000)) as turn:
+            await trio.sleep(0.1)
+            scene.store.down = True
+            with trio.fail_after(20):
+                await turn.reply()
+    assert caught.value.code == "node_lapsed"
+    scene.store.down = False
+
+
+async def test_a_chat_that_another_node_has_taken_ends_as_soon_as_the_store_is_back(
+    scene: Scene,
+) -> None:
+    conversation = scene.gateway.conversation()
+    await conversation.ask("One")
+    with pytest.raises(GatewayError) as caught:
+        async with conversation.turn(script(first_ms=600_000)) as turn:
+            await trio.sleep(0.1)
+            scene.store.down = True
+            await scene.lapse()
+            while (await scene.other.head(conversation.conversation_id)).node is not None:
+                await trio.sleep(0.05)
+            await scene.other.renew()
+            await scene.other.acquire(conversation.conversation_id, "local")
+            scene.store.down = False
+            with trio.fail_after(5):
+                await turn.reply()
+    assert caught.value.code == "node_lapsed"
+
+
+async def test_what_began_after_an_outage_is_not_ended_for_it(
+    scene: Scene, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("ccapi.actors.conversations.ownership.GRACE_SECONDS", 1.0)
+    nodes = scene.gateway.nodes
+    assert nodes is not None
+    scene.store.down = True
+    await scene.lapse()
+    scene.store.down = False
+    with trio.fail_after(20):
+        while not nodes.holds:
+            await trio.sleep(0.02)
+    conversation = scene.gateway.conversation()
+    await conversation.ask("One")
+    with trio.fail_after(20):
+        async with conversation.turn(script("a b c d e f g h", pace_ms=120)) as turn:
+            assert (await turn.reply()).finish_reason == "stop"
+    # It rests, and keeps its child.
+    assert scene.gateway.conversations()
 
 
 async def test_after_an_outage_the_conversation_is_any_nodes(scene: Scene) -> None:

@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import AsyncIterator, Callable
+import math
+from collections.abc import AsyncIterator, Callable, Sequence
 from contextlib import asynccontextmanager
 from pathlib import Path
 
@@ -12,7 +13,7 @@ from trio.testing import MockClock
 
 from ccapi.actors.nodes.membership import Membership, open_nodes
 from ccapi.schemas.settings.settings import ClusterSettings, SettingsError
-from ccapi.transport.store.interface import Store, Unavailable
+from ccapi.transport.store.interface import Beat, LiveNode, Store, Unavailable
 from ccapi.transport.store.memory import MemoryCluster, open_memory_store
 
 LEASE = 1.2
@@ -51,7 +52,8 @@ async def test_who_lives_is_known_within_a_beat(
         assert one.lives_on(other.node.id)
         begun = trio.current_time()
         await one.wait_gone(other.node.id)
-        assert trio.current_time() - begun <= LEASE + LEASE / 4
+        # Not a beat later: this node has looked again just when the lease ended.
+        assert trio.current_time() - begun <= LEASE + 0.03
 
 
 class Faulty:
@@ -65,7 +67,7 @@ class Faulty:
     def __getattr__(self, name: str) -> object:
         return getattr(self._store, name)
 
-    async def beat(self, facts: bytes = b"{}") -> float:
+    async def beat(self, facts: bytes = b"{}") -> Beat:
         if self.hangs:
             await trio.sleep_forever()
         if self.before_beat is not None:
@@ -103,6 +105,42 @@ async def test_a_node_whose_beats_do_not_arrive_drops_everything_in_time(
         assert one.holds
         assert one.node.id != life
         assert one.lives == 1
+
+
+@pytest.mark.parametrize(("others", "ends"), [("well", True), ("as this", False), ("gone", False)])
+async def test_a_node_that_is_cut_off_asks_the_others_whether_it_is_the_only_one(
+    cluster: MemoryCluster, tmp_path: Path, autojump_clock: MockClock, others: str, ends: bool
+) -> None:
+    store = Faulty(cluster.open_node("http://one:1"))
+    other = cluster.open_node("http://other:1")
+    async with open_nodes(store, SETTINGS, tmp_path) as one:  # type: ignore[arg-type]
+        assert one is not None
+        asked: list[list[str]] = []
+        cut_off = trio.Event()
+
+        async def others_heard(nodes: Sequence[LiveNode]) -> float:
+            asked.append([each.node.id for each in nodes])
+            since = trio.current_time() - begun  # when the store went
+            return {"well": 0.2, "as this": since, "gone": math.inf}[others]
+
+        async def end() -> None:
+            cut_off.set()
+
+        one.others_heard, one.cut_off = others_heard, end
+        await other.beat()
+        await trio.sleep(LEASE / 4 + 0.01)
+        begun = trio.current_time()
+        store.before_beat = fail
+        with trio.move_on_after(LEASE * 3):
+            await cut_off.wait()
+        assert asked[0] == [other.node.id]
+        assert cut_off.is_set() == ends
+        if ends:
+            assert trio.current_time() - begun <= LEASE + 0.01
+        assert not one.holds
+        store.before_beat = None
+        await trio.sleep(LEASE)
+        assert one.holds
 
 
 async def test_a_node_that_was_given_up_begins_anew(

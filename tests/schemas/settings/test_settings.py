@@ -261,6 +261,8 @@ def test_whatever_a_source_gives_is_of_the_keys_type_or_refused(path: str, value
         ('[server]\ntls_key_file = "k.pem"', "server.tls_key_file: needs server.tls_cert_file"),
         ('[models]\ndefault = "gpt-4o"', "models.default: is not in models.available"),
         ('[models.aliases]\ngpt-4o = "nope"', "models.aliases: gpt-4o stands for 'nope'"),
+        ('[cluster]\nnode_url = "http://one:1"\nsecret = ""', "cluster.secret: must be set where"),
+        ("[cluster]\nbeat_seconds = 0.7", "cluster.beat_seconds: must be at most half of"),
     ],
 )
 def test_values_that_do_not_go_together_are_refused(toml: str, reason: str) -> None:

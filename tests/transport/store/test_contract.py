@@ -26,6 +26,7 @@ from ccapi.schemas.message import (
 from ccapi.schemas.turn import ResumePoint, Setup, Tool, Usage
 from ccapi.schemas.turn_items import Refused, TextDelta
 from ccapi.transport.store.interface import (
+    Beat,
     Begun,
     Charge,
     DayUsage,
@@ -35,6 +36,7 @@ from ccapi.transport.store.interface import (
     KeptRequest,
     Known,
     Lease,
+    LiveNode,
     Missing,
     NameTaken,
     NewConversation,
@@ -145,7 +147,7 @@ async def test_deleting_fences_and_a_conversation_of_that_id_is_another(store: S
 
 
 async def test_a_node_that_is_alone_is_well(store: Store) -> None:
-    assert await store.beat() == math.inf
+    assert await store.beat() == Beat(math.inf, (LiveNode(store.node),))
     assert store.trouble is None
     assert await store.orphans() == ()
 

@@ -74,12 +74,12 @@ async def lapse(*living: Store) -> None:
 
 async def test_nodes_see_each_other_as_long_as_they_beat(join: Join) -> None:
     one, other = await join("http://one"), await join("http://other")
-    until = await one.beat(b'{"turns": 3}')
+    until = (await one.beat(b'{"turns": 3}')).until
     assert trio.current_time() < until <= trio.current_time() + LEASE_SECONDS
-    known = {each.node.url: each.facts for each in await other.nodes()}
+    known = {each.node.url: each.facts for each in (await other.beat()).nodes}
     assert known == {"http://one": b'{"turns": 3}', "http://other": b"{}"}
     await lapse(other)
-    assert [each.node for each in await other.nodes()] == [other.node]
+    assert [each.node for each in (await other.beat()).nodes] == [other.node]
 
 
 async def test_a_conversation_is_one_nodes_at_a_time(join: Join) -> None:
@@ -137,7 +137,26 @@ async def test_a_lapsed_node_begins_another_life_with_nothing(join: Join) -> Non
     assert (again.url, again.id != first.id) == ("http://one", True)
     assert (await other.head("conv_1")).node is None
     await one.beat()
-    assert LiveNode(again) in await other.nodes()
+    assert LiveNode(again) in (await other.beat()).nodes
+
+
+async def test_another_life_has_again_what_no_other_node_has_taken(join: Join) -> None:
+    one, other = await join("http://one"), await join("http://other")
+    lease = await new_lease(one)
+    turn_id = await begin(one, lease)
+    await lapse(other)
+    await one.renew()
+    assert await other.orphans() == (("conv_1", KEY),)
+    await one.reclaim(lease)
+    assert await other.orphans() == ()
+    with pytest.raises(Owned):
+        await other.acquire("conv_1", KEY)
+    await one.end_turn(lease, end(turn_id))
+    await lapse(other)
+    await one.renew()
+    await other.acquire("conv_1", KEY)
+    with pytest.raises(Fenced):
+        await one.reclaim(lease)
 
 
 async def test_a_node_that_leaves_gives_up_what_it_has(join: Join) -> None:
@@ -145,7 +164,7 @@ async def test_a_node_that_leaves_gives_up_what_it_has(join: Join) -> None:
     await new_lease(one)
     await one.leave()
     await other.acquire("conv_1", KEY)
-    assert [each.node for each in await other.nodes()] == [other.node]
+    assert [each.node for each in (await other.beat()).nodes] == [other.node]
 
 
 async def test_a_request_that_another_node_runs_is_not_lost_before_the_node_is(join: Join) -> None:

@@ -56,14 +56,17 @@ over as (delete from permit where not exists (
 insert into node values($1, $2, '{}', clock_timestamp() + $3::float8 * interval '1 second')
 """
 BEAT = """
-update node set expires = clock_timestamp() + $2::float8 * interval '1 second', facts = $3
-where id = $1 and expires > clock_timestamp() returning 1
+with mine as (
+    update node set expires = clock_timestamp() + $2::float8 * interval '1 second', facts = $3
+    where id = $1 and expires > clock_timestamp() returning id, url, facts, $2::float8)
+select * from mine union all
+select id, url, facts, extract(epoch from expires - clock_timestamp())::float8 from node
+where id <> $1 and expires > clock_timestamp() and exists (select from mine) order by id
 """
 LEAVE = """
 with gone as (delete from node where id = $1)
 update conversation set owner = null where owner = $1
 """
-NODES = "select id, url, facts from node where expires > clock_timestamp() order by id"
 
 # -- leases ----------------------------------------------------------------------------------------
 
@@ -94,6 +97,9 @@ insert into place values($1, $2) on conflict(name) do update set name = excluded
 """
 RELEASE = "update conversation set owner = null where id = $1 and token = $2 and open_turn is null"
 
+RECLAIM = """
+update conversation set owner = $3 where id = $1 and token = any($2::bigint[]) returning 1
+"""
 NEW_TOKEN = "select nextval('token')"  # noqa: S105 (a number)
 RETAKE = f"""
 update conversation set token = $3::bigint

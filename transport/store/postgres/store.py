@@ -33,6 +33,7 @@ from ..admission import exceeded
 from ..engine import MAX_RECORDS, Change, Created, RequestRow, Row, State, named_parts
 from ..interface import (
     Allowance,
+    Beat,
     Begun,
     DayUsage,
     Fenced,
@@ -234,12 +235,12 @@ class PostgresStore(LeaseChanges):
     def _life(self) -> tuple[object, ...]:
         return self.node.id, self.node.url, ALWAYS if self.is_alone else self.lease_seconds
 
-    async def beat(self, facts: bytes = b"{}") -> float:
+    async def beat(self, facts: bytes = b"{}") -> Beat:
         """See `interface.Store`. It has a connection of its own, behind no other call, and takes no
         longer than a lease."""
         if self.is_alone:
             await trio.lowlevel.checkpoint()
-            return math.inf
+            return Beat(math.inf, (LiveNode(self.node),))
         before = trio.current_time()
         found: list[Found] | None = None
         try:
@@ -253,7 +254,8 @@ class PostgresStore(LeaseChanges):
             raise Unavailable(f"{self.pool.place} does not answer.")
         if not found:
             raise Lapsed("This node's lease has run out.")
-        return before + self.lease_seconds
+        living = tuple(LiveNode(Node(id, url), *more) for id, url, *more in found)
+        return Beat(before + self.lease_seconds, living)
 
     async def renew(self) -> Node:
         node = new_node(url=self.node.url)
@@ -276,10 +278,6 @@ class PostgresStore(LeaseChanges):
     async def claim_place(self, place: str, home: str) -> str:
         [(found,)] = await self.pool.write(sql.CLAIM_PLACE, place, home)
         return str(found)
-
-    async def nodes(self) -> tuple[LiveNode, ...]:
-        rows = await self.pool.read(sql.NODES)
-        return tuple(LiveNode(Node(id, url), facts) for id, url, facts in rows)
 
     # -- leases ------------------------------------------------------------------------------------
 
@@ -319,6 +317,12 @@ class PostgresStore(LeaseChanges):
 
     async def release(self, lease: Lease) -> None:
         await self.pool.write(sql.RELEASE, lease.conversation_id, lease.token)
+
+    async def reclaim(self, lease: Lease) -> None:
+        tokens = [lease.token, self._tokens.get(lease, lease.token)]
+        rows = await self.pool.write(sql.RECLAIM, lease.conversation_id, tokens, self.node.id)
+        if not rows:
+            raise _fenced(lease.conversation_id)
 
     async def _perform(self, change: Change, lease: Lease) -> tuple[Begun | Known | int, State]:
         unsettled = lease.unsettled
@@ -419,9 +423,9 @@ class PostgresStore(LeaseChanges):
         until = trio.current_time() + GRACE_SECONDS
         while True:
             await trio.sleep(RETRY_SECONDS)
-            if self._has_given_up and change.opening is not None:
+            if self._has_given_up:
                 # Another node may have the conversation: its client shall not wait for this one.
-                raise Unknown(f"{self.pool.place} did not answer when this turn began.")
+                raise Unknown(f"{self.pool.place} did not answer when this was written.")
             with suppress(Unavailable, Unknown):
                 done, state, told = await self._settle(lease, unsettled)
                 follow(lease, state)  # its token, whatever comes next

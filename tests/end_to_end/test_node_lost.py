@@ -1,0 +1,176 @@
+"""A node that goes while it answers what another one has passed on to it: what the client sees.
+
+The node that goes is a socket of the test's own, which the store knows as the conversation's owner.
+"""
+
+from __future__ import annotations
+
+from collections.abc import AsyncIterator
+from contextlib import asynccontextmanager
+from pathlib import Path
+
+import anthropic
+import httpx
+import openai
+import pytest
+import trio
+from structlog.testing import capture_logs
+
+from ccapi.actors.keys.registry import LOCAL
+from ccapi.schemas.turn import Setup
+from ccapi.transport.store.interface import NewConversation
+from ccapi.transport.store.memory import MemoryCluster
+
+from ..support.live import Live
+from ..support.nodes import open_demo_nodes
+
+NAME = "5b7cb5f2-8d0c-4a4b-8d3a-0d9a2c6f7e11"
+
+JSON = b"content-type: application/json"
+FOR_GOOD = (b"x-should-retry: false",)
+HEAD = b"HTTP/1.1 200 OK\r\ncontent-type: text/event-stream; charset=utf-8\r\n"
+CHAT = (
+    b'data: {"id":"a","object":"chat.completion.chunk","created":1,"model":"m","choices":[{"index":'
+    b'0,"delta":{"role":"assistant","content":"Half"},"finish_reason":null}]}\n\n'
+)
+MESSAGE = (
+    b'event: message_start\ndata: {"type":"message_start","message":{"id":"msg_1","type":"message",'
+    b'"role":"assistant","model":"m","content":[],"stop_reason":null,"stop_sequence":null,'
+    b'"usage":{"input_tokens":1,"output_tokens":1}}}\n\n'
+)
+
+
+def chunk(data: bytes) -> bytes:
+    return b"%x\r\n%b\r\n" % (len(data), data)
+
+
+@asynccontextmanager
+async def open_node_beside(tmp_path: Path, *answers: bytes) -> AsyncIterator[Live]:
+    """A node, and beside it one that has the conversation `NAME`: it reads as many requests as
+    there are `answers`, gives each of these, and closes the connection."""
+    asked = 0
+
+    async def serve(stream: trio.SocketStream) -> None:
+        nonlocal asked
+        head = b""
+        async with stream:
+            while b"\r\n\r\n" not in head:
+                head += await stream.receive_some()
+            if head.startswith(b"POST"):  # the other node looks whether this one is there
+                asked += 1
+                await stream.send_all(answers[asked - 1])
+
+    shared = MemoryCluster(60.0)
+    async with trio.open_nursery() as nursery:
+        [listener] = await trio.open_tcp_listeners(0, host="127.0.0.1")
+        nursery.start_soon(trio.serve_listeners, serve, [listener])
+        port = listener.socket.getsockname()[1]
+        ghost = shared.open_node(f"http://127.0.0.1:{port}")
+        await ghost.beat()
+        await ghost.acquire(NAME, LOCAL, NewConversation(setup=Setup("sonnet")))
+        async with open_demo_nodes(tmp_path, 1, {"lease_seconds": 60.0}, shared) as [node]:
+            yield node
+        nursery.cancel_scope.cancel()
+    assert asked == len(answers), "a turn that may have begun is asked for once"
+
+
+async def test_a_stream_of_chunks_ends_with_the_error(tmp_path: Path) -> None:
+    answer = HEAD + b"transfer-encoding: chunked\r\n\r\n" + chunk(CHAT)
+    with trio.fail_after(30), capture_logs() as logs:
+        async with (
+            open_node_beside(tmp_path, answer) as node,
+            openai.AsyncOpenAI(base_url=node.base_url, api_key="-") as sdk,
+        ):
+            said = ""
+            stream = await sdk.chat.completions.create(
+                model="sonnet",
+                messages=[{"role": "user", "content": "Two"}],
+                stream=True,
+                extra_body={"conversation_id": NAME},
+            )
+            with pytest.raises(openai.APIError) as failed:
+                async for each in stream:
+                    said += each.choices[0].delta.content or ""
+    assert said == "Half"
+    assert failed.value.code == "node_lost"
+    assert not [each for each in logs if each["event"] == "app_failed"]
+
+
+async def test_a_streamed_message_ends_with_the_error(tmp_path: Path) -> None:
+    answer = HEAD + b"transfer-encoding: chunked\r\n\r\n" + chunk(MESSAGE)
+
+    def read(url: str) -> None:
+        with anthropic.Anthropic(base_url=url, api_key="-") as sdk:
+            stream = sdk.messages.create(
+                model="sonnet",
+                max_tokens=100,
+                messages=[{"role": "user", "content": "Two"}],
+                stream=True,
+                extra_headers={"x-conversation-id": NAME},
+            )
+            with pytest.raises(anthropic.APIStatusError, match="is gone"):
+                for each in stream:
+                    assert each.type == "message_start"
+
+    with trio.fail_after(30):
+        async with open_node_beside(tmp_path, answer) as node:
+            await trio.to_thread.run_sync(read, node.url)
+
+
+@pytest.mark.parametrize(
+    "answer",
+    [
+        HEAD + b"transfer-encoding: chunked\r\n\r\n" + chunk(CHAT[:-1]),
+        HEAD + b"transfer-encoding: chunked\r\n\r\n" + chunk(CHAT) + chunk(CHAT[:50]),
+        b'HTTP/1.1 200 OK\r\ncontent-type: application/json\r\ncontent-length: 100\r\n\r\n{"id":',
+    ],
+    ids=["before the end of an event", "in a later event", "no stream"],
+)
+async def test_what_cannot_say_so_is_cut_short(tmp_path: Path, answer: bytes) -> None:
+    with trio.fail_after(30), capture_logs() as logs:
+        async with open_node_beside(tmp_path, answer) as node, httpx.AsyncClient() as client:
+            body = {"messages": [{"role": "user", "content": "Two"}], "conversation_id": NAME}
+            with pytest.raises(httpx.RemoteProtocolError):
+                await client.post(f"{node.base_url}/chat/completions", json=body)
+    [cut] = [each for each in logs if each["event"] == "response_cut_short"]
+    assert cut["code"] == "node_lost"
+
+
+async def test_a_request_without_a_response_is_not_to_be_sent_again(tmp_path: Path) -> None:
+    with trio.fail_after(30):
+        async with (
+            open_node_beside(tmp_path, b"") as node,
+            openai.AsyncOpenAI(base_url=node.base_url, api_key="-") as sdk,
+        ):
+            with pytest.raises(openai.InternalServerError) as failed:
+                await sdk.chat.completions.create(
+                    model="sonnet",
+                    messages=[{"role": "user", "content": "Two"}],
+                    extra_body={"conversation_id": NAME},
+                )
+    assert failed.value.code == "node_lost"
+
+
+def whole(status: str, body: bytes, *headers: bytes) -> bytes:
+    lines = [f"HTTP/1.1 {status}".encode(), b"connection: close", JSON, *headers]
+    return b"\r\n".join([*lines, b"content-length: %d" % len(body), b"", body])
+
+
+@pytest.mark.parametrize(("headers", "statuses"), [((), (503, 200)), (FOR_GOOD, (503, 503))])
+async def test_a_failure_elsewhere_is_kept_for_its_key_only_if_it_is_for_good(
+    tmp_path: Path, headers: tuple[bytes, ...], statuses: tuple[int, ...]
+) -> None:
+    failed = whole("503 Service Unavailable", b'{"error":{"code":"no_capacity"}}', *headers)
+    answers = [failed, whole("200 OK", b'{"id":"a"}')][: 1 if headers else 2]
+    with trio.fail_after(30):
+        async with open_node_beside(tmp_path, *answers) as node, httpx.AsyncClient() as client:
+            body = {"messages": [{"role": "user", "content": "Two"}], "conversation_id": NAME}
+            asked = [
+                await client.post(
+                    f"{node.base_url}/chat/completions",
+                    json=body,
+                    headers={"idempotency-key": "once"},
+                )
+                for _ in range(2)
+            ]
+    assert tuple(each.status_code for each in asked) == statuses
