@@ -1,8 +1,8 @@
 """What one node shows another: that a request comes from a node of the same cluster, and whose it
 is.
 
-Knows: the headers `x-ccapi-node` and `x-ccapi-owner`, and what they prove. Refuses to know: who is
-reached where, and what is asked.
+Knows: the headers `x-ccapi-node` and `x-ccapi-owner`, what they prove, and what `x-ccapi-events`
+asks for beside them. Refuses to know: who is reached where, and what is asked otherwise.
 
 The first is ``v1 NODE MILLISECONDS MAC``: the sender's id, its time (Unix), and an HMAC-SHA256 of
 both, of the second header, the method, the target and the request's id, under the secret that all
@@ -13,7 +13,6 @@ itself goes no further.
 
 from __future__ import annotations
 
-import hashlib
 import hmac
 import json
 
@@ -23,6 +22,19 @@ from .errors import Forbidden
 
 HEADER = "x-ccapi-node"
 OWNER_HEADER = "x-ccapi-owner"
+
+EVENTS_HEADER = "x-ccapi-events"
+"""Of a connection that has joined a conversation, what becomes of the events. Without it they come
+over that connection."""
+
+SHARED = "shared"
+"""The connection is the node's own: it receives the events, once for all its watchers. Says nothing
+else, and is no watcher."""
+
+APART = "apart"
+"""The connection is a watcher's, and its node receives the events by another. This one brings what
+the watcher has missed, then a mark (`transport.http.websocket_frames`), and only answers behind
+it."""
 
 VERSION = "v1"
 
@@ -75,4 +87,4 @@ def _refused(reason: str) -> Forbidden:
 def _mac(secret: str, node_id: str, at: str, passed: Passed) -> str:
     parts = (node_id, at, passed.method, passed.owner, passed.request_id, passed.target)
     said = json.dumps([VERSION, *parts]).encode()  # JSON says where each part ends
-    return hmac.new(secret.encode(), said, hashlib.sha256).hexdigest()
+    return hmac.digest(secret.encode(), said, "sha256").hex()

@@ -162,6 +162,8 @@ class Archive:
     async def _load(self, store: Store, conversation_id: str, owner: str) -> Entry:
         try:
             stored = await store.get(conversation_id, owner)
+            if stored.node is not None:
+                raise Elsewhere(stored.node.id, stored.node.url)
             if stored.setup.profile == "agent":
                 await self.check_place(stored.setup.workspace or conversation_id)
             lease = await store.acquire(conversation_id, owner)

@@ -9,17 +9,22 @@ A handler finds out for itself that a conversation is another node's: looking fo
 and only one hop far: a request that another node has passed on is served here or refused. Where the
 other node has let the conversation go meanwhile, or is gone before it was asked, the handler is
 tried again, and finds it at rest.
+
+The next request that names the conversation goes there at once, which saves a look into the store:
+it says which conversation it is thought to be for, and a node that has not got that says so. Then
+the handler looks as if nothing had been known.
 """
 
 from __future__ import annotations
 
+import re
 from collections.abc import Awaitable, Callable
 from functools import partial
 
 import trio
-from attrs import define, frozen
+from attrs import define, field, frozen
 
-from ...schemas.errors import Elsewhere, GatewayError, node_lost
+from ...schemas.errors import Elsewhere, GatewayError, NotFound, node_lost
 from ...schemas.node_seal import HEADER, OWNER_HEADER, Passed
 from ...schemas.openai import sse
 from ...transport.http.asgi import while_connected
@@ -38,11 +43,22 @@ MOST_TRIES = 5
 MOVED = "x-ccapi-moved"
 """The header with which a node refuses what was passed on to it in vain."""
 
+EXPECTED = "x-ccapi-expected"
+"""The header that names the conversation for which a request came without a look into the store."""
+
+MOST_PLACES = 4096
+"""Conversations of which it is remembered where they were."""
+
+NAMED_WITHIN = 2048
+"""A body that names its conversation does so within so many bytes of its beginning or its end."""
+
+_NAMED = re.compile(rb'"conversation_id"\s*:\s*"([!#-\[\]-~]{1,200})"')
+
 NOT_PASSED_ON = {
     b"host", b"connection", b"keep-alive", b"transfer-encoding", b"te", b"trailer", b"upgrade",
     b"proxy-connection", b"proxy-authorization", b"expect", b"content-length", b"content-encoding",
     b"idempotency-key", b"origin", b"authorization", b"x-api-key", b"x-request-id",
-    HEADER.encode(), OWNER_HEADER.encode(),
+    HEADER.encode(), OWNER_HEADER.encode(), EXPECTED.encode(),
 }  # fmt: skip
 """Headers of the request that are between two ends of a connection, or are this node's to write.
 (The body is passed on without its codings; this node keeps the answer for an idempotency key, and
@@ -63,12 +79,19 @@ class Forwarder:
 
     membership: Membership
     client: NodeClient
+    _places: dict[tuple[str, str], Elsewhere] = field(init=False, factory=dict)
+    """Where conversations were, by their owners and ids."""
 
     def forwarding(self, handler: Handler) -> Handler:
         """`handler`, but what another node has to do is passed on to it."""
         return partial(self._handle, handler)
 
     async def _handle(self, handler: Handler, call: Call) -> None:
+        if call.from_node is not None:
+            _check_expected(call)
+        name = await self._name_of(call)
+        if name is not None and await self._pass_on_at_once(call, name):
+            return
         elsewhere = await self._handle_here(handler, call)
         tries = 1
         while elsewhere is not None and not await self._pass_on(call, elsewhere):
@@ -76,6 +99,39 @@ class Forwarder:
                 raise elsewhere
             tries += 1
             elsewhere = await self._handle_here(handler, call)
+        if elsewhere is not None:
+            self._remember(call, name or await self._name_of(call), elsewhere)
+
+    async def _name_of(self, call: Call) -> str | None:
+        """Which conversation the request names, as far as that is known without a look at what it
+        means."""
+        named: str | None = call.scope["path_params"].get("conversation_id")
+        named = named or call.header("x-conversation-id")
+        if named is not None or call.scope["method"] != "POST":
+            return named
+        if not (call.header("content-type") or "").startswith("application/json"):
+            return None
+        body = await call.body()
+        found = _NAMED.search(body, 0, NAMED_WITHIN)
+        if found is None and len(body) > NAMED_WITHIN:
+            found = _NAMED.search(body, len(body) - NAMED_WITHIN)
+        return None if found is None else found[1].decode("ascii")
+
+    async def _pass_on_at_once(self, call: Call, name: str) -> bool:
+        """Whether the node that had the conversation has answered."""
+        known = self._places.get((call.owner, name))
+        if known is None or call.from_node is not None:
+            return False
+        if self.membership.lives_on(known.node_id) and await self._pass_on(call, known, name):
+            return True
+        self._places.pop((call.owner, name), None)
+        return False
+
+    def _remember(self, call: Call, name: str | None, elsewhere: Elsewhere) -> None:
+        if name is not None:
+            self._places[call.owner, name] = elsewhere
+            if len(self._places) > MOST_PLACES:
+                del self._places[next(iter(self._places))]
 
     async def _handle_here(self, handler: Handler, call: Call) -> Elsewhere | None:
         """What says that another node has the conversation; None: the request is answered."""
@@ -100,12 +156,12 @@ class Forwarder:
         other = self.membership.taking
         return None if other is None else Elsewhere(other.id, other.url)
 
-    async def _pass_on(self, call: Call, elsewhere: Elsewhere) -> bool:
+    async def _pass_on(self, call: Call, elsewhere: Elsewhere, expected: str = "") -> bool:
         """Whether the other node has answered; if not, the conversation is to be looked for
-        again."""
+        again. `expected`: the one that it is thought to have."""
         back = _PassedBack(call)
         try:
-            return await self._relay(call, elsewhere, back)
+            return await self._relay(call, elsewhere, back, expected)
         except NodeGone as gone:
             self.client.forget(elsewhere.url)
             log.warning("a node broke off", url=elsewhere.url, reason=str(gone))
@@ -118,10 +174,14 @@ class Forwarder:
         await self.membership.wait_gone(elsewhere.node_id)
         return False
 
-    async def _relay(self, call: Call, elsewhere: Elsewhere, back: _PassedBack) -> bool:
+    async def _relay(
+        self, call: Call, elsewhere: Elsewhere, back: _PassedBack, expected: str
+    ) -> bool:
         """Raises `NodeGone`."""
         answered = False
         method, target, headers, body = await self._request_of(call)
+        if expected:
+            headers = [*headers, (EXPECTED.encode(), expected.encode("latin-1"))]
 
         async def exchange() -> None:
             nonlocal answered
@@ -162,6 +222,19 @@ class Forwarder:
         raise NodeGone("its lease is over", was_asked=True)
 
 
+def _check_expected(call: Call) -> None:
+    """Raise `Elsewhere` where a conversation that was thought to be here is not in memory: the node
+    that has passed the request on looks where it is."""
+    expected = call.header(EXPECTED)
+    if expected is None:
+        return
+    try:
+        call.gateway.loaded(expected, owner=call.owner)
+    except NotFound:
+        call.response.headers[MOVED] = "1"
+        raise Elsewhere("", "") from None
+
+
 def _first(failures: BaseExceptionGroup[Exception]) -> Exception:
     """Of what went wrong at once, one thing."""
     first = failures.exceptions[0]
@@ -200,8 +273,8 @@ class _PassedBack:
         send = call.response.send_body
         while piece := await response.receive():
             self.tail = b""  # cancelled in the middle of a write, it stands nowhere
-            await send({"type": "http.response.body", "body": bytes(piece), "more_body": True})
-            self.tail = bytes(piece[-len(sse.SUFFIX) :])
+            await send({"type": "http.response.body", "body": piece, "more_body": True})
+            self.tail = piece[-len(sse.SUFFIX) :]
         await send({"type": "http.response.body", "body": b"", "more_body": False})
 
     async def break_off(self, error: GatewayError) -> None:

@@ -13,7 +13,7 @@ from time import perf_counter
 
 import trio
 
-from tests.bench import postgres, store
+from tests.bench import nodes, postgres, store
 from tests.bench.fidelity import lineage_hit, replay, tool_results
 from tests.bench.parts import (
     CHAT,
@@ -210,5 +210,7 @@ if __name__ == "__main__":
         trio.run(store.main)
     elif sys.argv[1:] == ["postgres"]:
         trio.run(postgres.main)
+    elif sys.argv[1:2] == ["nodes"]:
+        trio.run(nodes.main, "".join(sys.argv[2:]))
     else:
         trio.run(main, "".join(sys.argv[1:]))

@@ -1,4 +1,5 @@
-"""Watchers of one conversation, as plain as sockets can be: ``PORT PATH SOCKETS SECONDS``.
+"""Watchers of conversations, as plain as sockets can be: ``PORT PATHS SOCKETS SECONDS``, with
+commas between the paths, and so many sockets for each.
 
 Prints a line when all have joined, and at the end how many text deltas came to all of them, and
 in how many seconds from the first byte to the last.
@@ -29,12 +30,13 @@ def join(port: int, path: str) -> socket.socket:
     return one
 
 
-def main(port: str, path: str, sockets: str, seconds: str) -> None:
-    """Counts until there was nothing for `seconds`."""
+def main(port: str, paths: str, sockets: str, seconds: str) -> None:
+    """Counts until there was nothing for `seconds`, once something came."""
     selector = selectors.DefaultSelector()
-    for _ in range(int(sockets)):
-        one = join(int(port), path)
-        selector.register(one, selectors.EVENT_READ, bytearray())
+    for path in paths.split(","):
+        for _ in range(int(sockets)):
+            one = join(int(port), path)
+            selector.register(one, selectors.EVENT_READ, bytearray())
     print("joined", flush=True)
     count, first, last = 0, 0.0, 0.0
     while ready := selector.select(float(seconds)):

@@ -16,6 +16,7 @@ from trio_websocket import ConnectionClosed, open_websocket_url
 from ccapi.actors import open_gateway
 from ccapi.actors.nodes.checks import problem_of
 from ccapi.schemas.settings.settings import SettingsError, WorkspaceSettings
+from ccapi.transport.store.interface import StoredConversation
 from ccapi.transport.store.memory import MemoryCluster
 
 from ..support.embedded import script
@@ -141,6 +142,51 @@ async def test_a_conversation_at_rest_moves(tmp_path: Path, client: httpx.AsyncC
         second = await ask(client, other, "Two", conversation_id=name)
         assert second.status_code == 200
         assert name in {each.conversation_id for each in other.gateway.conversations()}
+
+
+async def test_a_conversation_is_looked_for_once_and_again_when_it_has_moved(
+    tmp_path: Path, client: httpx.AsyncClient
+) -> None:
+    async with open_demo_nodes(
+        tmp_path, 3, cluster={"release_seconds": 0.1}, claude={"hibernate_after_seconds": 1.0}
+    ) as (one, other, third):
+        looks: list[str] = []
+        store = other.gateway.archive.store
+        assert store is not None
+        get = store.get
+
+        async def note(conversation_id: str, key_id: str) -> StoredConversation:
+            looks.append(conversation_id)
+            return await get(conversation_id, key_id)
+
+        store.get = note  # type: ignore[method-assign]
+        name = (await ask(client, one, "One")).json()["conversation_id"]
+        for text in ("Two", "Three", "Four"):
+            answer = await ask(client, other, text, conversation_id=name)
+            assert answer.status_code == 200, answer.text
+        assert looks == [name]
+        with trio.fail_after(20):
+            while one.gateway.conversations():
+                await trio.sleep(0.05)
+        # Another node takes it; the one that was asked before says that it has not got it.
+        assert (await ask(client, third, "Five", conversation_id=name)).status_code == 200
+        answer = await ask(client, other, "Six", conversation_id=name)
+        assert (answer.status_code, answer.headers["x-ccapi-child"]) == (200, "warm")
+        assert not one.gateway.conversations()
+        assert len(looks) == 2
+
+
+async def test_only_nodes_say_which_conversation_is_expected(
+    nodes: list[Live], client: httpx.AsyncClient
+) -> None:
+    one, other = nodes
+    name = (await ask(client, one, "One")).json()["conversation_id"]
+    body = {"messages": [{"role": "user", "content": "Two"}], "conversation_id": name}
+    for node in (one, other, other):
+        answer = await client.post(
+            f"{node.base_url}/chat/completions", json=body, headers={"x-ccapi-expected": "none"}
+        )
+        assert answer.status_code == 200, answer.text
 
 
 async def test_a_node_that_stops_gives_its_conversations_up(

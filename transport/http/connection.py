@@ -251,20 +251,35 @@ class HttpConnection:
         self._unyielded = 0
         await self.write(data)
 
-    def _in_one_write(self, send: Send) -> Send:
-        """One ASGI message, one write: hypercorn makes a head, a chunk and an end of it.
+    def _in_one_write(self, protocol: Http1, send: Send) -> Send:
+        """One ASGI message, one write: hypercorn makes a head, a chunk and an end of it. The head
+        of a response goes with what follows it, for which ASGI has it wait.
 
         For HTTP/1.1, where one response is under way at a time; nothing in between waits.
         """
+        head: list[bytes] = []
 
         async def corked(message: Message | None) -> None:
-            pieces: list[bytes] = []
+            nonlocal head
+            pieces, head = head, []
+            kind = None if message is None else message["type"]
+            if (
+                kind == "http.response.body"
+                and not pieces
+                and cast(Message, message).get("more_body")
+            ):
+                chunk = protocol.chunk_of(cast(Message, message).get("body", b""))
+                if chunk is not None:
+                    await self._flush([chunk])
+                    return
             self.corked = pieces
             try:
                 await send(message)
             finally:
                 self.corked = None
-            if pieces:
+            if kind == "http.response.start":
+                head = pieces
+            elif pieces:
                 await self._flush(pieces)
 
         return corked
@@ -320,7 +335,7 @@ class HttpConnection:
             raise trio.BrokenResourceError("the client abandons requests as fast as it makes them")
         self._running += 1
         if isinstance(self._protocol, Http1):
-            send = self._in_one_write(send)
+            send = self._in_one_write(self._protocol, send)
         limits = self._limits
         exchange = Exchange(scope, send, limits.stall_seconds, limits.min_body_bytes_per_second)
         self._nursery.start_soon(self._run_app, exchange)

@@ -197,7 +197,8 @@ class NewConversation:
 class StoredConversation:
     """A conversation as it is kept. Times are in Unix seconds; `messages` and `turns` count what
     it holds, `head` is the number of its last record, `bytes` about what its records take. `grants`
-    are rules by which an agent's tools were allowed. `lost_turn`: see `Begun.lost`."""
+    are rules by which an agent's tools were allowed. `lost_turn`: see `Begun.lost`. `node`: another
+    node that has it, if that lives."""
 
     conversation_id: str
     key_id: str
@@ -215,6 +216,7 @@ class StoredConversation:
     open_turn: int | None
     lost_turn: str | None
     bytes: int
+    node: Node | None = None
 
 
 @frozen

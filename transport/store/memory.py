@@ -267,6 +267,7 @@ class MemoryEngine:
             open_turn=found.open_turn,
             lost_turn=found.lost_turn,
             bytes=found.bytes,
+            node=self._other(found.owner),
         )
 
     def rows(self, conversation_id: str, key_id: str, first: int, limit: int) -> list[Row]:

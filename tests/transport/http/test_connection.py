@@ -416,6 +416,7 @@ async def test_what_an_application_sends_after_a_hang_up_is_dropped() -> None:
     async def app(scope: Scope, receive: Receive, send: Send) -> None:
         await read_body(receive)
         await send({"type": "http.response.start", "status": 200, "headers": []})
+        await send({"type": "http.response.body", "body": b"x", "more_body": True})
         assert (await receive())["type"] == "http.disconnect"
         for _ in range(100):
             await send({"type": "http.response.body", "body": b"x" * 10_000, "more_body": True})
@@ -429,6 +430,57 @@ async def test_what_an_application_sends_after_a_hang_up_is_dropped() -> None:
                 await client.stream.receive_some(1)
             await ended.wait()
     assert logs == []
+
+
+async def test_a_head_goes_with_what_follows_it() -> None:
+    go_on = trio.Event()
+
+    async def app(scope: Scope, receive: Receive, send: Send) -> None:
+        await read_body(receive)
+        await send({"type": "http.response.start", "status": 200, "headers": [(b"a", b"b")]})
+        await go_on.wait()
+        await send({"type": "http.response.body", "body": b"one", "more_body": True})
+        await send({"type": "http.response.body", "body": b"", "more_body": True})
+        await send({"type": "http.response.body", "body": b"two", "more_body": True})
+        await send({"type": "http.response.body", "body": b"three"})
+
+    async with open_door(app) as port, knock(port) as client:
+        await client.send(GET)
+        with trio.move_on_after(0.1) as waited:
+            await client.stream.receive_some(1)
+        assert waited.cancelled_caught
+        go_on.set()
+        data = b""
+        while not data.endswith(b"0\r\n\r\n"):
+            data += await client.stream.receive_some()
+    head, _, body = data.partition(b"\r\n\r\n")
+    assert b"\r\na: b" in head
+    assert body == b"3\r\none\r\n3\r\ntwo\r\n5\r\nthree\r\n0\r\n\r\n"
+
+
+@pytest.mark.parametrize(
+    ("request_line", "headers", "rest"),
+    [
+        ("HEAD / HTTP/1.1", [], b""),
+        ("GET / HTTP/1.0", [], b"onetwo"),
+        ("GET / HTTP/1.1", [(b"content-length", b"6")], b"onetwo"),
+    ],
+)
+async def test_a_body_that_is_not_sent_in_chunks(
+    request_line: str, headers: list[tuple[bytes, bytes]], rest: bytes
+) -> None:
+    async def app(scope: Scope, receive: Receive, send: Send) -> None:
+        await send({"type": "http.response.start", "status": 200, "headers": headers})
+        await send({"type": "http.response.body", "body": b"one", "more_body": True})
+        await send({"type": "http.response.body", "body": b"two", "more_body": True})
+        await send({"type": "http.response.body", "body": b""})
+
+    async with open_door(app) as port, knock(port) as client:
+        await client.send(f"{request_line}\r\nhost: x\r\nconnection: close\r\n\r\n".encode())
+        data = b""
+        while more := await client.stream.receive_some():
+            data += more
+    assert data.partition(b"\r\n\r\n")[2] == rest
 
 
 async def test_a_cancelled_send_does_not_leave_a_gap_in_a_response() -> None:

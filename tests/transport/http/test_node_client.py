@@ -7,7 +7,8 @@ from collections.abc import AsyncIterator, Awaitable, Callable
 import pytest
 import trio
 
-from ccapi.transport.http.node_client import NodeClient, NodeGone, Place
+from ccapi.schemas.errors import InvalidRequest
+from ccapi.transport.http.node_client import ChunkedBody, NodeClient, NodeGone, Place
 
 Handler = Callable[[trio.SocketStream], Awaitable[None]]
 
@@ -174,3 +175,41 @@ async def test_a_long_body_is_sent_beside_its_head(client: NodeClient, node: Nod
 )
 def test_urls(url: str, place: Place) -> None:
     assert Place.of(url) == place
+
+
+@pytest.mark.parametrize(
+    ("target", "header"),
+    [
+        ("/x", (b"a", b"b\r\nx-ccapi-owner: another")),
+        ("/x", (b"a", b"b\nc")),
+        ("/x", (b"a: b\r\nc", b"d")),
+        ("/x", (b"a b", b"c")),
+        ("/x HTTP/1.1\r\nx-ccapi-owner: another\r\nz: ", (b"a", b"b")),
+    ],
+)
+async def test_no_header_becomes_two(
+    client: NodeClient, node: Node, target: str, header: tuple[bytes, bytes]
+) -> None:
+    with pytest.raises(InvalidRequest):
+        async with client.ask(node.url, "GET", target, [header], b""):
+            pass
+    assert node.asked == []
+
+
+BODY = b"2;x=y\r\nhi\r\n1e\r\n" + b"-" * 30 + b"\r\n0\r\ntrailer: 1\r\n\r\n"
+
+
+@pytest.mark.parametrize("size", [1, 2, 3, 7, len(BODY)])
+def test_a_chunked_body_however_it_comes(size: int) -> None:
+    body, waiting, found = ChunkedBody(), b"", b""
+    for at in range(0, len(BODY), size):
+        piece, waiting = body.take(waiting + BODY[at : at + size])
+        found += piece
+    assert (found, body.is_over, waiting) == (b"hi" + b"-" * 30, True, b"")
+    assert ChunkedBody().take(BODY + b"next")[1] == b"next"
+
+
+@pytest.mark.parametrize("broken", [b"x\r\n", b"-1\r\n", b"2\r\nhi!\r\n", b"1\r\naXX", b"1" * 9000])
+def test_a_body_that_is_not_chunked(broken: bytes) -> None:
+    with pytest.raises(ValueError, match="not chunked"):
+        ChunkedBody().take(broken)

@@ -91,7 +91,10 @@ async def test_a_conversation_is_one_nodes_at_a_time(join: Join) -> None:
     head = await other.head("conv_1")
     assert (head.owner, head.node) == (one.node.id, one.node)
     assert (await one.head("conv_1")).node is None  # no other's
+    assert (await other.get("conv_1", KEY)).node == one.node
+    assert (await one.get("conv_1", KEY)).node is None
     await one.release(lease)
+    assert (await other.get("conv_1", KEY)).node is None
     taken = await other.acquire("conv_1", KEY)
     assert taken.token > lease.token
 

@@ -251,8 +251,10 @@ def _type(figure: str) -> str:
 
 GET = f"""
 select setup, metadata, private, title, created_at, used_at, turns, messages, {_COUNTS}, grants,
-    head, open_turn, lost_turn, bytes
-from conversation where id = $1 and key_id = $2
+    head, open_turn, lost_turn, bytes, node.id, node.url
+from conversation
+left join node on node.id = owner and node.id <> $3 and node.expires > clock_timestamp()
+where conversation.id = $1 and key_id = $2
 """
 ROWS = """
 select conversation.n, seq, each.token, turn, at, kind, body from conversation

@@ -479,11 +479,11 @@ class PostgresStore(LeaseChanges):
     # -- reading -----------------------------------------------------------------------------------
 
     async def get(self, conversation_id: str, key_id: str) -> StoredConversation:
-        rows = await self.pool.read(sql.GET, conversation_id, key_id)
+        rows = await self.pool.read(sql.GET, conversation_id, key_id, self.node.id)
         if not rows:
             raise _missing(conversation_id)
         setup, metadata, private, title, created_at, used_at, turns, messages, *rest = rows[0]
-        used, (grants, head, open_turn, lost_turn, size) = rest[:6], rest[6:]
+        used, (grants, head, open_turn, lost_turn, size, node_id, url) = rest[:6], rest[6:]
         return StoredConversation(
             conversation_id=conversation_id,
             key_id=key_id,
@@ -501,6 +501,7 @@ class PostgresStore(LeaseChanges):
             open_turn=open_turn,
             lost_turn=lost_turn,
             bytes=size,
+            node=None if node_id is None else Node(node_id, url),
         )
 
     async def read(
