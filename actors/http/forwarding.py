@@ -158,7 +158,8 @@ class Forwarder:
 
     async def _pass_on(self, call: Call, elsewhere: Elsewhere, expected: str = "") -> bool:
         """Whether the other node has answered; if not, the conversation is to be looked for
-        again. `expected`: the one that it is thought to have."""
+        again. `expected`: the one that it is thought to have. Raises `Elsewhere` where that node
+        lives and cannot be reached."""
         back = _PassedBack(call)
         try:
             return await self._relay(call, elsewhere, back, expected)
@@ -171,7 +172,8 @@ class Forwarder:
             if gone.was_asked:
                 raise node_lost() from gone
         # It was never asked. Once its lease is over, the conversation is free.
-        await self.membership.wait_gone(elsewhere.node_id)
+        if not await self.membership.outlasts(elsewhere.node_id):
+            raise elsewhere
         return False
 
     async def _relay(

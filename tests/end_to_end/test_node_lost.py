@@ -174,3 +174,33 @@ async def test_a_failure_elsewhere_is_kept_for_its_key_only_if_it_is_for_good(
                 for _ in range(2)
             ]
     assert tuple(each.status_code for each in asked) == statuses
+
+
+async def test_a_node_that_lives_and_cannot_be_reached_is_not_waited_for_for_ever(
+    tmp_path: Path,
+) -> None:
+    shared = MemoryCluster(60.0)
+    ghost = shared.open_node("http://127.0.0.1:1")
+    await ghost.beat()
+    await ghost.acquire(NAME, LOCAL, NewConversation(setup=Setup("sonnet")))
+    upgrade = {
+        "connection": "upgrade",
+        "upgrade": "websocket",
+        "sec-websocket-version": "13",
+        "sec-websocket-key": "dGhlIHNhbXBsZSBub25jZQ==",
+    }
+    body = {"messages": [{"role": "user", "content": "Two"}], "conversation_id": NAME}
+    async with (
+        open_demo_nodes(tmp_path, 1, {"lease_seconds": 0.3}, shared) as [node],
+        httpx.AsyncClient(timeout=10) as client,
+    ):
+        asked = [
+            await client.post(f"{node.base_url}/chat/completions", json=body),
+            await client.get(f"{node.base_url}/conversations/{NAME}/events", headers=upgrade),
+        ]
+    for failed in asked:
+        assert (failed.status_code, failed.json()["error"]["code"]) == (
+            503,
+            "conversation_elsewhere",
+        )
+        assert failed.headers["retry-after"]
