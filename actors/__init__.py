@@ -34,8 +34,9 @@ if TYPE_CHECKING:
         ToolCallStarted,
     )
     from .conversations.conversation import Conversation, ConversationInfo
-    from .gateway import Gateway, open_gateway
+    from .gateway import Gateway
     from .listeners.overview import GatewayStatistics
+    from .opening import open_gateway
     from .runtime.reply_channel import Turn
 
 __all__ = [
@@ -84,6 +85,7 @@ _HOMES = {
     **dict.fromkeys(_TURN_ITEMS, "..schemas.turn_items"),
     **dict.fromkeys(("Conversation", "ConversationInfo"), ".conversations.conversation"),
     "GatewayStatistics": ".listeners.overview",
+    "open_gateway": ".opening",
     "Turn": ".runtime.reply_channel",
 }
 

@@ -1,10 +1,7 @@
-"""The gateway: the tree of actors, and what an embedding program (or a front) holds of it.
+"""The gateway: what an embedding program (or a front) holds of the tree of actors.
 
-Knows: the order in which the parts live and die. Refuses to know: HTTP, and how a turn runs.
-
-Listeners outside, then the children, then the sessions; the program that uses the gateway is
-innermost. So users stop first, sessions next, no child is left after that, and the listeners, who
-end last, receive every event.
+Knows: what its parts do together. Refuses to know: HTTP, how a turn runs, and the order in which
+the parts live and die (`actors.opening`).
 """
 
 from __future__ import annotations
@@ -24,61 +21,38 @@ from collections.abc import (
 from contextlib import AbstractAsyncContextManager, asynccontextmanager
 from functools import partial
 from importlib import metadata
-from pathlib import Path
 from typing import TypeVar
 
 import trio
 
-from ..schemas.errors import CliUnusable, GatewayError, Overloaded, Unauthenticated, draining
+from ..schemas.errors import CliUnusable, GatewayError, Overloaded, draining
 from ..schemas.events import ConversationOpened
 from ..schemas.message import Message, check_results, digest
-from ..schemas.settings.logins import DEFAULT
-from ..schemas.settings.settings import Settings, without_keys
 from ..schemas.turn import Memory, Reply, Setup, Tool
-from ..transport.http.bodies import Bodies
 from ..transport.http.node_client import NodeClient
 from ..transport.loggers import get_logger
 from ..transport.media.attachments import AttachmentPolicy
-from ..transport.process.cli import Cli, clis_of, find_cli
+from ..transport.process.cli import Cli
 from ..transport.process.cli_version import Version
 from ..transport.process.login import Login
 from ..transport.seals import Seals
-from ..transport.store.interface import Store
-from .batches.dialects import words_of
-from .batches.engine import BatchEngine, open_batches
-from .conversations.archive import Archive, Listed, open_archive
-from .conversations.cleanup import Cleanup, open_cleanup
+from .conversations.archive import Listed
 from .conversations.conversation import Conversation, ConversationInfo, info_of
-from .conversations.directory import Directory, Entry, not_found
+from .conversations.directory import Entry, not_found
 from .conversations.journal import seed_ids
 from .conversations.lineage import new_from
-from .conversations.models import ModelCatalog, open_learning
-from .conversations.ownership import open_ownership
-from .conversations.supervisor import Supervisor, open_supervisor
 from .conversations.turn_service import TurnService
-from .conversations.workspace_paths import new_conversation_id
 from .conversations.workspaces import check_tools, place_of
-from .idempotency.requests import IdempotentRequests, open_idempotent_requests
-from .keys.limits import KeyLimiter, open_limits, open_usage_store
-from .keys.registry import LOCAL, KeyRegistry, open_keys, revoked
-from .listeners.audit import Audit, open_audit
-from .listeners.cache import Cache, open_cache
+from .keys.registry import LOCAL, revoked
 from .listeners.overview import GatewayStatistics, OwnStatistics, SessionInfo, session_info
-from .listeners.stats import Stats, open_stats
 from .mcp.host import McpHost
-from .mcp.servers import McpServers, open_mcp_servers
 from .nodes.checks import others_heard
 from .nodes.figures import Figures, NodeFigures, facts_of
-from .nodes.membership import Membership, open_nodes
-from .pool.cli_watch import CliWatch
-from .pool.logins import LoginBook
-from .pool.pool import ChildPool, open_pool
+from .parts import Parts
 from .pool.token_count import count_tokens
 from .responses.approved_calls import ApprovedCalls
 from .responses.kept_responses import KeptResponses
 from .responses.store import ResponseStore
-from .runtime.background import Background, open_background
-from .runtime.bus import Bus
 from .session.events import GiveWay
 from .watching.history import TurnRecord
 
@@ -90,9 +64,6 @@ log = get_logger("ccapi.gateway")
 COMPACTION_KEY = "compaction.key"
 """The file under ``storage.path`` by whose key a gateway that is alone seals compactions."""
 
-BACKGROUND_TURNS = 256
-"""Turns under way at once whose caller may have gone."""
-
 EVICTABLE_SECONDS = 60.0
 """A conversation that has slept so long makes way for a new one when there are too many."""
 
@@ -100,57 +71,54 @@ EVICTABLE_SECONDS = 60.0
 class Gateway:
     """Made by `open_gateway`."""
 
-    def __init__(
-        self, settings: Settings, bus: Bus, stats: Stats, cache: Cache, directory: Directory,
-        pool: ChildPool, supervisor: Supervisor, background: Background,
-        watches: Sequence[CliWatch],
-        archive: Archive, mcp: McpServers, cli: Cli, models: ModelCatalog,
-        idempotent: IdempotentRequests, keys: KeyRegistry, limits: KeyLimiter,
-        batches: BatchEngine, bodies: Bodies, audit: Audit | None = None,
-        nodes: Membership | None = None,
-    ) -> None:  # fmt: skip
+    def __init__(self, parts: Parts) -> None:
+        settings, bus, keys, nodes = parts.settings, parts.bus, parts.keys, parts.nodes
+        archive, directory, supervisor = parts.archive, parts.directory, parts.supervisor
         self.settings = settings
         self.nodes = nodes
         """The node that this gateway is among others; None: there are no others."""
         self.node_client = NodeClient(settings.cluster.connect_seconds)
-        self.mcp = mcp
-        self.mcp_host = McpHost(mcp, settings)
-        self.approved_calls = ApprovedCalls(mcp, self.mcp_host, bus, idempotent.claim_once)
+        self.mcp = parts.mcp
+        self.mcp_host = McpHost(parts.mcp, settings)
+        self.approved_calls = ApprovedCalls(
+            parts.mcp, self.mcp_host, bus, parts.idempotent.claim_once
+        )
         self.bus = bus
-        self.stats = stats
-        self.cache = cache
-        self.background = background
-        self.idempotent = idempotent
-        self.batches = batches
+        self.stats = parts.stats
+        self.cache = parts.cache
+        self.background = parts.background
+        self.idempotent = parts.idempotent
+        self.batches = parts.batches
         self.responses = ResponseStore(settings.responses)
         self.archive = archive
         self.kept_responses = KeptResponses(
             archive.store, self.responses, settings.responses.ttl_seconds
         )
         self.kept_responses.is_shared = nodes is not None
-        self.audit = audit
+        self.audit = parts.audit
         self.keys = keys
-        self.limits = limits
-        self.models = models
-        models.rights = keys.find
+        self.limits = parts.limits
+        self.models = parts.models
+        self.models.rights = keys.find
         self.attachments = AttachmentPolicy.of(settings)
         self.seals = Seals(
             settings.storage.path.expanduser() / COMPACTION_KEY,
             "" if nodes is None else settings.cluster.secret,
         )
-        self.bodies = bodies
+        self.bodies = parts.bodies
         self._directory = directory
-        self._pool = pool
+        self._pool = parts.pool
         self._supervisor = supervisor
-        self._watches = watches
-        self._turns = TurnService(directory, supervisor, self.models, keys, limits)
+        self._watches = parts.watches
+        self._turns = TurnService(directory, supervisor, self.models, keys, parts.limits)
         self._turns.nodes = nodes
         keys.on_revoked = self._revoke
         if nodes is not None:
+            nodes.others_heard = partial(others_heard, nodes, self.node_client)
             nodes.facts = partial(
                 self._facts, round(time.time(), 3), metadata.version("claude-code-api")
             )
-        self._cli = cli
+        self._cli = parts.cli
         archive.make_room = self._make_room
         supervisor.abandoned = archive.discard
 
@@ -512,193 +480,6 @@ class Gateway:
         """Have an idle child of the conversation go; it resumes with the next turn."""
         if entry.ref is not None:
             await self._turns.tell(entry, GiveWay())
-
-
-def _batched(settings: Settings) -> int:
-    """How many requests of batches run at once."""
-    half = max(1, settings.claude.max_concurrent_sessions // 2)
-    return settings.batches.max_concurrent or half
-
-
-def _has_room(pool: ChildPool, limits: KeyLimiter, owner: str) -> bool:
-    """Whether a turn may begin that no client waits for."""
-    held = pool.statistics()
-    is_free = not held.waiting and held.live - held.warm - held.idle < held.limit
-    return is_free and limits.has_spare(owner)
-
-
-def _serves_agents(settings: Settings, keys: KeyRegistry) -> bool:
-    """Whether any client may use agents: then one is started ahead."""
-    return settings.models.agents and keys.serves_agents
-
-
-def _name_of(keys: KeyRegistry, owner: str) -> str:
-    """What people call the key; empty where it has no name, or holds no more."""
-    try:
-        name = keys.find(owner).name
-    except Unauthenticated:
-        return ""
-    return "" if name == owner else name
-
-
-def _leave_memory(cleanup: Cleanup, archive: Archive, entry: Entry) -> None:
-    """What a stored agent has on the disk stays until its conversation is deleted."""
-    archive.leave(entry)
-    if entry.workspace and entry.is_stored:
-        cleanup.sleep(entry.conversation_id)
-    else:
-        cleanup.release(entry.conversation_id, entry.workspace)
-
-
-@asynccontextmanager
-async def _open_work(
-    settings: Settings, archive: Archive, pool: ChildPool, limits: KeyLimiter, bodies: Bodies
-) -> AsyncIterator[tuple[Background, IdempotentRequests, BatchEngine]]:
-    """What does work for which no client waits, or not one alone."""
-    async with (
-        open_background(BACKGROUND_TURNS) as background,
-        open_idempotent_requests(
-            settings.idempotency, archive.store, BACKGROUND_TURNS
-        ) as idempotent,
-        open_batches(
-            settings.batches,
-            limits.store,
-            bodies,
-            words_of,
-            partial(_has_room, pool, limits),
-            max_concurrent=_batched(settings),
-            max_line_bytes=settings.server.max_body_bytes,
-            file_seconds=settings.files.keep_days * 86400,
-        ) as batches,
-    ):
-        yield background, idempotent, batches
-
-
-@asynccontextmanager
-async def open_gateway(
-    settings: Settings | None = None,
-    *,
-    environ: Mapping[str, str] | None = None,
-    demo: bool = False,
-    hidden: Sequence[Path] = (),
-    store: Store | None = None,
-) -> AsyncIterator[Gateway]:
-    """Run a gateway while the block runs; afterwards no task and no process of it is left.
-
-    `environ` is what children may inherit from (default: this process's), `demo` runs the
-    demo CLI in place of the CLI, `hidden` are files that agents in a sandbox never see. `store`
-    is one that is open (None: what the settings name is opened).
-    Raises `Overloaded` (``cli_not_found``) and `SettingsError`. What the block raises comes out of
-    it as it is, never in an exception group.
-    """
-    settings = without_keys(settings or Settings())
-    if settings.mcp.enabled:  # it holds the servers' keys
-        hidden = [*hidden, settings.mcp.config_file]
-    if settings.audit.path is not None:
-        hidden = [*hidden, settings.audit.path.expanduser()]
-    cli = find_cli(settings, os.environ if environ is None else environ, demo=demo, hidden=hidden)
-    if settings.file_access.skip_permissions:
-        log.warning(
-            "agents do whatever they like, unasked: file_access.skip_permissions is set",
-            additional_dirs=settings.file_access.additional_dirs,
-        )
-    bus, bodies = Bus(), Bodies(settings.server.max_bodies_bytes)
-    clis = clis_of(cli, settings, os.environ if environ is None else environ)
-    book = LoginBook(tuple(clis) or (DEFAULT,), cli.program[0])
-    bounds = settings.conversation
-    watch = CliWatch(cli.program[0], settings)
-    logins = {name: (each, CliWatch(cli.program[0], settings, name)) for name, each in clis.items()}
-    watches = [each for _, each in logins.values()] or [watch]
-    directory = Directory(bounds.max_conversations, bounds.max_held_bytes, bounds.max_items_bytes)
-    models = ModelCatalog(settings.models)
-    failure: Exception | None = None
-    async with (
-        open_audit(settings.audit, bus, has_logins=bool(clis)) as audit,
-        open_stats(bus, book) as stats,
-        open_cache(settings.cache, bus) as cache,
-        open_learning(models, bus),
-    ):
-        try:
-            async with (
-                open_archive(settings.storage, directory, store, settings.cluster) as archive,
-                open_nodes(archive.store, settings.cluster, cli.agents.root) as nodes,
-                open_keys(settings.auth, settings.limits.as_limits(), archive.store) as keys,
-                open_usage_store(archive.store) as usage,
-                open_limits(keys, usage, is_shared=nodes is not None) as limits,
-                open_cleanup(
-                    cli.cwd.parent,
-                    cli.agents.root,
-                    settings.workspaces.keep_days,
-                    directory.knows,
-                    archive.workspaces,
-                    archive.agents,
-                ) as cleanup,
-                open_mcp_servers(settings.mcp, bus, environ) as mcp,
-                open_pool(
-                    cli,
-                    settings.claude,
-                    bus,
-                    watch,
-                    cleanup,
-                    new_conversation_id if _serves_agents(settings, keys) else None,
-                    book,
-                    logins,
-                ) as pool,
-                open_supervisor(
-                    settings,
-                    directory,
-                    pool,
-                    bus,
-                    cli.program[0],
-                    McpHost(mcp, settings),
-                    meter=limits,
-                ) as supervisor,
-                open_ownership(archive, supervisor, nodes, settings.cluster),
-                _open_work(settings, archive, pool, limits, bodies) as (
-                    background,
-                    idempotent,
-                    batches,
-                ),
-            ):
-                directory.removed = partial(_leave_memory, cleanup, archive)
-                directory.added = lambda entry: cleanup.wake(entry.conversation_id)
-                archive.deleted = cleanup.release
-                if audit is not None:
-                    audit.name_of = partial(_name_of, keys)
-                gateway = Gateway(
-                    settings,
-                    bus,
-                    stats,
-                    cache,
-                    directory,
-                    pool,
-                    supervisor,
-                    background,
-                    watches,
-                    archive,
-                    mcp,
-                    cli,
-                    models,
-                    idempotent,
-                    keys,
-                    limits,
-                    batches,
-                    bodies,
-                    audit,
-                    nodes,
-                )
-                if nodes is not None:
-                    nodes.others_heard = partial(others_heard, nodes, gateway.node_client)
-                try:
-                    yield gateway
-                except Exception as error:  # noqa: BLE001 (raised again, past the nurseries)
-                    failure = error
-                finally:
-                    gateway.node_client.close()
-        finally:
-            bus.close()
-    if failure is not None:
-        raise failure
 
 
 @asynccontextmanager

@@ -42,9 +42,10 @@ from ...transport.process.memory import give_back_memory
 from ...transport.process.own_process import close_to_others
 from ...transport.store.interface import Store
 from ...transport.store.key_table import has_keys
-from ..gateway import Gateway, open_gateway
+from ..gateway import Gateway
 from ..http.app import http_app
 from ..nodes.checks import watch_nodes
+from ..opening import open_gateway
 from ..websocket.app import open_websocket_front
 from .first_screen import facts_of
 from .workers import Sockets

@@ -21,7 +21,7 @@ from ...transport.process.child import Child, open_child
 from ...transport.process.cli import Cli, clis_of, find_cli
 from ...transport.process.cli_version import OLDEST, too_old, version_text
 from ...transport.process.login import Login, Means, ask_status
-from ..gateway import open_gateway
+from ..opening import open_gateway
 from .case import Case
 from .finding import Finding, State, failed, ok, warning
 

@@ -16,7 +16,7 @@ from pathlib import Path
 import trio
 
 from ccapi.actors.conversations.conversation import Conversation
-from ccapi.actors.gateway import open_gateway
+from ccapi.actors.opening import open_gateway
 from tests.support.live import settings_for
 
 ROUNDS = 5

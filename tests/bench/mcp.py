@@ -19,8 +19,8 @@ from typing import Any
 import trio
 
 from ccapi.actors.conversations.conversation import Conversation
-from ccapi.actors.gateway import open_gateway
 from ccapi.actors.mcp.servers import McpServers, open_mcp_servers
+from ccapi.actors.opening import open_gateway
 from ccapi.actors.runtime.bus import Bus
 from ccapi.schemas.settings.settings import CacheSettings, McpSettings, PermissionSettings
 from ccapi.schemas.turn_items import TextDelta

@@ -14,8 +14,8 @@ import httpx
 import pytest
 import trio
 
-from ccapi.actors.gateway import _serves_agents as serves_agents
 from ccapi.actors.keys.registry import KeyRegistry
+from ccapi.actors.opening import _serves_agents as serves_agents
 from ccapi.schemas.settings.settings import AuthSettings, ModelSettings, WorkspaceSettings
 from tests.support.live import Live, open_live, settings_for
 

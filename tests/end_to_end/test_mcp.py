@@ -16,8 +16,8 @@ from typing import Any
 import httpx
 import trio
 
-from ccapi.actors.gateway import open_gateway
 from ccapi.actors.mcp.servers import McpServers
+from ccapi.actors.opening import open_gateway
 from ccapi.schemas.settings.settings import McpSettings
 from tests.support.live import settings_for
 from tests.support.mcp_servers import http_program, program

@@ -15,8 +15,8 @@ from hypercorn.config import Config
 from starlette.applications import Starlette
 from starlette.routing import Mount
 
-from ccapi.actors.gateway import open_gateway
 from ccapi.actors.http.app import http_app
+from ccapi.actors.opening import open_gateway
 from tests.support.live import settings_for
 
 

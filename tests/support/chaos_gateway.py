@@ -18,7 +18,8 @@ import structlog
 import trio
 
 from ccapi.actors.conversations.conversation import Conversation
-from ccapi.actors.gateway import Gateway, open_gateway
+from ccapi.actors.gateway import Gateway
+from ccapi.actors.opening import open_gateway
 from ccapi.schemas.errors import GatewayError
 from ccapi.schemas.events import SessionCrashed
 from ccapi.schemas.settings.settings import ClaudeSettings, Settings, StorageSettings

@@ -11,7 +11,8 @@ from attrs import evolve
 
 from ccapi.actors.commands.first_screen import Facts, facts_of
 from ccapi.actors.commands.key import create
-from ccapi.actors.gateway import Gateway, open_gateway
+from ccapi.actors.gateway import Gateway
+from ccapi.actors.opening import open_gateway
 from ccapi.schemas.settings.logins import LoginSettings
 from ccapi.schemas.settings.settings import AuthSettings, ModelSettings, Settings, StorageSettings
 from ccapi.transport.store.key_table import open_key_table

@@ -11,7 +11,8 @@ import pytest
 import trio
 
 from ccapi.actors.conversations.conversation import Conversation
-from ccapi.actors.gateway import EVICTABLE_SECONDS, Gateway, open_gateway
+from ccapi.actors.gateway import EVICTABLE_SECONDS, Gateway
+from ccapi.actors.opening import open_gateway
 from ccapi.schemas.errors import NotFound, RateLimited
 from ccapi.schemas.events import ConversationClosed
 from ccapi.schemas.message import Message

@@ -12,7 +12,7 @@ import structlog.testing
 
 from ccapi.actors.conversations.workspace_paths import name_of_place
 from ccapi.actors.conversations.workspaces import place_of
-from ccapi.actors.gateway import open_gateway
+from ccapi.actors.opening import open_gateway
 from ccapi.schemas.errors import InvalidRequest
 from ccapi.schemas.settings.rules import is_permission_rule
 from ccapi.schemas.settings.settings import (
