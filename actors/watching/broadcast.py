@@ -87,8 +87,10 @@ class Broadcast:
         self._ring: deque[Slot] = deque()
         self._size = 0
         self._watchers = 0
+        self._readers = 0  # watchers, and nodes that receive events for theirs
         self._left_at = -math.inf
-        self._closed = False
+        self._put_at = -math.inf
+        self._closed = trio.Event()
         self._lot = trio.lowlevel.ParkingLot()
 
     def __repr__(self) -> str:
@@ -112,7 +114,7 @@ class Broadcast:
         if turn is None:
             return
         turn.items.append(item)
-        if self._watchers or self._ring:
+        if self._readers or self._ring:
             self.put(events.Said(turn.turn_id, item))
         else:
             self.last += 1
@@ -183,15 +185,16 @@ class Broadcast:
 
     def close(self, reason: str) -> None:
         """The conversation has ended; watchers read what is left."""
-        if not self._closed:
+        if not self._closed.is_set():
             self.put(events.ConversationEnded(reason))
-            self._closed = True
+            self._closed.set()
 
     def put(self, event: ConversationEvent) -> None:
         self.last += 1
-        if not self._watchers and not self._is_awaited():
+        if not self._readers and not self._is_awaited():
             self._forget()
             return
+        self._put_at = trio.current_time()
         self._ring.append(Slot(self.last, event))
         self._size += _size(event)
         while len(self._ring) > RING_EVENTS or self._size > RING_BYTES:
@@ -215,13 +218,18 @@ class Broadcast:
         none ever has."""
         return trio.current_time() if self._watchers else self._left_at
 
+    @property
+    def put_at(self) -> float:
+        """When something happened last that watchers learn of, by trio's clock; -inf: never."""
+        return self._put_at
+
     def _is_awaited(self) -> bool:
         ever = self._left_at > -math.inf
         return ever and trio.current_time() < self._left_at + RESUME_SECONDS
 
     def prune(self) -> None:
         """Keep nothing for those who have been away for too long."""
-        if not self._watchers and not self._is_awaited():
+        if not self._readers and not self._is_awaited():
             self._forget()
 
     def _forget(self) -> None:
@@ -231,16 +239,25 @@ class Broadcast:
     @contextmanager
     def watch(self) -> Iterator[Watcher]:
         """Join: from now on events are kept, and `Watcher.read` gives them."""
-        watcher = Watcher(self, self.last)
-        self._watchers += 1
-        self.put(events.Presence(self._watchers))
-        try:
-            yield watcher
-        finally:
-            self._watchers -= 1
-            if not self._watchers:
-                self._left_at = trio.current_time()
+        with self.follow() as watcher:
+            self._watchers += 1
             self.put(events.Presence(self._watchers))
+            try:
+                yield watcher
+            finally:
+                self._watchers -= 1
+                if not self._watchers:
+                    self._left_at = trio.current_time()
+                self.put(events.Presence(self._watchers))
+
+    @contextmanager
+    def follow(self) -> Iterator[Watcher]:
+        """As `watch`, for one that is no client: it is not counted among those."""
+        self._readers += 1
+        try:
+            yield Watcher(self, self.last)
+        finally:
+            self._readers -= 1
 
     def since(self, number: int) -> Sequence[Slot] | None:
         """The events behind that number. None where some of them are not kept any more, or it is
@@ -257,9 +274,13 @@ class Broadcast:
         if number < self.last:
             await trio.lowlevel.checkpoint()
             return
-        if self._closed:
+        if self._closed.is_set():
             raise BroadcastClosed
         await self._lot.park()
+
+    async def wait_closed(self) -> None:
+        """Wait until the conversation has ended."""
+        await self._closed.wait()
 
 
 class Watcher:

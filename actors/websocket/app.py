@@ -39,7 +39,7 @@ from ...schemas.errors import (
     draining,
 )
 from ...schemas.keys import Scope
-from ...schemas.node_seal import Passed
+from ...schemas.node_seal import EVENTS_HEADER, SHARED, Passed
 from ...transport.http.asgi import JSON, encode_headers
 from ...transport.http.front_door import Peer, Tunnel
 from ...transport.http.guarded_stream import ReplayStream
@@ -71,6 +71,7 @@ from ..runtime.boundary import as_gateway_error
 from .call import SocketCall, error_event
 from .join import join
 from .responses import converse
+from .shared_events import Shared, SharedEvents, watch_elsewhere
 
 if TYPE_CHECKING:
     from ..gateway import Gateway
@@ -180,9 +181,14 @@ class _Other:
 class WebSocketFront:
     """Made by `open_websocket_front`."""
 
-    def __init__(self, gateway: Gateway, overview: Overview) -> None:
+    def __init__(self, gateway: Gateway, overview: Overview, nursery: trio.Nursery) -> None:
+        """`nursery` is for the connections to other nodes that several clients share."""
         self._gateway = gateway
         self._overview = overview
+        self._shared: SharedEvents | None = None
+        if gateway.nodes is not None:
+            seconds = gateway.settings.cluster.connect_seconds
+            self._shared = SharedEvents(gateway.nodes, seconds, nursery)
         self._keys = KeyRing(gateway.keys)
         self._open = 0
 
@@ -210,7 +216,7 @@ class WebSocketFront:
                 return partial(self._pass_through, admitted, passed)
             self._open += 1
             try:
-                await self._talk(request, admitted, path, request_id)
+                await self._talk(request, admitted, path, request_id, self._events_of(headers))
             finally:
                 self._open -= 1
         return None
@@ -223,7 +229,7 @@ class WebSocketFront:
         seconds = self._gateway.settings.cluster.connect_seconds
         for tries_left in reversed(range(MOST_TRIES)):
             try:
-                return await self._admit(request, owner, path, query)
+                return await self._admit(request, headers, owner, path, query)
             except Elsewhere as elsewhere:
                 if nodes is None or NODE_HEADER in headers or not tries_left:
                     raise
@@ -237,11 +243,21 @@ class WebSocketFront:
         raise AssertionError("the last try returns or raises")
 
     async def _pass_through(self, other: _Other, passed: Passed, client: ReplayStream) -> None:
+        """Have the other node serve a client that joins a conversation of that node's: nothing
+        else is one node's alone."""
+        assert self._shared is not None
         self._open += 1
+        elsewhere, path = other.elsewhere, passed.target.partition("?")[0]
+        shared = Shared(elsewhere.node_id, elsewhere.url, path, passed.owner)
         try:
-            async with trio.open_nursery() as nursery:
+            async with other.stream, trio.open_nursery() as nursery:
                 nursery.start_soon(other.end_with_it, nursery.cancel_scope)
-                await pass_through(client, other.stream, other.nodes.prove(passed))
+                async with self._shared.of(shared) as events:
+                    proof = other.nodes.prove(passed)
+                    if events is None:
+                        await pass_through(client, other.stream, proof)
+                    else:
+                        await watch_elsewhere(client, other.stream, proof, events)
                 nursery.cancel_scope.cancel()
         finally:
             self._open -= 1
@@ -265,6 +281,13 @@ class WebSocketFront:
             shown.append(query_key.encode())
         return self._keys.owner(headers, shown)
 
+    def _events_of(self, headers: Headers) -> str:
+        """What the node that passes the connection on wants of the events. (`_owner` has looked
+        whether it is a node.)"""
+        if self._gateway.nodes is None or NODE_HEADER not in headers:
+            return ""
+        return b"".join(headers.get(EVENTS_HEADER.encode(), ())[:1]).decode("latin-1")
+
     async def _until_revoked(self, handler: Handler, call: SocketCall) -> None:
         """Run the handler, until the client's key is revoked. Raises what it does."""
         async with trio.open_nursery() as nursery:
@@ -281,7 +304,7 @@ class WebSocketFront:
         scope.cancel()
 
     async def _admit(
-        self, request: WebSocketRequest, owner: str, path: str, query: str
+        self, request: WebSocketRequest, headers: Headers, owner: str, path: str, query: str
     ) -> _Admitted:
         """Raises `GatewayError`."""
         gateway, settings = self._gateway, self._gateway.settings
@@ -293,7 +316,8 @@ class WebSocketFront:
         if gateway.draining:
             raise draining()
         await route.check(gateway, owner, parts)
-        if self._open >= settings.websocket.max_connections:
+        is_full = self._open >= settings.websocket.max_connections
+        if is_full and self._events_of(headers) != SHARED:
             raise RateLimited(
                 f"There are {self._open} WebSockets open already.",
                 code="too_many_websockets",
@@ -303,7 +327,12 @@ class WebSocketFront:
         return _Admitted(route.handler, owner, parts, asked, chosen)
 
     async def _talk(
-        self, request: WebSocketRequest, admitted: _Admitted, path: str, request_id: str
+        self,
+        request: WebSocketRequest,
+        admitted: _Admitted,
+        path: str,
+        request_id: str,
+        events: str,
     ) -> None:
         socket = await accept_websocket(
             request,
@@ -321,6 +350,7 @@ class WebSocketFront:
             socket,
             admitted.path,
             admitted.query,
+            events,
         )
         try:
             await _handle(partial(self._until_revoked, admitted.handler), call)
@@ -402,5 +432,6 @@ def _choose(subprotocols: Iterable[str]) -> str | None:
 @asynccontextmanager
 async def open_websocket_front(gateway: Gateway) -> AsyncIterator[WebSocketFront]:
     """Serve the WebSockets of `gateway` while the block runs."""
-    async with open_overview(gateway) as overview:
-        yield WebSocketFront(gateway, overview)
+    async with open_overview(gateway) as overview, trio.open_nursery() as nursery:
+        yield WebSocketFront(gateway, overview, nursery)
+        nursery.cancel_scope.cancel()

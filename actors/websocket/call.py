@@ -39,6 +39,9 @@ class SocketCall:
     socket: WebSocket
     path: Mapping[str, str]
     query: Mapping[str, str]
+    events: str = ""
+    """What another node that has passed the connection on wants of the events of a conversation
+    (`schemas.node_seal`); empty: it is the client's own connection."""
 
     async def receive(self) -> dict[str, object]:
         """The next message. Raises `InvalidRequest` where that is no JSON object, and `Overloaded`

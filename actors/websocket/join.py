@@ -7,6 +7,9 @@ runs.
 
 Two tasks for each that has joined: one passes events on, one takes what the client says. A client
 that does not read holds up the former alone, until its connection has had patience enough.
+
+Clients that have joined at another node are watchers too, each by a connection of its own for what
+it says. The events go there once for all of them (`actors.websocket.shared_events`).
 """
 
 from __future__ import annotations
@@ -17,9 +20,11 @@ import trio
 
 from ...schemas.convert import structure
 from ...schemas.errors import Conflict, GatewayError, InvalidRequest, invalid, missing
+from ...schemas.node_seal import APART, SHARED
 from ...schemas.openai.conversation_events import encode_event, encode_permission
 from ...schemas.openai.output_items import encode_messages, encode_output
-from ...transport.http.websocket import WebSocketClosed, encode_frame
+from ...transport.http.websocket import NORMAL, WebSocketClosed, encode_frame
+from ...transport.http.websocket_frames import encode_mark
 from ..conversations.conversation import Conversation
 from ..conversations.items import PAGE, encode_conversation, items_of
 from ..conversations.journal import Journal
@@ -33,21 +38,69 @@ from .join_turns import start_turn
 TOO_FAR_BEHIND = 4008
 """The code of a WebSocket whose client cannot keep up (in the range for private use)."""
 
+End = tuple[int, str]
+"""The code and the reason with which a WebSocket closes."""
+
 
 async def join(call: SocketCall) -> None:
     """``GET /v1/conversations/{conversation_id}/events?after=N``."""
     conversation = await call.gateway.find(call.path["conversation_id"], owner=call.owner)
-    after = _read_after(call.query.get("after"))
     broadcast = conversation.broadcast
+    if call.events == SHARED:
+        await _share(call, broadcast)
+        return
+    after = _read_after(call.query.get("after"))
     with broadcast.watch() as watcher:
         resumed = after is not None and broadcast.since(after) is not None
         hello = _hello(conversation, resumed=resumed, behind=after is not None and not resumed)
         watcher.seen = after if resumed and after is not None else broadcast.last
         await call.send(hello)
+        end = None
         async with trio.open_nursery() as nursery:
             nursery.start_soon(_listen, call, conversation, nursery.cancel_scope)
-            await _keep_up(call, watcher)
+            if call.events == APART:
+                end = await _catch_up(call, broadcast, watcher)
+            else:
+                end = await _keep_up(call, watcher)
             nursery.cancel_scope.cancel()
+        if end is not None:  # behind the nursery: to close ends the listening, which ends that
+            await call.socket.close(*end)
+
+
+async def _share(call: SocketCall, broadcast: Broadcast) -> None:
+    """Send another node the events from now on, behind a mark that says where they begin."""
+    call.socket.use_with(trio.current_time)  # idle is what a client is
+    with broadcast.follow() as reader:
+        end = None
+        async with trio.open_nursery() as nursery:
+            nursery.start_soon(_wait_left, call, nursery.cancel_scope)
+            await call.socket.send_frames(encode_mark(reader.seen), 0)
+            end = await _keep_up(call, reader)
+            nursery.cancel_scope.cancel()
+        if end is not None:
+            await call.socket.close(*end)
+
+
+async def _wait_left(call: SocketCall, scope: trio.CancelScope) -> None:
+    try:
+        while True:
+            await call.socket.receive()
+    except WebSocketClosed:
+        scope.cancel()
+
+
+async def _catch_up(call: SocketCall, broadcast: Broadcast, watcher: Watcher) -> End:
+    """Pass on what the client has missed, and a mark behind which its node has the events from
+    elsewhere; at the conversation's end a mark that its last event goes before the close."""
+    slots = broadcast.since(watcher.seen)
+    if slots is None:
+        return TOO_FAR_BEHIND, "too far behind"
+    frames = b"".join(map(_frame_of, slots)) + encode_mark(broadcast.last)
+    await call.socket.send_frames(frames, len(slots))
+    call.socket.use_with(lambda: broadcast.put_at)
+    await broadcast.wait_closed()
+    await call.socket.send_frames(encode_mark(broadcast.last), 0)
+    return NORMAL, ""
 
 
 def _read_after(given: str | None) -> int | None:
@@ -98,16 +151,16 @@ def _running(broadcast: Broadcast) -> dict[str, Any] | None:
 # -- what happens ----------------------------------------------------------------------------------
 
 
-async def _keep_up(call: SocketCall, watcher: Watcher) -> None:
+async def _keep_up(call: SocketCall, watcher: Watcher) -> End:
     """Pass events on until the conversation ends, or the client has fallen too far behind."""
     try:
         while True:
             slots = await watcher.read()
             await call.socket.send_frames(b"".join(map(_frame_of, slots)), len(slots))
     except BroadcastClosed:
-        await call.socket.close()
+        return NORMAL, ""
     except FellBehind:
-        await call.socket.close(TOO_FAR_BEHIND, "too far behind")
+        return TOO_FAR_BEHIND, "too far behind"
 
 
 def _frame_of(slot: Slot) -> bytes:

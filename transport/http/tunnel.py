@@ -19,7 +19,10 @@ from .node_client import Headers
 
 PIECE_BYTES = 65536
 
-NOT_PASSED_ON = (b"authorization", b"x-api-key", b"x-request-id", b"x-ccapi-node", b"x-ccapi-owner")
+NOT_PASSED_ON = (
+    b"authorization", b"x-api-key", b"x-request-id", b"x-ccapi-node", b"x-ccapi-owner",
+    b"x-ccapi-events",
+)  # fmt: skip
 
 
 def rewrite_head(head: bytes, added: Headers, dropped: Sequence[bytes] = NOT_PASSED_ON) -> bytes:
@@ -43,13 +46,13 @@ async def pass_through(client: ReplayStream, node: trio.abc.Stream, added: Heade
         try:
             await node.send_all(rewrite_head(client.head, added))
             async with trio.open_nursery() as nursery:
-                nursery.start_soon(_copy, client, node, nursery.cancel_scope)
-                nursery.start_soon(_copy, node, client, nursery.cancel_scope)
+                nursery.start_soon(copy_bytes, client, node, nursery.cancel_scope)
+                nursery.start_soon(copy_bytes, node, client, nursery.cancel_scope)
         except* GONE:
             pass  # one side broke off: so does the other
 
 
-async def _copy(
+async def copy_bytes(
     source: trio.abc.ReceiveStream, target: trio.abc.SendStream, scope: trio.CancelScope
 ) -> None:
     """Raises `trio.BrokenResourceError`."""

@@ -14,7 +14,7 @@ from __future__ import annotations
 import math
 import struct
 from collections import deque
-from collections.abc import Generator
+from collections.abc import Callable, Generator
 from contextlib import suppress
 from functools import partial
 from typing import cast
@@ -181,6 +181,11 @@ class WebSocket:
         await connection.send_frames(frames)
         self.sent += count
 
+    def use_with(self, used_at: Callable[[], float]) -> None:
+        """The client receives messages on another way too, the last one at that time: it does not
+        count as idle then."""
+        self._connection.used_elsewhere = used_at
+
     async def close(self, code: int = NORMAL, reason: str = "") -> None:
         """Say goodbye, and wait until the other side did, for `close_seconds` at most."""
         await self._connection.close(code, reason)
@@ -226,6 +231,10 @@ async def close_request(request: WebSocketRequest, code: int, reason: str) -> No
     await connection.close(code, reason)
 
 
+def _never() -> float:
+    return -math.inf
+
+
 class _Connection(WebSocketConnection):
     """trio-websocket's connection, as a server in the open needs it."""
 
@@ -239,6 +248,7 @@ class _Connection(WebSocketConnection):
         )
         self.limits = limits
         self.used_at = trio.current_time()
+        self.used_elsewhere: Callable[[], float] = _never
         self.close_by = math.inf
         self.waiting: trio.CancelScope | None = None
         self.bodies: Bodies | None = None
@@ -252,6 +262,11 @@ class _Connection(WebSocketConnection):
     @property
     def state(self) -> ConnectionState:
         return self._wsproto.state
+
+    @property
+    def idle_at(self) -> float:
+        """When it has been without a message for too long."""
+        return max(self.used_at, self.used_elsewhere()) + self.limits.idle_seconds
 
     def ending(self) -> WebSocketClosed:
         reason = self._close_reason
@@ -488,7 +503,7 @@ class _Heartbeat(trio.abc.Stream):
         if limits.ping_seconds > TOGETHER:
             # The many are asked together: waking once for all is most of what asking costs.
             silent_at = math.ceil(silent_at / TOGETHER) * TOGETHER
-        return min(silent_at, connection.used_at + limits.idle_seconds, connection.message_due)
+        return min(silent_at, connection.idle_at, connection.message_due)
 
     async def _stir(self, received_at: float, asked: bool) -> bool:
         """Do what is due now that nothing came; returns whether the client has been sent a ping."""
@@ -501,7 +516,7 @@ class _Heartbeat(trio.abc.Stream):
         if now >= connection.message_due:
             connection.message_due = math.inf
             await connection.begin_close(REFUSED, "The rest of a message came too slowly.")
-        elif now >= connection.used_at + connection.limits.idle_seconds:
+        elif now >= connection.idle_at:
             await connection.begin_close(GOING_AWAY, "Idle timeout.")
         elif asked:
             raise trio.BrokenResourceError("the client did not answer a ping")

@@ -5,7 +5,7 @@ from __future__ import annotations
 import struct
 import tracemalloc
 from collections.abc import AsyncIterator, Awaitable, Callable
-from contextlib import AsyncExitStack, asynccontextmanager
+from contextlib import AsyncExitStack, asynccontextmanager, suppress
 from typing import Any
 
 import pytest
@@ -366,6 +366,20 @@ async def test_a_connection_that_is_not_used_is_closed() -> None:
         assert trio.current_time() - began >= 0.35
         await client.send(close(1001))
         assert await client.ended()
+
+
+async def test_one_that_is_used_on_another_way_too_is_not_idle() -> None:
+    used_until = trio.current_time() + 0.6
+
+    async def talk(websocket: WebSocket) -> None:
+        websocket.use_with(lambda: min(trio.current_time(), used_until))
+        with suppress(WebSocketClosed):
+            await websocket.receive()
+
+    async with open_world(talk, idle_seconds=0.3) as world, meet(world) as client:
+        assert await client.close_code() == 1001
+        assert trio.current_time() >= used_until + 0.25
+        await client.send(close(1001))
 
 
 # -- what is no WebSocket, or too much of one ------------------------------------------------------

@@ -67,7 +67,7 @@ DIGESTS = (b"one", b"two", b"three")
 WORDS = ("bread", "flour", "brot", "日本")
 PICTURES = tuple(Image("image/png", letters * 2000) for letters in ("QUJD", "REVG"))
 COMMIT = 0
-EXAMPLES = int(os.environ.get("CCAPI_TEST_EXAMPLES", "12"))
+EXAMPLES = int(os.environ.get("CCAPI_TEST_EXAMPLES", "8"))
 """By hand some hundreds: each takes half a second, and several where the machine is busy."""
 
 MOST_STATEMENTS = 14
