@@ -5,6 +5,10 @@ The node that goes is a socket of the test's own, which the store knows as the c
 
 from __future__ import annotations
 
+import base64
+import hashlib
+import json
+import re
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
 from pathlib import Path
@@ -15,6 +19,7 @@ import openai
 import pytest
 import trio
 from structlog.testing import capture_logs
+from trio_websocket import open_websocket_url
 
 from ccapi.actors.keys.registry import LOCAL
 from ccapi.schemas.turn import Setup
@@ -25,6 +30,9 @@ from ..support.live import Live
 from ..support.nodes import open_demo_nodes
 
 NAME = "5b7cb5f2-8d0c-4a4b-8d3a-0d9a2c6f7e11"
+
+WEBSOCKET = b"258EAFA5-E914-47DA-95CA-C5AB0DC85B11"
+"""What a handshake is answered with (RFC 6455, section 1.3)."""
 
 JSON = b"content-type: application/json"
 FOR_GOOD = (b"x-should-retry: false",)
@@ -204,3 +212,44 @@ async def test_a_node_that_lives_and_cannot_be_reached_is_not_waited_for_for_eve
             "conversation_elsewhere",
         )
         assert failed.headers["retry-after"]
+
+
+@pytest.mark.parametrize("answers", [True, False], ids=["in a response", "in the handshake"])
+async def test_a_node_that_freezes_ends_no_websocket(tmp_path: Path, answers: bool) -> None:
+    shared, asked = MemoryCluster(60.0), trio.Event()
+
+    async def serve(stream: trio.SocketStream) -> None:
+        head = await stream.receive_some()
+        if b"/v1/responses" not in head:
+            return
+        if answers:
+            [key] = re.findall(rb"(?i)sec-websocket-key: *([^\r]+)", head)
+            accept = base64.b64encode(hashlib.sha1(key + WEBSOCKET).digest())
+            await stream.send_all(
+                b"HTTP/1.1 101 Switching Protocols\r\nupgrade: websocket\r\nconnection: upgrade"
+                b"\r\nsec-websocket-accept: " + accept + b"\r\n\r\n"
+            )
+            await stream.receive_some()
+        asked.set()
+        await trio.sleep_forever()
+
+    with trio.fail_after(20):
+        async with trio.open_nursery() as nursery:
+            [listener] = await trio.open_tcp_listeners(0, host="127.0.0.1")
+            nursery.start_soon(trio.serve_listeners, serve, [listener])
+            ghost = shared.open_node(f"http://127.0.0.1:{listener.socket.getsockname()[1]}")
+            await ghost.beat()
+            async with open_demo_nodes(tmp_path, 1, {"lease_seconds": 1.2}, shared) as [node]:
+                await ghost.acquire(NAME, LOCAL, NewConversation(setup=Setup("sonnet")))
+                url = f"ws{node.url.removeprefix('http')}/v1/responses"
+                async with open_websocket_url(url) as connection:
+                    create = {"type": "response.create", "input": "Two", "conversation": NAME}
+                    await connection.send_message(json.dumps(create))
+                    await asked.wait()
+                    await ghost.leave()
+                    event = json.loads(await connection.get_message())
+                    if answers:
+                        assert event["error"]["code"] == "node_lost", event
+                    else:  # it was never asked
+                        assert event["type"] == "response.created", event
+            nursery.cancel_scope.cancel()

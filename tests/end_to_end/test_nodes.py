@@ -338,7 +338,7 @@ async def responses_over(node: Live, *messages: dict[str, Any]) -> list[dict[str
     events: list[dict[str, Any]] = []
     url = f"ws{node.url.removeprefix('http')}/v1/responses"
     with trio.fail_after(30):
-        async with open_websocket_url(url) as connection:
+        async with open_websocket_url(url, max_message_size=2**24) as connection:
             for message in messages:
                 await connection.send_message(json.dumps({"type": "response.create", **message}))
                 while True:
@@ -359,6 +359,16 @@ async def test_responses_over_a_websocket_go_on_through_any_node(
     assert events[-1]["type"] == "response.completed", events[-1]
     assert {event["stream_id"] for event in events} == {"a"}
     assert [event["sequence_number"] for event in events] == [*range(len(events))]
+
+
+async def test_a_long_response_passes_over_a_websocket_between_nodes(
+    nodes: list[Live], client: httpx.AsyncClient
+) -> None:
+    one, other = nodes
+    first = (await client.post(f"{one.base_url}/responses", json={"input": "One"})).json()
+    long = {"input": script("x" * 1_100_000), "previous_response_id": first["id"]}
+    events = await responses_over(other, long)
+    assert events[-1]["type"] == "response.completed", events[-1]
 
 
 async def test_a_response_elsewhere_is_steered_and_cancelled(

@@ -71,7 +71,7 @@ def _place_of(url: str) -> Place:
 
 async def connect(
     place: Place, seconds: float, tls: ssl.SSLContext | None = None
-) -> tuple[trio.abc.Stream, trio.socket.SocketType]:
+) -> tuple[trio.SocketStream | trio.SSLStream[trio.SocketStream], trio.socket.SocketType]:
     """A connection to the node there, and the socket below it. Raises `NodeGone`."""
     try:
         with trio.fail_after(seconds):
@@ -81,7 +81,11 @@ async def connect(
                 return stream, stream.socket
             context = tls or ssl.create_default_context()
             secure = trio.SSLStream(stream, context, server_hostname=place.host)
-            await secure.do_handshake()
+            try:
+                await secure.do_handshake()
+            except BaseException:
+                stream.socket.close()
+                raise
             return secure, stream.socket
     except (OSError, trio.TooSlowError, trio.BrokenResourceError) as error:
         reason = str(error) or "it did not take the connection in time"
