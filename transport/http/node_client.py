@@ -39,6 +39,10 @@ _HEXADECIMAL = re.compile(rb"[0-9A-Fa-f]{1,15}")
 MAX_IDLE = 32
 """Connections to one node that are kept for later requests."""
 
+IDLE_SECONDS = 60.0
+"""How long they are kept: less than the other node keeps them (`HttpLimits.keep_alive_seconds`).
+One that it closed just when it is used again would be a request whose fate is not known."""
+
 
 class NodeGone(Exception):
     """The node cannot be reached, or broke off. `was_asked`: it may have received the request."""
@@ -98,6 +102,7 @@ class _Connection:
     socket: trio.socket.SocketType
     is_plain: bool
     unread: bytes = b""
+    idle_since: float = 0.0
 
     @property
     def is_fresh(self) -> bool:
@@ -305,6 +310,7 @@ class NodeClient:
         """Ask the node at `url`, and read its response while the block runs. Raises `NodeGone`,
         as reading does."""
         place = Place.of(url)
+        self._forget_old()
         connection = await self._connect(place)
         is_reusable = False
         try:
@@ -372,8 +378,18 @@ class NodeClient:
         idle = self._idle.setdefault(place, [])
         if connection.unread or len(idle) >= MAX_IDLE:
             return False
+        connection.idle_since = trio.current_time()
         idle.append(connection)
         return True
+
+    def _forget_old(self) -> None:
+        """Close what was not used for long, of nodes too that are no more."""
+        since = trio.current_time() - IDLE_SECONDS
+        for place, idle in [*self._idle.items()]:
+            while idle and idle[0].idle_since < since:
+                idle.pop(0).socket.close()
+            if not idle:
+                del self._idle[place]
 
     def forget(self, url: str) -> None:
         """Close what is kept for the node at `url`."""
