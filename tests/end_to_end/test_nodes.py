@@ -96,6 +96,25 @@ async def test_a_request_that_is_passed_on_is_done_once(
         assert each.headers.get_list("request-id") == [each.headers["x-request-id"]]
 
 
+@pytest.mark.parametrize("stream", [True, False])
+async def test_a_failure_on_another_node_may_be_tried_again_with_its_key(
+    nodes: list[Live], client: httpx.AsyncClient, stream: bool
+) -> None:
+    one, other = nodes
+    name = (await ask(client, one, "One")).json()["conversation_id"]
+    body = {
+        "messages": [{"role": "user", "content": script("a b c", error="no", after=1)}],
+        "stream": stream,
+        "conversation_id": name,
+    }
+    for _ in range(2):
+        failed = await client.post(
+            f"{other.base_url}/chat/completions", json=body, headers={"idempotency-key": "again"}
+        )
+        assert '"error"' in failed.text
+        assert "idempotent-replayed" not in failed.headers
+
+
 async def test_a_history_finds_the_warm_child_on_another_node(
     nodes: list[Live], client: httpx.AsyncClient
 ) -> None:
