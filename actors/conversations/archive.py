@@ -13,7 +13,7 @@ from __future__ import annotations
 
 import math
 import time
-from collections.abc import AsyncIterator, Callable, Iterable, Sequence
+from collections.abc import AsyncIterator, Callable, Collection, Iterable, Sequence
 from contextlib import AsyncExitStack, asynccontextmanager, suppress
 from functools import partial
 
@@ -373,6 +373,20 @@ class Archive:
         if self.store is not None and entry.state.journal is not None:
             self._discarded[entry.conversation_id] = entry.owner
             self._more.set()
+
+    async def reclaim(self, entries: Collection[Entry]) -> list[Entry]:
+        """This node's lease had ended, and it has another: it has these conversations again, but
+        for those that other nodes have taken, or deleted. Returns those. Raises `StoreError`."""
+        if self.store is None:
+            return []
+        leases = {
+            entry: entry.state.journal.lease
+            for entry in entries
+            if isinstance(entry.state.journal, Journal)
+        }
+        held = [lease for lease in leases.values() if lease is not None]
+        ours = await self.store.reclaim(held) if held else frozenset()
+        return [e for e, lease in leases.items() if lease and e.conversation_id not in ours]
 
     def leave(self, entry: Entry) -> None:
         """A conversation has left memory: its lease is released soon, so that another node may

@@ -291,19 +291,6 @@ class Journal:
         except StoreError as error:
             raise self._failed(error) from error
 
-    async def reclaim(self) -> bool | None:
-        """After the end of this node's lease: whether the conversation is its own again, because no
-        other node has taken it; None: the store does not say."""
-        if self.lease is None:  # nothing of it was kept yet
-            return True
-        try:
-            await self.store.reclaim(self.lease)
-        except (Unavailable, Unknown):
-            return None
-        except StoreError:
-            return False
-        return True
-
     # -- the conversation in the store -------------------------------------------------------------
 
     async def open(self, setup: Setup | None) -> Lease:

@@ -3,10 +3,11 @@
 Knows: that it gives up those that rest, drops all when its lease is over, and ends the turns of
 nodes that are gone. Refuses to know: leases (`actors.nodes`), and what happens in a conversation.
 
-While the store does not answer, no node can take anything. So chats that run when a lease ends for
-that reason may go on for `GRACE_SECONDS`: a child does nothing there but ask the model, and whether
-the answer counts, the store decides by the token and the head once it is back: what no other node
-has taken by then is this node's again (`Store.reclaim`). An agent's tools have effects: agents stop
+While the store does not answer, no node can take anything. So when a lease ends for that reason
+chats stay for `GRACE_SECONDS`, and those that run go on: a child does nothing there but ask the
+model, and whether the answer counts, the store decides by the token and the head once it is back.
+What no other node has taken by then is this node's again (`Store.reclaim`), with its child and its
+watchers: a database that is started again costs neither. An agent's tools have effects: agents stop
 with the lease. A node that finds that the store answers others, and not
 itself, ends these chats too: their clients can be answered elsewhere by then.
 
@@ -20,16 +21,17 @@ from __future__ import annotations
 import math
 import time
 from collections.abc import AsyncIterator
-from contextlib import asynccontextmanager
+from contextlib import asynccontextmanager, suppress
 
 import trio
 
 from ...schemas.errors import Overloaded
 from ...schemas.settings.settings import ClusterSettings
+from ...transport.store.interface import StoreError
 from ..nodes.membership import Membership
 from .archive import Archive
 from .directory import Entry
-from .journal import GRACE_SECONDS, Journal
+from .journal import GRACE_SECONDS
 from .supervisor import Supervisor
 
 SWEEP_SECONDS = 0.25
@@ -42,8 +44,8 @@ RELEASE_EVERY = 4
 """Sweeps between two looks for conversations that rest."""
 
 
-def _is_running_chat(entry: Entry) -> bool:
-    return entry.callers > 0 and entry.memory.setup.profile == "chat"
+def _is_chat(entry: Entry) -> bool:
+    return entry.memory.setup.profile == "chat"
 
 
 @asynccontextmanager
@@ -58,7 +60,7 @@ async def open_ownership(
         yield
         return
 
-    spared: set[Entry] = set()  # what runs under the lease of an earlier life
+    spared: set[Entry] = set()  # what is here under the lease of an earlier life
     grace_until = -math.inf
     lapsed = Overloaded(
         "This gateway lost its lease on the conversation: the turn does not count.",
@@ -71,7 +73,7 @@ async def open_ownership(
         entries = supervisor.entries()
         spared.clear()
         if is_silent:
-            spared.update(filter(_is_running_chat, entries))
+            spared.update(filter(_is_chat, entries))
             grace_until = trio.current_time() + GRACE_SECONDS
         await supervisor.drop((each for each in entries if each not in spared), lapsed)
 
@@ -81,13 +83,11 @@ async def open_ownership(
         await supervisor.drop(going, lapsed)
 
     async def reclaim_spared() -> None:
-        for entry in [*spared]:
-            journal = entry.state.journal
-            is_ours = await journal.reclaim() if isinstance(journal, Journal) else True
-            if is_ours is not None:
-                spared.discard(entry)
-                if not is_ours:
-                    await supervisor.drop([entry], lapsed)
+        entries = {*spared}
+        with suppress(StoreError):  # else once more with the next sweep
+            taken = await archive.reclaim(entries)
+            spared.difference_update(entries)
+            await supervisor.drop(taken, lapsed)
 
     async def sweep() -> None:
         number = 0
@@ -95,17 +95,16 @@ async def open_ownership(
             await trio.sleep(SWEEP_SECONDS)
             number += 1
             now = trio.current_time()
-            if nodes.holds and spared:
+            spared.intersection_update(supervisor.entries())
+            if spared and nodes.holds:
                 await reclaim_spared()
+            elif spared and now >= grace_until:
+                await drop_spared()
             # A node that was cut off itself lets the others say first what became of their turns.
             if nodes.holds and now > nodes.since + SETTLE_SECONDS:
                 await archive.close_lost_turns()
             if nodes.draining:
                 supervisor.release_idle()
-            supervisor.release_idle(spared)  # their turns have ended: they are any node's
-            spared.intersection_update(supervisor.entries())
-            if spared and now >= grace_until:
-                await drop_spared()
             if number % RELEASE_EVERY == 0:
                 supervisor.release_asleep(time.time() - settings.release_seconds)
 

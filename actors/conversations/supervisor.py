@@ -125,10 +125,10 @@ class Supervisor:
             with suppress(ActorGone):
                 await ref.tell(Close(error))
 
-    def release_idle(self, entries: Iterable[Entry] | None = None) -> None:
-        """Forget those of these conversations (None: of all) in which no client asks anything, with
-        a child or without: another node goes on with them. Their watchers come back there."""
-        for entry in self._directory.all() if entries is None else entries:
+    def release_idle(self) -> None:
+        """Forget conversations in which no client asks anything, with a child or without, for this
+        gateway stops: another node goes on with them. Their watchers come back there."""
+        for entry in self._directory.all():
             if not entry.callers and entry.state.is_settled:
                 _drop(self._directory, self._bus, entry, "moved")
 

@@ -434,9 +434,10 @@ class Store(Protocol):
         """The conversation has no owner any more, if the lease is the latest and no turn runs."""
         ...
 
-    async def reclaim(self, lease: Lease) -> None:
-        """This node, in another life than that which was granted the lease, has the conversation
-        again. Raises `Fenced` where it was granted anew, or is deleted."""
+    async def reclaim(self, leases: Collection[Lease]) -> frozenset[str]:
+        """This node, in another life than that which was granted these leases, has their
+        conversations again, but for those that were granted anew, or are deleted. Returns the ids
+        of those that it has."""
         ...
 
     async def append(self, lease: Lease, records: Sequence[Said | Rewound]) -> int:

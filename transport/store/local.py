@@ -184,8 +184,11 @@ class LocalStore(LeaseChanges):
     async def release(self, lease: Lease) -> None:
         await self._runner.write(lambda engine: engine.release(lease.conversation_id, lease.token))
 
-    async def reclaim(self, lease: Lease) -> None:
-        await self._runner.write(lambda engine: engine.reclaim(lease.conversation_id, lease.token))
+    async def reclaim(self, leases: Collection[Lease]) -> frozenset[str]:
+        claims = [(each.conversation_id, each.token) for each in leases]
+        return await self._runner.write(
+            lambda engine: frozenset(name for name, token in claims if engine.reclaim(name, token))
+        )
 
     async def resolve(self, lease: Lease) -> bool:
         unsettled = lease.unsettled

@@ -159,8 +159,12 @@ class MemoryEngine:
         if found is not None and found.token == token and found.open_turn is None:
             found.owner = None
 
-    def reclaim(self, conversation_id: str, token: int) -> None:
-        self._fenced(conversation_id, token).owner = self.node_id
+    def reclaim(self, conversation_id: str, token: int) -> bool:
+        found = self._conversations.get(conversation_id)
+        if found is None or found.token != token:
+            return False
+        found.owner = self.node_id
+        return True
 
     def _fenced(self, conversation_id: str, token: int) -> _Conversation:
         found = self._conversations.get(conversation_id)

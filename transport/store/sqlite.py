@@ -155,13 +155,12 @@ class SqliteEngine:
             (conversation_id, token),
         )
 
-    def reclaim(self, conversation_id: str, token: int) -> None:
+    def reclaim(self, conversation_id: str, token: int) -> bool:
         done = self._db.execute(
             "update conversation set owner = ? where id = ? and token = ?",
             (self.node_id, conversation_id, token),
         )
-        if not done.rowcount:
-            raise _fenced(conversation_id)
+        return done.rowcount > 0
 
     def append(self, change: Change) -> Begun | Known | int:
         row = self._one(

@@ -198,20 +198,44 @@ async def test_what_began_after_an_outage_is_not_ended_for_it(
     assert scene.gateway.conversations()
 
 
-async def test_after_an_outage_the_conversation_is_any_nodes(scene: Scene) -> None:
+async def test_after_an_outage_a_chat_has_its_child_and_its_watchers(scene: Scene) -> None:
+    conversation = scene.gateway.conversation()
+    name = conversation.conversation_id
+    await conversation.ask("One")
+    with conversation.broadcast.watch() as watcher:
+        watcher.seen = conversation.broadcast.last
+        scene.store.down = True
+        await scene.lapse()
+        scene.store.down = False
+        nodes = scene.gateway.nodes
+        assert nodes is not None
+        with trio.fail_after(20):
+            while not nodes.holds:
+                await trio.sleep(0.02)
+            while (await scene.other.head(name)).node is None:
+                await trio.sleep(0.05)
+        [info] = scene.gateway.conversations()
+        assert info.phase == "idle"
+        assert (await conversation.ask("Two")).finish_reason == "stop"
+        kinds = {type(slot.event).__name__ for slot in await watcher.read()}
+        assert "TurnEnded" in kinds
+        assert "ConversationEnded" not in kinds
+
+
+async def test_after_an_outage_a_chat_is_whose_it_was_given_to(scene: Scene) -> None:
     conversation = scene.gateway.conversation()
     name = conversation.conversation_id
     await conversation.ask("One")
     scene.store.down = True
     await scene.lapse()
-    scene.store.down = False
-    nodes = scene.gateway.nodes
-    assert nodes is not None
-    with trio.fail_after(20):
-        while not nodes.holds:
-            await trio.sleep(0.02)
+    while (await scene.other.head(name)).node is not None:
+        await trio.sleep(0.05)
+    await scene.other.renew()
     lease = await scene.other.acquire(name, "local")
-    assert lease.open_turn is None
+    scene.store.down = False
+    with trio.fail_after(20):
+        while scene.gateway.conversations():
+            await trio.sleep(0.05)
     await scene.other.release(lease)
     again = await scene.gateway.find(name)
     assert (await again.ask("Two")).finish_reason == "stop"

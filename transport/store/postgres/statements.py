@@ -98,7 +98,8 @@ insert into place values($1, $2) on conflict(name) do update set name = excluded
 RELEASE = "update conversation set owner = null where id = $1 and token = $2 and open_turn is null"
 
 RECLAIM = """
-update conversation set owner = $3 where id = $1 and token = any($2::bigint[]) returning 1
+update conversation set owner = $1 from unnest($2::text[], $3::bigint[]) as held(id, token)
+where conversation.id = held.id and conversation.token = held.token returning conversation.id
 """
 NEW_TOKEN = "select nextval('token')"  # noqa: S105 (a number)
 RETAKE = f"""

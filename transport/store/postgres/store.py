@@ -112,6 +112,7 @@ IDLE_SECONDS = 1.0
 
 MAX_N = 2**62
 PRUNED_AT_ONCE = 50
+RECLAIMED_AT_ONCE = 500
 CHECK_SECONDS = 600.0
 
 
@@ -355,11 +356,19 @@ class PostgresStore(LeaseChanges):
     async def release(self, lease: Lease) -> None:
         await self.pool.write(sql.RELEASE, lease.conversation_id, lease.token)
 
-    async def reclaim(self, lease: Lease) -> None:
-        tokens = [lease.token, self._tokens.get(lease, lease.token)]
-        rows = await self.pool.write(sql.RECLAIM, lease.conversation_id, tokens, self.node.id)
-        if not rows:
-            raise _fenced(lease.conversation_id)
+    async def reclaim(self, leases: Collection[Lease]) -> frozenset[str]:
+        claims = [(each.conversation_id, each.token) for each in leases]
+        claims += [
+            (each.conversation_id, self._tokens[each]) for each in leases if each in self._tokens
+        ]
+        claims.sort()
+        ours: set[str] = set()
+        for first in range(0, len(claims), RECLAIMED_AT_ONCE):
+            some = claims[first : first + RECLAIMED_AT_ONCE]
+            names, tokens = [name for name, _ in some], [token for _, token in some]
+            rows = await self.pool.write(sql.RECLAIM, self.node.id, names, tokens)
+            ours |= {name for (name,) in rows}
+        return frozenset(ours)
 
     async def _perform(self, change: Change, lease: Lease) -> tuple[Begun | Known | int, State]:
         unsettled = lease.unsettled
