@@ -159,7 +159,7 @@ class NodeResponse:
     # What httptools calls while it reads.
 
     def on_message_begin(self) -> None:
-        self.is_last = self.is_whole  # nobody has asked for another one
+        self.is_last = self.is_whole  # no other one was asked for
         self.headers = self.headers if self.is_whole else []
 
     def on_header(self, name: bytes, value: bytes) -> None:

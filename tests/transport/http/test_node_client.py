@@ -234,7 +234,7 @@ async def test_a_head_without_end(client: NodeClient, node: Node) -> None:
 
 
 @pytest.mark.parametrize("more", [b"HTTP/1.1 200 OK\r\ncontent-length: 1\r\n\r\na", b"nonsense"])
-async def test_what_nobody_asked_for_ends_the_connection(
+async def test_a_response_without_a_request_ends_the_connection(
     client: NodeClient, node: Node, more: bytes
 ) -> None:
     node.answers = [OK + more, OK]
