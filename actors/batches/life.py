@@ -206,12 +206,14 @@ class BatchLife:
 
     async def _look(self, batch: StoredBatch) -> None:
         """Stop where it was cancelled elsewhere, until cancelled."""
-        while True:
-            await trio.sleep(LOOK_SECONDS)
-            with suppress(Unavailable, Unknown):
-                found = await self.means.store.batches.get(batch.id, batch.key_id)
-                if found.state == "cancelling":
-                    self.stop()
+        store = self.means.store
+        with store.hints.watch("batches") as hint:
+            while True:
+                await hint.wait(LOOK_SECONDS)
+                with suppress(Unavailable, Unknown):
+                    found = await store.batches.get(batch.id, batch.key_id)
+                    if found.state == "cancelling":
+                        self.stop()
 
     def _has_to_wait(self) -> bool:
         """Something is used up; or it was, and the first to try again has not ended yet."""

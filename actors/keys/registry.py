@@ -4,8 +4,8 @@ Knows: scopes, models, which keys were revoked and who has to learn of that. Ref
 requests and their headers (`actors.http.auth`), how much a key has used (`actors.keys.limits`).
 
 Stored keys change beside the gateway: ``ccapi key`` writes to the same database, or another gateway
-does. So the store's version of them is looked at every `POLL_SECONDS`, and what has changed is read
-again.
+does. So the store's version of them is looked at every `POLL_SECONDS`, and at once where another
+gateway gives a hint; what has changed is read again.
 """
 
 from __future__ import annotations
@@ -210,9 +210,12 @@ class KeyRegistry:
 
     async def run(self) -> None:
         """Follow the stored keys, for ever."""
-        while self._store is not None:
-            await trio.sleep(POLL_SECONDS)
-            await self.load()
+        if self._store is None:
+            return
+        with self._store.hints.watch("keys") as hint:
+            while True:
+                await hint.wait(POLL_SECONDS)
+                await self.load()
 
 
 def revoked() -> Unauthenticated:

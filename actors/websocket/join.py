@@ -156,7 +156,8 @@ async def _keep_up(call: SocketCall, watcher: Watcher) -> End:
     try:
         while True:
             slots = await watcher.read()
-            await call.socket.send_frames(b"".join(map(_frame_of, slots)), len(slots))
+            frames = b"".join(map(_frame_of, slots))
+            await call.socket.send_frames(frames, len(slots), gives_way=False)  # `read` does
     except BroadcastClosed:
         return NORMAL, ""
     except FellBehind:

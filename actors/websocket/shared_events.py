@@ -348,6 +348,20 @@ class _Watched:
             while self._seen < number and not self.events.over.is_set():
                 await self._moved.park()
 
+    async def _send_events(self, data: bytes) -> None:
+        """No checkpoint where the socket takes them: to wait for the next is one."""
+        try:
+            self._lock.acquire_nowait()
+        except trio.WouldBlock:
+            await self._lock.acquire()
+        try:
+            if not self._is_closed:
+                sent = self.client.send_nowait(data)
+                if sent < len(data):
+                    await self.client.send_all(data[sent:])
+        finally:
+            self._lock.release()
+
     # -- the shared one ----------------------------------------------------------------------------
 
     async def pass_events(self) -> None:
@@ -358,9 +372,7 @@ class _Watched:
         try:
             while True:
                 frames, number = await self.events.read(self._seen)
-                async with self._lock:
-                    if not self._is_closed:
-                        await self.client.send_all(b"".join(frames))
+                await self._send_events(b"".join(frames))
                 self._seen = number
                 self._moved.unpark_all()
         except FellBehind:

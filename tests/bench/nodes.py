@@ -319,17 +319,19 @@ async def cache_hits(gateway: Gateway, pids: Sequence[int]) -> Work:
 async def warm_turns(gateway: Gateway, pids: Sequence[int], *, again: bool) -> Work:
     """Turns of conversations that have a child. `again`: each on a new connection, so that half of
     them reach the worker that has not got the conversation."""
-    clients = [await gateway.connect() for _ in range(16)]
+    clients = [await gateway.connect() for _ in range(8)]
     names = [conversation_of(await each.post(say(5), NO_CACHE)) for each in clients]
+    warm = 0
 
     async def ask(client: Client, name: str, count: int) -> None:
+        nonlocal warm
         for _ in range(count):
             if again:
                 await client.stream.aclose()
                 client.stream = await trio.open_tcp_stream("127.0.0.1", gateway.port)
             answered = await client.post(say(5, 0, name), NO_CACHE)
             assert b" 200 " in answered.head[:20], answered
-            assert b"x-ccapi-child: warm" in answered.head.lower(), answered.head
+            warm += b"x-ccapi-child: warm" in answered.head.lower()
 
     async def all_ask(count: int) -> int:
         async with trio.open_nursery() as nursery:
@@ -338,7 +340,10 @@ async def warm_turns(gateway: Gateway, pids: Sequence[int], *, again: bool) -> W
         return count * len(clients)
 
     await all_ask(2)
-    return await measured(pids, partial(all_ask, 30))
+    warm = 0
+    work = await measured(pids, partial(all_ask, 50))
+    assert warm > 0.95 * work.done, f"{warm} of {work.done}"
+    return work
 
 
 @asynccontextmanager

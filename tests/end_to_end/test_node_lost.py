@@ -165,7 +165,8 @@ def whole(status: str, body: bytes, *headers: bytes) -> bytes:
 
 
 ANSWER = whole("200 OK", b'{"id":"a"}')
-FAILED = HEAD + b"connection: close\r\n\r\n" + CHAT + b'data: {"error":{"code":"child_died"}}\n\n'
+ERROR = b'data: {"error":{"code":"child_died"}}\n\n'
+FAILED = HEAD + b"connection: close\r\ntransfer-encoding: chunked\r\n\r\n" + chunk(CHAT)
 
 
 @pytest.mark.parametrize(
@@ -175,8 +176,8 @@ FAILED = HEAD + b"connection: close\r\n\r\n" + CHAT + b'data: {"error":{"code":"
         # An operator has to do something, or a limit ends in a day: not that something was done.
         (whole("503 Service Unavailable", b"{}", b"x-should-retry: false"), False),
         (whole("503 Service Unavailable", b"{}", b"x-ccapi-final: 1"), True),
-        (FAILED, True),
-        (FAILED + UNDONE, False),
+        (FAILED + chunk(ERROR) + chunk(b""), True),
+        (FAILED + chunk(ERROR + UNDONE) + chunk(b""), False),
     ],
 )
 async def test_a_failure_elsewhere_is_kept_for_its_key_only_if_it_is_for_good(

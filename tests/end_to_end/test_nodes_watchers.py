@@ -63,10 +63,10 @@ async def test_the_owner_sends_each_event_once_however_many_watch_there(
     sent = 0
     send = WebSocket.send_frames
 
-    async def note(self: WebSocket, frames: bytes, count: int = 1) -> None:
+    async def note(self: WebSocket, frames: bytes, count: int = 1, **how: bool) -> None:
         nonlocal sent
         sent += count
-        await send(self, frames, count)
+        await send(self, frames, count, **how)
 
     async with trio.open_nursery() as nursery:
         watchers: list[Joined] = []

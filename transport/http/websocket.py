@@ -29,7 +29,7 @@ from wsproto.events import BytesMessage, CloseConnection, Event, Ping, Pong, Tex
 from ...schemas.errors import Overloaded
 from ..loggers import get_logger
 from .bodies import LONG, Bodies, Share
-from .guarded_stream import GONE
+from .guarded_stream import GONE, ReplayStream
 
 log = get_logger("ccapi.websocket")
 
@@ -174,11 +174,12 @@ class WebSocket:
         """
         await self.send_frames(encode_frame(payload))
 
-    async def send_frames(self, frames: bytes, count: int = 1) -> None:
-        """As `send`, for `count` messages that `encode_frame` made already, in one write."""
+    async def send_frames(self, frames: bytes, count: int = 1, *, gives_way: bool = True) -> None:
+        """As `send`, for `count` messages that `encode_frame` made already, in one write. Without
+        `gives_way` that is no checkpoint where the socket takes them: the caller has others."""
         connection = self._connection
         connection.used_at = trio.current_time()
-        await connection.send_frames(frames)
+        await connection.send_frames(frames, gives_way=gives_way)
         self.sent += count
 
     def use_with(self, used_at: Callable[[], float]) -> None:
@@ -247,6 +248,7 @@ class _Connection(WebSocketConnection):
             receive_buffer_size=READ_BYTES,
         )
         self.limits = limits
+        self._replay = stream if isinstance(stream, ReplayStream) else None
         self.used_at = trio.current_time()
         self.used_elsewhere: Callable[[], float] = _never
         self.close_by = math.inf
@@ -291,7 +293,7 @@ class _Connection(WebSocketConnection):
         self._shares.clear()
         self._share = None
 
-    async def send_frames(self, frames: bytes) -> None:
+    async def send_frames(self, frames: bytes, *, gives_way: bool = True) -> None:
         """Write whole frames; `used_at` is the caller's business."""
         # The lock that trio-websocket's own writes take: no frame stands in the middle of another.
         lock = self._stream_lock
@@ -302,6 +304,11 @@ class _Connection(WebSocketConnection):
         try:
             if self._close_reason is not None:  # nothing may follow a close frame
                 raise self.ending()
+            if not gives_way and self._replay is not None:
+                sent = self._replay.send_nowait(frames)
+                if sent == len(frames):
+                    return
+                frames = frames[sent:]
             await self._stream.send_all(frames)
         except GONE:
             await self._abort_web_socket()

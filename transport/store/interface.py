@@ -17,6 +17,7 @@ from ...schemas.log.records import Logged, Rewound, Said, TurnEnd, TurnFailed
 from ...schemas.log.responses import StoredResponse
 from ...schemas.turn import Setup, Usage
 from .batch_interface import BatchStore, FileStore
+from .hints import Hints
 
 # -- errors ----------------------------------------------------------------------------------------
 
@@ -386,6 +387,11 @@ class Store(Protocol):
     @property
     def trouble(self) -> str | None:
         """Why nothing can be kept now, for the operator; None while all is well."""
+        ...
+
+    @property
+    def hints(self) -> Hints:
+        """What other nodes say of changes. A store that one gateway has alone has none."""
         ...
 
     # -- nodes --

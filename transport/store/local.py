@@ -36,6 +36,7 @@ from .engine import (
     ResponseRow,
     State,
 )
+from .hints import Hints, Topic
 from .interface import (
     Allowance,
     Beat,
@@ -95,7 +96,9 @@ class Life(Protocol):
     """One node among several: see `interface.Store`."""
 
     admissions: Admissions
+    hints: Hints
 
+    def tell(self, topic: Topic) -> None: ...
     def lives(self, node_id: str) -> bool: ...
     def beat(self, facts: bytes) -> Beat: ...
     def renew(self) -> Node: ...
@@ -119,7 +122,8 @@ class LocalStore(LeaseChanges):
     ) -> None:
         self.node = node
         self.files = LocalFiles(runner, clock)
-        self.batches = LocalBatches(runner, clock)
+        self.hints = Hints() if life is None else life.hints
+        self.batches = LocalBatches(runner, clock, self._tell)
         self._runner = runner
         self._clock = clock
         self._life = life
@@ -133,6 +137,10 @@ class LocalStore(LeaseChanges):
         return self._runner.trouble
 
     # -- nodes -------------------------------------------------------------------------------------
+
+    def _tell(self, topic: Topic) -> None:
+        if self._life is not None:
+            self._life.tell(topic)
 
     async def beat(self, facts: bytes = b"{}") -> Beat:
         await trio.lowlevel.checkpoint()
@@ -404,13 +412,16 @@ class LocalStore(LeaseChanges):
 
     async def add_key(self, key: ApiKey) -> None:
         await self._runner.write(lambda engine: engine.add_key(key))
+        self._tell("keys")
 
     async def revoke_key(self, key_id: str) -> None:
         now = self._clock()
         await self._runner.write(lambda engine: engine.revoke_key(key_id, now))
+        self._tell("keys")
 
     async def delete_key(self, key_id: str) -> None:
         await self._runner.write(lambda engine: engine.delete_key(key_id))
+        self._tell("keys")
 
     # -- responses ---------------------------------------------------------------------------------
 

@@ -20,6 +20,7 @@ from .batch_interface import (
     StoredFile,
 )
 from .engine import Engine
+from .hints import Topic
 
 T = TypeVar("T")
 
@@ -81,9 +82,12 @@ class LocalFiles:
 class LocalBatches:
     """See `batch_interface.BatchStore`."""
 
-    def __init__(self, runner: Runs, clock: Callable[[], float]) -> None:
+    def __init__(
+        self, runner: Runs, clock: Callable[[], float], tell: Callable[[Topic], None]
+    ) -> None:
         self._runner = runner
         self._clock = clock
+        self._tell = tell
 
     async def add(self, batch: StoredBatch, *, max_open: int) -> BatchLease:
         return await self._runner.write(lambda engine: engine.batches.add(batch, max_open))
@@ -120,7 +124,11 @@ class LocalBatches:
 
     async def cancel(self, batch_id: str, key_id: str) -> StoredBatch:
         now = self._clock()
-        return await self._runner.write(lambda engine: engine.batches.cancel(batch_id, key_id, now))
+        found = await self._runner.write(
+            lambda engine: engine.batches.cancel(batch_id, key_id, now)
+        )
+        self._tell("batches")
+        return found
 
     async def claim(self, lease: BatchLease) -> BatchRequest | None:
         return await self._runner.write(lambda engine: engine.batches.claim(lease))

@@ -32,6 +32,7 @@ from .engine import (
     Row,
     State,
 )
+from .hints import Hints, Topic
 from .interface import (
     Beat,
     Begun,
@@ -598,6 +599,7 @@ class MemoryCluster:
         self._clock = clock
         self._living: dict[str, tuple[float, LiveNode]] = {}  # until when, by node
         self.places: dict[str, str] = {}
+        self.hints: list[Hints] = []
 
     def open_node(self, url: str) -> LocalStore:
         """The store, as another node has it."""
@@ -638,7 +640,13 @@ class _Life:
         self._url = url
         self._node = Node("", url)
         self.admissions = cluster.admissions
+        self.hints = Hints()
+        cluster.hints.append(self.hints)
         engine.living = cluster.find
+
+    def tell(self, topic: Topic) -> None:
+        for hints in self._cluster.hints:
+            hints.came(topic)
 
     def lives(self, node_id: str) -> bool:
         return self._cluster.find(node_id) is not None

@@ -9,7 +9,7 @@ import trio
 
 from ccapi.schemas.errors import InvalidRequest
 from ccapi.transport.http import node_client
-from ccapi.transport.http.node_client import ChunkedBody, NodeClient, NodeGone, Place
+from ccapi.transport.http.node_client import NodeClient, NodeGone, Place
 
 Handler = Callable[[trio.SocketStream], Awaitable[None]]
 
@@ -25,6 +25,7 @@ class Node:
         self.asked: list[bytes] = []
         self.answers: list[bytes | None] = []
         """One for each request; None closes the connection instead."""
+        self.piece_bytes = 1 << 30
 
     async def serve(self, stream: trio.SocketStream) -> None:
         self.connections += 1
@@ -39,7 +40,9 @@ class Node:
                 answer = self.answers.pop(0) if self.answers else OK
                 if answer is None:
                     return
-                await stream.send_all(answer)
+                for at in range(0, len(answer), self.piece_bytes):
+                    await stream.send_all(answer[at : at + self.piece_bytes])
+                    await trio.lowlevel.checkpoint()
 
 
 @pytest.fixture
@@ -110,6 +113,7 @@ async def test_one_that_was_idle_for_long_is_closed_though_its_node_is_gone(
 
 
 async def test_one_whose_response_was_not_read_is_closed(client: NodeClient, node: Node) -> None:
+    node.answers = [OK.removesuffix(b"k")]
     async with client.ask(node.url, "GET", "/", [], b"") as response:
         assert response.status == 200
     await read(client, node)
@@ -212,20 +216,60 @@ async def test_no_header_becomes_two(
     assert node.asked == []
 
 
-BODY = b"2;x=y\r\nhi\r\n1e\r\n" + b"-" * 30 + b"\r\n0\r\ntrailer: 1\r\n\r\n"
+CHUNKED = (
+    b"HTTP/1.1 200 OK\r\ntransfer-encoding: chunked\r\n\r\n"
+    b"2;x=y\r\nhi\r\n1e\r\n" + b"-" * 30 + b"\r\n0\r\ntrailer: 1\r\n\r\n"
+)
 
 
-@pytest.mark.parametrize("size", [1, 2, 3, 7, len(BODY)])
-def test_a_chunked_body_however_it_comes(size: int) -> None:
-    body, waiting, found = ChunkedBody(), b"", b""
-    for at in range(0, len(BODY), size):
-        piece, waiting = body.take(waiting + BODY[at : at + size])
-        found += piece
-    assert (found, body.is_over, waiting) == (b"hi" + b"-" * 30, True, b"")
-    assert ChunkedBody().take(BODY + b"next")[1] == b"next"
+@pytest.mark.parametrize("size", [1, 2, 3, 7])
+async def test_a_response_however_it_comes(client: NodeClient, node: Node, size: int) -> None:
+    for answer in (CHUNKED, b"HTTP/1.1 100 Continue\r\n\r\n" + CHUNKED):
+        node.answers = [answer]
+        node.piece_bytes = size
+        with trio.fail_after(20):
+            assert await read(client, node) == (200, b"hi" + b"-" * 30)
+    assert node.connections == 1
 
 
-@pytest.mark.parametrize("broken", [b"x\r\n", b"-1\r\n", b"2\r\nhi!\r\n", b"1\r\naXX", b"1" * 9000])
-def test_a_body_that_is_not_chunked(broken: bytes) -> None:
-    with pytest.raises(ValueError, match="not chunked"):
-        ChunkedBody().take(broken)
+@pytest.mark.parametrize(
+    "broken",
+    [b"x\r\n", b"-1\r\n", b"2\r\nhi!\r\n", b"1\r\naXX", b"f" * 9000],
+    ids=["no number", "less than nothing", "longer", "no line end", "endless"],
+)
+async def test_a_body_that_is_not_chunked(client: NodeClient, node: Node, broken: bytes) -> None:
+    node.answers = [b"HTTP/1.1 200 OK\r\ntransfer-encoding: chunked\r\n\r\n" + broken]
+    with pytest.raises(NodeGone), trio.fail_after(10):
+        await read(client, node)
+
+
+async def test_a_head_without_end(client: NodeClient, node: Node) -> None:
+    node.answers = [b"HTTP/1.1 200 OK\r\n" + b"a: b\r\n" * 40_000]
+    with pytest.raises(NodeGone, match="too long"), trio.fail_after(10):
+        await read(client, node)
+
+
+@pytest.mark.parametrize("more", [b"HTTP/1.1 200 OK\r\ncontent-length: 1\r\n\r\na", b"nonsense"])
+async def test_a_response_without_a_request_ends_the_connection(
+    client: NodeClient, node: Node, more: bytes
+) -> None:
+    node.answers = [OK + more, OK]
+    assert await read(client, node) == (200, b"ok")
+    assert await read(client, node) == (200, b"ok")
+    assert node.connections == 2
+
+
+async def test_a_response_to_head_has_no_body(client: NodeClient, node: Node) -> None:
+    node.answers = [b"HTTP/1.1 200 OK\r\ncontent-length: 5\r\n\r\n"]
+    with trio.fail_after(10):
+        async with client.ask(node.url, "HEAD", "/", [], b"") as response:
+            assert (response.status, await response.receive()) == (200, b"")
+
+
+async def test_a_response_without_a_length_is_no_whole_one(client: NodeClient, node: Node) -> None:
+    node.answers = [b"HTTP/1.1 200 OK\r\n\r\nabc", None]
+    with pytest.raises(NodeGone), trio.fail_after(10):
+        async with client.ask(node.url, "GET", "/", [], b"") as response:
+            assert await response.receive() == b"abc"
+            async with client.ask(node.url, "GET", "/", [], b""):
+                pass

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from .statements import living, moment
+from .statements import living, moment, tell
 
 FILE = "id, key_id, purpose, name, bytes, created_at, expires_at"
 
@@ -112,8 +112,8 @@ with u as (
     update batch set times = (times::jsonb || jsonb_build_object('cancelling', {moment(3)}))::text,
     state = 'cancelling'
     where id = $1 and key_id = $2 and state in ('validating', 'in_progress') returning {BATCH})
-select * from u union all
-select {BATCH} from batch where id = $1 and key_id = $2 and not exists (select 1 from u)
+select {BATCH}, {tell("batches")} from u union all
+select {BATCH}, null from batch where id = $1 and key_id = $2 and not exists (select 1 from u)
 """
 CLAIM = """
 with c as (

@@ -192,7 +192,7 @@ class PostgresBatches:
         rows = await self._host.pool.write(sql.CANCEL, _sane(batch_id), key_id, self._moment())
         if not rows:
             raise _no_batch(batch_id)
-        return _batch(rows[0])
+        return _batch(rows[0][:-1])
 
     async def claim(self, lease: BatchLease) -> BatchRequest | None:
         rows = await self._host.pool.write(sql.CLAIM, lease.batch_id, lease.token)

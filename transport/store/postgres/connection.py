@@ -107,6 +107,19 @@ class NativeConnection:
         connection.cursor_factory = psycopg.AsyncRawCursor
         _adapt(connection)
 
+    async def notified(self) -> list[str]:
+        """What notifications say that have come, at least one. Raises `psycopg.Error`,
+        `OSError`."""
+        pgconn = self._connection.pgconn
+        while True:
+            said: list[str] = []
+            while (found := pgconn.notifies()) is not None:
+                said.append(found.extra.decode("utf-8", "replace"))
+            if said:
+                return said
+            await trio.lowlevel.wait_readable(pgconn.socket)
+            pgconn.consume_input()
+
     async def execute(
         self, statement: str, values: Sequence[object] = (), *, prepare: bool | None = None
     ) -> list[Row]:

@@ -436,23 +436,32 @@ where counter.name = 'keys' and value is distinct from $1::bigint order by n
 _COUNT_KEYS = (
     "update counter set value = value + 1 where name = 'keys' and exists (select 1 from done)"
 )
+CHANNEL = "'ccapi_' || hashtext(current_schema())"
+"""By which the nodes of one place tell each other of changes. (A channel is its database's.)"""
+
+
+def tell(topic: str) -> str:
+    """Has the nodes receive a hint once the statement is done."""
+    return f"pg_notify({CHANNEL}, '{topic}')::text"
+
+
 ADD_KEY = f"""
 with done as (
     insert into api_key(id, name, scopes, models, limits, created_at, revoked_at)
     values($1, $2, $3, $4, $5, $6::float8, $7::float8) on conflict do nothing returning 1
 ), counted as ({_COUNT_KEYS})
-select 1 from done
+select 1, {tell("keys")} from done
 """
 REVOKE_KEY = f"""
 with done as (
     update api_key set revoked_at = {moment(2)} where id = $1 and revoked_at is null returning 1
 ), counted as ({_COUNT_KEYS})
-select 1 from api_key where id = $1
+select 1, {tell("keys")} from api_key where id = $1
 """
 DELETE_KEY = f"""
 with done as (delete from api_key where id = $1 and revoked_at is not null returning 1),
 counted as ({_COUNT_KEYS})
-select 1 from done
+select 1, {tell("keys")} from done
 """
 
 # -- responses -------------------------------------------------------------------------------------

@@ -31,6 +31,7 @@ from ...loggers import get_logger
 from ...workers import work
 from ..admission import exceeded
 from ..engine import MAX_RECORDS, Change, Created, RequestRow, Row, State, named_parts
+from ..hints import Hints
 from ..interface import (
     Allowance,
     Beat,
@@ -77,7 +78,7 @@ from ..local import (
 from . import batch_statements as batch_sql
 from . import statements as sql
 from .batches import PostgresBatches, PostgresFiles
-from .connection import Connection
+from .connection import Connection, NativeConnection
 from .pool import Pool, first_line
 from .rows import indexed, key_of, owner_word, response_of, summary, values_of_key
 from .schema import make_ready
@@ -99,6 +100,11 @@ PATIENCE_SECONDS = 2.0
 """How long a gateway that is just ending may take to let go of the database."""
 
 GUARD_SECONDS = 1.0
+
+LISTEN_SECONDS = 30.0
+"""How long no hint comes before it is looked whether its connection still stands."""
+
+LISTEN_AGAIN_SECONDS = 2.0
 
 INDEXED_WHEN_IDLE = 25
 IDLE_SECONDS = 1.0
@@ -131,6 +137,7 @@ class PostgresStore(LeaseChanges):
         self.node = new_node(url=node_url)
         self.lease_seconds = lease_seconds
         self.pool = Pool(url, self._make_ready, threads=threads)
+        self.hints = Hints()
         self.files = PostgresFiles(self, self._moment)
         self.batches = PostgresBatches(self, self._moment)
         self._clock = clock
@@ -226,6 +233,36 @@ class PostgresStore(LeaseChanges):
             with suppress(StoreError):
                 while await self._index(INDEXED_WHEN_IDLE):
                     await trio.lowlevel.checkpoint()
+
+    async def listen(self) -> None:
+        """Receive what other nodes say, if there can be any, on a connection of its own."""
+        while not self.is_alone:
+            connection: Connection | None = None
+            try:
+                connection = await self.pool.connect()
+                if not isinstance(connection, NativeConnection):
+                    return  # it would take a thread
+                await self._listen(connection)
+            except (psycopg.Error, OSError, trio.TooSlowError) as error:
+                log.debug("no hints from other nodes", reason=first_line(error))
+            finally:
+                if connection is not None:
+                    connection.close()
+            await trio.sleep(LISTEN_AGAIN_SECONDS)
+
+    async def _listen(self, connection: NativeConnection) -> None:
+        """Raises `psycopg.Error`, `OSError`, `trio.TooSlowError`."""
+        [(channel,)] = await connection.execute(f"select {sql.CHANNEL}")
+        await connection.execute(f'listen "{channel}"')
+        self.hints.missed()
+        while True:
+            with trio.move_on_after(LISTEN_SECONDS):
+                for topic in await connection.notified():
+                    self.hints.came(topic)
+                continue
+            # A connection that was cut says nothing either.
+            with trio.fail_after(LISTEN_AGAIN_SECONDS):
+                await connection.execute("select 1")
 
     def close(self) -> None:
         self._drop_guard()
@@ -944,6 +981,7 @@ async def open_postgres_store(
             nursery.start_soon(store.pool.run)
             nursery.start_soon(store.run)
             nursery.start_soon(store.keep_guard)
+            nursery.start_soon(store.listen)
             try:
                 yield store
             finally:

@@ -59,7 +59,11 @@ async def connect_on_trio(parameters: Mapping[str, Any]) -> TrioConnection:
             failed = error
             continue
         connection = TrioConnection(pgconn)
-        await connection.set_autocommit(True)
+        try:
+            await connection.set_autocommit(True)
+        except BaseException:
+            pgconn.finish()
+            raise
         return connection
     raise failed or psycopg.OperationalError("There is no such host.")
 
