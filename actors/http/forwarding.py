@@ -79,8 +79,9 @@ class Forwarder:
 
     membership: Membership
     client: NodeClient
-    _places: dict[tuple[str, str], Elsewhere] = field(init=False, factory=dict)
-    """Where conversations were, by their owners and ids."""
+    _places: dict[tuple[str, str], tuple[str, str]] = field(init=False, factory=dict)
+    """Where conversations were, by their owners and ids: the node's id and URL. (An exception
+    would keep all that was on the stack when it was raised: the request, and its body.)"""
 
     def forwarding(self, handler: Handler) -> Handler:
         """`handler`, but what another node has to do is passed on to it."""
@@ -122,14 +123,16 @@ class Forwarder:
         known = self._places.get((call.owner, name))
         if known is None or call.from_node is not None:
             return False
-        if self.membership.lives_on(known.node_id) and await self._pass_on(call, known, name):
+        if self.membership.lives_on(known[0]) and await self._pass_on(
+            call, Elsewhere(*known), name
+        ):
             return True
         self._places.pop((call.owner, name), None)
         return False
 
     def _remember(self, call: Call, name: str | None, elsewhere: Elsewhere) -> None:
         if name is not None:
-            self._places[call.owner, name] = elsewhere
+            self._places[call.owner, name] = elsewhere.node_id, elsewhere.url
             if len(self._places) > MOST_PLACES:
                 del self._places[next(iter(self._places))]
 

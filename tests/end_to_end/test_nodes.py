@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import gc
 import json
 from collections.abc import AsyncIterator
 from pathlib import Path
@@ -14,6 +15,7 @@ import trio
 from trio_websocket import ConnectionClosed, open_websocket_url
 
 from ccapi.actors import open_gateway
+from ccapi.actors.http.request import Call
 from ccapi.actors.nodes.checks import problem_of
 from ccapi.schemas.settings.settings import SettingsError, WorkspaceSettings
 from ccapi.transport.store.interface import StoredConversation
@@ -113,6 +115,18 @@ async def test_a_failure_on_another_node_may_be_tried_again_with_its_key(
         )
         assert '"error"' in failed.text
         assert "idempotent-replayed" not in failed.headers
+
+
+async def test_nothing_stays_of_a_request_that_was_passed_on(
+    nodes: list[Live], client: httpx.AsyncClient
+) -> None:
+    one, other = nodes
+    name = (await ask(client, one, "One")).json()["conversation_id"]
+    for text in ("Two", "Three"):  # the second one goes there without a look into the store
+        assert (await ask(client, other, text, conversation_id=name)).status_code == 200
+    await trio.sleep(0.1)
+    gc.collect()
+    assert not [each for each in gc.get_objects() if isinstance(each, Call)]
 
 
 async def test_a_history_finds_the_warm_child_on_another_node(

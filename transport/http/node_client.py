@@ -53,6 +53,12 @@ class Place:
     port: int
     tls: bool
 
+    @property
+    def authority(self) -> str:
+        """As a ``host`` header has it."""
+        host = f"[{self.host}]" if ":" in self.host else self.host
+        return f"{host}:{self.port}"
+
     @classmethod
     def of(cls, url: str) -> Place:
         """`url`: ``http[s]://host[:port]``, without a path."""
@@ -255,9 +261,8 @@ class NodeClient:
         headers: Headers,
         body: bytes | bytearray,
     ) -> NodeResponse:
-        host = f"[{place.host}]" if ":" in place.host else place.host
         around = [
-            (b"host", f"{host}:{place.port}".encode()),
+            (b"host", place.authority.encode()),
             *headers,
             (b"content-length", b"%d" % len(body)),
         ]
