@@ -1,8 +1,9 @@
 """What one node shows another: that a request comes from a node of the same cluster, and whose it
 is.
 
-Knows: the headers `x-ccapi-node` and `x-ccapi-owner`, what they prove, and what `x-ccapi-events`
-asks for beside them. Refuses to know: who is reached where, and what is asked otherwise.
+Knows: the headers `x-ccapi-node` and `x-ccapi-owner`, what they prove, what `x-ccapi-events` asks
+for beside them, and how a node says of a failure whether it is for good. Refuses to know: who is
+reached where, and what is asked otherwise.
 
 The first is ``v1 NODE MILLISECONDS MAC``: the sender's id, its time (Unix), and an HMAC-SHA256 of
 both, of the second header, the method, the target and the request's id, under the secret that all
@@ -35,6 +36,13 @@ APART = "apart"
 """The connection is a watcher's, and its node receives the events by another. This one brings what
 the watcher has missed, then a mark (`transport.http.websocket_frames`), and only answers behind
 it."""
+
+FINAL_HEADER = "x-ccapi-final"
+"""Of a failure: it is for good, since some of what was asked for is done (`should_retry`).
+(``x-should-retry`` also says that an SDK shall not wait for a limit, or for an operator.)"""
+
+UNDONE = b": nothing was done\n\n"
+"""How a stream of events ends whose failure is not for good: a comment."""
 
 VERSION = "v1"
 

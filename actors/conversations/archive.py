@@ -169,6 +169,7 @@ class Archive:
             lease = await store.acquire(conversation_id, owner)
             if lease.open_turn is not None:
                 await store.lose_turn(lease, LOST)
+            if lease.head != stored.head:  # by that, or by another node just before
                 stored = await store.get(conversation_id, owner)
             records = await read_log(store, conversation_id, owner, lease.head)
         except Missing:

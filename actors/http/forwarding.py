@@ -24,7 +24,7 @@ from functools import partial
 from attrs import define, field, frozen
 
 from ...schemas.errors import Elsewhere, GatewayError, NotFound, node_lost
-from ...schemas.node_seal import HEADER, OWNER_HEADER, Passed
+from ...schemas.node_seal import FINAL_HEADER, HEADER, OWNER_HEADER, UNDONE, Passed
 from ...schemas.openai import sse
 from ...transport.http.asgi import while_connected
 from ...transport.http.node_client import Headers, NodeClient, NodeGone, NodeResponse
@@ -65,7 +65,7 @@ has let the page of another origin in.)"""
 
 NOT_PASSED_BACK = {
     b"connection", b"keep-alive", b"transfer-encoding", b"upgrade", b"date", b"server",
-    b"x-request-id", b"request-id", b"access-control-allow-origin",
+    b"x-request-id", b"request-id", b"access-control-allow-origin", FINAL_HEADER.encode(),
     b"access-control-expose-headers", b"vary",
 }  # fmt: skip
 
@@ -157,7 +157,8 @@ class Forwarder:
 
     async def _pass_on(self, call: Call, elsewhere: Elsewhere, expected: str = "") -> bool:
         """Whether the other node has answered; if not, the conversation is to be looked for
-        again. `expected`: the one that it is thought to have."""
+        again. `expected`: the one that it is thought to have. Raises `Elsewhere` where that node
+        lives and cannot be reached."""
         back = _PassedBack(call)
         try:
             return await self._relay(call, elsewhere, back, expected)
@@ -170,7 +171,8 @@ class Forwarder:
             if gone.was_asked:
                 raise node_lost() from gone
         # It was never asked. Once its lease is over, the conversation is free.
-        await self.membership.wait_gone(elsewhere.node_id)
+        if not await self.membership.outlasts(elsewhere.node_id):
+            raise elsewhere
         return False
 
     async def _relay(
@@ -184,7 +186,7 @@ class Forwarder:
         failure: Exception | None = None
         try:
             async with while_connected(call.receive) as nursery:
-                nursery.start_soon(self._watch, elsewhere.node_id)
+                nursery.start_soon(self._watch, elsewhere.node_id, back)
                 ask = self.client.ask(elsewhere.url, method, target, headers, body)
                 async with ask as response:
                     moved = _says_moved(response)
@@ -210,10 +212,11 @@ class Forwarder:
         ]
         return scope["method"], target, headers, body
 
-    async def _watch(self, node_id: str) -> None:
+    async def _watch(self, node_id: str, back: _PassedBack) -> None:
         """A node that is frozen, or cut off, does not break the connection."""
         await self.membership.wait_gone(node_id)
-        raise NodeGone("its lease is over", was_asked=True)
+        if not back.is_over:
+            raise NodeGone("its lease is over", was_asked=True)
 
 
 def _check_expected(call: Call) -> None:
@@ -249,11 +252,12 @@ def _says_moved(response: NodeResponse) -> bool:
 @define(eq=False)
 class _PassedBack:
     """A response on its way to the client. `is_stream`: it is one of server-sent events, of which
-    `tail` is the end of what was passed on."""
+    `tail` is the end of what was passed on; `is_over`: all of it has come."""
 
     call: Call
     is_stream: bool = False
     tail: bytes = b""
+    is_over: bool = False
 
     async def pass_on(self, response: NodeResponse) -> None:
         """Raises `NodeGone`."""
@@ -264,18 +268,25 @@ class _PassedBack:
         await call.send(
             {"type": "http.response.start", "status": response.status, "headers": headers}
         )
+        if response.status >= 400:
+            failure = GatewayError("It failed on another node.")
+            is_final = (FINAL_HEADER.encode(), b"1") in response.headers
+            call.failure = failure.for_good() if is_final else failure
         send = call.response.send_body
         while piece := await response.receive():
-            self.tail = b""  # cancelled in the middle of a write, it stands nowhere
+            before, self.tail = self.tail, b""  # cancelled in the middle of a write: nowhere
             await send({"type": "http.response.body", "body": piece, "more_body": True})
-            self.tail = piece[-len(sse.SUFFIX) :]
+            self.tail = (before + piece)[-len(UNDONE) :]
+        if self.is_stream and self.tail == UNDONE:
+            call.failure = GatewayError("It failed on another node.")
+        self.is_over = True
         await send({"type": "http.response.body", "body": b"", "more_body": False})
 
     async def break_off(self, error: GatewayError) -> None:
         """There comes no more of it. A stream says so by an event, if it stands between two;
         anything else is cut short, which is plain to any client: raises `error`."""
         self.call.failure = error
-        if not (self.is_stream and self.tail == sse.SUFFIX):
+        if not (self.is_stream and self.tail.endswith(sse.SUFFIX)):
             raise error
         event = self.call.response.envelope.event(error)
         send = self.call.response.send_body

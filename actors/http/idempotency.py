@@ -98,17 +98,13 @@ async def _serve(call: Call, share: Share, handler: Handler, answer: Answer) -> 
         request_id = call.response.headers["x-request-id"]
         publish_refusal(call.gateway.bus, failure, request_id, call.owner)
         await send_failure(response, failure)
-    return Served(writer.last, _counts(moved, answer.head))
+    return Served(writer.last, _counts(moved))
 
 
-def _counts(call: Call, head: Head | None) -> bool:
+def _counts(call: Call) -> bool:
     """Whether this is the answer for good. A failure is where some of what was asked for is done:
-    else the request may be sent again. (That of another node is known by its response alone.)"""
-    if call.failure is not None:
-        return call.failure.should_retry is False
-    if head is not None and head.status >= 400:
-        return head.headers.get("x-should-retry") == "false"
-    return True
+    else the request may be sent again."""
+    return call.failure is None or call.failure.should_retry is False
 
 
 async def _never() -> Message:

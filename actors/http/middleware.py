@@ -23,7 +23,7 @@ from ...schemas.anthropic.errors import VERSION_HEADER
 from ...schemas.convert import write_json
 from ...schemas.envelope import OPENAI, Envelope
 from ...schemas.errors import GatewayError, InvalidRequest, NotImplementedHere, Unauthenticated
-from ...schemas.node_seal import Passed
+from ...schemas.node_seal import FINAL_HEADER, Passed
 from ...schemas.settings.settings import ServerSettings
 from ...transport.http.asgi import JSON, ClientGone, encode_headers, send_json
 from ...transport.loggers import get_logger
@@ -138,6 +138,8 @@ class Front:
             publish_refusal(self._bus, failure, response.headers["x-request-id"], response.owner)
             if isinstance(failure, Unauthenticated):
                 response.headers["www-authenticate"] = "Bearer"
+            elif FROM_NODE in scope and failure.should_retry is False:
+                response.headers[FINAL_HEADER] = "1"
             await send_failure(response, failure)
 
     def _check(self, scope: Scope, request_id: str) -> None:

@@ -25,6 +25,7 @@ from ...schemas.errors import (
     invalid,
 )
 from ...schemas.keys import Scope as KeyScope
+from ...schemas.node_seal import UNDONE
 from ...transport.http.asgi import decode_body, read_body, send_json
 from ...transport.http.bodies import LONG, MEMORY_PER_BYTE, Share
 from ...transport.http.content_coding import CODINGS, UnknownCoding, read_codings
@@ -79,7 +80,13 @@ class Call:
     def open_stream(self) -> EventStream:
         """The response as a stream of server-sent events."""
         heartbeat_seconds = self.gateway.settings.server.heartbeat_seconds
-        return EventStream(self.send, heartbeat_seconds, self.response.send_body)
+        return EventStream(self.send, heartbeat_seconds, self.response.send_body, self._farewell)
+
+    def _farewell(self) -> bytes:
+        """What another node has to know of a stream that ends now."""
+        if self.from_node is None or self.failure is None or self.failure.should_retry is False:
+            return b""
+        return UNDONE
 
     def header(self, name: str) -> str | None:
         """The header's value; of several, the first."""

@@ -22,8 +22,8 @@ from __future__ import annotations
 import math
 import time
 from collections import deque
-from collections.abc import AsyncIterator, Callable
-from contextlib import asynccontextmanager, suppress
+from collections.abc import AsyncIterator, Callable, Iterator
+from contextlib import asynccontextmanager, contextmanager, suppress
 
 import trio
 from attrs import define, field
@@ -47,7 +47,8 @@ log = get_logger("ccapi.keys")
 
 FLUSH_SECONDS = 0.5
 CLOSE_SECONDS = 2.0
-"""How long the end of the gateway may wait for what is still to be counted."""
+"""How long the end of the gateway may wait for what is still to be counted. Before, the store says
+itself when it has taken too long."""
 
 MINUTE = 60.0
 
@@ -206,6 +207,8 @@ class KeyLimiter:
         self._loading = trio.Lock()
         self._waiting: dict[tuple[str, str, str], tuple[int, Usage]] = {}
         self._more = trio.Event()
+        self._writing: set[trio.CancelScope] = set()
+        self._closes_at = math.inf
 
     def __repr__(self) -> str:
         return f"<KeyLimiter {len(self._accounts)} keys, {len(self._waiting)} counts to write>"
@@ -393,7 +396,7 @@ class KeyLimiter:
             await self.flush()
             if over:
                 await self._store.discharge(over)
-        except StoreError:
+        except BaseException:  # cancelled too: one that is never told keeps its place for ever
             self._over = [*over, *self._over]
             raise
 
@@ -404,7 +407,7 @@ class KeyLimiter:
                 await self._some_over.wait()
             self._some_over = trio.Event()
             try:
-                with trio.move_on_after(CLOSE_SECONDS, shield=True):
+                with self._until_close():
                     await self.discharge()
             except StoreError as error:
                 log.warning("turns are not discharged yet", error=str(error))
@@ -454,12 +457,28 @@ class KeyLimiter:
             await trio.sleep(FLUSH_SECONDS)
             self._more = trio.Event()
             try:
-                # Cancelled here, it would not be known whether this was counted.
-                with trio.move_on_after(CLOSE_SECONDS, shield=True):
+                with self._until_close():
                     await self.flush()
             except StoreError as error:
                 log.warning("usage is not written yet", error=str(error))
                 self._more.set()
+
+    @contextmanager
+    def _until_close(self) -> Iterator[None]:
+        """While the block runs, only `hurry` ends it: cancelled in the middle, it would not be
+        known whether something was counted."""
+        with trio.CancelScope(shield=True, deadline=self._closes_at) as scope:
+            self._writing.add(scope)
+            try:
+                yield
+            finally:
+                self._writing.discard(scope)
+
+    def hurry(self) -> None:
+        """The gateway ends: what is being written has `CLOSE_SECONDS`."""
+        self._closes_at = trio.current_time() + CLOSE_SECONDS
+        for scope in self._writing:
+            scope.deadline = self._closes_at
 
     # -- what the client receives ------------------------------------------------------------------
 
@@ -535,6 +554,7 @@ async def open_limits(
             yield limits
         finally:
             nursery.cancel_scope.cancel()
+            limits.hurry()
             with trio.move_on_after(CLOSE_SECONDS, shield=True):
                 try:
                     await limits.discharge()

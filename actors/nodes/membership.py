@@ -44,7 +44,8 @@ LEAVE_SECONDS = 1.0
 """How long a node that stops tries to say so; behind that its lease runs out."""
 
 EARLIER_LIVES = 2
-"""For so many leases a node that starts waits for an earlier life at its URL to end."""
+"""For so many leases a node that starts waits for an earlier life at its URL to end, and a request
+for a node that cannot be reached."""
 
 AGAIN_SECONDS = 0.1
 """How long a node waits before it asks the store for another life once more, or the other nodes
@@ -159,6 +160,14 @@ class Membership:
         await self.wait_beat()
         while node_id in self._others:
             await self.wait_beat()
+
+    async def outlasts(self, node_id: str) -> bool:
+        """Whether this other node, which could not be reached, is gone as soon as its lease could
+        end: then what it had is any node's. Else it lives where this node cannot reach it."""
+        with trio.move_on_after(self._lease * EARLIER_LIVES):
+            await self.wait_gone(node_id)
+            return True
+        return False
 
     async def wait_beat(self) -> None:
         """Wait until it was looked again who lives."""

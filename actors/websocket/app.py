@@ -238,7 +238,8 @@ class WebSocketFront:
                     return _Other(nodes, elsewhere, stream)
                 except NodeGone:
                     # Once its lease is over, the conversation is free.
-                    await nodes.wait_gone(elsewhere.node_id)
+                    if not await nodes.outlasts(elsewhere.node_id):
+                        raise elsewhere from None
         raise AssertionError("the last try returns or raises")
 
     async def _pass_through(self, other: _Other, passed: Passed, client: ReplayStream) -> None:

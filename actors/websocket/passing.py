@@ -15,15 +15,15 @@ import trio
 from attrs import define, field
 from trio_websocket import (
     ConnectionClosed,
-    ConnectionRejected,
     HandshakeError,
     WebSocketConnection,
-    open_websocket_url,
+    wrap_client_stream,
 )
 
 from ...schemas.convert import parse_json, write_json
 from ...schemas.errors import Elsewhere
 from ...schemas.node_seal import Passed
+from ...transport.http.node_client import READ_BYTES, NodeGone, Place, connect
 from ..nodes.membership import Membership
 
 PATH = "/v1/responses"
@@ -36,6 +36,12 @@ ENDS = (
     "error",
 )
 """The types of the events behind which a lane takes its next request."""
+
+HANDSHAKE_SECONDS = 5.0
+"""How long a node may take to let this one in."""
+
+MOST_MESSAGE_BYTES = 256 * 1024 * 1024
+"""Of one event. What the other node sends is as long as it would be for a client of its own."""
 
 KEPT_IDS = 256
 """Responses of which a connection remembers which node has given them."""
@@ -68,12 +74,18 @@ class NodeSockets:
     """Those of one client's connection. `deliver` sends the client a message."""
 
     def __init__(
-        self, nodes: Membership, owner: str, nursery: trio.Nursery, deliver: Deliver
+        self,
+        nodes: Membership,
+        owner: str,
+        nursery: trio.Nursery,
+        deliver: Deliver,
+        connect_seconds: float,
     ) -> None:
         self._nodes = nodes
         self._owner = owner
         self._nursery = nursery
         self._deliver = deliver
+        self._connect_seconds = connect_seconds
         self._open: dict[str, NodeSocket] = {}  # by node
         self._gave: dict[str, NodeSocket] = {}  # by response
 
@@ -99,32 +111,50 @@ class NodeSockets:
         """Pass back what one node sends, until it ends."""
         socket: NodeSocket | None = None
         try:
-            async with self._connect(elsewhere) as connection:
-                socket = self._open[elsewhere.node_id] = NodeSocket(connection, elsewhere)
-                task_status.started(socket)
-                async with trio.open_nursery() as nursery:
-                    nursery.start_soon(self._end_with, elsewhere.node_id, nursery.cancel_scope)
+            async with trio.open_nursery() as nursery:
+                # A node that is frozen, or cut off, ends nothing by itself.
+                nursery.start_soon(self._end_with, elsewhere.node_id, nursery.cancel_scope)
+                async with self._connect(elsewhere) as connection:
+                    socket = self._open[elsewhere.node_id] = NodeSocket(connection, elsewhere)
+                    task_status.started(socket)
                     while True:
                         message = await connection.get_message()
                         data = message.encode() if isinstance(message, str) else message
                         await self._pass_back(socket, data)
-        except* (ConnectionClosed, OSError):
-            pass
-        except* (ConnectionRejected, HandshakeError):
+        except* (ConnectionClosed, HandshakeError, NodeGone, OSError, trio.TooSlowError):
             pass
         finally:
             if socket is not None:
                 socket.ended.set()
+                if self._open.get(elsewhere.node_id) is socket:
+                    del self._open[elsewhere.node_id]
         if socket is None:
             task_status.started(None)
 
     @asynccontextmanager
     async def _connect(self, elsewhere: Elsewhere) -> AsyncIterator[WebSocketConnection]:
-        scheme, _, place = elsewhere.url.partition("://")
-        url = f"{'wss' if scheme == 'https' else 'ws'}://{place}{PATH}"
+        """Raises `NodeGone`, `HandshakeError`, `trio.TooSlowError`."""
+        place = Place.of(elsewhere.url)
+        host = f"[{place.host}]" if ":" in place.host else place.host
         passed = Passed("GET", PATH, f"req_{uuid4().hex}", self._owner)
-        async with open_websocket_url(url, extra_headers=self._nodes.prove(passed)) as connection:
-            yield connection
+        stream, _ = await connect(place, self._connect_seconds)
+        try:
+            async with trio.open_nursery() as nursery:
+                with trio.fail_after(HANDSHAKE_SECONDS):
+                    connection = await wrap_client_stream(
+                        nursery,
+                        stream,
+                        f"{host}:{place.port}",
+                        PATH,
+                        extra_headers=self._nodes.prove(passed),
+                        max_message_size=MOST_MESSAGE_BYTES,
+                        receive_buffer_size=READ_BYTES,
+                    )
+                yield connection
+                nursery.cancel_scope.cancel()
+        finally:
+            # Without a word: where the other node still reads, that interrupts what it does here.
+            await trio.aclose_forcefully(stream)
 
     async def _end_with(self, node_id: str, scope: trio.CancelScope) -> None:
         await self._nodes.wait_gone(node_id)

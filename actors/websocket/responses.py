@@ -77,6 +77,9 @@ may be."""
 MAX_STEERS = 8
 """Steering that waits for one response to end."""
 
+MOST_TRIES = 5
+"""How often a request looks for its conversation again."""
+
 SHELF = ResponseSettings(max_stored=32, max_bytes=16 * 1024 * 1024, ttl_seconds=3600.0)
 """What a connection remembers of responses that shall not be stored, so that it can go on."""
 
@@ -205,7 +208,8 @@ class _Session:
         self._shelf = ResponseStore(SHELF)
         self._others: NodeSockets | None = None
         if gateway.nodes is not None:
-            self._others = NodeSockets(gateway.nodes, owner, nursery, send)
+            seconds = gateway.settings.cluster.connect_seconds
+            self._others = NodeSockets(gateway.nodes, owner, nursery, send, seconds)
 
     def __repr__(self) -> str:
         return f"<_Session {len(self._lanes)} lanes>"
@@ -354,10 +358,16 @@ class _Session:
         if giver is not None:
             await self._relay(lane, request, giver)
             return
-        try:
-            await self._do_here(lane, request)
-        except Elsewhere as elsewhere:
-            await self._pass_on(lane, request, elsewhere)
+        for tries_left in reversed(range(MOST_TRIES)):
+            elsewhere: Elsewhere | None = None
+            try:
+                await self._do_here(lane, request)
+            except Elsewhere as error:
+                elsewhere = error
+            if elsewhere is None or await self._pass_on(
+                lane, request, elsewhere, may_wait=tries_left > 0
+            ):
+                return
 
     async def _do_here(self, lane: _Lane, request: _Request) -> None:
         """Raises `Elsewhere` before anything is done, if there are other nodes."""
@@ -439,18 +449,28 @@ class _Session:
 
     # -- on another node ---------------------------------------------------------------------------
 
-    async def _pass_on(self, lane: _Lane, request: _Request, elsewhere: Elsewhere) -> None:
+    async def _pass_on(
+        self, lane: _Lane, request: _Request, elsewhere: Elsewhere, *, may_wait: bool
+    ) -> bool:
+        """Whether the client has an answer; else the other node, which was not asked, is gone
+        meanwhile, and what it had is any node's."""
+        nodes = self._gateway.nodes
         assert self._others is not None
+        assert nodes is not None
+        node: NodeSocket | None = None
+        failure: GatewayError = _interrupted()
         with trio.CancelScope() as lane.scope:
             try:
                 node = await self._others.to(elsewhere)
             except Elsewhere as error:
-                await self._send_event(encode_failure(error, lane.stream_id))
-                return
-        if not lane.scope.cancelled_caught:
-            await self._relay(lane, request, node)
+                if may_wait and await nodes.outlasts(elsewhere.node_id):
+                    return False
+                failure = error
+        if node is None:
+            await self._send_event(encode_failure(failure, lane.stream_id))
         else:
-            await self._send_event(encode_failure(_interrupted(), lane.stream_id))
+            await self._relay(lane, request, node)
+        return True
 
     async def _relay(self, lane: _Lane, request: _Request, node: NodeSocket) -> None:
         """Have another node give the response, to its end."""

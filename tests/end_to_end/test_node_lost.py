@@ -5,6 +5,10 @@ The node that goes is a socket of the test's own, which the store knows as the c
 
 from __future__ import annotations
 
+import base64
+import hashlib
+import json
+import re
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
 from pathlib import Path
@@ -15,8 +19,10 @@ import openai
 import pytest
 import trio
 from structlog.testing import capture_logs
+from trio_websocket import open_websocket_url
 
 from ccapi.actors.keys.registry import LOCAL
+from ccapi.schemas.node_seal import UNDONE
 from ccapi.schemas.turn import Setup
 from ccapi.transport.store.interface import NewConversation
 from ccapi.transport.store.memory import MemoryCluster
@@ -26,8 +32,10 @@ from ..support.nodes import open_demo_nodes
 
 NAME = "5b7cb5f2-8d0c-4a4b-8d3a-0d9a2c6f7e11"
 
+WEBSOCKET = b"258EAFA5-E914-47DA-95CA-C5AB0DC85B11"
+"""What a handshake is answered with (RFC 6455, section 1.3)."""
+
 JSON = b"content-type: application/json"
-FOR_GOOD = (b"x-should-retry: false",)
 HEAD = b"HTTP/1.1 200 OK\r\ncontent-type: text/event-stream; charset=utf-8\r\n"
 CHAT = (
     b'data: {"id":"a","object":"chat.completion.chunk","created":1,"model":"m","choices":[{"index":'
@@ -156,16 +164,30 @@ def whole(status: str, body: bytes, *headers: bytes) -> bytes:
     return b"\r\n".join([*lines, b"content-length: %d" % len(body), b"", body])
 
 
-@pytest.mark.parametrize(("headers", "statuses"), [((), (503, 200)), (FOR_GOOD, (503, 503))])
+ANSWER = whole("200 OK", b'{"id":"a"}')
+ERROR = b'data: {"error":{"code":"child_died"}}\n\n'
+FAILED = HEAD + b"connection: close\r\ntransfer-encoding: chunked\r\n\r\n" + chunk(CHAT)
+
+
+@pytest.mark.parametrize(
+    ("failed", "is_kept"),
+    [
+        (whole("503 Service Unavailable", b"{}"), False),
+        # An operator has to do something, or a limit ends in a day: not that something was done.
+        (whole("503 Service Unavailable", b"{}", b"x-should-retry: false"), False),
+        (whole("503 Service Unavailable", b"{}", b"x-ccapi-final: 1"), True),
+        (FAILED + chunk(ERROR) + chunk(b""), True),
+        (FAILED + chunk(ERROR + UNDONE) + chunk(b""), False),
+    ],
+)
 async def test_a_failure_elsewhere_is_kept_for_its_key_only_if_it_is_for_good(
-    tmp_path: Path, headers: tuple[bytes, ...], statuses: tuple[int, ...]
+    tmp_path: Path, failed: bytes, is_kept: bool
 ) -> None:
-    failed = whole("503 Service Unavailable", b'{"error":{"code":"no_capacity"}}', *headers)
-    answers = [failed, whole("200 OK", b'{"id":"a"}')][: 1 if headers else 2]
+    answers = [failed] if is_kept else [failed, ANSWER]
     with trio.fail_after(30):
         async with open_node_beside(tmp_path, *answers) as node, httpx.AsyncClient() as client:
             body = {"messages": [{"role": "user", "content": "Two"}], "conversation_id": NAME}
-            asked = [
+            first, second = [
                 await client.post(
                     f"{node.base_url}/chat/completions",
                     json=body,
@@ -173,4 +195,77 @@ async def test_a_failure_elsewhere_is_kept_for_its_key_only_if_it_is_for_good(
                 )
                 for _ in range(2)
             ]
-    assert tuple(each.status_code for each in asked) == statuses
+    assert "x-ccapi-final" not in first.headers
+    assert (second.headers.get("idempotent-replayed") == "true") is is_kept
+    assert (second.content == first.content) is is_kept
+
+
+async def test_a_node_that_lives_and_cannot_be_reached_is_not_waited_for_for_ever(
+    tmp_path: Path,
+) -> None:
+    shared = MemoryCluster(60.0)
+    ghost = shared.open_node("http://127.0.0.1:1")
+    await ghost.beat()
+    await ghost.acquire(NAME, LOCAL, NewConversation(setup=Setup("sonnet")))
+    upgrade = {
+        "connection": "upgrade",
+        "upgrade": "websocket",
+        "sec-websocket-version": "13",
+        "sec-websocket-key": "dGhlIHNhbXBsZSBub25jZQ==",
+    }
+    body = {"messages": [{"role": "user", "content": "Two"}], "conversation_id": NAME}
+    async with (
+        open_demo_nodes(tmp_path, 1, {"lease_seconds": 0.3}, shared) as [node],
+        httpx.AsyncClient(timeout=10) as client,
+    ):
+        asked = [
+            await client.post(f"{node.base_url}/chat/completions", json=body),
+            await client.get(f"{node.base_url}/conversations/{NAME}/events", headers=upgrade),
+        ]
+    for failed in asked:
+        assert (failed.status_code, failed.json()["error"]["code"]) == (
+            503,
+            "conversation_elsewhere",
+        )
+        assert failed.headers["retry-after"]
+
+
+@pytest.mark.parametrize("answers", [True, False], ids=["in a response", "in the handshake"])
+async def test_a_node_that_freezes_ends_no_websocket(tmp_path: Path, answers: bool) -> None:
+    shared, asked = MemoryCluster(60.0), trio.Event()
+
+    async def serve(stream: trio.SocketStream) -> None:
+        head = await stream.receive_some()
+        if b"/v1/responses" not in head:
+            return
+        if answers:
+            [key] = re.findall(rb"(?i)sec-websocket-key: *([^\r]+)", head)
+            accept = base64.b64encode(hashlib.sha1(key + WEBSOCKET).digest())
+            await stream.send_all(
+                b"HTTP/1.1 101 Switching Protocols\r\nupgrade: websocket\r\nconnection: upgrade"
+                b"\r\nsec-websocket-accept: " + accept + b"\r\n\r\n"
+            )
+            await stream.receive_some()
+        asked.set()
+        await trio.sleep_forever()
+
+    with trio.fail_after(20):
+        async with trio.open_nursery() as nursery:
+            [listener] = await trio.open_tcp_listeners(0, host="127.0.0.1")
+            nursery.start_soon(trio.serve_listeners, serve, [listener])
+            ghost = shared.open_node(f"http://127.0.0.1:{listener.socket.getsockname()[1]}")
+            await ghost.beat()
+            async with open_demo_nodes(tmp_path, 1, {"lease_seconds": 1.2}, shared) as [node]:
+                await ghost.acquire(NAME, LOCAL, NewConversation(setup=Setup("sonnet")))
+                url = f"ws{node.url.removeprefix('http')}/v1/responses"
+                async with open_websocket_url(url) as connection:
+                    create = {"type": "response.create", "input": "Two", "conversation": NAME}
+                    await connection.send_message(json.dumps(create))
+                    await asked.wait()
+                    await ghost.leave()
+                    event = json.loads(await connection.get_message())
+                    if answers:
+                        assert event["error"]["code"] == "node_lost", event
+                    else:  # it was never asked
+                        assert event["type"] == "response.created", event
+            nursery.cancel_scope.cancel()

@@ -96,6 +96,25 @@ async def test_a_request_that_is_passed_on_is_done_once(
         assert each.headers.get_list("request-id") == [each.headers["x-request-id"]]
 
 
+@pytest.mark.parametrize("stream", [True, False])
+async def test_a_failure_on_another_node_may_be_tried_again_with_its_key(
+    nodes: list[Live], client: httpx.AsyncClient, stream: bool
+) -> None:
+    one, other = nodes
+    name = (await ask(client, one, "One")).json()["conversation_id"]
+    body = {
+        "messages": [{"role": "user", "content": script("a b c", error="no", after=1)}],
+        "stream": stream,
+        "conversation_id": name,
+    }
+    for _ in range(2):
+        failed = await client.post(
+            f"{other.base_url}/chat/completions", json=body, headers={"idempotency-key": "again"}
+        )
+        assert '"error"' in failed.text
+        assert "idempotent-replayed" not in failed.headers
+
+
 async def test_a_history_finds_the_warm_child_on_another_node(
     nodes: list[Live], client: httpx.AsyncClient
 ) -> None:
@@ -338,7 +357,7 @@ async def responses_over(node: Live, *messages: dict[str, Any]) -> list[dict[str
     events: list[dict[str, Any]] = []
     url = f"ws{node.url.removeprefix('http')}/v1/responses"
     with trio.fail_after(30):
-        async with open_websocket_url(url) as connection:
+        async with open_websocket_url(url, max_message_size=2**24) as connection:
             for message in messages:
                 await connection.send_message(json.dumps({"type": "response.create", **message}))
                 while True:
@@ -359,6 +378,16 @@ async def test_responses_over_a_websocket_go_on_through_any_node(
     assert events[-1]["type"] == "response.completed", events[-1]
     assert {event["stream_id"] for event in events} == {"a"}
     assert [event["sequence_number"] for event in events] == [*range(len(events))]
+
+
+async def test_a_long_response_passes_over_a_websocket_between_nodes(
+    nodes: list[Live], client: httpx.AsyncClient
+) -> None:
+    one, other = nodes
+    first = (await client.post(f"{one.base_url}/responses", json={"input": "One"})).json()
+    long = {"input": script("x" * 1_100_000), "previous_response_id": first["id"]}
+    events = await responses_over(other, long)
+    assert events[-1]["type"] == "response.completed", events[-1]
 
 
 async def test_a_response_elsewhere_is_steered_and_cancelled(

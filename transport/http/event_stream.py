@@ -6,7 +6,7 @@ know: how an event is framed (`schemas.openai.sse`), and what it says.
 
 from __future__ import annotations
 
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Callable
 from contextlib import asynccontextmanager
 
 import trio
@@ -30,10 +30,18 @@ class EventStream:
     if nothing else has.
     """
 
-    def __init__(self, send: Send, heartbeat_seconds: float, send_body: Send | None = None) -> None:
-        """`send` is for the head, `send_body` for what follows (None: the same)."""
+    def __init__(
+        self,
+        send: Send,
+        heartbeat_seconds: float,
+        send_body: Send | None = None,
+        farewell: Callable[[], bytes] = bytes,
+    ) -> None:
+        """`send` is for the head, `send_body` for what follows (None: the same). `farewell` gives
+        what stands behind the last events."""
         self._send_head = send
         self._send_body = send if send_body is None else send_body
+        self._farewell = farewell
         self._heartbeat_seconds = heartbeat_seconds
         self._lock = trio.Lock()
         self._written_at = trio.current_time()
@@ -52,6 +60,8 @@ class EventStream:
         try:
             if not self.opened:
                 await self._open()
+            if last:
+                events += self._farewell()
             body = {"type": "http.response.body", "body": events, "more_body": not last}
             await self._send_body(body)
             self._written_at = trio.current_time()

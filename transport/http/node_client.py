@@ -32,6 +32,10 @@ MAX_HEAD_BYTES = 128 * 1024
 MAX_IDLE = 32
 """Connections to one node that are kept for later requests."""
 
+IDLE_SECONDS = 60.0
+"""How long they are kept: less than the other node keeps them (`HttpLimits.keep_alive_seconds`).
+One that it closed just when it is used again would be a request whose fate is not known."""
+
 
 class NodeGone(Exception):
     """The node cannot be reached, or broke off. `was_asked`: it may have received the request."""
@@ -64,7 +68,7 @@ def _place_of(url: str) -> Place:
 
 async def connect(
     place: Place, seconds: float, tls: ssl.SSLContext | None = None
-) -> tuple[trio.abc.Stream, trio.socket.SocketType]:
+) -> tuple[trio.SocketStream | trio.SSLStream[trio.SocketStream], trio.socket.SocketType]:
     """A connection to the node there, and the socket below it. Raises `NodeGone`."""
     try:
         with trio.fail_after(seconds):
@@ -74,7 +78,11 @@ async def connect(
                 return stream, stream.socket
             context = tls or ssl.create_default_context()
             secure = trio.SSLStream(stream, context, server_hostname=place.host)
-            await secure.do_handshake()
+            try:
+                await secure.do_handshake()
+            except BaseException:
+                stream.socket.close()
+                raise
             return secure, stream.socket
     except (OSError, trio.TooSlowError, trio.BrokenResourceError) as error:
         reason = str(error) or "it did not take the connection in time"
@@ -86,6 +94,7 @@ class _Connection:
     stream: trio.abc.Stream
     socket: trio.socket.SocketType
     is_plain: bool
+    idle_since: float = 0.0
 
     @property
     def is_fresh(self) -> bool:
@@ -214,6 +223,7 @@ class NodeClient:
         """Ask the node at `url`, and read its response while the block runs. Raises `NodeGone`,
         as reading does."""
         place = Place.of(url)
+        self._forget_old()
         connection = await self._connect(place)
         is_reusable = False
         try:
@@ -270,8 +280,18 @@ class NodeClient:
         idle = self._idle.setdefault(place, [])
         if len(idle) >= MAX_IDLE:
             return False
+        connection.idle_since = trio.current_time()
         idle.append(connection)
         return True
+
+    def _forget_old(self) -> None:
+        """Close what was not used for long, of nodes too that are no more."""
+        since = trio.current_time() - IDLE_SECONDS
+        for place, idle in [*self._idle.items()]:
+            while idle and idle[0].idle_since < since:
+                idle.pop(0).socket.close()
+            if not idle:
+                del self._idle[place]
 
     def forget(self, url: str) -> None:
         """Close what is kept for the node at `url`."""

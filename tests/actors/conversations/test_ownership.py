@@ -12,13 +12,21 @@ import trio
 
 from ccapi.actors import Gateway, open_gateway
 from ccapi.schemas.errors import GatewayError
+from ccapi.schemas.log.messages import ExactMessage
+from ccapi.schemas.log.records import Said, TurnEnd
 from ccapi.schemas.settings.settings import (
     ClaudeSettings,
     ClusterSettings,
     Settings,
     StorageSettings,
 )
-from ccapi.transport.store.interface import LiveNode, Unavailable
+from ccapi.schemas.turn import Setup, Usage
+from ccapi.transport.store.interface import (
+    LiveNode,
+    NewConversation,
+    StoredConversation,
+    Unavailable,
+)
 from ccapi.transport.store.local import LocalStore
 from ccapi.transport.store.memory import MemoryCluster
 
@@ -239,3 +247,30 @@ async def test_after_an_outage_a_chat_is_whose_it_was_given_to(scene: Scene) -> 
     await scene.other.release(lease)
     again = await scene.gateway.find(name)
     assert (await again.ask("Two")).finish_reason == "stop"
+
+
+async def test_what_another_node_did_while_a_conversation_was_looked_for_is_known(
+    scene: Scene, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    lease = await scene.other.acquire("conv", "local", NewConversation(setup=Setup("haiku")))
+
+    async def turn(number: int, setup: Setup) -> None:
+        name = f"turn {number}"
+        await scene.other.begin_turn(lease, turn_id=name, request_id=name, model="haiku")
+        end = TurnEnd(name, "stop", Usage(prompt_tokens=3))
+        answer = Said(ExactMessage("assistant", ("k",)))
+        await scene.other.end_turn(lease, end, (answer,), setup=setup)
+
+    await turn(1, Setup("haiku"))
+    get = scene.store.get
+
+    async def get_early(*given: str) -> StoredConversation:
+        found: StoredConversation = await get(*given)
+        if lease.turns == 1:
+            await turn(2, Setup("opus"))
+        return found
+
+    await scene.other.release(lease)
+    monkeypatch.setattr(scene.store, "get", get_early, raising=False)
+    found = (await scene.gateway.find("conv")).info
+    assert (found.turns, found.usage.prompt_tokens, found.model) == (2, 6, "opus")

@@ -3,7 +3,7 @@ counted and written."""
 
 from __future__ import annotations
 
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Awaitable, Callable
 from contextlib import asynccontextmanager
 from datetime import UTC, datetime
 from typing import Any
@@ -309,6 +309,28 @@ async def test_the_end_of_a_turn_is_told_when_the_store_is_there_again(
             assert await over(other) == "concurrent_turns"
         await trio.sleep(1)
         await other.begin(LOCAL, "second")
+
+
+async def test_a_slow_store_learns_what_was_used_and_that_the_turn_is_over_once(
+    clock: Clock, autojump_clock: object, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    async with nodes(clock, concurrent_turns=1).open_two() as (one, other):
+        await one.begin(LOCAL, "first")
+        for name in ("discharge", "count"):
+            monkeypatch.setattr(one.store, name, after(5, getattr(one.store, name)))
+        one.spend(LOCAL, "sonnet", Usage(60, 39))
+        one.end(LOCAL, "first")
+        await trio.sleep(20)
+        await other.begin(LOCAL, "second")
+        assert [each.usage for each in await other.store.usage(LOCAL)] == [Usage(60, 39)]
+
+
+def after(seconds: float, call: Callable[..., Awaitable[object]]) -> Callable[..., Any]:
+    async def late(*given: object) -> object:
+        await trio.sleep(seconds)
+        return await call(*given)
+
+    return late
 
 
 async def test_what_the_store_admits_late_does_not_run_for_ever(

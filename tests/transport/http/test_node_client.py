@@ -8,6 +8,7 @@ import pytest
 import trio
 
 from ccapi.schemas.errors import InvalidRequest
+from ccapi.transport.http import node_client
 from ccapi.transport.http.node_client import NodeClient, NodeGone, Place
 
 Handler = Callable[[trio.SocketStream], Awaitable[None]]
@@ -94,6 +95,21 @@ async def test_a_connection_that_was_closed_meanwhile_is_not(
         await read(client, node)
     assert caught.value.was_asked
     assert await read(client, node) == (200, b"ok")
+
+
+async def test_one_that_was_idle_for_long_is_closed_though_its_node_is_gone(
+    client: NodeClient, node: Node, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    await read(client, node)
+    assert repr(client) == "<NodeClient 1 idle connections>"
+    monkeypatch.setattr(node_client, "IDLE_SECONDS", 0.01)
+    await trio.sleep(0.02)
+    with pytest.raises(NodeGone):
+        async with client.ask("http://127.0.0.1:1", "GET", "/", [], b""):
+            pass
+    assert repr(client) == "<NodeClient 0 idle connections>"
+    await read(client, node)
+    assert node.connections == 2
 
 
 async def test_one_whose_response_was_not_read_is_closed(client: NodeClient, node: Node) -> None:

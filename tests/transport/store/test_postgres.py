@@ -22,10 +22,12 @@ from ccapi.transport.store.interface import (
     StoreRefused,
     Unavailable,
     Unknown,
+    Unsettled,
 )
 from ccapi.transport.store.key_table import has_keys, open_key_table
 from ccapi.transport.store.postgres import pool as pools
 from ccapi.transport.store.postgres import schema
+from ccapi.transport.store.postgres import statements as sql
 from ccapi.transport.store.postgres import store as stores
 from ccapi.transport.store.postgres.copying import look_at, migrate_store
 from ccapi.transport.store.postgres.pool import first_line, parameters_and_threads, place_of
@@ -69,6 +71,24 @@ async def test_another_psycopg_is_used_in_threads(
 
 
 # -- tokens ----------------------------------------------------------------------------------------
+
+
+async def test_a_lease_whose_token_changes_while_it_is_reclaimed_is_had_again(
+    postgres_url: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    async with open_postgres_store(postgres_url, node_url="http://one", lease_seconds=60) as store:
+        lease = await new_lease(store)
+        lease.unsettled = Unsettled(lease.head, 1, b"never done")
+        write = store.pool.write
+
+        async def settle_first(statement: str, *values: object) -> Any:
+            if statement == sql.RECLAIM:
+                await store.resolve(lease)
+            return await write(statement, *values)
+
+        monkeypatch.setattr(store.pool, "write", settle_first)
+        assert await store.reclaim([lease]) == {lease.conversation_id}
+        await turn(store, lease)
 
 
 async def test_tokens_only_rise_whoever_asks(postgres_url: str) -> None:

@@ -357,18 +357,28 @@ class PostgresStore(LeaseChanges):
         await self.pool.write(sql.RELEASE, lease.conversation_id, lease.token)
 
     async def reclaim(self, leases: Collection[Lease]) -> frozenset[str]:
-        claims = [(each.conversation_id, each.token) for each in leases]
-        claims += [
-            (each.conversation_id, self._tokens[each]) for each in leases if each in self._tokens
-        ]
-        claims.sort()
         ours: set[str] = set()
-        for first in range(0, len(claims), RECLAIMED_AT_ONCE):
-            some = claims[first : first + RECLAIMED_AT_ONCE]
-            names, tokens = [name for name, _ in some], [token for _, token in some]
-            rows = await self.pool.write(sql.RECLAIM, self.node.id, names, tokens)
-            ours |= {name for (name,) in rows}
+        asked: dict[Lease, set[int]] = {}
+        # A lease may get another token meanwhile (`_settle`): then it is asked for once more.
+        while missing := [
+            each
+            for each in leases
+            if each.conversation_id not in ours and asked.get(each) != self._tokens_of(each)
+        ]:
+            asked |= {each: self._tokens_of(each) for each in missing}
+            claims = sorted(
+                (each.conversation_id, token) for each in missing for token in asked[each]
+            )
+            for first in range(0, len(claims), RECLAIMED_AT_ONCE):
+                some = claims[first : first + RECLAIMED_AT_ONCE]
+                names, tokens = [name for name, _ in some], [token for _, token in some]
+                rows = await self.pool.write(sql.RECLAIM, self.node.id, names, tokens)
+                ours |= {name for (name,) in rows}
         return frozenset(ours)
+
+    def _tokens_of(self, lease: Lease) -> set[int]:
+        """Those that it may have."""
+        return {lease.token, self._tokens.get(lease, lease.token)}
 
     async def _perform(self, change: Change, lease: Lease) -> tuple[Begun | Known | int, State]:
         unsettled = lease.unsettled
