@@ -21,7 +21,6 @@ import re
 from collections.abc import Awaitable, Callable
 from functools import partial
 
-import trio
 from attrs import define, field, frozen
 
 from ...schemas.errors import Elsewhere, GatewayError, NotFound, node_lost
@@ -183,30 +182,25 @@ class Forwarder:
         self, call: Call, elsewhere: Elsewhere, back: _PassedBack, expected: str
     ) -> bool:
         """Raises `NodeGone`."""
-        answered = False
         method, target, headers, body = await self._request_of(call)
         if expected:
             headers = [*headers, (EXPECTED.encode(), expected.encode("latin-1"))]
-
-        async def exchange() -> None:
-            nonlocal answered
-            async with self.client.ask(elsewhere.url, method, target, headers, body) as response:
-                answered = not _says_moved(response)
-                if answered:
-                    await back.pass_on(response)
-            nursery.cancel_scope.cancel()
-
+        moved = False
         failure: Exception | None = None
         try:
-            async with while_connected(call.receive), trio.open_nursery() as nursery:
+            async with while_connected(call.receive) as nursery:
                 nursery.start_soon(self._watch, elsewhere.node_id, back)
-                nursery.start_soon(exchange)
+                ask = self.client.ask(elsewhere.url, method, target, headers, body)
+                async with ask as response:
+                    moved = _says_moved(response)
+                    if not moved:
+                        await back.pass_on(response)
         except ExceptionGroup as failures:
             failure = _first(failures)
         if failure is not None:
             raise failure
         log.info("passed on", url=elsewhere.url, status=call.response.status, path=target)
-        return answered
+        return not moved  # a client that has hung up needs no other answer
 
     async def _request_of(self, call: Call) -> tuple[str, str, Headers, bytes | bytearray]:
         """What the other node is sent: the method, the target, headers and body."""

@@ -126,15 +126,16 @@ async def send_json(
 
 
 @asynccontextmanager
-async def while_connected(receive: Receive) -> AsyncIterator[None]:
-    """Cancel the block when the client hangs up; what follows the block runs then, too.
+async def while_connected(receive: Receive) -> AsyncIterator[trio.Nursery]:
+    """Cancel the block when the client hangs up; what follows the block runs then, too. Tasks of
+    the nursery that it is given end with the block.
 
     The request's body must have been read. An error in the block comes out in an
     `ExceptionGroup`, as it does of every nursery.
     """
     async with trio.open_nursery() as nursery:
         nursery.start_soon(_cancel_at_hang_up, receive, nursery.cancel_scope)
-        yield
+        yield nursery
         nursery.cancel_scope.cancel()
 
 
