@@ -59,9 +59,8 @@ over as (delete from permit where node <> all($4::text[]) and not exists (
     and expires > clock_timestamp() - interval '1 minute'))
 insert into node values($1, $2, '{}', clock_timestamp() + $3::float8 * interval '1 second')
 """
-"""``$4``: this node's lives before. What runs in it runs on in this one: turns count (so a node that
-has no lease keeps its permits for a while), and batches that no other node has taken stay its own.
-"""
+"""``$4``: this node's lives before. What runs in them runs on: turns count (so a node that has no
+lease keeps its permits for a while), and batches that no other node has taken stay its own."""
 BEAT = """
 with mine as (
     update node set expires = clock_timestamp() + $2::float8 * interval '1 second', facts = $3
