@@ -52,6 +52,10 @@ AGAIN_SECONDS = 0.1
 whether the store has answered them. What the store answered others so much later than it left this
 node without an answer was no answer on its way while the store went."""
 
+BACK_SECONDS = 0.3
+"""So much earlier than this node may others have an answer of a store that is back for all: two of
+its tries, and what a connection takes."""
+
 LOOK_SECONDS = 0.02
 """The least time between two beats."""
 
@@ -239,7 +243,7 @@ class Membership:
                 await trio.sleep(AGAIN_SECONDS)
         if answered <= in_vain + AGAIN_SECONDS:
             return
-        with trio.move_on_after(self._lease / 2):
+        with trio.move_on_at(answered + BACK_SECONDS):
             # It may be back for all, and have answered another one first.
             while self._answered < in_vain:
                 await self.wait_beat()
