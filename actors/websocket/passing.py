@@ -54,12 +54,13 @@ Deliver = Callable[[bytes], Awaitable[None]]
 
 @define(eq=False)
 class NodeSocket:
-    """The WebSocket to one node. `ended` is set where it is no more; until then each lane's end
-    sets its event in `lanes`."""
+    """The WebSocket to one of the `nodes`. `ended` is set where it is no more; until then each
+    lane's end sets its event in `lanes`."""
 
     connection: WebSocketConnection
     node_id: str
     url: str
+    nodes: Membership
     lanes: dict[str | None, trio.Event] = field(factory=dict)
     ended: trio.Event = field(factory=trio.Event)
 
@@ -116,7 +117,7 @@ class NodeSockets:
                 # A node that is frozen, or cut off, ends nothing by itself.
                 nursery.start_soon(self._end_with, elsewhere.node_id, nursery.cancel_scope)
                 async with self._connect(elsewhere) as connection:
-                    socket = NodeSocket(connection, elsewhere.node_id, elsewhere.url)
+                    socket = NodeSocket(connection, elsewhere.node_id, elsewhere.url, self._nodes)
                     self._open[elsewhere.node_id] = socket
                     task_status.started(socket)
                     while True:
