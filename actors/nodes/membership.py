@@ -52,6 +52,10 @@ AGAIN_SECONDS = 0.1
 whether the store has answered them. What the store answered others so much later than it left this
 node without an answer was no answer on its way while the store went."""
 
+BACK_SECONDS = 0.3
+"""So much earlier than this node may others have an answer of a store that is back for all: two of
+its tries, and what a connection takes."""
+
 LOOK_SECONDS = 0.02
 """The least time between two beats."""
 
@@ -254,8 +258,11 @@ class Membership:
                     await self._begin_anew(is_silent=is_silent)
 
     def _pause(self) -> float:
-        """How long until the next beat. Where another node has stopped beating, the next one is due
-        when its lease ends: then this node knows at once, and takes over what clients wait for."""
+        """How long until the next beat; after one in vain, not long. Where another node has stopped
+        beating, the next one is due when its lease ends: then this node knows at once, and takes
+        over what clients wait for."""
+        if self._in_vain < math.inf:
+            return min(self._interval, AGAIN_SECONDS)
         ends = min((each.seconds for each in self._others.values()), default=math.inf)
         return min(self._interval, max(LOOK_SECONDS, ends + LOOK_SECONDS))
 
@@ -305,9 +312,15 @@ class Membership:
                 if answered > in_vain + AGAIN_SECONDS:
                     break
                 await trio.sleep(AGAIN_SECONDS)
-        if answered > in_vain + AGAIN_SECONDS:
-            log.error("the store answers other nodes, and not this one: its chats end")
-            await self.cut_off()
+        if answered <= in_vain + AGAIN_SECONDS:
+            return
+        with trio.move_on_at(answered + BACK_SECONDS):
+            # It may be back for all, and have answered another one first.
+            while self._answered < in_vain:
+                await self.wait_beat()
+            return
+        log.error("the store answers other nodes, and not this one: its chats end")
+        await self.cut_off()
 
     async def _begin_anew(self, *, is_silent: bool) -> None:
         """The lease is over: drop everything, then begin another life as soon as the store lets."""

@@ -659,6 +659,8 @@ class _Life:
     def renew(self) -> Node:
         before, self._node = self._node, new_node(url=self._url)
         self.admissions.move(before.id, self._node.id)
+        self._engine.batches.move(before.id, self._node.id)
+        self._engine.files.move(before.id, self._node.id)
         self._engine.node_id = self._node.id
         self._cluster.keep(self._node, b"{}")
         return self._node
