@@ -251,6 +251,7 @@ class Chat:
                     self._asked = False
             case "conversation.closed" if event["reason"] not in ENDED:
                 # It has left memory, and is there again when it is joined again.
+                self._stopping = True  # what is typed from now on waits
                 if event["reason"] == MOVED and self._asked and self._own is None:
                     self._keep_line()  # nothing that has no answer was done
                 return

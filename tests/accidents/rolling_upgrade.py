@@ -27,6 +27,9 @@ from ..support.terminals import CTRL_D, Terminal, open_terminal
 
 TOOL: ChatCompletionToolUnionParam = {"type": "function", "function": {"name": "look"}}
 
+PAUSE_SECONDS = 0.2
+"""Between what a client does: the gateways shall start in a moment, beside all of them."""
+
 DEMO = ("-m", "ccapi.actors.commands.main", "serve", "--demo")
 
 
@@ -52,6 +55,7 @@ class Work:
                     at = time.strftime("%H:%M:%S", time.gmtime())
                     self.failures.append(f"{at} {name}: {error!r}")
                 self.slowest = max(self.slowest, time.monotonic() - begun)
+                time.sleep(PAUSE_SECONDS)
 
     def talk_by_id(self, sdk: openai.OpenAI, name: str | None = None) -> None:
         """Five turns, each of which knows those before it."""
@@ -145,6 +149,7 @@ class Work:
             await terminal.until(f"**{turn}**.")
             await terminal.until("> ")
             self.done["typed"] += 1
+            await trio.sleep(PAUSE_SECONDS)
 
 
 def replace(balanced: Balanced, gateway: Gateway) -> None:
