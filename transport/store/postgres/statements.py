@@ -70,7 +70,7 @@ select id, url, facts, extract(epoch from expires - clock_timestamp())::float8 f
 where id <> $1 and expires > clock_timestamp() and exists (select from mine) order by id
 """
 LEAVE = "delete from node where id = $1"
-"""Its conversations have an owner that does not live: to change each would be a look at all rows."""
+"""Its conversations have an owner that lives no more: to change each would be a look at all."""
 
 # -- leases ----------------------------------------------------------------------------------------
 
