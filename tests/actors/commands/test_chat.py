@@ -499,6 +499,39 @@ async def test_a_line_that_was_lost_with_the_connection_is_reported(tmp_path: Pa
             visit.over.set()
 
 
+@pytest.mark.parametrize("typed_before", [True, False])
+async def test_a_line_without_an_answer_goes_to_where_the_conversation_has_moved(
+    tmp_path: Path, typed_before: bool
+) -> None:
+    moved = {"reason": "moved"}
+    refused = {"message": "The gateway is stopping.", "code": "draining"}
+    async with open_gateway() as gateway:
+        async with open_terminal(tmp_path, "chat", "--url", gateway.url) as terminal:
+            visit = await gateway.visited()
+            await terminal.until("> ")
+            if typed_before:
+                await terminal.type("go\n")
+                asked = await visit.receive()
+                await visit.tell("conversation.closed", **moved)
+                await visit.tell("error", ref=asked["ref"], error=refused)
+            else:  # on the connection that is just being closed
+                await visit.tell("conversation.closed", **moved)
+                await visit.tell("presence", watchers=2)
+                await trio.sleep(0.2)
+                await terminal.type("go\n")
+            await terminal.until("the line waits")
+            await visit.lose()
+            visit = await gateway.visited(resumed=False, items=[], last_event_id=0)
+            assert (await visit.receive())["input"] == "go"
+            await visit.tell("turn.accepted", turn_id="t1", ref="turn")
+            await visit.happen("turn.started", 1, items=[])
+            await visit.happen("text.delta", 2, text="gone")
+            await visit.happen("turn.finished", 3, **FINISHED)
+            await terminal.until("gone\n> ")
+            assert "type it again" not in terminal.seen
+            visit.over.set()
+
+
 async def test_a_gateway_that_refuses_a_turn_is_asked_again(tmp_path: Path) -> None:
     async with open_gateway() as gateway:
         async with open_terminal(tmp_path, "chat", "--url", gateway.url) as terminal:
