@@ -18,7 +18,7 @@ from collections.abc import (
     Mapping,
     Sequence,
 )
-from contextlib import AbstractAsyncContextManager, asynccontextmanager
+from contextlib import AbstractAsyncContextManager, asynccontextmanager, suppress
 from functools import partial
 from importlib import metadata
 from typing import TypeVar
@@ -36,12 +36,14 @@ from ..transport.process.cli import Cli
 from ..transport.process.cli_version import Version
 from ..transport.process.login import Login
 from ..transport.seals import Seals
+from ..transport.store.interface import Missing, Node
 from .conversations.archive import Listed
 from .conversations.conversation import Conversation, ConversationInfo, info_of
 from .conversations.directory import Entry, not_found
 from .conversations.journal import seed_ids
 from .conversations.lineage import new_from
 from .conversations.turn_service import TurnService
+from .conversations.workspace_paths import new_conversation_id
 from .conversations.workspaces import check_tools, place_of
 from .keys.registry import LOCAL, revoked
 from .listeners.overview import GatewayStatistics, OwnStatistics, SessionInfo, session_info
@@ -63,6 +65,9 @@ log = get_logger("ccapi.gateway")
 
 COMPACTION_KEY = "compaction.key"
 """The file under ``storage.path`` by whose key a gateway that is alone seals compactions."""
+
+KEPT_AT_ONCE = 8
+"""Conversations that are stored at once when the gateway stops."""
 
 EVICTABLE_SECONDS = 60.0
 """A conversation that has slept so long makes way for a new one when there are too many."""
@@ -175,6 +180,8 @@ class Gateway:
         # An agent that works in no other's workspace works in one of the conversation's name.
         is_new_agent = setup.profile == "agent" and not (setup.workspace or seed)
         name = self._pool.reserve_agent() if is_new_agent else ""
+        if not name and self.nodes is not None:
+            name = new_conversation_id(self.nodes.node.id)
         entry = self._directory.create(owner, memory, now, private=private, conversation_id=name)
         entry.metadata = metadata or {}
         journal = self.archive.journal_of(entry) if kept else None
@@ -241,6 +248,20 @@ class Gateway:
         """A conversation that exists, which is in memory from now on. That is no checkpoint where
         it is there already. Raises `NotFound` (``conversation_not_found``), `Overloaded`."""
         return Conversation(self._turns, await self.archive.find(conversation_id, owner))
+
+    async def node_of(self, conversation_id: str) -> Node | None:
+        """Another node that has the conversation; None where none has it, or none is known to.
+        Raises `StoreError`."""
+        if self.archive.store is None:
+            return None
+        with suppress(Missing):
+            return (await self.archive.store.head(conversation_id)).node
+        return None
+
+    def runs(self, conversation_id: str, *, owner: str = LOCAL) -> bool:
+        """Whether a turn runs, or waits, in a conversation that is in memory."""
+        entry = self._directory.get(conversation_id, owner)
+        return entry is not None and entry.callers > 0
 
     def loaded(self, conversation_id: str, *, owner: str = LOCAL) -> Conversation:
         """A conversation that is in memory, as `find` has brought it there. Raises `NotFound`."""
@@ -464,13 +485,36 @@ class Gateway:
         self.batches.drain()
         self._turns.drain()
         if self.nodes is not None:
-            self.nodes.draining = True
+            self.nodes.drain()
             self._supervisor.release_idle()
 
     async def wait_drained(self) -> None:
-        """Wait until no turn is under way, after `drain`."""
+        """Wait until no turn is under way, after `drain`; nor what was passed on to another
+        gateway, and until it is known that this one takes no turns."""
+        if self.nodes is not None:
+            await self._keep_unstored()
+            await self.nodes.wait_noticed()
         await self._turns.wait_drained()
         await self.batches.wait_drained()
+        if self.nodes is not None:
+            await self.nodes.wait_passed()
+
+    async def _keep_unstored(self) -> None:
+        """Have other gateways find conversations that clients know of and that are in memory alone:
+        those that the cache has begun."""
+
+        async def keep() -> None:
+            for entry in entries:
+                try:
+                    await self.archive.keep(entry)
+                except GatewayError as error:
+                    name = entry.conversation_id
+                    log.warning("not kept", conversation_id=name, reason=str(error))
+
+        entries = iter([each for each in self._directory.all() if each.is_unstored])
+        async with trio.open_nursery() as nursery:
+            for _ in range(KEPT_AT_ONCE):
+                nursery.start_soon(keep)
 
     def kill_children(self) -> None:
         """End every child at once, without its stop sequence."""

@@ -37,6 +37,9 @@ TURN = "turn"
 ENDED = {"deleted", "forgotten"}
 """Why a conversation was closed that cannot be joined again."""
 
+MOVED = "moved"
+"""Why one was closed that goes on at another gateway."""
+
 YES, NO, ALWAYS = {"y", "yes"}, {"n", "no"}, {"a", "always"}
 
 
@@ -239,8 +242,7 @@ class Chat:
             case "permission.resolved":
                 self._permissions.pop(event["request_id"], None)
             case "error" if event["error"].get("code") == "draining" and event.get("ref") == TURN:
-                self._asked, self._stopping = False, True
-                self._unsent, self._sent = self._sent, None
+                self._keep_line()
                 self._say_waits()
             case "error":
                 self._screen.fail(str(event["error"]["message"]))
@@ -248,7 +250,10 @@ class Chat:
                 if event.get("ref") == TURN:
                     self._asked = False
             case "conversation.closed" if event["reason"] not in ENDED:
-                return  # it has left memory, and is there again when it is joined again
+                # It has left memory, and is there again when it is joined again.
+                if event["reason"] == MOVED and self._asked and self._own is None:
+                    self._keep_line()  # nothing that has no answer was done
+                return
             case "conversation.closed":
                 self._screen.show(event)
                 raise Leave(1 if self._failed else 0)
@@ -341,6 +346,12 @@ class Chat:
 
     def _say_waits(self) -> None:
         self._screen.say("(the line waits, and is sent when the gateway is there again)")
+
+    def _keep_line(self) -> None:
+        """The gateway stops, and has not done what the line asks: the next one is asked."""
+        self._asked, self._stopping = False, True
+        if self._sent is not None:
+            self._unsent, self._sent = self._sent, None
 
     async def _ask(self, text: str) -> None:
         """Ask for a turn. Raises `LinkLost`."""

@@ -61,7 +61,7 @@ too old is reported by `/ready`."""
 INTRODUCTION_PATIENCE = 2.0
 """Seconds that the first lines wait for the CLI's version and login."""
 
-DRAIN_MARGIN = 1.0
+DRAIN_MARGIN = 5.0
 """Seconds that the fronts have, after the last turn has ended, to send what is left."""
 
 

@@ -20,7 +20,7 @@ from functools import partial
 import trio
 from attrs import evolve, frozen
 
-from ...schemas.errors import Elsewhere, GatewayError, InvalidRequest, Overloaded
+from ...schemas.errors import Elsewhere, GatewayError, InvalidRequest, Overloaded, draining
 from ...schemas.log.fold import LoggedTurn, fold
 from ...schemas.log.records import Logged
 from ...schemas.log.words import matches, terms_of, words_of
@@ -51,6 +51,7 @@ from .directory import Directory, Entry, not_found
 from .journal import Journal, Place, added_id, failure_of
 from .lineage import lineage_key
 from .models import name_of
+from .workspace_paths import is_made_by
 
 log = get_logger("ccapi.archive")
 
@@ -130,6 +131,8 @@ class Archive:
         where it is there already. Raises `NotFound`, `Overloaded`, `RateLimited`."""
         if self.store is None or self._directory.knows(conversation_id):
             return self._directory.find(conversation_id, owner)
+        if self.nodes is not None and self.nodes.draining and self.nodes.taking is not None:
+            raise draining()  # it would only have to be given up again
         lock = self._loading.setdefault(conversation_id, trio.Lock())
         try:
             async with lock:
@@ -173,6 +176,10 @@ class Archive:
                 stored = await store.get(conversation_id, owner)
             records = await read_log(store, conversation_id, owner, lease.head)
         except Missing:
+            # One that the cache has begun is stored when it goes on.
+            for other in () if self.nodes is None else self.nodes.others:
+                if is_made_by(conversation_id, other.node.id):
+                    raise Elsewhere(other.node.id, other.node.url) from None
             raise not_found() from None
         except StoreError as error:
             raise failure_of(error, conversation_id) from error

@@ -75,6 +75,11 @@ class Entry:
         return isinstance(self.state.journal, Journal) and self.state.journal.lease is not None
 
     @property
+    def is_unstored(self) -> bool:
+        """Whether the store shall have it, and has nothing of it yet."""
+        return isinstance(self.state.journal, Journal) and self.state.journal.lease is None
+
+    @property
     def sleeps(self) -> bool:
         """Whether it has no child, no client asks it anything or has it open, and the store has all
         of it that it shall have."""

@@ -44,6 +44,15 @@ RELEASE_EVERY = 4
 """Sweeps between two looks for conversations that rest."""
 
 
+def _lapsed(settings: ClusterSettings) -> Overloaded:
+    """A new one each time: it keeps what was on the stack of those who raise it."""
+    return Overloaded(
+        "This gateway lost its lease on the conversation: the turn does not count.",
+        code="node_lapsed",
+        retry_after=settings.lease_seconds,
+    )
+
+
 def _is_chat(entry: Entry) -> bool:
     return entry.memory.setup.profile == "chat"
 
@@ -62,11 +71,6 @@ async def open_ownership(
 
     spared: set[Entry] = set()  # what is here under the lease of an earlier life
     grace_until = -math.inf
-    lapsed = Overloaded(
-        "This gateway lost its lease on the conversation: the turn does not count.",
-        code="node_lapsed",
-        retry_after=settings.lease_seconds,
-    )
 
     async def drop(is_silent: bool) -> None:
         nonlocal grace_until
@@ -75,19 +79,19 @@ async def open_ownership(
         if is_silent:
             spared.update(filter(_is_chat, entries))
             grace_until = trio.current_time() + GRACE_SECONDS
-        await supervisor.drop((each for each in entries if each not in spared), lapsed)
+        await supervisor.drop((each for each in entries if each not in spared), _lapsed(settings))
 
     async def drop_spared() -> None:
         going = {*spared}
         spared.clear()
-        await supervisor.drop(going, lapsed)
+        await supervisor.drop(going, _lapsed(settings))
 
     async def reclaim_spared() -> None:
         entries = {*spared}
         with suppress(StoreError):  # else once more with the next sweep
             taken = await archive.reclaim(entries)
             spared.difference_update(entries)
-            await supervisor.drop(taken, lapsed)
+            await supervisor.drop(taken, _lapsed(settings))
 
     async def sweep() -> None:
         number = 0

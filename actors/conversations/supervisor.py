@@ -129,7 +129,7 @@ class Supervisor:
         """Forget conversations in which no client asks anything, with a child or without, for this
         gateway stops: another node goes on with them. Their watchers come back there."""
         for entry in self._directory.all():
-            if not entry.callers and entry.state.is_settled:
+            if not entry.callers and entry.state.is_settled and not entry.is_unstored:
                 _drop(self._directory, self._bus, entry, "moved")
 
     def release_asleep(self, since: float) -> None:

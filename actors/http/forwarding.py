@@ -21,13 +21,14 @@ import re
 from collections.abc import Awaitable, Callable
 from functools import partial
 
+import trio
 from attrs import define, field, frozen
 
 from ...schemas.errors import Elsewhere, GatewayError, NotFound, node_lost
 from ...schemas.node_seal import FINAL_HEADER, HEADER, OWNER_HEADER, UNDONE, Passed
 from ...schemas.openai import sse
-from ...transport.http.asgi import while_connected
-from ...transport.http.node_client import Headers, NodeClient, NodeGone, NodeResponse
+from ...transport.http.asgi import ClientGone, while_connected
+from ...transport.http.node_client import Headers, NodeClient, NodeGone, NodeResponse, Wire
 from ...transport.loggers import get_logger
 from ..nodes.membership import Membership
 from ..runtime.boundary import as_gateway_error
@@ -36,11 +37,19 @@ from .request import Call
 
 log = get_logger("ccapi.forwarding")
 
-MOST_TRIES = 5
-"""How often a request looks for its conversation again."""
+MOST_SECONDS = 30.0
+"""How long a request looks for a node that does it: as long as one that stops gives the turns that
+run there."""
+
+FIRST_WAIT, LONGEST_WAIT = 0.02, 0.5
+"""Seconds until it looks for its conversation again: twice as long each time."""
 
 MOVED = "x-ccapi-moved"
-"""The header with which a node refuses what was passed on to it in vain."""
+"""The header with which a node refuses what was passed on to it in vain. It names the node that has
+the conversation, or this node where it will give it up."""
+
+SAFE_METHODS = ("GET", "HEAD")
+"""What is asked so may be asked again."""
 
 EXPECTED = "x-ccapi-expected"
 """The header that names the conversation for which a request came without a look into the store."""
@@ -78,8 +87,9 @@ class Forwarder:
 
     membership: Membership
     client: NodeClient
-    _places: dict[tuple[str, str], Elsewhere] = field(init=False, factory=dict)
-    """Where conversations were, by their owners and ids."""
+    _places: dict[tuple[str, str], tuple[str, str]] = field(init=False, factory=dict)
+    """Where conversations were, by their owners and ids: the node's id and URL. (An exception
+    would keep all that was on the stack when it was raised: the request, and its body.)"""
 
     def forwarding(self, handler: Handler) -> Handler:
         """`handler`, but what another node has to do is passed on to it."""
@@ -89,17 +99,24 @@ class Forwarder:
         if call.from_node is not None:
             _check_expected(call)
         name = await self._name_of(call)
-        if name is not None and await self._pass_on_at_once(call, name):
+        until, wait = trio.current_time() + MOST_SECONDS, FIRST_WAIT
+        if name is not None and await self._pass_on_at_once(call, name, until):
             return
         elsewhere = await self._handle_here(handler, call)
-        tries = 1
-        while elsewhere is not None and not await self._pass_on(call, elsewhere):
-            if tries == MOST_TRIES:
+        while elsewhere is not None:
+            moved_to = await self._pass_on(call, elsewhere, until)
+            if moved_to is None:
+                self._remember(call, name or await self._name_of(call), elsewhere)
+                return
+            holder = self.membership.find(moved_to)
+            if trio.current_time() >= until:
                 raise elsewhere
-            tries += 1
+            if holder is not None and holder.id != elsewhere.node_id:
+                elsewhere = Elsewhere(holder.id, holder.url)
+                continue
+            await _stay_connected(call, partial(trio.sleep, wait))
+            wait = min(2 * wait, LONGEST_WAIT)
             elsewhere = await self._handle_here(handler, call)
-        if elsewhere is not None:
-            self._remember(call, name or await self._name_of(call), elsewhere)
 
     async def _name_of(self, call: Call) -> str | None:
         """Which conversation the request names, as far as that is known without a look at what it
@@ -116,19 +133,21 @@ class Forwarder:
             found = _NAMED.search(body, len(body) - NAMED_WITHIN)
         return None if found is None else found[1].decode("ascii")
 
-    async def _pass_on_at_once(self, call: Call, name: str) -> bool:
+    async def _pass_on_at_once(self, call: Call, name: str, until: float) -> bool:
         """Whether the node that had the conversation has answered."""
         known = self._places.get((call.owner, name))
         if known is None or call.from_node is not None:
             return False
-        if self.membership.lives_on(known.node_id) and await self._pass_on(call, known, name):
+        node_id, url = known
+        stays = self.membership.lives_on(node_id) and not self.membership.drains(node_id)
+        if stays and await self._pass_on(call, Elsewhere(node_id, url), until, name) is None:
             return True
         self._places.pop((call.owner, name), None)
         return False
 
     def _remember(self, call: Call, name: str | None, elsewhere: Elsewhere) -> None:
         if name is not None:
-            self._places[call.owner, name] = elsewhere
+            self._places[call.owner, name] = elsewhere.node_id, elsewhere.url
             if len(self._places) > MOST_PLACES:
                 del self._places[next(iter(self._places))]
 
@@ -138,66 +157,80 @@ class Forwarder:
         try:
             await handler(call)
         except Exception as error:
-            elsewhere = elsewhere_in(error) or self._instead(error)
-            if elsewhere is None or call.response.status is not None:
+            elsewhere = elsewhere_in(error)
+            stops = elsewhere is None and self._stops(error)
+            if call.response.status is not None or not (elsewhere or stops):
+                raise
+            if call.from_node is not None:  # one hop is all
+                call.response.headers = known
+                here = self.membership.node.id
+                call.response.headers[MOVED] = here if elsewhere is None else elsewhere.node_id
+                raise
+            elsewhere = elsewhere or self.membership.instead
+            if elsewhere is None:
                 raise
             call.response.headers = known
-            if call.from_node is not None:  # one hop is all
-                call.response.headers[MOVED] = "1"
-                raise
             return elsewhere
         return None
 
-    def _instead(self, error: Exception) -> Elsewhere | None:
-        """What says that another node takes the turn which this one, that drains, does not."""
-        if not (self.membership.draining and as_gateway_error(error).code == "draining"):
-            return None
-        other = self.membership.taking
-        return None if other is None else Elsewhere(other.id, other.url)
+    def _stops(self, error: Exception) -> bool:
+        """Whether this node does not do it because it drains."""
+        return self.membership.draining and as_gateway_error(error).code == "draining"
 
-    async def _pass_on(self, call: Call, elsewhere: Elsewhere, expected: str = "") -> bool:
-        """Whether the other node has answered; if not, the conversation is to be looked for
-        again. `expected`: the one that it is thought to have. Raises `Elsewhere` where that node
-        lives and cannot be reached."""
+    async def _pass_on(
+        self, call: Call, elsewhere: Elsewhere, until: float, expected: str = ""
+    ) -> str | None:
+        """None: the other node has answered. Else the conversation is to be looked for again, and
+        this is the id of the node that has it, as far as that is known. `expected`: the one that it
+        is thought to have. Raises `Elsewhere` where that node lives and cannot be reached."""
         back = _PassedBack(call)
         try:
-            return await self._relay(call, elsewhere, back, expected)
+            with self.membership.passing_on():
+                return await self._relay(call, elsewhere, back, expected)
         except NodeGone as gone:
             self.client.forget(elsewhere.url)
             log.warning("a node broke off", url=elsewhere.url, reason=str(gone))
             if call.response.status is not None:
                 await back.break_off(node_lost())
-                return True
-            if gone.was_asked:
+                return None
+            if gone.was_asked and call.scope["method"] not in SAFE_METHODS:
                 raise node_lost() from gone
-        # It was never asked. Once its lease is over, the conversation is free.
-        if not await self.membership.outlasts(elsewhere.node_id):
+        # It was never asked, or may be asked again. Once its lease is over, the conversation is
+        # free.
+        if self.membership.drains(elsewhere.node_id):
+            with trio.move_on_at(until):
+                wait_gone = partial(self.membership.wait_gone, elsewhere.node_id)
+                await _stay_connected(call, wait_gone)
+        elif not await self.membership.outlasts(elsewhere.node_id):
             raise elsewhere
-        return False
+        return ""
 
     async def _relay(
         self, call: Call, elsewhere: Elsewhere, back: _PassedBack, expected: str
-    ) -> bool:
-        """Raises `NodeGone`."""
+    ) -> str | None:
+        """As `_pass_on`. Raises `NodeGone`."""
         method, target, headers, body = await self._request_of(call)
         if expected:
             headers = [*headers, (EXPECTED.encode(), expected.encode("latin-1"))]
-        moved = False
+        wire, may_stop = Wire(), self.membership.drains(elsewhere.node_id)
+        moved_to: str | None = None
         failure: Exception | None = None
         try:
             async with while_connected(call.receive) as nursery:
-                nursery.start_soon(self._watch, elsewhere.node_id, back)
-                ask = self.client.ask(elsewhere.url, method, target, headers, body)
+                nursery.start_soon(self._watch, elsewhere.node_id, back, wire)
+                ask = self.client.ask(
+                    elsewhere.url, method, target, headers, body, wire=wire, may_stop=may_stop
+                )
                 async with ask as response:
-                    moved = _says_moved(response)
-                    if not moved:
+                    moved_to = _moved_to(response)
+                    if moved_to is None:
                         await back.pass_on(response)
         except ExceptionGroup as failures:
             failure = _first(failures)
         if failure is not None:
             raise failure
         log.info("passed on", url=elsewhere.url, status=call.response.status, path=target)
-        return not moved  # a client that has hung up needs no other answer
+        return moved_to  # a client that has hung up needs no other answer
 
     async def _request_of(self, call: Call) -> tuple[str, str, Headers, bytes | bytearray]:
         """What the other node is sent: the method, the target, headers and body."""
@@ -212,11 +245,24 @@ class Forwarder:
         ]
         return scope["method"], target, headers, body
 
-    async def _watch(self, node_id: str, back: _PassedBack) -> None:
+    async def _watch(self, node_id: str, back: _PassedBack, wire: Wire) -> None:
         """A node that is frozen, or cut off, does not break the connection."""
         await self.membership.wait_gone(node_id)
+        # One that has stopped in good order has said all it had to say; that may not be read yet.
+        while wire.has_input and not back.is_over:  # noqa: ASYNC110 (nothing says that it was read)
+            await trio.sleep(FIRST_WAIT)
         if not back.is_over:
-            raise NodeGone("its lease is over", was_asked=True)
+            raise NodeGone("its lease is over", was_asked=wire.socket is not None)
+
+
+async def _stay_connected(call: Call, wait: Callable[[], Awaitable[None]]) -> None:
+    """Wait, as long as the client is there. Raises `ClientGone`."""
+    is_over = False
+    async with while_connected(call.receive):
+        await wait()
+        is_over = True
+    if not is_over:
+        raise ClientGone
 
 
 def _check_expected(call: Call) -> None:
@@ -228,7 +274,7 @@ def _check_expected(call: Call) -> None:
     try:
         call.gateway.loaded(expected, owner=call.owner)
     except NotFound:
-        call.response.headers[MOVED] = "1"
+        call.response.headers[MOVED] = ""
         raise Elsewhere("", "") from None
 
 
@@ -245,8 +291,10 @@ def elsewhere_in(error: BaseException) -> Elsewhere | None:
     return error if isinstance(error, Elsewhere) else None
 
 
-def _says_moved(response: NodeResponse) -> bool:
-    return (MOVED.encode(), b"1") in response.headers
+def _moved_to(response: NodeResponse) -> str | None:
+    """The id of the node that has the conversation, where this one has not."""
+    found = [value for name, value in response.headers if name == MOVED.encode()]
+    return found[0].decode("latin-1") if found else None
 
 
 @define(eq=False)

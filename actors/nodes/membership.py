@@ -23,14 +23,14 @@ from __future__ import annotations
 import math
 import random
 import time
-from collections.abc import AsyncIterator, Awaitable, Callable, Mapping, Sequence
-from contextlib import asynccontextmanager, suppress
+from collections.abc import AsyncIterator, Awaitable, Callable, Iterator, Mapping, Sequence
+from contextlib import asynccontextmanager, contextmanager, suppress
 from pathlib import Path
 
 import trio
 
 from ...schemas.convert import parse_json, write_json
-from ...schemas.errors import Overloaded
+from ...schemas.errors import Elsewhere, Overloaded
 from ...schemas.node_seal import HEADER, OWNER_HEADER, Passed, seal
 from ...schemas.settings.settings import ClusterSettings, Problem, SettingsError
 from ...transport.loggers import get_logger
@@ -52,8 +52,16 @@ AGAIN_SECONDS = 0.1
 whether the store has answered them. What the store answered others so much later than it left this
 node without an answer was no answer on its way while the store went."""
 
+BACK_SECONDS = 0.3
+"""So much earlier than this node may others have an answer of a store that is back for all: two of
+its tries, and what a connection takes."""
+
 LOOK_SECONDS = 0.02
 """The least time between two beats."""
+
+HELD_SECONDS = 1.5
+"""How long a connection that another node has passed on stays open once that node drains: by then
+a balancer gives it no new ones."""
 
 
 class Membership:
@@ -74,6 +82,8 @@ class Membership:
         """The id of the folder in which this node's agents work (`workspaces_home.home_of`)."""
         self.draining = False
         """Whether this node takes no more turns, which it tells the others too."""
+        self.passing = 0
+        """How many requests are under way that this node has passed on."""
         self._store = store
         self._secret = settings.secret
         self._lease, self._interval = settings.lease_seconds, settings.beat
@@ -83,6 +93,9 @@ class Membership:
         self._store_seconds = 0.0
         self._others: dict[str, LiveNode] = {}
         self._changed = trio.Event()
+        self._hurry = trio.Event()
+        self._notice_seconds = settings.notice_seconds
+        self._draining_since: dict[str, float] = {}
         self.lives = 0
         """How often the node began anew."""
         self.since = -math.inf
@@ -136,6 +149,60 @@ class Membership:
         taking = [each.node for each in self._others.values() if not _drains(each)]
         return random.choice(taking) if taking else None  # noqa: S311 (no secret)
 
+    @property
+    def instead(self) -> Elsewhere | None:
+        """What says that another node does what this one, which drains, does not."""
+        other = self.taking
+        return None if other is None else Elsewhere(other.id, other.url)
+
+    def drain(self) -> None:
+        """This node takes no more turns, and tells the others at once."""
+        self.draining = True
+        self._hurry.set()
+
+    def drains(self, node_id: str) -> bool:
+        """Whether this other node takes no more turns, as far as that is known."""
+        return node_id in self._draining_since
+
+    async def wait_noticed(self) -> None:
+        """Wait until others, and who gives them requests, know that this node drains; or until
+        there is no other that takes turns."""
+        seconds = max(self._notice_seconds, self._interval + HELD_SECONDS)
+        if not self._notice_seconds:
+            return
+        with trio.move_on_after(seconds):
+            while self.taking is not None:
+                await self.wait_beat()
+
+    async def wait_passed(self) -> None:
+        """Wait until nothing is under way that this node has passed on."""
+        while self.passing:
+            await self.wait_beat()
+
+    @contextmanager
+    def passing_on(self) -> Iterator[None]:
+        """A request that is passed on is under way while the block runs."""
+        self.passing += 1
+        try:
+            yield
+        finally:
+            self.passing -= 1
+
+    async def wait_leaving(self, node_id: str) -> None:
+        """Wait until this other node is about to stop, or gone."""
+        await self.wait_beat()
+        while node_id in self._others:
+            since = self._draining_since.get(node_id, math.inf)
+            if trio.current_time() >= since + HELD_SECONDS:
+                return
+            with trio.move_on_at(since + HELD_SECONDS):
+                await self.wait_beat()
+
+    def find(self, node_id: str) -> Node | None:
+        """Another node, if it lives as far as that is known."""
+        found = self._others.get(node_id)
+        return None if found is None else found.node
+
     def node_at(self, home: str) -> Node | None:
         """Another node whose agents work there."""
         found = (each.node for each in self._others.values() if _facts(each).get("home") == home)
@@ -181,7 +248,9 @@ class Membership:
         """Beat, for as long as the node is there."""
         async with trio.open_nursery() as nursery:
             while True:
-                await trio.sleep(self._pause())
+                with trio.move_on_after(self._pause()):
+                    await self._hurry.wait()
+                    self._hurry = trio.Event()
                 is_silent = await self._try_to_beat()
                 if not self.holds:
                     if is_silent:
@@ -189,8 +258,11 @@ class Membership:
                     await self._begin_anew(is_silent=is_silent)
 
     def _pause(self) -> float:
-        """How long until the next beat. Where another node has stopped beating, the next one is due
-        when its lease ends: then this node knows at once, and takes over what clients wait for."""
+        """How long until the next beat; after one in vain, not long. Where another node has stopped
+        beating, the next one is due when its lease ends: then this node knows at once, and takes
+        over what clients wait for."""
+        if self._in_vain < math.inf:
+            return min(self._interval, AGAIN_SECONDS)
         ends = min((each.seconds for each in self._others.values()), default=math.inf)
         return min(self._interval, max(LOOK_SECONDS, ends + LOOK_SECONDS))
 
@@ -221,6 +293,12 @@ class Membership:
             raise
         others = (each for each in beat.nodes if each.node.id != self.node.id)
         self._others = {each.node.id: each for each in others}
+        now = trio.current_time()
+        self._draining_since = {
+            each.node.id: self._draining_since.get(each.node.id, now)
+            for each in self._others.values()
+            if _drains(each)
+        }
         changed, self._changed = self._changed, trio.Event()
         changed.set()
 
@@ -234,14 +312,20 @@ class Membership:
                 if answered > in_vain + AGAIN_SECONDS:
                     break
                 await trio.sleep(AGAIN_SECONDS)
-        if answered > in_vain + AGAIN_SECONDS:
-            log.error("the store answers other nodes, and not this one: its chats end")
-            await self.cut_off()
+        if answered <= in_vain + AGAIN_SECONDS:
+            return
+        with trio.move_on_at(answered + BACK_SECONDS):
+            # It may be back for all, and have answered another one first.
+            while self._answered < in_vain:
+                await self.wait_beat()
+            return
+        log.error("the store answers other nodes, and not this one: its chats end")
+        await self.cut_off()
 
     async def _begin_anew(self, *, is_silent: bool) -> None:
         """The lease is over: drop everything, then begin another life as soon as the store lets."""
         self._until = -math.inf
-        self._others = {}
+        self._others, self._draining_since = {}, {}
         changed, self._changed = self._changed, trio.Event()
         changed.set()
         reason = "the store does not answer" if is_silent else "the store has given it up"

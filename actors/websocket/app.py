@@ -19,7 +19,7 @@ from collections.abc import (
     Mapping,
     Sequence,
 )
-from contextlib import asynccontextmanager
+from contextlib import asynccontextmanager, nullcontext
 from functools import partial
 from typing import TYPE_CHECKING
 from urllib.parse import parse_qsl, unquote
@@ -37,6 +37,7 @@ from ...schemas.errors import (
     NotFound,
     RateLimited,
     draining,
+    storage_unavailable,
 )
 from ...schemas.keys import Scope
 from ...schemas.node_seal import EVENTS_HEADER, SHARED, Passed
@@ -53,6 +54,7 @@ from ...transport.http.websocket import (
     host_of,
 )
 from ...transport.loggers import get_logger
+from ...transport.store.interface import StoreError
 from ..http.auth import (
     NODE_HEADER,
     Headers,
@@ -162,6 +164,7 @@ class _Admitted:
     path: Mapping[str, str]
     query: Mapping[str, str]
     subprotocol: str | None
+    from_node: str | None
 
 
 @frozen
@@ -203,8 +206,10 @@ class WebSocketFront:
         path, _, query = request.path.partition("?")
         with structlog.contextvars.bound_contextvars(request_id=request_id):
             try:
-                owner = self._owner(request, headers, query, request_id)
-                admitted = await self._admit_somewhere(request, headers, owner, path, query)
+                owner, from_node = self._owner(request, headers, query, request_id)
+                admitted = await self._admit_somewhere(
+                    request, headers, owner, from_node, path, query
+                )
             except GatewayError as error:
                 log.info("request", method="GET", path=path, status=error.status, websocket=True)
                 publish_refusal(self._gateway.bus, error, request_id)
@@ -222,16 +227,23 @@ class WebSocketFront:
         return None
 
     async def _admit_somewhere(
-        self, request: WebSocketRequest, headers: Headers, owner: str, path: str, query: str
+        self,
+        request: WebSocketRequest,
+        headers: Headers,
+        owner: str,
+        from_node: str | None,
+        path: str,
+        query: str,
     ) -> _Admitted | _Other:
         """Raises `GatewayError`."""
         nodes = self._gateway.nodes
         seconds = self._gateway.settings.cluster.connect_seconds
         for tries_left in reversed(range(MOST_TRIES)):
             try:
-                return await self._admit(request, headers, owner, path, query)
-            except Elsewhere as elsewhere:
-                if nodes is None or NODE_HEADER in headers or not tries_left:
+                return await self._admit(request, headers, owner, from_node, path, query)
+            except GatewayError as error:
+                elsewhere = await self._elsewhere(error, path)
+                if elsewhere is None or nodes is None or from_node is not None or not tries_left:
                     raise
                 try:
                     stream, _ = await connect(Place.of(elsewhere.url), seconds)
@@ -242,17 +254,33 @@ class WebSocketFront:
                         raise elsewhere from None
         raise AssertionError("the last try returns or raises")
 
+    async def _elsewhere(self, error: GatewayError, path: str) -> Elsewhere | None:
+        """What says that another node has what is wanted, or has to do it for this one, which
+        drains. Raises `Overloaded`."""
+        nodes = self._gateway.nodes
+        if isinstance(error, Elsewhere) or nodes is None or error.code != "draining":
+            return error if isinstance(error, Elsewhere) else None
+        _, parts = _find(path)
+        name = parts.get("conversation_id")
+        try:
+            holder = None if name is None else await self._gateway.node_of(name)
+        except StoreError as failure:
+            raise storage_unavailable(str(failure)) from failure
+        return nodes.instead if holder is None else Elsewhere(holder.id, holder.url)
+
     async def _pass_through(self, other: _Other, passed: Passed, client: ReplayStream) -> None:
-        """Have the other node serve a client that joins a conversation of that node's: nothing
-        else is one node's alone."""
-        assert self._shared is not None
+        """Have the other node serve a client: one that joins a conversation of that node's, or any
+        where this one drains."""
         self._open += 1
         elsewhere, path = other.elsewhere, passed.target.partition("?")[0]
+        route, _ = _find(path)
         shared = Shared(elsewhere.node_id, elsewhere.url, path, passed.owner)
+        joins = self._shared is not None and route.handler is join
         try:
             async with other.stream, trio.open_nursery() as nursery:
                 nursery.start_soon(other.end_with_it, nursery.cancel_scope)
-                async with self._shared.of(shared) as events:
+                sharing = self._shared.of(shared) if self._shared and joins else nullcontext()
+                async with sharing as events:
                     proof = other.nodes.prove(passed)
                     if events is None:
                         await pass_through(client, other.stream, proof)
@@ -264,13 +292,14 @@ class WebSocketFront:
 
     def _owner(
         self, request: WebSocketRequest, headers: Headers, query: str, request_id: str
-    ) -> str:
-        """Whose connection it is. Raises `GatewayError`."""
+    ) -> tuple[str, str | None]:
+        """Whose connection it is, and the id of the node that has passed it on. Raises
+        `GatewayError`."""
         gateway, settings = self._gateway, self._gateway.settings
         if gateway.nodes is not None and NODE_HEADER in headers:
             passed = Passed("GET", request.path, request_id)
-            node_of(settings.cluster.secret, headers, passed)
-            return self._keys.passed_on(headers)
+            from_node = node_of(settings.cluster.secret, headers, passed)
+            return self._keys.passed_on(headers), from_node
         hosts = [host_of(request).encode("utf-8")]
         check_host(settings.server, hosts)
         # No CORS stands before a WebSocket: whatever page asks, the browser connects.
@@ -279,7 +308,7 @@ class WebSocketFront:
         query_key = dict(parse_qsl(query, keep_blank_values=True)).get("api_key")
         if query_key is not None and settings.auth.allow_query_key:
             shown.append(query_key.encode())
-        return self._keys.owner(headers, shown)
+        return self._keys.owner(headers, shown), None
 
     def _events_of(self, headers: Headers) -> str:
         """What the node that passes the connection on wants of the events. (`_owner` has looked
@@ -304,7 +333,13 @@ class WebSocketFront:
         scope.cancel()
 
     async def _admit(
-        self, request: WebSocketRequest, headers: Headers, owner: str, path: str, query: str
+        self,
+        request: WebSocketRequest,
+        headers: Headers,
+        owner: str,
+        from_node: str | None,
+        path: str,
+        query: str,
     ) -> _Admitted:
         """Raises `GatewayError`."""
         gateway, settings = self._gateway, self._gateway.settings
@@ -313,7 +348,7 @@ class WebSocketFront:
         route, parts = _find(path)
         if route.scopes:
             gateway.keys.find(owner).check(route.scopes)
-        if gateway.draining:
+        if gateway.draining and not self._is_seen_to_its_end(owner, parts):
             raise draining()
         await route.check(gateway, owner, parts)
         is_full = self._open >= settings.websocket.max_connections
@@ -324,7 +359,12 @@ class WebSocketFront:
                 retry_after=5,
             )
         chosen = _choose(request.proposed_subprotocols)
-        return _Admitted(route.handler, owner, parts, asked, chosen)
+        return _Admitted(route.handler, owner, parts, asked, chosen, from_node)
+
+    def _is_seen_to_its_end(self, owner: str, parts: Mapping[str, str]) -> bool:
+        """Whether a client may join, although the gateway drains: a turn runs there."""
+        name, gateway = parts.get("conversation_id"), self._gateway
+        return name is not None and gateway.nodes is not None and gateway.runs(name, owner=owner)
 
     async def _talk(
         self,
@@ -350,6 +390,7 @@ class WebSocketFront:
             socket,
             admitted.path,
             admitted.query,
+            admitted.from_node,
             events,
         )
         try:

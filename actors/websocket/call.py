@@ -39,6 +39,7 @@ class SocketCall:
     socket: WebSocket
     path: Mapping[str, str]
     query: Mapping[str, str]
+    from_node: str | None = None
     events: str = ""
     """What another node that has passed the connection on wants of the events of a conversation
     (`schemas.node_seal`); empty: it is the client's own connection."""

@@ -35,6 +35,9 @@ from ..watching.broadcast import Broadcast, BroadcastClosed, FellBehind, Slot, W
 from .call import SocketCall, error_event
 from .join_turns import start_turn
 
+MOVED = "moved"
+"""Why a conversation closes that is there again as soon as the client comes back."""
+
 TOO_FAR_BEHIND = 4008
 """The code of a WebSocket whose client cannot keep up (in the range for private use)."""
 
@@ -55,9 +58,11 @@ async def join(call: SocketCall) -> None:
         hello = _hello(conversation, resumed=resumed, behind=after is not None and not resumed)
         watcher.seen = after if resumed and after is not None else broadcast.last
         await call.send(hello)
-        end = None
+        end, obeying = None, trio.Lock()
         async with trio.open_nursery() as nursery:
-            nursery.start_soon(_listen, call, conversation, nursery.cancel_scope)
+            nursery.start_soon(_listen, call, conversation, obeying, nursery.cancel_scope)
+            if call.from_node is not None:
+                nursery.start_soon(_end_with, call, obeying, nursery.cancel_scope)
             if call.events == APART:
                 end = await _catch_up(call, broadcast, watcher)
             else:
@@ -171,25 +176,51 @@ def _frame_of(slot: Slot) -> bytes:
     return slot.frame
 
 
+async def _end_with(call: SocketCall, obeying: trio.Lock, scope: trio.CancelScope) -> None:
+    """Have the client come back by another way where the node that it came by stops. What it has
+    said and has no answer to is not done: it may say that again."""
+    nodes = call.gateway.nodes
+    assert nodes is not None, "a node has passed it on"
+    assert call.from_node is not None
+    await nodes.wait_leaving(call.from_node)
+    try:
+        async with obeying:
+            await call.send({"type": "conversation.closed", "reason": MOVED})
+            scope.cancel()
+    except WebSocketClosed:
+        scope.cancel()
+
+
 # -- what the client says --------------------------------------------------------------------------
 
 
-async def _listen(call: SocketCall, conversation: Conversation, scope: trio.CancelScope) -> None:
+async def _listen(
+    call: SocketCall, conversation: Conversation, obeying: trio.Lock, scope: trio.CancelScope
+) -> None:
     try:
         while True:
             ref: object = None
             try:
                 message = await call.receive()
                 ref = message.get("ref")
-                answer = await _obey(call, conversation, message)
             except (GatewayError, ExceptionGroup) as error:
-                failure = as_gateway_error(error)
-                publish_refusal(call.gateway.bus, failure, call.request_id, call.owner)
-                answer = error_event(failure, ref)
-            if answer is not None:
-                await call.send({**answer, "ref": ref} if ref is not None else answer)
+                await call.send(_error_of(call, error, ref))
+                continue
+            async with obeying:
+                try:
+                    answer = await _obey(call, conversation, message)
+                except (GatewayError, ExceptionGroup) as error:
+                    answer = _error_of(call, error, ref)
+                if answer is not None:
+                    await call.send({**answer, "ref": ref} if ref is not None else answer)
     except WebSocketClosed:
         scope.cancel()
+
+
+def _error_of(call: SocketCall, error: Exception, ref: object) -> dict[str, object]:
+    failure = as_gateway_error(error)
+    publish_refusal(call.gateway.bus, failure, call.request_id, call.owner)
+    return error_event(failure, ref)
 
 
 async def _obey(

@@ -54,11 +54,13 @@ Deliver = Callable[[bytes], Awaitable[None]]
 
 @define(eq=False)
 class NodeSocket:
-    """The WebSocket to one node. `ended` is set where it is no more; until then each lane's end
-    sets its event in `lanes`."""
+    """The WebSocket to one of the `nodes`. `ended` is set where it is no more; until then each
+    lane's end sets its event in `lanes`."""
 
     connection: WebSocketConnection
-    elsewhere: Elsewhere
+    node_id: str
+    url: str
+    nodes: Membership
     lanes: dict[str | None, trio.Event] = field(factory=dict)
     ended: trio.Event = field(factory=trio.Event)
 
@@ -67,7 +69,7 @@ class NodeSocket:
         try:
             await self.connection.send_message(write_json(message).decode())
         except ConnectionClosed:
-            raise self.elsewhere from None
+            raise Elsewhere(self.node_id, self.url) from None
 
 
 class NodeSockets:
@@ -115,7 +117,8 @@ class NodeSockets:
                 # A node that is frozen, or cut off, ends nothing by itself.
                 nursery.start_soon(self._end_with, elsewhere.node_id, nursery.cancel_scope)
                 async with self._connect(elsewhere) as connection:
-                    socket = self._open[elsewhere.node_id] = NodeSocket(connection, elsewhere)
+                    socket = NodeSocket(connection, elsewhere.node_id, elsewhere.url, self._nodes)
+                    self._open[elsewhere.node_id] = socket
                     task_status.started(socket)
                     while True:
                         message = await connection.get_message()
@@ -135,7 +138,6 @@ class NodeSockets:
     async def _connect(self, elsewhere: Elsewhere) -> AsyncIterator[WebSocketConnection]:
         """Raises `NodeGone`, `HandshakeError`, `trio.TooSlowError`."""
         place = Place.of(elsewhere.url)
-        host = f"[{place.host}]" if ":" in place.host else place.host
         passed = Passed("GET", PATH, f"req_{uuid4().hex}", self._owner)
         stream, _ = await connect(place, self._connect_seconds)
         try:
@@ -144,7 +146,7 @@ class NodeSockets:
                     connection = await wrap_client_stream(
                         nursery,
                         stream,
-                        f"{host}:{place.port}",
+                        place.authority,
                         PATH,
                         extra_headers=self._nodes.prove(passed),
                         max_message_size=MOST_MESSAGE_BYTES,

@@ -103,13 +103,21 @@ class SocketCaller(Protocol):
     def owner(self) -> str: ...
     @property
     def socket(self) -> Socket: ...
+    @property
+    def from_node(self) -> str | None: ...
 
 
 async def converse(call: SocketCaller) -> None:
     """``GET /v1/responses`` with an upgrade. Ends by what `receive` or `send` raises."""
     socket = call.socket
     await converse_over(
-        call.gateway, call.owner, socket.receive, socket.send, socket.take_share, socket.hold
+        call.gateway,
+        call.owner,
+        socket.receive,
+        socket.send,
+        socket.take_share,
+        socket.hold,
+        is_passed_on=call.from_node is not None,
     )
 
 
@@ -124,11 +132,14 @@ async def converse_over(
     send: Send,
     take_share: Callable[[], Share | None] = lambda: None,
     hold: Hold = _hold_nothing,
+    *,
+    is_passed_on: bool = False,
 ) -> None:
     """The same over any pair of functions that take and give whole messages. `take_share`: what the
-    message that was received last holds of the room for messages; `hold` has it hold more."""
+    message that was received last holds of the room for messages; `hold` has it hold more.
+    `is_passed_on`: another node has its client."""
     async with trio.open_nursery() as nursery:
-        session = _Session(gateway, owner, send, nursery, take_share, hold)
+        session = _Session(gateway, owner, send, nursery, take_share, hold, is_passed_on)
         try:
             while True:
                 await session.take_message(await receive())
@@ -197,8 +208,10 @@ class _Session:
         nursery: trio.Nursery,
         take_share: Callable[[], Share | None],
         hold: Hold,
+        is_passed_on: bool,
     ) -> None:
         self._gateway = gateway
+        self._is_passed_on = is_passed_on
         self._owner = owner
         self._send = send
         self._nursery = nursery
@@ -378,7 +391,7 @@ class _Session:
                 if not job.request.generate:
                     prepared = await prepare(job)
             except Exception as error:
-                elsewhere = elsewhere_in(error)
+                elsewhere = elsewhere_in(error) or self._instead(error)
                 if elsewhere is not None and self._others is not None:
                     raise elsewhere from error
                 self._evict(request.create.raw.get("previous_response_id"))
@@ -398,6 +411,13 @@ class _Session:
             lane.running, steers = None, lane.steers
             lane.steers = []
             following = await self._successor(lane, running, steers) if steers else None
+
+    def _instead(self, error: Exception) -> Elsewhere | None:
+        """What says that another node gives the response which this one, that drains, does not."""
+        nodes = self._gateway.nodes
+        if nodes is None or self._is_passed_on or as_gateway_error(error).code != "draining":
+            return None
+        return nodes.instead
 
     async def _accept(self, request: _Request) -> Job:
         parse = partial(
@@ -481,10 +501,11 @@ class _Session:
         over = node.lanes[lane.stream_id] = trio.Event()
         lane.passed_to = node
         try:
-            await node.ask(message)
-            async with trio.open_nursery() as nursery:
-                for event in (over, node.ended):
-                    nursery.start_soon(_cancel_after, event, nursery.cancel_scope)
+            with node.nodes.passing_on():
+                await node.ask(message)
+                async with trio.open_nursery() as nursery:
+                    for event in (over, node.ended):
+                        nursery.start_soon(_cancel_after, event, nursery.cancel_scope)
         except Elsewhere as error:
             await self._send_event(encode_failure(error, lane.stream_id))
             return

@@ -193,7 +193,7 @@ class SharedEvents:
     def _request(self, shared: Shared, place: Place) -> bytes:
         passed = Passed("GET", shared.path, f"req_{uuid4().hex}", shared.owner)
         headers = [
-            (b"host", f"{place.host}:{place.port}".encode()),
+            (b"host", place.authority.encode()),
             (b"connection", b"Upgrade"),
             (b"upgrade", b"websocket"),
             (b"sec-websocket-version", b"13"),

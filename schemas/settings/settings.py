@@ -830,6 +830,12 @@ class ClusterSettings(Section):
         rules.not_negative,
         "How long a conversation without a child stays with its gateway after it was used.",
     )
+    notice_seconds: float = key(
+        3.0,
+        rules.not_negative,
+        "How long a gateway that stops is still there at least, and passes on what it is asked: "
+        "longer than balancers and other gateways need to notice. 0: only while its turns run.",
+    )
 
     def conflicts(self) -> Iterator[tuple[str, str]]:
         if self.node_url and not self.secret:

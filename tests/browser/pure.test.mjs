@@ -314,6 +314,18 @@ test("a message that a stopping gateway refused waits for the next one", () => {
   assert.equal(wire.length, 2);
 });
 
+test("what has no answer when the conversation moves waits for the next gateway, what was accepted does not", () => {
+  const { box, wire, send } = outbox();
+  box.add({ input: "first", options: {} });
+  box.add({ input: "second", options: {} });
+  box.flush(send);
+  box.accepted({ ref: wire[0].ref, turn_id: "t" });
+  box.moved();
+  box.disconnected();
+  box.flush(send);
+  assert.deepEqual(wire.map(({ input }) => input), ["first", "second", "second"]);
+});
+
 test("one whose fate is not known is not sent again by itself, and what follows waits", () => {
   const { box, wire, send } = outbox();
   box.add({ input: "hi", options: {} });

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import gc
 import json
 from collections.abc import AsyncIterator
 from pathlib import Path
@@ -14,6 +15,8 @@ import trio
 from trio_websocket import ConnectionClosed, open_websocket_url
 
 from ccapi.actors import open_gateway
+from ccapi.actors.commands import serve
+from ccapi.actors.http.request import Call
 from ccapi.actors.nodes.checks import problem_of
 from ccapi.schemas.settings.settings import SettingsError, WorkspaceSettings
 from ccapi.transport.store.interface import StoredConversation
@@ -113,6 +116,18 @@ async def test_a_failure_on_another_node_may_be_tried_again_with_its_key(
         )
         assert '"error"' in failed.text
         assert "idempotent-replayed" not in failed.headers
+
+
+async def test_nothing_stays_of_a_request_that_was_passed_on(
+    nodes: list[Live], client: httpx.AsyncClient
+) -> None:
+    one, other = nodes
+    name = (await ask(client, one, "One")).json()["conversation_id"]
+    for text in ("Two", "Three"):  # the second one goes there without a look into the store
+        assert (await ask(client, other, text, conversation_id=name)).status_code == 200
+    await trio.sleep(0.1)
+    gc.collect()
+    assert not [each for each in gc.get_objects() if isinstance(each, Call)]
 
 
 async def test_a_history_finds_the_warm_child_on_another_node(
@@ -230,6 +245,33 @@ async def test_a_client_cannot_pretend_to_be_a_node(
     refused = await client.get(url, headers={"x-ccapi-node": "v1 me 1 00"})
     assert refused.status_code == 403
     assert refused.json()["error"]["code"] == "node_refused"
+
+
+async def test_an_answer_of_the_cache_is_gone_on_with_through_any_node(
+    nodes: list[Live], client: httpx.AsyncClient
+) -> None:
+    """Its conversation is in no store before that."""
+    one, other = nodes
+    names = []
+    for _ in range(3):
+        answered = await ask(client, one, "The same")
+        names.append(answered.json()["conversation_id"])
+    assert answered.headers["x-ccapi-cache"] == "hit"
+    _, second, third = names
+    again = await ask(client, other, "how many messages?", conversation_id=second)
+    assert again.status_code == 200, again.text
+    assert "**3** messages" in again.json()["choices"][0]["message"]["content"]
+    one.stop.set()  # what it has not stored it stores now
+    with trio.fail_after(20):
+        while True:
+            again = await ask(client, other, "how many messages?", conversation_id=third)
+            if again.status_code != 503:
+                break
+            await trio.sleep(0.1)
+    assert again.status_code == 200, again.text
+    assert "**3** messages" in again.json()["choices"][0]["message"]["content"]
+    gone = await ask(client, other, "More", conversation_id=f"{third[:-4]}0000")
+    assert gone.status_code == 404
 
 
 # -- watchers --------------------------------------------------------------------------------------
@@ -536,6 +578,82 @@ async def test_a_node_that_drains_passes_turns_on(
         assert answer.status_code == 200, answer.text
     assert name in {each.conversation_id for each in other.gateway.conversations()}
     assert (await client.get(f"{one.url}/ready")).status_code == 503
+
+
+async def test_a_request_waits_for_the_turn_that_runs_at_a_node_that_drains(
+    nodes: list[Live], client: httpx.AsyncClient
+) -> None:
+    """Whichever node is asked; and who joins sees that turn."""
+    one, other = nodes
+    name = (await ask(client, one, "One")).json()["conversation_id"]
+    answers: dict[str, httpx.Response] = {}
+
+    async def keep(node: Live, key: str, text: str) -> None:
+        answers[key] = await ask(client, node, text, conversation_id=name)
+
+    with trio.fail_after(30):
+        async with trio.open_nursery() as nursery:
+            words = "a b c d e f g h"
+            nursery.start_soon(keep, one, "running", script(words, pace_ms=200))
+            while not one.gateway.runs(name):
+                await trio.sleep(0.01)
+            one.gateway.drain()
+            nursery.start_soon(keep, one, "there", "Two")
+            nursery.start_soon(keep, other, "elsewhere", "Three")
+            async with open_joined(other.url, name) as joined:
+                ended = await joined.until("turn.finished", "turn.failed")
+            assert ended["type"] == "turn.finished"
+    assert {key: each.status_code for key, each in answers.items()} == {
+        "running": 200, "there": 200, "elsewhere": 200,
+    }, [each.text for each in answers.values()]  # fmt: skip
+    shown = await client.get(f"{other.base_url}/conversations/{name}/items")
+    assert len(shown.json()["data"]) == 8
+    assert name in {each.conversation_id for each in other.gateway.conversations()}
+
+
+async def test_a_node_that_stops_waits_for_what_it_has_passed_on(
+    tmp_path: Path, client: httpx.AsyncClient, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(serve, "DRAIN_MARGIN", 0.1)
+    async with open_demo_nodes(tmp_path) as (one, other):
+        await stream_through_one_that_stops(one, other, client)
+
+
+async def stream_through_one_that_stops(one: Live, other: Live, client: httpx.AsyncClient) -> None:
+    name = (await ask(client, other, "One")).json()["conversation_id"]
+    body = {
+        "messages": [{"role": "user", "content": script("a b c d e f g h", pace_ms=60)}],
+        "stream": True,
+        "conversation_id": name,
+    }
+    with trio.fail_after(40):
+        async with client.stream("POST", f"{one.base_url}/chat/completions", json=body) as stream:
+            lines = stream.aiter_lines()
+            while not (await anext(lines)).startswith("data:"):
+                pass
+            one.stop.set()
+            rest = [line async for line in lines]
+    assert "data: [DONE]" in rest
+
+
+async def test_a_websocket_at_a_node_that_drains_is_passed_on(
+    nodes: list[Live], client: httpx.AsyncClient
+) -> None:
+    one, other = nodes
+    first = (await client.post(f"{other.base_url}/responses", json={"input": "One"})).json()
+    one.gateway.drain()
+    events = await responses_over(one, {"input": "Two", "previous_response_id": first["id"]})
+    assert events[-1]["type"] == "response.completed", events[-1]
+    with trio.fail_after(30):
+        async with open_joined(one.url, first["conversation_id"]) as joined:
+            ended = await joined.turn("Three")
+            assert ended["type"] == "turn.finished"
+            # The node in between is about to stop: what is not answered by then is not done.
+            closed = await joined.until("conversation.closed")
+            assert closed["reason"] == "moved"
+            with pytest.raises(ConnectionClosed):
+                while True:
+                    await joined.next()
 
 
 # -- agents ----------------------------------------------------------------------------------------

@@ -114,6 +114,7 @@ class Gateway:
 class Balanced:
     """The gateways, and the URL of what is in front of them."""
 
+    folder: Path
     gateways: list[Gateway]
     url: str
     process: subprocess.Popen[bytes] = field(repr=False)
@@ -133,9 +134,19 @@ class Balanced:
                 if by_node == ("from_node" in line)
             ]
 
-        # That the first has logged it says that it is over: the other has, by then.
-        wait_until(lambda: had(by_node=False), f"a gateway has logged {request_id}", 10)
+        def is_over() -> bool:
+            asked = {"request_id": request_id}
+            passed_on = any(each.logged("passed on", **asked) for each in self.gateways)
+            return bool(had(by_node=False) and (had(by_node=True) or not passed_on))
+
+        # The first logs that it passes a request on before it logs that this is over.
+        wait_until(is_over, f"the gateways have logged {request_id}", 10)
         return (*had(by_node=False), *had(by_node=True))
+
+    def count_up(self, gateway: Gateway) -> int:
+        """How often the balancer has found that the gateway is ready again."""
+        said = f"Server gateways/{gateway.name} is UP"
+        return (self.folder / "haproxy.txt").read_text("utf-8").count(said)
 
     def wait_ready(self) -> None:
         for each in self.gateways:
@@ -225,7 +236,7 @@ def open_balanced(
         for each in gateways:
             each.start()
         with _open_haproxy(folder, text, port) as process:
-            balanced = Balanced(gateways, f"http://127.0.0.1:{port}", process)
+            balanced = Balanced(folder, gateways, f"http://127.0.0.1:{port}", process)
             balanced.wait_ready()
             wait_until(lambda: _rotates(balanced), "the balancer has all of them")
             yield balanced

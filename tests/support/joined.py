@@ -9,10 +9,11 @@ import json
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
 from typing import Any
+from urllib.parse import urlsplit
 
 import httpx
 import trio
-from trio_websocket import WebSocketConnection, connect_websocket_url
+from trio_websocket import WebSocketConnection, wrap_client_stream
 
 PATIENCE = 20.0
 JSON = dict[str, Any]
@@ -86,15 +87,21 @@ async def new_conversation(url: str, **fields: Any) -> str:
 async def open_joined(
     url: str, conversation_id: str, after: int | None = None, key: str | None = None
 ) -> AsyncIterator[Joined]:
-    place = f"{url.replace('http', 'ws', 1)}/v1/conversations/{conversation_id}/events"
+    path = f"/v1/conversations/{conversation_id}/events"
+    parts = urlsplit(url)
+    assert parts.scheme == "http"
     query = "" if after is None else f"?after={after}"
     headers = [] if key is None else [(b"x-api-key", key.encode())]
     # With `open_websocket_url` a connection that breaks is waited for without end where its reader
     # stands before a full queue of messages: nothing closes the queue then.
     async with trio.open_nursery() as nursery:
         with trio.fail_after(PATIENCE):
-            connection = await connect_websocket_url(nursery, place + query, extra_headers=headers)
+            stream = await trio.open_tcp_stream(parts.hostname or "", parts.port or 80)
         try:
+            with trio.fail_after(PATIENCE):
+                connection = await wrap_client_stream(
+                    nursery, stream, parts.netloc, path + query, extra_headers=headers
+                )
             with trio.fail_after(PATIENCE):
                 hello = json.loads(await connection.get_message())
             assert hello["type"] == "conversation.joined", hello
@@ -103,5 +110,5 @@ async def open_joined(
                 await connection.aclose()
         finally:
             # trio-websocket leaves it open where the server was the first to close.
-            await connection._stream.aclose()
+            await stream.aclose()
             nursery.cancel_scope.cancel()

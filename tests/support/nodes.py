@@ -32,7 +32,10 @@ def node_settings(settings: Settings, port: int, **cluster: Any) -> Settings:
     return attrs.evolve(
         settings,
         server=attrs.evolve(settings.server, port=port),
-        cluster=ClusterSettings(node_url=url, secret=SECRET, **cluster),
+        # Nothing has to be noticed where each node is asked by its own URL.
+        cluster=ClusterSettings(
+            **{"node_url": url, "secret": SECRET, "notice_seconds": 0, **cluster}
+        ),
     )
 
 

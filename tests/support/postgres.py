@@ -23,6 +23,8 @@ import psycopg
 MEMORY_BYTES = 1024**3
 """Free memory from which on an engine's data is there."""
 
+NAME_OF_STANDBY = "standby"
+
 EMPTY = """
 delete from conversation; delete from response; delete from usage; delete from api_key;
 delete from request; delete from node; delete from allowance; delete from permit;
@@ -42,7 +44,7 @@ def _programs() -> Path:
     """Where Debian keeps them: beside no ``PATH``."""
     found = shutil.which("postgres")
     if found is not None:
-        return Path(found).parent
+        return Path(found).resolve().parent
     versions = sorted(Path("/usr/lib/postgresql").glob("*/bin"), key=lambda path: path.parent.name)
     assert versions, "PostgreSQL is missing: apt-get install postgresql"
     return versions[-1]
@@ -79,6 +81,21 @@ class Engine:
             cwd=self.folder,
         )  # fmt: skip
 
+    def copy(self, other: Engine) -> None:
+        """Make its data a copy of another one's, which it follows from its start on as the standby
+        `NAME_OF_STANDBY`."""
+        if not os.getuid():
+            shutil.chown(self.folder, "postgres", "postgres")
+        source = f"host=127.0.0.1 port={other.port} user=postgres dbname=postgres"
+        named = f"{source} application_name={NAME_OF_STANDBY}"
+        kinds = ("-R", "-N", "-X", "stream", "-c", "fast")
+        self.program("pg_basebackup", *kinds, "-d", named, "-D", str(self._data))
+
+    def program(self, name: str, *arguments: str) -> None:
+        """Run one of PostgreSQL's own."""
+        command = [*_as_postgres(), str(_programs() / name), *arguments]
+        subprocess.run(command, check=True, cwd=self.folder)
+
     def start(self) -> None:
         """Start it, and wait until it takes connections."""
         options = {
@@ -93,6 +110,8 @@ class Engine:
             "log_min_messages": "fatal",
             "logging_collector": "off",
             "restart_after_crash": "off",
+            # A standby that its primary has left looks for it again soon.
+            "wal_retrieve_retry_interval": "200ms",
         }
         given = [part for name, value in options.items() for part in ("-c", f"{name}={value}")]
         with (self.folder / "log").open("ab") as log:

@@ -53,6 +53,12 @@ class Place:
     port: int
     tls: bool
 
+    @property
+    def authority(self) -> str:
+        """As a ``host`` header has it."""
+        host = f"[{self.host}]" if ":" in self.host else self.host
+        return f"{host}:{self.port}"
+
     @classmethod
     def of(cls, url: str) -> Place:
         """`url`: ``http[s]://host[:port]``, without a path."""
@@ -90,6 +96,21 @@ async def connect(
 
 
 @define(eq=False)
+class Wire:
+    """What a request goes over, for who watches it. `socket` is there from the connection on."""
+
+    socket: trio.socket.SocketType | None = None
+
+    @property
+    def has_input(self) -> bool:
+        """Whether something has come that is not read yet: the other side may have closed it."""
+        try:
+            return self.socket is not None and self.socket.is_readable()
+        except OSError:
+            return True  # as reading will find
+
+
+@define(eq=False)
 class _Connection:
     stream: trio.abc.Stream
     socket: trio.socket.SocketType
@@ -122,13 +143,15 @@ class _Connection:
 
 class NodeResponse:
     """The response to one request: its head, then its body in pieces as they come. `is_whole`: it
-    was read to its end; `is_last`: its connection serves no other request."""
+    was read to its end; `is_last`: its connection serves no other request; `is_wanted`: the node
+    wants the body that was announced to it."""
 
     def __init__(self, connection: _Connection, method: str) -> None:
         self.status = 0
         self.headers: Fields = []
         self.is_whole = False
         self.is_last = False
+        self.is_wanted = False
         self._connection = connection
         self._has_body = method != "HEAD"
         self._has_head = False
@@ -144,6 +167,13 @@ class NodeResponse:
             await self._read_more()
         if not self._has_body:  # whatever its headers say
             self.is_whole = self.is_last = True
+
+    async def wait_wanted(self) -> None:
+        """Wait until the node wants the body, or answers without it. Raises `NodeGone`."""
+        while not (self.is_wanted or self._has_head):
+            if self._read > MAX_HEAD_BYTES:
+                raise _broke_off("its response has too long a head")
+            await self._read_more()
 
     async def receive(self) -> bytes:
         """What has come of the body by now, at least one byte; none at the end. Raises
@@ -179,6 +209,7 @@ class NodeResponse:
         if not self.is_whole:
             self.status = self._parser.get_status_code()
             self._has_head = self.status >= 200
+            self.is_wanted = self.is_wanted or self.status == 100
 
     def on_body(self, data: bytes) -> None:
         if self._has_body and not self.is_whole:
@@ -205,6 +236,16 @@ def _head_of(method: str, target: str, headers: Headers) -> bytes:
         ) from error
 
 
+async def _announce(connection: _Connection, head: bytes, response: NodeResponse) -> None:
+    """Send the head, and wait until the node wants the body, or answers without it. Raises
+    `NodeGone`: it was not asked."""
+    try:
+        await connection.stream.send_all(head)
+        await response.wait_wanted()
+    except (trio.BrokenResourceError, NodeGone) as error:
+        raise NodeGone(f"it stops: {error}", was_asked=False) from error
+
+
 class NodeClient:
     """Asks other nodes. `connect_seconds`: how long a connection may take."""
 
@@ -218,16 +259,35 @@ class NodeClient:
 
     @asynccontextmanager
     async def ask(
-        self, url: str, method: str, target: str, headers: Headers, body: bytes | bytearray
+        self,
+        url: str,
+        method: str,
+        target: str,
+        headers: Headers,
+        body: bytes | bytearray,
+        *,
+        wire: Wire | None = None,
+        may_stop: bool = False,
     ) -> AsyncIterator[NodeResponse]:
-        """Ask the node at `url`, and read its response while the block runs. Raises `NodeGone`,
-        as reading does."""
+        """Ask the node at `url`, and read its response while the block runs. `wire`: shows what the
+        request goes over. Raises `NodeGone`, as reading does.
+
+        `may_stop`: the node is about to close its connections, in good order. Then the body waits
+        until it says that it takes the request (RFC 9110, section 10.1.1): before that, nothing of
+        it can have been done, whatever becomes of the connection. That costs a round trip.
+        """
         place = Place.of(url)
         self._forget_old()
+        if may_stop:
+            self.forget(url)
         connection = await self._connect(place)
+        if wire is not None:
+            wire.socket = connection.socket
         is_reusable = False
         try:
-            response = await self._send(connection, place, method, target, headers, body)
+            response = await self._send(
+                connection, place, method, target, headers, body, waits=may_stop and len(body) > 0
+            )
             yield response
             is_reusable = response.is_whole and not response.is_last
         finally:
@@ -254,14 +314,23 @@ class NodeClient:
         target: str,
         headers: Headers,
         body: bytes | bytearray,
+        *,
+        waits: bool,
     ) -> NodeResponse:
-        host = f"[{place.host}]" if ":" in place.host else place.host
         around = [
-            (b"host", f"{host}:{place.port}".encode()),
+            (b"host", place.authority.encode()),
             *headers,
             (b"content-length", b"%d" % len(body)),
+            *([(b"expect", b"100-continue")] if waits else []),
         ]
         head = _head_of(method, target, around)
+        response = NodeResponse(connection, method)
+        if waits:
+            await _announce(connection, head, response)
+            if not response.is_wanted:
+                response.is_last = True
+                return response
+            head = b""
         try:
             # Two writes: a body of megabytes is not copied to stand behind its head.
             if len(body) > READ_BYTES:
@@ -271,7 +340,6 @@ class NodeClient:
                 await connection.stream.send_all(head + body)
         except trio.BrokenResourceError as error:
             raise _broke_off(str(error)) from error
-        response = NodeResponse(connection, method)
         await response.receive_head()
         return response
 

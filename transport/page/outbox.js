@@ -57,6 +57,12 @@ export class Outbox {
     return Boolean(message);
   }
 
+  // The conversation goes on at another gateway: what has no answer was not done here.
+  moved() {
+    for (const message of this.messages) if (message.state === "sent") message.state = "queued";
+    this.keep();
+  }
+
   // A turn has begun. If it is one of these, that message has arrived.
   began(turnId, question) {
     const said = fingerprint(question);

@@ -211,6 +211,7 @@ export class Talk {
       case "gap": return this.channel.again();
       case "closed": {
         // It left the gateway's memory; what is stored is there again when it is joined.
+        if (this.story.closed === "moved") this.outbox.moved();
         if (this.story.closed !== "deleted") {
           this.story.closed = null;
           return this.channel.rejoin();

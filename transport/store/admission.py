@@ -59,6 +59,11 @@ class Admissions:
             if not running:
                 self._running.pop(key_id, None)
 
+    def move(self, node_id: str, to: str) -> None:
+        """What runs on a node runs on in another life of it."""
+        for turns in self._running.values():
+            turns.update({turn_id: to for turn_id, node in turns.items() if node == node_id})
+
     def forget(self, node_id: str) -> None:
         """The node lives no more."""
         gone = [

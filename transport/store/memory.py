@@ -657,7 +657,10 @@ class _Life:
         return Beat(self._cluster.keep(self._node, facts), self._cluster.nodes())
 
     def renew(self) -> Node:
-        self._node = new_node(url=self._url)
+        before, self._node = self._node, new_node(url=self._url)
+        self.admissions.move(before.id, self._node.id)
+        self._engine.batches.move(before.id, self._node.id)
+        self._engine.files.move(before.id, self._node.id)
         self._engine.node_id = self._node.id
         self._cluster.keep(self._node, b"{}")
         return self._node

@@ -51,6 +51,12 @@ class MemoryFiles:
     def held_bytes(self) -> int:
         return sum(each.file.bytes for each in self._files.values())
 
+    def move(self, node_id: str, to: str) -> None:
+        """What a node writes is written on in another life of it."""
+        for found in self._files.values():
+            if found.writer == node_id:
+                found.writer = to
+
     def begin(self, file: StoredFile, bounds: FileBounds) -> None:
         held = sum(each.file.key_id == file.key_id for each in self._files.values())
         if bounds.max_files is not None and held >= bounds.max_files:
@@ -181,6 +187,12 @@ class MemoryBatches:
             raise Full("max_open")
         self._batches[batch.id] = HeldBatch(batch, self._node_id)
         return BatchLease(batch.id, batch.key_id, 1)
+
+    def move(self, node_id: str, to: str) -> None:
+        """What a node has goes on in another life of it."""
+        for found in self._batches.values():
+            if found.owner == node_id:
+                found.owner = to
 
     def orphans(self, limit: int) -> list[tuple[str, str]]:
         found = [

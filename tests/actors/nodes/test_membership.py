@@ -136,11 +136,50 @@ async def test_a_node_that_is_cut_off_asks_the_others_whether_it_is_the_only_one
         assert asked[0] == [other.node.id]
         assert cut_off.is_set() == ends
         if ends:
-            assert trio.current_time() - begun <= LEASE + 0.01
+            assert trio.current_time() - begun <= LEASE + 0.11
         assert not one.holds
         store.before_beat = None
         await trio.sleep(LEASE)
         assert one.holds
+
+
+async def test_a_store_that_is_back_for_others_first_cuts_no_node_off(
+    cluster: MemoryCluster, tmp_path: Path, autojump_clock: MockClock
+) -> None:
+    store = Faulty(cluster.open_node("http://one:1"))
+    async with open_nodes(store, SETTINGS, tmp_path) as one:  # type: ignore[arg-type]
+        assert one is not None
+        cut_off = trio.Event()
+        begun = trio.current_time()
+
+        async def others_heard(nodes: Sequence[LiveNode]) -> float:
+            since = trio.current_time() - begun
+            return 0.0 if since > LEASE + 0.2 else since
+
+        async def end() -> None:
+            cut_off.set()
+
+        one.others_heard, one.cut_off = others_heard, end
+        store.before_beat = fail
+        await trio.sleep(LEASE + 0.35)
+        store.before_beat = None
+        await trio.sleep(LEASE)
+        assert one.holds
+        assert one.lives == 1
+        assert not cut_off.is_set()
+
+
+async def test_a_beat_in_vain_is_soon_followed_by_another(
+    cluster: MemoryCluster, tmp_path: Path, autojump_clock: MockClock
+) -> None:
+    store = Faulty(cluster.open_node("http://one:1"))
+    async with open_nodes(store, SETTINGS, tmp_path) as one:  # type: ignore[arg-type]
+        assert one is not None
+        store.before_beat = fail
+        await trio.sleep(LEASE - 0.15)
+        store.before_beat = None
+        await trio.sleep(LEASE)
+        assert one.lives == 0
 
 
 async def test_a_node_that_was_given_up_begins_anew(

@@ -13,6 +13,7 @@ from ccapi.transport.http.node_client import NodeClient, NodeGone, Place
 
 Handler = Callable[[trio.SocketStream], Awaitable[None]]
 
+GO_ON = b"HTTP/1.1 100 Continue\r\n\r\n"
 OK = b"HTTP/1.1 200 OK\r\ncontent-length: 2\r\n\r\nok"
 
 
@@ -40,9 +41,18 @@ class Node:
                 answer = self.answers.pop(0) if self.answers else OK
                 if answer is None:
                     return
-                for at in range(0, len(answer), self.piece_bytes):
-                    await stream.send_all(answer[at : at + self.piece_bytes])
-                    await trio.lowlevel.checkpoint()
+                await self.send(stream, answer)
+                if answer == GO_ON:
+                    self.asked.append(bytes(await stream.receive_some(65536)))
+                    answer = self.answers.pop(0)
+                    if answer is None:
+                        return
+                    await self.send(stream, answer)
+
+    async def send(self, stream: trio.SocketStream, answer: bytes) -> None:
+        for at in range(0, len(answer), self.piece_bytes):
+            await stream.send_all(answer[at : at + self.piece_bytes])
+            await trio.lowlevel.checkpoint()
 
 
 @pytest.fixture
@@ -273,3 +283,47 @@ async def test_a_response_without_a_length_is_no_whole_one(client: NodeClient, n
             assert await response.receive() == b"abc"
             async with client.ask(node.url, "GET", "/", [], b""):
                 pass
+
+
+# -- a node that is about to stop ------------------------------------------------------------------
+
+
+async def read_from_stopping(client: NodeClient, node: Node) -> tuple[int, bytes]:
+    body = bytearray()
+    with trio.fail_after(10):
+        async with client.ask(node.url, "POST", "/", [], b"{}", may_stop=True) as response:
+            while piece := await response.receive():
+                body += piece
+    return response.status, bytes(body)
+
+
+async def test_the_body_waits_until_a_node_that_may_stop_wants_it(
+    node: Node, client: NodeClient
+) -> None:
+    node.answers = [GO_ON, OK]
+    assert await read_from_stopping(client, node) == (200, b"ok")
+    head, body = node.asked
+    assert b"expect: 100-continue" in head
+    assert head.endswith(b"\r\n\r\n")
+    assert body == b"{}"
+
+
+async def test_a_node_that_stops_before_that_was_not_asked(node: Node, client: NodeClient) -> None:
+    assert await read(client, node) == (200, b"ok")
+    node.answers = [None]
+    with pytest.raises(NodeGone) as gone:
+        await read_from_stopping(client, node)
+    assert not gone.value.was_asked
+    assert node.connections == 2, "no connection that it is about to close"
+    node.answers = [GO_ON, None]
+    with pytest.raises(NodeGone) as gone:
+        await read_from_stopping(client, node)
+    assert gone.value.was_asked
+
+
+async def test_a_node_that_may_stop_can_answer_without_the_body(
+    node: Node, client: NodeClient
+) -> None:
+    node.answers = [b"HTTP/1.1 503 Busy\r\ncontent-length: 2\r\n\r\nno"]
+    assert await read_from_stopping(client, node) == (503, b"no")
+    assert len(node.asked) == 1

@@ -30,6 +30,7 @@ from ccapi.transport.store.memory import MemoryCluster
 from ccapi.transport.store.postgres.store import open_postgres_store
 
 from .support import KEY, begin, end, new_lease
+from .test_batches import ANY, a_file, running
 
 LEASE_SECONDS = 0.8
 
@@ -237,10 +238,39 @@ async def test_turns_of_a_node_that_is_gone_run_no_more(join: Join) -> None:
     with pytest.raises(Lapsed):  # it has been frozen, and does not know yet
         await one.admit(KEY, Allowance(concurrent_turns=2), "too late")
     await one.renew()
+    assert not await admitted(one, "fourth", concurrent_turns=2)  # it may be that they run on
+    await one.discharge([(KEY, "first"), (KEY, "second")])
     assert await admitted(one, "fourth", concurrent_turns=2)
     assert not await admitted(one, "fifth", concurrent_turns=2)
     await one.leave()
     assert await admitted(other, "fifth", concurrent_turns=2)
+
+
+async def test_what_runs_on_in_another_life_of_its_node_counts(join: Join) -> None:
+    one, other = await join("http://one"), await join("http://other")
+    assert await admitted(one, "first", concurrent_turns=1)
+    await lapse()  # the database was away
+    for store in (other, one):
+        await store.renew()
+    assert not await admitted(other, "second", concurrent_turns=1)
+    await one.discharge([(KEY, "first")])
+    assert await admitted(other, "second", concurrent_turns=1)
+
+
+async def test_batches_and_uploads_go_on_in_another_life_of_their_node(join: Join) -> None:
+    one, other = await join("http://one"), await join("http://other")
+    leases = [await running(one, name=name) for name in ("batch_1", "batch_2")]
+    await one.files.begin(a_file(), ANY)
+    await lapse(other)
+    await other.batches.acquire("batch_2", KEY)
+    await one.renew()
+    await other.files.prune()
+    assert await other.batches.orphans() == ()
+    assert await one.batches.claim(leases[0]) is not None
+    with pytest.raises(Fenced):
+        await one.batches.claim(leases[1])
+    await one.files.write("file_1", 0, b"one", ANY)
+    assert (await one.files.finish(a_file())).bytes == 3
 
 
 async def test_turns_in_a_minute_are_taken_from_one_bucket(join: Join) -> None:

@@ -149,7 +149,8 @@ begin
                 on conflict do nothing;
             select * into before from allowance where key_id = asked for update;
             delete from permit where key_id = asked and not exists (
-                select from node where id = permit.node and expires > clock_timestamp());
+                select from node where id = permit.node
+                and expires > clock_timestamp() - interval '1 minute');
         else
             select * into before from allowance where key_id = asked;
         end if;

@@ -51,10 +51,16 @@ FORGET_ALL = "delete from node"
 FORGET_ALONE = "delete from node where url = ''"
 RENEW = """
 with gone as (delete from node where expires < clock_timestamp() - interval '1 day'),
-over as (delete from permit where not exists (
-    select from node where node.id = permit.node and expires > clock_timestamp()))
+kept as (update permit set node = $1 where node = any($4::text[])),
+batches as (update batch set owner = $1 where owner = any($4::text[])),
+files as (update file set writer = $1 where writer = any($4::text[])),
+over as (delete from permit where node <> all($4::text[]) and not exists (
+    select from node where node.id = permit.node
+    and expires > clock_timestamp() - interval '1 minute'))
 insert into node values($1, $2, '{}', clock_timestamp() + $3::float8 * interval '1 second')
 """
+"""``$4``: this node's lives before. What runs in them runs on: turns count (so a node that has no
+lease keeps its permits for a while), and batches that no other node has taken stay its own."""
 BEAT = """
 with mine as (
     update node set expires = clock_timestamp() + $2::float8 * interval '1 second', facts = $3

@@ -7,6 +7,7 @@ becomes known. Refuses to know: SQL (`statements`), connections (`pool`).
 from __future__ import annotations
 
 import math
+from collections import deque
 from collections.abc import AsyncIterator, Awaitable, Callable, Collection, Mapping, Sequence
 from contextlib import asynccontextmanager, suppress
 from functools import partial
@@ -113,6 +114,7 @@ IDLE_SECONDS = 1.0
 MAX_N = 2**62
 PRUNED_AT_ONCE = 50
 RECLAIMED_AT_ONCE = 500
+TRIED_LIVES = 20
 CHECK_SECONDS = 600.0
 
 
@@ -146,6 +148,8 @@ class PostgresStore(LeaseChanges):
         self._intruder: str | None = None
         self._ended = trio.Event()
         self._has_given_up = False
+        self._tried: deque[str] = deque(maxlen=TRIED_LIVES)
+        """Lives that may have begun, though no answer came."""
         self._tokens: WeakKeyDictionary[Lease, int] = WeakKeyDictionary()
         """The token that a lease may have by now: it was asked for, and no answer came."""
 
@@ -175,7 +179,7 @@ class PostgresStore(LeaseChanges):
                 await trio.sleep(RETRY_SECONDS)
         # As the guard is ours, those that are meant here live no more.
         await connection.execute(sql.FORGET_ALL if self.is_alone else sql.FORGET_ALONE)
-        await connection.execute(sql.RENEW, self._life())
+        await connection.execute(sql.RENEW, (*self._life(), []))
 
     async def _take_guard(self) -> Connection:
         """The connection by which the others know that this gateway has the database open, and by
@@ -298,11 +302,19 @@ class PostgresStore(LeaseChanges):
     async def renew(self) -> Node:
         node = new_node(url=self.node.url)
         before, self.node = self.node, node
+        earlier = [before.id, *self._tried]
+        # Before it is known: what comes of a statement may stay unknown.
+        self._tried.append(node.id)
         try:
-            await self.pool.write(sql.RENEW, *self._life())
+            await self.pool.write(sql.RENEW, *self._life(), earlier)
+        except Unavailable:
+            self._tried.pop()  # it was not done
+            self.node = before
+            raise
         except BaseException:
             self.node = before
             raise
+        self._tried.clear()
         self._has_given_up = False
         return node
 
