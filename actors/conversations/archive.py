@@ -280,9 +280,9 @@ class Archive:
         if self.store is None:
             return False
         try:
-            head = await self.store.head(conversation_id)
-            if head.node is not None:  # it has a child of it, and watchers
-                raise Elsewhere(head.node.id, head.node.url)
+            found = await self.store.get(conversation_id, owner)
+            if found.node is not None:  # it has a child of it, and watchers
+                raise Elsewhere(found.node.id, found.node.url)
             await self.store.delete(conversation_id, owner)
         except Missing:
             return False

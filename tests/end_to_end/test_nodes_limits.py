@@ -123,6 +123,29 @@ async def test_turns_in_a_minute_are_exact_and_the_headers_say_so(nodes: list[Li
             assert refused.headers["x-ratelimit-remaining-requests"] == "0"
 
 
+async def test_another_key_finds_nothing_at_any_node(nodes: list[Live]) -> None:
+    """Also where another node has the conversation: that tells nobody whether there is one."""
+    mine, other = await new_key(nodes), await new_key(nodes)
+    async with client_of(mine) as client:
+        name = (await ask(client, nodes[0], "One")).json()["conversation_id"]
+    async with client_of(other) as client:
+        for node in nodes:
+            url = f"{node.base_url}/conversations/{name}"
+            tried = [
+                await client.delete(url),
+                await client.get(url),
+                await client.get(f"{url}/items"),
+                await client.post(f"{url}/items", json={"items": []}),
+                await ask(client, node, "Two", conversation_id=name),
+            ]
+            assert [each.status_code for each in tried[:3]] == [404] * 3, tried
+            assert {each.status_code for each in tried} <= {400, 404, 405}, tried
+            assert "elsewhere" not in "".join(each.text for each in tried)
+    async with client_of(mine) as client:
+        for node in nodes:
+            assert (await client.get(f"{node.base_url}/conversations/{name}")).status_code == 200
+
+
 async def test_a_request_that_is_passed_on_counts_once(nodes: list[Live]) -> None:
     secret = await new_key(nodes, turns_per_minute=10, concurrent_turns=1)
     one, other, _ = nodes

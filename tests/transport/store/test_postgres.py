@@ -16,6 +16,7 @@ import trio
 
 from ccapi.schemas.keys import ApiKey
 from ccapi.transport.store.interface import (
+    KeptRequest,
     Missing,
     NameTaken,
     StoreInUse,
@@ -71,6 +72,27 @@ async def test_another_psycopg_is_used_in_threads(
 
 
 # -- tokens ----------------------------------------------------------------------------------------
+
+
+async def test_what_is_kept_of_requests_is_looked_through_now_and_then(
+    postgres_url: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    async with open_postgres_store(postgres_url) as store:
+        write, looks = store.pool.write, [0]
+
+        async def count(statement: str, *values: object) -> Any:
+            looks[-1] += statement == sql.TRIM
+            return await write(statement, *values)
+
+        monkeypatch.setattr(store.pool, "write", count)
+        for most in (10_000, 500):  # after the first, and after each five
+            for number in range(20):
+                kept = KeptRequest(b"digest", "unkept")
+                await store.settle_request(
+                    KEY, f"{number}", kept, 9e9, max_count=most, max_bytes=most * 100
+                )
+            looks.append(0)
+    assert looks == [1, 4, 0]
 
 
 async def test_a_lease_whose_token_changes_while_it_is_reclaimed_is_had_again(

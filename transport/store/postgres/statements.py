@@ -69,10 +69,8 @@ select * from mine union all
 select id, url, facts, extract(epoch from expires - clock_timestamp())::float8 from node
 where id <> $1 and expires > clock_timestamp() and exists (select from mine) order by id
 """
-LEAVE = """
-with gone as (delete from node where id = $1)
-update conversation set owner = null where owner = $1
-"""
+LEAVE = "delete from node where id = $1"
+"""Its conversations have an owner that lives no more: to change each would be a look at all."""
 
 # -- leases ----------------------------------------------------------------------------------------
 

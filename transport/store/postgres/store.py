@@ -114,6 +114,12 @@ IDLE_SECONDS = 1.0
 MAX_N = 2**62
 PRUNED_AT_ONCE = 50
 RECLAIMED_AT_ONCE = 500
+
+TRIM_SECONDS = 60.0
+PART = 100
+"""What is kept of requests is looked through, which takes as long as that is: so often, and once
+this part of what may be kept has come. By so much a node may pass the bounds meanwhile."""
+
 TRIED_LIVES = 20
 CHECK_SECONDS = 600.0
 
@@ -148,6 +154,8 @@ class PostgresStore(LeaseChanges):
         self._intruder: str | None = None
         self._ended = trio.Event()
         self._has_given_up = False
+        self._settled = self._settled_bytes = 0
+        self._trimmed_at = -math.inf
         self._tried: deque[str] = deque(maxlen=TRIED_LIVES)
         """Lives that may have begun, though no answer came."""
         self._tokens: WeakKeyDictionary[Lease, int] = WeakKeyDictionary()
@@ -950,7 +958,13 @@ class PostgresStore(LeaseChanges):
             *(key_id, name, row.digest, self.node.id, row.state, expires_at, row.size),
             *(row.status, row.headers, row.body),
         )
-        await self.pool.write(sql.TRIM, self._moment(), self.node.id, max_count, max_bytes)
+        self._settled += 1
+        self._settled_bytes += row.size
+        now = trio.current_time()
+        is_due = now >= self._trimmed_at + TRIM_SECONDS
+        if is_due or self._settled * PART >= max_count or self._settled_bytes * PART >= max_bytes:
+            self._settled, self._settled_bytes, self._trimmed_at = 0, 0, now
+            await self.pool.write(sql.TRIM, self._moment(), self.node.id, max_count, max_bytes)
 
     async def release_request(self, key_id: str, name: str) -> None:
         await self.pool.write(sql.RELEASE_REQUEST, key_id, name)
