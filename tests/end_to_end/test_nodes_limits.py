@@ -124,7 +124,7 @@ async def test_turns_in_a_minute_are_exact_and_the_headers_say_so(nodes: list[Li
 
 
 async def test_another_key_finds_nothing_at_any_node(nodes: list[Live]) -> None:
-    """Also where another node has the conversation: that tells nobody whether there is one."""
+    """Also where another node has the conversation: that says to none whether there is one."""
     mine, other = await new_key(nodes), await new_key(nodes)
     async with client_of(mine) as client:
         name = (await ask(client, nodes[0], "One")).json()["conversation_id"]
