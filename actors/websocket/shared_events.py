@@ -16,8 +16,8 @@ import base64
 import os
 import re
 from collections import deque
-from collections.abc import AsyncIterator, Sequence
-from contextlib import asynccontextmanager
+from collections.abc import AsyncIterator, Iterator
+from contextlib import asynccontextmanager, contextmanager
 from uuid import uuid4
 
 import trio
@@ -41,7 +41,7 @@ from ...transport.http.websocket_frames import (
 )
 from ...transport.loggers import get_logger
 from ..nodes.membership import Membership
-from ..watching.broadcast import RING_BYTES, RING_EVENTS, BroadcastClosed, FellBehind
+from ..watching.broadcast import RING_BYTES, RING_EVENTS, FellBehind
 from .join import TOO_FAR_BEHIND
 
 log = get_logger("ccapi.websocket")
@@ -49,6 +49,9 @@ log = get_logger("ccapi.websocket")
 MAX_HEAD_BYTES = 65536
 MAX_FRAME_BYTES = 64 * 1024 * 1024
 """Of one event, which is kept whole before it is passed on."""
+
+AT_ONCE = 32
+"""Clients that are written to without a pause for others."""
 
 OPEN_SECONDS = 2.0
 """How long the other node may take to send its first mark."""
@@ -91,7 +94,7 @@ class Events:
         self.scope = trio.CancelScope()
         self._frames: deque[bytes] = deque()
         self._size = 0
-        self._lot = trio.lowlevel.ParkingLot()
+        self._watched: set[_Watched] = set()
 
     def __repr__(self) -> str:
         return f"<Events {self.last}, {len(self._frames)} kept, for {self.users}>"
@@ -111,24 +114,39 @@ class Events:
         self._size += len(frame)
         while len(self._frames) > RING_EVENTS or self._size > RING_BYTES:
             self._size -= len(self._frames.popleft())
-        self._lot.unpark_all()
+
+    async def deliver(self) -> None:
+        """Send what was put to all who can take it; the others' tasks do so later. (To wake each
+        one's task takes as long as to write.)"""
+        for number, each in enumerate([*self._watched], 1):
+            each.take()
+            if number % AT_ONCE == 0:
+                await trio.lowlevel.checkpoint()
 
     def end(self) -> None:
         self.opened.set()
         self.over.set()
-        self._lot.unpark_all()
+        for each in self._watched:
+            each.lags.set()
 
-    async def read(self, number: int) -> tuple[Sequence[bytes], int]:
-        """The frames behind that number, at least one, and the number of the last of them. Raises
-        `FellBehind`, or `BroadcastClosed` after the last."""
-        while number >= self.last:
-            if self.over.is_set():
-                raise BroadcastClosed
-            await self._lot.park()
+    @contextmanager
+    def delivered_to(self, watched: _Watched) -> Iterator[None]:
+        self._watched.add(watched)
+        try:
+            yield
+        finally:
+            self._watched.discard(watched)
+
+    def since(self, number: int) -> bytes:
+        """The frames behind that number, up to `last`. Raises `FellBehind`."""
         missing, kept = self.last - number, len(self._frames)
+        if missing <= 0:
+            return b""
         if missing > kept:
             raise FellBehind
-        return [self._frames[index] for index in range(kept - missing, kept)], self.last
+        if missing == 1:
+            return self._frames[-1]
+        return b"".join([self._frames[index] for index in range(kept - missing, kept)])
 
 
 class SharedEvents:
@@ -215,15 +233,15 @@ class SharedEvents:
             _, status, data = await _read_head(stream)
             if status != 101:
                 raise NodeGone(f"it answered {status}", was_asked=True)
-            part = bytearray()
+            part = b""
             while True:
                 for piece in splitter.feed(data):
-                    part += piece.data
+                    part = part + piece.data if part else piece.data
                     if len(part) > MAX_FRAME_BYTES:
                         raise BadFrame("an event is too long")
                     if not piece.ends:
                         continue
-                    frame, part = bytes(part), bytearray()
+                    frame, part = part, b""
                     if not events.opened.is_set():
                         if piece.opcode != BINARY:
                             raise BadFrame("the first frame is no mark")
@@ -234,7 +252,9 @@ class SharedEvents:
                     elif piece.opcode == PING:
                         await stream.send_all(pong_to(frame))
                     elif piece.opcode == CLOSE:
+                        await events.deliver()
                         return
+                await events.deliver()
                 data = bytes(await stream.receive_some(PIECE_BYTES))
                 if not data:
                     return
@@ -279,9 +299,14 @@ class _Watched:
     client: ReplayStream
     events: Events
     scope: trio.CancelScope
+    lags: trio.Event = field(factory=trio.Event)
+    """Set where there is something to send that could not be sent at once."""
     _lock: trio.Lock = field(factory=trio.Lock)
+    _rest: bytes = b""
+    """What the client has not been sent of what it has begun to receive; nothing goes before."""
     _seen: int | None = None
-    """The number of the last event that the client has been sent, once that is known."""
+    """The number of the last event that the client has been sent, or its `_rest` has; None until it
+    is known with which they begin."""
     _moved: trio.lowlevel.ParkingLot = field(factory=trio.lowlevel.ParkingLot)
     _closes: bool = False
     """What is sent next of its own connection has a close frame in it."""
@@ -325,12 +350,12 @@ class _Watched:
 
     async def _send_answers(self, data: bytes, *, is_whole: bool) -> None:
         """Send what may end within a frame: then nothing else is sent before the rest."""
-        holds = self._lock.statistics().owner is trio.lowlevel.current_task()
         if not data:
             return
-        if not holds:
+        if self._lock.statistics().owner is not trio.lowlevel.current_task():
             await self._lock.acquire()
         try:
+            await self._send_rest()
             if not self._is_closed:
                 self._is_closed = self._closes and is_whole
                 await self.client.send_all(data)
@@ -338,49 +363,70 @@ class _Watched:
             if is_whole:
                 self._lock.release()
 
+    async def _send_rest(self) -> None:
+        """For one who has the lock."""
+        rest, self._rest = self._rest, b""
+        if rest and not self._is_closed:
+            await self.client.send_all(rest)
+
     async def _note(self, number: int) -> None:
         """The events up to this number belong before what follows."""
         if self._seen is None:
             self._seen = number
-            self._moved.unpark_all()
+            self.lags.set()
             return
         with trio.move_on_after(CLOSE_SECONDS):
             while self._seen < number and not self.events.over.is_set():
                 await self._moved.park()
 
-    async def _send_events(self, data: bytes) -> None:
-        """No checkpoint where the socket takes them: to wait for the next is one."""
-        try:
-            self._lock.acquire_nowait()
-        except trio.WouldBlock:
-            await self._lock.acquire()
-        try:
-            if not self._is_closed:
-                sent = self.client.send_nowait(data)
-                if sent < len(data):
-                    await self.client.send_all(data[sent:])
-        finally:
-            self._lock.release()
-
     # -- the shared one ----------------------------------------------------------------------------
 
-    async def pass_events(self) -> None:
-        """Pass on the events behind those that have come by the client's own connection. Raises
-        what the client's stream does."""
-        while self._seen is None:
-            await self._moved.park()
+    def take(self) -> None:
+        """Send the client what it has not been sent, if that can be done at once."""
+        if self._seen is None or self.lags.is_set():
+            return
+        if self._lock.locked() or self._rest:
+            self.lags.set()
+            return
         try:
-            while True:
-                frames, number = await self.events.read(self._seen)
-                await self._send_events(b"".join(frames))
-                self._seen = number
+            data = b"" if self._is_closed else self.events.since(self._seen)
+            sent = self.client.send_nowait(data)
+        except (FellBehind, *GONE):  # its task finds that too
+            self.lags.set()
+            return
+        self._seen = self.events.last
+        self._moved.unpark_all()
+        if sent < len(data):
+            self._rest = data[sent:]
+            self.lags.set()
+
+    async def pass_events(self) -> None:
+        """Pass on the events that could not be sent at once. Raises what the client's stream
+        does."""
+        with self.events.delivered_to(self):
+            try:
+                while not self.events.over.is_set():
+                    await self.lags.wait()
+                    await self._catch_up()
                 self._moved.unpark_all()
-        except FellBehind:
-            async with self._lock:
-                if not self._is_closed:
-                    self._is_closed = True
-                    await self.client.send_all(encode_close(TOO_FAR_BEHIND, "too far behind"))
-        except BroadcastClosed:
-            self._moved.unpark_all()
-        await trio.sleep(CLOSE_SECONDS)
+                with trio.move_on_after(CLOSE_SECONDS):
+                    while True:  # its own connection may say only now where they begin
+                        await self._catch_up()
+                        await self.lags.wait()
+            except FellBehind:
+                async with self._lock:
+                    if not self._is_closed:
+                        self._is_closed = True
+                        await self.client.send_all(encode_close(TOO_FAR_BEHIND, "too far behind"))
+                await trio.sleep(CLOSE_SECONDS)
         self.scope.cancel()
+
+    async def _catch_up(self) -> None:
+        """Raises `FellBehind`, and what the client's stream does."""
+        async with self._lock:
+            await self._send_rest()
+            while self._seen is not None and (data := self.events.since(self._seen)):
+                self._seen, self._rest = self.events.last, data
+                await self._send_rest()
+                self._moved.unpark_all()
+            self.lags = trio.Event()

@@ -6,12 +6,13 @@ import json
 
 import pytest
 import trio
+import trio.lowlevel
 from trio.testing import MockClock, lockstep_stream_pair, memory_stream_pair, wait_all_tasks_blocked
 
-from ccapi.actors.watching.broadcast import BroadcastClosed, FellBehind
+from ccapi.actors.watching.broadcast import FellBehind
 from ccapi.actors.websocket import shared_events
 from ccapi.actors.websocket.shared_events import Events, watch_elsewhere
-from ccapi.transport.http.guarded_stream import ReplayStream
+from ccapi.transport.http.guarded_stream import GuardedStream, ReplayStream
 from ccapi.transport.http.websocket import encode_frame
 from ccapi.transport.http.websocket_frames import (
     BadFrame,
@@ -30,6 +31,13 @@ def event(number: int, text: str = "word") -> bytes:
         {"type": "text.delta", "event_id": number, "text": text}, separators=(",", ":")
     )
     return encode_frame(said.encode())
+
+
+async def come(events: Events, *numbers: int) -> None:
+    """These events come from the other node."""
+    for number in numbers:
+        events.put(event(number))
+    await events.deliver()
 
 
 def begun(last: int) -> Events:
@@ -75,17 +83,16 @@ async def test_events_begin_behind_the_mark(
     events: Events, nursery: trio.Nursery, autojump_clock: MockClock
 ) -> None:
     world = World(events, memory_stream_pair())
-    for number in (11, 12):
-        events.put(event(number))
+    await come(events, 11, 12)
     nursery.start_soon(world.run)
     asked = bytes(await world.node.receive_some())
     assert b"\r\nx-ccapi-events: apart" in asked
     assert asked.lower().count(b"x-ccapi-events") == 1
     await world.node.send_all(HEAD + encode_frame(b"hello") + event(11) + encode_mark(12)[:5])
-    events.put(event(13))
+    await come(events, 13)
     assert await world.received() == HEAD + encode_frame(b"hello") + event(11)
     await world.node.send_all(encode_mark(12)[5:] + encode_frame(b"answer"))
-    events.put(event(14))
+    await come(events, 14)
     rest = await world.received()
     assert sorted(map(len, (event(13), event(14), encode_frame(b"answer")))) == sorted(
         len(piece.data) for piece in FrameSplitter().feed(rest)
@@ -103,7 +110,7 @@ async def test_no_event_stands_within_an_answer(
     nursery.start_soon(world.run)
     answer = encode_frame(b"a" * 300)
     await world.node.send_all(HEAD + encode_mark(10) + answer[:100])
-    events.put(event(11))
+    await come(events, 11)
     assert await world.received() == HEAD + answer[:100]
     await world.node.send_all(answer[100:])
     assert await world.received() == answer[100:] + event(11)
@@ -117,14 +124,43 @@ async def test_what_belongs_before_a_close_is_waited_for(
     nursery.start_soon(world.run)
     end = encode_close(1000, "")
     await world.node.send_all(HEAD + encode_mark(10) + encode_mark(12) + end)
-    events.put(event(11))
+    await come(events, 11)
     assert await world.received() == HEAD + event(11)
-    events.put(event(12))
+    await come(events, 12)
     assert await world.received() == event(12) + end
-    events.put(event(13))
+    await come(events, 13)
     await world.node.aclose()
     await trio.sleep(0.1)
     assert world.ended
+
+
+async def test_a_socket_that_takes_a_part_receives_the_rest_in_order(
+    events: Events, nursery: trio.Nursery
+) -> None:
+    near, far = map(trio.SocketStream, trio.socket.socketpair())
+    world = World(events, (near, GuardedStream(far, 5.0)))
+    nursery.start_soon(world.run)
+    await world.node.send_all(HEAD + encode_mark(10))
+    data = b""
+    while HEAD not in data:
+        data += await near.receive_some()
+    answer = encode_frame(b"answer" * 1000)
+    said = [event(number, "x" * 50_000) for number in range(11, 41)]
+    for number, frame in enumerate(said):
+        events.put(frame)
+        await events.deliver()
+        if number == 20:
+            await world.node.send_all(answer)
+        await trio.lowlevel.checkpoint()
+    data = data.partition(HEAD)[2]
+    with trio.fail_after(10):
+        while len(data) < len(answer) + sum(map(len, said)):
+            data += await near.receive_some()
+    pieces = [piece.data for piece in FrameSplitter().feed(data)]
+    assert answer in pieces
+    assert [each for each in pieces if each != answer] == said
+    await near.aclose()
+    await world.node.aclose()
 
 
 async def test_one_that_does_not_read_is_closed_and_holds_up_no_other(
@@ -141,7 +177,7 @@ async def test_one_that_does_not_read_is_closed_and_holds_up_no_other(
     assert bytes(await slow.client.receive_some()) == HEAD
     await wait_all_tasks_blocked()
     for number in range(11, 20):
-        events.put(event(number))
+        await come(events, number)
         await wait_all_tasks_blocked()
     assert await fast.received() == HEAD + b"".join(map(event, range(11, 20)))
     data = b""
@@ -182,18 +218,16 @@ async def test_what_is_refused_passes_as_it_is(
     assert world.ended
 
 
-async def test_the_ring_gives_what_it_has(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_the_ring_gives_what_it_has(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(shared_events, "RING_BYTES", 3 * len(event(10)))
     events = begun(10)
     for number in range(11, 16):
         events.put(event(number))
-    assert await events.read(12) == ([event(13), event(14), event(15)], 15)
+    assert events.since(12) == event(13) + event(14) + event(15)
+    assert events.since(14) == event(15)
+    assert events.since(15) == events.since(99) == b""
     with pytest.raises(FellBehind):
-        await events.read(11)
-    events.end()
-    assert (await events.read(14))[1] == 15
-    with pytest.raises(BroadcastClosed):
-        await events.read(15)
+        events.since(11)
 
 
 @pytest.mark.parametrize(
