@@ -10,9 +10,11 @@ from __future__ import annotations
 
 import json
 import os
+import random
 import re
 import shutil
 import signal
+import socket
 import subprocess
 import sys
 import time
@@ -25,7 +27,7 @@ from typing import Any
 import httpx
 from attrs import define, field
 
-from .nodes import SECRET, free_port
+from .nodes import SECRET
 from .readme import ROOT
 
 PATIENCE = 60.0
@@ -33,6 +35,20 @@ NAMES = ("one", "two", "three")
 """As the configuration calls them."""
 
 CONFIGURATION = ROOT / "examples" / "deploy" / "haproxy.cfg"
+
+
+PORTS = range(20_000, 32_000)
+"""Which the kernel gives to no connection by itself: a gateway that starts again finds its port
+free, however many connections its neighbours have made meanwhile."""
+
+
+def free_port() -> int:
+    for port in random.sample(PORTS, 100):
+        with socket.socket() as probe, suppress(OSError):
+            probe.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+            probe.bind(("127.0.0.1", port))
+            return port
+    raise AssertionError("no port is free")
 
 
 def wait_until(is_so: Callable[[], object], what: str, seconds: float = PATIENCE) -> None:
