@@ -14,7 +14,7 @@ from prometheus_client import CONTENT_TYPE_LATEST
 from starlette.routing import Route, Router
 from starlette.types import ASGIApp, Receive, Scope, Send
 
-from ...schemas.errors import NotFound, UpgradeRequired
+from ...schemas.errors import NotFound, UpgradeRequired, invalid
 from ...schemas.keys import SHORT
 from ...transport.http.asgi import send_response
 from ..keys.registry import TURNS
@@ -247,11 +247,18 @@ async def tell_health(call: Call) -> None:
 
 async def tell_readiness(call: Call) -> None:
     """Whether new turns are taken and can be answered. Draining, this goes first, so that no client
-    is sent here."""
+    is sent here. With ``?else=404`` that is a 404: to some balancers the mark of a server that ends
+    what it has, while any other failure is one's that is gone (haproxy's ``disable-on-404``)."""
+    other = call.query("else").get("else")
+    if other not in (None, "404"):
+        raise invalid("else must be 404.", "else")
     trouble = call.gateway.trouble
-    if trouble is not None:
+    if trouble is None:
+        await call.answer({"status": "ready"})
+    elif other is None:
         raise type(trouble)(trouble.message, code=trouble.code)
-    await call.answer({"status": "ready"})
+    else:
+        await call.answer(trouble.body(), 404)
 
 
 async def tell_statistics(call: Call) -> None:

@@ -902,7 +902,8 @@ OPERATIONS: dict[tuple[str, str], Operation] = {
         summary="Turns are taken, and can be answered",
         tag="Operation",
         answers=_json(an_object({"status": const("ready")})),
-        errors=(*_ANYWHERE, 503),
+        errors=(*_ANYWHERE, 404, 503),
+        parameters=(_query("else", const("404"), "The status if not, in place of 503."),),
         keyed=False,
     ),
     ("GET", "/"): Operation(

@@ -441,6 +441,37 @@ class Cut:
         assert not self.thread.is_alive(), "its client waits for ever"
 
 
+def test_a_gateway_is_frozen_in_a_turn(cluster: Cluster) -> None:
+    """Neither it nor the connection says anything: the balancer's checks do."""
+    first = cluster.ask("Kept")
+    victim, name = cluster.owner(first), first.json()["conversation_id"]
+    cluster.turn_to(victim)
+    cluster.stub.answer = lambda request: (
+        say("Half of an answer", chunks=4, pause=0.01, hang_after=2)
+        if request.last_user_text == "Lost"
+        else echo(request)
+    )
+    before = len(cluster.stub.requests)
+    cut = Cut(name, "Lost", stream=True)
+    cut.begin(cluster)
+    wait_until(lambda: cut.seen == "Half of a", "deltas have come")
+    ups = cluster.balanced.count_up(victim)
+    victim.send(signal.SIGSTOP)
+    try:
+        cut.end()
+        assert cut.failure is not None, cut
+        answered = cluster.ask("Next", conversation_id=name)
+        assert answered.status_code == 200, answered.text
+        assert answered.headers["x-ccapi-lost-turn"]
+        assert cluster.told == said("Kept", "turn 1: Kept", "Next")
+        assert cluster.owner(answered) is not victim
+    finally:
+        victim.send(signal.SIGCONT)
+    texts = [each.last_user_text for each in cluster.stub.requests[before:]]
+    assert sorted(texts) == ["Lost", "Next"]
+    wait_until(lambda: cluster.balanced.count_up(victim) > ups, "the balancer has it again")
+
+
 def test_a_gateway_is_killed_in_a_turn(cluster: Cluster) -> None:
     """Turns that came to it, and turns that others passed on to it."""
     first = cluster.ask("Kept")
