@@ -35,8 +35,9 @@ class Injector:
     counts: Counter[str] = field(factory=Counter)
     by_kind: dict[str, list[Takeover]] = field(factory=dict)
 
-    async def run(self, seconds: float, kinds: Sequence[str] = ALL) -> None:
-        """Have accidents for about so long, each kind as often as the others."""
+    async def run(self, seconds: float, kinds: Sequence[str] = ALL, least: int = 3) -> None:
+        """Have accidents for about so long, and so many at `least`, each kind as often as the
+        others."""
         until = trio.current_time() + seconds
         does: dict[str, Callable[[Node], Awaitable[None]]] = {
             "kill": self._kill,
@@ -47,7 +48,7 @@ class Injector:
         }
         while True:
             for kind in self.dice.sample(kinds, len(kinds)):
-                if trio.current_time() > until:
+                if trio.current_time() > until and self.counts.total() >= least:
                     return
                 node = self.dice.choice(self.cluster.nodes)
                 self.counts[kind] += 1
