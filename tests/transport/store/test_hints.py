@@ -14,6 +14,7 @@ from ccapi.transport.store.interface import Store
 from ccapi.transport.store.key_table import open_key_table
 from ccapi.transport.store.opening import open_sqlite_store
 from ccapi.transport.store.postgres import store as postgres
+from ccapi.transport.store.postgres.connection import NativeConnection
 from ccapi.transport.store.postgres.statements import tell
 from ccapi.transport.store.postgres.store import PostgresStore, open_postgres_store
 
@@ -89,6 +90,20 @@ async def test_a_silent_connection_is_looked_at(
         with store.hints.watch("keys") as hint:
             await store.add_key(key("a"))
             assert await hint.wait(SOON)
+
+
+async def test_a_hint_that_comes_with_the_answer_to_a_look_is_not_lost(postgres_url: str) -> None:
+    async with open_postgres_store(postgres_url, node_url="http://one") as store:
+        connection = await store.pool.connect()
+        assert isinstance(connection, NativeConnection)
+        try:
+            await connection.execute("listen here")
+            await connection.execute("select pg_notify('here', 'keys')")
+            await connection.execute("select 1")
+            with trio.fail_after(SOON):
+                assert await connection.notified() == ["keys"]
+        finally:
+            connection.close()
 
 
 @pytest.mark.parametrize("threads", [False, True])

@@ -106,16 +106,19 @@ class NativeConnection:
         self._connection = connection
         connection.cursor_factory = psycopg.AsyncRawCursor
         _adapt(connection)
+        self._said: list[str] = []
+        # Those that come while a statement is done.
+        connection.add_notify_handler(lambda notify: self._said.append(notify.payload))
 
     async def notified(self) -> list[str]:
         """What notifications say that have come, at least one. Raises `psycopg.Error`,
         `OSError`."""
         pgconn = self._connection.pgconn
         while True:
-            said: list[str] = []
             while (found := pgconn.notifies()) is not None:
-                said.append(found.extra.decode("utf-8", "replace"))
-            if said:
+                self._said.append(found.extra.decode("utf-8", "replace"))
+            if self._said:
+                said, self._said = self._said, []
                 return said
             await trio.lowlevel.wait_readable(pgconn.socket)
             pgconn.consume_input()
