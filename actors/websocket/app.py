@@ -174,6 +174,7 @@ class _Other:
     nodes: Membership
     elsewhere: Elsewhere
     stream: trio.abc.Stream
+    socket: trio.socket.SocketType
 
     async def end_with_it(self, scope: trio.CancelScope) -> None:
         """A node that is frozen, or cut off, does not end the connection."""
@@ -218,7 +219,8 @@ class WebSocketFront:
             if isinstance(admitted, _Other):
                 log.info("passed on", url=admitted.elsewhere.url, path=path, websocket=True)
                 passed = Passed("GET", request.path, request_id, owner)
-                return partial(self._pass_through, admitted, passed)
+                run = partial(self._pass_through, admitted, passed)
+                return Tunnel(run, admitted.socket.close)
             self._open += 1
             try:
                 await self._talk(request, admitted, path, request_id, self._events_of(headers))
@@ -246,8 +248,8 @@ class WebSocketFront:
                 if elsewhere is None or nodes is None or from_node is not None or not tries_left:
                     raise
                 try:
-                    stream, _ = await connect(Place.of(elsewhere.url), seconds)
-                    return _Other(nodes, elsewhere, stream)
+                    stream, socket = await connect(Place.of(elsewhere.url), seconds)
+                    return _Other(nodes, elsewhere, stream, socket)
                 except NodeGone:
                     # Once its lease is over, the conversation is free.
                     if not await nodes.outlasts(elsewhere.node_id):

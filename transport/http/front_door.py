@@ -53,8 +53,16 @@ __all__ = [
 
 log = get_logger("ccapi.front_door")
 
-Tunnel = Callable[[ReplayStream], Awaitable[None]]
-"""Serves a connection whose request head the stream has given out, and nothing was answered to."""
+
+@frozen
+class Tunnel:
+    """What takes over a connection as it came, for which it holds something already. `run` serves
+    it: the stream has given out the head of its request, and nothing was answered to that. `close`
+    is called behind it, or instead of it."""
+
+    run: Callable[[ReplayStream], Awaitable[None]]
+    close: Callable[[], None]
+
 
 WebSocketHandler = Callable[[WebSocketRequest, Peer], Awaitable[Tunnel | None]]
 """Accepts or rejects a handshake (`reject_websocket`) and talks; the WebSocket ends with it. Or it
@@ -224,16 +232,20 @@ class _FrontDoor:
 
     async def _serve_websocket(self, peer: Peer, stream: ReplayStream) -> None:
         tunnel: Tunnel | None = None
-        async with trio.open_nursery() as reading:
-            request = await receive_handshake(reading, stream, self.limits.websocket)
-            self.websockets.add(request)
-            try:
-                tunnel = await self._talk(request, peer, stream)
-            finally:
-                self.websockets.discard(request)
-                reading.cancel_scope.cancel()
-        if tunnel is not None:
-            await tunnel(stream)
+        try:
+            async with trio.open_nursery() as reading:
+                request = await receive_handshake(reading, stream, self.limits.websocket)
+                self.websockets.add(request)
+                try:
+                    tunnel = await self._talk(request, peer, stream)
+                finally:
+                    self.websockets.discard(request)
+                    reading.cancel_scope.cancel()
+            if tunnel is not None:
+                await tunnel.run(stream)
+        finally:
+            if tunnel is not None:
+                tunnel.close()
 
     async def _talk(
         self, request: WebSocketRequest, peer: Peer, stream: ReplayStream
@@ -242,7 +254,7 @@ class _FrontDoor:
         code = NORMAL
         try:
             tunnel = await self._on_websocket(request, peer)
-            if tunnel is not None and not stream.written:
+            if tunnel is not None:
                 return tunnel
             if not stream.written:
                 raise RuntimeError("the handshake was neither accepted nor rejected")

@@ -31,11 +31,13 @@ from ccapi.transport.http.front_door import (
     FrontDoorLimits,
     ListenError,
     Peer,
+    Tunnel,
     open_listeners,
     reject_websocket,
     serve_connections,
     tls_context,
 )
+from ccapi.transport.http.guarded_stream import ReplayStream
 from ccapi.transport.http.websocket import WebSocketLimits
 
 from ...support.http_client import (
@@ -499,3 +501,29 @@ async def test_nothing_is_left_open_after_cancellation() -> None:
             with trio.CancelScope(shield=True):
                 assert await client.ended()
     assert listener.socket.fileno() == -1
+
+
+@pytest.mark.parametrize("ends", ["at once", "by itself"])
+async def test_what_takes_a_connection_over_is_closed_however_it_ends(ends: str) -> None:
+    """Also where the server ends before it is there to serve."""
+    happened: list[str] = []
+
+    async def run(stream: ReplayStream) -> None:
+        happened.append("run")
+        await stream.send_all(b"taken over")
+
+    async def take_over(request: WebSocketRequest, peer: Peer) -> Tunnel:
+        if ends == "at once":
+            serving.cancel_scope.cancel()
+        return Tunnel(run, lambda: happened.append("close"))
+
+    [listener] = await open_listeners("127.0.0.1", 0)
+    with trio.fail_after(10):
+        async with trio.open_nursery() as serving:
+            serving.start_soon(partial(serve_connections, [listener], echo, take_over))
+            async with await trio.open_tcp_stream(*listener.socket.getsockname()) as client:
+                await client.send_all(HANDSHAKE)
+                assert bytes(await client.receive_some()) == b"taken over"
+                assert bytes(await client.receive_some()) == b""
+            serving.cancel_scope.cancel()
+    assert happened == (["close"] if ends == "at once" else ["run", "close"])
