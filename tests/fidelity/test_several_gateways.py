@@ -140,7 +140,7 @@ def shared(tmp_path_factory: pytest.TempPathFactory, postgres: Engine) -> Iterat
             CLAUDE__MAX_RETRIES="0",
             CACHE__ENABLED="false",
             # A machine that runs other tests too is at times slow: no gateway is to be given up.
-            CLUSTER__LEASE_SECONDS="3",
+            CLUSTER__LEASE_SECONDS="5",
         ) as balanced,
     ):
         yield Cluster(balanced, api)
