@@ -14,6 +14,7 @@ from uuid import uuid4
 import trio
 
 from ...schemas.convert import parse_json
+from ...schemas.errors import InvalidRequest
 from ...schemas.node_seal import HEADER, Passed
 from ...transport.http.node_client import NodeClient, NodeGone
 from ...transport.loggers import get_logger
@@ -95,7 +96,7 @@ async def _ask(
                 body += piece
     try:
         said = parse_json(bytes(body))
-    except ValueError:
+    except InvalidRequest:  # a proxy's page of its own, most likely
         said = None
     return response.status, said if isinstance(said, dict) else {}
 

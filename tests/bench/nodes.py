@@ -8,6 +8,8 @@ threads, without children. Letters choose rows:
   the two nodes spends more for each delta than where the owner is asked itself. Its deltas come at
   full speed; 2 ms apart, where each wakes two machines that sleep; and on twenty streams 15 ms
   apart each, where some come together.
+- ``p``: what a node spends for a delta that it passes on at 2,000 and 5,000 of them a second,
+  beside a bare relay (`tests.bench.passing`).
 - ``w``: what two workers serve, beside one. The clients and the children need processors too, and
   on a machine with as many as there are workers they have the same ones. So there are two ratios:
   of the work done in a second, and of the capacity: the work for each second of CPU of the worker
@@ -36,6 +38,7 @@ import trio
 from attrs import frozen
 
 from tests.bench.parts import DELTAS, Client, conversation_of
+from tests.bench.passing import passing
 from tests.support.postgres import Engine, engine
 
 SECRET = "what-all-nodes-share"
@@ -496,5 +499,11 @@ async def main(chosen: str = "") -> None:
                     await passed_on(one, other)
                 if not chosen or "o" in chosen:
                     await watched_elsewhere(one, other)
+        if not chosen or "p" in chosen:
+            place = started.new_place()
+            option = ("--cluster-node-url", "http://127.0.0.1:{port}")
+            async with _serving(folder / "passing", place, *option) as node:
+                free = await _free_port()
+                await passing(place, (node.pid, node.port), free, row, cpu_seconds)
         if not chosen or "w" in chosen:
             await workers(folder, started)

@@ -5,6 +5,7 @@ from __future__ import annotations
 import gc
 import json
 from collections.abc import AsyncIterator
+from contextlib import suppress
 from pathlib import Path
 from typing import Any
 
@@ -522,6 +523,36 @@ async def test_a_balancer_that_strips_headers_is_noticed(
         nursery.cancel_scope.cancel()
     assert said is not None
     assert "takes x-ccapi-node away" in said
+
+
+async def test_whatever_answers_in_a_nodes_place_is_told_of(nodes: list[Live]) -> None:
+    """A proxy's page of its own, most likely."""
+    membership = nodes[0].gateway.nodes
+    assert membership is not None
+    bodies = [b"", b"<html>", b"[1]", b"7", b'{"id": 7}', b"\xff" * 70_000]
+    answers = [(status, body) for status in (b"200 OK", b"502 Bad Gateway") for body in bodies]
+    left = iter(answers)
+
+    async def answer(stream: trio.SocketStream) -> None:
+        async with stream:
+            await stream.receive_some(65536)
+            status, body = next(left)
+            length = b"content-length: %d" % len(body)
+            head = b"HTTP/1.1 %b\r\nconnection: close\r\n%b\r\n\r\n" % (status, length)
+            with suppress(trio.BrokenResourceError):
+                await stream.send_all(head + body)
+
+    (listener,) = await trio.open_tcp_listeners(0, host="127.0.0.1")
+    url = f"http://127.0.0.1:{listener.socket.getsockname()[1]}"
+    async with trio.open_nursery() as nursery:
+        nursery.start_soon(trio.serve_listeners, answer, [listener])
+        said = [
+            await problem_of(membership, nodes[0].gateway.node_client, url, "node") for _ in answers
+        ]
+        nursery.cancel_scope.cancel()
+    for each in said:
+        assert each is not None
+        assert each.startswith(("what answers there is no node", "another node answers there"))
 
 
 def address(url: str) -> tuple[str, int]:
