@@ -302,6 +302,7 @@ async def _ask_batches(checked: Checked) -> None:
 
 
 async def _ask_the_rest(checked: Checked) -> None:
+    await checked.bad(400, "GET", "/ready?else=405")
     listed = await checked.good("GET", "/v1/models")
     await checked.good("GET", f"/v1/models/{listed['data'][0]['id']}")
     await checked.bad(404, "GET", "/v1/models/nonsense")

@@ -125,6 +125,9 @@ async def test_health_readiness_statistics_and_metrics(
     assert metrics.headers["content-type"].startswith("text/plain; version=")
     assert metrics.body == b"ccapi_turns_total 7.0\n"
     gateway.draining = True
+    gone = await client.request("GET", "/ready?else=404")
+    assert (gone.status, gone.error["code"]) == (404, "draining")
+    assert (await client.request("GET", "/ready?else=500")).status == 400
     unready = await client.request("GET", "/ready")
     assert (unready.status, unready.error["code"]) == (503, "draining")
     assert (await client.request("GET", "/health")).status == 200

@@ -223,7 +223,9 @@ class Pool:
             except (StoreError, psycopg.Error, OSError, trio.TooSlowError) as error:
                 if connection is not None:
                     connection.close()
-                if not isinstance(error, StoreError):
+                if isinstance(error, trio.TooSlowError):
+                    self.trouble = f"{self.place} does not answer."
+                elif not isinstance(error, StoreError):
                     self.trouble = f"{self.place} cannot be used ({first_line(error)})."
             else:
                 self._idle.append(connection)
